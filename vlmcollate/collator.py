@@ -1,0 +1,623 @@
+"""The collator: the stages that one sample goes through, and the two halves of a batch.
+
+Shapes: B samples, L a sample's tokens, T padded tokens.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal, final
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.encoding import (
+    TOKEN_TYPES,
+    ControlTextPolicy,
+    EncodedPrompt,
+    ProcessedMedia,
+    PromptEncoder,
+    Turn,
+)
+from vlmcollate.errors import (
+    ConfigError,
+    ConversationError,
+    EmptyBatchError,
+    LabelError,
+    MediaError,
+    MediaMismatchError,
+    SampleError,
+    SampleTooLongError,
+)
+from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
+from vlmcollate.media import Join, LocalMedia, MediaStrategy
+from vlmcollate.padding import PaddingStrategy, PadToLongest
+from vlmcollate.rendering import ChatRenderer, Rendering
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.templates import chat_template_of
+from vlmcollate.tokenizing import Vocabulary
+
+OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
+DroppedPolicy = Literal["warn", "raise", "allow"]
+
+_TEXT_KEYS = frozenset(
+    {"input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets"}
+)
+_TOKEN_TYPE_KEYS = frozenset({"mm_token_type_ids", "token_type_ids"})
+
+
+class DroppedTextWarning(UserWarning):
+    """The chat template left out something that the conversation says."""
+
+
+def _one_of(*values: str) -> Any:
+    def check(_: object, attribute: attrs.Attribute[str], value: object) -> None:
+        if value not in values:
+            raise ConfigError(f"{attribute.name} must be one of {values}, not {value!r}")
+
+    return check
+
+
+def _a(kind: type) -> Any:
+    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, kind):
+            raise ConfigError(
+                f"{attribute.name} must be a {kind.__name__}, such as a built-in one called with its "
+                f"options; found {value!r:.80}"
+            )
+
+    return check
+
+
+def _max_length(_: object, __: object, value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"max_length must be an integer of at least 1, or None, not {value!r}")
+
+
+def _tokens(_: object, __: object, value: tuple[str, ...]) -> None:
+    if not all(isinstance(token, str) and token for token in value):
+        raise ConfigError(f"stop_tokens must be non-empty strings, found {value!r}")
+
+
+def _strings(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class BaseCollator(ABC):
+    """Turns conversations into a training batch with an exact label mask.
+
+    A collator is a value: frozen, picklable, without state. `encode` does everything that depends
+    on the model, for one sample; `stack` does everything that depends on the batch; calling the
+    collator does both. These three are final. A subclass declares its media keys and overrides
+    stages, in the order in which they run:
+
+    1. `read` turns an example into a `Conversation`.
+    2. `load` decodes its media.
+    3. `render` writes the prompt.
+    4. `process_media` calls the processor for the media, and `tokenize` encodes the prompt.
+    5. `label` finds the assistant turns.
+    6. `refine` changes the labelled sample.
+
+    A subclass needs the decorator `@attrs.frozen(kw_only=True, eq=False)`, as every attrs class.
+
+    Args:
+        processor: A `transformers` processor with a fast tokenizer.
+        max_length: The most tokens a sample may have, or `None` for no limit.
+        on_overlong: What happens to a longer one: `"raise"`; `"drop"` it; `"truncate"` its end,
+            never inside media; `"drop_turns"`, the oldest user-assistant exchanges first.
+        shift_labels: Whether to emit labels shifted by one, for models that do not shift them.
+        labels: How the trained tokens are found.
+        media: How media is loaded, with its limits.
+        padding: How rows are brought to one length.
+        turns: Which assistant turns train, `"all"` or the `"last"`.
+        control_text: What becomes of text that spells a control token: `"literal"` encodes it as
+            plain text, `"error"` refuses the sample.
+        on_dropped: What happens when the chat template leaves out a part of the conversation:
+            `"warn"`, `"raise"` or `"allow"`.
+        stop_tokens: The tokens that end an assistant turn, where the tokenizer does not say.
+        template_kwargs: Chat template variables for every sample.
+        require_labels: Whether a sample of which nothing is trained is an error.
+    """
+
+    media_joins: ClassVar[Mapping[str, Join]] = {}
+    """How each media key that the processor returns becomes one tensor of the batch."""
+    token_type_key: ClassVar[str | None] = None
+    """The key of the token types (0 text, 1 image, 2 video, 3 audio), where the model takes them."""
+    default_stop_tokens: ClassVar[tuple[str, ...]] = ()
+    """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
+
+    processor: Any
+    max_length: int | None = attrs.field(default=None, validator=_max_length)
+    on_overlong: OverlongPolicy = attrs.field(
+        default="raise", validator=_one_of("raise", "drop", "truncate", "drop_turns")
+    )
+    shift_labels: bool = attrs.field(default=False, validator=_a(bool))
+    labels: LabelStrategy = attrs.field(factory=RenderedSpanLabels, validator=_a(LabelStrategy))
+    media: MediaStrategy = attrs.field(factory=LocalMedia, validator=_a(MediaStrategy))
+    padding: PaddingStrategy = attrs.field(factory=PadToLongest, validator=_a(PaddingStrategy))
+    turns: Literal["all", "last"] = attrs.field(default="all", validator=_one_of("all", "last"))
+    control_text: ControlTextPolicy = attrs.field(
+        default="literal", validator=_one_of("literal", "error")
+    )
+    on_dropped: DroppedPolicy = attrs.field(
+        default="warn", validator=_one_of("warn", "raise", "allow")
+    )
+    stop_tokens: tuple[str, ...] = attrs.field(default=(), converter=_strings, validator=_tokens)
+    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, validator=_a(Mapping))
+    require_labels: bool = attrs.field(default=True, validator=_a(bool))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses options that contradict each other or that the processor cannot serve."""
+        if self.max_length is None and self.on_overlong != "raise":
+            raise ConfigError(f"on_overlong={self.on_overlong!r} has no effect without max_length")
+        vocabulary = Vocabulary.of(self._tokenizer, renew=True)
+        unknown = [t for t in self.stop_tokens if vocabulary.id_of(t) is None]
+        if unknown:
+            raise ConfigError(f"stop_tokens {unknown} are not tokens of the tokenizer")
+
+    # ---------------------------------------------------------------- the two halves
+
+    @final
+    def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:
+        """Collates examples into a batch.
+
+        Args:
+            examples: What the dataset yields; see `Conversation.from_example`.
+
+        Returns:
+            See `stack`.
+
+        Raises:
+            SampleError: An example is at fault; it knows its index.
+            EmptyBatchError: There is no example, or all were dropped.
+        """
+        samples = []
+        for index, example in enumerate(examples):
+            try:
+                samples.append(self.encode(example))
+            except SampleTooLongError as error:
+                if self.on_overlong != "drop":
+                    raise error.at(index=index) from error.__cause__
+            except SampleError as error:
+                raise error.at(index=index) from error.__cause__
+        if examples and not samples:
+            raise EmptyBatchError(
+                f"all {len(examples)} examples were dropped, being longer than "
+                f"max_length={self.max_length}"
+            )
+        return self.stack(samples)
+
+    @final
+    def encode(self, example: object) -> EncodedSample:
+        """Encodes one example.
+
+        Args:
+            example: A conversation in any form that `Conversation.from_example` reads.
+
+        Returns:
+            The labelled sample, of at most `max_length` tokens.
+
+        Raises:
+            SampleError: The example is at fault. With `on_overlong="drop"`, too, a sample that is
+                too long raises `SampleTooLongError` here; calling the collator drops it.
+        """
+        conversation = self.read(example)
+        media = self.load(conversation)
+        rendering = self.render(conversation)
+        self._report_dropped(rendering)
+        sample = self._fit(conversation, media, rendering)
+        self._check(sample)
+        return sample
+
+    @final
+    def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
+        """Makes a batch of encoded samples.
+
+        Args:
+            samples: What `encode` gave, at least one.
+
+        Returns:
+            A plain dict of contiguous tensors: `input_ids`, `attention_mask` and `labels`, (B, T)
+            int64, the family's token types, `loss_weights` (B, T) float32 where messages carry
+            weights other than 0 and 1, the joined media tensors, and `n_images_per_sample` and its
+            kind, (B,) int64, where there is such media.
+
+        Raises:
+            EmptyBatchError: There is no sample.
+            MediaMismatchError: The media of two samples cannot be joined.
+        """
+        if not samples:
+            raise EmptyBatchError("no example to collate; the batch is empty")
+        batch = self.padding(self._aligned(samples), self._fill())
+        if self.shift_labels:
+            labels = {"labels", "loss_weights"}
+            batch = {
+                key: (value[:, 1:] if key in labels else value[:, :-1]).contiguous()
+                for key, value in batch.items()
+            }
+        return {**batch, **self._join_media(samples), **_media_counts(samples)}
+
+    # ---------------------------------------------------------------- the stages
+
+    def read(self, example: object) -> Conversation:
+        """Turns an example into a conversation."""
+        return Conversation.from_example(example)
+
+    def load(self, conversation: Conversation) -> list[Any]:
+        """Decodes the conversation's media, in order."""
+        loaded = []
+        for _, part in conversation.media:
+            if part.kind not in self.placeholders:
+                raise MediaError(
+                    f"{type(self).__name__} takes no {part.kind}; it takes "
+                    f"{', '.join(self.placeholders) or 'text only'}",
+                    where=part.where,
+                )
+            loaded.append(self.media.load_image(part.source, where=part.where))
+        return loaded
+
+    def render(self, conversation: Conversation) -> Rendering:
+        """Writes the prompt, knowing where each message went."""
+        return self._renderer(conversation)
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """Calls the processor for one sample's media.
+
+        Args:
+            rendering: The prompt, with a placeholder for each item.
+            media: The decoded items in the same order.
+
+        Returns:
+            What each placeholder stands for, and the media tensors.
+        """
+        if not media:
+            return ProcessedMedia()
+        text = "".join(self.placeholders[span.kind] for span in rendering.media)
+        output = self.processor(
+            text=[text],
+            images=[list(media)],
+            add_special_tokens=False,
+            return_text_replacement_offsets=True,
+        )
+        return self._read_output(output)
+
+    def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
+        """Finds the assistant turns; returns them with the name of the strategy that served."""
+        context = LabelContext(
+            conversation=conversation,
+            render=self._renderer,
+            encode=self._encoder,
+            stop_ids=self.stop_ids,
+        )
+        return self.labels.serving(prompt, context)
+
+    def refine(self, sample: EncodedSample) -> EncodedSample:
+        """Changes the labelled sample, such as by inserting masked tokens; by default not at all."""
+        return sample
+
+    # ---------------------------------------------------------------- facts of the processor
+
+    @cached_property
+    def placeholders(self) -> dict[MediaKind, str]:
+        """The text that the chat template writes for each kind of media."""
+        token = getattr(self.processor, "image_token", None)
+        return {"image": token} if isinstance(token, str) else {}
+
+    @cached_property
+    def media_tokens(self) -> dict[MediaKind, tuple[str, ...]]:
+        """For each kind, the tokens whose number is the number of the model's media features."""
+        ids = getattr(self.processor, "image_token_ids", None) or [
+            getattr(self.processor, "image_token_id", None)
+        ]
+        tokens = [self._tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None]
+        return {"image": tuple(tokens)} if tokens else {}
+
+    @cached_property
+    def turn_ends(self) -> tuple[str, ...]:
+        """The tokens that may end an assistant turn: the user's, or the family's and the eos token."""
+        vocabulary = Vocabulary.of(self._tokenizer)
+        eos = self._tokenizer.eos_token
+        declared = self.stop_tokens or (*self.default_stop_tokens, *([eos] if eos else []))
+        return tuple(t for t in dict.fromkeys(declared) if vocabulary.id_of(t) is not None)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids of `turn_ends`."""
+        vocabulary = Vocabulary.of(self._tokenizer)
+        return tuple(i for t in self.turn_ends if (i := vocabulary.id_of(t)) is not None)
+
+    @property
+    def _tokenizer(self) -> Any:
+        tokenizer = getattr(self.processor, "tokenizer", None)
+        if tokenizer is None:
+            raise ConfigError(f"{type(self.processor).__name__} has no tokenizer")
+        return tokenizer
+
+    @cached_property
+    def _renderer(self) -> ChatRenderer:
+        return ChatRenderer(
+            processor=self.processor,
+            placeholders=self.placeholders,
+            stop_tokens=self.turn_ends,
+            template_kwargs=self.template_kwargs,
+        )
+
+    @cached_property
+    def _encoder(self) -> PromptEncoder:
+        vocabulary = Vocabulary.of(self._tokenizer)
+        template = vocabulary.pattern.findall(chat_template_of(self.processor))
+        media = [token for tokens in self.media_tokens.values() for token in tokens]
+        structure = {
+            *self.turn_ends,
+            *self.placeholders.values(),
+            *media,
+            *self._tokenizer.special_tokens_map.values(),
+            *(token for token in template if vocabulary.is_special(token)),
+        }
+        return PromptEncoder(
+            processor=self.processor,
+            media_tokens=self.media_tokens,
+            structure=frozenset(t for t in structure if isinstance(t, str)),
+            control_text=self.control_text,
+        )
+
+    # ---------------------------------------------------------------- inside encode
+
+    def _report_dropped(self, rendering: Rendering) -> None:
+        if rendering.dropped and self.on_dropped != "allow":
+            found = f"the chat template leaves out {', '.join(rendering.dropped)}"
+            if self.on_dropped == "raise":
+                raise ConversationError(f'{found}; remove it, or set on_dropped="allow"')
+            warnings.warn(
+                f'{found}; set on_dropped="raise" or "allow" to settle this',
+                DroppedTextWarning,
+                stacklevel=4,
+            )
+
+    def _fit(
+        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+    ) -> EncodedSample:
+        sample = self._encode(conversation, media, rendering)
+        if self.max_length is None or len(sample) <= self.max_length:
+            return sample
+        if self.on_overlong == "truncate":
+            fitted = self._truncate(conversation, media, rendering, sample)
+        elif self.on_overlong == "drop_turns":
+            fitted = self._drop_turns(conversation, media, sample)
+        else:
+            fitted = None
+        if fitted is None or (self.require_labels and not (fitted.labels != IGNORE_INDEX).any()):
+            raise SampleTooLongError(
+                f"{len(sample)} tokens, max_length={self.max_length}"
+                + ("" if fitted is None else " would leave nothing to train")
+                + f"; max_length={len(sample)} would hold it whole"
+            )
+        return fitted
+
+    def _encode(
+        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+    ) -> EncodedSample:
+        prompt, sample = self._tokenize(conversation, media, rendering)
+        name, turns = self.label(prompt, conversation)
+        labelled = self._with_labels(sample, conversation, turns)
+        return self.refine(attrs.evolve(labelled, label_strategy=name))
+
+    def _tokenize(
+        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+    ) -> tuple[EncodedPrompt, EncodedSample]:
+        processed = self.process_media(rendering, media)
+        prompt = self._encoder(conversation, rendering, processed)
+        input_ids = torch.from_numpy(prompt.ids)
+        tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        if self.token_type_key is not None:
+            tokens[self.token_type_key] = self._token_types(prompt)
+        return prompt, EncodedSample(
+            tokens=tokens,
+            message_ids=torch.from_numpy(prompt.message_ids),
+            media_ids=torch.from_numpy(prompt.media_ids),
+            media=processed.tensors,
+            media_counts=_counts(span.kind for span in rendering.media),
+        )
+
+    def _with_labels(
+        self, sample: EncodedSample, conversation: Conversation, turns: Sequence[Turn]
+    ) -> EncodedSample:
+        message_ids, weights = sample.message_ids.numpy(), np.zeros(len(sample), np.float32)
+        is_text = sample.media_ids.numpy() < 0
+        for turn, weight in zip(turns, self._weights(conversation, turns), strict=True):
+            message_ids[turn.start : turn.end] = turn.message
+            weights[turn.start : turn.end] = weight * is_text[turn.start : turn.end]
+        trained = torch.from_numpy(weights > 0)
+        labels = torch.where(trained, sample.input_ids, IGNORE_INDEX)
+        tokens = {**sample.tokens, "labels": labels}
+        if ((weights != 0) & (weights != 1)).any():
+            tokens["loss_weights"] = torch.from_numpy(weights)
+        return attrs.evolve(sample, tokens=tokens)
+
+    def _weights(self, conversation: Conversation, turns: Sequence[Turn]) -> list[float]:
+        """The weight of each turn, 0 where it does not train."""
+        last = max((turn.message for turn in turns), default=-1)
+        return [
+            conversation.messages[turn.message].weight
+            if self.turns == "all" or turn.message == last
+            else 0.0
+            for turn in turns
+        ]
+
+    def _token_types(self, prompt: EncodedPrompt) -> Tensor:
+        types = np.zeros(len(prompt.ids), np.int64)
+        vocabulary = Vocabulary.of(self._tokenizer)
+        for kind, tokens in self.media_tokens.items():
+            for token in tokens:
+                types[(prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)] = (
+                    TOKEN_TYPES[kind]
+                )
+        return torch.from_numpy(types)
+
+    def _read_output(self, output: Mapping[str, Any]) -> ProcessedMedia:
+        if "text_replacement_offsets" not in output:
+            raise ConfigError(
+                f"{type(self.processor).__name__} does not tell what its placeholders stand for; "
+                f"override {type(self).__name__}.process_media"
+            )
+        (replaced,) = output["text_replacement_offsets"]
+        tensors = {}
+        for key, value in output.items():
+            if key in _TEXT_KEYS or key in _TOKEN_TYPE_KEYS:
+                continue
+            if key not in self.media_joins:
+                raise ConfigError(
+                    f"{type(self.processor).__name__} returned the key {key!r}, which nobody "
+                    f"declared; add it to {type(self).__name__}.media_joins"
+                )
+            tensors[key] = self.media.cast(key, _as_tensor(value))
+        return ProcessedMedia(
+            replacements=tuple(r["replacement"] for r in replaced), tensors=tensors
+        )
+
+    def _truncate(
+        self,
+        conversation: Conversation,
+        media: Sequence[Any],
+        rendering: Rendering,
+        sample: EncodedSample,
+    ) -> EncodedSample:
+        """The longest beginning that cuts through no media, with the media that is left in it."""
+        assert self.max_length is not None  # noqa: S101 - for the type checker; the caller knows
+        while True:
+            length = min(self.max_length, len(sample))
+            if length < len(sample) and sample.media_ids[length] >= 0:
+                cut = sample.media_ids[length - 1] == sample.media_ids[length]
+                if cut:
+                    length = int((sample.media_ids == sample.media_ids[length]).nonzero()[0])
+            kept = int(sample.media_ids[:length].max()) + 1 if length else 0
+            if kept == len(media):
+                return _cut(sample, length)
+            # the processor may tile fewer pictures in another way, so it is asked again
+            media, rendering = media[:kept], _shortened(rendering, kept)
+            _, shorter = self._tokenize(conversation, media, rendering)
+            sample = self.refine(_with_labels_of(sample, shorter))
+
+    def _drop_turns(
+        self, conversation: Conversation, media: Sequence[Any], sample: EncodedSample
+    ) -> EncodedSample | None:
+        """The conversation without as many of its oldest exchanges as it takes, or `None`."""
+        assert self.max_length is not None  # noqa: S101 - for the type checker; the caller knows
+        roles = [message.role for message in conversation.messages]
+        starts = [i for i, role in enumerate(roles) if role == "user"]
+        for start in starts[1:]:
+            kept = [i for i in range(len(roles)) if i >= start or i < starts[0]]
+            items = [
+                m for m, (i, _) in zip(media, conversation.media, strict=True) if i in set(kept)
+            ]
+            shorter = attrs.evolve(
+                conversation, messages=tuple(conversation.messages[i] for i in kept)
+            )
+            sample = self._encode(shorter, items, self.render(shorter))
+            if len(sample) <= self.max_length:
+                return sample
+        return None
+
+    def _check(self, sample: EncodedSample) -> None:
+        if self.require_labels and not (sample.labels != IGNORE_INDEX).any():
+            raise LabelError(
+                "nothing is trained: no assistant message has a weight above 0; add one, or set "
+                "require_labels=False"
+            )
+
+    # ---------------------------------------------------------------- inside stack
+
+    def _aligned(self, samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
+        """The token tensors, with weights in every sample as soon as one has them."""
+        weighted = any("loss_weights" in sample.tokens for sample in samples)
+        rows = []
+        for sample in samples:
+            tokens = dict(sample.tokens)
+            if weighted and "loss_weights" not in tokens:
+                tokens["loss_weights"] = (tokens["labels"] != IGNORE_INDEX).float()
+            rows.append(tokens)
+        return rows
+
+    def _fill(self) -> dict[str, float]:
+        tokenizer = self._tokenizer
+        pad = tokenizer.pad_token_id
+        # without a pad token any id will do, since attention and labels leave it out
+        pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
+        types = {} if self.token_type_key is None else {self.token_type_key: 0}
+        return {
+            "input_ids": pad,
+            "attention_mask": 0,
+            "labels": IGNORE_INDEX,
+            "loss_weights": 0,
+            **types,
+        }
+
+    def _join_media(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
+        keys = dict.fromkeys(key for sample in samples for key in sample.media)
+        return {
+            key: self.media_joins[key](
+                [sample.media[key] for sample in samples if key in sample.media], key=key
+            )
+            for key in keys
+        }
+
+
+def _as_tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+
+
+def _counts(kinds: Any) -> dict[str, int]:
+    listed = list(kinds)
+    return {kind: listed.count(kind) for kind in dict.fromkeys(listed)}
+
+
+def _media_counts(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
+    kinds = dict.fromkeys(kind for sample in samples for kind in sample.media_counts)
+    return {
+        f"n_{kind}s_per_sample": torch.tensor([s.media_counts.get(kind, 0) for s in samples])
+        for kind in kinds
+    }
+
+
+def _cut(sample: EncodedSample, length: int) -> EncodedSample:
+    return attrs.evolve(
+        sample,
+        tokens={key: value[:length] for key, value in sample.tokens.items()},
+        message_ids=sample.message_ids[:length],
+        media_ids=sample.media_ids[:length],
+    )
+
+
+def _with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSample:
+    """The labels of the same conversation with more media, whose text begins with the same tokens."""
+    there, here = longer.media_ids < 0, shorter.media_ids < 0
+    count = int(here.sum())
+    if not torch.equal(longer.input_ids[there][:count], shorter.input_ids[here]):
+        raise LabelError(
+            "the text encodes differently once media is cut off; use on_overlong='drop'"
+        )
+    tokens = dict(shorter.tokens)
+    for key, fill in (("labels", IGNORE_INDEX), ("loss_weights", 0)):
+        if key in longer.tokens:
+            tokens[key] = torch.full((len(shorter),), fill, dtype=longer.tokens[key].dtype)
+            tokens[key][here] = longer.tokens[key][there][:count]
+    return attrs.evolve(shorter, tokens=tokens, label_strategy=longer.label_strategy)
+
+
+def _shortened(rendering: Rendering, media: int) -> Rendering:
+    """The rendering up to the first placeholder whose media was given up."""
+    end = rendering.media[media].start
+    return attrs.evolve(
+        rendering,
+        text=rendering.text[:end],
+        given=tuple(attrs.evolve(g, end=min(g.end, end)) for g in rendering.given if g.start < end),
+        media=rendering.media[:media],
+        turns=tuple(attrs.evolve(t, end=min(t.end, end)) for t in rendering.turns if t.start < end),
+    )

@@ -1,0 +1,362 @@
+"""One form for every shape of example that people pass.
+
+`Conversation.from_example` reads what datasets hold and normalises it once, into messages of typed
+parts. Everything behind it sees only this form, and the caller's objects are never written to.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+
+from vlmcollate.errors import ConversationError
+
+MediaKind = Literal["image", "video", "audio"]
+
+_MESSAGE_KEYS = ("messages", "conversation")
+_SOURCE_KEYS: dict[MediaKind, tuple[str, ...]] = {
+    "image": ("image", "image_url", "path", "url", "base64", "bytes"),
+    "video": ("video", "video_url", "path", "url", "base64", "bytes"),
+    "audio": ("audio", "audio_url", "path", "url", "base64", "bytes", "array"),
+}
+_KIND_OF_TYPE: dict[str, MediaKind] = {
+    spelling: kind
+    for kind in _SOURCE_KEYS
+    for spelling in (kind, f"{kind}_url")  # as the type of a part, and as a key without a type
+}
+_ROLE = re.compile(r"[A-Za-z][\w \-]*")
+
+
+@attrs.frozen
+class TextPart:
+    """A piece of text inside a message."""
+
+    text: str
+
+
+@attrs.frozen(eq=False)
+class MediaPart:
+    """A picture, a video or a sound inside a message.
+
+    Attributes:
+        kind: What it is.
+        source: The media as the caller passed it: an object, a path, bytes, a URI.
+        where: Its path in the example, such as `messages[0].content[1]`.
+    """
+
+    kind: MediaKind
+    source: Any
+    where: str
+
+
+Part = TextPart | MediaPart
+
+
+@attrs.frozen(kw_only=True)
+class Message:
+    """One message.
+
+    Attributes:
+        role: Who speaks, as the chat template spells it.
+        content: The parts in order; empty where the message only calls tools.
+        weight: What its tokens count in the loss; 0 trains nothing.
+        extra: Further keys for the template: `tool_calls`, `reasoning_content`, `name` and so on.
+    """
+
+    role: str
+    content: tuple[Part, ...]
+    weight: float = 1.0
+    extra: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def is_assistant(self) -> bool:
+        """Whether the model has to learn to produce this message."""
+        return self.role == "assistant"
+
+
+@attrs.frozen(kw_only=True)
+class Conversation:
+    """A conversation in the library's one form.
+
+    Attributes:
+        messages: The messages in order.
+        tools: Tool schemas or functions for the template, or `None`.
+        template_kwargs: Further variables for the template.
+    """
+
+    messages: tuple[Message, ...]
+    tools: list[Any] | None = None
+    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def media(self) -> Iterator[tuple[int, MediaPart]]:
+        """Every media part with the index of its message, in order."""
+        for index, message in enumerate(self.messages):
+            for part in message.content:
+                if isinstance(part, MediaPart):
+                    yield index, part
+
+    @classmethod
+    def from_example(cls, example: object) -> Conversation:
+        """Reads one example.
+
+        Args:
+            example: `{"messages": [...]}`, `{"conversation": [...]}`, a bare list of messages,
+                `{"prompt": ..., "completion": ...}` (of which only the completion trains), each
+                with an optional `"images"` / `"videos"` / `"audios"` list that fills the empty
+                media parts in order, `"tools"`, and `"chat_template_kwargs"`. A message is
+                `{"role": ..., "content": ...}` with content as a string or a list of parts, and
+                optionally `"train": bool` or `"weight": float`. Keys whose value is `None` count
+                as absent, as Arrow fills them, also inside tools and tool calls.
+
+        Returns:
+            The conversation. It refers to the caller's media objects, and to nothing else of theirs.
+
+        Raises:
+            ConversationError: The example is none of these; the message names the path.
+
+        Example:
+            >>> Conversation.from_example([{"role": "user", "content": "Hi"}]).messages[0].content
+            (TextPart(text='Hi'),)
+        """
+        fields = _present(example) if isinstance(example, Mapping) else {"messages": example}
+        fill = _MediaFill(fields)
+        messages = _read_all(fields, fill)
+        fill.finish()
+        variables = fields.get("chat_template_kwargs", {})
+        if not isinstance(variables, Mapping):
+            raise ConversationError(
+                f"expected a dict of template variables, found {_name(variables)}",
+                where="chat_template_kwargs",
+            )
+        tools = fields.get("tools")
+        if tools is not None:
+            tools = [_without_none(tool) for tool in _as_list(tools, "tools")]
+        return cls(messages=messages, tools=tools or None, template_kwargs=dict(variables))
+
+
+@attrs.define
+class _MediaFill:
+    """Hands the media of an example's `images` list to its empty image parts, in order."""
+
+    fields: Mapping[str, Any]
+    _used: dict[str, int] = attrs.field(factory=dict)
+
+    def take(self, kind: MediaKind, where: str) -> Any:
+        key = f"{kind}s"
+        if key not in self.fields:
+            raise ConversationError(
+                f"this {kind} part names no {kind}; put one under {kind!r}, or a list of them under "
+                f"{key!r} in the example",
+                where=where,
+            )
+        sources, used = _as_list(self.fields[key], key), self._used.get(key, 0)
+        if used >= len(sources):
+            raise ConversationError(
+                f"no {kind} is left for this part: {key!r} holds {len(sources)}", where=where
+            )
+        self._used[key] = used + 1
+        return sources[used]
+
+    def finish(self) -> None:
+        for kind in _SOURCE_KEYS:
+            key = f"{kind}s"
+            held = len(_as_list(self.fields[key], key)) if key in self.fields else 0
+            used = self._used.get(key, 0)
+            if held != used:
+                raise ConversationError(
+                    f"{held} given, but the messages hold {used} empty {kind} part(s) to fill; add "
+                    f'{{"type": "{kind}"}} parts to the content where they belong',
+                    where=key,
+                )
+
+
+def _read_all(fields: Mapping[str, Any], fill: _MediaFill) -> tuple[Message, ...]:
+    for key in _MESSAGE_KEYS:
+        if key in fields:
+            return _read_messages(fields[key], "messages", fill)
+    if "prompt" in fields and "completion" in fields:
+        prompt = _read_messages(_as_turn(fields["prompt"], "user"), "prompt", fill)
+        answer = _read_messages(_as_turn(fields["completion"], "assistant"), "completion", fill)
+        return (*(attrs.evolve(message, weight=0.0) for message in prompt), *answer)
+    raise ConversationError(
+        "not a conversation: expected a list of messages, or a dict with 'messages', 'conversation' "
+        f"or 'prompt' and 'completion'; found a dict with {sorted(map(str, fields))}"
+    )
+
+
+def _as_turn(value: object, role: str) -> object:
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+
+def _read_messages(value: object, where: str, fill: _MediaFill) -> tuple[Message, ...]:
+    items = _as_list(value, where)
+    if not items:
+        raise ConversationError("expected at least one message, found none", where=where)
+    return tuple(_read_message(item, f"{where}[{i}]", fill) for i, item in enumerate(items))
+
+
+def _read_message(value: object, where: str, fill: _MediaFill) -> Message:
+    if not isinstance(value, Mapping):
+        raise ConversationError(
+            f'expected a message such as {{"role": "user", "content": ...}}, found {_name(value)}',
+            where=where,
+        )
+    fields = _present(value)
+    role = fields.pop("role", None)
+    if not isinstance(role, str) or not _ROLE.fullmatch(role):
+        raise ConversationError(
+            f"expected a role such as 'user' or 'assistant', found {role!r}", where=f"{where}.role"
+        )
+    weight = _read_weight(fields, role, where)
+    content = fields.pop("content", None)
+    if content is None and not fields:
+        raise ConversationError("the message has no content", where=f"{where}.content")
+    parts = _read_content([] if content is None else content, f"{where}.content", fill)
+    extra = {key: _without_none(item) for key, item in fields.items()}
+    return Message(role=role, content=parts, weight=weight, extra=extra)
+
+
+def _read_weight(fields: dict[str, Any], role: str, where: str) -> float:
+    train, weight = fields.pop("train", None), fields.pop("weight", None)
+    if train is not None and not isinstance(train, bool | np.bool_):
+        raise ConversationError(f"expected a bool, found {train!r}", where=f"{where}.train")
+    if weight is None:
+        weight = 1.0 if train is None else float(train)
+    elif train is not None:
+        raise ConversationError("has both 'train' and 'weight'; keep one", where=where)
+    number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
+    if not number or not math.isfinite(weight) or weight < 0:
+        raise ConversationError(
+            f"expected a finite weight of at least 0, found {weight!r}", where=f"{where}.weight"
+        )
+    if role != "assistant" and train:
+        raise ConversationError(
+            f"only assistant messages train, this is a {role!r} message", where=f"{where}.train"
+        )
+    return float(weight)
+
+
+def _read_content(value: object, where: str, fill: _MediaFill) -> tuple[Part, ...]:
+    if isinstance(value, str):
+        return (TextPart(_clean(value, where)),)
+    items = [value] if isinstance(value, Mapping) else _as_list(value, where)
+    return tuple(_read_part(item, f"{where}[{i}]", fill) for i, item in enumerate(items))
+
+
+def _read_part(value: object, where: str, fill: _MediaFill) -> Part:
+    if isinstance(value, str):
+        return TextPart(_clean(value, where))
+    if not isinstance(value, Mapping):
+        raise ConversationError(
+            f'expected a part such as {{"type": "text", "text": ...}}, found {_name(value)}',
+            where=where,
+        )
+    fields = _present(value)
+    kind = _kind_of(fields, where)
+    if kind == "text":
+        text = fields.pop("text", None)
+        if not isinstance(text, str):
+            raise ConversationError(
+                f"expected a string, found {_name(text)}", where=f"{where}.text"
+            )
+        part: Part = TextPart(_clean(text, where))
+    else:
+        part = MediaPart(kind, _source_of(fields, kind, where, fill), where)
+    if fields:
+        raise ConversationError(
+            f"has keys that nothing would read: {sorted(fields)}; remove them (sizes and limits "
+            "belong to the processor)",
+            where=where,
+        )
+    return part
+
+
+def _kind_of(fields: dict[str, Any], where: str) -> Literal["text"] | MediaKind:
+    kind = fields.pop("type", None)
+    if kind is None:
+        named = [key for key in ("text", *_KIND_OF_TYPE) if key in fields]
+        kind = named[0] if len(named) == 1 else None
+    if kind == "text":
+        return "text"
+    if isinstance(kind, str) and kind in _KIND_OF_TYPE:
+        return _KIND_OF_TYPE[kind]
+    raise ConversationError(
+        f"expected a part of type 'text', 'image', 'video' or 'audio', found {kind!r} with keys "
+        f"{sorted(fields)}",
+        where=where,
+    )
+
+
+def _source_of(fields: dict[str, Any], kind: MediaKind, where: str, fill: _MediaFill) -> Any:
+    given = [key for key in _SOURCE_KEYS[kind] if key in fields]
+    if not given:
+        return fill.take(kind, where)
+    if set(given) == {"bytes", "path"}:  # one picture, as Hugging Face datasets store it
+        return {key: fields.pop(key) for key in given}
+    if len(given) > 1:
+        raise ConversationError(f"names more than one {kind}: {given}; keep one", where=where)
+    source = fields.pop(given[0])
+    if given[0].endswith("_url") and isinstance(source, Mapping):  # as the OpenAI API spells it
+        source = source.get("url")
+    if given[0] == "base64" and isinstance(source, str) and not source.startswith("data:"):
+        source = f"data:;base64,{source}"
+    return source
+
+
+def _clean(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConversationError(
+            f"holds a lone surrogate at character {error.start}, which no tokenizer can encode; "
+            'mend it with text.encode("utf-8", "replace").decode()',
+            where=where,
+        ) from None
+    return str(text)
+
+
+def _present(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if item is not None}
+
+
+def _without_none(value: Any) -> Any:
+    """A copy of a JSON-like value without the `None`-valued keys; other objects stay the same."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return [_without_none(item) for item in value]
+    return value
+
+
+def map_strings(value: Any, change: Callable[[str], str], skip: Sequence[str] = ()) -> Any:
+    """A copy of a JSON-like value with every string value changed, but those under `skip` keys."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {
+            key: item if key in skip else map_strings(item, change, skip)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [map_strings(item, change, skip) for item in value]
+    return value
+
+
+def _as_list(value: object, where: str) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
+        return list(value)  # how pandas reads a list column
+    raise ConversationError(f"expected a list, found {_name(value)}", where=where)
+
+
+def _name(value: object) -> str:
+    return f"{type(value).__name__} {value!r:.60}" if value is not None else "nothing"

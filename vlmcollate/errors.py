@@ -1,0 +1,94 @@
+"""Everything that vlmcollate raises on purpose.
+
+    CollateError
+    ├── ConfigError(ValueError)          options that contradict each other or the processor
+    ├── EmptyBatchError(ValueError)      no example is left to make a batch of
+    └── SampleError(ValueError)          one sample is at fault; knows `.index` and `.where`
+        ├── ConversationError            it is not a conversation
+        ├── MediaError                   missing, broken, refused or too large media
+        ├── MediaMismatchError           placeholders and media differ in number
+        ├── LabelError                   an assistant turn cannot be placed
+        └── SampleTooLongError           longer than `max_length`, and the policy is to raise
+
+Every one of them survives pickling with its attributes, so a DataLoader worker can hand it on: the
+loader rebuilds an exception from its message alone, and the message always holds the sample's index
+and the place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+_S = TypeVar("_S", bound="SampleError")
+
+
+class CollateError(Exception):
+    """The base of every error that vlmcollate raises on purpose."""
+
+
+class ConfigError(CollateError, ValueError):
+    """Options that contradict each other, or that the processor cannot serve."""
+
+
+class EmptyBatchError(CollateError, ValueError):
+    """No example is left to make a batch of."""
+
+
+class SampleError(CollateError, ValueError):
+    """One sample is at fault.
+
+    Args:
+        problem: What was found, what was expected, and how to mend it.
+        where: The path inside the sample, such as `messages[2].content[0]`.
+        index: The sample's position in the batch; `None` until the collator knows it.
+
+    Example:
+        >>> str(SampleError("no text", where="messages[0]", index=3))
+        'sample 3, messages[0]: no text'
+    """
+
+    def __init__(self, problem: str, *, where: str | None = None, index: int | None = None) -> None:
+        self.problem = problem
+        self.where = where
+        self.index = index
+        place = ", ".join(
+            ([f"sample {index}"] if index is not None else []) + ([where] if where else [])
+        )
+        super().__init__(f"{place}: {problem}" if place else problem)
+
+    def at(self: _S, *, index: int | None = None, where: str | None = None) -> _S:
+        """Returns the same error with the index or the place filled in where it was unknown."""
+        located = type(self)(
+            self.problem,
+            where=self.where if self.where is not None else where,
+            index=self.index if self.index is not None else index,
+        )
+        located.__cause__ = self.__cause__
+        return located
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.problem, self.where, self.index)
+
+
+def _rebuild(kind: type[_S], problem: str, where: str | None, index: int | None) -> _S:
+    return kind(problem, where=where, index=index)
+
+
+class ConversationError(SampleError):
+    """The example is not a conversation, or holds what the policy forbids."""
+
+
+class MediaError(SampleError):
+    """Media that is missing, broken, refused or too large."""
+
+
+class MediaMismatchError(SampleError):
+    """The rendered prompt has more or fewer placeholders than the sample has media."""
+
+
+class LabelError(SampleError):
+    """An assistant turn cannot be placed in the tokens, or nothing would be trained."""
+
+
+class SampleTooLongError(SampleError):
+    """The sample is longer than `max_length`, and the policy does not shorten it."""

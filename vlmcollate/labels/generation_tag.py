@@ -1,0 +1,66 @@
+"""Labels from the template's own {% generation %} blocks."""
+
+from __future__ import annotations
+
+import attrs
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from vlmcollate.encoding import EncodedPrompt, Turn
+from vlmcollate.errors import LabelError
+from vlmcollate.labels.base import LabelContext, LabelStrategy
+from vlmcollate.marking import Span, template_inputs
+from vlmcollate.templates import chat_template_of
+
+
+@attrs.frozen
+class GenerationTagLabels(LabelStrategy):
+    """Trains the turns that the template marks with {% generation %}.
+
+    The blocks say which turns train; each must hold all of one turn's words and none of another's.
+    Their borders follow the label rule: what the generation prompt has written already is left
+    out, the token that ends the turn is put in, and the whitespace behind it left out.
+    """
+
+    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+        """See `LabelStrategy`.
+
+        Raises:
+            LabelError: The template has no such block, or one that does not fit a turn, as happens
+                where it stands inside a macro, a filter or a set block.
+        """
+        turns = prompt.turns
+        matched = {self._turn_of(block, prompt) for block in self._blocks(prompt, context)}
+        return [turn for turn in turns if turn.message in matched]
+
+    def _blocks(self, prompt: EncodedPrompt, context: LabelContext) -> list[tuple[int, int]]:
+        template = chat_template_of(context.processor)
+        chat, tools = template_inputs(context.conversation)
+        variables = {**context.render.template_kwargs, **context.conversation.template_kwargs}
+        (text,), (blocks,) = render_jinja_template(
+            [chat],
+            tools=tools,
+            chat_template=template,
+            return_assistant_tokens_mask="generation" in template,
+            **{**context.processor.tokenizer.special_tokens_map, **variables},
+        ) or ([""], [[]])
+        if not blocks:
+            raise LabelError("the chat template has no {% generation %} block that was reached")
+        if text != prompt.rendering.text:
+            raise LabelError("the chat template renders differently while its blocks are tracked")
+        return [(int(a), int(b)) for a, b in blocks]
+
+    def _turn_of(self, block: tuple[int, int], prompt: EncodedPrompt) -> int:
+        start, end = block
+        owners = [t for t in prompt.rendering.turns if start < t.end and t.start <= end]
+        words = [g for g in prompt.rendering.given if g.start < end and start < g.end]
+        if len(owners) == 1 and _fits(block, owners[0], words, prompt):
+            return owners[0].message
+        raise LabelError(
+            f"a {{% generation %}} block does not fit a turn: it holds "
+            f"{prompt.rendering.text[start:end]!r:.80}"
+        )
+
+
+def _fits(block: tuple[int, int], turn: Span, words: list[Span], prompt: EncodedPrompt) -> bool:
+    own = [g for g in prompt.rendering.given if g.message == turn.message]
+    return words == own and all(block[0] <= g.start and g.end <= block[1] for g in own)

@@ -1,0 +1,26 @@
+"""Labels from the rendering itself."""
+
+from __future__ import annotations
+
+import attrs
+
+from vlmcollate.encoding import EncodedPrompt, Turn
+from vlmcollate.labels.base import LabelContext, LabelStrategy
+
+
+@attrs.frozen
+class RenderedSpanLabels(LabelStrategy):
+    """Trains the characters that the model has to write, as the rendering of the chat tells them.
+
+    The default. It knows which characters of the prompt came from which message and where the
+    generation prompt of each turn ends, so no text inside a message can mislead it.
+    """
+
+    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+        """See `LabelStrategy`.
+
+        Raises:
+            LabelError: The template writes a turn that its own generation prompt does not lead to,
+                or nothing ends a turn.
+        """
+        return prompt.turns

@@ -1,0 +1,218 @@
+"""Labels from the marker that opens an assistant turn and the token that closes it.
+
+Shapes: B rows, T tokens a row.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmcollate.conversation import Conversation
+from vlmcollate.encoding import EncodedPrompt, ProcessedMedia, Turn
+from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
+from vlmcollate.tokenizing import Ints, Vocabulary
+
+_DEPTHS = range(1, 5)
+_PROBES: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("user", "Seven?"), ("assistant", "Eight.")),
+    (
+        ("system", "Be brief."),
+        ("user", "A red door"),
+        ("assistant", "12 windows"),
+        ("user", "Why so many\n"),
+        ("assistant", "(light)"),
+        ("user", "Ok"),
+        ("assistant", "Sure thing"),
+    ),
+    (
+        ("user", "Look it up"),
+        ("assistant", "I will"),
+        ("tool", "found: 3"),
+        ("assistant", "Three"),
+        ("user", "Thanks!"),
+        ("assistant", "Gladly"),
+    ),
+)
+
+
+@attrs.frozen
+class TurnMarkers:
+    """The token ids that open and close an assistant turn.
+
+    Attributes:
+        openers: One or more runs of ids; where two match, the longer one counts.
+        stops: The ids that may end a turn.
+    """
+
+    openers: tuple[tuple[int, ...], ...]
+    stops: tuple[int, ...]
+
+    def scan(self, input_ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Marks the assistant's tokens in ids alone, such as a pre-tokenized dataset holds.
+
+        Args:
+            input_ids: (B, T) or (T,) int64.
+            lengths: For each row, its tokens without right padding; all T where not given.
+
+        Returns:
+            A bool tensor of the shape of `input_ids`.
+
+        Raises:
+            LabelError: A turn has no stop token, as after truncation; or the first token of an
+                answer was merged with its marker, so that the turn would be missed.
+        """
+        rows = np.atleast_2d(input_ids.numpy())
+        mask = np.zeros(rows.shape, dtype=bool)
+        for row, start, end in self._turns(rows, lengths):
+            mask[row, start:end] = True
+        return torch.from_numpy(mask).reshape(input_ids.shape)
+
+    def turns(self, ids: Ints) -> list[tuple[int, int]]:
+        """The turns of one row, as (first token, token after the stop)."""
+        return [(a, b) for _, a, b in self._turns(ids[None], None)]
+
+    def _turns(self, rows: Ints, lengths: Sequence[int] | None) -> Iterator[tuple[int, int, int]]:
+        width = rows.shape[1]
+        flat = np.ascontiguousarray(rows).reshape(-1)
+        stops = np.flatnonzero(reduce(np.logical_or, [flat == stop for stop in self.stops]))
+        starts = self._starts(flat, width)
+        ends = np.searchsorted(stops, starts)
+        done = -1
+        for start, at in zip(starts.tolist(), ends.tolist(), strict=True):
+            row = (start - 1) // width
+            limit = row * width + (width if lengths is None else lengths[row])
+            if start < done or start > limit:
+                continue
+            if at >= len(stops) or stops[at] >= limit:
+                raise LabelError("a turn has no stop token; it may be cut off", where=f"row {row}")
+            done = int(stops[at]) + 1
+            yield row, start - row * width, done - row * width
+
+    def _starts(self, flat: Ints, width: int) -> Ints:
+        """The first token after each opener, sorted; the longer opener wins at a shared beginning."""
+        found: dict[int, int] = {}
+        first_tokens = {opener[0] for opener in self.openers}
+        candidates = {token: np.flatnonzero(flat == token) for token in first_tokens}
+        partial: set[int] = set()
+        for opener in sorted(self.openers, key=len):
+            at = candidates[opener[0]]
+            at = at[at % width + len(opener) <= width]
+            for offset, token in enumerate(opener[1:], 1):
+                if offset == len(opener) - 1:
+                    partial.update(at.tolist())
+                at = at[flat[at + offset] == token]
+            found.update(dict.fromkeys(at.tolist(), len(opener)))
+        missed = sorted(partial - found.keys() | self._half_forced(flat, found))
+        if missed:
+            raise LabelError(
+                "an assistant's marker runs into its answer: the tokenizer merged the two, so the "
+                f"answer's first token is not known (token {missed[0] % width})",
+                where=f"row {missed[0] // width}",
+            )
+        return np.array(sorted(at + length for at, length in found.items()), dtype=np.int64)
+
+    def _half_forced(self, flat: Ints, found: dict[int, int]) -> set[int]:
+        """The openers behind which a longer one begins but does not end, as with a think block."""
+        return {
+            at
+            for longer in self.openers
+            for at, length in found.items()
+            if length < len(longer)
+            and tuple(flat[at : at + length + 1].tolist()) == longer[: length + 1]
+        }
+
+
+@attrs.frozen
+class TemplateMarkerLabels(LabelStrategy):
+    """Scans the ids for the marker of an assistant turn, up to the token that closes it.
+
+    The markers come from the processor's own template: several short chats are rendered, and the
+    shortest markers are kept that find every turn of theirs and nothing else.
+    """
+
+    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+        """See `LabelStrategy`.
+
+        Raises:
+            LabelError: The template has no such marker, or the number of turns found is not that
+                of the assistant's messages.
+        """
+        found = self.markers(context).turns(prompt.ids)
+        messages = [turn.message for turn in prompt.rendering.turns]
+        messages = messages or assistant_indices(context.conversation)
+        if len(found) != len(messages):
+            raise LabelError(f"found {len(found)} assistant turns, expected {len(messages)}")
+        return [Turn(message, *span) for message, span in zip(messages, found, strict=True)]
+
+    def markers(self, context: LabelContext) -> TurnMarkers:
+        """The markers of a processor's template, derived once a process.
+
+        Raises:
+            LabelError: No run of ids tells an assistant turn from the others.
+        """
+        known = _KNOWN.setdefault(context.processor, {})
+        key = (context.render.template_kwargs, tuple(context.stop_ids))
+        marker = next((m for k, m in known.items() if k == repr(key)), None)
+        if marker is None:
+            marker = known[repr(key)] = _derive(context)
+        return marker
+
+
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[str, TurnMarkers]] = weakref.WeakKeyDictionary()
+
+
+def _derive(context: LabelContext) -> TurnMarkers:
+    probes = [prompt for prompt in map(lambda p: _probe(p, context), _PROBES) if prompt is not None]
+    if not probes:
+        raise LabelError("the chat template renders none of the probe chats, so no marker is known")
+    truth = [[(turn.start, turn.end) for turn in probe.turns] for probe in probes]
+    vocabulary = Vocabulary.of(context.processor.tokenizer)
+    for depth in _DEPTHS:
+        openers = {
+            opener
+            for probe, turns in zip(probes, truth, strict=True)
+            for start, _ in turns
+            if (opener := _opener(probe.ids[:start], depth, vocabulary)) is not None
+        }
+        markers = TurnMarkers(tuple(sorted(openers)), tuple(context.stop_ids))
+        if openers and _finds(markers, probes, truth):
+            return markers
+    raise LabelError("no marker tells the template's assistant turns from the others")
+
+
+def _finds(
+    markers: TurnMarkers, probes: list[EncodedPrompt], truth: list[list[tuple[int, int]]]
+) -> bool:
+    try:
+        return [markers.turns(probe.ids) for probe in probes] == truth
+    except LabelError:
+        return False
+
+
+def _probe(chat: Sequence[tuple[str, str]], context: LabelContext) -> EncodedPrompt | None:
+    """The prompt of a probe chat, or `None` where the template does not take its roles."""
+    conversation = Conversation.from_example(
+        [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in chat]
+    )
+    try:
+        rendering = context.render(conversation)
+        prompt = context.encode(conversation, rendering, ProcessedMedia())
+    except SampleError:
+        return None
+    return prompt if rendering.unplaced is None else None
+
+
+def _opener(before: Ints, depth: int, vocabulary: Vocabulary) -> tuple[int, ...] | None:
+    """The ids before a turn, from the special token that is the `depth`-th last among them."""
+    special = {i for token, i in vocabulary.control_ids.items() if vocabulary.is_special(token)}
+    at = [i for i, token in enumerate(before.tolist()) if token in special]
+    return tuple(before[at[-depth] :].tolist()) if len(at) >= depth else None

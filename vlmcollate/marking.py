@@ -1,0 +1,209 @@
+"""Following a message's words through a chat template.
+
+Every string of the caller's is wrapped in a pair of private-use characters before the template is
+rendered. Where they come out again tells which text of the rendering is whose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from vlmcollate.conversation import Conversation, MediaPart, Message, map_strings
+
+_PRIVATE_USE = re.compile("[\U000f0000-\U0010fffd]")
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+
+
+@attrs.frozen
+class Span:
+    """Characters from `start` up to `end` of the prompt that belong to a message."""
+
+    start: int
+    end: int
+    message: int
+
+
+@attrs.frozen
+class Place:
+    """A marked string: its message (-1 for a tool's), its path, its words, and its content part."""
+
+    message: int
+    where: str
+    core: str
+    part: int | None
+
+
+@attrs.frozen
+class Slot(Span):
+    """Where the words of a place came out of the template."""
+
+    number: int = 0
+
+
+@attrs.frozen(eq=False)
+class Trace:
+    """A rendering whose marks were read and taken out."""
+
+    text: str
+    slots: list[Slot]
+    marks: Marks
+
+    def of(self, message: int) -> list[Slot]:
+        return [s for s in self.slots if s.message == message]
+
+    def find(self, number: int) -> Slot | None:
+        return next((s for s in self.slots if s.number == number), None)
+
+    def first_after(self, message: int) -> Slot | None:
+        return next((s for s in self.slots if s.message > message), None)
+
+    def is_given(self, start: int, end: int) -> bool:
+        return any(s.start < end and start < s.end for s in self.slots)
+
+    def is_left_out(self, k: int) -> bool:
+        """Whether the template left out all that a message says."""
+        said = any(place.message == k for place in self.marks.places)
+        return said and not any(slot.message == k for slot in self.slots)
+
+
+class Marks:
+    """Wraps the caller's strings in private-use characters, and reads them back.
+
+    The same strings in the same order get the same marks, so a rendering of the first messages can
+    be compared with that of all.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        control: re.Pattern[str],
+        literals: re.Pattern[str],
+        *,
+        splits: bool,
+    ) -> None:
+        self.splits = splits
+        self.conversation = conversation
+        self.control = control
+        self.literals = literals
+        self.places: list[Place] = []
+        self._used = frozenset(_PRIVATE_USE.findall(_all_text(conversation)))
+        self._free = (c for c in map(chr, range(0xF0000, 0x10FFFE)) if c not in self._used)
+        self._opens: dict[str, int] = {}
+        self._closes: dict[str, int] = {}
+
+    def renewed(self) -> Marks:
+        """The same marks for another rendering."""
+        return Marks(self.conversation, self.control, self.literals, splits=self.splits)
+
+    def wrap(self, text: str, message: int, where: str, part: int | None = None) -> str:
+        """Marks a string inside its outer whitespace, so that trimming changes nothing.
+
+        With `splits`, what the template looks for in an assistant's text, such as `</think>`, stays
+        unmarked.
+        """
+        splits = self.splits and message >= 0 and self.conversation.messages[message].is_assistant
+        if splits and self.literals.search(text):
+            pieces = re.split(f"({self.literals.pattern})", text)
+            return "".join(
+                piece if i % 2 else self._wrap(piece, message, where, part)
+                for i, piece in enumerate(pieces)
+            )
+        return self._wrap(text, message, where, part)
+
+    def _wrap(self, text: str, message: int, where: str, part: int | None) -> str:
+        core = text.strip()
+        if not core:
+            return text
+        start = text.index(core)
+        open_, close = next(self._free), next(self._free)
+        self._opens[open_] = self._closes[close] = len(self.places)
+        self.places.append(Place(message, where, core, part))
+        return f"{text[:start]}{open_}{core}{close}{text[start + len(core) :]}"
+
+    def guard(self, value: Any) -> Any:
+        """Marks those strings of the tools and variables that hold a control token."""
+        return map_strings(value, lambda t: self.wrap(t, -1, "") if self.control.search(t) else t)
+
+    def read(self, text: str) -> Trace | None:
+        """The text without the marks and where they were, or `None` if they are not in pairs."""
+        pieces: list[str] = []
+        slots: list[Slot] = []
+        length = last = 0
+        opened: tuple[int, int] | None = None
+        for match in _PRIVATE_USE.finditer(text):
+            mark = match.group()
+            if mark in self._used:
+                continue
+            pieces.append(text[last : match.start()])
+            length += match.start() - last
+            last = match.end()
+            if mark in self._opens and opened is None:
+                opened = self._opens[mark], length
+            elif opened is not None and self._closes.get(mark) == opened[0]:
+                slots.append(Slot(opened[1], length, self.places[opened[0]].message, opened[0]))
+                opened = None
+            else:
+                return None
+        pieces.append(text[last:])
+        return None if opened is not None else Trace("".join(pieces), slots, self)
+
+
+def _all_text(conversation: Conversation) -> str:
+    texts: list[str] = []
+
+    def keep(text: str) -> str:
+        texts.append(text)
+        return text
+
+    for message in conversation.messages:
+        texts += [part.text for part in message.content if not isinstance(part, MediaPart)]
+        map_strings(message.extra, keep)
+    map_strings(conversation.tools, keep)
+    map_strings(conversation.template_kwargs, keep)
+    return "".join(texts)
+
+
+def template_inputs(
+    conversation: Conversation, marks: Marks | None = None, *, as_text: bool = False
+) -> tuple[list[dict[str, Any]], Any]:
+    """A conversation's messages and tools as the chat template takes them.
+
+    Args:
+        conversation: The conversation.
+        marks: What to mark its strings with, or `None`.
+        as_text: Whether the template takes a message's content as one string.
+    """
+    tools: Any = conversation.tools if marks is None else marks.guard(conversation.tools)
+    messages = enumerate(conversation.messages)
+    return [_for_template(m, i, marks, as_text=as_text) for i, m in messages], tools
+
+
+def _for_template(
+    message: Message, index: int, marks: Marks | None, *, as_text: bool
+) -> dict[str, Any]:
+    """The message as the template gets it: plain data, a copy, media as empty parts."""
+
+    def mark(text: str, where: str, part: int | None = None) -> str:
+        return (
+            text if marks is None else marks.wrap(text, index, f"messages[{index}].{where}", part)
+        )
+
+    content: list[dict[str, Any]] = []
+    for i, part in enumerate(message.content):
+        if isinstance(part, MediaPart):
+            content.append({"type": part.kind, part.kind: part.kind})
+        else:
+            content.append({"type": "text", "text": mark(part.text, f"content[{i}]", i)})
+    extra = {
+        key: map_strings(value, lambda t, key=key: mark(t, key), skip=("type", "id"))
+        if key == "tool_calls" or key in _REASONING_KEYS
+        else (value if marks is None else marks.guard(value))
+        for key, value in message.extra.items()
+    }
+    if as_text and all(part["type"] == "text" for part in content):
+        return {"role": message.role, "content": "".join(p["text"] for p in content), **extra}
+    return {"role": message.role, "content": content, **extra}

@@ -1,0 +1,73 @@
+"""Turning arrays of pixels into Pillow images.
+
+Shapes: H rows, W columns, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from vlmcollate.errors import MediaError
+from vlmcollate.media.images import check_pixels
+
+_CHANNELS = (3, 4)
+
+
+def from_array(
+    array: npt.NDArray[Any] | torch.Tensor, *, max_pixels: int, where: str
+) -> Image.Image:
+    """Makes a Pillow image of uint8 pixels.
+
+    Args:
+        array: (H, W), (H, W, 3) or (H, W, 4); or channels first, (3, H, W) or (4, H, W), where
+            only the first axis can be the channels.
+        max_pixels: The most pixels it may have.
+        where: The place in the sample, for errors.
+
+    Returns:
+        An image of mode L, RGB or RGBA.
+
+    Raises:
+        MediaError: If the dtype or the shape is not one of these.
+    """
+    _check_uint8(array, where)
+    pixels = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+    pixels = _channels_last(pixels, where)
+    check_pixels((pixels.shape[1], pixels.shape[0]), "the array", max_pixels, where)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _check_uint8(array: npt.NDArray[Any] | torch.Tensor, where: str) -> None:
+    if array.dtype in (torch.uint8, np.dtype(np.uint8)):
+        return
+    kind = "tensor.to(torch.uint8)" if isinstance(array, torch.Tensor) else "array.astype('uint8')"
+    raise MediaError(
+        f"an image array has dtype {array.dtype}, expected uint8 from 0 to 255; scale it (0..1 by "
+        f"255, 0..65535 by 1 / 257, bool by 255), round, clip, then convert by {kind}",
+        where=where,
+    )
+
+
+def _channels_last(pixels: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    shape = pixels.shape
+    if len(shape) == 2:
+        return pixels
+    if len(shape) != 3 or (shape[0] not in _CHANNELS and shape[2] not in _CHANNELS):
+        raise MediaError(
+            f"an image array has shape {shape}, expected (H, W), (H, W, 3), (H, W, 4) or "
+            "(3, H, W); pass one picture at a time, with its axes in one of these orders",
+            where=where,
+        )
+    if shape[0] in _CHANNELS and shape[2] in _CHANNELS:
+        raise MediaError(
+            f"an image array has shape {shape}, and its first or its last axis could be the "
+            "channels; pass Image.fromarray(array) where they are last, or "
+            "Image.fromarray(array.transpose(1, 2, 0)) where they are first",
+            where=where,
+        )
+    return pixels if shape[2] in _CHANNELS else pixels.transpose(1, 2, 0)

@@ -1,0 +1,85 @@
+"""One file a model family, and the registry that finds the collator of a processor.
+
+To add a family, write `models/<model_type>.py` and name its processor class below.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError
+from vlmcollate.models.default import DefaultCollator
+from vlmcollate.models.gemma3 import Gemma3Collator
+from vlmcollate.models.idefics3 import Idefics3Collator
+from vlmcollate.models.llava_onevision import LlavaOnevisionCollator
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.models.qwen2_vl import Qwen2VLCollator
+from vlmcollate.models.qwen3_vl import Qwen3VLCollator
+from vlmcollate.models.smolvlm import SmolVLMCollator
+from vlmcollate.templates import chat_template_of
+
+COLLATORS: dict[str, type[BaseCollator]] = {
+    "Gemma3Processor": Gemma3Collator,
+    "Idefics3Processor": Idefics3Collator,
+    "LlavaOnevisionProcessor": LlavaOnevisionCollator,
+    "Qwen2VLProcessor": Qwen2VLCollator,
+    "Qwen2_5_VLProcessor": Qwen2_5_VLCollator,
+    "Qwen3VLProcessor": Qwen3VLCollator,
+    "SmolVLMProcessor": SmolVLMCollator,
+}
+"""From the name of a processor class to its collator; `register` adds to it."""
+
+
+def register(processor_class: str, collator_class: type[BaseCollator]) -> None:
+    """Makes `collator_for` use a collator for a processor class.
+
+    Args:
+        processor_class: The class's name, such as `"Qwen3VLProcessor"`. A name that is known
+            already gets the new collator.
+        collator_class: A subclass of `BaseCollator` with its own attrs decorator.
+
+    Raises:
+        ConfigError: The collator class is no such subclass.
+    """
+    if not (isinstance(collator_class, type) and issubclass(collator_class, BaseCollator)):
+        raise ConfigError(f"expected a subclass of BaseCollator, found {collator_class!r}")
+    if "__attrs_attrs__" not in vars(collator_class):
+        raise ConfigError(
+            f"{collator_class.__name__} lacks its decorator, so its options would be lost; put "
+            "@attrs.frozen(kw_only=True, eq=False) above the class"
+        )
+    COLLATORS[processor_class] = collator_class
+
+
+def collator_for(processor: Any, **options: Any) -> BaseCollator:
+    """The collator of a processor.
+
+    Args:
+        processor: A `transformers` processor with a chat template.
+        **options: The options of `BaseCollator`.
+
+    Returns:
+        The collator registered for the processor's class or the nearest of its bases, and
+        `DefaultCollator` for any other processor with a chat template.
+
+    Raises:
+        ConfigError: The processor has no chat template, or an option does not fit.
+    """
+    collator_class = next(
+        (
+            COLLATORS[base.__name__]
+            for base in type(processor).__mro__
+            if base.__name__ in COLLATORS
+        ),
+        DefaultCollator,
+    )
+    if getattr(processor, "tokenizer", None) is None or not chat_template_of(processor):
+        raise ConfigError(
+            f"{type(processor).__name__} has no chat template; set processor.chat_template, or load "
+            "the processor of an instruction-tuned model"
+        )
+    try:
+        return collator_class(processor=processor, **options)
+    except TypeError as error:
+        raise ConfigError(f"{collator_class.__name__}: {error}") from error

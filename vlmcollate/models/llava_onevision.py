@@ -1,0 +1,27 @@
+"""LLaVA-OneVision."""
+
+from __future__ import annotations
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.media import Concatenate, PadAndConcatenate
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class LlavaOnevisionCollator(BaseCollator):
+    """Collates for LLaVA-OneVision.
+
+    Media keys: `pixel_values` (images, most tiles, 3, height, width) padded with zeros,
+    `image_sizes` (images, 2), `batch_num_images` (samples with images,).
+
+    Source:
+        transformers, `LlavaOnevisionProcessor`.
+    """
+
+    media_joins = {
+        "pixel_values": PadAndConcatenate(),
+        "image_sizes": Concatenate(),
+        "batch_num_images": Concatenate(),
+    }
+    default_stop_tokens = ("<|im_end|>",)

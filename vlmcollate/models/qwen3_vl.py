@@ -1,0 +1,25 @@
+"""Qwen3-VL and Qwen3.5."""
+
+from __future__ import annotations
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.media import Concatenate
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Qwen3VLCollator(BaseCollator):
+    """Collates for Qwen3-VL and for Qwen3.5, which shares its processor.
+
+    Qwen3.5's template forces a think block at the generation prompt; it is not trained.
+
+    Media keys: `pixel_values` (patches of all images, features), `image_grid_thw` (images, 3).
+
+    Source:
+        transformers, `Qwen3VLProcessor`.
+    """
+
+    media_joins = {"pixel_values": Concatenate(), "image_grid_thw": Concatenate()}
+    token_type_key = "mm_token_type_ids"
+    default_stop_tokens = ("<|im_end|>",)

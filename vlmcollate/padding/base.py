@@ -1,0 +1,71 @@
+"""What a padding strategy is.
+
+Shapes: B samples, L a sample's tokens, T padded tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.errors import ConfigError
+
+Side = Literal["right", "left"]
+
+
+@attrs.frozen(kw_only=True)
+class PaddingStrategy(ABC):
+    """Brings the token tensors of several samples to one length.
+
+    Args:
+        side: Where the padding goes. Right is what training wants, whatever the tokenizer is set
+            to for generation.
+    """
+
+    side: Side = attrs.field(default="right")
+
+    @side.validator
+    def _check_side(self, _: object, value: str) -> None:
+        if value not in ("right", "left"):
+            raise ConfigError(f"side must be 'right' or 'left', not {value!r}")
+
+    @abstractmethod
+    def padded_length(self, lengths: Sequence[int]) -> int:
+        """The length T of a batch whose samples have these lengths."""
+
+    def __call__(
+        self, samples: Sequence[Mapping[str, Tensor]], fill: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """Pads every key.
+
+        Args:
+            samples: The token tensors of each sample, all with the same keys, each (L,).
+            fill: What to pad each key with.
+
+        Returns:
+            Contiguous tensors (B, T) of the samples' dtypes.
+        """
+        lengths = [len(sample["input_ids"]) for sample in samples]
+        total = self.padded_length(lengths)
+        return {
+            key: self._pad([sample[key] for sample in samples], total, fill[key])
+            for key in samples[0]
+        }
+
+    def _pad(self, rows: Sequence[Tensor], total: int, value: float) -> Tensor:
+        out = torch.full((len(rows), total), value, dtype=rows[0].dtype)
+        for target, row in zip(out, rows, strict=True):
+            start = total - len(row) if self.side == "left" else 0
+            target[start : start + len(row)] = row
+        return out
+
+
+def check_at_least_one(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+    """Refuses a count below one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{attribute.name} must be an integer of at least 1, not {value!r}")

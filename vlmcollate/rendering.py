@@ -1,0 +1,280 @@
+"""From a conversation to the prompt, knowing which characters came from which message.
+
+The chat template is rendered a second time with every string of the caller's wrapped in a pair of
+private-use characters. Where the two renderings agree but for those characters, the pairs tell
+exactly what the template did with each string: where it stands, whether it was dropped, and which
+text is the template's own. Nothing that a message says can imitate them.
+
+An assistant turn runs from the first character that the model has to produce to the end of its stop
+token. The first is found by rendering the messages before the turn with a generation prompt: as far
+as that goes, the template has written the text, and the model writes what follows.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
+from vlmcollate.errors import ConversationError, LabelError, MediaMismatchError
+from vlmcollate.marking import Marks, Place, Span, Trace, template_inputs
+from vlmcollate.templates import (
+    TEMPLATE_ERRORS,
+    chat_template_of,
+    prompt_is_constant,
+    tested_literals,
+    wants_strings,
+)
+from vlmcollate.tokenizing import Vocabulary, token_pattern
+from vlmcollate.turns import TurnFinder
+
+
+@attrs.frozen
+class MediaSpan(Span):
+    """A placeholder that the template wrote."""
+
+    kind: MediaKind = "image"
+
+
+@attrs.frozen(kw_only=True)
+class Rendering:
+    """The prompt of one conversation, and where everything in it came from.
+
+    Attributes:
+        text: The prompt, with one placeholder a media item.
+        given: What the caller's strings became, in order of appearance.
+        media: The placeholders in order.
+        turns: The assistant turns in order, each to the end of its stop token.
+        unplaced: Why the turns are not known; then `turns` is empty.
+        dropped: The paths of the strings that the template left out.
+    """
+
+    text: str
+    given: tuple[Span, ...]
+    media: tuple[MediaSpan, ...] = ()
+    turns: tuple[Span, ...] = ()
+    unplaced: LabelError | None = None
+    dropped: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ChatRenderer:
+    """Renders conversations with a processor's chat template.
+
+    Args:
+        processor: A `transformers` processor with a chat template.
+        placeholders: The text that the template writes for each kind of media.
+        stop_tokens: The tokens that may end an assistant turn.
+        template_kwargs: Template variables for every conversation; a conversation's own come first.
+    """
+
+    processor: Any
+    placeholders: Mapping[MediaKind, str]
+    stop_tokens: Sequence[str]
+    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    _plans: dict[Any, _Plan] = attrs.field(factory=dict, init=False)
+
+    def __call__(self, conversation: Conversation) -> Rendering:
+        """Renders one conversation.
+
+        Raises:
+            ConversationError: The template refuses the conversation, or mixes its strings with its
+                own logic so that they cannot be told apart.
+            MediaMismatchError: The template wrote more or fewer placeholders than there are media.
+        """
+        template = chat_template_of(self.processor)
+        plain = self.render(conversation, None)
+        key = self._key(conversation, template)
+        plan = self._plans.get(key)
+        rendering = plan.fill(conversation, plain) if plan is not None else None
+        if rendering is not None:
+            return rendering
+        trace = self._trace(conversation, plain, template)
+        rendering = self._place(conversation, trace)
+        if plan is None and rendering.unplaced is None and not trace.marks.splits:
+            if prompt_is_constant(template) and len(self._plans) < _MOST_PLANS:
+                self._plans[key] = _Plan.of(trace, rendering)
+        return rendering
+
+    def render(
+        self, conversation: Conversation, marks: Marks | None, *, upto: int | None = None
+    ) -> str:
+        """The prompt; with `upto`, that of the messages before it and a generation prompt."""
+        as_text = wants_strings(self.processor, chat_template_of(self.processor))
+        chat, tools = template_inputs(conversation, marks, as_text=as_text)
+        variables = {**self.template_kwargs, **conversation.template_kwargs}
+        try:
+            text: str = self.processor.apply_chat_template(
+                chat[:upto],
+                tools=tools,
+                add_generation_prompt=upto is not None,
+                **(variables if marks is None else marks.guard(variables)),
+            )
+        except TEMPLATE_ERRORS as error:
+            raise ConversationError(
+                f"the chat template refuses this conversation: {error}"
+            ) from error
+        return text
+
+    def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:
+        """All of a conversation but the words of its messages."""
+        literals = token_pattern(tested_literals(template))
+        shapes = tuple(_shape_of(message, literals) for message in conversation.messages)
+        return template, repr((conversation.tools, conversation.template_kwargs)), shapes
+
+    def _trace(self, conversation: Conversation, plain: str, template: str) -> Trace:
+        vocabulary = Vocabulary.of(self.processor.tokenizer)
+        literals = token_pattern(tested_literals(template))
+        for splits in (False, True):
+            marks = Marks(conversation, vocabulary.pattern, literals, splits=splits)
+            trace = marks.read(self.render(conversation, marks))
+            if trace is not None and trace.text == plain:
+                return trace
+        raise ConversationError(
+            "the chat template changes what it writes with the words of a message, so its own text "
+            "and the message's cannot be told apart; simplify the message, or the template"
+        )
+
+    def _place(self, conversation: Conversation, trace: Trace) -> Rendering:
+        finder = TurnFinder(
+            conversation=conversation,
+            trace=trace,
+            render=self.render,
+            vocabulary=Vocabulary.of(self.processor.tokenizer),
+            stop_tokens=self.stop_tokens,
+        )
+        media = self._place_media(conversation, trace)
+        turns: tuple[Span, ...] = ()
+        unplaced = None
+        try:
+            turns = tuple(finder())
+        except LabelError as error:
+            unplaced = error
+        return Rendering(
+            text=trace.text,
+            given=tuple(Span(s.start, s.end, s.message) for s in trace.slots),
+            media=media,
+            turns=turns,
+            unplaced=unplaced,
+            dropped=tuple(_dropped(conversation, trace)),
+        )
+
+    def _place_media(self, conversation: Conversation, trace: Trace) -> tuple[MediaSpan, ...]:
+        found: list[tuple[int, int, MediaKind]] = []
+        for kind, placeholder in self.placeholders.items():
+            at = (m.span() for m in re.finditer(re.escape(placeholder), trace.text))
+            found += [(a, b, kind) for a, b in at if not trace.is_given(a, b)]
+        found.sort()
+        media = list(conversation.media)
+        if [kind for *_, kind in found] != [part.kind for _, part in media]:
+            raise MediaMismatchError(
+                f"the conversation holds {_count(p.kind for _, p in media)}, but the chat template "
+                f"wrote placeholders for {_count(k for *_, k in found)}; it may not take media in "
+                "these messages, or reorder them"
+            )
+        return tuple(
+            MediaSpan(a, b, message, kind)
+            for (a, b, kind), (message, _) in zip(found, media, strict=True)
+        )
+
+
+_MOST_PLANS = 4096
+
+
+@attrs.frozen(eq=False)
+class _Plan:
+    """The rendering of every conversation that differs from one in its words alone.
+
+    Positions are kept as (slot, characters after its end), slot 0 being the prompt's beginning.
+    """
+
+    pieces: tuple[str, ...]
+    places: tuple[Place, ...]
+    media: tuple[tuple[MediaSpan, Any, Any], ...]
+    turns: tuple[tuple[int, Any, Any], ...]
+    dropped: tuple[str, ...]
+
+    @classmethod
+    def of(cls, trace: Trace, rendering: Rendering) -> _Plan:
+        """The plan behind one rendering."""
+        ends = [0, *(slot.end for slot in trace.slots)]
+        starts = [*(slot.start for slot in trace.slots), len(trace.text)]
+
+        def relative(char: int) -> tuple[int, int]:
+            slot = bisect_right(ends, char) - 1
+            return slot, char - ends[slot]
+
+        return cls(
+            pieces=tuple(trace.text[a:b] for a, b in zip(ends, starts, strict=True)),
+            places=tuple(trace.marks.places[slot.number] for slot in trace.slots),
+            media=tuple((m, relative(m.start), relative(m.end)) for m in rendering.media),
+            turns=tuple((t.message, relative(t.start), relative(t.end)) for t in rendering.turns),
+            dropped=rendering.dropped,
+        )
+
+    def fill(self, conversation: Conversation, plain: str) -> Rendering | None:
+        """The rendering of another conversation, or `None` if its prompt comes out differently."""
+        texts = [self.pieces[0]]
+        ends = [0]
+        given = []
+        at = len(self.pieces[0])
+        for place, piece in zip(self.places, self.pieces[1:], strict=True):
+            core = place.core
+            if place.part is not None:
+                part = conversation.messages[place.message].content[place.part]
+                core = part.text.strip() if isinstance(part, TextPart) else ""
+            texts += [core, piece]
+            given.append(Span(at, at + len(core), place.message))
+            ends.append(at + len(core))
+            at += len(core) + len(piece)
+        if "".join(texts) != plain:
+            return None
+        return Rendering(
+            text=plain,
+            given=tuple(given),
+            media=tuple(
+                MediaSpan(ends[i] + a, ends[j] + b, span.message, span.kind)
+                for span, (i, a), (j, b) in self.media
+            ),
+            turns=tuple(Span(ends[i] + a, ends[j] + b, k) for k, (i, a), (j, b) in self.turns),
+            dropped=self.dropped,
+        )
+
+
+def _shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
+    """A message without its words: all that a template can tell without reading them."""
+    return (
+        message.role,
+        repr(message.extra),
+        tuple(
+            _shape_of_text(part.text, literals) if isinstance(part, TextPart) else part.kind
+            for part in message.content
+        ),
+    )
+
+
+def _shape_of_text(text: str, literals: re.Pattern[str]) -> tuple[Any, ...]:
+    core = text.strip()
+    at = text.index(core)
+    return text[:at], bool(core), text[at + len(core) :], tuple(literals.findall(core))
+
+
+def _dropped(conversation: Conversation, trace: Trace) -> Iterator[str]:
+    """The paths of the strings that the template left out."""
+    written = {slot.number for slot in trace.slots}
+    places = enumerate(trace.marks.places)
+    yield from dict.fromkeys(p.where for n, p in places if p.message >= 0 and n not in written)
+    for i, tool in enumerate(conversation.tools or ()):
+        name = tool.get("function", tool).get("name") if isinstance(tool, Mapping) else None
+        if isinstance(name, str) and name not in trace.text:
+            yield f"tools[{i}]"
+
+
+def _count(kinds: Iterable[MediaKind]) -> str:
+    listed = list(kinds)
+    counts = [f"{listed.count(k)} {k}(s)" for k in dict.fromkeys(listed)]
+    return " and ".join(counts) or "no media"

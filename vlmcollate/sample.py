@@ -1,0 +1,60 @@
+"""One encoded conversation: what `encode` gives and `stack` takes.
+
+Shapes: L a sample's tokens, M its media items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""The label of a token that is not trained, as `torch.nn.CrossEntropyLoss` and Hugging Face use it."""
+
+Axis = Literal["tokens", "media"]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EncodedSample:
+    """One conversation as tensors, neither padded nor joined with others.
+
+    Attributes:
+        tokens: The keys that run along the tokens, each (L,): `input_ids`, `attention_mask` and,
+            once labelled, `labels` (int64), `loss_weights` (float32) where weights other than 0
+            and 1 are in play, and token types where the model takes them.
+        message_ids: (L,) int64, the message each token came from; -1 for the template's own text.
+            An assistant turn runs from the first token that the model has to produce to the one
+            that ends the turn.
+        media_ids: (L,) int64, which media item each token stands for; -1 for text.
+        media: The media tensors under the processor's names; their first axis is the family's own.
+        media_counts: Items of each kind, such as `{"image": 2}`.
+        label_strategy: The name of the strategy that placed the labels, or "".
+    """
+
+    tokens: Mapping[str, Tensor]
+    message_ids: Tensor
+    media_ids: Tensor
+    media: Mapping[str, Tensor] = attrs.field(factory=dict)
+    media_counts: Mapping[str, int] = attrs.field(factory=dict)
+    label_strategy: str = ""
+
+    def __len__(self) -> int:
+        return len(self.message_ids)
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """What the first axis of every tensor counts."""
+        return {**dict.fromkeys(self.tokens, "tokens"), **dict.fromkeys(self.media, "media")}
+
+    @property
+    def input_ids(self) -> Tensor:
+        """(L,) int64."""
+        return self.tokens["input_ids"]
+
+    @property
+    def labels(self) -> Tensor:
+        """(L,) int64: the token's id where it is trained, `IGNORE_INDEX` elsewhere."""
+        return self.tokens["labels"]

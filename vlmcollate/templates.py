@@ -1,0 +1,94 @@
+"""What the library has to know of a chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2 import nodes
+
+TEMPLATE_ERRORS = (
+    # what templates raise on purpose or by touching something that is not there
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+)
+
+
+def chat_template_of(processor: Any) -> str:
+    """The chat template of a processor, or of its tokenizer."""
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if isinstance(template, Mapping):
+        template = template.get("default", "")
+    return str(template or "")
+
+
+_STRING_TEMPLATES: dict[str, bool] = {}
+
+
+def wants_strings(processor: Any, template: str) -> bool:
+    """Whether a template drops lists of parts, or prints them as Python would, and takes strings."""
+    if template not in _STRING_TEMPLATES:
+        in_parts = _probe(processor, [{"type": "text", "text": "probe"}])
+        fits = "probe" in in_parts and not re.search("['\"]probe['\"]", in_parts)
+        _STRING_TEMPLATES[template] = not fits and "probe" in _probe(processor, "probe")
+    return _STRING_TEMPLATES[template]
+
+
+def _probe(processor: Any, content: object) -> str:
+    try:
+        return str(processor.apply_chat_template([{"role": "user", "content": content}]))
+    except TEMPLATE_ERRORS:
+        return ""
+
+
+@lru_cache
+def prompt_is_constant(template: str) -> bool:
+    """Whether what the template adds for generation reads nothing but the template's variables."""
+    tree = _parse(template)
+    own = {"messages", "tools", "documents"}
+    own |= {n.name for n in tree.find_all(nodes.Name) if n.ctx in ("store", "param")}
+    guarded = [
+        node
+        for node in tree.find_all((nodes.If, nodes.CondExpr))
+        if any(name.name == "add_generation_prompt" for name in node.test.find_all(nodes.Name))
+        or node.test == nodes.Name("add_generation_prompt", "load")
+    ]
+    uses = [n for n in tree.find_all(nodes.Name) if n.name == "add_generation_prompt"]
+    read = {n.name for node in guarded for n in node.find_all(nodes.Name)}
+    return len(uses) == len(guarded) and not read & own
+
+
+@lru_cache
+def tested_literals(template: str) -> tuple[str, ...]:
+    """The strings that a template looks for in a message: arguments of calls, sides of comparisons."""
+    tree = _parse(template)
+    found: set[str] = set()
+    for parent in tree.find_all((nodes.Call, nodes.Compare, nodes.Filter)):
+        found |= {c.value for c in parent.find_all(nodes.Const) if isinstance(c.value, str)}
+    return tuple(
+        sorted(t.strip() for t in found if re.search(r"[^\w\s]", t) and len(t.strip()) > 1)
+    )
+
+
+def _parse(template: str) -> nodes.Template:
+    return jinja2.Environment(extensions=["jinja2.ext.loopcontrols", _GenerationTag]).parse(
+        template
+    )
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """Lets {% generation %} blocks parse; their body is all that matters here."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it as an instance attribute
+
+    def parse(self, parser: Any) -> Any:
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.If(nodes.Const(True), body, [], [], lineno=lineno)

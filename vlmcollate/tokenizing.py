@@ -1,0 +1,235 @@
+"""The tokenizer as the collators need it: offsets on demand, and text that stays text.
+
+A Hugging Face fast tokenizer finds control tokens in whatever text it is given. `Vocabulary` wraps
+the same model twice, once with the added tokens and once without any, so that the caller decides
+which characters may become a control token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import weakref
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+from tokenizers import AddedToken, Tokenizer
+
+from vlmcollate.errors import ConfigError, LabelError
+
+Ints = npt.NDArray[np.int64]
+
+
+@attrs.frozen(eq=False)
+class Tokens:
+    """Token ids with the characters that each came from.
+
+    Attributes:
+        ids: (L,) int64.
+        starts: (L,) int64, the first character of each token.
+        ends: (L,) int64, the character after its last one.
+    """
+
+    ids: Ints
+    starts: Ints
+    ends: Ints
+
+    def first_at(self, char: int) -> int:
+        """The index of the first token that starts at or after a character."""
+        return int(self.starts.searchsorted(char))
+
+    def is_cut_at(self, char: int) -> bool:
+        """Whether a token border, and not the middle of a token, lies at a character."""
+        before = self.first_at(char) - 1
+        return before < 0 or int(self.ends[before]) <= char
+
+    @classmethod
+    def join(cls, pieces: Iterable[Tokens]) -> Tokens:
+        """One sequence out of several."""
+        kept = list(pieces)
+        return cls(*(np.concatenate([getattr(p, f.name) for p in kept]) for f in attrs.fields(cls)))
+
+
+@attrs.frozen(eq=False)
+class Vocabulary:
+    """What a fast tokenizer knows, and the two ways to encode with it; see `Vocabulary.of`."""
+
+    backend: Tokenizer
+    added: dict[str, AddedToken]
+    prefix_ids: list[int]
+    suffix_ids: list[int]
+    bos_token: str | None
+
+    @classmethod
+    def of(cls, tokenizer: Any, *, renew: bool = False) -> Vocabulary:
+        """The vocabulary of a tokenizer, read once a process.
+
+        Args:
+            tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library.
+            renew: Whether to read it again, since tokens may have been added.
+
+        Raises:
+            ConfigError: The tokenizer has no fast backend, so it cannot give offsets.
+        """
+        known = None if renew else _KNOWN.get(tokenizer)
+        if known is None:
+            known = _KNOWN[tokenizer] = cls._read(tokenizer)
+        return known
+
+    @classmethod
+    def _read(cls, tokenizer: Any) -> Vocabulary:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise ConfigError(
+                f"{type(tokenizer).__name__} gives no character offsets, and exact labels need them; "
+                "load the fast tokenizer (one with a tokenizer.json)"
+            )
+        prefix, suffix = _wrapping_ids(tokenizer)
+        added = sorted(tokenizer.added_tokens_decoder.items())
+        return cls(backend, {str(t): t for _, t in added}, prefix, suffix, tokenizer.bos_token)
+
+    @cached_property
+    def control(self) -> Tokenizer:
+        """Finds control tokens in the text, without the trimming, padding and cutting of the original."""
+        clone = _bare_clone(self.backend)
+        clone.add_tokens(list(self.added.values()))
+        if all(clone.token_to_id(t) == self.backend.token_to_id(t) for t in self.added):
+            return clone
+        full = Tokenizer.from_str(
+            self.backend.to_str()
+        )  # ids with gaps: slower to build, same facts
+        full.no_padding()
+        full.no_truncation()
+        full.post_processor = None
+        return full
+
+    @cached_property
+    def plain(self) -> Tokenizer:
+        """Knows no control token: whatever stands in the text is encoded as text."""
+        return _bare_clone(self.backend)
+
+    @cached_property
+    def control_ids(self) -> dict[str, int]:
+        """The control tokens with their ids.
+
+        These are the added tokens that plain text cannot produce, special or not (`<think>`), but
+        for the HTML tags that some vocabularies hold as pieces of ordinary text (Gemma's `<td>`).
+        """
+        ids = {token: self.backend.token_to_id(token) for token in self.added}
+        return {
+            token: i
+            for token, i in ids.items()
+            if self.plain.encode(token, add_special_tokens=False).ids != [i]
+            and (self.is_special(token) or not _HTML_TAG.fullmatch(token))
+        }
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches any control token, longest first."""
+        return token_pattern(self.control_ids)
+
+    @cached_property
+    def _sorted_control_ids(self) -> Ints:
+        return np.array(sorted(self.control_ids.values()), dtype=np.int64)
+
+    @cached_property
+    def prefixes_a_space(self) -> bool:
+        """Whether the model puts a space before text, so that a part encodes unlike in its whole."""
+        parts = [p for p in (self.backend.normalizer, self.backend.pre_tokenizer) if p is not None]
+        state = " ".join(json.dumps(json.loads(p.__getstate__())) for p in parts)
+        return bool(
+            re.search(r'"type": "Prepend"|"prepend_scheme": "(first|always)"', state)
+            or re.search(r'"add_prefix_space": true', state)
+        )
+
+    def is_special(self, token: str) -> bool:
+        """Whether a token is declared special, rather than only added."""
+        return token in self.added and bool(self.added[token].special)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token, or `None`."""
+        found: int | None = self.backend.token_to_id(token)
+        return found
+
+    def is_control(self, ids: Ints) -> npt.NDArray[np.bool_]:
+        """Which ids are control tokens, (L,) bool."""
+        known = self._sorted_control_ids
+        if not len(known):
+            return np.zeros(len(ids), dtype=bool)
+        at = np.searchsorted(known, ids)
+        found: npt.NDArray[np.bool_] = known[np.minimum(at, len(known) - 1)] == ids
+        return found
+
+    def encode(self, text: str, cuts: Sequence[int] = ()) -> Tokens:
+        """Encodes text in which control tokens are meant as such.
+
+        Args:
+            text: The text.
+            cuts: Characters that no token may straddle.
+
+        Raises:
+            LabelError: A cut falls inside a word, and the tokenizer cannot encode half a text.
+        """
+        if not cuts:
+            return _encode(self.control, text, 0)
+        if self.prefixes_a_space:
+            raise LabelError(
+                "the answer begins inside a token, and this tokenizer puts a space before text, so "
+                "the answer cannot be encoded apart; strip the answer's leading whitespace"
+            )
+        borders = [0, *cuts, len(text)]
+        return Tokens.join(
+            _encode(self.control, text[a:b], a) for a, b in zip(borders, borders[1:], strict=False)
+        )
+
+    def encode_plain(self, text: str, offset: int) -> Tokens:
+        """Encodes text in which nothing is a control token; characters count from `offset`."""
+        return _encode(self.plain, text, offset)
+
+    def control_token(self, token: str, start: int, end: int) -> Tokens:
+        """One control token for the characters from `start` to `end`."""
+        return Tokens(*(np.array([n], np.int64) for n in (self.id_of(token), start, end)))
+
+
+_HTML_TAG = re.compile(
+    "</?(a|b|blockquote|body|caption|code|div|em|footer|h[1-6]|html|i|iframe|img|li|ol|p|s|span"
+    "|strong|sub|sup|table|tbody|td|tfoot|th|thead|tr|u|ul)>"
+)
+_KNOWN: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
+
+
+def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that matches any of the tokens, longest first, and nothing where there are none."""
+    longest_first = sorted(filter(None, tokens), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _encode(backend: Tokenizer, text: str, offset: int) -> Tokens:
+    encoding = backend.encode(text, add_special_tokens=False)
+    spans = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) + offset
+    return Tokens(np.array(encoding.ids, dtype=np.int64), spans[:, 0], spans[:, 1])
+
+
+def _bare_clone(backend: Tokenizer) -> Tokenizer:
+    clone = Tokenizer(backend.model)  # shares the model, so this is instant
+    if backend.normalizer is not None:
+        clone.normalizer = backend.normalizer
+    if backend.pre_tokenizer is not None:
+        clone.pre_tokenizer = backend.pre_tokenizer
+    return clone
+
+
+def _wrapping_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer itself puts before and after a text."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    raise ConfigError(
+        f"{type(tokenizer).__name__} changes the text's own tokens when it adds special ones"
+    )

@@ -1,0 +1,155 @@
+"""Where an assistant turn begins and ends in a rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+
+from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.marking import Marks, Slot, Span, Trace
+from vlmcollate.tokenizing import Vocabulary, token_pattern
+
+Render = Callable[..., str]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TurnFinder:
+    """Finds the assistant turns of one traced rendering.
+
+    Args:
+        conversation: The conversation.
+        trace: Its rendering.
+        render: Renders a conversation: `render(conversation, marks, upto=None)`.
+        vocabulary: The tokenizer's tokens.
+        stop_tokens: The tokens that may end a turn.
+    """
+
+    conversation: Conversation
+    trace: Trace
+    render: Render
+    vocabulary: Vocabulary
+    stop_tokens: Sequence[str]
+
+    def __call__(self) -> Iterator[Span]:
+        """The turns in order, each to the end of its stop token.
+
+        Raises:
+            LabelError: A turn cannot be placed for sure.
+        """
+        stop = token_pattern(self.stop_tokens)
+        for k, message in enumerate(self.conversation.messages):
+            if message.is_assistant and not self.trace.is_left_out(k):
+                start = self._start(k, f"messages[{k}]")
+                later = self.trace.first_after(k)
+                last = max([start, *(slot.end for slot in self.trace.of(k))])
+                limit = later.start if later else len(self.trace.text)
+                closed = stop.search(self.trace.text, last, limit)
+                if closed is None:
+                    raise LabelError(
+                        f"nothing ends this turn: one of {list(self.stop_tokens)} is expected in "
+                        f"{self.trace.text[last : last + 40]!r}; name the token that ends a turn "
+                        "with stop_tokens=[...]",
+                        where=f"messages[{k}]",
+                    )
+                yield Span(start, closed.end(), k)
+
+    def _start(self, k: int, where: str) -> int:
+        """The first character of turn `k` that the template does not write by itself."""
+        trace = self.trace
+        before = [slot for slot in trace.slots if slot.message < k]
+        anchor = before[-1] if before else None
+        first = next((slot.start for slot in trace.of(k)), len(trace.text))
+        at = anchor.end if anchor else 0
+        written = trace.text[at:first]
+        header = self._header(k, anchor, where)
+        if written.startswith(header):
+            self._check_header(k, at + len(header), header, where)
+            return at + len(header)
+        same = self._shared(header, written)
+        spaced = len(written) - len(written[same:].lstrip())
+        if header[same:].isspace() or same > len(written.rstrip()):
+            kept = self._kept_whitespace(k)
+            if header[same:].isspace() and self._is_words(written[spaced:]):
+                return at + spaced - kept  # the same header, spaced in another way
+            same = min(same, spaced - kept)
+        self._check_forced(header, same, where)
+        return at + same
+
+    def _shared(self, header: str, written: str) -> int:
+        """How far two texts agree, in whole control tokens."""
+        same = _common_length(header, written)
+        tokens = self.vocabulary.pattern.finditer(header)
+        return next((t.start() for t in tokens if t.start() < same < t.end()), same)
+
+    def _is_words(self, rest: str) -> bool:
+        """Whether the message's words, or the end of an empty turn, come next."""
+        return not rest or rest.startswith(tuple(self.stop_tokens))
+
+    def _kept_whitespace(self, k: int) -> int:
+        """How much of the whitespace before turn `k`'s first word is the message's own."""
+        places = self.trace.marks.places
+        first = next((places[slot.number].where for slot in self.trace.of(k)), "")
+        bare = list(self.conversation.messages)
+        bare[k] = _without_leading_space(bare[k], first.rpartition(".")[2])
+        stripped = attrs.evolve(self.conversation, messages=tuple(bare))
+        return len(self.trace.text) - len(self.render(stripped, None))
+
+    def _header(self, k: int, anchor: Slot | None, where: str) -> str:
+        """What the template writes between the messages before turn `k` and the model's answer."""
+        try:
+            prompt = self._read(self.conversation, upto=k)
+        except SampleError as error:
+            raise LabelError(
+                f"the prompt before this turn cannot be rendered ({error.problem})", where=where
+            ) from error
+        found = prompt.find(anchor.number) if prompt and anchor else None
+        if prompt is None or (anchor is not None and found is None):
+            raise LabelError("the template moves the messages before this turn", where=where)
+        return prompt.text[found.end if found else 0 :]
+
+    def _read(self, conversation: Conversation, upto: int | None = None) -> Trace | None:
+        marks: Marks = self.trace.marks.renewed()
+        return marks.read(self.render(conversation, marks, upto=upto))
+
+    def _check_header(self, k: int, start: int, header: str, where: str) -> None:
+        """Refuses a template without a generation prompt, whose role header would count as answer."""
+        first = next((slot.start for slot in self.trace.of(k)), start)
+        between = self.vocabulary.pattern.findall(self.trace.text, start, first)
+        if not any(self.vocabulary.is_special(token) for token in between):
+            return
+        before = self.conversation.messages[:k]
+        closed = self._read(attrs.evolve(self.conversation, messages=before)) if k else None
+        if closed is None or closed.text.endswith(header):
+            raise LabelError(
+                f"the template has no generation prompt, so whether the model writes "
+                f"{''.join(between)!r} is not known; use another label strategy",
+                where=where,
+            )
+
+    def _check_forced(self, header: str, same: int, where: str) -> None:
+        """Accepts a turn that lacks what the generation prompt forces, such as an empty think block."""
+        forced = self.vocabulary.pattern.match(header[same:].lstrip())
+        if not header[:same].strip() or forced is None or forced.group() in self.stop_tokens:
+            raise LabelError(
+                f"the template writes this turn unlike its generation prompt {header!r}",
+                where=where,
+            )
+
+
+def _without_leading_space(message: Message, key: str) -> Message:
+    """The message without the whitespace before its first word, which stands under `key`."""
+    if key in message.extra:
+        return attrs.evolve(message, extra={**message.extra, key: message.extra[key].lstrip()})
+    parts = list(message.content)
+    i = next((i for i, p in enumerate(parts) if isinstance(p, TextPart)), None)
+    if i is not None:
+        parts[i] = TextPart(parts[i].text.lstrip())  # type: ignore[union-attr]  # found as such
+    return attrs.evolve(message, content=tuple(parts))
+
+
+def _common_length(a: str, b: str) -> int:
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
