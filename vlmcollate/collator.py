@@ -31,7 +31,6 @@ from vlmcollate.errors import (
     EmptyBatchError,
     LabelError,
     MediaError,
-    MediaMismatchError,
     SampleError,
     SampleTooLongError,
 )
@@ -68,8 +67,8 @@ def _a(kind: type) -> Any:
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, kind):
             raise ConfigError(
-                f"{attribute.name} must be a {kind.__name__}, such as a built-in one called with its "
-                f"options; found {value!r:.80}"
+                f"{attribute.name} must be a {kind.__name__}, such as a built-in one called with "
+                f"its options; found {value!r:.80}"
             )
 
     return check
@@ -129,7 +128,7 @@ class BaseCollator(ABC):
     media_joins: ClassVar[Mapping[str, Join]] = {}
     """How each media key that the processor returns becomes one tensor of the batch."""
     token_type_key: ClassVar[str | None] = None
-    """The key of the token types (0 text, 1 image, 2 video, 3 audio), where the model takes them."""
+    """The key of the token types (0 text, 1 image, 2 video, 3 audio), if the model takes them."""
     default_stop_tokens: ClassVar[tuple[str, ...]] = ()
     """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
 
@@ -299,7 +298,7 @@ class BaseCollator(ABC):
         return self.labels.serving(prompt, context)
 
     def refine(self, sample: EncodedSample) -> EncodedSample:
-        """Changes the labelled sample, such as by inserting masked tokens; by default not at all."""
+        """Changes the labelled sample, such as by inserting tokens; by default not at all."""
         return sample
 
     # ---------------------------------------------------------------- facts of the processor
@@ -321,7 +320,7 @@ class BaseCollator(ABC):
 
     @cached_property
     def turn_ends(self) -> tuple[str, ...]:
-        """The tokens that may end an assistant turn: the user's, or the family's and the eos token."""
+        """The tokens that may end an assistant turn: the user's, or the family's and eos."""
         vocabulary = Vocabulary.of(self._tokenizer)
         eos = self._tokenizer.eos_token
         declared = self.stop_tokens or (*self.default_stop_tokens, *([eos] if eos else []))
@@ -388,7 +387,7 @@ class BaseCollator(ABC):
         if self.max_length is None or len(sample) <= self.max_length:
             return sample
         if self.on_overlong == "truncate":
-            fitted = self._truncate(conversation, media, rendering, sample)
+            fitted: EncodedSample | None = self._truncate(conversation, media, rendering, sample)
         elif self.on_overlong == "drop_turns":
             fitted = self._drop_turns(conversation, media, sample)
         else:
@@ -596,7 +595,7 @@ def _cut(sample: EncodedSample, length: int) -> EncodedSample:
 
 
 def _with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSample:
-    """The labels of the same conversation with more media, whose text begins with the same tokens."""
+    """The labels of the same conversation with more media, for the text that both have."""
     there, here = longer.media_ids < 0, shorter.media_ids < 0
     count = int(here.sum())
     if not torch.equal(longer.input_ids[there][:count], shorter.input_ids[here]):

@@ -115,7 +115,7 @@ class Conversation:
                 as absent, as Arrow fills them, also inside tools and tool calls.
 
         Returns:
-            The conversation. It refers to the caller's media objects, and to nothing else of theirs.
+            The conversation. It refers to the caller's media objects and to nothing else.
 
         Raises:
             ConversationError: The example is none of these; the message names the path.
@@ -151,8 +151,8 @@ class _MediaFill:
         key = f"{kind}s"
         if key not in self.fields:
             raise ConversationError(
-                f"this {kind} part names no {kind}; put one under {kind!r}, or a list of them under "
-                f"{key!r} in the example",
+                f"this {kind} part names no {kind}; put one under {kind!r}, or a list of "
+                f"them under {key!r} in the example",
                 where=where,
             )
         sources, used = _as_list(self.fields[key], key), self._used.get(key, 0)
@@ -185,8 +185,8 @@ def _read_all(fields: Mapping[str, Any], fill: _MediaFill) -> tuple[Message, ...
         answer = _read_messages(_as_turn(fields["completion"], "assistant"), "completion", fill)
         return (*(attrs.evolve(message, weight=0.0) for message in prompt), *answer)
     raise ConversationError(
-        "not a conversation: expected a list of messages, or a dict with 'messages', 'conversation' "
-        f"or 'prompt' and 'completion'; found a dict with {sorted(map(str, fields))}"
+        "not a conversation: expected a list of messages, or a dict with 'messages', "
+        f"'conversation' or 'prompt' and 'completion'; found a dict with {sorted(map(str, fields))}"
     )
 
 

@@ -180,8 +180,8 @@ class PromptEncoder:
             if self.control_text == "error":
                 message, token = spelled
                 raise ConversationError(
-                    f"the text spells the control token {token!r}; remove it, or encode it as plain "
-                    'text with control_text="literal"',
+                    f"the text spells the control token {token!r}; remove it, or encode it as "
+                    'plain text with control_text="literal"',
                     where=f"messages[{message}]" if message >= 0 else "tools",
                 )
             tokens = self._encode_guarded(conversation, vocabulary, rendering, text, moved)

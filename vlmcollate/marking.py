@@ -7,7 +7,7 @@ rendered. Where they come out again tells which text of the rendering is whose.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -53,15 +53,19 @@ class Trace:
     marks: Marks
 
     def of(self, message: int) -> list[Slot]:
+        """The slots of a message, in order of appearance."""
         return [s for s in self.slots if s.message == message]
 
     def find(self, number: int) -> Slot | None:
+        """Where the words of a place first came out."""
         return next((s for s in self.slots if s.number == number), None)
 
     def first_after(self, message: int) -> Slot | None:
+        """The first slot of any later message."""
         return next((s for s in self.slots if s.message > message), None)
 
     def is_given(self, start: int, end: int) -> bool:
+        """Whether any of the characters is the caller's."""
         return any(s.start < end and start < s.end for s in self.slots)
 
     def is_left_out(self, k: int) -> bool:
@@ -199,7 +203,7 @@ def _for_template(
         else:
             content.append({"type": "text", "text": mark(part.text, f"content[{i}]", i)})
     extra = {
-        key: map_strings(value, lambda t, key=key: mark(t, key), skip=("type", "id"))
+        key: map_strings(value, partial(mark, where=key), skip=("type", "id"))
         if key == "tool_calls" or key in _REASONING_KEYS
         else (value if marks is None else marks.guard(value))
         for key, value in message.extra.items()

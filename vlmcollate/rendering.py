@@ -95,9 +95,11 @@ class ChatRenderer:
             return rendering
         trace = self._trace(conversation, plain, template)
         rendering = self._place(conversation, trace)
-        if plan is None and rendering.unplaced is None and not trace.marks.splits:
-            if prompt_is_constant(template) and len(self._plans) < _MOST_PLANS:
-                self._plans[key] = _Plan.of(trace, rendering)
+        is_certain = rendering.unplaced is None and not trace.marks.splits
+        if plan is None and is_certain and prompt_is_constant(template):
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = _Plan.of(trace, rendering)
         return rendering
 
     def render(

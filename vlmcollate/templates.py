@@ -29,12 +29,14 @@ def chat_template_of(processor: Any) -> str:
     return str(template or "")
 
 
+_PROMPT_VARIABLE = "add_generation_prompt"
 _STRING_TEMPLATES: dict[str, bool] = {}
 
 
 def wants_strings(processor: Any, template: str) -> bool:
-    """Whether a template drops lists of parts, or prints them as Python would, and takes strings."""
-    if template not in _STRING_TEMPLATES:
+    """Whether a template drops or misprints lists of parts, and takes strings."""
+    if template not in _PROMPT_VARIABLE = "add_generation_prompt"
+_STRING_TEMPLATES:
         in_parts = _probe(processor, [{"type": "text", "text": "probe"}])
         fits = "probe" in in_parts and not re.search("['\"]probe['\"]", in_parts)
         _STRING_TEMPLATES[template] = not fits and "probe" in _probe(processor, "probe")
@@ -54,20 +56,21 @@ def prompt_is_constant(template: str) -> bool:
     tree = _parse(template)
     own = {"messages", "tools", "documents"}
     own |= {n.name for n in tree.find_all(nodes.Name) if n.ctx in ("store", "param")}
-    guarded = [
-        node
-        for node in tree.find_all((nodes.If, nodes.CondExpr))
-        if any(name.name == "add_generation_prompt" for name in node.test.find_all(nodes.Name))
-        or node.test == nodes.Name("add_generation_prompt", "load")
-    ]
-    uses = [n for n in tree.find_all(nodes.Name) if n.name == "add_generation_prompt"]
-    read = {n.name for node in guarded for n in node.find_all(nodes.Name)}
-    return len(uses) == len(guarded) and not read & own
+    guards = [node for node in tree.find_all((nodes.If, nodes.CondExpr)) if _asks(node)]
+    uses = [n for n in tree.find_all(nodes.Name) if n.name == _PROMPT_VARIABLE]
+    read = {n.name for node in guards for n in node.find_all(nodes.Name)}
+    return len(uses) == len(guards) and not read & own
+
+
+def _asks(node: Any) -> bool:
+    """Whether a condition is about the generation prompt."""
+    names = [node.test] if isinstance(node.test, nodes.Name) else node.test.find_all(nodes.Name)
+    return any(name.name == _PROMPT_VARIABLE for name in names)
 
 
 @lru_cache
 def tested_literals(template: str) -> tuple[str, ...]:
-    """The strings that a template looks for in a message: arguments of calls, sides of comparisons."""
+    """The strings that a template looks for: arguments of calls, sides of comparisons."""
     tree = _parse(template)
     found: set[str] = set()
     for parent in tree.find_all((nodes.Call, nodes.Compare, nodes.Filter)):
@@ -78,17 +81,17 @@ def tested_literals(template: str) -> tuple[str, ...]:
 
 
 def _parse(template: str) -> nodes.Template:
-    return jinja2.Environment(extensions=["jinja2.ext.loopcontrols", _GenerationTag]).parse(
-        template
-    )
+    extensions = ["jinja2.ext.loopcontrols", _GenerationTag]
+    environment = jinja2.Environment(extensions=extensions)  # noqa: S701 - it renders nothing
+    return environment.parse(template)
 
 
 class _GenerationTag(jinja2.ext.Extension):
     """Lets {% generation %} blocks parse; their body is all that matters here."""
 
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it as an instance attribute
+    tags = {"generation"}
 
     def parse(self, parser: Any) -> Any:
         lineno = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.If(nodes.Const(True), body, [], [], lineno=lineno)
+        return nodes.If(nodes.Const(value=True), body, [], [], lineno=lineno)

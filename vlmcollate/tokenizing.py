@@ -85,8 +85,8 @@ class Vocabulary:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise ConfigError(
-                f"{type(tokenizer).__name__} gives no character offsets, and exact labels need them; "
-                "load the fast tokenizer (one with a tokenizer.json)"
+                f"{type(tokenizer).__name__} gives no character offsets, and exact labels need "
+                "them; load the fast tokenizer (one with a tokenizer.json)"
             )
         prefix, suffix = _wrapping_ids(tokenizer)
         added = sorted(tokenizer.added_tokens_decoder.items())
@@ -94,7 +94,7 @@ class Vocabulary:
 
     @cached_property
     def control(self) -> Tokenizer:
-        """Finds control tokens in the text, without the trimming, padding and cutting of the original."""
+        """Finds control tokens in the text, and neither trims, pads nor cuts."""
         clone = _bare_clone(self.backend)
         clone.add_tokens(list(self.added.values()))
         if all(clone.token_to_id(t) == self.backend.token_to_id(t) for t in self.added):
@@ -123,7 +123,8 @@ class Vocabulary:
         return {
             token: i
             for token, i in ids.items()
-            if self.plain.encode(token, add_special_tokens=False).ids != [i]
+            if i is not None
+            and self.plain.encode(token, add_special_tokens=False).ids != [i]
             and (self.is_special(token) or not _HTML_TAG.fullmatch(token))
         }
 
@@ -138,7 +139,7 @@ class Vocabulary:
 
     @cached_property
     def prefixes_a_space(self) -> bool:
-        """Whether the model puts a space before text, so that a part encodes unlike in its whole."""
+        """Whether it puts a space before text, so that a part encodes unlike in its whole."""
         parts = [p for p in (self.backend.normalizer, self.backend.pre_tokenizer) if p is not None]
         state = " ".join(json.dumps(json.loads(p.__getstate__())) for p in parts)
         return bool(

@@ -114,7 +114,7 @@ class TurnFinder:
         return marks.read(self.render(conversation, marks, upto=upto))
 
     def _check_header(self, k: int, start: int, header: str, where: str) -> None:
-        """Refuses a template without a generation prompt, whose role header would count as answer."""
+        """Refuses a template without generation prompt, whose header would count as answer."""
         first = next((slot.start for slot in self.trace.of(k)), start)
         between = self.vocabulary.pattern.findall(self.trace.text, start, first)
         if not any(self.vocabulary.is_special(token) for token in between):
@@ -129,7 +129,7 @@ class TurnFinder:
             )
 
     def _check_forced(self, header: str, same: int, where: str) -> None:
-        """Accepts a turn that lacks what the generation prompt forces, such as an empty think block."""
+        """Accepts a turn without what the generation prompt forces, such as a think block."""
         forced = self.vocabulary.pattern.match(header[same:].lstrip())
         if not header[:same].strip() or forced is None or forced.group() in self.stop_tokens:
             raise LabelError(

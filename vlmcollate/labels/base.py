@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+
 from vlmcollate.conversation import Conversation
 from vlmcollate.encoding import EncodedPrompt, PromptEncoder, Turn
 from vlmcollate.rendering import ChatRenderer

@@ -98,7 +98,7 @@ class TurnMarkers:
             yield row, start - row * width, done - row * width
 
     def _starts(self, flat: Ints, width: int) -> Ints:
-        """The first token after each opener, sorted; the longer opener wins at a shared beginning."""
+        """The first token after each opener, sorted; the longer one wins at a shared start."""
         found: dict[int, int] = {}
         first_tokens = {opener[0] for opener in self.openers}
         candidates = {token: np.flatnonzero(flat == token) for token in first_tokens}
@@ -171,7 +171,8 @@ _KNOWN: weakref.WeakKeyDictionary[Any, dict[str, TurnMarkers]] = weakref.WeakKey
 
 
 def _derive(context: LabelContext) -> TurnMarkers:
-    probes = [prompt for prompt in map(lambda p: _probe(p, context), _PROBES) if prompt is not None]
+    prompts = (_probe(chat, context) for chat in _PROBES)
+    probes = [prompt for prompt in prompts if prompt is not None]
     if not probes:
         raise LabelError("the chat template renders none of the probe chats, so no marker is known")
     truth = [[(turn.start, turn.end) for turn in probe.turns] for probe in probes]

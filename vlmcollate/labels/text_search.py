@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
 
-from vlmcollate.conversation import MediaPart, Message
+from vlmcollate.conversation import MediaPart, Message, TextPart
 from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
@@ -28,13 +28,18 @@ class TextSearchLabels(LabelStrategy):
         """See `LabelStrategy`.
 
         Raises:
-            LabelError: An answer is empty, not found, found in more than one place, or has parts
-                (tool calls, reasoning) that only a template can write.
+            LabelError: An answer is empty or begins with space, is not found, is found in more than
+                one place, or has parts (tool calls, reasoning) that only a template can write.
         """
         vocabulary = Vocabulary.of(context.processor.tokenizer)
         answers = assistant_indices(context.conversation)
         options = [
-            _hits(prompt.ids, _variants(context.conversation.messages[k], k, vocabulary), context)
+            _hits(
+                prompt.ids,
+                _spellings(context.conversation.messages[k], k),
+                vocabulary,
+                context.stop_ids,
+            )
             for k in answers
         ]
         first, last = _place(options), _place(options, backwards=True)
@@ -47,33 +52,34 @@ class TextSearchLabels(LabelStrategy):
         return turns
 
 
-def _variants(message: Message, k: int, vocabulary: Vocabulary) -> Iterator[Ints]:
-    """The ids that an answer may have: after a space, as it is, or trimmed, the longest first."""
+def _spellings(message: Message, k: int) -> tuple[str, ...]:
+    """The spellings that an answer may have in a prompt: after a space or not, trimmed or not."""
     if message.extra or any(isinstance(part, MediaPart) for part in message.content):
         raise LabelError(
             "text search knows the words of an answer only, not its tool calls, reasoning or media",
             where=f"messages[{k}]",
         )
-    text = "".join(part.text for part in message.content if not isinstance(part, MediaPart))
-    if not text.strip():
-        raise LabelError("an empty answer cannot be searched for", where=f"messages[{k}]")
-    for spelling in dict.fromkeys((f" {text}", f" {text.strip()}", text, text.strip())):
-        yield vocabulary.encode(spelling).ids
+    text = "".join(part.text for part in message.content if isinstance(part, TextPart))
+    if not text or text[0].isspace():
+        raise LabelError(
+            "text search needs an answer that begins with a word; whether space before it is the "
+            "template's own is not known",
+            where=f"messages[{k}]",
+        )
+    return tuple(dict.fromkeys((f" {text}", text, f" {text.rstrip()}", text.rstrip())))
 
 
-def _hits(ids: Ints, variants: Iterator[Ints], context: LabelContext) -> list[Hit]:
-    """All places of the first variant that stands anywhere with a stop token behind it."""
-    stops = np.asarray(context.stop_ids)
-    for pattern in variants:
-        starts = find_pattern(ids, pattern)
-        ends = starts + len(pattern)
-        inside = ends < len(ids)
-        starts, ends = starts[inside], ends[inside]
-        stopped = np.isin(ids[ends], stops)
-        if stopped.any():
-            pairs = zip(starts[stopped].tolist(), ends[stopped].tolist(), strict=True)
-            return [(a, b + 1) for a, b in pairs]
-    return []
+def _hits(
+    ids: Ints, spellings: tuple[str, ...], vocabulary: Vocabulary, stop_ids: Sequence[int]
+) -> list[Hit]:
+    """All places where any of the spellings stands with a stop token behind it."""
+    found: dict[int, int] = {}  # from the end of a hit to its start, for the longest spelling there
+    for spelling in spellings:
+        pattern = vocabulary.encode(spelling).ids
+        starts = find_pattern(ids[:-1], pattern)
+        for start in starts[np.isin(ids[starts + len(pattern)], stop_ids)].tolist():
+            found.setdefault(start + len(pattern) + 1, start)
+    return sorted((start, end) for end, start in found.items())
 
 
 def find_pattern(ids: Ints, pattern: Ints) -> Ints:

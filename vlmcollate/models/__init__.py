@@ -76,8 +76,8 @@ def collator_for(processor: Any, **options: Any) -> BaseCollator:
     )
     if getattr(processor, "tokenizer", None) is None or not chat_template_of(processor):
         raise ConfigError(
-            f"{type(processor).__name__} has no chat template; set processor.chat_template, or load "
-            "the processor of an instruction-tuned model"
+            f"{type(processor).__name__} has no chat template; set processor.chat_template, or "
+            "load the processor of an instruction-tuned model"
         )
     try:
         return collator_class(processor=processor, **options)

@@ -34,8 +34,8 @@ class PadToLength(PaddingStrategy):
         longest = max(lengths)
         if longest > self.length:
             raise SampleTooLongError(
-                f"{longest} tokens do not fit PadToLength(length={self.length}); raise the length, or "
-                f"set max_length={self.length} and on_overlong",
+                f"{longest} tokens do not fit PadToLength(length={self.length}); raise the length, "
+                f"or set max_length={self.length} and on_overlong",
                 index=lengths.index(longest),
             )
         return self.length

@@ -1,0 +1,30 @@
+"""Draws the picture of the mask view that the README shows: docs/images/mask.svg."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+
+from vlmcollate import collator_for
+from vlmcollate.demo import conversations, print_masks
+from vlmcollate.testing import tiny_processor
+
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "mask.svg"
+
+
+def main() -> None:
+    """Writes the picture."""
+    processor = tiny_processor("qwen2_5_vl")
+    collate = collator_for(processor)
+    samples = {title: collate.encode(example) for title, example in conversations(0).items()}
+    console = Console(record=True, width=84, file=io.StringIO(), force_terminal=True)
+    print_masks(console, samples, processor)
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    console.save_svg(str(PICTURE), title="vlmcollate demo", theme=MONOKAI, unique_id="mask")
+
+
+if __name__ == "__main__":
+    main()

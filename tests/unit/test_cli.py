@@ -1,0 +1,91 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from vlmcollate import demo
+from vlmcollate.cli import app
+from vlmcollate.errors import ConfigError
+from vlmcollate.models import COLLATORS
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("COLUMNS", "120")
+    return CliRunner()
+
+
+def test_help_names_the_commands(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "demo" in result.stdout
+    assert "families" in result.stdout
+
+
+def test_version_is_printed(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert re.match(r"vlmcollate \S+", result.stdout)
+
+
+def test_families_lists_all_that_are_registered(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["families"])
+    assert result.exit_code == 0
+    for processor, collator in COLLATORS.items():
+        assert f" {processor} " in result.stdout
+        assert f" {collator.__name__} " in result.stdout
+    assert "image_grid_thw: Concatenate()" in result.stdout
+    assert "mm_token_type_ids" in result.stdout
+    assert "Any other processor with a chat template is served by DefaultCollator." in result.stdout
+
+
+def test_demo_shows_the_mask_the_table_and_the_loss(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["demo", "--steps", "2"])
+    assert result.exit_code == 0, result.output
+    assert "Qwen2_5_VLCollator for a real Qwen2_5_VLProcessor" in result.stdout
+    assert "[[I see a " in result.stdout
+    assert "It is a trap.<|im_end|><|im_end|>↵" in result.stdout
+    assert "What is trained" in result.stdout
+    assert re.search(r"One question +│ +\d+ │ +12 │ +\d+ │ +\d+% │ I see a", result.stdout)
+    assert re.search(r"Loss \d\.\d{3} at the first step, \d\.\d{3} at the last", result.stdout)
+
+
+def test_demo_without_steps_trains_nothing(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["demo", "--steps", "0"])
+    assert result.exit_code == 0
+    assert "Loss" not in result.stdout
+
+
+def test_errors_are_one_line(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConfigError("the first line [bold]\nand the second")
+
+    monkeypatch.setattr(demo, "run", fail)
+    result = runner.invoke(app, ["demo"])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "error: the first line [bold] and the second\n"
+
+
+def test_wrong_options_are_refused(runner: CliRunner) -> None:
+    assert runner.invoke(app, ["demo", "--steps", "-1"]).exit_code == 2
+    assert runner.invoke(app, ["nothing"]).exit_code == 2
+
+
+def test_the_loss_falls_and_repeats_with_the_seed() -> None:
+    first, again = (demo.run(Console(file=io.StringIO()), steps=8, seed=3) for _ in range(2))
+    assert first == again
+    assert first[-1] < first[0] - 1
+
+
+def test_sparklines_reach_from_lowest_to_highest() -> None:
+    assert demo.sparkline([5.0]) == "▁"
+    assert demo.sparkline([1.0, 1.0]) == "▁▁"
+    assert demo.sparkline([0.0, 7.0]) == "▁█"
+    assert demo.sparkline([float(i) for i in range(100)], width=8) == "▁▁▂▃▄▅▆█"
