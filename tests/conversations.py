@@ -63,7 +63,8 @@ def conversations(
     for _ in range(draw(st.integers(1, max_turns))):
         question: list[Any] = [_image(draw) for _ in range(draw(st.integers(0, max_images)))]
         question.insert(draw(st.integers(0, len(question))), _text(draw(texts(hostile=hostile))))
-        if said and draw(st.booleans()):
+        quotes = draw(st.booleans())
+        if said and quotes:
             question.append(_text(draw(st.sampled_from(said))))
         messages.append(_message("user", question))
         old = st.sampled_from(said) if said else st.nothing()

@@ -25,8 +25,8 @@ class EncodedSample:
         tokens: The keys that run along the tokens, each (L,): `input_ids`, `attention_mask` and,
             once labelled, `labels` (int64), `loss_weights` (float32) where weights other than 0
             and 1 are in play, and token types where the model takes them.
-        message_ids: (L,) int64, the message each token came from; -1 for the template's own text and
-            the whitespace around a message's.
+        message_ids: (L,) int64, the message each token came from; -1 for the template's own text
+            and for whitespace around a message's.
             An assistant turn runs from the first token that the model has to produce to the one
             that ends the turn.
         media_ids: (L,) int64, which media item each token stands for; -1 for text.

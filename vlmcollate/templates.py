@@ -35,8 +35,7 @@ _STRING_TEMPLATES: dict[str, bool] = {}
 
 def wants_strings(processor: Any, template: str) -> bool:
     """Whether a template drops or misprints lists of parts, and takes strings."""
-    if template not in _PROMPT_VARIABLE = "add_generation_prompt"
-_STRING_TEMPLATES:
+    if template not in _STRING_TEMPLATES:
         in_parts = _probe(processor, [{"type": "text", "text": "probe"}])
         fits = "probe" in in_parts and not re.search("['\"]probe['\"]", in_parts)
         _STRING_TEMPLATES[template] = not fits and "probe" in _probe(processor, "probe")
@@ -81,7 +80,7 @@ def tested_literals(template: str) -> tuple[str, ...]:
 
 
 def _parse(template: str) -> nodes.Template:
-    extensions = ["jinja2.ext.loopcontrols", _GenerationTag]
+    extensions: list[str | type[jinja2.ext.Extension]] = ["jinja2.ext.loopcontrols", _GenerationTag]
     environment = jinja2.Environment(extensions=extensions)  # noqa: S701 - it renders nothing
     return environment.parse(template)
 
@@ -94,4 +93,5 @@ class _GenerationTag(jinja2.ext.Extension):
     def parse(self, parser: Any) -> Any:
         lineno = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.If(nodes.Const(value=True), body, [], [], lineno=lineno)
+        always = nodes.Const(True)  # noqa: FBT003 - jinja2 takes it by position alone
+        return nodes.If(always, body, [], [], lineno=lineno)
