@@ -217,7 +217,9 @@ def _read_message(value: object, where: str, fill: _MediaFill) -> Message:
     content = fields.pop("content", None)
     if content is None and not fields:
         raise ConversationError("the message has no content", where=f"{where}.content")
-    parts = _read_content([] if content is None else content, f"{where}.content", fill)
+    if content is None or (content == "" and "tool_calls" in fields):
+        content = []  # templates ask whether there is any content beside the calls
+    parts = _read_content(content, f"{where}.content", fill)
     extra = {key: _without_none(item) for key, item in fields.items()}
     return Message(role=role, content=parts, weight=weight, extra=extra)
 

@@ -151,6 +151,11 @@ class Vocabulary:
         """Whether a token is declared special, rather than only added."""
         return token in self.added and bool(self.added[token].special)
 
+    def is_space(self, token_id: int) -> bool:
+        """Whether a token is nothing but whitespace."""
+        text: str = self.backend.decode([token_id], skip_special_tokens=False)
+        return text.isspace()
+
     def id_of(self, token: str) -> int | None:
         """The id of a token, or `None`."""
         found: int | None = self.backend.token_to_id(token)

@@ -51,10 +51,13 @@ class TurnMarkers:
     Attributes:
         openers: One or more runs of ids; where two match, the longer one counts.
         stops: The ids that may end a turn.
+        unfinished: Runs of ids that only stand where an opener was cut short, because the newline
+            at its end was merged with the answer's first word.
     """
 
     openers: tuple[tuple[int, ...], ...]
     stops: tuple[int, ...]
+    unfinished: tuple[tuple[int, ...], ...] = ()
 
     def scan(self, input_ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Marks the assistant's tokens in ids alone, such as a pre-tokenized dataset holds.
@@ -100,18 +103,10 @@ class TurnMarkers:
     def _starts(self, flat: Ints, width: int) -> Ints:
         """The first token after each opener, sorted; the longer one wins at a shared start."""
         found: dict[int, int] = {}
-        first_tokens = {opener[0] for opener in self.openers}
-        candidates = {token: np.flatnonzero(flat == token) for token in first_tokens}
-        partial: set[int] = set()
         for opener in sorted(self.openers, key=len):
-            at = candidates[opener[0]]
-            at = at[at % width + len(opener) <= width]
-            for offset, token in enumerate(opener[1:], 1):
-                if offset == len(opener) - 1:
-                    partial.update(at.tolist())
-                at = at[flat[at + offset] == token]
-            found.update(dict.fromkeys(at.tolist(), len(opener)))
-        missed = sorted(partial - found.keys() | self._half_forced(flat, found))
+            found.update(dict.fromkeys(self._places(flat, opener, width), len(opener)))
+        begun = {at for run in self.unfinished for at in self._places(flat, run, width)}
+        missed = sorted((begun - found.keys()) | self._half_forced(flat, found))
         if missed:
             raise LabelError(
                 "an assistant's marker runs into its answer: the tokenizer merged the two, so the "
@@ -119,6 +114,15 @@ class TurnMarkers:
                 where=f"row {missed[0] // width}",
             )
         return np.array(sorted(at + length for at, length in found.items()), dtype=np.int64)
+
+    def _places(self, flat: Ints, run: tuple[int, ...], width: int) -> list[int]:
+        """Where a run of ids stands within one row."""
+        at = np.flatnonzero(flat == run[0])
+        at = at[at % width + len(run) <= width]
+        for offset, token in enumerate(run[1:], 1):
+            at = at[flat[at + offset] == token]
+        places: list[int] = at.tolist()
+        return places
 
     def _half_forced(self, flat: Ints, found: dict[int, int]) -> set[int]:
         """The openers behind which a longer one begins but does not end, as with a think block."""
@@ -184,7 +188,13 @@ def _derive(context: LabelContext) -> TurnMarkers:
             for start, _ in turns
             if (opener := _opener(probe.ids[:start], depth, vocabulary)) is not None
         }
-        markers = TurnMarkers(tuple(sorted(openers)), tuple(context.stop_ids))
+        markers = TurnMarkers(
+            openers=tuple(sorted(openers)),
+            stops=tuple(context.stop_ids),
+            unfinished=tuple(
+                sorted({o[:-1] for o in openers if vocabulary.is_space(o[-1])} - {()})
+            ),
+        )
         if openers and _finds(markers, probes, truth):
             return markers
     raise LabelError("no marker tells the template's assistant turns from the others")

@@ -1,0 +1,330 @@
+"""What the options do, on a real processor around a small tokenizer."""
+
+import attrs
+import pytest
+import torch
+from PIL import Image
+
+from tests.decoding import trained_texts
+from vlmcollate import (
+    BaseCollator,
+    ConfigError,
+    ConversationError,
+    DroppedTextWarning,
+    EmptyBatchError,
+    EncodedSample,
+    LabelError,
+    LocalMedia,
+    MediaError,
+    MediaMismatchError,
+    PadToLength,
+    PadToLongest,
+    SampleTooLongError,
+    collator_for,
+    register,
+)
+from vlmcollate.models import COLLATORS, DefaultCollator
+from vlmcollate.testing import tiny_processor
+
+IMAGE = Image.new("RGB", (64, 48), "teal")
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor("qwen2_5_vl")
+
+
+def turn(question, answer, images=0, **extra):
+    parts = [{"type": "image", "image": IMAGE} for _ in range(images)]
+    return [
+        {"role": "user", "content": [*parts, {"type": "text", "text": question}]},
+        {"role": "assistant", "content": answer, **extra},
+    ]
+
+
+def trained(sample, processor):
+    return trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+
+
+# ------------------------------------------------------------------ options at construction
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"max_length": 0}, "max_length"),
+        ({"max_length": True}, "max_length"),
+        ({"on_overlong": "cut"}, "on_overlong"),
+        ({"on_overlong": "drop"}, "no effect without max_length"),
+        ({"turns": "first"}, "turns"),
+        ({"control_text": "keep"}, "control_text"),
+        ({"on_dropped": "log"}, "on_dropped"),
+        ({"labels": PadToLongest()}, "LabelStrategy"),
+        ({"padding": "longest"}, "PaddingStrategy"),
+        ({"media": LocalMedia}, "MediaStrategy"),
+        ({"stop_tokens": ["<|nope|>"]}, "not tokens"),
+        ({"shift_labels": "yes"}, "shift_labels"),
+        ({"max_len": 3}, "max_len"),
+    ],
+)
+def test_bad_options_are_refused_at_construction(processor, options, problem):
+    with pytest.raises(ConfigError, match=problem):
+        collator_for(processor, **options)
+
+
+def test_a_processor_without_template_is_refused(processor):
+    bare = tiny_processor("qwen2_5_vl")
+    bare.chat_template = None
+    with pytest.raises(ConfigError, match="no chat template"):
+        collator_for(bare)
+
+
+def test_a_subclass_without_its_decorator_is_refused():
+    class Forgetful(BaseCollator):
+        """Lacks @attrs.frozen."""
+
+    with pytest.raises(ConfigError, match="lacks its decorator"):
+        register("ForgetfulProcessor", Forgetful)
+
+
+def test_register_serves_subclasses_of_the_processor(processor, monkeypatch):
+    @attrs.frozen(kw_only=True, eq=False)
+    class MineCollator(BaseCollator):
+        """One of a third party."""
+
+    monkeypatch.setattr("vlmcollate.models.COLLATORS", dict(COLLATORS))
+    register("Qwen2_5_VLProcessor", MineCollator)
+    assert type(collator_for(processor)) is MineCollator
+
+
+def test_the_default_collator_learns_what_the_family_declares(processor):
+    theirs = collator_for(processor)
+    learned = DefaultCollator(processor=processor)
+    assert learned.token_type_key == theirs.token_type_key
+    assert learned.media_joins == theirs.media_joins
+    chats = [turn("one", "1", images=1), turn("two", "2", images=2)]
+    for key, value in theirs(chats).items():
+        assert torch.equal(learned(chats)[key], value)
+
+
+# ------------------------------------------------------------------ what trains
+
+
+def test_turns_last(processor):
+    chat = turn("a", "one") + turn("b", "two")
+    assert trained(collator_for(processor).encode(chat), processor) == [
+        "one<|im_end|>",
+        "two<|im_end|>",
+    ]
+    last = collator_for(processor, turns="last").encode(chat)
+    assert trained(last, processor) == ["two<|im_end|>"]
+
+
+def test_train_false_and_prompts_do_not_train(processor):
+    chat = turn("a", "one", train=False) + turn("b", "two")
+    assert trained(collator_for(processor).encode(chat), processor) == ["two<|im_end|>"]
+    example = {"prompt": [*turn("a", "one"), {"role": "user", "content": "b"}], "completion": "two"}
+    assert trained(collator_for(processor).encode(example), processor) == ["two<|im_end|>"]
+
+
+def test_weights_reach_the_batch_and_follow_the_labels(processor):
+    chats = [turn("a", "one", weight=0.5), turn("b", "two three four")]
+    batch = collator_for(processor)(chats)
+    weights, labels = batch["loss_weights"], batch["labels"]
+    assert weights.dtype == torch.float32
+    assert set(weights[0][labels[0] != -100].tolist()) == {0.5}
+    assert set(weights[1][labels[1] != -100].tolist()) == {1.0}
+    assert (weights[labels == -100] == 0).all()
+    assert "loss_weights" not in collator_for(processor)([turn("a", "b", weight=1.0)])
+
+
+def test_nothing_to_train_is_an_error_unless_allowed(processor):
+    chat = turn("a", "one", train=False)
+    with pytest.raises(LabelError, match="nothing is trained"):
+        collator_for(processor).encode(chat)
+    sample = collator_for(processor, require_labels=False).encode(chat)
+    assert (sample.labels == -100).all()
+
+
+def test_pad_may_equal_the_end_token():
+    processor = tiny_processor("qwen2_5_vl")
+    processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    batch = collator_for(processor)([turn("a", "one"), turn("b", "a much longer answer")])
+    stop = processor.tokenizer.eos_token_id
+    assert (batch["labels"] == stop).sum(1).tolist() == [1, 1]
+    assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+
+
+def test_every_key_declares_its_axis(processor):
+    sample = collator_for(processor).encode(turn("a", "one", images=2))
+    assert isinstance(sample, EncodedSample)
+    assert sample.axes == {
+        "input_ids": "tokens",
+        "attention_mask": "tokens",
+        "mm_token_type_ids": "tokens",
+        "labels": "tokens",
+        "pixel_values": "media",
+        "image_grid_thw": "media",
+    }
+    assert sample.media_counts == {"image": 2}
+    assert sorted(set(sample.media_ids.tolist())) == [-1, 0, 1]
+    assert sample.label_strategy == "RenderedSpanLabels"
+
+
+# ------------------------------------------------------------------ too long
+
+
+def test_raise_names_the_length_that_would_do(processor):
+    chat = turn("a", "one two three", images=1)
+    whole = collator_for(processor).encode(chat)
+    with pytest.raises(SampleTooLongError, match=f"max_length={len(whole)} would hold it"):
+        collator_for(processor, max_length=len(whole) - 1).encode(chat)
+    assert len(collator_for(processor, max_length=len(whole)).encode(chat)) == len(whole)
+
+
+def test_drop_keeps_the_others(processor):
+    short, long = turn("a", "b"), turn("a", "word " * 50)
+    limit = len(collator_for(processor).encode(short))
+    collator = collator_for(processor, max_length=limit, on_overlong="drop")
+    assert len(collator([long, short, long])["input_ids"]) == 1
+    with pytest.raises(EmptyBatchError, match="all 2 examples were dropped"):
+        collator([long, long])
+    with pytest.raises(EmptyBatchError, match="no example"):
+        collator([])
+
+
+def test_truncate_never_cuts_media_at_any_length(processor):
+    chat = turn("one", "first answer", images=1) + turn("two", "second", images=2)
+    whole = collator_for(processor).encode(chat)
+    pad = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    for limit in range(1, len(whole) + 1):
+        collator = collator_for(
+            processor, max_length=limit, on_overlong="truncate", require_labels=False
+        )
+        sample = collator.encode(chat)
+        assert len(sample) <= limit
+        assert torch.equal(sample.input_ids, whole.input_ids[: len(sample)])
+        assert torch.equal(sample.labels, whole.labels[: len(sample)])
+        grid = sample.media.get("image_grid_thw", torch.zeros(0, 3, dtype=torch.long))
+        assert (sample.input_ids == pad).sum() == sum(row.prod() // 4 for row in grid)
+        assert len(sample.media.get("pixel_values", [])) == sum(row.prod() for row in grid)
+        assert sample.media_counts.get("image", 0) == len(grid)
+
+
+def test_truncating_the_last_label_away_is_an_error(processor):
+    chat = turn("a long question " * 5, "yes")
+    collator = collator_for(processor, max_length=10, on_overlong="truncate")
+    with pytest.raises(SampleTooLongError, match="nothing to train"):
+        collator.encode(chat)
+
+
+def test_drop_turns_drops_the_oldest_exchange(processor):
+    system = [{"role": "system", "content": "Be brief."}]
+    turns = [
+        turn("one", "first", images=1),
+        turn("two", "second"),
+        turn("three", "third", images=1),
+    ]
+    chat = [*system, *turns[0], *turns[1], *turns[2]]
+    expected = collator_for(processor).encode([*system, *turns[1], *turns[2]])
+    collator = collator_for(processor, max_length=len(expected), on_overlong="drop_turns")
+
+    sample = collator.encode(chat)
+
+    assert torch.equal(sample.input_ids, expected.input_ids)
+    assert torch.equal(sample.labels, expected.labels)
+    assert torch.equal(sample.media["pixel_values"], expected.media["pixel_values"])
+    with pytest.raises(SampleTooLongError):
+        collator_for(processor, max_length=5, on_overlong="drop_turns").encode(chat)
+
+
+# ------------------------------------------------------------------ padding, media, the template
+
+
+def test_padding_options(processor):
+    chats = [turn("a", "one"), turn("b", "a longer answer")]
+    plain = collator_for(processor)(chats)
+    lengths = plain["attention_mask"].sum(1).tolist()
+    left = collator_for(processor, padding=PadToLongest(side="left", multiple_of=16))(chats)
+    assert left["input_ids"].shape[1] % 16 == 0
+    assert left["attention_mask"][:, -1].tolist() == [1, 1]
+    assert left["attention_mask"].sum(1).tolist() == lengths
+    fixed = collator_for(processor, padding=PadToLength(length=64))(chats)
+    assert fixed["labels"].shape == (2, 64)
+    with pytest.raises(SampleTooLongError, match="sample 1"):
+        collator_for(processor, padding=PadToLength(length=min(lengths)))(chats)
+
+
+def test_a_tokenizer_that_pads_left_does_not_matter():
+    processor = tiny_processor("qwen2_5_vl")
+    processor.tokenizer.padding_side = "left"
+    batch = collator_for(processor)([turn("a", "one"), turn("b", "a longer answer")])
+    assert batch["attention_mask"][:, 0].tolist() == [1, 1]
+
+
+def test_media_may_be_cast(processor):
+    media = LocalMedia(dtype=torch.bfloat16)
+    batch = collator_for(processor, media=media)([turn("a", "b", images=1)])
+    assert batch["pixel_values"].dtype == torch.bfloat16
+    assert batch["image_grid_thw"].dtype == torch.int64
+
+
+def test_bad_media_names_sample_and_place(processor):
+    bad = turn("a", "b", images=1)
+    bad[0]["content"][0]["image"] = "/no/such/file.png"
+    with pytest.raises(MediaError, match=r"sample 1, messages\[0\]\.content\[0\]"):
+        collator_for(processor)([turn("a", "b"), bad])
+    video = [
+        {"role": "user", "content": [{"type": "audio", "audio": "a.wav"}]},
+        *turn("a", "b")[1:],
+    ]
+    with pytest.raises(MediaError, match="takes no audio"):
+        collator_for(processor).encode(video)
+
+
+def test_a_template_that_drops_media_is_refused():
+    processor = tiny_processor("qwen2_5_vl")
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for p in m.content %}"
+        "{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    with pytest.raises(MediaMismatchError, match=r"holds 1 image\(s\).*no media"):
+        collator_for(processor).encode(turn("a", "b", images=1))
+
+
+def test_what_the_template_drops_is_reported():
+    processor = tiny_processor("qwen2_5_vl")
+    processor.chat_template = (
+        "{% for m in messages %}{% if m.role != 'system' or loop.first %}<|im_start|>{{ m.role }}\n"
+        "{% for p in m.content %}{{ p.text }}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    chat = [*turn("a", "b"), {"role": "system", "content": "now rhyme"}, *turn("c", "d")]
+    collator = collator_for(processor)
+    with pytest.warns(DroppedTextWarning, match=r"leaves out messages\[2\]\.content\[0\]"):
+        sample = collator.encode(chat)
+    assert trained(sample, processor) == ["b<|im_end|>", "d<|im_end|>"]
+    with pytest.raises(ConversationError, match="leaves out"):
+        collator_for(processor, on_dropped="raise").encode(chat)
+    collator_for(processor, on_dropped="allow").encode(chat)
+
+
+def test_a_template_without_end_token_is_refused():
+    processor = tiny_processor("qwen2_5_vl")
+    processor.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {% for p in m.content %}{{ p.text }}{% endfor %}\n"
+        "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    with pytest.raises(LabelError, match="nothing ends this turn"):
+        collator_for(processor).encode(turn("a", "b"))
+
+
+def test_a_template_without_generation_prompt_is_refused():
+    processor = tiny_processor("qwen2_5_vl")
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% for p in m.content %}{{ p.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    with pytest.raises(LabelError, match="no generation prompt"):
+        collator_for(processor).encode(turn("a", "b"))

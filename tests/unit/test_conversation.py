@@ -1,0 +1,144 @@
+import copy
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlmcollate import Conversation, ConversationError
+from vlmcollate.conversation import MediaPart, Message, TextPart
+
+IMAGE = Image.new("RGB", (4, 3))
+USER = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Yo"}
+READ = (
+    Message(role="user", content=(TextPart("Hi"),)),
+    Message(role="assistant", content=(TextPart("Yo"),)),
+)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        {"messages": [USER, ANSWER]},
+        {"conversation": [USER, ANSWER]},
+        [USER, ANSWER],
+        (USER, ANSWER),
+        {"messages": np.array([USER, ANSWER], dtype=object)},
+        {"messages": [USER, ANSWER], "conversation": None, "images": None, "tools": None},
+        [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, ANSWER],
+        [{"role": "user", "content": ["Hi"]}, ANSWER],
+        [{"role": "user", "content": {"text": "Hi"}}, ANSWER],
+        [{"role": "user", "content": [{"type": "text", "text": "Hi", "image": None}]}, ANSWER],
+        [{**USER, "tool_calls": None}, {**ANSWER, "train": True, "weight": None}],
+    ],
+)
+def test_all_spellings_read_alike(example):
+    before = copy.deepcopy(example)
+    assert Conversation.from_example(example).messages == READ
+    assert repr(before) == repr(example)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Hi", [USER], [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]]
+)
+@pytest.mark.parametrize("completion", ["Yo", [ANSWER]])
+def test_prompt_and_completion(prompt, completion):
+    messages = Conversation.from_example({"prompt": prompt, "completion": completion}).messages
+    assert [(m.role, m.content) for m in messages] == [(m.role, m.content) for m in READ]
+
+
+def test_only_the_completion_trains():
+    example = {"prompt": [USER, ANSWER, USER], "completion": [ANSWER]}
+    weights = [m.weight for m in Conversation.from_example(example).messages if m.is_assistant]
+    assert weights == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ({"type": "image", "image": IMAGE}, IMAGE),
+        ({"image": IMAGE}, IMAGE),
+        ({"type": "image", "path": "a.png"}, "a.png"),
+        ({"type": "image", "url": "a.png"}, "a.png"),
+        ({"type": "image", "base64": "iVBO"}, "data:;base64,iVBO"),
+        ({"type": "image_url", "image_url": "a.png"}, "a.png"),
+        ({"type": "image_url", "image_url": {"url": "a.png", "detail": "low"}}, "a.png"),
+        ({"type": "image", "bytes": b"x", "path": "a.png"}, {"bytes": b"x", "path": "a.png"}),
+        ({"type": "image", "bytes": b"x", "path": None}, b"x"),
+    ],
+)
+def test_spellings_of_an_image(part, source):
+    conversation = Conversation.from_example([{"role": "user", "content": [part]}, ANSWER])
+    ((message, media),) = conversation.media
+    assert (message, media.kind, media.source) == (0, "image", source)
+    assert media.where == "messages[0].content[0]"
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio"])
+def test_empty_parts_are_filled_in_order(kind):
+    content = [{"type": kind}, {"type": "text", "text": "and"}, {"type": kind, kind: None}]
+    example = {"messages": [{"role": "user", "content": content}, ANSWER], f"{kind}s": ["a", "b"]}
+    parts = Conversation.from_example(example).messages[0].content
+    assert [p.source for p in parts if isinstance(p, MediaPart)] == ["a", "b"]
+
+
+def test_tools_calls_and_reasoning_are_kept_for_the_template():
+    call = {"type": "function", "function": {"name": "f", "arguments": {"a": 1, "b": None}}}
+    example = {
+        "messages": [USER, {"role": "assistant", "tool_calls": [call], "reasoning_content": "so"}],
+        "tools": [{"type": "function", "function": {"name": "f"}, "strict": None}],
+        "chat_template_kwargs": {"enable_thinking": True},
+    }
+    read = Conversation.from_example(example)
+    kept = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    assert read.messages[1].content == ()
+    assert read.messages[1].extra == {"tool_calls": [kept], "reasoning_content": "so"}
+    assert read.tools == [{"type": "function", "function": {"name": "f"}}]
+    assert read.template_kwargs == {"enable_thinking": True}
+
+
+@pytest.mark.parametrize(
+    ("example", "where", "problem"),
+    [
+        (7, "messages", "expected a list, found int"),
+        ({}, None, "not a conversation"),
+        ({"text": "hi"}, None, r"found a dict with \['text'\]"),
+        ([], "messages", "at least one message"),
+        ({"messages": ["hi"]}, "messages[0]", "expected a message"),
+        ([{"content": "hi"}], "messages[0].role", "expected a role"),
+        ([{"role": "<|im_end|>", "content": ""}], "messages[0].role", "expected a role"),
+        ([{"role": "user"}], "messages[0].content", "no content"),
+        ([{"role": "user", "content": 7}], "messages[0].content", "expected a list"),
+        ([{"role": "user", "content": [7]}], "messages[0].content[0]", "expected a part"),
+        (
+            [{"role": "user", "content": [{"type": "text"}]}],
+            "messages[0].content[0].text",
+            "string",
+        ),
+        ([{"role": "user", "content": [{"type": "smell"}]}], "messages[0].content[0]", "'smell'"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "messages[0].content[0]", "'images'"),
+        (
+            [{"role": "user", "content": [{"type": "image", "image": "a", "min_pixels": 9}]}],
+            "messages[0].content[0]",
+            "nothing would read",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}],
+            "messages[0].content[0]",
+            "more than one image",
+        ),
+        ({"messages": [USER], "images": ["a"]}, "images", "0 empty image part"),
+        ([{**ANSWER, "weight": -1}], "messages[0].weight", "at least 0"),
+        ([{**ANSWER, "weight": float("nan")}], "messages[0].weight", "finite"),
+        ([{**ANSWER, "train": 1}], "messages[0].train", "expected a bool"),
+        ([{**ANSWER, "train": True, "weight": 1}], "messages[0]", "both"),
+        ([{**USER, "train": True}], "messages[0].train", "only assistant"),
+        ([{"role": "user", "content": "a\ud800"}], "messages[0].content", "lone surrogate"),
+        ({"messages": [USER], "tools": "f"}, "tools", "expected a list"),
+        ({"messages": [USER], "chat_template_kwargs": 1}, "chat_template_kwargs", "dict"),
+    ],
+)
+def test_what_is_no_conversation_says_where_and_why(example, where, problem):
+    with pytest.raises(ConversationError, match=problem) as raised:
+        Conversation.from_example(example)
+    assert raised.value.where == where
