@@ -24,7 +24,7 @@ def test_find_pattern(ids, pattern):
 
 
 def slow_scan(ids, opener, stop):
-    """Token by token: after an opener everything trains, up to and with the stop; `None` if open."""
+    """Token by token: after an opener everything trains, to its stop; `None` if open."""
     mask, i = [False] * len(ids), 0
     while i < len(ids):
         if ids[i : i + len(opener)] == opener:

@@ -23,7 +23,8 @@ from vlmcollate import (
     collator_for,
     register,
 )
-from vlmcollate.models import COLLATORS, DefaultCollator
+from vlmcollate.models import COLLATORS
+from vlmcollate.models.default import DefaultCollator
 from vlmcollate.testing import tiny_processor
 
 IMAGE = Image.new("RGB", (64, 48), "teal")

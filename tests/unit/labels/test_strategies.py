@@ -98,7 +98,8 @@ def test_generation_tags_train_the_end_token_and_no_more():
 def test_generation_tags_that_miss_their_turn_are_refused():
     processor = tiny_processor("qwen2_5_vl")
     processor.chat_template = (  # the tracker counts from where a macro begins, not its text
-        "{% macro said(m) %}{% generation %}{{ m.content[0].text }}{% endgeneration %}{% endmacro %}"
+        "{% macro said(m) %}{% generation %}{{ m.content[0].text }}{% endgeneration %}"
+        "{% endmacro %}"
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
         "{{ 'long long prefix'[:0] + said(m) }}{% else %}{{ m.content[0].text }}{% endif %}"
         "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
