@@ -104,7 +104,7 @@ def _llava_onevision(processor: Any) -> Any:
 def tiny_model(name: str, processor: Any) -> Any:
     """A family's model, small enough for a test; `None` where transformers has no small config."""
     torch.manual_seed(0)
-    vision = {"depth": 1, "num_heads": 2, "intermediate_size": 32}
+    vision: dict[str, Any] = {"depth": 1, "num_heads": 2, "intermediate_size": 32}
     if name == "qwen2_vl":
         config = {**vision, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
         model = _qwen2(processor, Qwen2VLConfig, Qwen2VLForConditionalGeneration, config)

@@ -36,6 +36,7 @@ from vlmcollate.errors import (
 )
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import Join, LocalMedia, MediaStrategy
+from vlmcollate.media.memory import settled
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.rendering import ChatRenderer, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -267,17 +268,15 @@ class BaseCollator(ABC):
         return self._renderer(conversation)
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        """Calls the processor for one sample's media.
+        """Calls the processor for one sample's media, where there is any.
 
         Args:
             rendering: The prompt, with a placeholder for each item.
             media: The decoded items in the same order.
 
         Returns:
-            What each placeholder stands for, and the media tensors.
+            What each placeholder stands for, and all that the processor returned.
         """
-        if not media:
-            return ProcessedMedia()
         text = "".join(self.placeholders[span.kind] for span in rendering.media)
         output = self.processor(
             text=[text],
@@ -285,7 +284,15 @@ class BaseCollator(ABC):
             add_special_tokens=False,
             return_text_replacement_offsets=True,
         )
-        return self._read_output(output)
+        if "text_replacement_offsets" not in output:
+            raise ConfigError(
+                f"{type(self.processor).__name__} does not tell what its placeholders stand for; "
+                f"override {type(self).__name__}.process_media"
+            )
+        (replaced,) = output["text_replacement_offsets"]
+        return ProcessedMedia(
+            replacements=tuple(r["replacement"] for r in replaced), tensors=output
+        )
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
         """Finds the assistant turns; returns them with the name of the strategy that served."""
@@ -411,7 +418,7 @@ class BaseCollator(ABC):
     def _tokenize(
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
     ) -> tuple[EncodedPrompt, EncodedSample]:
-        processed = self.process_media(rendering, media)
+        processed = self.process_media(rendering, media) if media else ProcessedMedia()
         prompt = self._encoder(conversation, rendering, processed)
         input_ids = torch.from_numpy(prompt.ids)
         tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
@@ -421,7 +428,7 @@ class BaseCollator(ABC):
             tokens=tokens,
             message_ids=torch.from_numpy(prompt.message_ids),
             media_ids=torch.from_numpy(prompt.media_ids),
-            media=processed.tensors,
+            media=self._media_tensors(processed.tensors),
             media_counts=_counts(span.kind for span in rendering.media),
         )
 
@@ -460,13 +467,8 @@ class BaseCollator(ABC):
                 )
         return torch.from_numpy(types)
 
-    def _read_output(self, output: Mapping[str, Any]) -> ProcessedMedia:
-        if "text_replacement_offsets" not in output:
-            raise ConfigError(
-                f"{type(self.processor).__name__} does not tell what its placeholders stand for; "
-                f"override {type(self).__name__}.process_media"
-            )
-        (replaced,) = output["text_replacement_offsets"]
+    def _media_tensors(self, output: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The declared media tensors among what the processor returned."""
         tensors = {}
         for key, value in output.items():
             if key in _TEXT_KEYS or key in _TOKEN_TYPE_KEYS:
@@ -476,10 +478,8 @@ class BaseCollator(ABC):
                     f"{type(self.processor).__name__} returned the key {key!r}, which nobody "
                     f"declared; add it to {type(self).__name__}.media_joins"
                 )
-            tensors[key] = self.media.cast(key, _as_tensor(value))
-        return ProcessedMedia(
-            replacements=tuple(r["replacement"] for r in replaced), tensors=tensors
-        )
+            tensors[key] = settled(self.media.cast(key, _as_tensor(value)))
+        return tensors
 
     def _truncate(
         self,

@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 
 import attrs
 import numpy as np
-from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConversationError, MediaMismatchError
@@ -42,11 +41,11 @@ class ProcessedMedia:
 
     Attributes:
         replacements: For each placeholder in order, the text that it stands for.
-        tensors: The processor's media tensors.
+        tensors: What the processor returned; of it the declared media keys are kept.
     """
 
     replacements: tuple[str, ...] = ()
-    tensors: Mapping[str, Tensor] = attrs.field(factory=dict)
+    tensors: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True, eq=False)

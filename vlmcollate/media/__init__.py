@@ -3,6 +3,7 @@
 from vlmcollate.media.base import MediaStrategy
 from vlmcollate.media.joins import Concatenate, Join, PadAndConcatenate, Stack
 from vlmcollate.media.local import LocalMedia
+from vlmcollate.media.patch_grid import process_patch_grids
 
 __all__ = [
     "Concatenate",
@@ -11,4 +12,5 @@ __all__ = [
     "MediaStrategy",
     "PadAndConcatenate",
     "Stack",
+    "process_patch_grids",
 ]

@@ -5,15 +5,14 @@ Shapes: B samples, M a sample's media items (or patches), N all items of the bat
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import attrs
-import numpy as np
 import torch
 
 from vlmcollate.errors import ConfigError, MediaMismatchError
+from vlmcollate.media.memory import empty
 
 
 class Join(ABC):
@@ -86,7 +85,7 @@ class PadAndConcatenate(Join):
             return _concatenated(values)
         _check_holds(values[0].dtype, self.value, key)
         largest = [max(sizes) for sizes in zip(*tails, strict=True)]
-        joined = _empty((sum(map(len, values)), *largest), values[0].dtype).fill_(self.value)
+        joined = empty((sum(map(len, values)), *largest), values[0].dtype).fill_(self.value)
         return _filled(joined, values)
 
 
@@ -107,16 +106,7 @@ class Stack(Join):
 def _concatenated(values: Sequence[torch.Tensor]) -> torch.Tensor:
     first = values[0]
     rows = sum(len(value) for value in values)
-    return torch.cat(list(values), out=_empty((rows, *first.shape[1:]), first.dtype))
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Memory for a batch; NumPy asks for huge pages, which a copy fills several times faster."""
-    size = math.prod(shape) * dtype.itemsize
-    if not size:
-        # Memory without bytes cannot be viewed as another dtype.
-        return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
+    return torch.cat(list(values), out=empty((rows, *first.shape[1:]), first.dtype))
 
 
 def _filled(joined: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tensor:

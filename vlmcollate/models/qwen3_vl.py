@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.media import Concatenate
+from vlmcollate.encoding import ProcessedMedia
+from vlmcollate.media import Concatenate, process_patch_grids
+from vlmcollate.rendering import Rendering
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -23,3 +28,7 @@ class Qwen3VLCollator(BaseCollator):
     media_joins = {"pixel_values": Concatenate(), "image_grid_thw": Concatenate()}
     token_type_key = "mm_token_type_ids"
     default_stop_tokens = ("<|im_end|>",)
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """See `BaseCollator`."""
+        return process_patch_grids(self.processor, media)
