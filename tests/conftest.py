@@ -21,3 +21,10 @@ always = settings(
 settings.register_profile("quick", always, max_examples=15, derandomize=True)
 settings.register_profile("deep", always, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_report_header() -> str:
+    """Which versions are tested."""
+    import transformers
+
+    return f"transformers {transformers.__version__}, torch {torch.__version__}"

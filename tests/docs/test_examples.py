@@ -1,0 +1,38 @@
+"""The Python examples of the docs run, page by page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(ROOT.glob("docs/**/*.md"))
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if BLOCK.search(p.read_text())], ids=lambda p: p.stem
+)
+def test_examples_run(page, monkeypatch):
+    monkeypatch.setattr("vlmcollate.models.COLLATORS", {**_collators()})
+    names: dict[str, object] = {"__name__": "example"}
+    for block in BLOCK.finditer(page.read_text()):
+        exec(compile(block.group(1), str(page), "exec"), names)  # noqa: S102 - our own pages
+
+
+def _collators():
+    from vlmcollate.models import COLLATORS
+
+    return COLLATORS
+
+
+def test_the_readme_example_is_python():
+    """It needs a download, so it is compiled and not run; the tutorial runs the same calls."""
+    (block,) = BLOCK.findall((ROOT / "README.md").read_text())
+    assert "collator_for(processor, max_length=4096" in block
+    compile(block, "README.md", "exec")
+
+
+def test_the_readme_has_exactly_two_set_up_commands():
+    commands = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert [command.count("\n") for command in commands] == [1, 1]
