@@ -36,7 +36,7 @@ from vlmcollate.errors import (
 )
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import Join, LocalMedia, MediaStrategy
-from vlmcollate.media.memory import settled
+from vlmcollate.media.memory import Scratch
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.rendering import ChatRenderer, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -50,6 +50,9 @@ _TEXT_KEYS = frozenset(
     {"input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets"}
 )
 _TOKEN_TYPE_KEYS = frozenset({"mm_token_type_ids", "token_type_ids"})
+
+
+_SCRATCH = Scratch()
 
 
 class DroppedTextWarning(UserWarning):
@@ -178,10 +181,11 @@ class BaseCollator(ABC):
             SampleError: An example is at fault; it knows its index.
             EmptyBatchError: There is no example, or all were dropped.
         """
+        _SCRATCH.clear()
         samples = []
         for index, example in enumerate(examples):
             try:
-                samples.append(self.encode(example))
+                samples.append(_in_scratch(self.encode(example)))
             except SampleTooLongError as error:
                 if self.on_overlong != "drop":
                     raise error.at(index=index) from error.__cause__
@@ -192,7 +196,8 @@ class BaseCollator(ABC):
                 f"all {len(examples)} examples were dropped, being longer than "
                 f"max_length={self.max_length}"
             )
-        return self.stack(samples)
+        batch = self.stack(samples)
+        return {k: v.clone() if _SCRATCH.holds(v) else v for k, v in batch.items()}
 
     @final
     def encode(self, example: object) -> EncodedSample:
@@ -478,7 +483,7 @@ class BaseCollator(ABC):
                     f"{type(self.processor).__name__} returned the key {key!r}, which nobody "
                     f"declared; add it to {type(self).__name__}.media_joins"
                 )
-            tensors[key] = settled(self.media.cast(key, _as_tensor(value)))
+            tensors[key] = self.media.cast(key, _as_tensor(value))
         return tensors
 
     def _truncate(
@@ -566,6 +571,12 @@ class BaseCollator(ABC):
             )
             for key in keys
         }
+
+
+def _in_scratch(sample: EncodedSample) -> EncodedSample:
+    """The sample with its media in memory that lasts until the batch is joined."""
+    media = {key: _SCRATCH.move(value) for key, value in sample.media.items()}
+    return attrs.evolve(sample, media=media) if media else sample
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -121,22 +121,21 @@ class PromptEncoder:
         repeats = np.ones(len(tokens.ids), np.int64)
         for char, times in repeats_at.items():
             repeats[tokens.first_at(char)] = times
-        message_ids, media_ids = np.full((2, len(tokens.ids)), -1, np.int64)
+        table = np.full((3, len(tokens.ids)), -1, np.int64)
+        table[0] = tokens.ids
         for span in (*rendering.given, *rendering.turns):
-            a, b = tokens.first_at(moved(span.start)), tokens.first_at(moved(span.end))
-            message_ids[a:b] = span.message
-        for item, (a, b) in enumerate(spans):
-            within = slice(tokens.first_at(a), tokens.first_at(b))
-            media_ids[within], message_ids[within] = item, rendering.media[item].message
+            table[1, _between(tokens, moved(span.start), moved(span.end))] = span.message
+        for item, (start, end) in enumerate(spans):
+            within = _between(tokens, start, end)
+            table[1, within], table[2, within] = rendering.media[item].message, item
         prefix, suffix = self._wrapping(vocabulary, rendering.text)
+        ids, message_ids, media_ids = _wrapped(
+            table.repeat(repeats, axis=1) if spans else table, prefix, suffix
+        )
         prompt = EncodedPrompt(
-            ids=_wrapped(np.repeat(tokens.ids, repeats), prefix, suffix),
-            message_ids=_wrapped(
-                np.repeat(message_ids, repeats), [-1] * len(prefix), [-1] * len(suffix)
-            ),
-            media_ids=_wrapped(
-                np.repeat(media_ids, repeats), [-1] * len(prefix), [-1] * len(suffix)
-            ),
+            ids=ids,
+            message_ids=message_ids,
+            media_ids=media_ids,
             rendering=rendering,
             tokens=tokens,
             repeats=repeats,
@@ -212,7 +211,7 @@ class PromptEncoder:
         for span in rendering.given:
             a, b = moved(span.start), moved(span.end)
             # an added token may swallow whitespace on either side, which is not its own text
-            for i in range(np.searchsorted(ends, a, "right"), np.searchsorted(starts, b)):
+            for i in range(ends.searchsorted(a, "right"), starts.searchsorted(b)):
                 found = text[starts[i] : ends[i]]
                 core = starts[i] + len(found) - len(found.lstrip())
                 if core < b and core + len(found.strip()) > a:
@@ -340,7 +339,17 @@ def _swallowed(
     return max(start, last), end
 
 
-def _wrapped(values: Ints, prefix: list[int], suffix: list[int]) -> Ints:
+def _between(tokens: Tokens, start: int, end: int) -> slice:
+    return slice(tokens.first_at(start), tokens.first_at(end))
+
+
+def _wrapped(table: Ints, prefix: list[int], suffix: list[int]) -> Ints:
+    """The ids with those that the tokenizer puts around a text, which belong to nothing."""
     if not prefix and not suffix:
-        return values
-    return np.concatenate([np.array(prefix, np.int64), values, np.array(suffix, np.int64)])
+        return table
+    width = len(prefix) + table.shape[1] + len(suffix)
+    wrapped = np.full((3, width), -1, np.int64)
+    wrapped[0, : len(prefix)] = prefix
+    wrapped[0, width - len(suffix) :] = suffix
+    wrapped[:, len(prefix) : width - len(suffix)] = table
+    return wrapped

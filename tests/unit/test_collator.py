@@ -13,6 +13,7 @@ from vlmcollate import (
     DroppedTextWarning,
     EmptyBatchError,
     EncodedSample,
+    Join,
     LabelError,
     LocalMedia,
     MediaError,
@@ -25,6 +26,7 @@ from vlmcollate import (
 )
 from vlmcollate.models import COLLATORS
 from vlmcollate.models.default import DefaultCollator
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.testing import tiny_processor
 
 IMAGE = Image.new("RGB", (64, 48), "teal")
@@ -329,3 +331,29 @@ def test_a_template_without_generation_prompt_is_refused():
     )
     with pytest.raises(LabelError, match="no generation prompt"):
         collator_for(processor).encode(turn("a", "b"))
+
+
+@attrs.frozen
+class KeepOnly(Join):
+    """A third party's join, which returns what it is given."""
+
+    def _join(self, values, key):
+        return values[0]
+
+
+def test_a_batch_is_never_overwritten_by_the_next(processor):
+    @attrs.frozen(kw_only=True, eq=False)
+    class AliasingCollator(Qwen2_5_VLCollator):
+        """One whose join does not copy."""
+
+        media_joins = {"pixel_values": KeepOnly(), "image_grid_thw": KeepOnly()}
+
+    collator = AliasingCollator(processor=processor)
+    red = [turn("a", "b", images=1)]
+    blue = [turn("a", "b", images=1)]
+    blue[0][0]["content"][0]["image"] = Image.new("RGB", (64, 48), "navy")
+    for _ in range(3):
+        first = collator(red)
+        kept = {key: value.clone() for key, value in first.items()}
+        assert not torch.equal(collator(blue)["pixel_values"], kept["pixel_values"])
+        assert all(torch.equal(first[key], kept[key]) for key in first)
