@@ -160,7 +160,7 @@ class BaseCollator(ABC):
         """Refuses options that contradict each other or that the processor cannot serve."""
         if self.max_length is None and self.on_overlong != "raise":
             raise ConfigError(f"on_overlong={self.on_overlong!r} has no effect without max_length")
-        vocabulary = Vocabulary.of(self._tokenizer, renew=True)
+        vocabulary = Vocabulary.of(self._tokenizer)
         unknown = [t for t in self.stop_tokens if vocabulary.id_of(t) is None]
         if unknown:
             raise ConfigError(f"stop_tokens {unknown} are not tokens of the tokenizer")

@@ -63,20 +63,20 @@ class Vocabulary:
     prefix_ids: list[int]
     suffix_ids: list[int]
     bos_token: str | None
+    size: int
 
     @classmethod
-    def of(cls, tokenizer: Any, *, renew: bool = False) -> Vocabulary:
-        """The vocabulary of a tokenizer, read once a process.
+    def of(cls, tokenizer: Any) -> Vocabulary:
+        """The vocabulary of a tokenizer, read once a process and whenever tokens were added.
 
         Args:
             tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library.
-            renew: Whether to read it again, since tokens may have been added.
 
         Raises:
             ConfigError: The tokenizer has no fast backend, so it cannot give offsets.
         """
-        known = None if renew else _KNOWN.get(tokenizer)
-        if known is None:
+        known = _KNOWN.get(tokenizer)
+        if known is None or known.size != known.backend.get_vocab_size():
             known = _KNOWN[tokenizer] = cls._read(tokenizer)
         return known
 
@@ -90,7 +90,14 @@ class Vocabulary:
             )
         prefix, suffix = _wrapping_ids(tokenizer)
         added = sorted(tokenizer.added_tokens_decoder.items())
-        return cls(backend, {str(t): t for _, t in added}, prefix, suffix, tokenizer.bos_token)
+        return cls(
+            backend,
+            {str(t): t for _, t in added},
+            prefix,
+            suffix,
+            tokenizer.bos_token,
+            backend.get_vocab_size(),
+        )
 
     @cached_property
     def control(self) -> Tokenizer:

@@ -166,3 +166,18 @@ def test_tool_calls_train_and_tool_text_does_not():
     ]
     stop = processor.tokenizer.eos_token_id
     assert (sample.input_ids == stop).sum() == 5  # one for each message and the tools
+
+
+def test_tokens_added_later_are_noticed():
+    processor = tiny_processor("qwen2_5_vl")
+    collator = collator_for(processor)
+    chat = [{"role": "user", "content": "a <new> b"}, {"role": "assistant", "content": "<new>!"}]
+    before = collator.encode(chat)
+    processor.tokenizer.add_tokens(["<new>"], special_tokens=True)
+    new = processor.tokenizer.convert_tokens_to_ids("<new>")
+
+    after = collator.encode(chat)
+
+    assert new not in before.input_ids
+    assert (after.input_ids == new).sum() == 1  # the user's stays text, the answer's is real
+    assert (after.labels == new).sum() == 1
