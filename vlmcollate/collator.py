@@ -34,9 +34,12 @@ from vlmcollate.errors import (
     SampleError,
     SampleTooLongError,
 )
+from vlmcollate.fitting import cut, length_without_cut_media, shortened, with_labels_of
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import Join, LocalMedia, MediaStrategy
 from vlmcollate.media.memory import Scratch
+from vlmcollate.options import an_instance_of, as_strings, one_of, token_strings
+from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.rendering import ChatRenderer, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -57,39 +60,6 @@ _SCRATCH = Scratch()
 
 class DroppedTextWarning(UserWarning):
     """The chat template left out something that the conversation says."""
-
-
-def _one_of(*values: str) -> Any:
-    def check(_: object, attribute: attrs.Attribute[str], value: object) -> None:
-        if value not in values:
-            raise ConfigError(f"{attribute.name} must be one of {values}, not {value!r}")
-
-    return check
-
-
-def _a(kind: type) -> Any:
-    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, kind):
-            raise ConfigError(
-                f"{attribute.name} must be a {kind.__name__}, such as a built-in one called with "
-                f"its options; found {value!r:.80}"
-            )
-
-    return check
-
-
-def _max_length(_: object, __: object, value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"max_length must be an integer of at least 1, or None, not {value!r}")
-
-
-def _tokens(_: object, __: object, value: tuple[str, ...]) -> None:
-    if not all(isinstance(token, str) and token for token in value):
-        raise ConfigError(f"stop_tokens must be non-empty strings, found {value!r}")
-
-
-def _strings(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -137,24 +107,32 @@ class BaseCollator(ABC):
     """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
 
     processor: Any
-    max_length: int | None = attrs.field(default=None, validator=_max_length)
+    max_length: int | None = attrs.field(default=None, validator=valid_max_length)
     on_overlong: OverlongPolicy = attrs.field(
-        default="raise", validator=_one_of("raise", "drop", "truncate", "drop_turns")
+        default="raise", validator=one_of("raise", "drop", "truncate", "drop_turns")
     )
-    shift_labels: bool = attrs.field(default=False, validator=_a(bool))
-    labels: LabelStrategy = attrs.field(factory=RenderedSpanLabels, validator=_a(LabelStrategy))
-    media: MediaStrategy = attrs.field(factory=LocalMedia, validator=_a(MediaStrategy))
-    padding: PaddingStrategy = attrs.field(factory=PadToLongest, validator=_a(PaddingStrategy))
-    turns: Literal["all", "last"] = attrs.field(default="all", validator=_one_of("all", "last"))
+    shift_labels: bool = attrs.field(default=False, validator=an_instance_of(bool))
+    labels: LabelStrategy = attrs.field(
+        factory=RenderedSpanLabels, validator=an_instance_of(LabelStrategy)
+    )
+    media: MediaStrategy = attrs.field(factory=LocalMedia, validator=an_instance_of(MediaStrategy))
+    padding: PaddingStrategy = attrs.field(
+        factory=PadToLongest, validator=an_instance_of(PaddingStrategy)
+    )
+    turns: Literal["all", "last"] = attrs.field(default="all", validator=one_of("all", "last"))
     control_text: ControlTextPolicy = attrs.field(
-        default="literal", validator=_one_of("literal", "error")
+        default="literal", validator=one_of("literal", "error")
     )
     on_dropped: DroppedPolicy = attrs.field(
-        default="warn", validator=_one_of("warn", "raise", "allow")
+        default="warn", validator=one_of("warn", "raise", "allow")
     )
-    stop_tokens: tuple[str, ...] = attrs.field(default=(), converter=_strings, validator=_tokens)
-    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, validator=_a(Mapping))
-    require_labels: bool = attrs.field(default=True, validator=_a(bool))
+    stop_tokens: tuple[str, ...] = attrs.field(
+        default=(), converter=as_strings, validator=token_strings
+    )
+    template_kwargs: Mapping[str, Any] = attrs.field(
+        factory=dict, validator=an_instance_of(Mapping)
+    )
+    require_labels: bool = attrs.field(default=True, validator=an_instance_of(bool))
 
     def __attrs_post_init__(self) -> None:
         """Refuses options that contradict each other or that the processor cannot serve."""
@@ -496,18 +474,14 @@ class BaseCollator(ABC):
         """The longest beginning that cuts through no media, with the media that is left in it."""
         assert self.max_length is not None  # noqa: S101 - for the type checker; the caller knows
         while True:
-            length = min(self.max_length, len(sample))
-            if length < len(sample) and sample.media_ids[length] >= 0:
-                cut = sample.media_ids[length - 1] == sample.media_ids[length]
-                if cut:
-                    length = int((sample.media_ids == sample.media_ids[length]).nonzero()[0])
+            length = length_without_cut_media(sample, self.max_length)
             kept = int(sample.media_ids[:length].max()) + 1 if length else 0
             if kept == len(media):
-                return _cut(sample, length)
+                return cut(sample, length)
             # the processor may tile fewer pictures in another way, so it is asked again
-            media, rendering = media[:kept], _shortened(rendering, kept)
+            media, rendering = media[:kept], shortened(rendering, kept)
             _, shorter = self._tokenize(conversation, media, rendering)
-            sample = self.refine(_with_labels_of(sample, shorter))
+            sample = self.refine(with_labels_of(sample, shorter))
 
     def _drop_turns(
         self, conversation: Conversation, media: Sequence[Any], sample: EncodedSample
@@ -594,40 +568,3 @@ def _media_counts(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         f"n_{kind}s_per_sample": torch.tensor([s.media_counts.get(kind, 0) for s in samples])
         for kind in kinds
     }
-
-
-def _cut(sample: EncodedSample, length: int) -> EncodedSample:
-    return attrs.evolve(
-        sample,
-        tokens={key: value[:length] for key, value in sample.tokens.items()},
-        message_ids=sample.message_ids[:length],
-        media_ids=sample.media_ids[:length],
-    )
-
-
-def _with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSample:
-    """The labels of the same conversation with more media, for the text that both have."""
-    there, here = longer.media_ids < 0, shorter.media_ids < 0
-    count = int(here.sum())
-    if not torch.equal(longer.input_ids[there][:count], shorter.input_ids[here]):
-        raise LabelError(
-            "the text encodes differently once media is cut off; use on_overlong='drop'"
-        )
-    tokens = dict(shorter.tokens)
-    for key, fill in (("labels", IGNORE_INDEX), ("loss_weights", 0)):
-        if key in longer.tokens:
-            tokens[key] = torch.full((len(shorter),), fill, dtype=longer.tokens[key].dtype)
-            tokens[key][here] = longer.tokens[key][there][:count]
-    return attrs.evolve(shorter, tokens=tokens, label_strategy=longer.label_strategy)
-
-
-def _shortened(rendering: Rendering, media: int) -> Rendering:
-    """The rendering up to the first placeholder whose media was given up."""
-    end = rendering.media[media].start
-    return attrs.evolve(
-        rendering,
-        text=rendering.text[:end],
-        given=tuple(attrs.evolve(g, end=min(g.end, end)) for g in rendering.given if g.start < end),
-        media=rendering.media[:media],
-        turns=tuple(attrs.evolve(t, end=min(t.end, end)) for t in rendering.turns if t.start < end),
-    )

@@ -42,6 +42,10 @@ class Tokens:
         """The index of the first token that starts at or after a character."""
         return int(self.starts.searchsorted(char))
 
+    def between(self, start: int, end: int) -> slice:
+        """The tokens that start within some characters."""
+        return slice(self.first_at(start), self.first_at(end))
+
     def is_cut_at(self, char: int) -> bool:
         """Whether a token border, and not the middle of a token, lies at a character."""
         before = self.first_at(char) - 1
@@ -117,7 +121,10 @@ class Vocabulary:
     @cached_property
     def plain(self) -> Tokenizer:
         """Knows no control token: whatever stands in the text is encoded as text."""
-        return _bare_clone(self.backend)
+        clone = _bare_clone(self.backend)
+        harmless = [t for name, t in self.added.items() if name not in self.control_ids]
+        clone.add_tokens([t for t in harmless if clone.token_to_id(str(t)) == self.id_of(str(t))])
+        return clone
 
     @cached_property
     def control_ids(self) -> dict[str, int]:
@@ -126,12 +133,13 @@ class Vocabulary:
         These are the added tokens that plain text cannot produce, special or not (`<think>`), but
         for the HTML tags that some vocabularies hold as pieces of ordinary text (Gemma's `<td>`).
         """
+        bare = _bare_clone(self.backend)
         ids = {token: self.backend.token_to_id(token) for token in self.added}
         return {
             token: i
             for token, i in ids.items()
             if i is not None
-            and self.plain.encode(token, add_special_tokens=False).ids != [i]
+            and bare.encode(token, add_special_tokens=False).ids != [i]
             and (self.is_special(token) or not _HTML_TAG.fullmatch(token))
         }
 

@@ -133,8 +133,8 @@ class TurnFinder:
         forced = self.vocabulary.pattern.match(header[same:].lstrip())
         if not header[:same].strip() or forced is None or forced.group() in self.stop_tokens:
             raise LabelError(
-                f"the template writes this turn unlike its generation prompt {header!r}; a variable "
-                "may make them agree, as in template_kwargs={'enable_thinking': False}",
+                f"the template writes a turn unlike its generation prompt {header!r}; variables "
+                "may mend it, as in template_kwargs={'enable_thinking': False}",
                 where=where,
             )
 

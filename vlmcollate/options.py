@@ -1,0 +1,50 @@
+"""Validators of a collator's options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from vlmcollate.errors import ConfigError
+
+
+def one_of(*values: str) -> Any:
+    """Refuses any other value."""
+
+    def check(_: object, attribute: attrs.Attribute[str], value: object) -> None:
+        if value not in values:
+            raise ConfigError(f"{attribute.name} must be one of {values}, not {value!r}")
+
+    return check
+
+
+def an_instance_of(kind: type) -> Any:
+    """Refuses a value of another type."""
+
+    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, kind):
+            raise ConfigError(
+                f"{attribute.name} must be a {kind.__name__}, such as a built-in one called with "
+                f"its options; found {value!r:.80}"
+            )
+
+    return check
+
+
+def max_length(_: object, __: object, value: int | None) -> None:
+    """Refuses what is not a number of tokens."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"max_length must be an integer of at least 1, or None, not {value!r}")
+
+
+def token_strings(_: object, __: object, value: tuple[str, ...]) -> None:
+    """Refuses what is not a tuple of tokens."""
+    if not all(isinstance(token, str) and token for token in value):
+        raise ConfigError(f"stop_tokens must be non-empty strings, found {value!r}")
+
+
+def as_strings(value: str | Sequence[str]) -> tuple[str, ...]:
+    """One string or several, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)

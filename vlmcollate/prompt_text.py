@@ -1,0 +1,173 @@
+"""The expanded prompt before it is tokenized, and who wrote which characters of it.
+
+A Hugging Face tokenizer makes a control token of whatever spells one. Here only those become one
+that the template wrote, or an answer that may.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import attrs
+import numpy as np
+
+from vlmcollate.conversation import Conversation
+from vlmcollate.errors import ConversationError
+from vlmcollate.rendering import Rendering
+from vlmcollate.tokenizing import Tokens, Vocabulary, token_pattern
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PromptText:
+    """A rendering whose placeholders are replaced, with runs of one media token written once.
+
+    Attributes:
+        text: The expanded text.
+        media: The characters of each replacement, in order.
+        repeats: For the first character of a run, how often its token stands there.
+    """
+
+    conversation: Conversation
+    rendering: Rendering
+    vocabulary: Vocabulary
+    structure: frozenset[str]
+    text: str
+    media: list[tuple[int, int]]
+    repeats: dict[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        conversation: Conversation,
+        rendering: Rendering,
+        replacements: Sequence[tuple[str, tuple[str, ...]]],
+        vocabulary: Vocabulary,
+        structure: frozenset[str],
+    ) -> PromptText:
+        """Puts each replacement in its place.
+
+        Args:
+            conversation: The conversation.
+            rendering: Its prompt.
+            replacements: For each placeholder, its text and the media tokens that may repeat in it.
+            vocabulary: The tokenizer's tokens.
+            structure: The control tokens that not even an answer may write.
+        """
+        pieces: list[str] = []
+        media: list[tuple[int, int]] = []
+        repeats: dict[int, int] = {}
+        last = length = 0
+        for span, (replacement, tokens) in zip(rendering.media, replacements, strict=True):
+            short, runs = _shorten(replacement, tokens)
+            pieces += [rendering.text[last : span.start], short]
+            start = length + span.start - last
+            length, last = start + len(short), span.end
+            media.append((start, length))
+            repeats.update({start + at: times for at, times in runs})
+        return cls(
+            conversation=conversation,
+            rendering=rendering,
+            vocabulary=vocabulary,
+            structure=structure,
+            text="".join([*pieces, rendering.text[last:]]),
+            media=media,
+            repeats=repeats,
+        )
+
+    def at(self, char: int) -> int:
+        """Where a character of the rendering stands in the expanded text."""
+        before = bisect_right(self.rendering.media, char, key=lambda span: span.end)
+        if not before:
+            return char
+        return char + self.media[before - 1][1] - self.rendering.media[before - 1].end
+
+    def given(self) -> Iterator[tuple[int, int, int]]:
+        """The characters of each string of the caller's: first, end, message."""
+        for span in self.rendering.given:
+            yield self.at(span.start), self.at(span.end), span.message
+
+    def spelled_control(self, tokens: Tokens) -> tuple[int, str] | None:
+        """A control token that a message's text has become, with the message."""
+        control = np.flatnonzero(self.vocabulary.is_control(tokens.ids))
+        starts, ends = tokens.starts[control], tokens.ends[control]
+        for a, b, message in self.given():
+            # a control token may swallow whitespace on either side, which is not its own text
+            for i in range(ends.searchsorted(a, "right"), starts.searchsorted(b)):
+                found = self.text[starts[i] : ends[i]]
+                core = starts[i] + len(found) - len(found.lstrip())
+                token = found.strip()
+                if core < b and core + len(token) > a and not self._may_write(message, token):
+                    return message, token
+        return None
+
+    def encode(self, cuts: Sequence[int] = ()) -> Tokens:
+        """Control tokens by id where they are meant as such, everything between as plain text.
+
+        Args:
+            cuts: Characters that no token may straddle.
+
+        Raises:
+            ConversationError: The tokenizer cannot encode a part of a text by itself.
+        """
+        if self.vocabulary.prefixes_a_space:
+            raise ConversationError(
+                "a message spells a control token, and this tokenizer puts a space before text, so "
+                "the message cannot be encoded apart; remove the control token from the text"
+            )
+        pieces: list[Tokens] = []
+        last = 0
+        for start, end, token in self._control():
+            start, end = self._with_swallowed(token, start, end, last)
+            pieces += [*self._encode_plain(last, start, cuts)]
+            pieces.append(self.vocabulary.control_token(token, start, end))
+            last = end
+        return Tokens.join([*pieces, *self._encode_plain(last, len(self.text), cuts)])
+
+    def _encode_plain(self, start: int, end: int, cuts: Sequence[int]) -> Iterator[Tokens]:
+        borders = [start, *(cut for cut in cuts if start < cut < end), end]
+        for a, b in zip(borders, borders[1:], strict=False):
+            if a < b:
+                yield self.vocabulary.encode_plain(self.text[a:b], a)
+
+    def _control(self) -> Iterator[tuple[int, int, str]]:
+        """The control tokens that the template, or an answer that may, has written."""
+        last = 0
+        for a, b, message in (*self.given(), (len(self.text), len(self.text), -1)):
+            for match in self.vocabulary.pattern.finditer(self.text[last:a]):
+                yield last + match.start(), last + match.end(), match.group()
+            for match in self.vocabulary.pattern.finditer(self.text[a:b]):
+                if self._may_write(message, match.group()):
+                    yield a + match.start(), a + match.end(), match.group()
+            last = b
+
+    def _may_write(self, message: int, token: str) -> bool:
+        """Whether a message's text may hold a control token: only answers, and no structure."""
+        is_answer = message >= 0 and self.conversation.messages[message].is_assistant
+        return is_answer and token not in self.structure
+
+    def _with_swallowed(self, token: str, start: int, end: int, last: int) -> tuple[int, int]:
+        """The characters of a control token with the whitespace that it is declared to swallow."""
+        added = self.vocabulary.added[token]
+        if added.rstrip:
+            end += len(self.text[end:]) - len(self.text[end:].lstrip())
+        if added.lstrip:
+            start = max(last, len(self.text[:start].rstrip()))
+        return max(start, last), end
+
+
+@lru_cache(maxsize=256)
+def _shorten(replacement: str, tokens: tuple[str, ...]) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """A replacement with each run of one media token written once, and where how many stood."""
+    pieces: list[str] = []
+    runs: list[tuple[int, int]] = []
+    last = length = 0
+    for match in re.finditer(f"({token_pattern(tokens).pattern})\\1+", replacement):
+        pieces += [replacement[last : match.start()], match.group(1)]
+        length += match.start() - last
+        runs.append((length, len(match.group()) // len(match.group(1))))
+        length += len(match.group(1))
+        last = match.end()
+    return "".join([*pieces, replacement[last:]]), tuple(runs)
