@@ -418,15 +418,20 @@ class BaseCollator(ABC):
     def _with_labels(
         self, sample: EncodedSample, conversation: Conversation, turns: Sequence[Turn]
     ) -> EncodedSample:
-        message_ids, weights = sample.message_ids.numpy(), np.zeros(len(sample), np.float32)
-        is_text = sample.media_ids.numpy() < 0
-        for turn, weight in zip(turns, self._weights(conversation, turns), strict=True):
-            message_ids[turn.start : turn.end] = turn.message
-            weights[turn.start : turn.end] = weight * is_text[turn.start : turn.end]
-        trained = torch.from_numpy(weights > 0)
-        labels = torch.where(trained, sample.input_ids, IGNORE_INDEX)
-        tokens = {**sample.tokens, "labels": labels}
-        if ((weights != 0) & (weights != 1)).any():
+        ids, message_ids = sample.input_ids.numpy(), sample.message_ids.numpy()
+        labels = np.full(len(ids), IGNORE_INDEX, np.int64)
+        weights = np.zeros(len(ids), np.float32)
+        turn_weights = self._weights(conversation, turns)
+        for (message, start, end), weight in zip(turns, turn_weights, strict=True):
+            message_ids[start:end] = message
+            weights[start:end] = weight
+            if weight:
+                labels[start:end] = ids[start:end]
+        if sample.media_counts:
+            is_media = sample.media_ids.numpy() >= 0
+            labels[is_media], weights[is_media] = IGNORE_INDEX, 0
+        tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
+        if not {0.0, 1.0}.issuperset(turn_weights):
             tokens["loss_weights"] = torch.from_numpy(weights)
         return attrs.evolve(sample, tokens=tokens)
 
@@ -443,8 +448,8 @@ class BaseCollator(ABC):
     def _token_types(self, prompt: EncodedPrompt) -> Tensor:
         types = np.zeros(len(prompt.ids), np.int64)
         vocabulary = Vocabulary.of(self._tokenizer)
-        for kind, tokens in self.media_tokens.items():
-            for token in tokens:
+        for kind in dict.fromkeys(span.kind for span in prompt.rendering.media):
+            for token in self.media_tokens[kind]:
                 types[(prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)] = (
                     TOKEN_TYPES[kind]
                 )

@@ -29,7 +29,7 @@ from vlmcollate.templates import (
     tested_literals,
     wants_strings,
 )
-from vlmcollate.tokenizing import Vocabulary, token_pattern
+from vlmcollate.tokenizing import Vocabulary
 from vlmcollate.turns import TurnFinder
 
 
@@ -124,13 +124,13 @@ class ChatRenderer:
 
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:
         """All of a conversation but the words of its messages."""
-        literals = token_pattern(tested_literals(template))
+        literals = tested_literals(template)
         shapes = tuple(_shape_of(message, literals) for message in conversation.messages)
         return template, repr((conversation.tools, conversation.template_kwargs)), shapes
 
     def _trace(self, conversation: Conversation, plain: str, template: str) -> Trace:
         vocabulary = Vocabulary.of(self.processor.tokenizer)
-        literals = token_pattern(tested_literals(template))
+        literals = tested_literals(template)
         for splits in (False, True):
             marks = Marks(conversation, vocabulary.pattern, literals, splits=splits)
             trace = marks.read(self.render(conversation, marks))

@@ -12,6 +12,7 @@ import re
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -231,7 +232,9 @@ def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
 
 def _encode(backend: Tokenizer, text: str, offset: int) -> Tokens:
     encoding = backend.encode(text, add_special_tokens=False)
-    spans = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) + offset
+    offsets = encoding.offsets
+    flat = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets))
+    spans = flat.reshape(-1, 2) + offset
     return Tokens(np.array(encoding.ids, dtype=np.int64), spans[:, 0], spans[:, 1])
 
 

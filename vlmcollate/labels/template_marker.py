@@ -102,10 +102,14 @@ class TurnMarkers:
 
     def _starts(self, flat: Ints, width: int) -> Ints:
         """The first token after each opener, sorted; the longer one wins at a shared start."""
+        firsts = {run[0] for run in (*self.openers, *self.unfinished)}
+        begins = {token: np.flatnonzero(flat == token) for token in firsts}
         found: dict[int, int] = {}
         for opener in sorted(self.openers, key=len):
-            found.update(dict.fromkeys(self._places(flat, opener, width), len(opener)))
-        begun = {at for run in self.unfinished for at in self._places(flat, run, width)}
+            places = _places(flat, opener, width, begins[opener[0]])
+            found.update(dict.fromkeys(places, len(opener)))
+        cut_short = (_places(flat, run, width, begins[run[0]]) for run in self.unfinished)
+        begun = {at for places in cut_short for at in places}
         missed = sorted((begun - found.keys()) | self._half_forced(flat, found))
         if missed:
             raise LabelError(
@@ -114,15 +118,6 @@ class TurnMarkers:
                 where=f"row {missed[0] // width}",
             )
         return np.array(sorted(at + length for at, length in found.items()), dtype=np.int64)
-
-    def _places(self, flat: Ints, run: tuple[int, ...], width: int) -> list[int]:
-        """Where a run of ids stands within one row."""
-        at = np.flatnonzero(flat == run[0])
-        at = at[at % width + len(run) <= width]
-        for offset, token in enumerate(run[1:], 1):
-            at = at[flat[at + offset] == token]
-        places: list[int] = at.tolist()
-        return places
 
     def _half_forced(self, flat: Ints, found: dict[int, int]) -> set[int]:
         """The openers behind which a longer one begins but does not end, as with a think block."""
@@ -133,6 +128,15 @@ class TurnMarkers:
             if length < len(longer)
             and tuple(flat[at : at + length + 1].tolist()) == longer[: length + 1]
         }
+
+
+def _places(flat: Ints, run: tuple[int, ...], width: int, begins: Ints) -> list[int]:
+    """Where a run of ids stands within one row, of the places where its first id does."""
+    at = begins[begins % width + len(run) <= width]
+    for offset, token in enumerate(run[1:], 1):
+        at = at[flat[at + offset] == token]
+    places: list[int] = at.tolist()
+    return places
 
 
 @attrs.frozen
