@@ -26,6 +26,7 @@ from vlmcollate.encoding import (
     Turn,
 )
 from vlmcollate.errors import (
+    CollateError,
     ConfigError,
     ConversationError,
     EmptyBatchError,
@@ -55,6 +56,14 @@ _TEXT_KEYS = frozenset(
 _TOKEN_TYPE_KEYS = frozenset({"mm_token_type_ids", "token_type_ids"})
 
 
+_PROCESSOR_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+)
 _SCRATCH = Scratch()
 
 
@@ -264,6 +273,7 @@ class BaseCollator(ABC):
         output = self.processor(
             text=[text],
             images=[list(media)],
+            images_kwargs={"return_tensors": "pt"},
             add_special_tokens=False,
             return_text_replacement_offsets=True,
         )
@@ -401,7 +411,7 @@ class BaseCollator(ABC):
     def _tokenize(
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
     ) -> tuple[EncodedPrompt, EncodedSample]:
-        processed = self.process_media(rendering, media) if media else ProcessedMedia()
+        processed = self._process(conversation, rendering, media) if media else ProcessedMedia()
         prompt = self._encoder(conversation, rendering, processed)
         input_ids = torch.from_numpy(prompt.ids)
         tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
@@ -414,6 +424,21 @@ class BaseCollator(ABC):
             media=self._media_tensors(processed.tensors),
             media_counts=_counts(span.kind for span in rendering.media),
         )
+
+    def _process(
+        self, conversation: Conversation, rendering: Rendering, media: Sequence[Any]
+    ) -> ProcessedMedia:
+        """`process_media`, with whatever the processor raises as an error of the sample."""
+        try:
+            return self.process_media(rendering, media)
+        except CollateError:
+            raise
+        except _PROCESSOR_ERRORS as error:
+            places = ", ".join(part.where for _, part in conversation.media)
+            raise MediaError(
+                f"{type(self.processor).__name__} refuses the media of this sample: {error}",
+                where=places,
+            ) from error
 
     def _with_labels(
         self, sample: EncodedSample, conversation: Conversation, turns: Sequence[Turn]

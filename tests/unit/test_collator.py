@@ -285,6 +285,13 @@ def test_bad_media_names_sample_and_place(processor):
         collator_for(processor).encode(video)
 
 
+def test_what_the_processor_refuses_is_an_error_of_the_sample(processor):
+    long = turn("a", "b", images=1)
+    long[0]["content"][0]["image"] = Image.new("RGB", (4, 2000))
+    with pytest.raises(MediaError, match=r"sample 1, messages\[0\]\.content\[0\].*aspect ratio"):
+        collator_for(processor)([turn("a", "b"), long])
+
+
 def test_a_template_that_drops_media_is_refused():
     processor = tiny_processor("qwen2_5_vl")
     processor.chat_template = (

@@ -19,6 +19,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Concatenate, Join, PadAndConcatenate, Stack
 
+_PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
 
 
@@ -63,11 +64,16 @@ def _learn(collator: DefaultCollator) -> tuple[dict[str, Join], str | None]:
     texts = [placeholder * len(images) for images in samples]
 
     def call(at: slice) -> dict[str, Any]:
-        return dict(
-            collator.processor(
+        try:
+            output = collator.processor(
                 text=texts[at], images=samples[at], padding=True, return_tensors="pt"
             )
-        )
+        except _PROCESSOR_ERRORS as error:
+            raise ConfigError(
+                f"{type(collator.processor).__name__} does not take pictures as the default "
+                f"collator passes them, so it needs a collator of its own: {error}"
+            ) from error
+        return dict(output)
 
     singles, batch = [call(slice(i, i + 1)) for i in range(len(samples))], call(slice(None))
     types = [key for key in ("mm_token_type_ids", "token_type_ids") if key in batch]

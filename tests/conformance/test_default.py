@@ -1,0 +1,105 @@
+"""The default collator learns processors that it has never heard of, or refuses them."""
+
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    CLIPImageProcessor,
+    Lfm2VlImageProcessor,
+    Lfm2VlProcessor,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    LlavaProcessor,
+    MllamaImageProcessor,
+    MllamaProcessor,
+    PixtralImageProcessor,
+    PixtralProcessor,
+)
+
+from tests.decoding import trained_texts
+from tests.processors import tokenizer
+from vlmcollate import ConfigError, collator_for
+from vlmcollate.models.default import DefaultCollator
+
+CLIP = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+TILES = {"image_grid_pinpoints": [[28, 56], [56, 28], [56, 56]]}
+LLAVA = {
+    "patch_size": 14,
+    "vision_feature_select_strategy": "default",
+    "num_additional_image_tokens": 1,
+}
+LFM2 = ["<image>", "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"]
+
+
+def chatml_stand_in(image_token):
+    return (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for p in m.content %}"
+        "{% if p.type == 'image' %}" + image_token + "{% else %}{{ p.text }}{% endif %}{% endfor %}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+def build(kind, image_processor, tokens, **options):
+    return kind(
+        image_processor=image_processor,
+        tokenizer=tokenizer("qwen2_5", *tokens),
+        chat_template=chatml_stand_in(tokens[0]),
+        **options,
+    )
+
+
+PROCESSORS = {
+    "llava": lambda: build(LlavaProcessor, CLIPImageProcessor(**CLIP), ["<image>"], **LLAVA),
+    "llava_next": lambda: build(
+        LlavaNextProcessor, LlavaNextImageProcessor(**CLIP, **TILES), ["<image>"], **LLAVA
+    ),
+    "pixtral": lambda: build(
+        PixtralProcessor,
+        PixtralImageProcessor(size={"longest_edge": 64}, patch_size=16),
+        ["[IMG]", "[IMG_BREAK]", "[IMG_END]"],
+        patch_size=16,
+    ),
+    "lfm2_vl": lambda: build(Lfm2VlProcessor, Lfm2VlImageProcessor(), LFM2),
+}
+
+
+def chat(*sizes):
+    images = [{"type": "image", "image": Image.new("RGB", size, "teal")} for size in sizes]
+    return [
+        {"role": "user", "content": [*images, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
+    ]
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_what_it_learned_makes_the_processors_own_batch(name):
+    processor = PROCESSORS[name]()
+    chats = [chat((64, 48)), chat((40, 90), (30, 30))]
+    theirs = processor.apply_chat_template(
+        chats,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "right"},
+    )
+
+    collator = collator_for(processor)
+    ours = collator(chats)
+
+    assert type(collator) is DefaultCollator
+    assert set(ours) - set(theirs) == {"labels", "n_images_per_sample"}
+    for key, value in theirs.items():
+        assert torch.equal(ours[key], value), key
+    for ids, labels in zip(ours["input_ids"], ours["labels"], strict=True):
+        assert trained_texts(processor.tokenizer, ids, labels) == ["A cat.<|im_end|>"]
+
+
+def test_a_mask_along_the_tokens_is_refused():
+    processor = build(
+        MllamaProcessor,
+        MllamaImageProcessor(size={"height": 56, "width": 56}, max_image_tiles=2),
+        ["<|image|>", "<|python_tag|>"],
+    )
+    processor.tokenizer.bos_token = processor.bos_token = "<|endoftext|>"
+    with pytest.raises(ConfigError, match="MllamaProcessor"):
+        collator_for(processor)([chat((64, 48))])
