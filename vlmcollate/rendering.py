@@ -110,7 +110,7 @@ class ChatRenderer:
         chat, tools = template_inputs(conversation, marks, as_text=as_text)
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         try:
-            text: str = self.processor.apply_chat_template(
+            text = self.processor.apply_chat_template(
                 chat[:upto],
                 tools=tools,
                 add_generation_prompt=upto is not None,
@@ -120,6 +120,12 @@ class ChatRenderer:
             raise ConversationError(
                 f"the chat template refuses this conversation: {error}"
             ) from error
+        if not isinstance(text, str):
+            raise ConversationError(
+                f"the chat template gave {type(text).__name__} and not text; variables must not "
+                "hold options of apply_chat_template, such as tokenize",
+                where="chat_template_kwargs",
+            )
         return text
 
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:

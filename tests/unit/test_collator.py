@@ -320,6 +320,13 @@ def test_what_the_template_drops_is_reported():
     collator_for(processor, on_dropped="allow").encode(chat)
 
 
+@pytest.mark.parametrize("option", ["tokenize", "add_generation_prompt", "messages", "tools"])
+def test_template_variables_cannot_change_how_the_template_is_called(processor, option):
+    example = {"messages": turn("a", "b"), "chat_template_kwargs": {option: True}}
+    with pytest.raises(ConversationError):
+        collator_for(processor).encode(example)
+
+
 def test_a_template_without_end_token_is_refused():
     processor = tiny_processor("qwen2_5_vl")
     processor.chat_template = (
