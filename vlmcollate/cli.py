@@ -89,7 +89,8 @@ def families() -> None:
         from vlmcollate.models.default import DefaultCollator
     table = Table(show_lines=True)
     for name in ("processor", "collator", "media keys", "token types"):
-        table.add_column(name, overflow="fold")
+        is_name = name in ("processor", "collator")
+        table.add_column(name, overflow="fold", no_wrap=is_name)
     for processor, collator in sorted(COLLATORS.items()):
         table.add_row(processor, collator.__name__, _joins_of(collator), _types_of(collator))
     console.print(table)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encoding import (
     TOKEN_TYPES,
     ControlTextPolicy,
@@ -37,19 +37,42 @@ from vlmcollate.errors import (
 )
 from vlmcollate.fitting import cut, length_without_cut_media, shortened, with_labels_of
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
-from vlmcollate.media import Join, LocalMedia, MediaStrategy
+from vlmcollate.media import (
+    FrameSampling,
+    Join,
+    LocalMedia,
+    MediaStrategy,
+    Video,
+    process_one_by_one,
+    processor_inputs,
+)
+from vlmcollate.media.arrays import as_tensor
 from vlmcollate.media.memory import Scratch
+from vlmcollate.media.processor_inputs import sampling_of
 from vlmcollate.options import an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.rendering import ChatRenderer, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.stacking import (
+    fill_values,
+    in_scratch,
+    joined_media,
+    media_counts,
+    shifted,
+    token_rows,
+)
 from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Vocabulary
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 DroppedPolicy = Literal["warn", "raise", "allow"]
 
+_SUBPROCESSORS: dict[MediaKind, tuple[str, ...]] = {
+    "image": ("image_processor",),
+    "video": ("video_processor",),
+    "audio": ("feature_extractor", "audio_processor"),
+}
 _TEXT_KEYS = frozenset(
     {"input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets"}
 )
@@ -65,6 +88,8 @@ _PROCESSOR_ERRORS = (
     RuntimeError,
 )
 _SCRATCH = Scratch()
+_SILENT: set[type] = set()
+"""The processor classes that do not tell what a placeholder stands for."""
 
 
 class DroppedTextWarning(UserWarning):
@@ -114,6 +139,8 @@ class BaseCollator(ABC):
     """The key of the token types (0 text, 1 image, 2 video, 3 audio), if the model takes them."""
     default_stop_tokens: ClassVar[tuple[str, ...]] = ()
     """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
+    needs_chat_template: ClassVar[bool] = True
+    """Whether `render` uses the processor's chat template."""
 
     processor: Any
     max_length: int | None = attrs.field(default=None, validator=valid_max_length)
@@ -172,7 +199,7 @@ class BaseCollator(ABC):
         samples = []
         for index, example in enumerate(examples):
             try:
-                samples.append(_in_scratch(self.encode(example)))
+                samples.append(in_scratch(self.encode(example), _SCRATCH))
             except SampleTooLongError as error:
                 if self.on_overlong != "drop":
                     raise error.at(index=index) from error.__cause__
@@ -227,14 +254,10 @@ class BaseCollator(ABC):
         """
         if not samples:
             raise EmptyBatchError("no example to collate; the batch is empty")
-        batch = self.padding(self._aligned(samples), self._fill())
+        batch = self.padding(token_rows(samples), fill_values(self._tokenizer))
         if self.shift_labels:
-            labels = {"labels", "loss_weights"}
-            batch = {
-                key: (value[:, 1:] if key in labels else value[:, :-1]).contiguous()
-                for key, value in batch.items()
-            }
-        return {**batch, **self._join_media(samples), **_media_counts(samples)}
+            batch = shifted(batch)
+        return {**batch, **joined_media(samples, self.media_joins), **media_counts(samples)}
 
     # ---------------------------------------------------------------- the stages
 
@@ -244,16 +267,7 @@ class BaseCollator(ABC):
 
     def load(self, conversation: Conversation) -> list[Any]:
         """Decodes the conversation's media, in order."""
-        loaded = []
-        for _, part in conversation.media:
-            if part.kind not in self.placeholders:
-                raise MediaError(
-                    f"{type(self).__name__} takes no {part.kind}; it takes "
-                    f"{', '.join(self.placeholders) or 'text only'}",
-                    where=part.where,
-                )
-            loaded.append(self.media.load_image(part.source, where=part.where))
-        return loaded
+        return [self._load(part) for _, part in conversation.media]
 
     def render(self, conversation: Conversation) -> Rendering:
         """Writes the prompt, knowing where each message went."""
@@ -269,23 +283,22 @@ class BaseCollator(ABC):
         Returns:
             What each placeholder stands for, and all that the processor returned.
         """
-        text = "".join(self.placeholders[span.kind] for span in rendering.media)
-        output = self.processor(
-            text=[text],
-            images=[list(media)],
-            images_kwargs={"return_tensors": "pt"},
-            add_special_tokens=False,
-            return_text_replacement_offsets=True,
-        )
-        if "text_replacement_offsets" not in output:
-            raise ConfigError(
-                f"{type(self.processor).__name__} does not tell what its placeholders stand for; "
-                f"override {type(self).__name__}.process_media"
+        kinds = [span.kind for span in rendering.media]
+        texts = [self.placeholders[kind] for kind in kinds]
+        if type(self.processor) not in _SILENT:
+            output = self.processor(
+                text=["".join(texts)],
+                **processor_inputs(kinds, media),
+                add_special_tokens=False,
+                return_text_replacement_offsets=True,
             )
-        (replaced,) = output["text_replacement_offsets"]
-        return ProcessedMedia(
-            replacements=tuple(r["replacement"] for r in replaced), tensors=output
-        )
+            if "text_replacement_offsets" in output:
+                (replaced,) = output["text_replacement_offsets"]
+                return ProcessedMedia(
+                    replacements=tuple(r["replacement"] for r in replaced), tensors=output
+                )
+            _SILENT.add(type(self.processor))
+        return process_one_by_one(self.processor, texts, kinds, media, self.media_joins)
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
         """Finds the assistant turns; returns them with the name of the strategy that served."""
@@ -306,17 +319,38 @@ class BaseCollator(ABC):
     @cached_property
     def placeholders(self) -> dict[MediaKind, str]:
         """The text that the chat template writes for each kind of media."""
-        token = getattr(self.processor, "image_token", None)
-        return {"image": token} if isinstance(token, str) else {}
+        return {
+            kind: token
+            for kind, parts in _SUBPROCESSORS.items()
+            if any(getattr(self.processor, part, None) is not None for part in parts)
+            and isinstance(token := getattr(self.processor, f"{kind}_token", None), str)
+        }
 
     @cached_property
     def media_tokens(self) -> dict[MediaKind, tuple[str, ...]]:
         """For each kind, the tokens whose number is the number of the model's media features."""
-        ids = getattr(self.processor, "image_token_ids", None) or [
-            getattr(self.processor, "image_token_id", None)
-        ]
-        tokens = [self._tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None]
-        return {"image": tuple(tokens)} if tokens else {}
+        found: dict[MediaKind, tuple[str, ...]] = {}
+        for kind, placeholder in self.placeholders.items():
+            ids = getattr(self.processor, f"{kind}_token_ids", None) or [
+                getattr(self.processor, f"{kind}_token_id", None)
+            ]
+            tokens = [self._tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None]
+            if not tokens and Vocabulary.of(self._tokenizer).id_of(placeholder) is not None:
+                tokens = [placeholder]
+            found[kind] = tuple(tokens)
+        return found
+
+    @cached_property
+    def frame_sampling(self) -> FrameSampling:
+        """Which frames of a video are taken, as the processor's video processor is set."""
+        return sampling_of(getattr(self.processor, "video_processor", None))
+
+    @cached_property
+    def sampling_rate(self) -> int | None:
+        """The samples a second in which the model hears; `None` where it does not."""
+        parts = (getattr(self.processor, name, None) for name in _SUBPROCESSORS["audio"])
+        rates = (getattr(part, "sampling_rate", None) for part in parts if part is not None)
+        return next((rate for rate in rates if rate is not None), None)
 
     @cached_property
     def turn_ends(self) -> tuple[str, ...]:
@@ -367,7 +401,34 @@ class BaseCollator(ABC):
             control_text=self.control_text,
         )
 
+    @property
+    def video_sampling_rate(self) -> int | None:
+        """The rate at which a video's own sound is loaded; `None` leaves it out."""
+        return None
+
     # ---------------------------------------------------------------- inside encode
+
+    def _load(self, part: MediaPart) -> Any:
+        if part.kind not in self.placeholders:
+            raise MediaError(
+                f"{type(self).__name__} takes no {part.kind}; it takes "
+                f"{', '.join(self.placeholders) or 'text only'}",
+                where=part.where,
+            )
+        if part.kind == "image":
+            return self.media.load_image(part.source, where=part.where)
+        if part.kind == "video":
+            return self.media.load_video(
+                part.source,
+                sampling=self.frame_sampling,
+                sampling_rate=self.video_sampling_rate,
+                where=part.where,
+            )
+        if self.sampling_rate is None:
+            raise ConfigError(f"{type(self.processor).__name__} does not state its sampling rate")
+        return self.media.load_audio(
+            part.source, sampling_rate=self.sampling_rate, where=part.where
+        )
 
     def _report_dropped(self, rendering: Rendering) -> None:
         if rendering.dropped and self.on_dropped != "allow":
@@ -383,11 +444,12 @@ class BaseCollator(ABC):
     def _fit(
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
     ) -> EncodedSample:
-        sample = self._encode(conversation, media, rendering)
+        labelled = self._labelled(conversation, media, rendering)
+        sample = self.refine(labelled)
         if self.max_length is None or len(sample) <= self.max_length:
             return sample
         if self.on_overlong == "truncate":
-            fitted: EncodedSample | None = self._truncate(conversation, media, rendering, sample)
+            fitted: EncodedSample | None = self._truncate(conversation, media, rendering, labelled)
         elif self.on_overlong == "drop_turns":
             fitted = self._drop_turns(conversation, media, sample)
         else:
@@ -400,13 +462,13 @@ class BaseCollator(ABC):
             )
         return fitted
 
-    def _encode(
+    def _labelled(
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
     ) -> EncodedSample:
         prompt, sample = self._tokenize(conversation, media, rendering)
         name, turns = self.label(prompt, conversation)
         labelled = self._with_labels(sample, conversation, turns)
-        return self.refine(attrs.evolve(labelled, label_strategy=name))
+        return attrs.evolve(labelled, label_strategy=name)
 
     def _tokenize(
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
@@ -422,7 +484,7 @@ class BaseCollator(ABC):
             message_ids=torch.from_numpy(prompt.message_ids),
             media_ids=torch.from_numpy(prompt.media_ids),
             media=self._media_tensors(processed.tensors),
-            media_counts=_counts(span.kind for span in rendering.media),
+            media_counts=_counts(rendering, media),
         )
 
     def _process(
@@ -473,8 +535,8 @@ class BaseCollator(ABC):
     def _token_types(self, prompt: EncodedPrompt) -> Tensor:
         types = np.zeros(len(prompt.ids), np.int64)
         vocabulary = Vocabulary.of(self._tokenizer)
-        for kind in dict.fromkeys(span.kind for span in prompt.rendering.media):
-            for token in self.media_tokens[kind]:
+        for kind, tokens in self.media_tokens.items() if prompt.rendering.media else ():
+            for token in tokens:
                 types[(prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)] = (
                     TOKEN_TYPES[kind]
                 )
@@ -491,7 +553,7 @@ class BaseCollator(ABC):
                     f"{type(self.processor).__name__} returned the key {key!r}, which nobody "
                     f"declared; add it to {type(self).__name__}.media_joins"
                 )
-            tensors[key] = self.media.cast(key, _as_tensor(value))
+            tensors[key] = self.media.cast(key, as_tensor(value))
         return tensors
 
     def _truncate(
@@ -499,11 +561,12 @@ class BaseCollator(ABC):
         conversation: Conversation,
         media: Sequence[Any],
         rendering: Rendering,
-        sample: EncodedSample,
+        labelled: EncodedSample,
     ) -> EncodedSample:
         """The longest beginning that cuts through no media, with the media that is left in it."""
         assert self.max_length is not None  # noqa: S101 - for the type checker; the caller knows
         while True:
+            sample = self.refine(labelled)
             length = length_without_cut_media(sample, self.max_length)
             kept = int(sample.media_ids[:length].max()) + 1 if length else 0
             if kept == len(media):
@@ -511,7 +574,7 @@ class BaseCollator(ABC):
             # the processor may tile fewer pictures in another way, so it is asked again
             media, rendering = media[:kept], shortened(rendering, kept)
             _, shorter = self._tokenize(conversation, media, rendering)
-            sample = self.refine(with_labels_of(sample, shorter))
+            labelled = with_labels_of(labelled, shorter)
 
     def _drop_turns(
         self, conversation: Conversation, media: Sequence[Any], sample: EncodedSample
@@ -528,7 +591,7 @@ class BaseCollator(ABC):
             shorter = attrs.evolve(
                 conversation, messages=tuple(conversation.messages[i] for i in kept)
             )
-            sample = self._encode(shorter, items, self.render(shorter))
+            sample = self.refine(self._labelled(shorter, items, self.render(shorter)))
             if len(sample) <= self.max_length:
                 return sample
         return None
@@ -540,61 +603,9 @@ class BaseCollator(ABC):
                 "require_labels=False"
             )
 
-    # ---------------------------------------------------------------- inside stack
 
-    def _aligned(self, samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
-        """The token tensors, with weights in every sample as soon as one has them."""
-        weighted = any("loss_weights" in sample.tokens for sample in samples)
-        rows = []
-        for sample in samples:
-            tokens = dict(sample.tokens)
-            if weighted and "loss_weights" not in tokens:
-                tokens["loss_weights"] = (tokens["labels"] != IGNORE_INDEX).float()
-            rows.append(tokens)
-        return rows
-
-    def _fill(self) -> dict[str, float]:
-        tokenizer = self._tokenizer
-        pad = tokenizer.pad_token_id
-        # without a pad token any id will do, since attention and labels leave it out
-        pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
-        types = {} if self.token_type_key is None else {self.token_type_key: 0}
-        return {
-            "input_ids": pad,
-            "attention_mask": 0,
-            "labels": IGNORE_INDEX,
-            "loss_weights": 0,
-            **types,
-        }
-
-    def _join_media(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-        keys = dict.fromkeys(key for sample in samples for key in sample.media)
-        return {
-            key: self.media_joins[key](
-                [sample.media[key] for sample in samples if key in sample.media], key=key
-            )
-            for key in keys
-        }
-
-
-def _in_scratch(sample: EncodedSample) -> EncodedSample:
-    """The sample with its media in memory that lasts until the batch is joined."""
-    media = {key: _SCRATCH.move(value) for key, value in sample.media.items()}
-    return attrs.evolve(sample, media=media) if media else sample
-
-
-def _as_tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-
-
-def _counts(kinds: Any) -> dict[str, int]:
-    listed = list(kinds)
-    return {kind: listed.count(kind) for kind in dict.fromkeys(listed)}
-
-
-def _media_counts(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-    kinds = dict.fromkeys(kind for sample in samples for kind in sample.media_counts)
-    return {
-        f"n_{kind}s_per_sample": torch.tensor([s.media_counts.get(kind, 0) for s in samples])
-        for kind in kinds
-    }
+def _counts(rendering: Rendering, media: Sequence[Any]) -> dict[str, int]:
+    """The items of each kind; a video with its sound is a sound, too."""
+    kinds: list[str] = [span.kind for span in rendering.media]
+    kinds += ["audio" for item in media if isinstance(item, Video) and item.audio is not None]
+    return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}

@@ -269,7 +269,9 @@ def _read_part(value: object, where: str, fill: _MediaFill) -> Part:
             )
         part: Part = TextPart(_clean(text, where))
     else:
-        part = MediaPart(kind, _source_of(fields, kind, where, fill), where)
+        part = MediaPart(
+            kind, _with_rate(_source_of(fields, kind, where, fill), kind, fields), where
+        )
     if fields:
         raise ConversationError(
             f"has keys that nothing would read: {sorted(fields)}; remove them (sizes and limits "
@@ -308,6 +310,15 @@ def _source_of(fields: dict[str, Any], kind: MediaKind, where: str, fill: _Media
         source = source.get("url")
     if given[0] == "base64" and isinstance(source, str) and not source.startswith("data:"):
         source = f"data:;base64,{source}"
+    return source
+
+
+def _with_rate(source: Any, kind: MediaKind, fields: dict[str, Any]) -> Any:
+    """The source with what the part says of its rate, which belongs to decoded media."""
+    for of, named, under in (("video", "fps", "video"), ("audio", "sampling_rate", "array")):
+        if kind == of and named in fields:
+            more = {"channel_axis": fields.pop("channel_axis")} if "channel_axis" in fields else {}
+            return {under: source, named: fields.pop(named), **more}
     return source
 
 

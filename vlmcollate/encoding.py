@@ -10,6 +10,7 @@ Shapes: L a sample's tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import attrs
@@ -91,7 +92,8 @@ class PromptEncoder:
 
     Args:
         processor: A `transformers` processor with a fast tokenizer.
-        media_tokens: For each kind, the tokens whose number is the number of media features.
+        media_tokens: For each kind, the tokens whose number is the number of media features. What a
+            placeholder of one kind stands for may hold tokens of another, as a video with sound.
         structure: The control tokens that an assistant's text may not write: those that open and
             close turns and stand for media.
         control_text: What to do with a message's text that spells a control token: `"literal"`
@@ -114,9 +116,19 @@ class PromptEncoder:
             MediaMismatchError: Media tokens were lost or gained.
         """
         vocabulary = Vocabulary.of(self.processor.tokenizer)
-        kinds = [tuple(self.media_tokens[span.kind]) for span in rendering.media]
-        replacements = list(zip(media.replacements, kinds, strict=True))
-        text = PromptText.of(conversation, rendering, replacements, vocabulary, self.structure)
+        if len(media.replacements) != len(rendering.media):
+            raise MediaMismatchError(
+                f"the processor replaced {len(media.replacements)} placeholders of "
+                f"{len(rendering.media)}"
+            )
+        text = PromptText.of(
+            conversation,
+            rendering,
+            media.replacements,
+            tuple(dict.fromkeys(chain.from_iterable(self.media_tokens.values()))),
+            vocabulary,
+            self.structure,
+        )
         tokens = self._tokenize(text)
         repeats = np.ones(len(tokens.ids), np.int64)
         for char, times in text.repeats.items():
@@ -126,7 +138,7 @@ class PromptEncoder:
         ids, message_ids, media_ids = _wrapped(
             table.repeat(repeats, axis=1) if text.repeats else table, prefix, suffix
         )
-        self._check_media(ids, vocabulary, rendering, media)
+        self._check_media(ids, vocabulary, media)
         return EncodedPrompt(
             ids=ids,
             message_ids=message_ids,
@@ -156,21 +168,15 @@ class PromptEncoder:
             return tokens
         return text.vocabulary.encode(text.text, cuts) if spelled is None else text.encode(cuts)
 
-    def _check_media(
-        self, ids: Ints, vocabulary: Vocabulary, rendering: Rendering, media: ProcessedMedia
-    ) -> None:
+    def _check_media(self, ids: Ints, vocabulary: Vocabulary, media: ProcessedMedia) -> None:
         for kind, tokens in self.media_tokens.items():
-            found = sum(int((ids == vocabulary.id_of(token)).sum()) for token in tokens)
-            expected = sum(
-                replacement.count(token)
-                for span, replacement in zip(rendering.media, media.replacements, strict=True)
-                if span.kind == kind
-                for token in tokens
-            )
-            if found != expected:
-                raise MediaMismatchError(
-                    f"{found} {kind} tokens in the prompt, {expected} expected for its media"
-                )
+            for token in tokens:
+                found = int((ids == vocabulary.id_of(token)).sum())
+                expected = sum(replacement.count(token) for replacement in media.replacements)
+                if found != expected:
+                    raise MediaMismatchError(
+                        f"{found} {kind} tokens in the prompt, {expected} expected for its media"
+                    )
 
 
 def _origins(text: PromptText, tokens: Tokens) -> Ints:

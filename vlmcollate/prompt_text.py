@@ -43,7 +43,8 @@ class PromptText:
         cls,
         conversation: Conversation,
         rendering: Rendering,
-        replacements: Sequence[tuple[str, tuple[str, ...]]],
+        replacements: Sequence[str],
+        media_tokens: tuple[str, ...],
         vocabulary: Vocabulary,
         structure: frozenset[str],
     ) -> PromptText:
@@ -52,7 +53,8 @@ class PromptText:
         Args:
             conversation: The conversation.
             rendering: Its prompt.
-            replacements: For each placeholder, its text and the media tokens that may repeat in it.
+            replacements: For each placeholder, the text that it stands for.
+            media_tokens: The tokens that may repeat in such a text.
             vocabulary: The tokenizer's tokens.
             structure: The control tokens that not even an answer may write.
         """
@@ -60,8 +62,8 @@ class PromptText:
         media: list[tuple[int, int]] = []
         repeats: dict[int, int] = {}
         last = length = 0
-        for span, (replacement, tokens) in zip(rendering.media, replacements, strict=True):
-            short, runs = _shorten(replacement, tokens)
+        for span, replacement in zip(rendering.media, replacements, strict=True):
+            short, runs = _shorten(replacement, media_tokens)
             pieces += [rendering.text[last : span.start], short]
             start = length + span.start - last
             length, last = start + len(short), span.end

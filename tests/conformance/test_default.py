@@ -102,4 +102,4 @@ def test_a_mask_along_the_tokens_is_refused():
     )
     processor.tokenizer.bos_token = processor.bos_token = "<|endoftext|>"
     with pytest.raises(ConfigError, match="MllamaProcessor"):
-        collator_for(processor)([chat((64, 48))])
+        DefaultCollator(processor=processor)([chat((64, 48))])

@@ -17,7 +17,7 @@ from vlmcollate.models import COLLATORS
 
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "160")
     return CliRunner()
 
 

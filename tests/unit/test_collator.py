@@ -104,7 +104,7 @@ def test_the_default_collator_learns_what_the_family_declares(processor):
     theirs = collator_for(processor)
     learned = DefaultCollator(processor=processor)
     assert learned.token_type_key == theirs.token_type_key
-    assert learned.media_joins == theirs.media_joins
+    assert learned.media_joins == theirs.media_joins  # of images and videos
     chats = [turn("one", "1", images=1), turn("two", "2", images=2)]
     for key, value in theirs(chats).items():
         assert torch.equal(learned(chats)[key], value)

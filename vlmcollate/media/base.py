@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
+
+from vlmcollate.errors import MediaError
+from vlmcollate.media.videos import FrameSampling, Video
 
 
 class MediaStrategy(ABC):
@@ -30,6 +35,50 @@ class MediaStrategy(ABC):
         Raises:
             MediaError: If the image is missing, broken, refused or too large.
         """
+
+    def load_video(
+        self,
+        source: object,
+        *,
+        sampling: FrameSampling,
+        sampling_rate: int | None = None,
+        where: str,
+    ) -> Video:
+        """Loads one video's frames.
+
+        Args:
+            source: The video as the user gave it.
+            sampling: Which frames the model wants.
+            sampling_rate: Where given, the video's sound is loaded too, at this rate.
+            where: The path inside the sample, for errors.
+
+        Returns:
+            The frames with their true times.
+
+        Raises:
+            MediaError: If the video is missing, broken, refused or too large; always, unless a
+                strategy overrides this.
+        """
+        raise MediaError(f"{type(self).__name__} loads no videos", where=where)
+
+    def load_audio(
+        self, source: object, *, sampling_rate: int, where: str
+    ) -> npt.NDArray[np.float32]:
+        """Loads one sound.
+
+        Args:
+            source: The sound as the user gave it.
+            sampling_rate: The rate that the model hears in, in samples a second.
+            where: The path inside the sample, for errors.
+
+        Returns:
+            (N,) float32, mono, at `sampling_rate`.
+
+        Raises:
+            MediaError: If the sound is missing, broken, refused or too long; always, unless a
+                strategy overrides this.
+        """
+        raise MediaError(f"{type(self).__name__} loads no audio", where=where)
 
     @abstractmethod
     def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:

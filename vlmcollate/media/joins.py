@@ -38,6 +38,15 @@ class Join(ABC):
         _check_dtypes(values, key)
         return self._join(values, key).contiguous()
 
+    def absent(self, like: torch.Tensor) -> torch.Tensor | None:
+        """What a sample without the key puts in its place; by default nothing.
+
+        Args:
+            like: The tensor of another sample.
+        """
+        del like
+        return None
+
     @abstractmethod
     def _join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         """Joins tensors that are known to share one dtype."""
@@ -64,6 +73,8 @@ class PadAndConcatenate(Join):
 
     Args:
         value: What the padding holds.
+        every_sample: Whether a sample without the key gets a row of padding, for models that take
+            one row a sample.
 
     Example:
         >>> PadAndConcatenate()([torch.ones(1, 2), torch.ones(1, 1)], key="mask").tolist()
@@ -71,11 +82,18 @@ class PadAndConcatenate(Join):
     """
 
     value: float = attrs.field(default=0)
+    every_sample: bool = attrs.field(default=False)
 
     @value.validator
     def _check_value(self, _: object, value: object) -> None:
         if not isinstance(value, int | float):
             raise ConfigError(f"value must be a number to pad with, not {value!r}")
+
+    def absent(self, like: torch.Tensor) -> torch.Tensor | None:
+        """See `Join`."""
+        if not self.every_sample:
+            return None
+        return like.new_full((1,) * like.ndim, self.value)
 
     def _join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         _check_has_items(values, key)

@@ -1,4 +1,4 @@
-"""Loading images that are already here: in memory or in local files."""
+"""Loading media from memory, from local files and, where allowed, from the network."""
 
 from __future__ import annotations
 
@@ -11,19 +11,50 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media.arrays import from_array
+from vlmcollate.media.audio import decode_audio, mono_at, stated_samples
 from vlmcollate.media.base import MediaStrategy
-from vlmcollate.media.images import Colour, known_formats, upright_rgb
-from vlmcollate.media.images import identify as identify_image
+from vlmcollate.media.fetching import UrlFetcher
+from vlmcollate.media.images import Colour, identify, known_formats, upright_rgb
 from vlmcollate.media.sources import check_bytes, decode_base64, read_file, shortened
+from vlmcollate.media.videos import (
+    FrameSampling,
+    Video,
+    VideoLimits,
+    decode_video,
+    frames_video,
+    video_audio_track,
+)
+from vlmcollate.options import an_instance_of
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_ACCEPTED = (
-    "a PIL image, a path, encoded bytes, a data URI, a dict of 'bytes' or 'path', or a uint8 array"
+
+
+@attrs.frozen
+class _Kind:
+    """What errors say of a kind of media."""
+
+    article: str
+    name: str
+    accepted: str
+    data_uri: str
+
+
+_ENCODED = "a path, encoded bytes, a data URI, a dict of 'bytes' or 'path'"
+_IMAGE = _Kind("an", "image", f"a PIL image, {_ENCODED}, or a uint8 array", "data:image/png;base64")
+_VIDEO = _Kind(
+    "a", "video", f"{_ENCODED}, a list of images or a uint8 array", "data:video/mp4;base64"
+)
+_AUDIO = _Kind(
+    "an",
+    "audio",
+    f"{_ENCODED}, (array, rate), or a dict of 'array' and 'sampling_rate'",
+    "data:audio/wav;base64",
 )
 
 
@@ -48,18 +79,25 @@ def _check_positive(_: object, option: attrs.Attribute[int], value: object) -> N
 
 @attrs.frozen(kw_only=True)
 class LocalMedia(MediaStrategy):
-    """Loads images from memory and local files with Pillow, within limits, and never by network.
+    """Loads media from memory and local files within limits, and by network only where allowed.
 
     A path, its bytes, the PIL image and the uint8 array of the same picture give the same pixels:
-    upright, with transparency filled, in RGB.
+    upright, with transparency filled, in RGB. Videos are decoded by PyAV and sounds by soundfile
+    and soxr, which the extras `vlmcollate[video]` and `vlmcollate[audio]` install.
 
     Args:
         root: The folder below which files may be opened, with symlinks followed first; relative
             paths start from it. `None` opens any file, relative to the working directory.
         background: The colour behind transparent pixels, as Pillow names colours.
         max_pixels: The most pixels (width times height) of an image, checked before decoding.
-        max_bytes: The most bytes of an encoded image, checked before reading.
+        max_bytes: The most bytes of an encoded image or sound, checked before reading.
         formats: The image formats that are decoded, by Pillow's names.
+        frames: Which frames of a video are taken; `None` leaves it to the processor's settings.
+        max_video_bytes: The most bytes of an encoded video, checked before reading.
+        video_limits: What else a video may not exceed.
+        max_audio_seconds: The longest sound.
+        array_sampling_rate: The rate of sounds that come as arrays alone; `None` refuses them.
+        fetcher: Fetches `http` and `https` URLs; `None` refuses them.
         dtype: The dtype that floating point media tensors are cast to; `None` leaves them.
 
     Raises:
@@ -77,7 +115,26 @@ class LocalMedia(MediaStrategy):
     formats: tuple[str, ...] = attrs.field(
         default=("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"), converter=_as_formats
     )
+    frames: FrameSampling | None = attrs.field(
+        default=None, validator=attrs.validators.optional(an_instance_of(FrameSampling))
+    )
+    max_video_bytes: int = attrs.field(default=1 << 30, validator=_check_positive)
+    video_limits: VideoLimits = attrs.field(
+        factory=VideoLimits, validator=an_instance_of(VideoLimits)
+    )
+    max_audio_seconds: float = attrs.field(default=3600.0)
+    array_sampling_rate: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_check_positive)
+    )
+    fetcher: UrlFetcher | None = attrs.field(
+        default=None, validator=attrs.validators.optional(an_instance_of(UrlFetcher))
+    )
     dtype: torch.dtype | None = attrs.field(default=None)
+
+    @max_audio_seconds.validator
+    def _check_seconds(self, _: object, value: object) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise ConfigError(f"max_audio_seconds must be a number above 0, not {value!r}")
 
     @root.validator
     def _check_root(self, _: object, value: Path | None) -> None:
@@ -127,16 +184,109 @@ class LocalMedia(MediaStrategy):
         """
         if isinstance(source, Image.Image):
             return self._finished(source, _pil_name(source), where)
-        if isinstance(source, str | os.PathLike):
-            return self._from_text(os.fspath(source), where)
-        if isinstance(source, bytes | bytearray | memoryview):
-            return self._from_bytes(source, "the encoded image", where)
-        if isinstance(source, Mapping):
-            return self._from_mapping(source, where)
         if isinstance(source, np.ndarray | torch.Tensor):
             image = from_array(source, max_pixels=self.max_pixels, where=where)
             return self._finished(image, "the array", where)
-        raise MediaError(f"an image is {type(source).__name__}, expected {_ACCEPTED}", where=where)
+        data, name = self._encoded(source, _IMAGE, self.max_bytes, where)
+        return self._finished(identify(data, name, formats=self.formats, where=where), name, where)
+
+    def load_video(
+        self,
+        source: object,
+        *,
+        sampling: FrameSampling,
+        sampling_rate: int | None = None,
+        where: str,
+    ) -> Video:
+        """Loads one video's frames.
+
+        Args:
+            source: A path or `file://` URI; encoded bytes; a base64 data URI; a dict with `bytes`
+                or `path`; or frames that were chosen already: a (T, H, W, 3) or (T, 3, H, W) uint8
+                array or tensor, a list of images, or a dict with these under `video` and their
+                `fps`. Frames without `fps` count as taken at the rate that the model asks for.
+            sampling: Which frames the model wants; `frames` of the strategy comes first.
+            sampling_rate: Where given, the sound of an encoded video is loaded too, at this rate.
+            where: The path inside the sample, for errors.
+
+        Returns:
+            The frames, upright RGB, with their true times.
+
+        Raises:
+            MediaError: If the video is missing, broken, refused or too large.
+        """
+        sampling = self.frames or sampling
+        fps = None
+        if isinstance(source, Mapping) and "video" in source:
+            fps, source = source.get("fps"), source["video"]
+        if isinstance(source, list | tuple):
+            source = [self.load_image(s, where=f"{where}[{i}]") for i, s in enumerate(source)]
+        if isinstance(source, list | np.ndarray | torch.Tensor):
+            return frames_video(
+                source,
+                fps=fps,
+                default_fps=sampling.fps or 1.0,
+                limits=self.video_limits,
+                where=where,
+            )
+        if fps is not None:
+            raise MediaError(
+                "an encoded video states its own times; remove 'fps', or set the strategy's "
+                "frames=FrameSampling(fps=...) to choose how often a frame is taken",
+                where=where,
+            )
+        data, name = self._encoded(source, _VIDEO, self.max_video_bytes, where)
+        video = decode_video(data, name, sampling=sampling, limits=self.video_limits, where=where)
+        if sampling_rate is None:
+            return video
+        track = video_audio_track(data, name, where=where)
+        if track is None:
+            return video
+        samples, rate = track
+        return attrs.evolve(video, audio=mono_at(samples, rate, sampling_rate, where=where))
+
+    def load_audio(
+        self, source: object, *, sampling_rate: int, where: str
+    ) -> npt.NDArray[np.float32]:
+        """Loads one sound as mono.
+
+        Args:
+            source: A path or `file://` URI; encoded bytes; a base64 data URI; a dict with `bytes`
+                or `path`; `(array, rate)`; or a dict with `array`, `sampling_rate` and, for an
+                array of two axes, `channel_axis`. Integers are scaled to [-1, 1). An array by
+                itself is taken only where `array_sampling_rate` is set.
+            sampling_rate: The rate that the model hears in, in samples a second.
+            where: The path inside the sample, for errors.
+
+        Returns:
+            (N,) float32, the average of the channels, at `sampling_rate`.
+
+        Raises:
+            MediaError: If the sound is missing, broken, refused or too long, holds NaN, or its
+                rate or layout is not known.
+        """
+        if isinstance(source, np.ndarray | torch.Tensor):
+            if self.array_sampling_rate is None:
+                raise MediaError(
+                    f"an array of shape {tuple(source.shape)} without a rate; pass (array, rate), "
+                    'or {"array": ..., "sampling_rate": ...}, or set array_sampling_rate',
+                    where=where,
+                )
+            source = (source, self.array_sampling_rate)
+        if isinstance(source, tuple | list) or (isinstance(source, Mapping) and "array" in source):
+            samples, rate = stated_samples(source, where=where)
+        else:
+            data, name = self._encoded(source, _AUDIO, self.max_bytes, where)
+            samples, rate = decode_audio(
+                data, name, max_seconds=self.max_audio_seconds, where=where
+            )
+        if len(samples) > rate * self.max_audio_seconds:
+            raise MediaError(
+                f"the sound lasts {len(samples) / rate:.1f} s, longer than "
+                f"max_audio_seconds={self.max_audio_seconds}; cut it, or raise max_audio_seconds",
+                where=where,
+            )
+        return mono_at(samples, rate, sampling_rate, where=where)
 
     def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:
         """Casts a floating point media tensor to `dtype`.
@@ -162,48 +312,53 @@ class LocalMedia(MediaStrategy):
             where=where,
         )
 
-    def _from_bytes(
-        self, source: bytes | bytearray | memoryview, name: str, where: str
-    ) -> Image.Image:
-        size = source.nbytes if isinstance(source, memoryview) else len(source)
-        check_bytes(size, name, self.max_bytes, where)
-        image = identify_image(bytes(source), name, formats=self.formats, where=where)
-        return self._finished(image, name, where)
+    def _encoded(
+        self, source: object, kind: _Kind, max_bytes: int, where: str
+    ) -> tuple[bytes, str]:
+        """The encoded bytes behind a source, and what to call them in errors."""
+        if isinstance(source, str | os.PathLike):
+            return self._from_text(os.fspath(source), kind, max_bytes, where)
+        if isinstance(source, bytes | bytearray | memoryview):
+            size = source.nbytes if isinstance(source, memoryview) else len(source)
+            check_bytes(size, f"the encoded {kind.name}", max_bytes, where)
+            return bytes(source), f"the encoded {kind.name}"
+        if isinstance(source, Mapping):
+            return self._from_mapping(source, kind, max_bytes, where)
+        raise MediaError(
+            f"{kind.article} {kind.name} is {type(source).__name__}, expected {kind.accepted}",
+            where=where,
+        )
 
-    def _from_mapping(self, source: Mapping[Any, Any], where: str) -> Image.Image:
+    def _from_mapping(
+        self, source: Mapping[Any, Any], kind: _Kind, max_bytes: int, where: str
+    ) -> tuple[bytes, str]:
         encoded, path = source.get("bytes"), source.get("path")
         if isinstance(encoded, bytes | bytearray | memoryview):
-            return self._from_bytes(encoded, "the encoded image", where)
+            return self._encoded(encoded, kind, max_bytes, where)
         if encoded is None and isinstance(path, str | os.PathLike):
-            return self._from_text(os.fspath(path), where)
+            return self._encoded(path, kind, max_bytes, where)
         raise MediaError(
-            f"an image dict holds {type(encoded).__name__} under 'bytes' and "
+            f"{kind.article} {kind.name} dict holds {type(encoded).__name__} under 'bytes' and "
             f"{type(path).__name__} under 'path' (keys: {list(source)}); expected encoded bytes "
             "or a path under one of them",
             where=where,
         )
 
-    def _from_text(self, text: str | bytes, where: str) -> Image.Image:
+    def _from_text(
+        self, text: str | bytes, kind: _Kind, max_bytes: int, where: str
+    ) -> tuple[bytes, str]:
         if isinstance(text, bytes):
             text = os.fsdecode(text)
         if text[:5].lower() == "data:":
-            return self._from_data_uri(text, where)
+            return _from_data_uri(text, kind, max_bytes, where), "the data URI"
         url = _URL.match(text)
+        if url and url[1].lower() in ("http", "https") and self.fetcher is not None:
+            data = self.fetcher.fetch(text, where=where)
+            check_bytes(len(data), f"'{shortened(text)}'", max_bytes, where)
+            return data, f"'{shortened(text.partition('?')[0])}'"
         path = Path(text if url is None else _local_path(text, url[1].lower(), where))
-        data = read_file(self._below_root(path, where), max_bytes=self.max_bytes, where=where)
-        return self._from_bytes(data, f"'{path}'", where)
-
-    def _from_data_uri(self, text: str, where: str) -> Image.Image:
-        header, comma, encoded = text.partition(",")
-        if not comma or not header.lower().endswith(";base64"):
-            raise MediaError(
-                f"the data URI starts with {text[:40]!r}, expected 'data:image/png;base64,' and "
-                "the image in base64",
-                where=where,
-            )
-        # Four letters hold three bytes; checked before another copy is made.
-        check_bytes(len(encoded) // 4 * 3 - 2, "the data URI", self.max_bytes, where)
-        return self._from_bytes(decode_base64(encoded, where), "the data URI", where)
+        found = self._below_root(path, where)
+        return read_file(found, kind=kind.name, max_bytes=max_bytes, where=where), f"'{path}'"
 
     def _below_root(self, path: Path, where: str) -> Path:
         if self.root is None:
@@ -224,6 +379,19 @@ class LocalMedia(MediaStrategy):
         return resolved
 
 
+def _from_data_uri(text: str, kind: _Kind, max_bytes: int, where: str) -> bytes:
+    header, comma, encoded = text.partition(",")
+    if not comma or not header.lower().endswith(";base64"):
+        raise MediaError(
+            f"the data URI starts with {text[:40]!r}, expected '{kind.data_uri},' and the "
+            f"{kind.name} in base64",
+            where=where,
+        )
+    # Four letters hold three bytes; checked before another copy is made.
+    check_bytes(len(encoded) // 4 * 3 - 2, "the data URI", max_bytes, where)
+    return decode_base64(encoded, where)
+
+
 def _pil_name(image: Image.Image) -> str:
     path = getattr(image, "filename", "")
     return f"the PIL image of '{path}'" if path else "the PIL image"
@@ -233,7 +401,8 @@ def _local_path(url: str, scheme: str, where: str) -> str:
     if scheme != "file":
         raise MediaError(
             f"'{shortened(url)}' is a URL, and nothing is fetched from the network while "
-            "collating; download it first and pass the path or the bytes",
+            "collating; download it first and pass the path or the bytes, or allow its host with "
+            "LocalMedia(fetcher=UrlFetcher(hosts=[...]))",
             where=where,
         )
     host = url[len("file://") :].partition("/")[0]

@@ -11,11 +11,12 @@ from pathlib import Path
 from vlmcollate.errors import MediaError
 
 
-def read_file(path: Path, *, max_bytes: int, where: str) -> bytes:
+def read_file(path: Path, *, kind: str = "image", max_bytes: int, where: str) -> bytes:
     """Reads a regular file that is not too large.
 
     Args:
         path: The file.
+        kind: What it should hold, for errors.
         max_bytes: The largest size that is read.
         where: The place in the sample, for errors.
 
@@ -28,17 +29,17 @@ def read_file(path: Path, *, max_bytes: int, where: str) -> bytes:
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             found = os.fstat(file.fileno())
-            _check_regular(found.st_mode, path, where)
+            _check_regular(found.st_mode, path, kind, where)
             check_bytes(found.st_size, f"'{path}'", max_bytes, where)
             return file.read(max_bytes)
     except MediaError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise _unreadable(path, error, where) from error
+        raise _unreadable(path, error, kind, where) from error
 
 
 def check_bytes(found: int, name: str, max_bytes: int, where: str) -> None:
-    """Refuses encoded images above the limit, with a MediaError."""
+    """Refuses encoded media above the limit, with a MediaError."""
     if found > max_bytes:
         raise MediaError(
             f"{name} has {found} bytes, more than max_bytes={max_bytes}; re-encode it smaller, or "
@@ -81,18 +82,18 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | extra)
 
 
-def _check_regular(mode: int, path: Path, where: str) -> None:
+def _check_regular(mode: int, path: Path, kind: str, where: str) -> None:
     if not stat.S_ISREG(mode):
         raise MediaError(
-            f"'{path}' is a pipe, socket or device; expected the path of an image file",
+            f"'{path}' is a pipe, socket or device; expected the path of a regular {kind} file",
             where=where,
         )
 
 
-def _unreadable(path: Path, error: Exception, where: str) -> MediaError:
+def _unreadable(path: Path, error: Exception, kind: str, where: str) -> MediaError:
     name = repr(shortened(str(path)))
     if isinstance(error, IsADirectoryError):
-        problem = f"{name} is a directory; expected the path of an image file"
+        problem = f"{name} is a directory; expected the path of a regular {kind} file"
     elif isinstance(error, FileNotFoundError):
         problem = (
             f"no file at {name}; correct the path, or set the root option to the folder that "
@@ -101,6 +102,6 @@ def _unreadable(path: Path, error: Exception, where: str) -> MediaError:
     else:
         problem = (
             f"cannot read {name} ({getattr(error, 'strerror', None) or error}); expected the path "
-            "of a readable image file (base64 text needs 'data:image/png;base64,' before it)"
+            f"of a readable {kind} file (base64 text needs 'data:{kind}/...;base64,' before it)"
         )
     return MediaError(problem, where=where)

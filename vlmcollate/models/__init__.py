@@ -11,20 +11,40 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.models.default import DefaultCollator
 from vlmcollate.models.gemma3 import Gemma3Collator
+from vlmcollate.models.gemma3n import Gemma3nCollator
+from vlmcollate.models.gemma4 import Gemma4Collator
 from vlmcollate.models.idefics3 import Idefics3Collator
+from vlmcollate.models.kimi_k25 import Kimi_K25Collator
 from vlmcollate.models.llava_onevision import LlavaOnevisionCollator
+from vlmcollate.models.mllama import MllamaCollator
+from vlmcollate.models.nemotron_h_omni import NemotronH_Omni_Reasoning_V3Collator
+from vlmcollate.models.nemotron_parse import NemotronParseCollator
+from vlmcollate.models.paligemma import PaliGemmaCollator
+from vlmcollate.models.phi4_multimodal import Phi4MultimodalCollator
+from vlmcollate.models.qwen2_5_omni import Qwen2_5OmniCollator
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.models.qwen2_vl import Qwen2VLCollator
+from vlmcollate.models.qwen3_omni_moe import Qwen3OmniMoeCollator
 from vlmcollate.models.qwen3_vl import Qwen3VLCollator
 from vlmcollate.models.smolvlm import SmolVLMCollator
 from vlmcollate.templates import chat_template_of
 
 COLLATORS: dict[str, type[BaseCollator]] = {
     "Gemma3Processor": Gemma3Collator,
+    "Gemma3nProcessor": Gemma3nCollator,
+    "Gemma4Processor": Gemma4Collator,
     "Idefics3Processor": Idefics3Collator,
+    "Kimi_K25Processor": Kimi_K25Collator,
     "LlavaOnevisionProcessor": LlavaOnevisionCollator,
+    "MllamaProcessor": MllamaCollator,
+    "NemotronH_Omni_Reasoning_V3Processor": NemotronH_Omni_Reasoning_V3Collator,
+    "NemotronParseProcessor": NemotronParseCollator,
+    "PaliGemmaProcessor": PaliGemmaCollator,
+    "Phi4MultimodalProcessor": Phi4MultimodalCollator,
     "Qwen2VLProcessor": Qwen2VLCollator,
+    "Qwen2_5OmniProcessor": Qwen2_5OmniCollator,
     "Qwen2_5_VLProcessor": Qwen2_5_VLCollator,
+    "Qwen3OmniMoeProcessor": Qwen3OmniMoeCollator,
     "Qwen3VLProcessor": Qwen3VLCollator,
     "SmolVLMProcessor": SmolVLMCollator,
 }
@@ -74,7 +94,8 @@ def collator_for(processor: Any, **options: Any) -> BaseCollator:
         ),
         DefaultCollator,
     )
-    if getattr(processor, "tokenizer", None) is None or not chat_template_of(processor):
+    has_tokenizer = getattr(processor, "tokenizer", None) is not None
+    if collator_class.needs_chat_template and not (has_tokenizer and chat_template_of(processor)):
         raise ConfigError(
             f"{type(processor).__name__} has no chat template; set processor.chat_template, or "
             "load the processor of an instruction-tuned model"

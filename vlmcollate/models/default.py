@@ -6,18 +6,29 @@ Shapes: M media items.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import ConfigError
-from vlmcollate.media import Concatenate, Join, PadAndConcatenate, Stack
+from vlmcollate.media import (
+    Concatenate,
+    Join,
+    PadAndConcatenate,
+    Stack,
+    Video,
+    processor_inputs,
+)
+from vlmcollate.media.arrays import as_tensor
 
 _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
@@ -27,9 +38,9 @@ _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
 class DefaultCollator(BaseCollator):
     """Collates for a processor without a family of its own.
 
-    How its media keys join is learned from the processor itself: a few small pictures are
-    processed one by one and as a batch, and for each key the rule is kept that makes the batch out
-    of the single ones. A key that no rule explains is refused. `register` a subclass of
+    How its media keys join is learned from the processor itself: a few small pictures, videos and
+    sounds are processed one by one and as a batch, and for each key the rule is kept that makes the
+    batch out of the single ones. A key that no rule explains is refused. `register` a subclass of
     `BaseCollator` that declares them where that happens.
     """
 
@@ -55,28 +66,41 @@ def _facts(collator: DefaultCollator) -> tuple[dict[str, Join], str | None]:
 
 
 def _learn(collator: DefaultCollator) -> tuple[dict[str, Join], str | None]:
-    placeholder = collator.placeholders.get("image")
-    if placeholder is None or getattr(collator.processor, "image_processor", None) is None:
-        return {}, None
-    samples = [
-        [Image.new("RGB", size, (90, 40 * i, 7)) for i, size in enumerate(s)] for s in _SIZES
-    ]
-    texts = [placeholder * len(images) for images in samples]
+    joins: dict[str, Join] = {}
+    types: list[str] = []
+    for kind in collator.placeholders:
+        try:
+            found, types = _learn_kind(collator, kind)
+        except ConfigError:
+            if kind == "image":
+                raise
+            continue  # a video or a sound is then refused by the keys that it has
+        joins |= found
+    return joins, (types[0] if types else None)
+
+
+def _learn_kind(collator: DefaultCollator, kind: MediaKind) -> tuple[dict[str, Join], list[str]]:
+    """How the keys of one kind of media join, and the keys of token types."""
+    samples = _PROBES[kind]()
+    texts = [collator.placeholders[kind] * len(items) for items in samples]
 
     def call(at: slice) -> dict[str, Any]:
+        given = processor_inputs([kind] * sum(map(len, samples[at])), [*chain(*samples[at])])
+        if kind == "image":
+            given["images"] = samples[at]
         try:
             output = collator.processor(
-                text=texts[at], images=samples[at], padding=True, return_tensors="pt"
+                text=texts[at], padding=True, add_special_tokens=False, **given
             )
         except _PROCESSOR_ERRORS as error:
             raise ConfigError(
-                f"{type(collator.processor).__name__} does not take pictures as the default "
-                f"collator passes them, so it needs a collator of its own: {error}"
+                f"{type(collator.processor).__name__} does not take {kind} media as the default "
+                f"collator passes it, so it needs a collator of its own: {error}"
             ) from error
-        return dict(output)
+        return {key: as_tensor(value) for key, value in output.items() if key not in _METADATA}
 
     singles, batch = [call(slice(i, i + 1)) for i in range(len(samples))], call(slice(None))
-    types = [key for key in ("mm_token_type_ids", "token_type_ids") if key in batch]
+    types: list[str] = [k for k in ("mm_token_type_ids", "token_type_ids") if k in batch]
     text_keys = {"input_ids", "attention_mask", *types}
     along_tokens = _along_tokens(batch, text_keys)
     joins = {
@@ -89,7 +113,35 @@ def _learn(collator: DefaultCollator) -> tuple[dict[str, Join], str | None]:
             f"{type(collator.processor).__name__} returns {sorted(along_tokens)} along the tokens, "
             "which the default collator cannot pad; it needs a collator of its own"
         )
-    return joins, (types[0] if types else None)
+    return joins, types
+
+
+def _images() -> list[list[Any]]:
+    return [[Image.new("RGB", size, (90, 40 * i, 7)) for i, size in enumerate(s)] for s in _SIZES]
+
+
+def _videos() -> list[list[Any]]:
+    def video(frames: int, height: int) -> Video:
+        pixels = np.full((frames, height, 64, 3), 30 * frames, np.uint8)
+        at = np.arange(frames)
+        return Video(
+            frames=pixels, times=at / 2, indices=at, total_frames=frames, duration=frames / 2
+        )
+
+    return [[video(4, 48)], [video(6, 96), video(4, 48)], [video(8, 64)]]
+
+
+def _sounds() -> list[list[Any]]:
+    tone = np.sin(np.arange(48000) / 30).astype(np.float32) / 2
+    return [[tone[:16000]], [tone[:8000], tone[:40000]], [tone]]
+
+
+_PROBES: dict[MediaKind, Callable[[], list[list[Any]]]] = {
+    "image": _images,
+    "video": _videos,
+    "audio": _sounds,
+}
+_METADATA = {"video_metadata", "text_replacement_offsets"}
 
 
 def _along_tokens(batch: Mapping[str, Any], known: set[str]) -> set[str]:

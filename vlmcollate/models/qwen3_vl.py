@@ -19,16 +19,24 @@ class Qwen3VLCollator(BaseCollator):
 
     Qwen3.5's template forces a think block at the generation prompt; it is not trained.
 
-    Media keys: `pixel_values` (patches of all images, features), `image_grid_thw` (images, 3).
+    Media keys: `pixel_values` (patches of all images, features), `image_grid_thw` (images, 3),
+    `pixel_values_videos` and `video_grid_thw` alike.
 
     Source:
         transformers, `Qwen3VLProcessor`.
     """
 
-    media_joins = {"pixel_values": Concatenate(), "image_grid_thw": Concatenate()}
+    media_joins = {
+        "pixel_values": Concatenate(),
+        "image_grid_thw": Concatenate(),
+        "pixel_values_videos": Concatenate(),
+        "video_grid_thw": Concatenate(),
+    }
     token_type_key = "mm_token_type_ids"
     default_stop_tokens = ("<|im_end|>",)
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """See `BaseCollator`."""
-        return process_patch_grids(self.processor, media)
+        if all(span.kind == "image" for span in rendering.media):
+            return process_patch_grids(self.processor, media)
+        return super().process_media(rendering, media)

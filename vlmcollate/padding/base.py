@@ -44,24 +44,27 @@ class PaddingStrategy(ABC):
         """Pads every key.
 
         Args:
-            samples: The token tensors of each sample, all with the same keys, each (L,).
-            fill: What to pad each key with.
+            samples: The token tensors of each sample, all with the same keys, each (L,) or, where
+                there is more to say of a token, (L, ...).
+            fill: What to pad each key with; 0 where a key is missing.
 
         Returns:
-            Contiguous tensors (B, T) of the samples' dtypes.
+            Contiguous tensors (B, T) or (B, T, ...) of the samples' dtypes; further axes are padded
+            at their end to the batch's largest.
         """
         lengths = [len(sample["input_ids"]) for sample in samples]
         total = self.padded_length(lengths)
         return {
-            key: self._pad([sample[key] for sample in samples], total, fill[key])
+            key: self._pad([sample[key] for sample in samples], total, fill.get(key, 0))
             for key in samples[0]
         }
 
     def _pad(self, rows: Sequence[Tensor], total: int, value: float) -> Tensor:
-        out = torch.full((len(rows), total), value, dtype=rows[0].dtype)
+        largest = [max(sizes) for sizes in zip(*(row.shape[1:] for row in rows), strict=True)]
+        out = torch.full((len(rows), total, *largest), value, dtype=rows[0].dtype)
         for target, row in zip(out, rows, strict=True):
             start = total - len(row) if self.side == "left" else 0
-            target[start : start + len(row)] = row
+            target[(slice(start, start + len(row)), *map(slice, row.shape[1:]))] = row
         return out
 
 

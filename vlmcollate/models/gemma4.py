@@ -1,0 +1,56 @@
+"""Gemma 4."""
+
+from __future__ import annotations
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.media import Concatenate, PadAndConcatenate
+from vlmcollate.sample import EncodedSample
+from vlmcollate.thinking import ThinkingPrefix
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Gemma4Collator(BaseCollator):
+    """Collates for Gemma 4: text, images, videos and sound.
+
+    Media keys: `pixel_values` (images, patches, features) and `image_position_ids` (images,
+    patches, 2) padded with -1; `pixel_values_videos` and `video_position_ids` alike, a row a frame;
+    `num_frames_per_video` (videos,); `input_features` (sounds, frames, mel bins) and
+    `input_features_mask` (sounds, frames) bool, padded to the longest sound.
+
+    Args:
+        thinking_prefix: The thinking block that the larger checkpoints open every answer with.
+
+    Source:
+        transformers, `Gemma4Processor`.
+    """
+
+    media_joins = {
+        "pixel_values": PadAndConcatenate(),
+        "image_position_ids": PadAndConcatenate(value=-1),
+        "pixel_values_videos": PadAndConcatenate(),
+        "video_position_ids": PadAndConcatenate(value=-1),
+        "num_frames_per_video": Concatenate(),
+        "input_features": PadAndConcatenate(),
+        "input_features_mask": PadAndConcatenate(),
+    }
+    token_type_key = "mm_token_type_ids"
+    default_stop_tokens = ("<turn|>",)
+
+    thinking_prefix: ThinkingPrefix | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(ThinkingPrefix)),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """See `BaseCollator`."""
+        super().__attrs_post_init__()
+        if self.thinking_prefix is not None:
+            self.thinking_prefix.check(self.processor.tokenizer)
+
+    def refine(self, sample: EncodedSample) -> EncodedSample:
+        """See `BaseCollator`."""
+        if self.thinking_prefix is None:
+            return sample
+        return self.thinking_prefix(sample, self.processor.tokenizer)

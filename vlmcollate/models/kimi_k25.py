@@ -1,0 +1,30 @@
+"""Kimi K2.5, as transformers has it."""
+
+from __future__ import annotations
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.media import Concatenate
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Kimi_K25Collator(BaseCollator):
+    """Collates for Kimi K2.5: text, images and videos.
+
+    The empty think block that the template writes before an answer is forced, and not trained.
+
+    Media keys: `pixel_values` (patches, 3, height, width) and `image_grid_thw` (images, 3);
+    `pixel_values_videos` alike and `video_grid_thw` (chunks of frames, 3).
+
+    Source:
+        transformers, `Kimi_K25Processor`.
+    """
+
+    media_joins = {
+        "pixel_values": Concatenate(),
+        "image_grid_thw": Concatenate(),
+        "pixel_values_videos": Concatenate(),
+        "video_grid_thw": Concatenate(),
+    }
+    default_stop_tokens = ("<|im_end|>",)

@@ -1,0 +1,69 @@
+"""Llama 3.2 Vision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.encoding import ProcessedMedia
+from vlmcollate.media import PadAndConcatenate
+from vlmcollate.rendering import Rendering
+from vlmcollate.sample import EncodedSample
+
+
+@attrs.frozen(kw_only=True)
+class _FirstTileSeen(PadAndConcatenate):
+    """As the processor pads: the first tile of a missing image counts as seen."""
+
+    def _join(self, values: Sequence[Tensor], key: str) -> Tensor:
+        joined = super()._join(values, key)
+        joined[..., 0] = 1
+        return joined
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class MllamaCollator(BaseCollator):
+    """Collates for Llama 3.2 Vision, whose text looks at its images by cross-attention.
+
+    Media keys, one row a sample: `pixel_values` (B, most images, tiles, 3, height, width),
+    `aspect_ratio_ids` (B, most images), `aspect_ratio_mask` (B, most images, tiles). A token key:
+    `cross_attention_mask` (B, T, most images, tiles) int64, which images each token sees.
+
+    Source:
+        transformers, `MllamaProcessor` and `get_cross_attention_token_mask`.
+    """
+
+    media_joins = {
+        "pixel_values": PadAndConcatenate(every_sample=True),
+        "aspect_ratio_ids": PadAndConcatenate(every_sample=True),
+        "aspect_ratio_mask": _FirstTileSeen(every_sample=True),
+    }
+    default_stop_tokens = ("<|eot_id|>", "<|eom_id|>")
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """See `BaseCollator`."""
+        output = dict(self.processor.image_processor([list(media)], return_tensors="pt"))
+        output.pop("num_tiles")
+        return ProcessedMedia(
+            replacements=tuple(self.processor.image_token for _ in media), tensors=output
+        )
+
+    def refine(self, sample: EncodedSample) -> EncodedSample:
+        """Adds which images each token sees: the last ones before it that no text parts."""
+        if not sample.media:
+            return sample
+        places = (sample.media_ids >= 0).nonzero()[:, 0].tolist()
+        ends = [*places[1:], len(sample)]
+        for i in reversed(range(len(places) - 1)):
+            if ends[i] == places[i] + 1:  # the next image follows at once
+                ends[i] = ends[i + 1]
+        tiles = sample.media["aspect_ratio_mask"][0]
+        mask = torch.zeros(len(sample), *tiles.shape, dtype=torch.int64)
+        for i, (start, end) in enumerate(zip(places, ends, strict=True)):
+            mask[start:end, i] = tiles[i]
+        return attrs.evolve(sample, tokens={**sample.tokens, "cross_attention_mask": mask})

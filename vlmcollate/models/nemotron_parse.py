@@ -1,0 +1,90 @@
+"""Nemotron-Parse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import attrs
+import torch
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.encoding import ProcessedMedia
+from vlmcollate.errors import ConfigError
+from vlmcollate.media import Concatenate
+from vlmcollate.prompting import PromptWriter, prompt_and_answer
+from vlmcollate.rendering import Rendering
+from vlmcollate.sample import EncodedSample
+from vlmcollate.tokenizing import Vocabulary
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class NemotronParseCollator(BaseCollator):
+    """Collates for Nemotron-Parse, an encoder of page images with a decoder of text.
+
+    The user message holds the page; the task prompt is the model's own, and masked.
+
+    Media keys: `pixel_values` (images, 3, height, width). Token keys: `decoder_input_ids` (B, T),
+    the ids behind the start token, so that position t predicts `labels[t]`, and
+    `decoder_attention_mask` (B, T).
+
+    Args:
+        task_prompt: The control tokens that ask for a task.
+        decoder_start_token: What the decoder starts with; the tokenizer's bos or eos by default.
+
+    Source:
+        The remote code of nvidia/NVIDIA-Nemotron-Parse, `NemotronParseProcessor`.
+    """
+
+    media_joins = {"pixel_values": Concatenate()}
+    needs_chat_template: ClassVar[bool] = False
+
+    task_prompt: str = attrs.field(
+        default="</s><s><predict_bbox><predict_classes><output_markdown>"
+    )
+    decoder_start_token: str | None = attrs.field(default=None)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses shifted labels, and a tokenizer without the tokens that are needed."""
+        super().__attrs_post_init__()
+        if self.shift_labels:
+            raise ConfigError("the decoder's inputs are shifted already; leave out shift_labels")
+        tokenizer = self.processor.tokenizer
+        start = self.decoder_start_token or tokenizer.bos_token or tokenizer.eos_token
+        if start is None or Vocabulary.of(tokenizer).id_of(start) is None:
+            raise ConfigError(f"the tokenizer has no {start or 'bos or eos token'} to start with")
+        if tokenizer.pad_token_id is None or tokenizer.eos_token is None:
+            raise ConfigError("the tokenizer needs a pad token and an eos token")
+
+    @property
+    def placeholders(self) -> dict[MediaKind, str]:
+        """The page is not mentioned in the text."""
+        return {"image": ""}
+
+    def render(self, conversation: Conversation) -> Rendering:
+        """See `BaseCollator`."""
+        prompt, answer = prompt_and_answer(conversation)
+        writer = PromptWriter()
+        for message, part in conversation.media:
+            writer.place("", part.kind, message)
+        writer.write(self.task_prompt)
+        writer.give(prompt, 0)
+        writer.answer(answer, self.processor.tokenizer.eos_token, 1)
+        return writer.finish()
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """See `BaseCollator`."""
+        output = self.processor.image_processor(images=list(media), return_tensors="pt")
+        return ProcessedMedia(
+            replacements=("",) * len(media), tensors={"pixel_values": output["pixel_values"]}
+        )
+
+    def refine(self, sample: EncodedSample) -> EncodedSample:
+        """Adds the decoder's inputs."""
+        tokenizer = self.processor.tokenizer
+        start = self.decoder_start_token or tokenizer.bos_token or tokenizer.eos_token
+        first = torch.tensor([Vocabulary.of(tokenizer).id_of(start)])
+        inputs = torch.cat([first, sample.input_ids[:-1]])
+        more = {"decoder_input_ids": inputs, "decoder_attention_mask": torch.ones_like(inputs)}
+        return attrs.evolve(sample, tokens={**sample.tokens, **more})

@@ -1,0 +1,47 @@
+"""Phi-4-multimodal, as transformers has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.encoding import ProcessedMedia
+from vlmcollate.media import Concatenate, PadAndConcatenate
+from vlmcollate.rendering import Rendering
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Phi4MultimodalCollator(BaseCollator):
+    """Collates for Phi-4-multimodal: text, images and sound.
+
+    Media keys: `image_pixel_values` (images, most tiles, 3, height, width), `image_sizes` (images,
+    2), `image_attention_mask` (images, most tiles, patches, patches) float32;
+    `audio_input_features` (sounds, frames, mel bins), `audio_embed_sizes` (sounds,),
+    `audio_attention_mask` (sounds, frames) bool, which the processor leaves out for one sound.
+
+    Source:
+        transformers, `Phi4MultimodalProcessor`.
+    """
+
+    media_joins = {
+        "image_pixel_values": PadAndConcatenate(),
+        "image_sizes": Concatenate(),
+        "image_attention_mask": PadAndConcatenate(),
+        "audio_input_features": PadAndConcatenate(),
+        "audio_embed_sizes": Concatenate(),
+        "audio_attention_mask": PadAndConcatenate(),
+    }
+    default_stop_tokens = ("<|end|>",)
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """See `BaseCollator`."""
+        processed = super().process_media(rendering, media)
+        features = processed.tensors.get("audio_input_features")
+        if features is None or "audio_attention_mask" in processed.tensors:
+            return processed
+        mask = torch.ones(features.shape[:2], dtype=torch.bool)
+        return attrs.evolve(processed, tensors={**processed.tensors, "audio_attention_mask": mask})

@@ -1,0 +1,75 @@
+"""From encoded samples to the tensors of a batch, the same for every model.
+
+Shapes: B samples, L a sample's tokens, T padded tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.media import Join
+from vlmcollate.media.memory import Scratch
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+
+
+def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
+    """The token tensors, every key in every sample as soon as one has it."""
+    keys = {key: value for sample in samples for key, value in sample.tokens.items()}
+    rows = []
+    for sample in samples:
+        tokens = dict(sample.tokens)
+        for key in keys.keys() - tokens.keys():
+            if key == "loss_weights":
+                tokens[key] = (tokens["labels"] != IGNORE_INDEX).float()
+            else:
+                tokens[key] = keys[key].new_zeros(len(sample), *(1 for _ in keys[key].shape[1:]))
+        rows.append({key: tokens[key] for key in keys})
+    return rows
+
+
+def fill_values(tokenizer: Any) -> Mapping[str, float]:
+    """What padding holds under each key that runs along the tokens; 0 where nothing is said."""
+    pad = tokenizer.pad_token_id
+    # without a pad token any id will do, since attention and labels leave it out
+    pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
+    return {"input_ids": pad, "labels": IGNORE_INDEX}
+
+
+def shifted(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The (B, T) tensors as (B, T - 1), with the label of each token being the next one's."""
+    ahead = {"labels", "loss_weights"}
+    return {
+        key: (value[:, 1:] if key in ahead else value[:, :-1]).contiguous()
+        for key, value in batch.items()
+    }
+
+
+def joined_media(samples: Sequence[EncodedSample], joins: Mapping[str, Join]) -> dict[str, Tensor]:
+    """The media tensors of all samples, each key by its own rule."""
+    batch = {}
+    for key in dict.fromkeys(key for sample in samples for key in sample.media):
+        values = [sample.media.get(key) for sample in samples]
+        like = next(value for value in values if value is not None)
+        filled = (joins[key].absent(like) if value is None else value for value in values)
+        batch[key] = joins[key]([value for value in filled if value is not None], key=key)
+    return batch
+
+
+def media_counts(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
+    """How many items of each kind every sample has: `n_images_per_sample` and so on, (B,) int64."""
+    kinds = dict.fromkeys(kind for sample in samples for kind in sample.media_counts)
+    return {
+        f"n_{kind}s_per_sample": torch.tensor([s.media_counts.get(kind, 0) for s in samples])
+        for kind in kinds
+    }
+
+
+def in_scratch(sample: EncodedSample, scratch: Scratch) -> EncodedSample:
+    """The sample with its media in memory that lasts until the batch is joined."""
+    media = {key: scratch.move(value) for key, value in sample.media.items()}
+    return attrs.evolve(sample, media=media) if media else sample
