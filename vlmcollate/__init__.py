@@ -25,15 +25,21 @@ from vlmcollate.labels import (
 )
 from vlmcollate.media import (
     Concatenate,
+    FrameSampling,
     Join,
     LocalMedia,
     MediaStrategy,
     PadAndConcatenate,
     Stack,
+    UrlFetcher,
+    Video,
+    VideoLimits,
 )
 from vlmcollate.models import collator_for, register
 from vlmcollate.padding import PaddingStrategy, PadToLength, PadToLongest
+from vlmcollate.robust import Resample, RobustCollator, TooManyFailuresError, resample
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.thinking import ThinkingPrefix
 
 __all__ = [
     "IGNORE_INDEX",
@@ -47,6 +53,7 @@ __all__ = [
     "EmptyBatchError",
     "EncodedSample",
     "FirstApplicable",
+    "FrameSampling",
     "GenerationTagLabels",
     "Join",
     "LabelError",
@@ -61,12 +68,20 @@ __all__ = [
     "PaddingStrategy",
     "PrefixMaskLabels",
     "RenderedSpanLabels",
+    "Resample",
+    "RobustCollator",
     "SampleError",
     "SampleTooLongError",
     "Stack",
     "TemplateMarkerLabels",
     "TextSearchLabels",
+    "ThinkingPrefix",
+    "TooManyFailuresError",
     "TurnMarkers",
+    "UrlFetcher",
+    "Video",
+    "VideoLimits",
     "collator_for",
     "register",
+    "resample",
 ]

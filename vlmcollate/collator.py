@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, final
 
@@ -52,7 +52,8 @@ from vlmcollate.media.processor_inputs import sampling_of
 from vlmcollate.options import an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.padding import PaddingStrategy, PadToLongest
-from vlmcollate.rendering import ChatRenderer, Rendering
+from vlmcollate.placeholders import TOWERS, appended, blank, idle_towers, untrained
+from vlmcollate.rendering import ChatRenderer, MediaSpan, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.stacking import (
     fill_values,
@@ -67,6 +68,7 @@ from vlmcollate.tokenizing import Vocabulary
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 DroppedPolicy = Literal["warn", "raise", "allow"]
+PlaceholderPolicy = Literal["never", "batch", "sample"]
 
 _SUBPROCESSORS: dict[MediaKind, tuple[str, ...]] = {
     "image": ("image_processor",),
@@ -131,6 +133,10 @@ class BaseCollator(ABC):
         stop_tokens: The tokens that end an assistant turn, where the tokenizer does not say.
         template_kwargs: Chat template variables for every sample.
         require_labels: Whether a sample of which nothing is trained is an error.
+        placeholder_media: Where to add media that nobody looks at, so that the model's towers run
+            on every rank, as FSDP and ZeRO-3 need: `"never"`; `"batch"`, to one sample of a batch
+            that leaves a tower idle; `"sample"`, to every sample that does. It is a white image or
+            a silence at the sample's end, with attention 0 and no label.
     """
 
     media_joins: ClassVar[Mapping[str, Join]] = {}
@@ -169,6 +175,9 @@ class BaseCollator(ABC):
         factory=dict, validator=an_instance_of(Mapping)
     )
     require_labels: bool = attrs.field(default=True, validator=an_instance_of(bool))
+    placeholder_media: PlaceholderPolicy = attrs.field(
+        default="never", validator=one_of("never", "batch", "sample")
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuses options that contradict each other or that the processor cannot serve."""
@@ -195,20 +204,44 @@ class BaseCollator(ABC):
             SampleError: An example is at fault; it knows its index.
             EmptyBatchError: There is no example, or all were dropped.
         """
+        return self.collate_or(examples, _raised)
+
+    @final
+    def collate_or(
+        self,
+        examples: Sequence[object],
+        failed: Callable[[SampleError], EncodedSample | None],
+    ) -> dict[str, Tensor]:
+        """Collates examples into a batch, asking what to do with each that fails.
+
+        Args:
+            examples: What the dataset yields.
+            failed: Gets the error with its index, and returns a sample to take instead, or `None`
+                to leave the example out; or raises.
+
+        Returns:
+            See `stack`.
+
+        Raises:
+            EmptyBatchError: There is no example, or none is left.
+        """
         _SCRATCH.clear()
         samples = []
         for index, example in enumerate(examples):
             try:
-                samples.append(in_scratch(self.encode(example), _SCRATCH))
-            except SampleTooLongError as error:
-                if self.on_overlong != "drop":
-                    raise error.at(index=index) from error.__cause__
+                sample: EncodedSample | None = self.encode(example)
             except SampleError as error:
-                raise error.at(index=index) from error.__cause__
+                if isinstance(error, SampleTooLongError) and self.on_overlong == "drop":
+                    continue
+                located = error.at(index=index)
+                located.__cause__ = error.__cause__
+                sample = failed(located)
+            if sample is not None:
+                samples.append(in_scratch(sample, _SCRATCH))
         if examples and not samples:
             raise EmptyBatchError(
-                f"all {len(examples)} examples were dropped, being longer than "
-                f"max_length={self.max_length}"
+                f"none of the {len(examples)} examples is left: all failed, or are longer than "
+                f"max_length={self.max_length} and were dropped"
             )
         batch = self.stack(samples)
         return {k: v.clone() if _SCRATCH.holds(v) else v for k, v in batch.items()}
@@ -233,6 +266,8 @@ class BaseCollator(ABC):
         self._report_dropped(rendering)
         sample = self._fit(conversation, media, rendering)
         self._check(sample)
+        if self.placeholder_media == "sample":
+            sample = self._with_placeholders(sample, [sample])
         return sample
 
     @final
@@ -254,6 +289,10 @@ class BaseCollator(ABC):
         """
         if not samples:
             raise EmptyBatchError("no example to collate; the batch is empty")
+        if self.placeholder_media == "batch":
+            shortest = min(range(len(samples)), key=lambda i: len(samples[i]))
+            filled = self._with_placeholders(samples[shortest], samples)
+            samples = [*samples[:shortest], filled, *samples[shortest + 1 :]]
         batch = self.padding(token_rows(samples), fill_values(self._tokenizer))
         if self.shift_labels:
             batch = shifted(batch)
@@ -446,19 +485,29 @@ class BaseCollator(ABC):
     ) -> EncodedSample:
         labelled = self._labelled(conversation, media, rendering)
         sample = self.refine(labelled)
-        if self.max_length is None or len(sample) <= self.max_length:
+        if self.max_length is None:
+            return sample
+        limit = self.max_length - self._room_for_placeholders(sample)
+        if len(sample) <= limit:
             return sample
         if self.on_overlong == "truncate":
-            fitted: EncodedSample | None = self._truncate(conversation, media, rendering, labelled)
+            fitted: EncodedSample | None = self._truncate(
+                conversation, media, rendering, labelled, limit
+            )
         elif self.on_overlong == "drop_turns":
-            fitted = self._drop_turns(conversation, media, sample)
+            fitted = self._drop_turns(conversation, media, limit)
         else:
             fitted = None
+        if (
+            fitted is not None
+            and len(fitted) + self._room_for_placeholders(fitted) > self.max_length
+        ):
+            fitted = None  # its media was cut off, and the placeholder needs the room
         if fitted is None or (self.require_labels and not (fitted.labels != IGNORE_INDEX).any()):
             raise SampleTooLongError(
                 f"{len(sample)} tokens, max_length={self.max_length}"
                 + ("" if fitted is None else " would leave nothing to train")
-                + f"; max_length={len(sample)} would hold it whole"
+                + f"; max_length={len(sample) + self.max_length - limit} would hold it whole"
             )
         return fitted
 
@@ -562,12 +611,12 @@ class BaseCollator(ABC):
         media: Sequence[Any],
         rendering: Rendering,
         labelled: EncodedSample,
+        limit: int,
     ) -> EncodedSample:
         """The longest beginning that cuts through no media, with the media that is left in it."""
-        assert self.max_length is not None  # noqa: S101 - for the type checker; the caller knows
         while True:
             sample = self.refine(labelled)
-            length = length_without_cut_media(sample, self.max_length)
+            length = length_without_cut_media(sample, limit)
             kept = int(sample.media_ids[:length].max()) + 1 if length else 0
             if kept == len(media):
                 return cut(sample, length)
@@ -577,10 +626,9 @@ class BaseCollator(ABC):
             labelled = with_labels_of(labelled, shorter)
 
     def _drop_turns(
-        self, conversation: Conversation, media: Sequence[Any], sample: EncodedSample
+        self, conversation: Conversation, media: Sequence[Any], limit: int
     ) -> EncodedSample | None:
         """The conversation without as many of its oldest exchanges as it takes, or `None`."""
-        assert self.max_length is not None  # noqa: S101 - for the type checker; the caller knows
         roles = [message.role for message in conversation.messages]
         starts = [i for i, role in enumerate(roles) if role == "user"]
         for start in starts[1:]:
@@ -592,9 +640,37 @@ class BaseCollator(ABC):
                 conversation, messages=tuple(conversation.messages[i] for i in kept)
             )
             sample = self.refine(self._labelled(shorter, items, self.render(shorter)))
-            if len(sample) <= self.max_length:
+            if len(sample) <= limit:
                 return sample
         return None
+
+    @cached_property
+    def _placeholder_pieces(self) -> dict[MediaKind, EncodedSample]:
+        """What stands in for media of each kind that has a tower of its own."""
+        nothing = Conversation(messages=())
+        pieces: dict[MediaKind, EncodedSample] = {}
+        for kind in TOWERS:
+            text = self.placeholders.get(kind)
+            if not text:
+                continue
+            span = MediaSpan(0, len(text), -1, kind)
+            rendering = Rendering(text=text, given=(), media=(span,))
+            _, piece = self._tokenize(nothing, [blank(kind, self.sampling_rate)], rendering)
+            pieces[kind] = untrained(self.refine(piece))
+        return pieces
+
+    def _with_placeholders(
+        self, sample: EncodedSample, batch: Sequence[EncodedSample]
+    ) -> EncodedSample:
+        for kind in idle_towers(batch, list(self._placeholder_pieces)):
+            sample = appended(sample, self._placeholder_pieces[kind], self.media_joins)
+        return sample
+
+    def _room_for_placeholders(self, sample: EncodedSample) -> int:
+        if self.placeholder_media == "never":
+            return 0
+        pieces = self._placeholder_pieces
+        return sum(len(pieces[kind]) for kind in idle_towers([sample], list(pieces)))
 
     def _check(self, sample: EncodedSample) -> None:
         if self.require_labels and not (sample.labels != IGNORE_INDEX).any():
@@ -602,6 +678,10 @@ class BaseCollator(ABC):
                 "nothing is trained: no assistant message has a weight above 0; add one, or set "
                 "require_labels=False"
             )
+
+
+def _raised(error: SampleError) -> None:
+    raise error from error.__cause__
 
 
 def _counts(rendering: Rendering, media: Sequence[Any]) -> dict[str, int]:

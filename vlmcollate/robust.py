@@ -1,0 +1,185 @@
+"""Training on in spite of a bad sample."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import CollateError, ConfigError, EmptyBatchError, SampleError
+from vlmcollate.options import an_instance_of, one_of
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+
+ErrorPolicy = Literal["raise", "skip", "placeholder"]
+
+
+class TooManyFailuresError(CollateError, RuntimeError):
+    """More samples in a row failed than is put up with; the last failure is its cause."""
+
+
+def _at_least_one(_: object, option: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{option.name} must be a whole number above 0, not {value!r}")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Resample:
+    """Takes another sample of a dataset for one that fails; see `resample`."""
+
+    dataset: Any
+    seed: int = 0
+    max_retries: int = attrs.field(default=10, validator=_at_least_one)
+
+    def draws(self, example: object) -> list[int]:
+        """The indices to try for a bad example: the same in every worker and on every rank."""
+        drawn = []
+        for attempt in range(self.max_retries):
+            digest = hashlib.blake2b(digest_size=8)
+            digest.update(f"{self.seed} {attempt} ".encode())
+            _fingerprint(example, digest)
+            drawn.append(int.from_bytes(digest.digest(), "big") % len(self.dataset))
+        return drawn
+
+
+def resample(dataset: Any, *, seed: int = 0, max_retries: int = 10) -> Resample:
+    """Has a bad sample replaced by others of the dataset.
+
+    Args:
+        dataset: A map-style dataset.
+        seed: With the bad sample itself, it decides which others are tried, in any process alike.
+        max_retries: How many others are tried.
+
+    Returns:
+        A value for `RobustCollator(on_error=...)`.
+    """
+    return Resample(dataset=dataset, seed=seed, max_retries=max_retries)
+
+
+@attrs.define(kw_only=True, eq=False)
+class RobustCollator:
+    """Collates in spite of bad samples, counts them, and gives up where nothing but bad ones come.
+
+    Only a `SampleError` counts as a bad sample. An error of the configuration, a bug, lack of
+    memory or an interrupt is raised as it comes.
+
+    Args:
+        collator: The collator.
+        on_error: What becomes of a bad sample: `"raise"`; `"skip"` it, so that the batch is
+            smaller; `"placeholder"`, a row of one token that trains nothing; or
+            `resample(dataset)`.
+        max_failures: How many samples in a row may fail, over batches, before
+            `TooManyFailuresError`. Each worker of a DataLoader counts for itself.
+
+    Example:
+        >>> from vlmcollate.testing import tiny_processor
+        >>> from vlmcollate import collator_for
+        >>> robust = RobustCollator(collator=collator_for(tiny_processor()), on_error="skip")
+        >>> good = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+        >>> int(robust([good, "no conversation"])["n_failed_samples"])
+        1
+    """
+
+    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+    on_error: ErrorPolicy | Resample = attrs.field(default="skip")
+    max_failures: int = attrs.field(default=100, validator=_at_least_one)
+    _in_a_row: int = attrs.field(default=0, init=False)
+
+    @on_error.validator
+    def _check_on_error(self, option: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, Resample):
+            one_of("raise", "skip", "placeholder")(self, option, value)
+
+    def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:
+        """Collates examples into a batch.
+
+        Args:
+            examples: What the dataset yields.
+
+        Returns:
+            The collator's batch with `n_failed_samples`, a () int64 tensor; 0 where all were good.
+
+        Raises:
+            TooManyFailuresError: More than `max_failures` samples in a row have failed.
+            EmptyBatchError: No good sample is left.
+            SampleError: With `on_error="raise"`.
+        """
+        if self.on_error == "raise":
+            return {**self.collator(examples), "n_failed_samples": torch.tensor(0)}
+        failed: list[int] = []
+
+        def replaced(error: SampleError) -> EncodedSample | None:
+            index = error.index or 0
+            if index != (failed[-1] + 1 if failed else 0):  # a good one stood between
+                self._in_a_row = 0
+            failed.append(index)
+            self._in_a_row += 1
+            return self._replaced(error, examples[index])
+
+        batch = self.collator.collate_or(examples, replaced)
+        if not failed or failed[-1] != len(examples) - 1:
+            self._in_a_row = 0
+        if not isinstance(self.on_error, Resample) and len(failed) == len(examples):
+            raise EmptyBatchError(f"all {len(examples)} examples failed, so nothing would train")
+        return {**batch, "n_failed_samples": torch.tensor(len(failed))}
+
+    def _replaced(self, error: SampleError, example: object) -> EncodedSample | None:
+        if self._in_a_row > self.max_failures:
+            raise TooManyFailuresError(
+                f"{self._in_a_row} samples in a row failed, more than "
+                f"max_failures={self.max_failures}; the last: {error}"
+            ) from error
+        if self.on_error == "placeholder":
+            return self._placeholder()
+        if isinstance(self.on_error, Resample):
+            return self._drawn(self.on_error, example, error)
+        return None
+
+    def _drawn(self, policy: Resample, example: object, error: SampleError) -> EncodedSample:
+        last = error
+        for index in policy.draws(example):
+            try:
+                return self.collator.encode(policy.dataset[index])
+            except SampleError as again:
+                last = again
+        raise TooManyFailuresError(
+            f"{policy.max_retries} other samples failed, too, in place of this one: {error}; the "
+            f"last: {last}"
+        ) from last
+
+    def _placeholder(self) -> EncodedSample:
+        """One token that is attended to, so that attention has something to look at."""
+        tokenizer = self.collator.processor.tokenizer
+        token = tokenizer.pad_token_id
+        ids = torch.tensor([token if token is not None else (tokenizer.eos_token_id or 0)])
+        tokens = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": torch.full_like(ids, IGNORE_INDEX),
+        }
+        if self.collator.token_type_key is not None:
+            tokens[self.collator.token_type_key] = torch.zeros_like(ids)
+        nobody = torch.full_like(ids, -1)
+        return EncodedSample(tokens=tokens, message_ids=nobody, media_ids=nobody)
+
+
+def _fingerprint(value: object, digest: Any) -> None:
+    """Feeds what tells one example from another, and is the same in every process."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            digest.update(str(key).encode("utf-8", "surrogatepass"))
+            _fingerprint(item, digest)
+    elif isinstance(value, list | tuple):
+        digest.update(str(len(value)).encode())
+        for item in value:
+            _fingerprint(item, digest)
+    elif isinstance(value, bytes):
+        digest.update(value[:4096])
+    elif isinstance(value, str | int | float | bool | None):
+        digest.update(repr(value).encode("utf-8", "surrogatepass"))
+    else:  # media: an object's address differs from process to process, its size does not
+        digest.update(f"{type(value).__name__}{getattr(value, 'size', '')}".encode())
