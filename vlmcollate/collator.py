@@ -145,6 +145,8 @@ class BaseCollator(ABC):
     """The key of the token types (0 text, 1 image, 2 video, 3 audio), if the model takes them."""
     default_stop_tokens: ClassVar[tuple[str, ...]] = ()
     """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
+    closing: ClassVar[str] = ""
+    """What ends the last turn where the template leaves it open; one of the stop tokens."""
     needs_chat_template: ClassVar[bool] = True
     """Whether `render` uses the processor's chat template."""
 
@@ -419,6 +421,8 @@ class BaseCollator(ABC):
             placeholders=self.placeholders,
             stop_tokens=self.turn_ends,
             template_kwargs=self.template_kwargs,
+            opening=self.opening,
+            closing=self.closing,
         )
 
     @cached_property
@@ -439,6 +443,11 @@ class BaseCollator(ABC):
             structure=frozenset(t for t in structure if isinstance(t, str)),
             control_text=self.control_text,
         )
+
+    @property
+    def opening(self) -> str:
+        """What the processor puts before a prompt whose template does not write it."""
+        return ""
 
     @property
     def video_sampling_rate(self) -> int | None:

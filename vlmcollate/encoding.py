@@ -9,7 +9,10 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -169,14 +172,23 @@ class PromptEncoder:
         return text.vocabulary.encode(text.text, cuts) if spelled is None else text.encode(cuts)
 
     def _check_media(self, ids: Ints, vocabulary: Vocabulary, media: ProcessedMedia) -> None:
+        expected: Counter[str] = Counter()
+        for replacement in media.replacements:
+            expected.update(_token_counts(vocabulary.pattern, replacement))
         for kind, tokens in self.media_tokens.items():
             for token in tokens:
                 found = int((ids == vocabulary.id_of(token)).sum())
-                expected = sum(replacement.count(token) for replacement in media.replacements)
-                if found != expected:
+                if token in vocabulary.control_ids and found != expected[token]:
                     raise MediaMismatchError(
-                        f"{found} {kind} tokens in the prompt, {expected} expected for its media"
+                        f"{found} {kind} tokens {token!r} in the prompt, {expected[token]} "
+                        "expected for its media"
                     )
+
+
+@lru_cache(maxsize=256)
+def _token_counts(control: re.Pattern[str], text: str) -> Counter[str]:
+    """How often each control token stands in a text."""
+    return Counter(control.findall(text))
 
 
 def _origins(text: PromptText, tokens: Tokens) -> Ints:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -70,12 +71,17 @@ class ChatRenderer:
         placeholders: The text that the template writes for each kind of media.
         stop_tokens: The tokens that may end an assistant turn.
         template_kwargs: Template variables for every conversation; a conversation's own come first.
+        opening: What stands before the prompt where the template does not write it.
+        closing: What ends an assistant turn at the end of a conversation, where only the marker of
+            the next role ends the others and the template leaves the last one open.
     """
 
     processor: Any
     placeholders: Mapping[MediaKind, str]
     stop_tokens: Sequence[str]
     template_kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    opening: str = ""
+    closing: str = ""
     _plans: dict[Any, _Plan] = attrs.field(factory=dict, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
@@ -126,7 +132,19 @@ class ChatRenderer:
                 "hold options of apply_chat_template, such as tokenize",
                 where="chat_template_kwargs",
             )
-        return text
+        if not text.startswith(self.opening):
+            text = self.opening + text
+        is_answered = upto is None and conversation.messages[-1].is_assistant
+        return text + self.closing if is_answered and self._leaves_last_turn_open else text
+
+    @cached_property
+    def _leaves_last_turn_open(self) -> bool:
+        """Whether the template ends no turn at the end of a conversation."""
+        if not self.closing:
+            return False
+        probe = [{"role": "user", "content": "Seven?"}, {"role": "assistant", "content": "Eight."}]
+        bare = attrs.evolve(self, closing="").render(Conversation.from_example(probe), None)
+        return not bare.rstrip().endswith(tuple(self.stop_tokens))
 
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:
         """All of a conversation but the words of its messages."""

@@ -13,10 +13,13 @@ from vlmcollate.models.default import DefaultCollator
 from vlmcollate.models.gemma3 import Gemma3Collator
 from vlmcollate.models.gemma3n import Gemma3nCollator
 from vlmcollate.models.gemma4 import Gemma4Collator
+from vlmcollate.models.glm4v import Glm4vCollator
+from vlmcollate.models.glm46v import Glm46VCollator
 from vlmcollate.models.idefics3 import Idefics3Collator
 from vlmcollate.models.kimi_k25 import Kimi_K25Collator
 from vlmcollate.models.llava_onevision import LlavaOnevisionCollator
 from vlmcollate.models.mllama import MllamaCollator
+from vlmcollate.models.molmo2 import Molmo2Collator
 from vlmcollate.models.nemotron_h_omni import NemotronH_Omni_Reasoning_V3Collator
 from vlmcollate.models.nemotron_parse import NemotronParseCollator
 from vlmcollate.models.paligemma import PaliGemmaCollator
@@ -33,10 +36,13 @@ COLLATORS: dict[str, type[BaseCollator]] = {
     "Gemma3Processor": Gemma3Collator,
     "Gemma3nProcessor": Gemma3nCollator,
     "Gemma4Processor": Gemma4Collator,
+    "Glm4vProcessor": Glm4vCollator,
+    "Glm46VProcessor": Glm46VCollator,
     "Idefics3Processor": Idefics3Collator,
     "Kimi_K25Processor": Kimi_K25Collator,
     "LlavaOnevisionProcessor": LlavaOnevisionCollator,
     "MllamaProcessor": MllamaCollator,
+    "Molmo2Processor": Molmo2Collator,
     "NemotronH_Omni_Reasoning_V3Processor": NemotronH_Omni_Reasoning_V3Collator,
     "NemotronParseProcessor": NemotronParseCollator,
     "PaliGemmaProcessor": PaliGemmaCollator,

@@ -104,7 +104,9 @@ def _learn_kind(collator: DefaultCollator, kind: MediaKind) -> tuple[dict[str, J
     text_keys = {"input_ids", "attention_mask", *types}
     along_tokens = _along_tokens(batch, text_keys)
     joins = {
-        key: _join_of(key, [single[key] for single in singles], batch[key], collator)
+        key: _join_of(
+            key, [single[key] for single in singles if key in single], batch[key], collator
+        )
         for key in batch
         if key not in text_keys
     }

@@ -1,0 +1,95 @@
+"""Families served by the default collator or a small one: labels, and the processor's own batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from PIL import Image
+
+from tests.conversations import conversations
+from tests.decoding import normal, trained_texts
+from tests.more_processors import MORE
+from vlmcollate import collator_for
+
+_BUILT: dict[str, Any] = {}
+
+
+def processor_of(name):
+    if name not in _BUILT:
+        try:
+            _BUILT[name] = MORE[name].build()
+        except (AttributeError, ImportError) as error:  # not in every release of transformers
+            pytest.skip(str(error))
+    return _BUILT[name]
+
+
+def chat(*sizes, again=False):
+    images = [{"type": "image", "image": Image.new("RGB", size, "teal")} for size in sizes]
+    messages = [
+        {"role": "user", "content": [*images, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
+    ]
+    if again:
+        messages += [
+            {"role": "user", "content": [{"type": "text", "text": "Sure?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]},
+        ]
+    return messages
+
+
+@pytest.mark.parametrize("name", MORE)
+@settings(max_examples=15)
+@given(messages=conversations(max_turns=3, max_images=1))
+def test_exactly_the_answers_train(name, messages):
+    processor, family = processor_of(name), MORE[name]
+    if name in ("llava_next",):  # its template takes no system message
+        messages = [message for message in messages if message["role"] != "system"]
+    sample = collator_for(processor, on_dropped="allow", **family.options).encode(messages)
+    found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+    answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
+    expected = [family.before + (a.strip() if family.trims else a) + family.stop for a in answers]
+    assert list(map(normal, found)) == list(map(normal, expected))
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_equals_the_processors_own_batch(name):
+    processor = processor_of(name)
+    collator = collator_for(processor, **MORE[name].options)
+    chats = [chat((64, 48)), chat((40, 90), (30, 30), again=True), chat((200, 120), again=True)]
+    images = [[part["image"] for part in c[0]["content"][:-1]] for c in chats]
+    theirs = processor(
+        text=[processor.apply_chat_template(c) + collator.closing for c in chats],
+        images=images,
+        padding=True,
+        padding_side="right",
+        add_special_tokens=False,
+        return_tensors="pt",
+    )
+
+    ours = collator(chats)
+
+    assert set(ours) - set(theirs) == {"labels", "n_images_per_sample"}
+    for key, value in theirs.items():
+        assert torch.equal(ours[key], value), key
+    assert ours["n_images_per_sample"].tolist() == [1, 2, 1]
+    for row, messages in enumerate(chats):
+        alone = collator.encode(messages)
+        assert torch.equal(ours["labels"][row][: len(alone)], alone.labels)
+        assert trained_texts(processor.tokenizer, alone.input_ids, alone.labels)[0] == (
+            MORE[name].before + "A cat." + MORE[name].stop
+        )
+
+
+@pytest.mark.parametrize("name", ["glm4v", "glm46v"])
+def test_glms_turns_are_ended_by_the_next_role(name):
+    """The middle turn by the marker that stands there, the last by one that is added."""
+    processor = processor_of(name)
+    sample = collator_for(processor, **MORE[name].options).encode(chat(again=True))
+    marker = processor.tokenizer.convert_tokens_to_ids("<|user|>")
+    stops = (sample.input_ids == marker).nonzero()[:, 0].tolist()
+    assert len(stops) == 3  # the opener of each user turn, and the one at the end
+    assert [int(sample.labels[at]) == marker for at in stops] == [False, True, True]
+    assert stops[-1] == len(sample) - 1
