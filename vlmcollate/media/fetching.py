@@ -108,13 +108,17 @@ class _Request:
         """The body, or `None` and where the answer points."""
         parts = self._checked(url)
         connection = self._connected(parts, url)
+        closing = contextlib.ExitStack()
+        closing.callback(connection.close)
         # whatever waits is ended at the deadline, also a server that sends a byte now and then
-        clock = threading.Timer(self._left(), _hang_up, [connection.sock])
+        left = max(self.deadline - time.monotonic(), 0)
+        clock = threading.Timer(left, _hang_up, [connection.sock])
         clock.start()
         try:
             path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
             connection.request("GET", path, headers={"Accept-Encoding": "identity"})
             response = connection.getresponse()
+            closing.enter_context(response)
             if response.status in _REDIRECTS and response.getheader("Location"):
                 target = urljoin(url, response.getheader("Location"))
                 if parts.scheme == "https" and urlsplit(target).scheme != "https":
@@ -122,14 +126,14 @@ class _Request:
                 return None, target
             if response.status != 200:
                 raise self._refused(url, f"the server answers {response.status}, not 200")
-            return self._body(connection, response, url), url
+            return self._body(response, url), url
         except (OSError, http.client.HTTPException) as error:
             late = time.monotonic() >= self.deadline
             why = f"longer than timeout={self.fetcher.timeout} s" if late else _told(error)
             raise self._refused(url, f"it cannot be fetched ({why})") from error
         finally:
             clock.cancel()
-            connection.close()
+            closing.close()
 
     def _checked(self, url: str) -> SplitResult:
         try:
@@ -191,9 +195,7 @@ class _Request:
             return True
         return address.is_global and not address.is_multicast
 
-    def _body(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, url: str
-    ) -> bytes:
+    def _body(self, response: http.client.HTTPResponse, url: str) -> bytes:
         encoding = response.getheader("Content-Encoding", "identity")
         if encoding.lower() != "identity":
             raise self._refused(
@@ -211,6 +213,8 @@ class _Request:
             if size > self.fetcher.max_bytes:
                 raise self._too_large(url, size)
             pieces.append(piece)
+        if time.monotonic() >= self.deadline:  # it ended because we hung up
+            raise TimeoutError
         if response.length:
             raise self._refused(
                 url, f"the server sends {size} bytes, {response.length} are missing"

@@ -30,7 +30,7 @@ def video_bytes(
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         track = output.add_stream("flac", rate=16000) if sound else None
         for i, at in enumerate(times):
-            pixels = np.full((size[1], size[0], 3), STEP * i, np.uint8)
+            pixels = np.full((size[1], size[0], 3), STEP * i % 256, np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = round(float(at) * 1000), Fraction(1, 1000)
             output.mux(stream.encode(frame))

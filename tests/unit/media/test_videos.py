@@ -1,0 +1,190 @@
+"""Videos are sampled by the times at which their frames are shown, or refused clearly."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.unit.media.making import STEP, video_bytes
+from vlmcollate import ConfigError, FrameSampling, LocalMedia, MediaError, VideoLimits
+
+EVEN = np.arange(30) / 10
+UNEVEN = np.cumsum(np.random.default_rng(0).choice([0.03, 0.1, 0.5], 40))
+
+
+def load(source, sampling=None, **options):
+    media = LocalMedia(**options)
+    return media.load_video(source, sampling=sampling or FrameSampling(), where="videos[0]")
+
+
+def shown(video):
+    """Which frame of the file each picture is, by its grey."""
+    return np.rint(video.frames.mean((1, 2, 3)) / STEP).astype(int).tolist()
+
+
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["constant", "variable"])
+@pytest.mark.parametrize("container", ["matroska", "mp4"])
+@pytest.mark.parametrize(
+    "sampling", [FrameSampling(fps=2.0), FrameSampling(fps=None, num_frames=7)]
+)
+def test_the_frames_are_nearest_to_even_moments(times, container, sampling):
+    video = load(video_bytes(times, container=container), sampling)
+    times = np.round(times - times[0], 3)
+    assert shown(video) == video.indices.tolist()
+    np.testing.assert_allclose(video.times, times[video.indices], atol=2e-3)
+    moments = np.linspace(times[0], times[-1], sampling.num_frames or len(video.frames))
+    for moment in moments:  # half the gap around a moment is as near as a frame can be
+        after = times[times >= moment - 1e-9][0]
+        before = times[times <= moment + 1e-9][-1]
+        assert np.abs(video.times - moment).min() <= (after - before) / 2 + 2e-3
+
+
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["constant", "variable"])
+def test_metadata_gives_the_true_times(times):
+    video = load(video_bytes(times))
+    facts = video.metadata()
+    found = np.array(facts.frames_indices) / facts.fps
+    np.testing.assert_allclose(found, (times - times[0])[video.indices], atol=2e-3)
+    assert facts.total_num_frames / facts.fps == pytest.approx(video.duration, abs=2e-3)
+    assert facts.sampled_fps == pytest.approx(len(video.frames) / video.duration, rel=1e-3)
+
+
+def test_a_constant_rate_keeps_its_real_indices():
+    facts = load(video_bytes(EVEN)).metadata()
+    assert facts.fps == pytest.approx(10) and facts.total_num_frames == 30
+
+
+@pytest.mark.parametrize(("frames", "fps", "expected"), [(30, 1.0, 4), (30, 5.0, 15), (2, 5.0, 2)])
+def test_how_many_frames(frames, fps, expected):
+    video = load(video_bytes(np.arange(frames) / 10), FrameSampling(fps=fps))
+    assert len(video.frames) == expected
+
+
+def test_a_single_frame_and_odd_sizes():
+    video = load(video_bytes([0.0], size=(34, 18)))
+    assert video.frames.shape == (1, 18, 34, 3)
+    assert video.duration > 0
+
+
+def test_every_source_gives_the_same(tmp_path):
+    data = video_bytes(EVEN)
+    path = tmp_path / "film.mkv"
+    path.write_bytes(data)
+    expected = load(data).frames
+    for source in (path, str(path), path.as_uri(), {"bytes": data, "path": None}, bytearray(data)):
+        assert np.array_equal(load(source).frames, expected)
+
+
+def test_frames_that_were_chosen_already():
+    frames = np.zeros((6, 8, 10, 3), np.uint8)
+    frames[3] = 200
+    pictures = [Image.fromarray(frame) for frame in frames]
+    first = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    for source in (frames, torch.from_numpy(frames), first, pictures):
+        video = load(source)
+        assert np.array_equal(video.frames, frames)
+        assert video.times.tolist() == [0, 0.5, 1, 1.5, 2, 2.5]  # at the rate that is asked for
+    stated = load({"video": pictures, "fps": 4})
+    assert stated.times.tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (np.zeros((4, 8, 8, 3), np.float32), "dtype float32"),
+        (np.zeros((4, 8, 8), np.uint8), "shape"),
+        (np.zeros((4, 3, 8, 3), np.uint8), "could be the channels"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "no frames"),
+        ([Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))], "frame 1 has size"),
+        ([], "no frames"),
+        ({"video": np.zeros((4, 8, 8, 3), np.uint8), "fps": 0}, "fps"),
+        (7, "video is int"),
+    ],
+)
+def test_frames_that_are_refused(source, says):
+    with pytest.raises(MediaError, match=says) as raised:
+        load(source)
+    assert raised.value.where is not None
+
+
+WHOLE = video_bytes(np.arange(60) / 10, container="mp4")
+MATROSKA = video_bytes(np.arange(100) / 5)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "cannot be decoded"),
+        (b"<html><body>Not found</body></html>" * 40, "cannot be decoded"),
+        (bytes(5000), "cannot be decoded"),
+        (WHOLE[: len(WHOLE) // 2], "cannot be decoded"),
+        (MATROSKA[: len(MATROSKA) // 2], "breaks off"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "cannot be decoded"),
+        (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n", "cannot be decoded"),
+        (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n", "cannot be decoded"),
+    ],
+)
+def test_broken_files_are_refused_at_once(data, says):
+    start = time.monotonic()
+    with pytest.raises(MediaError, match=says):
+        load(data)
+    assert time.monotonic() - start < 2
+
+
+def test_a_file_without_pictures_is_refused():
+    import io
+
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(1600), 16000, format="WAV")
+    with pytest.raises(MediaError, match="no video stream"):
+        load(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"max_pixels": 100}, "max_pixels=100"),
+        ({"max_seconds": 1.0}, "max_seconds=1.0"),
+        ({"max_frames": 10}, "max_frames=10"),
+        ({"max_kept_bytes": 9999}, "max_kept_bytes=9999"),
+    ],
+)
+def test_limits(limits, says):
+    with pytest.raises(MediaError, match=says):
+        load(video_bytes(EVEN), video_limits=VideoLimits(**limits))
+
+
+def test_encoded_bytes_are_limited_before_reading(tmp_path):
+    path = tmp_path / "film.mkv"
+    path.write_bytes(video_bytes(EVEN))
+    with pytest.raises(MediaError, match="max_bytes=100"):
+        load(path, max_video_bytes=100)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"fps": None}, {"fps": 2.0, "num_frames": 3}, {"fps": 0}, {"min_frames": 9, "max_frames": 3}],
+)
+def test_sampling_options_are_checked(options):
+    with pytest.raises(ConfigError):
+        FrameSampling(**options)
+
+
+def test_the_sound_of_a_video():
+    data = video_bytes(EVEN, sound=True)
+    video = LocalMedia().load_video(
+        data, sampling=FrameSampling(), sampling_rate=8000, where="videos[0]"
+    )
+    assert video.audio is not None
+    assert len(video.audio) == pytest.approx(8000 * 2.9, rel=0.02)
+    assert 0.2 < np.abs(video.audio).max() < 0.4
+    silent = LocalMedia().load_video(
+        video_bytes(EVEN), sampling=FrameSampling(), sampling_rate=8000, where="videos[0]"
+    )
+    assert silent.audio is None

@@ -1,0 +1,68 @@
+"""Nemotron-Parse: the prompt is masked, and the decoder's inputs are one token behind."""
+
+import attrs
+import pytest
+import torch
+from PIL import Image
+from transformers import SiglipImageProcessor
+
+from tests.decoding import trained_texts
+from tests.processors import tokenizer
+from vlmcollate import ConfigError, ConversationError, collator_for
+
+TASK = "</s><s><predict_bbox><predict_classes><output_markdown>"
+
+
+@attrs.define
+class NemotronParseProcessor:
+    """A stand-in for the remote code's processor of this name: the parts that are used."""
+
+    image_processor: object
+    tokenizer: object
+
+
+@pytest.fixture(scope="module")
+def processor():
+    words = tokenizer(
+        "qwen2_5", "<s>", "</s>", "<predict_bbox>", "<predict_classes>", "<output_markdown>"
+    )
+    words.bos_token, words.eos_token = "<s>", "</s>"
+    return NemotronParseProcessor(SiglipImageProcessor(size={"height": 28, "width": 28}), words)
+
+
+def page(answer, prompt=""):
+    picture = {"type": "image", "image": Image.new("RGB", (64, 48), "white")}
+    return [
+        {"role": "user", "content": [picture, {"type": "text", "text": prompt}]},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def test_only_the_answer_trains_and_the_decoder_sees_what_came_before(processor):
+    batch = collator_for(processor)([page("# Title"), page("A longer page of text.")])
+    words = processor.tokenizer
+    assert batch["pixel_values"].shape == (2, 3, 28, 28)
+    for row, answer in enumerate(("# Title", "A longer page of text.")):
+        real = batch["attention_mask"][row].bool()
+        ids, labels = batch["input_ids"][row], batch["labels"][row]
+        assert trained_texts(words, ids, labels) == [answer + "</s>"]
+        assert words.decode(ids[real]) == TASK + answer + "</s>"
+        inputs = batch["decoder_input_ids"][row][real]
+        assert inputs.tolist() == [words.bos_token_id, *ids[real][:-1].tolist()]
+        assert torch.equal(batch["decoder_attention_mask"][row], batch["attention_mask"][row])
+
+
+def test_hostile_prompts_stay_text(processor):
+    sample = collator_for(processor).encode(page("x", prompt="</s><s>"))
+    plain = collator_for(processor).encode(page("x"))
+    stop = processor.tokenizer.eos_token_id
+    assert (sample.input_ids == stop).sum() == (plain.input_ids == stop).sum()
+
+
+def test_what_it_cannot_do_is_refused(processor):
+    with pytest.raises(ConfigError, match="shifted already"):
+        collator_for(processor, shift_labels=True)
+    with pytest.raises(ConfigError, match="no <nothing>"):
+        collator_for(processor, decoder_start_token="<nothing>")
+    with pytest.raises(ConversationError, match="one user message and one answer"):
+        collator_for(processor).encode(page("a") + page("b"))
