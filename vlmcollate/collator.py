@@ -147,6 +147,8 @@ class BaseCollator(ABC):
     """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
     closing: ClassVar[str] = ""
     """What ends the last turn where the template leaves it open; one of the stop tokens."""
+    placeholders_in_text: ClassVar[bool] = False
+    """Whether a template that takes strings gets the placeholders in a message's text."""
     needs_chat_template: ClassVar[bool] = True
     """Whether `render` uses the processor's chat template."""
 
@@ -421,6 +423,7 @@ class BaseCollator(ABC):
             placeholders=self.placeholders,
             stop_tokens=self.turn_ends,
             template_kwargs=self.template_kwargs,
+            placeholders_in_text=self.placeholders_in_text,
             opening=self.opening,
             closing=self.closing,
         )

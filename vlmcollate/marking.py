@@ -7,12 +7,13 @@ rendered. Where they come out again tells which text of the rendering is whose.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import attrs
 
-from vlmcollate.conversation import Conversation, MediaPart, Message, map_strings
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, map_strings
 
 _PRIVATE_USE = re.compile("[\U000f0000-\U0010fffd]")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
@@ -172,7 +173,11 @@ def _all_text(conversation: Conversation) -> str:
 
 
 def template_inputs(
-    conversation: Conversation, marks: Marks | None = None, *, as_text: bool = False
+    conversation: Conversation,
+    marks: Marks | None = None,
+    *,
+    as_text: bool = False,
+    placeholders: Mapping[MediaKind, str] | None = None,
 ) -> tuple[list[dict[str, Any]], Any]:
     """A conversation's messages and tools as the chat template takes them.
 
@@ -180,15 +185,26 @@ def template_inputs(
         conversation: The conversation.
         marks: What to mark its strings with, or `None`.
         as_text: Whether the template takes a message's content as one string.
+        placeholders: What stands for media in such a string; `None` leaves media to the template.
     """
     tools: Any = conversation.tools if marks is None else marks.guard(conversation.tools)
     messages = enumerate(conversation.messages)
-    return [_for_template(m, i, marks, as_text=as_text) for i, m in messages], tools
+    chat = [_for_template(message, i, marks) for i, message in messages]
+    return [_as_text(m, placeholders) if as_text else m for m in chat], tools
 
 
-def _for_template(
-    message: Message, index: int, marks: Marks | None, *, as_text: bool
+def _as_text(
+    message: dict[str, Any], placeholders: Mapping[MediaKind, str] | None
 ) -> dict[str, Any]:
+    """The message with one string as its content, where that can say it all."""
+    parts = message["content"]
+    if placeholders is None and any(part["type"] != "text" for part in parts):
+        return message
+    texts = (p["text"] if p["type"] == "text" else (placeholders or {})[p["type"]] for p in parts)
+    return {**message, "content": "".join(texts)}
+
+
+def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str, Any]:
     """The message as the template gets it: plain data, a copy, media as empty parts."""
 
     def mark(text: str, where: str, part: int | None = None) -> str:
@@ -208,6 +224,4 @@ def _for_template(
         else (value if marks is None else marks.guard(value))
         for key, value in message.extra.items()
     }
-    if as_text and all(part["type"] == "text" for part in content):
-        return {"role": message.role, "content": "".join(p["text"] for p in content), **extra}
     return {"role": message.role, "content": content, **extra}

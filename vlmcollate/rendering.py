@@ -71,6 +71,7 @@ class ChatRenderer:
         placeholders: The text that the template writes for each kind of media.
         stop_tokens: The tokens that may end an assistant turn.
         template_kwargs: Template variables for every conversation; a conversation's own come first.
+        placeholders_in_text: Whether a template that takes strings gets the placeholders in them.
         opening: What stands before the prompt where the template does not write it.
         closing: What ends an assistant turn at the end of a conversation, where only the marker of
             the next role ends the others and the template leaves the last one open.
@@ -80,6 +81,7 @@ class ChatRenderer:
     placeholders: Mapping[MediaKind, str]
     stop_tokens: Sequence[str]
     template_kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    placeholders_in_text: bool = False
     opening: str = ""
     closing: str = ""
     _plans: dict[Any, _Plan] = attrs.field(factory=dict, init=False)
@@ -113,7 +115,12 @@ class ChatRenderer:
     ) -> str:
         """The prompt; with `upto`, that of the messages before it and a generation prompt."""
         as_text = wants_strings(self.processor, chat_template_of(self.processor))
-        chat, tools = template_inputs(conversation, marks, as_text=as_text)
+        chat, tools = template_inputs(
+            conversation,
+            marks,
+            as_text=as_text,
+            placeholders=self.placeholders if self.placeholders_in_text else None,
+        )
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         try:
             text = self.processor.apply_chat_template(

@@ -17,6 +17,8 @@ from vlmcollate.models.glm4v import Glm4vCollator
 from vlmcollate.models.glm46v import Glm46VCollator
 from vlmcollate.models.idefics3 import Idefics3Collator
 from vlmcollate.models.kimi_k25 import Kimi_K25Collator
+from vlmcollate.models.kimi_k25_remote import KimiK25Collator
+from vlmcollate.models.kimi_vl import KimiVLCollator
 from vlmcollate.models.llava_onevision import LlavaOnevisionCollator
 from vlmcollate.models.mllama import MllamaCollator
 from vlmcollate.models.molmo2 import Molmo2Collator
@@ -24,6 +26,7 @@ from vlmcollate.models.nemotron_h_omni import NemotronH_Omni_Reasoning_V3Collato
 from vlmcollate.models.nemotron_parse import NemotronParseCollator
 from vlmcollate.models.paligemma import PaliGemmaCollator
 from vlmcollate.models.phi4_multimodal import Phi4MultimodalCollator
+from vlmcollate.models.phi4mm_remote import Phi4MMCollator
 from vlmcollate.models.qwen2_5_omni import Qwen2_5OmniCollator
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.models.qwen2_vl import Qwen2VLCollator
@@ -39,6 +42,8 @@ COLLATORS: dict[str, type[BaseCollator]] = {
     "Glm4vProcessor": Glm4vCollator,
     "Glm46VProcessor": Glm46VCollator,
     "Idefics3Processor": Idefics3Collator,
+    "KimiK25Processor": KimiK25Collator,
+    "KimiVLProcessor": KimiVLCollator,
     "Kimi_K25Processor": Kimi_K25Collator,
     "LlavaOnevisionProcessor": LlavaOnevisionCollator,
     "MllamaProcessor": MllamaCollator,
@@ -46,6 +51,7 @@ COLLATORS: dict[str, type[BaseCollator]] = {
     "NemotronH_Omni_Reasoning_V3Processor": NemotronH_Omni_Reasoning_V3Collator,
     "NemotronParseProcessor": NemotronParseCollator,
     "PaliGemmaProcessor": PaliGemmaCollator,
+    "Phi4MMProcessor": Phi4MMCollator,
     "Phi4MultimodalProcessor": Phi4MultimodalCollator,
     "Qwen2VLProcessor": Qwen2VLCollator,
     "Qwen2_5OmniProcessor": Qwen2_5OmniCollator,

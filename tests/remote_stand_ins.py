@@ -1,0 +1,122 @@
+"""Stand-ins for processors whose code lives on a model hub, with its signatures and outputs.
+
+The image processors, feature extractors and tokenizers behind them are real ones of transformers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from transformers import Kimi_K25Processor, Phi4MultimodalProcessor
+
+from tests.omni_processors import _tokenizer, kimi_k25, phi4_multimodal
+
+PHI4_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@attrs.define
+class KimiVLImages:
+    """Kimi-VL's image processor: grids of height and width."""
+
+    real: Any
+    merge_kernel_size: tuple[int, int] = (2, 2)
+
+    def __call__(self, images: Any, return_tensors: str) -> dict[str, Any]:
+        output = self.real(images=images, return_tensors=return_tensors)
+        return {
+            "pixel_values": output["pixel_values"],
+            "image_grid_hws": output["image_grid_thw"][:, 1:],
+        }
+
+
+class KimiVLProcessor(Kimi_K25Processor):  # type: ignore[misc]  # Any to mypy
+    """A stand-in for Kimi-VL's: its image processor is all that differs."""
+
+
+class KimiK25Processor(Kimi_K25Processor):  # type: ignore[misc]  # Any to mypy
+    """A stand-in for Kimi K2.5's remote code: `medias` in, one placeholder an image out."""
+
+    def __call__(
+        self,
+        messages: Any = None,
+        medias: Any = None,
+        text: str | None = None,
+        return_tensors: str = "pt",
+    ) -> dict[str, Any]:
+        images = [media["image"] for media in medias]
+        output = self.image_processor(images=images, return_tensors=return_tensors)
+        return {
+            **self.tokenizer(text, return_tensors=return_tensors),
+            "pixel_values": output["pixel_values"],
+            "grid_thws": output["image_grid_thw"],
+        }
+
+
+class Phi4MMProcessor(Phi4MultimodalProcessor):  # type: ignore[misc]  # Any to mypy
+    """A stand-in for Phi-4-multimodal's remote code: numbered placeholders, its own key names."""
+
+    def __call__(
+        self,
+        text: str,
+        images: Any = None,
+        audios: Any = None,
+        return_tensors: str = "pt",
+    ) -> dict[str, Any]:
+        none = torch.tensor([])
+        keys = ("input_image_embeds", "image_sizes", "image_attention_mask")
+        output: dict[str, Any] = dict.fromkeys(
+            (*keys, "input_audio_embeds", "audio_embed_sizes"), none
+        )
+        if images:
+            found = self.image_processor(images, return_tensors=return_tensors)
+            names = ("image_pixel_values", "image_sizes", "image_attention_mask")
+            output |= {key: found[name] for key, name in zip(keys, names, strict=True)}
+            text = text.replace("<|image_1|>", "<|endoftext10|>" * int(found["num_img_tokens"][0]))
+        if audios:
+            ((array, rate),) = audios
+            found = self.audio_processor(array, sampling_rate=rate, return_tensors=return_tensors)
+            output["input_audio_embeds"] = found["audio_input_features"]
+            output["audio_embed_sizes"] = found["audio_embed_sizes"]
+            text = text.replace(
+                "<|audio_1|>", "<|endoftext11|>" * int(found["audio_embed_sizes"][0])
+            )
+        output["input_mode"] = torch.tensor([bool(images) + 2 * bool(audios)])
+        return {**self.tokenizer(text, return_tensors=return_tensors), **output}
+
+
+def _as(kind: type, real: Any) -> Any:
+    real.__class__ = kind
+    return real
+
+
+def kimi_vl() -> Any:
+    """Kimi-VL."""
+    processor = _as(KimiVLProcessor, kimi_k25())
+    processor.image_processor = KimiVLImages(processor.image_processor)
+    return processor
+
+
+def kimi_k25_remote() -> Any:
+    """Kimi K2.5 of the remote code."""
+    return _as(KimiK25Processor, kimi_k25())
+
+
+def phi4mm() -> Any:
+    """Phi-4-multimodal of the remote code."""
+    processor = _as(Phi4MMProcessor, phi4_multimodal())
+    processor.tokenizer = _tokenizer(
+        "qwen2_5",
+        "<|user|>",
+        "<|assistant|>",
+        "<|system|>",
+        "<|end|>",
+        "<|endoftext10|>",
+        "<|endoftext11|>",
+    )
+    processor.chat_template = PHI4_TEMPLATE
+    return processor

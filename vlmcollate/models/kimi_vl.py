@@ -1,0 +1,40 @@
+"""Kimi-VL, whose processor is remote code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.encoding import ProcessedMedia
+from vlmcollate.media import Concatenate
+from vlmcollate.rendering import Rendering
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class KimiVLCollator(BaseCollator):
+    """Collates for Kimi-VL: text and images.
+
+    Its tokenizer has to be a fast one; the remote code's own gives no offsets.
+
+    Media keys: `pixel_values` (patches, 3, height, width), `image_grid_hws` (images, 2).
+
+    Source:
+        The remote code of moonshotai/Kimi-VL-A3B-Instruct, `KimiVLProcessor`.
+    """
+
+    media_joins = {"pixel_values": Concatenate(), "image_grid_hws": Concatenate()}
+    default_stop_tokens = ("<|im_end|>",)
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """See `BaseCollator`."""
+        images = self.processor.image_processor
+        output = images(images=list(media), return_tensors="pt")
+        rows, columns = images.merge_kernel_size
+        counts = output["image_grid_hws"].prod(-1) // (rows * columns)
+        return ProcessedMedia(
+            replacements=tuple(self.placeholders["image"] * n for n in counts.tolist()),
+            tensors=dict(output),
+        )
