@@ -63,19 +63,28 @@ class ThinkingPrefix:
         places = _places(sample.input_ids.numpy(), marker, int(prefix[0]))
         if not len(places):
             return sample
-        inserted: dict[str, Any] = {
-            "input_ids": prefix,
+        starts = places + np.arange(len(places)) * len(prefix)
+        new = (starts[:, None] + np.arange(len(prefix))).reshape(-1)
+        is_old = np.ones(len(sample) + len(new), bool)
+        is_old[new] = False
+        old = np.flatnonzero(is_old)
+
+        def widened(value: Tensor, fill: Any) -> Tensor:
+            wide = np.empty(len(is_old), value.numpy().dtype)
+            wide[old], wide[new] = value.numpy(), fill
+            return torch.from_numpy(wide)
+
+        fills: dict[str, Any] = {
+            "input_ids": np.tile(prefix, len(places)),
             "attention_mask": 1,
             "labels": IGNORE_INDEX,
         }
+        tokens = sample.tokens.items()
         return attrs.evolve(
             sample,
-            tokens={
-                key: _with(value, places, inserted.get(key, 0), len(prefix))
-                for key, value in sample.tokens.items()
-            },
-            message_ids=_with(sample.message_ids, places, -1, len(prefix)),
-            media_ids=_with(sample.media_ids, places, -1, len(prefix)),
+            tokens={key: widened(value, fills.get(key, 0)) for key, value in tokens},
+            message_ids=widened(sample.message_ids, -1),
+            media_ids=widened(sample.media_ids, -1),
         )
 
 
@@ -86,16 +95,3 @@ def _places(ids: Any, marker: Any, first: int) -> Any:
         at = at[ids[at + offset] == token]
     at = at + len(marker)
     return at[ids[np.minimum(at, len(ids) - 1)] != first]
-
-
-def _with(value: Tensor, places: Any, fill: Any, width: int) -> Tensor:
-    """A (L,) tensor with `width` values put in at each place."""
-    old = value.numpy()
-    new = np.empty(len(old) + len(places) * width, old.dtype)
-    starts = places + np.arange(len(places)) * width
-    is_new = np.zeros(len(new), bool)
-    at = (starts[:, None] + np.arange(width)).reshape(-1)
-    is_new[at] = True
-    new[~is_new] = old
-    new[at] = np.tile(fill, len(places)) if np.ndim(fill) else fill
-    return torch.from_numpy(new)

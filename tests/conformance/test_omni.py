@@ -15,7 +15,7 @@ from tests import omni_processors
 from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.unit.media.making import video_bytes
-from vlmcollate import IGNORE_INDEX, collator_for
+from vlmcollate import IGNORE_INDEX, MediaError, collator_for
 
 TONE = (np.sin(np.arange(24000) / 20) * 0.3).astype(np.float32)
 MOVIE = video_bytes(np.arange(20) / 10, sound=True)
@@ -223,3 +223,14 @@ def test_paligemma_equals_the_processors_own_suffix():
         for key in ("input_ids", "labels", "token_type_ids"):
             assert torch.equal(batch[key][row][real], theirs[key][0]), key
         assert torch.equal(batch["pixel_values"][row], theirs["pixel_values"][0])
+
+
+def test_smolvlm_takes_images_or_a_video_but_not_both():
+    from tests.processors import processor_of as build
+
+    collator = collator_for(build("smolvlm"))
+    batch = collator([chat("video"), chat()])
+    assert batch["n_videos_per_sample"].tolist() == [1, 0]
+    assert len(batch["pixel_values"]) == 1
+    with pytest.raises(MediaError, match="keeps only one kind"):
+        collator.encode(chat("image", "video"))

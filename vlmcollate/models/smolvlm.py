@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import attrs
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.encoding import ProcessedMedia
+from vlmcollate.errors import MediaError
 from vlmcollate.media import PadAndConcatenate
+from vlmcollate.rendering import Rendering
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class SmolVLMCollator(BaseCollator):
-    """Collates for SmolVLM and SmolVLM2.
+    """Collates for SmolVLM and SmolVLM2: text with images, or with videos.
 
-    Media keys, one row a sample that has images: `pixel_values` (rows, most tiles, 3, height,
-    width), `pixel_attention_mask` (rows, most tiles, height, width), padded with zeros.
+    Media keys, one row a sample that has images and one a video: `pixel_values` (rows, most tiles,
+    3, height, width), `pixel_attention_mask` (rows, most tiles, height, width), padded with zeros.
 
     Source:
         transformers, `SmolVLMProcessor`.
@@ -24,3 +30,16 @@ class SmolVLMCollator(BaseCollator):
         "pixel_attention_mask": PadAndConcatenate(),
     }
     default_stop_tokens = ("<end_of_utterance>",)
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """See `BaseCollator`.
+
+        Raises:
+            MediaError: A sample holds both images and videos; the processor would keep one kind.
+        """
+        if len({span.kind for span in rendering.media}) > 1:
+            raise MediaError(
+                "the sample holds images and videos, of which this processor keeps only one kind; "
+                "split the sample, or pass the video's frames as images"
+            )
+        return super().process_media(rendering, media)
