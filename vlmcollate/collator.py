@@ -143,6 +143,8 @@ class BaseCollator(ABC):
     """How each media key that the processor returns becomes one tensor of the batch."""
     token_type_key: ClassVar[str | None] = None
     """The key of the token types (0 text, 1 image, 2 video, 3 audio), if the model takes them."""
+    types_by_item: ClassVar[bool] = False
+    """Whether a video made of image tokens has the type of a video."""
     default_stop_tokens: ClassVar[tuple[str, ...]] = ()
     """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
     closing: ClassVar[str] = ""
@@ -595,11 +597,13 @@ class BaseCollator(ABC):
 
     def _token_types(self, prompt: EncodedPrompt) -> Tensor:
         types = np.zeros(len(prompt.ids), np.int64)
+        of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
         vocabulary = Vocabulary.of(self._tokenizer)
         for kind, tokens in self.media_tokens.items() if prompt.rendering.media else ():
             for token in tokens:
-                types[(prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)] = (
-                    TOKEN_TYPES[kind]
+                at = (prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)
+                types[at] = (
+                    of_item[prompt.media_ids[at]] if self.types_by_item else TOKEN_TYPES[kind]
                 )
         return torch.from_numpy(types)
 

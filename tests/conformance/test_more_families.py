@@ -12,9 +12,11 @@ from PIL import Image
 from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.more_processors import MORE
+from tests.unit.media.making import video_bytes
 from vlmcollate import collator_for
 
 _BUILT: dict[str, Any] = {}
+MOVIE = video_bytes([i / 10 for i in range(20)])
 
 
 def processor_of(name):
@@ -93,3 +95,27 @@ def test_glms_turns_are_ended_by_the_next_role(name):
     assert len(stops) == 3  # the opener of each user turn, and the one at the end
     assert [int(sample.labels[at]) == marker for at in stops] == [False, True, True]
     assert stops[-1] == len(sample) - 1
+
+
+@pytest.mark.parametrize("name", ["internvl", "glm4v", "glm46v", "molmo2"])
+@pytest.mark.parametrize("with_image", [False, True])
+def test_a_video_equals_the_processors_own(name, with_image):
+    processor = processor_of(name)
+    collator = collator_for(processor, **MORE[name].options)
+    messages = chat((64, 48)) if with_image else chat()
+    messages[0]["content"].insert(0, {"type": "video", "video": MOVIE})
+    video = collator.media.load_video(MOVIE, sampling=collator.frame_sampling, where="video")
+    images = {"images": [[messages[0]["content"][1]["image"]]]} if with_image else {}
+    theirs = processor(
+        text=[processor.apply_chat_template(messages) + collator.closing],
+        videos=[video.frames],
+        videos_kwargs={"video_metadata": [video.metadata()], "do_sample_frames": False},
+        add_special_tokens=False,
+        return_tensors="pt",
+        **images,
+    )
+
+    ours = collator([messages])
+
+    for key, value in theirs.items():
+        assert torch.equal(ours[key], value), key

@@ -29,5 +29,6 @@ class Glm46VCollator(BaseCollator):
         "video_grid_thw": Concatenate(),
     }
     token_type_key = "mm_token_type_ids"
+    types_by_item = True
     default_stop_tokens = ("<|user|>", "<|observation|>", "<|endoftext|>")
     closing = "<|user|>"

@@ -43,5 +43,9 @@ class Phi4MultimodalCollator(BaseCollator):
         features = processed.tensors.get("audio_input_features")
         if features is None or "audio_attention_mask" in processed.tensors:
             return processed
-        mask = torch.ones(features.shape[:2], dtype=torch.bool)
+        extractor = self.processor.audio_processor
+        sounds = [m for span, m in zip(rendering.media, media, strict=True) if span.kind == "audio"]
+        frames = [(len(m) - extractor.win_length) // extractor.hop_length + 1 for m in sounds]
+        lengths = torch.tensor(frames)[:, None] * extractor.audio_feat_stride
+        mask = torch.arange(features.shape[1]) < lengths
         return attrs.evolve(processed, tensors={**processed.tensors, "audio_attention_mask": mask})
