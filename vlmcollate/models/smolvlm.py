@@ -10,7 +10,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.errors import MediaError
-from vlmcollate.media import PadAndConcatenate
+from vlmcollate.media import PadAndConcatenate, process_one_by_one
 from vlmcollate.rendering import Rendering
 
 
@@ -42,4 +42,15 @@ class SmolVLMCollator(BaseCollator):
                 "the sample holds images and videos, of which this processor keeps only one kind; "
                 "split the sample, or pass the video's frames as images"
             )
-        return super().process_media(rendering, media)
+        if all(span.kind == "image" for span in rendering.media):
+            return super().process_media(rendering, media)
+        kinds = [span.kind for span in rendering.media]
+        return process_one_by_one(
+            self.processor,
+            [self.placeholders[kind] for kind in kinds],
+            kinds,
+            media,
+            self.media_joins,
+            # until transformers 5.22 it takes its videos in lists of samples
+            [{"videos": [[video.frames]]} for video in media],
+        )
