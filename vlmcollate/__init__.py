@@ -36,7 +36,18 @@ from vlmcollate.media import (
     VideoLimits,
 )
 from vlmcollate.models import collator_for, register
-from vlmcollate.padding import PaddingStrategy, PadToLength, PadToLongest
+from vlmcollate.packing import PackPlan, plan_packs, unpack
+from vlmcollate.padding import (
+    BlockCausalMask,
+    DocumentLayout,
+    FlattenedDocuments,
+    FlexBlockMask,
+    IndexedMask,
+    PaddingStrategy,
+    PadToLength,
+    PadToLongest,
+    TransformerEngineTHD,
+)
 from vlmcollate.robust import Resample, RobustCollator, TooManyFailuresError, resample
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.thinking import ThinkingPrefix
@@ -84,4 +95,13 @@ __all__ = [
     "collator_for",
     "register",
     "resample",
+    "BlockCausalMask",
+    "DocumentLayout",
+    "FlattenedDocuments",
+    "FlexBlockMask",
+    "IndexedMask",
+    "TransformerEngineTHD",
+    "PackPlan",
+    "plan_packs",
+    "unpack",
 ]

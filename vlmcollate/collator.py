@@ -36,6 +36,7 @@ from vlmcollate.errors import (
     SampleTooLongError,
 )
 from vlmcollate.fitting import cut, length_without_cut_media, shortened, with_labels_of
+from vlmcollate.joining import joined_documents, with_blocks
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import (
     FrameSampling,
@@ -153,6 +154,10 @@ class BaseCollator(ABC):
     """Whether a template that takes strings gets the placeholders in a message's text."""
     needs_chat_template: ClassVar[bool] = True
     """Whether `render` uses the processor's chat template."""
+    bidirectional_images: ClassVar[bool] = False
+    """Whether the tokens of a picture see each other both ways."""
+    no_packs_because: ClassVar[str] = ""
+    """Why samples cannot be packed for this model, if so."""
 
     processor: Any
     max_length: int | None = attrs.field(default=None, validator=valid_max_length)
@@ -295,14 +300,58 @@ class BaseCollator(ABC):
         """
         if not samples:
             raise EmptyBatchError("no example to collate; the batch is empty")
-        if self.placeholder_media == "batch":
+        if self.placeholder_media == "batch" and not any(s.documents for s in samples):
             shortest = min(range(len(samples)), key=lambda i: len(samples[i]))
             filled = self._with_placeholders(samples[shortest], samples)
             samples = [*samples[:shortest], filled, *samples[shortest + 1 :]]
-        batch = self.padding(token_rows(samples), fill_values(self._tokenizer))
-        if self.shift_labels:
-            batch = shifted(batch)
+        if self.padding.keeps_documents_apart:
+            samples = [s if s.documents else self.pack([s]) for s in samples]
+        elif any(sample.documents for sample in samples):
+            raise ConfigError(
+                f"these samples are packs, whose documents {type(self.padding).__name__} would let "
+                "see each other; set padding to a layout that keeps them apart, such as "
+                "BlockCausalMask() or FlattenedDocuments()"
+            )
+        rows, is_packed = token_rows(samples), self.padding.keeps_documents_apart
+        if self.shift_labels and is_packed:  # a mask has more token axes than one
+            rows = [shifted(row, axis=0) for row in rows]
+        batch = self.padding(rows, fill_values(self._tokenizer))
+        if self.shift_labels and not is_packed:
+            batch = shifted(batch, axis=1)
         return {**batch, **joined_media(samples, self.media_joins), **media_counts(samples)}
+
+    @final
+    def pack(self, samples: Sequence[EncodedSample], *, multiple_of: int = 1) -> EncodedSample:
+        """Joins encoded samples into one pack, whose documents they are.
+
+        Stack packs with a `padding` that keeps documents apart.
+
+        Args:
+            samples: What `encode` gave, at least one.
+            multiple_of: Every document is padded to a multiple of this many tokens, as context
+                parallel ranks need it (2 x ranks).
+
+        Returns:
+            The samples one behind the other, with two more token keys: `document_ids` (L,), from 1
+            on and 0 for padding and placeholder media, and `position_ids`, which start over with
+            each document. The first token of each document has no label, since none stands before
+            it. `unpack` takes a pack apart.
+
+        Raises:
+            EmptyBatchError: There is no sample.
+            ConfigError: The model cannot be trained on packs, or a sample is a pack already.
+        """
+        if not samples:
+            raise EmptyBatchError("no sample to pack")
+        if self.no_packs_because:
+            raise ConfigError(f"{type(self).__name__} makes no packs: {self.no_packs_because}")
+        if any(sample.documents for sample in samples):
+            raise ConfigError("one of the samples is a pack already; unpack it first")
+        positions = [self.position_ids(sample) for sample in samples]
+        if self.bidirectional_images and self.token_type_key is not None:
+            samples = [with_blocks(sample, self.token_type_key) for sample in samples]
+        fill = fill_values(self._tokenizer)
+        return joined_documents(samples, positions, self.media_joins, fill, multiple_of=multiple_of)
 
     # ---------------------------------------------------------------- the stages
 
@@ -358,6 +407,10 @@ class BaseCollator(ABC):
     def refine(self, sample: EncodedSample) -> EncodedSample:
         """Changes the labelled sample, such as by inserting tokens; by default not at all."""
         return sample
+
+    def position_ids(self, sample: EncodedSample) -> Tensor:
+        """The positions of a document's tokens in a pack, (L,) or (L, axes) int64."""
+        return torch.arange(len(sample))
 
     # ---------------------------------------------------------------- facts of the processor
 

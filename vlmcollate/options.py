@@ -39,6 +39,12 @@ def max_length(_: object, __: object, value: int | None) -> None:
         raise ConfigError(f"max_length must be an integer of at least 1, or None, not {value!r}")
 
 
+def at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuses what is not a count above zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{attribute.name} must be an integer of at least 1, not {value!r}")
+
+
 def token_strings(_: object, __: object, value: tuple[str, ...]) -> None:
     """Refuses what is not a tuple of tokens."""
     if not all(isinstance(token, str) and token for token in value):

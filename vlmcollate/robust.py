@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import CollateError, ConfigError, EmptyBatchError, SampleError
-from vlmcollate.options import an_instance_of, one_of
+from vlmcollate.errors import CollateError, EmptyBatchError, SampleError
+from vlmcollate.options import an_instance_of, at_least_one, one_of
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 ErrorPolicy = Literal["raise", "skip", "placeholder"]
@@ -22,18 +22,13 @@ class TooManyFailuresError(CollateError, RuntimeError):
     """More samples in a row failed than is put up with; the last failure is its cause."""
 
 
-def _at_least_one(_: object, option: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{option.name} must be a whole number above 0, not {value!r}")
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class Resample:
     """Takes another sample of a dataset for one that fails; see `resample`."""
 
     dataset: Any
     seed: int = 0
-    max_retries: int = attrs.field(default=10, validator=_at_least_one)
+    max_retries: int = attrs.field(default=10, validator=at_least_one)
 
     def draws(self, example: object) -> list[int]:
         """The indices to try for a bad example: the same in every worker and on every rank."""
@@ -86,7 +81,7 @@ class RobustCollator:
 
     collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
     on_error: ErrorPolicy | Resample = attrs.field(default="skip")
-    max_failures: int = attrs.field(default=100, validator=_at_least_one)
+    max_failures: int = attrs.field(default=100, validator=at_least_one)
     _in_a_row: int = attrs.field(default=0, init=False)
 
     @on_error.validator

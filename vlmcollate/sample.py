@@ -17,9 +17,30 @@ IGNORE_INDEX = -100
 Axis = Literal["tokens", "media"]
 
 
+@attrs.frozen(kw_only=True)
+class Document:
+    """What is known of one sample inside a pack, so that the pack can be taken apart.
+
+    Attributes:
+        length: Its tokens.
+        padded_length: The tokens that it takes up in the pack.
+        token_keys: The keys that it had along its tokens.
+        media_shapes: The shape of each of its media tensors.
+        media_counts: Its items of each kind.
+        label_strategy: The strategy that placed its labels.
+    """
+
+    length: int
+    padded_length: int
+    token_keys: tuple[str, ...]
+    media_shapes: Mapping[str, tuple[int, ...]]
+    media_counts: Mapping[str, int]
+    label_strategy: str
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class EncodedSample:
-    """One conversation as tensors, neither padded nor joined with others.
+    """One conversation, or a pack of several, as tensors that are not padded to a batch.
 
     Attributes:
         tokens: The keys that run along the tokens, each (L,): `input_ids`, `attention_mask` and,
@@ -33,6 +54,7 @@ class EncodedSample:
         media: The media tensors under the processor's names; their first axis is the family's own.
         media_counts: Items of each kind, such as `{"image": 2}`.
         label_strategy: The name of the strategy that placed the labels, or "".
+        documents: The samples inside, if this is a pack.
     """
 
     tokens: Mapping[str, Tensor]
@@ -41,6 +63,7 @@ class EncodedSample:
     media: Mapping[str, Tensor] = attrs.field(factory=dict)
     media_counts: Mapping[str, int] = attrs.field(factory=dict)
     label_strategy: str = ""
+    documents: tuple[Document, ...] = ()
 
     def __len__(self) -> int:
         return len(self.message_ids)

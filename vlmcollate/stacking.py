@@ -40,12 +40,12 @@ def fill_values(tokenizer: Any) -> Mapping[str, float]:
     return {"input_ids": pad, "labels": IGNORE_INDEX}
 
 
-def shifted(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The (B, T) tensors as (B, T - 1), with the label of each token being the next one's."""
+def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
+    """The token tensors with one token less along an axis, each label being the next token's."""
     ahead = {"labels", "loss_weights"}
     return {
-        key: (value[:, 1:] if key in ahead else value[:, :-1]).contiguous()
-        for key, value in batch.items()
+        key: value.narrow(axis, int(key in ahead), value.shape[axis] - 1).contiguous()
+        for key, value in tensors.items()
     }
 
 

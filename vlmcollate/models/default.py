@@ -49,6 +49,12 @@ class DefaultCollator(BaseCollator):
         """How each media key becomes one tensor of the batch."""
         return _facts(self)[0]
 
+    @property
+    def no_packs_because(self) -> str:  # type: ignore[override]  # it depends on what was learned
+        """The rotary axes of a model that takes grids are its own."""
+        grids = sorted(key for key in self.media_joins if key.endswith("_grid_thw"))
+        return f"with {grids[0]} its positions may have several axes" if grids else ""
+
     @cached_property
     def token_type_key(self) -> str | None:  # type: ignore[override]  # learned, not declared
         """The key of the token types, where the processor returns one."""

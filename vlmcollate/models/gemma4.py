@@ -37,6 +37,7 @@ class Gemma4Collator(BaseCollator):
     }
     token_type_key = "mm_token_type_ids"
     default_stop_tokens = ("<turn|>",)
+    no_packs_because = "whether its pictures see both ways depends on the layer"
 
     thinking_prefix: ThinkingPrefix | None = attrs.field(
         default=None,

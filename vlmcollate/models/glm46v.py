@@ -31,4 +31,5 @@ class Glm46VCollator(BaseCollator):
     token_type_key = "mm_token_type_ids"
     types_by_item = True
     default_stop_tokens = ("<|user|>", "<|observation|>", "<|endoftext|>")
+    no_packs_because = "the positions of its media in a pack are not known"
     closing = "<|user|>"

@@ -44,6 +44,7 @@ class MllamaCollator(BaseCollator):
         "aspect_ratio_mask": _FirstTileSeen(every_sample=True),
     }
     default_stop_tokens = ("<|eot_id|>", "<|eom_id|>")
+    no_packs_because = "its text looks at images by cross-attention, one row a sample"
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """See `BaseCollator`."""

@@ -39,6 +39,7 @@ class NemotronParseCollator(BaseCollator):
 
     media_joins = {"pixel_values": Concatenate()}
     needs_chat_template: ClassVar[bool] = False
+    no_packs_because = "its decoder looks at one page a row"
 
     task_prompt: str = attrs.field(
         default="</s><s><predict_bbox><predict_classes><output_markdown>"

@@ -32,6 +32,7 @@ class PaliGemmaCollator(BaseCollator):
 
     media_joins = {"pixel_values": Concatenate()}
     needs_chat_template: ClassVar[bool] = False
+    no_packs_because = "its prompt sees itself both ways"
 
     def render(self, conversation: Conversation) -> Rendering:
         """See `BaseCollator`."""

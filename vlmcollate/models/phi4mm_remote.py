@@ -52,6 +52,7 @@ class Phi4MMCollator(BaseCollator):
         "input_mode": _Modes(),
     }
     default_stop_tokens = ("<|end|>",)
+    no_packs_because = "`input_mode` holds for a whole row"
     placeholders_in_text: ClassVar[bool] = True
 
     @property

@@ -40,6 +40,7 @@ class Qwen2_5OmniCollator(BaseCollator):
         "feature_attention_mask": Concatenate(),
     }
     default_stop_tokens = ("<|im_end|>",)
+    no_packs_because = "the positions of its media in a pack are not known"
 
     use_audio_in_video: bool = attrs.field(default=False, validator=an_instance_of(bool))
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate, process_patch_grids
+from vlmcollate.mrope import mrope_positions
 from vlmcollate.rendering import Rendering
+from vlmcollate.sample import EncodedSample
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -34,6 +37,19 @@ class Qwen3VLCollator(BaseCollator):
     }
     token_type_key = "mm_token_type_ids"
     default_stop_tokens = ("<|im_end|>",)
+
+    def position_ids(self, sample: EncodedSample) -> Tensor:
+        """(L, 4): the position in the text, then the layer, row and column."""
+        videos = sample.media.get("video_grid_thw")
+        if videos is not None:  # each layer of a video stands apart, behind its time
+            videos = videos.repeat_interleave(videos[:, 0], dim=0)
+            videos[:, 0] = 1
+        return mrope_positions(
+            sample.tokens[self.token_type_key],
+            sample.media.get("image_grid_thw"),
+            videos,
+            merge_size=self.processor.image_processor.merge_size,
+        )
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """See `BaseCollator`."""

@@ -1,7 +1,23 @@
 """How samples of different lengths become one batch."""
 
 from vlmcollate.padding.base import PaddingStrategy
+from vlmcollate.padding.block_causal import BlockCausalMask
+from vlmcollate.padding.documents import DocumentLayout
 from vlmcollate.padding.fixed import PadToLength
+from vlmcollate.padding.flattened import FlattenedDocuments
+from vlmcollate.padding.flex_block import FlexBlockMask
+from vlmcollate.padding.indexed_mask import IndexedMask
 from vlmcollate.padding.longest import PadToLongest
+from vlmcollate.padding.thd import TransformerEngineTHD
 
-__all__ = ["PadToLength", "PadToLongest", "PaddingStrategy"]
+__all__ = [
+    "BlockCausalMask",
+    "DocumentLayout",
+    "FlattenedDocuments",
+    "FlexBlockMask",
+    "IndexedMask",
+    "PadToLength",
+    "PadToLongest",
+    "PaddingStrategy",
+    "TransformerEngineTHD",
+]

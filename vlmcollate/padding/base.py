@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import attrs
 import torch
@@ -26,6 +26,9 @@ class PaddingStrategy(ABC):
         side: Where the padding goes. Right is what training wants, whatever the tokenizer is set
             to for generation.
     """
+
+    keeps_documents_apart: ClassVar[bool] = False
+    """Whether the documents of a pack cannot see each other in the batch."""
 
     side: Side = attrs.field(default="right")
 
@@ -66,9 +69,3 @@ class PaddingStrategy(ABC):
             start = total - len(row) if self.side == "left" else 0
             target[(slice(start, start + len(row)), *map(slice, row.shape[1:]))] = row
         return out
-
-
-def check_at_least_one(_: object, attribute: attrs.Attribute[int], value: int) -> None:
-    """Refuses a count below one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{attribute.name} must be an integer of at least 1, not {value!r}")

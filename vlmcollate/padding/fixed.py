@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import attrs
 
 from vlmcollate.errors import SampleTooLongError
-from vlmcollate.padding.base import PaddingStrategy, check_at_least_one
+from vlmcollate.options import at_least_one
+from vlmcollate.padding.base import PaddingStrategy
 
 
 @attrs.frozen(kw_only=True)
@@ -23,7 +24,7 @@ class PadToLength(PaddingStrategy):
         64
     """
 
-    length: int = attrs.field(validator=check_at_least_one)
+    length: int = attrs.field(validator=at_least_one)
 
     def padded_length(self, lengths: Sequence[int]) -> int:
         """See `PaddingStrategy`.

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from vlmcollate.padding.base import PaddingStrategy, check_at_least_one
+from vlmcollate.options import at_least_one
+from vlmcollate.padding.base import PaddingStrategy
 
 
 @attrs.frozen(kw_only=True)
@@ -22,7 +23,7 @@ class PadToLongest(PaddingStrategy):
         16
     """
 
-    multiple_of: int = attrs.field(default=1, validator=check_at_least_one)
+    multiple_of: int = attrs.field(default=1, validator=at_least_one)
 
     def padded_length(self, lengths: Sequence[int]) -> int:
         """See `PaddingStrategy`."""

@@ -1,0 +1,158 @@
+"""Joining several samples into one that holds them as documents, and taking it apart again.
+
+Shapes: L a sample's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.errors import ConfigError
+from vlmcollate.media import Join
+from vlmcollate.sample import IGNORE_INDEX, Document, EncodedSample
+from vlmcollate.stacking import token_rows
+
+PACK_KEYS = frozenset({"document_ids", "position_ids", "block_ids"})
+"""The token keys that only a pack has."""
+
+
+def joined_documents(
+    samples: Sequence[EncodedSample],
+    positions: Sequence[Tensor],
+    joins: Mapping[str, Join],
+    fill: Mapping[str, float],
+    *,
+    multiple_of: int = 1,
+) -> EncodedSample:
+    """One sample of several.
+
+    Args:
+        samples: The documents, at least one, none of them a pack.
+        positions: The position ids of each, (L,) or (L, axes).
+        joins: How the media joins.
+        fill: What the padding between documents holds under each key.
+        multiple_of: Every document is padded to a multiple of this many tokens.
+
+    Returns:
+        The pack; see `BaseCollator.pack`.
+    """
+    rows = token_rows(samples)
+    for number, (row, place) in enumerate(zip(rows, positions, strict=True), 1):
+        # what is attended to nowhere, such as a placeholder, belongs to no document
+        row["document_ids"] = row["attention_mask"] * number
+        row["position_ids"] = place
+        row["labels"] = row["labels"].clone()
+        row["labels"][:1] = IGNORE_INDEX
+        if "loss_weights" in row:
+            row["loss_weights"] = row["loss_weights"].clone()
+            row["loss_weights"][:1] = 0
+    lengths = [-(-len(sample) // multiple_of) * multiple_of for sample in samples]
+    tokens = {
+        key: _concatenated([row[key] for row in rows], lengths, fill.get(key, 0)) for key in rows[0]
+    }
+    offsets, items = [], 0
+    for sample in samples:
+        offsets.append(items)
+        items += sum(sample.media_counts.values())
+    media_ids = [
+        torch.where(s.media_ids >= 0, s.media_ids + offset, -1)
+        for s, offset in zip(samples, offsets, strict=True)
+    ]
+    counts: dict[str, int] = {}
+    for sample in samples:
+        for kind, count in sample.media_counts.items():
+            counts[kind] = counts.get(kind, 0) + count
+    names = dict.fromkeys(sample.label_strategy for sample in samples)
+    return EncodedSample(
+        tokens=tokens,
+        message_ids=_concatenated([sample.message_ids for sample in samples], lengths, -1),
+        media_ids=_concatenated(media_ids, lengths, -1),
+        media={
+            key: joins[key]([s.media[key] for s in samples if key in s.media], key=key)
+            for key in dict.fromkeys(key for sample in samples for key in sample.media)
+        },
+        media_counts=counts,
+        label_strategy=names.popitem()[0] if len(names) == 1 else "",
+        documents=tuple(
+            Document(
+                length=len(sample),
+                padded_length=length,
+                token_keys=tuple(sample.tokens),
+                media_shapes={key: tuple(value.shape) for key, value in sample.media.items()},
+                media_counts=dict(sample.media_counts),
+                label_strategy=sample.label_strategy,
+            )
+            for sample, length in zip(samples, lengths, strict=True)
+        ),
+    )
+
+
+def unpack(pack: EncodedSample) -> list[EncodedSample]:
+    """The samples that a pack was made of.
+
+    Args:
+        pack: What `BaseCollator.pack` gave.
+
+    Returns:
+        The samples as they went in, except that the first token of each has no label: no token
+        stands before it that could predict it.
+
+    Raises:
+        ConfigError: The sample is no pack.
+    """
+    if not pack.documents:
+        raise ConfigError("this sample holds no documents; only what `pack` gave can be unpacked")
+    samples, start, items = [], 0, 0
+    rows = dict.fromkeys(pack.media, 0)
+    for document in pack.documents:
+        tokens = slice(start, start + document.length)
+        media_ids = pack.media_ids[tokens]
+        media = {}
+        for key, shape in document.media_shapes.items():
+            rest = tuple(slice(size) for size in shape[1:])
+            media[key] = pack.media[key][(slice(rows[key], rows[key] + shape[0]), *rest)].clone()
+            rows[key] += shape[0]
+        samples.append(
+            EncodedSample(
+                tokens={key: pack.tokens[key][tokens].clone() for key in document.token_keys},
+                message_ids=pack.message_ids[tokens].clone(),
+                media_ids=torch.where(media_ids >= 0, media_ids - items, -1),
+                media=media,
+                media_counts=document.media_counts,
+                label_strategy=document.label_strategy,
+            )
+        )
+        start += document.padded_length
+        items += sum(document.media_counts.values())
+    return samples
+
+
+def with_blocks(sample: EncodedSample, token_types: str) -> EncodedSample:
+    """A sample that says which of its tokens see each other both ways.
+
+    Args:
+        sample: The sample; the tokens of type 1 that stand together are a block.
+        token_types: The key of the token types.
+
+    Returns:
+        The sample with the key `block_ids`, (L,) int64: from 1 on in each sample, and 0 for text.
+    """
+    is_media = sample.tokens[token_types] == 1
+    begins = is_media & ~torch.cat([is_media.new_zeros(1), is_media[:-1]])
+    blocks = torch.where(is_media, begins.cumsum(0), 0)
+    return attrs.evolve(sample, tokens={**sample.tokens, "block_ids": blocks})
+
+
+def _concatenated(rows: Sequence[Tensor], lengths: Sequence[int], value: float) -> Tensor:
+    if all(len(row) == length for row, length in zip(rows, lengths, strict=True)):
+        return torch.cat(list(rows))
+    joined = torch.full((sum(lengths), *rows[0].shape[1:]), value, dtype=rows[0].dtype)
+    start = 0
+    for row, length in zip(rows, lengths, strict=True):
+        joined[start : start + len(row)] = row
+        start += length
+    return joined

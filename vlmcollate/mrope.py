@@ -1,0 +1,70 @@
+"""The positions of text, pictures and videos in models with multi-axis rotary embeddings.
+
+Shapes: L a sample's tokens, I its images, V its videos or video frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Ints = npt.NDArray[np.int64]
+
+
+def mrope_positions(
+    types: Tensor,
+    image_grids: Tensor | None,
+    video_grids: Tensor | None,
+    *,
+    merge_size: int,
+    video_steps: Tensor | None = None,
+) -> Tensor:
+    """Positions of one sample's tokens, without a model and without a loop over tokens.
+
+    Text counts on by one on every axis. A picture's tokens all begin where the text before them
+    ended, and differ by their layer, row and column; the text behind goes on after the longer side.
+
+    Args:
+        types: (L,) int64, 0 text, 1 image, 2 video; media of one type stand apart.
+        image_grids: (I, 3), layers, rows and columns in patches.
+        video_grids: (V, 3) alike, one for each run of video tokens.
+        merge_size: How many patches a token spans each way.
+        video_steps: (V,), how far a video's layers are apart; 1 by default.
+
+    Returns:
+        (L, 4) int64: the position in the text, then layer, row and column, as the model's
+        `get_rope_index` has them.
+    """
+    kinds = types.numpy()
+    starts = np.flatnonzero(np.diff(kinds, prepend=-1))
+    lengths = np.diff(starts, append=len(kinds))
+    kind_of_run = kinds[starts]
+    grids = np.ones((len(starts), 3), np.int64)
+    steps = np.ones(len(starts))
+    for kind, given in ((1, image_grids), (2, video_grids)):
+        if given is not None:
+            grids[kind_of_run == kind] = given.numpy()
+    if video_steps is not None:
+        steps[kind_of_run == 2] = video_steps.numpy()
+    rows, columns = grids[:, 1] // merge_size, grids[:, 2] // merge_size
+    is_media = kind_of_run > 0
+    advance = np.where(is_media, np.maximum(rows, columns), lengths)
+    base = np.cumsum(advance) - advance
+
+    def of_token(of_run: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.repeat(of_run, lengths)
+
+    index = np.arange(len(kinds))
+    inside = index - of_token(starts)
+    rows, columns = np.maximum(rows, 1), np.maximum(columns, 1)
+    layer, cell = np.divmod(inside, of_token(rows * columns))
+    row, column = np.divmod(cell, of_token(columns))
+    # the model multiplies in float32 and cuts off
+    layer = (layer.astype(np.float32) * of_token(steps.astype(np.float32))).astype(np.int64)
+    media = of_token(is_media)
+    axes = [np.where(media, at, inside) + of_token(base) for at in (layer, row, column)]
+    return torch.from_numpy(np.stack([index, *axes], axis=1))

@@ -1,0 +1,174 @@
+"""Which samples share a pack: best fit, the longest first.
+
+Shapes: N samples, P packs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from vlmcollate.errors import ConfigError, SampleTooLongError
+
+Ints = npt.NDArray[np.int64]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PackPlan(Sequence[Ints]):
+    """Which samples go into which pack. A sequence of P packs, each an array of sample indices.
+
+    Attributes:
+        samples: (N,) int64, the indices of the samples, pack after pack.
+        edges: (P + 1,) int64, where each pack begins in `samples`.
+        overlong: The indices of the samples that fit no pack; with the policy `"own_pack"` they
+            are in a pack, too.
+        fill: The share of the packs' room that tokens take up, without the overlong.
+    """
+
+    samples: Ints
+    edges: Ints
+    overlong: Ints
+    fill: float
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def __getitem__(self, index: int) -> Ints:  # type: ignore[override]  # no slices
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"pack {index} of {len(self)}")
+        index %= len(self)
+        return self.samples[self.edges[index] : self.edges[index + 1]]
+
+    def __iter__(self) -> Iterator[Ints]:
+        return iter(np.split(self.samples, self.edges[1:-1]) if len(self) else [])
+
+    def __repr__(self) -> str:
+        return (
+            f"PackPlan({len(self.samples)} samples in {len(self)} packs, fill {self.fill:.1%}, "
+            f"{len(self.overlong)} overlong)"
+        )
+
+
+def plan_packs(
+    lengths: Sequence[int] | Ints,
+    *,
+    max_length: int,
+    on_overlong: Literal["raise", "own_pack", "drop"] = "raise",
+    media_tokens: Sequence[int] | Ints | None = None,
+    num_ranks: int = 1,
+) -> PackPlan:
+    """Plans packs by best-fit decreasing, in O(N log N).
+
+    Args:
+        lengths: (N,) the samples' tokens.
+        max_length: The most tokens a pack may have.
+        on_overlong: What becomes of a sample longer than that: an error, a pack of its own, or it
+            is left out; either way it is in the plan's `overlong`.
+        media_tokens: (N,) the samples' media tokens. The packs are then ordered so that the
+            `num_ranks` packs of a step, which are consecutive, hold about as many.
+        num_ranks: How many ranks take packs in turn, as `DistributedSampler` deals them.
+
+    Returns:
+        The plan; every sample is in exactly one pack, or in `overlong`.
+
+    Raises:
+        SampleTooLongError: A sample does not fit, and the policy is to raise.
+        ConfigError: A length is below 1, or an option does not fit.
+
+    Example:
+        >>> [pack.tolist() for pack in plan_packs([3, 5, 2, 7], max_length=8)]
+        [[3], [0, 1], [2]]
+    """
+    sizes = np.asarray(lengths, np.int64)
+    if max_length < 1 or num_ranks < 1 or (sizes.ndim != 1) or (len(sizes) and sizes.min() < 1):
+        raise ConfigError("lengths, max_length and num_ranks have to be at least 1")
+    if on_overlong not in ("raise", "own_pack", "drop"):
+        raise ConfigError(f"on_overlong must be 'raise', 'own_pack' or 'drop', not {on_overlong!r}")
+    overlong = np.flatnonzero(sizes > max_length)
+    if len(overlong) and on_overlong == "raise":
+        raise SampleTooLongError(
+            f"{sizes[overlong[0]]} tokens do not fit a pack of {max_length}, and "
+            f"{len(overlong) - 1} more samples do not; filter them, raise max_length, or set "
+            "on_overlong",
+            index=int(overlong[0]),
+        )
+    fitting = np.flatnonzero(sizes <= max_length)
+    order = fitting[np.argsort(-sizes[fitting], kind="stable")]
+    pack_of = _best_fit(sizes[order], max_length)
+    count = int(pack_of.max()) + 1 if len(pack_of) else 0
+    fill = float(sizes[order].sum() / (count * max_length)) if count else 1.0
+    if on_overlong == "own_pack":
+        order = np.concatenate([order, overlong])
+        pack_of = np.concatenate([pack_of, count + np.arange(len(overlong))])
+        count += len(overlong)
+    if media_tokens is not None and count:
+        weights = np.asarray(media_tokens, np.int64)
+        if weights.shape != sizes.shape:
+            raise ConfigError(f"{len(weights)} media_tokens for {len(sizes)} lengths")
+        per_pack = np.bincount(pack_of, weights=weights[order], minlength=count)
+        pack_of = _balanced(per_pack, num_ranks)[pack_of]
+    by_pack = np.lexsort((order, pack_of))
+    edges = np.concatenate([[0], np.cumsum(np.bincount(pack_of, minlength=count))])
+    return PackPlan(
+        samples=order[by_pack], edges=edges.astype(np.int64), overlong=overlong, fill=fill
+    )
+
+
+def _best_fit(sizes: Ints, room: int) -> Ints:
+    """The pack of each of the sizes, which descend.
+
+    Samples of one length are alike, and so are packs with the same room left; whole groups of them
+    are matched at once.
+    """
+    pack_of = np.empty(len(sizes), np.int64)
+    open_packs: dict[int, list[Ints]] = {}  # from the room left to the packs that have it
+    rooms: list[int] = []  # its keys in order
+    created = placed = 0
+
+    def keep(left: int, packs: Ints) -> None:
+        if left and len(packs):
+            if left not in open_packs:
+                open_packs[left] = []
+                insort(rooms, left)
+            open_packs[left].append(packs)
+
+    values, counts = np.unique(sizes, return_counts=True)
+    for size, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        todo = count
+        while todo:
+            at = bisect_left(rooms, size)
+            if at < len(rooms):
+                left = rooms[at]
+                packs = open_packs[left].pop()
+                if not open_packs[left]:
+                    del open_packs[left], rooms[at]
+            else:
+                left = room
+                packs = np.arange(created, created - (-todo // (room // size)))
+                created += len(packs)
+            each = left // size
+            full = min(len(packs), todo // each)
+            pack_of[placed : placed + full * each] = np.repeat(packs[:full], each)
+            placed, todo = placed + full * each, todo - full * each
+            keep(left - each * size, packs[:full])
+            if todo and full < len(packs):  # fewer samples are left than this pack could take
+                pack_of[placed : placed + todo] = packs[full]
+                keep(left - todo * size, packs[full : full + 1])
+                placed, todo, full = placed + todo, 0, full + 1
+            keep(left, packs[full:])
+    return pack_of
+
+
+def _balanced(weights: npt.NDArray[Any], num_ranks: int) -> Ints:
+    """The new number of each pack: neighbours weigh alike, and no rank always gets the heavier."""
+    order = np.argsort(-weights, kind="stable")
+    for start in range(num_ranks, len(order), 2 * num_ranks):
+        order[start : start + num_ranks] = order[start : start + num_ranks][::-1]
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    return number

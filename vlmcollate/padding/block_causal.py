@@ -1,0 +1,87 @@
+"""The dense mask of a pack, for eager and SDPA attention."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.options import an_instance_of, at_least_one
+from vlmcollate.padding.documents import DocumentLayout, segments
+
+
+@attrs.frozen(kw_only=True)
+class BlockCausalMask(DocumentLayout):
+    """Makes `attention_mask` (B, 1, T, T) bool: a token sees itself and its document before it.
+
+    Padding sees itself alone, so that no row of the softmax is empty. Pictures whose tokens see
+    each other both ways, as Gemma 3's do, are kept so.
+
+    Args:
+        side: `"right"`.
+        length: The length of every batch; the longest pack's by default.
+        multiple_of: The padded length is a multiple of this.
+        sliding_window: How many tokens the model's sliding layers see, if it has such. The mask is
+            then the dict `{"full_attention": ..., "sliding_attention": ...}`, which the models of
+            `transformers` hand to their layers.
+        additive: Whether the masks are float32, 0 where a token sees and the lowest number where it
+            does not: the eager attention of `transformers` adds its mask, and would add a bool one,
+            too. SDPA takes bool ones.
+    """
+
+    sliding_window: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(at_least_one)
+    )
+    additive: bool = attrs.field(default=False, validator=an_instance_of(bool))
+
+    def _laid_out(
+        self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
+    ) -> dict[str, Tensor]:
+        full = _block_causal(documents)
+        if self.sliding_window is None:
+            return {**batch, "attention_mask": self._mask(full, blocks)}
+        length = documents.shape[1]
+        near = torch.ones(length, length, dtype=torch.bool).triu(1 - self.sliding_window)
+        masks = {
+            "full_attention": self._mask(full, blocks),
+            "sliding_attention": self._mask(full & near, blocks),
+        }
+        return {**batch, "attention_mask": masks}  # type: ignore[dict-item]  # one mask a layer
+
+    def _mask(self, mask: Tensor, blocks: Tensor | None) -> Tensor:
+        if blocks is not None:
+            mask = _with_blocks(mask, blocks)
+        if not self.additive:
+            return mask
+        lowest = torch.finfo(torch.float32).min
+        return torch.zeros(mask.shape).masked_fill_(~mask, lowest)
+
+
+def _block_causal(documents: Tensor) -> Tensor:
+    count, length = documents.shape
+    mask = torch.zeros(count, 1, length, length, dtype=torch.bool)
+    for row, ids in zip(mask[:, 0], documents, strict=True):
+        start = 0
+        for end in segments(ids).tolist():
+            if ids[start]:
+                row[start:end, start:end] = _triangle(end - start)
+            else:
+                row[start:end, start:end].fill_diagonal_(fill_value=True)
+            start = end
+    return mask
+
+
+def _triangle(size: int) -> Tensor:
+    return torch.ones(size, size, dtype=torch.bool).tril_()
+
+
+def _with_blocks(mask: Tensor, blocks: Tensor) -> Tensor:
+    """The mask, with each block's tokens seeing each other."""
+    mask = mask.clone()
+    for row, ids in zip(mask[:, 0], blocks, strict=True):
+        start = 0
+        for end in segments(ids).tolist():
+            if ids[start]:
+                row[start:end, start:end] = True
+            start = end
+    return mask

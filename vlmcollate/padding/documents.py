@@ -1,0 +1,104 @@
+"""What the layouts share that keep the documents of a pack apart.
+
+Shapes: B packs, L a pack's tokens, T padded tokens.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.errors import ConfigError, SampleTooLongError
+from vlmcollate.options import at_least_one
+from vlmcollate.padding.base import PaddingStrategy
+
+
+@attrs.frozen(kw_only=True)
+class DocumentLayout(PaddingStrategy):
+    """Pads packs of documents to one length and says which tokens may see each other.
+
+    Padding goes to the right. Samples that are no packs count as one document each.
+
+    Args:
+        length: The length of every batch, for compiled models; the longest pack's by default.
+        multiple_of: The padded length is a multiple of this many tokens, for tensor or context
+            parallel ranks.
+    """
+
+    keeps_documents_apart: ClassVar[bool] = True
+
+    length: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(at_least_one)
+    )
+    multiple_of: int = attrs.field(default=1, validator=at_least_one)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses options that contradict each other."""
+        if self.side != "right":
+            raise ConfigError("packs are padded on the right; leave out side")
+        if self.length is not None and self.length % self.multiple_of:
+            raise ConfigError(
+                f"length={self.length} is no multiple of multiple_of={self.multiple_of}"
+            )
+
+    def padded_length(self, lengths: Sequence[int]) -> int:
+        """See `PaddingStrategy`.
+
+        Raises:
+            SampleTooLongError: A pack is longer than `length`.
+        """
+        longest = max(lengths)
+        if self.length is None:
+            return -(-longest // self.multiple_of) * self.multiple_of
+        if longest > self.length:
+            raise SampleTooLongError(
+                f"{longest} tokens do not fit {type(self).__name__}(length={self.length}); plan "
+                f"the packs for at most {self.length}",
+                index=lengths.index(longest),
+            )
+        return self.length
+
+    def __call__(
+        self, samples: Sequence[Mapping[str, Tensor]], fill: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """Pads every key and adds what the attention needs.
+
+        Args:
+            samples: The token tensors of each pack, with `document_ids` and `position_ids`.
+            fill: What to pad each key with; 0 where a key is missing.
+
+        Returns:
+            The padded keys without `document_ids` and `block_ids`; `position_ids` (B, T), or
+            (axes, B, T) where there are several; and what the layout adds.
+        """
+        batch = super().__call__(samples, fill)
+        if batch["position_ids"].ndim == 3:
+            batch["position_ids"] = batch["position_ids"].permute(2, 0, 1).contiguous()
+        documents, blocks = batch.pop("document_ids"), batch.pop("block_ids", None)
+        return self._laid_out(batch, documents, blocks)
+
+    @abstractmethod
+    def _laid_out(
+        self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Adds what the attention needs; gets the (B, T) ids of documents and blocks."""
+
+
+def refuse_blocks(layout: DocumentLayout, blocks: Tensor | None) -> None:
+    """Refuses pictures whose tokens see each other both ways."""
+    if blocks is not None:
+        raise ConfigError(
+            f"this model's picture tokens see each other both ways, which {type(layout).__name__} "
+            "cannot say; use BlockCausalMask or FlexBlockMask"
+        )
+
+
+def segments(documents: Tensor) -> Tensor:
+    """The ends of the runs of equal ids in (N,) tokens, as (runs,) int64."""
+    changes = (documents[1:] != documents[:-1]).nonzero()[:, 0] + 1
+    return torch.cat([changes, changes.new_tensor([len(documents)])])

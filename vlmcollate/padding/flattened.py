@@ -1,0 +1,74 @@
+"""All documents in one row, without padding, as Hugging Face models take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.padding.documents import DocumentLayout, refuse_blocks, segments
+
+
+@attrs.frozen(kw_only=True)
+class FlattenedDocuments(DocumentLayout):
+    """Lays all documents of the batch into one row (1, T) and leaves out `attention_mask`.
+
+    Adds `cu_seq_lens_q` and `cu_seq_lens_k` (documents + 1,) int32, `max_length_q` and
+    `max_length_k` () int64, which FlashAttention takes. Other attentions of `transformers` tell the
+    documents by `position_ids`, which start over with each, but only without a key-value cache;
+    hence the batch also holds `use_cache=False`.
+
+    Args:
+        side: `"right"`.
+        length: The length of every batch; that of all documents by default. The padding is a
+            document of its own.
+        multiple_of: The padded length is a multiple of this.
+
+    Source:
+        transformers, `DataCollatorWithFlattening` and `find_packed_sequence_indices`.
+    """
+
+    def __call__(
+        self, samples: Sequence[Mapping[str, Tensor]], fill: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """See `DocumentLayout`."""
+        last, numbers = 0, []
+        for sample in samples:
+            ids = sample["document_ids"]
+            numbers.append(torch.where(ids > 0, ids + last, 0))
+            last += int(ids.max())
+        flat = {key: torch.cat([sample[key] for sample in samples]) for key in samples[0]}
+        flat["document_ids"] = torch.cat(numbers)
+        return super().__call__([flat], fill)
+
+    def _laid_out(
+        self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
+    ) -> dict[str, Tensor]:
+        refuse_blocks(self, blocks)
+        del batch["attention_mask"]
+        ends = segments(documents[0])
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        edges = torch.cat([ends.new_zeros(1), ends]).to(torch.int32)
+        longest = (ends - starts).max()
+        _restart_outside(batch["position_ids"], documents[0])
+        return {
+            **batch,
+            "cu_seq_lens_q": edges,
+            "cu_seq_lens_k": edges.clone(),
+            "max_length_q": longest,
+            "max_length_k": longest.clone(),
+            "use_cache": False,  # type: ignore[dict-item]  # an argument of the model
+        }
+
+
+def _restart_outside(position_ids: Tensor, documents: Tensor) -> None:
+    """Counts the tokens of no document from 0, so that they do not continue one."""
+    begins, start = [], 0
+    for end in segments(documents).tolist():
+        if not documents[start]:
+            begins.append((start, end))
+        start = end
+    for start, end in begins:
+        position_ids[..., start:end] = torch.arange(end - start)

@@ -1,0 +1,58 @@
+"""The sparse mask of a pack, for FlexAttention."""
+
+from __future__ import annotations
+
+import attrs
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from vlmcollate.options import at_least_one
+from vlmcollate.padding.documents import DocumentLayout
+
+
+@attrs.frozen(kw_only=True)
+class FlexBlockMask(DocumentLayout):
+    """Makes `attention_mask` a `BlockMask` over B rows of T tokens, from the documents' numbers.
+
+    It holds a function, so it cannot come from a DataLoader worker: collate in the main process, or
+    let the workers encode and stack there.
+
+    Args:
+        side: `"right"`.
+        length: The length of every batch; the longest pack's by default.
+        multiple_of: The padded length is a multiple of this.
+        sliding_window: How many tokens the model's sliding layers see, if it has such; see
+            `BlockCausalMask`.
+    """
+
+    sliding_window: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(at_least_one)
+    )
+
+    def _laid_out(
+        self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
+    ) -> dict[str, Tensor]:
+        full = _mask(documents, blocks, None)
+        if self.sliding_window is None:
+            return {**batch, "attention_mask": full}  # type: ignore[dict-item]  # a BlockMask
+        masks = {
+            "full_attention": full,
+            "sliding_attention": _mask(documents, blocks, self.sliding_window),
+        }
+        return {**batch, "attention_mask": masks}  # type: ignore[dict-item]  # one mask a layer
+
+
+def _mask(documents: Tensor, blocks: Tensor | None, window: int | None) -> BlockMask:
+    count, length = documents.shape
+
+    def sees(b: Tensor, _: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        together = (documents[b, q] == documents[b, k]) & (documents[b, q] > 0)
+        allowed = together & (q >= k)
+        if window is not None:
+            allowed = allowed & (q - k < window)
+        if blocks is not None:
+            block = blocks[b, q]
+            allowed = allowed | (together & (block == blocks[b, k]) & (block > 0))
+        return allowed | (q == k)
+
+    return create_block_mask(sees, count, None, length, length, device=str(documents.device))

@@ -1,0 +1,56 @@
+"""Packs as Transformer Engine takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.padding.documents import DocumentLayout, refuse_blocks, segments
+
+
+@attrs.frozen(kw_only=True)
+class TransformerEngineTHD(DocumentLayout):
+    """Leaves out `attention_mask`; gives the documents' lengths instead, and `qkv_format="thd"`.
+
+    Adds `seq_lens` and `seq_lens_padded` (B, most documents) int64: the tokens of each document,
+    and those that it takes up with the padding behind it. Rows with fewer documents end in `fill`.
+    For context parallel ranks, pack with `multiple_of=2 * ranks`.
+
+    Args:
+        side: `"right"`.
+        length: The length of every batch; the longest pack's by default.
+        multiple_of: The padded length is a multiple of this.
+        fill: What stands where a row has no further document.
+
+    Source:
+        Transformer Engine, the thd layout of DotProductAttention; NeMo Automodel's key names.
+    """
+
+    fill: int = -1000
+
+    def _laid_out(
+        self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
+    ) -> dict[str, Tensor]:
+        refuse_blocks(self, blocks)
+        del batch["attention_mask"]
+        real, padded = [], []
+        for ids in documents:
+            ends = segments(ids)
+            starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+            held = ids[starts] > 0
+            real.append((ends - starts)[held])
+            begins = starts[held]
+            padded.append(torch.diff(torch.cat([begins, begins.new_tensor([len(ids)])])))
+        extra: dict[str, Any] = {
+            "seq_lens": _rows(real, self.fill),
+            "seq_lens_padded": _rows(padded, self.fill),
+            "qkv_format": "thd",
+        }
+        return {**batch, **extra}
+
+
+def _rows(values: list[Tensor], fill: int) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=fill)
