@@ -36,7 +36,7 @@ class Resample:
         for attempt in range(self.max_retries):
             digest = hashlib.blake2b(digest_size=8)
             digest.update(f"{self.seed} {attempt} ".encode())
-            _fingerprint(example, digest)
+            example_digest(example, digest)
             drawn.append(int.from_bytes(digest.digest(), "big") % len(self.dataset))
         return drawn
 
@@ -162,16 +162,16 @@ class RobustCollator:
         return EncodedSample(tokens=tokens, message_ids=nobody, media_ids=nobody)
 
 
-def _fingerprint(value: object, digest: Any) -> None:
+def example_digest(value: object, digest: Any) -> None:
     """Feeds what tells one example from another, and is the same in every process."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             digest.update(str(key).encode("utf-8", "surrogatepass"))
-            _fingerprint(item, digest)
+            example_digest(item, digest)
     elif isinstance(value, list | tuple):
         digest.update(str(len(value)).encode())
         for item in value:
-            _fingerprint(item, digest)
+            example_digest(item, digest)
     elif isinstance(value, bytes):
         digest.update(value[:4096])
     elif isinstance(value, str | int | float | bool | None):

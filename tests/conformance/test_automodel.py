@@ -1,0 +1,404 @@
+"""NeMo Automodel's functions on real processors: their conventions, and exact labels."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import omni_processors, remote_stand_ins
+from tests.processors import FAMILIES, processor_of
+from tests.unit import test_nemotron_parse as nemotron_parse
+from tests.unit.test_nemotron_parse import TASK, page
+from vlmcollate import (
+    ConfigError,
+    EmptyBatchError,
+    LabelError,
+    MediaMismatchError,
+    SampleTooLongError,
+    automodel,
+    collator_for,
+)
+
+TONE = (np.sin(np.arange(16000) / 20) * 0.3).astype(np.float32)
+BUILT: dict[str, Any] = {}
+processor = nemotron_parse.processor  # the fixture
+
+
+def built(name: str) -> Any:
+    if name not in BUILT:
+        where = remote_stand_ins if hasattr(remote_stand_ins, name) else omni_processors
+        BUILT[name] = getattr(where, name)()
+    return BUILT[name]
+
+
+def chat(*sizes: tuple[int, int], answer: str = "A cat.") -> dict[str, Any]:
+    parts: list[Any] = [{"type": "image", "image": Image.new("RGB", s, "teal")} for s in sizes]
+    return {
+        "conversation": [
+            {"role": "user", "content": [*parts, {"type": "text", "text": "What is it?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+        ]
+    }
+
+
+EXAMPLES = [chat((64, 48)), chat(answer="No image here."), chat((40, 90), (120, 60), answer="Two.")]
+
+
+def answers(batch: Any, tokenizer: Any) -> list[str]:
+    """What trains in each row, by the shifted labels alone."""
+    return [tokenizer.decode(row[row != -100]).strip() for row in batch["labels"]]
+
+
+def is_shifted(batch: Any) -> bool:
+    """Each label is the id one column later, and all rows are one column short."""
+    ids, labels = batch["input_ids"], batch["labels"]
+    trained = labels[:, :-1] != -100
+    return ids.shape == labels.shape and torch.equal(labels[:, :-1][trained], ids[:, 1:][trained])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_default_collate_fn(name: str) -> None:
+    processor, family = processor_of(name), FAMILIES[name]
+    batch = automodel.default_collate_fn(EXAMPLES, processor)
+    assert answers(batch, processor.tokenizer) == [
+        text + family.stop for text in ("A cat.", "No image here.", "Two.")
+    ]
+    assert is_shifted(batch)
+    assert batch["pixel_values"].dtype == torch.bfloat16
+    assert batch["n_images_per_sample"].tolist() == [1, 0, 2]
+    assert "position_ids" not in batch
+    unshifted = collator_for(processor)([e["conversation"] for e in EXAMPLES])
+    assert torch.equal(batch["input_ids"], unshifted["input_ids"][:, :-1])
+    assert torch.equal(batch["labels"], unshifted["labels"][:, 1:])
+
+
+def test_default_collate_fn_with_a_length() -> None:
+    processor = processor_of("qwen2_5_vl")
+    long = chat(answer="word " * 300)
+    batch = automodel.default_collate_fn([EXAMPLES[0], long], processor, max_length=96)
+    assert batch["input_ids"].shape == (2, 95)
+    kept = automodel.default_collate_fn([EXAMPLES[0], long], processor, 96, drop_overlong=True)
+    assert kept["input_ids"].shape == (1, 95)
+    with pytest.raises(EmptyBatchError):
+        automodel.default_collate_fn([long], processor, 96, drop_overlong=True)
+
+
+def test_the_hook_comes_before_the_labels() -> None:
+    processor = processor_of("qwen2_5_vl")
+    seen = {}
+
+    def hook(batch: dict[str, torch.Tensor], given: Any) -> dict[str, torch.Tensor]:
+        seen.update(batch)
+        assert given is processor
+        return {**batch, "input_ids": batch["input_ids"].clone()}
+
+    plain = automodel.default_collate_fn(EXAMPLES, processor)
+    batch = automodel.default_collate_fn(EXAMPLES, processor, _post_tokenize_hook=hook)
+    assert "labels" not in seen
+    assert seen["input_ids"].shape[1] == batch["input_ids"].shape[1] + 1
+    assert batch.keys() == plain.keys()
+    for key, value in plain.items():
+        assert torch.equal(batch[key], value), key
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_the_hook_with_a_length(drop: bool) -> None:  # a parameter of the test
+    processor = processor_of("qwen2_5_vl")
+    examples = [EXAMPLES[0], chat(answer="word " * 300)]
+    if not drop:  # a turn that is cut off has no end to find
+        with pytest.raises(LabelError):
+            automodel.default_collate_fn(examples, processor, 96, drop, lambda batch, _: batch)
+        return
+    batch = automodel.default_collate_fn(examples, processor, 96, drop, lambda batch, _: batch)
+    assert answers(batch, processor.tokenizer) == ["A cat.<|im_end|>"]
+
+
+def test_qwen2_5() -> None:
+    processor = processor_of("qwen2_5_vl")
+    batch = automodel.COLLATE_FNS["Qwen2_5_VLProcessor"](EXAMPLES, processor)
+    assert answers(batch, processor.tokenizer)[0] == "A cat.<|im_end|>"
+    assert is_shifted(batch)
+    assert batch["pixel_values"].dtype == torch.float32
+    assert len(batch["image_grid_thw"]) == 3
+
+
+def test_qwen3_omni() -> None:
+    processor = built("qwen3_omni")
+    example = chat((64, 64))
+    example["conversation"][0]["content"].append({"type": "audio", "audio": (TONE, 16000)})
+    batch = automodel.qwen3_omni_collate_fn([example, EXAMPLES[1]], processor)
+    assert answers(batch, processor.tokenizer) == ["A cat.<|im_end|>", "No image here.<|im_end|>"]
+    assert is_shifted(batch)
+    assert batch["attention_mask"][1].tolist() == sorted(
+        batch["attention_mask"][1].tolist(), reverse=True
+    )
+    with pytest.raises(ConfigError, match="use_audio_in_video"):
+        automodel.qwen3_omni_collate_fn(EXAMPLES, processor_of("qwen2_5_vl"))
+
+
+def test_kimi_vl() -> None:
+    processor = built("kimi_vl")
+    batch = automodel.kimi_vl_collate_fn(
+        [*EXAMPLES, chat(answer="word " * 300)], processor, max_length=96
+    )
+    assert batch["input_ids"].shape == (3, 95)
+    assert answers(batch, processor.tokenizer)[2] == "Two.<|im_end|>"
+    assert is_shifted(batch)
+
+
+def test_kimi_k25() -> None:
+    processor = built("kimi_k25_remote")
+    batch = automodel.kimi_k25_vl_collate_fn(EXAMPLES, processor, max_length=96)
+    assert batch["input_ids"].shape == (3, 95)
+    grids = batch["grid_thws"]
+    assert torch.equal(batch["image_grid_hws"], grids[:, 1:])
+    assert batch["n_images_per_sample"].tolist() == [1, 0, 2]
+    media = processor.tokenizer.convert_tokens_to_ids("<|media_pad|>")
+    features = ((grids[:, 1] // 2) * (grids[:, 2] // 2)).tolist()
+    found = (batch["input_ids"] == media).sum(dim=1).tolist()
+    assert found == [features[0], 0, features[1] + features[2]]
+    assert is_shifted(batch)
+
+
+def test_expand_image_tokens() -> None:
+    ids = torch.tensor([5, 9, 6, 9], dtype=torch.int32)
+    mask = torch.ones(4, dtype=torch.bool)
+    grids = torch.tensor([[1, 2, 4], [1, 4, 2]])
+    found, wide = automodel._expand_image_tokens(ids, mask, grids, 9)
+    assert found.tolist() == [5, 9, 9, 6, 9, 9]
+    assert found.dtype == torch.int32
+    assert wide.dtype == torch.bool
+    assert wide.tolist() == [True] * 6
+    assert automodel._expand_image_tokens(ids, mask, grids, 7)[0] is ids
+    with pytest.raises(MediaMismatchError):
+        automodel._expand_image_tokens(ids, mask, grids[:1], 9)
+
+
+def test_nemotron_parse(processor: Any) -> None:
+    examples = [{"conversation": page("# A title")}, {"conversation": page("Text, and more of it")}]
+    batch = automodel.nemotron_parse_collate_fn(examples, processor)
+    assert answers(batch, processor.tokenizer) == ["# A title</s>", "Text, and more of it</s>"]
+    assert is_shifted(batch)
+    assert torch.equal(batch["decoder_input_ids"], batch["input_ids"])
+    assert batch["pixel_values"].dtype == torch.bfloat16
+    other = automodel.nemotron_parse_collate_fn(examples, processor, task_prompt=f"{TASK}Hm: ")
+    assert other["input_ids"].shape[1] > batch["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("sound", [TONE, (TONE, 16000), {"array": TONE, "sampling_rate": 16000}])
+@pytest.mark.parametrize("name", ["phi4mm", "phi4_multimodal"])
+def test_phi4(name: str, sound: Any) -> None:
+    processor = built(name)
+    example = {
+        "conversation": [
+            {"role": "user", "content": "<|audio_1|>Write it down."},
+            {"role": "assistant", "content": "A beep."},
+        ],
+        "audio": sound,
+    }
+    batch = automodel.phi4_mm_collate_fn([example], processor)
+    assert answers(batch, processor.tokenizer) == ["A beep.<|end|>"]
+    assert "<|audio_1|>" not in processor.tokenizer.decode(batch["input_ids"][0])
+    assert int(batch["input_mode"]) == 2
+    assert not {"input_image_embeds", "image_sizes", "image_attention_mask"} & batch.keys()
+    assert is_shifted(batch)
+
+
+def test_gemma4_prefix() -> None:
+    processor = built("gemma4")
+    plain = automodel.default_collate_fn(EXAMPLES, processor)
+    batch = automodel.gemma4_prefix_collate_fn(EXAMPLES, processor)
+    assert answers(batch, processor.tokenizer) == answers(plain, processor.tokenizer)
+    assert "<|turn>model\n<|channel>thought\n<channel|>" in processor.tokenizer.decode(
+        batch["input_ids"][0]
+    )
+    assert is_shifted(batch)
+
+    by_hook = automodel._inject_thinking_prefix_tokens(
+        collator_for(processor)([e["conversation"] for e in EXAMPLES]), processor.tokenizer
+    )
+    assert torch.equal(by_hook["input_ids"][:, :-1], batch["input_ids"])
+    other = processor_of("qwen2_5_vl")
+    same = automodel.gemma4_prefix_collate_fn(EXAMPLES, other)
+    assert torch.equal(
+        same["input_ids"], automodel.default_collate_fn(EXAMPLES, other)["input_ids"]
+    )
+
+
+def test_labels_from_ids() -> None:
+    processor = processor_of("qwen2_5_vl")
+    conversations = [e["conversation"] for e in EXAMPLES]
+    batch = collator_for(processor)(conversations)
+    ids = batch["input_ids"]
+    for build in (automodel.build_labels, automodel.build_labels_from_template):
+        assert torch.equal(build(ids, conversations, processor), batch["labels"])
+    with pytest.raises(LabelError, match="sample 0"):
+        automodel.build_labels_from_template(ids[:1], [conversations[0] * 2], processor)
+    quoted = [
+        {"role": "user", "content": "Say A cat.<|im_end|>"},
+        {"role": "assistant", "content": "A cat."},
+    ]
+    text = processor.apply_chat_template(quoted, tokenize=False)
+    fooled = processor.tokenizer(text, return_tensors="pt")["input_ids"]
+    with pytest.raises(LabelError, match="more than one place"):
+        automodel.build_labels(fooled, [quoted], processor)
+
+
+def test_pieces() -> None:
+    tokenizer = processor_of("qwen2_5_vl").tokenizer
+    marker = automodel._get_assistant_marker(tokenizer)
+    assert tokenizer.decode(marker) == "<|im_start|>assistant\n"
+    stop = automodel._get_stop_token_id(tokenizer)
+    assert stop is not None
+    assert automodel._decode_single_token(tokenizer, stop) == "<|im_end|>"
+    assert automodel._get_assistant_marker(processor_of("gemma3").tokenizer) is None
+    assert automodel._get_stop_token_id(processor_of("gemma3").tokenizer) is None
+    find = automodel._find_pattern_indices
+    assert find([1, 2, 3, 2, 3], [2, 3]) == (1, 3)
+    assert find([1, 2, 3, 2, 3], [2, 3], 2) == (3, 5)
+    assert find([1, 2, 3], [9, 3]) == (-1, -1)
+    assert find([1, 2, 3], [9, 3], 0, True) == (1, 3)
+    message = {"content": [{"type": "text", "text": "a"}, {"type": "image"}, {"text": "b"}]}
+    assert automodel._extract_assistant_text(message) == "ab"
+    assert automodel._extract_assistant_text({"content": "plain"}) == "plain"
+
+
+def test_media_of_conversations() -> None:
+    conversations = [e["conversation"] for e in EXAMPLES]
+    images, videos = automodel._extract_media_from_conversations(conversations)
+    assert images is not None
+    assert [image.size for image in images] == [(64, 48), (40, 90), (120, 60)]
+    assert videos is None
+    assert automodel._count_media_per_sample(conversations) == ([1, 0, 2], [0, 0, 0])
+    grey = [[{"role": "user", "content": [{"type": "image", "image": Image.new("L", (4, 4))}]}]]
+    assert automodel._ensure_rgb(grey)[0][0]["content"][0]["image"].mode == "RGB"
+    assert grey[0][0]["content"][0]["image"].mode == "L"  # type: ignore[index]
+
+
+def test_estimates_are_the_true_lengths() -> None:
+    processor = processor_of("qwen2_5_vl")
+    conversations = [e["conversation"] for e in EXAMPLES]
+    config = automodel._extract_image_config(processor)
+    assert config is not None
+    assert config["factor"] == 28
+    collator = collator_for(processor)
+    lengths = [len(collator.encode(c)) for c in conversations]
+    for limit in sorted(set(lengths)):
+        _, kept = automodel._drop_overlong_samples(conversations, processor, limit)
+        assert kept == [i for i, length in enumerate(lengths) if length <= limit]
+    with pytest.raises(EmptyBatchError):
+        automodel._drop_overlong_samples(conversations, processor, min(lengths) - 1)
+
+
+def test_pretokenized_samples_pad_to_the_same_batch() -> None:
+    processor = processor_of("qwen2_5_vl")
+    dataset = automodel.PreTokenizedDatasetWrapper(EXAMPLES, processor)
+    batch = automodel.pad_collate_fn([dataset[i] for i in range(3)], processor)
+    online = automodel.default_collate_fn(EXAMPLES, processor)
+    assert batch.keys() == online.keys()
+    for key, value in online.items():
+        assert torch.equal(batch[key], value), key
+    with pytest.raises(SampleTooLongError):
+        automodel.pad_collate_fn([dataset[0]], processor, max_length=8)
+    fake = automodel.PreTokenizedDatasetWrapper(EXAMPLES, processor, inject_fake_images=True)[1]
+    media = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    is_media = fake["input_ids"] == media
+    assert is_media.any()
+    assert not fake["attention_mask"][is_media].any()
+    assert (fake["labels"][is_media] == -100).all()
+
+
+@pytest.mark.parametrize("attention", ["flash_attention_2", "sdpa", "eager"])
+def test_packs(attention: str) -> None:
+    processor = processor_of("qwen2_5_vl")
+    dataset = automodel.PreTokenizedDatasetWrapper(EXAMPLES, processor)
+    packed = automodel.PackedDatasetWrapper(dataset, pack_size=256)
+    assert len(packed) == 1
+    pack = packed[0]
+    rows = [dataset[i] for i in packed.plan[0]]
+    assert torch.equal(pack["input_ids"], torch.cat([row["input_ids"][:-1] for row in rows]))
+    assert torch.equal(pack["labels"], torch.cat([row["labels"][1:] for row in rows]))
+    numbers = [n for n, row in enumerate(rows, 1) for _ in row["input_ids"][:-1]]
+    assert pack["attention_mask"].tolist() == numbers
+    assert pack["n_images"] == 3
+    batch = automodel.neat_packed_vlm_collater(
+        [pack, pack], padding_idx=7, max_length=256, attn_implementation=attention
+    )
+    assert batch["input_ids"].shape == (2, 256)
+    assert batch["input_ids"][0, -1].item() == 7
+    assert batch["position_ids"].shape == (3, 2, 256)
+    assert batch["n_images_per_sample"].tolist() == [3, 3]
+    assert batch["pixel_values"].dtype == torch.bfloat16
+    shape = (2, 256) if attention == "flash_attention_2" else (2, 1, 256, 256)
+    assert batch["attention_mask"].shape == shape
+    thd = automodel.packed_sequence_thd_vlm_collater([pack], max_length=256)
+    lengths = [len(row["input_ids"]) - 1 for row in rows]
+    assert thd["seq_lens"].tolist() == [lengths]
+    assert thd["seq_lens_padded"].sum().item() == 256
+    assert thd["qkv_format"] == "thd"
+
+
+def test_robust_collate_draws_alike_everywhere() -> None:
+    calls: list[list[Any]] = []
+
+    def fails_twice(batch: list[Any]) -> str:
+        calls.append(batch)
+        if len(calls) % 3:
+            raise ValueError("broken")
+        return "good"
+
+    dataset = [f"sample {i}" for i in range(50)]
+    for _ in range(2):
+        assert automodel.make_robust_collate(dataset, fails_twice)(["a", "b"]) == "good"
+    assert calls[:3] == calls[3:]
+    assert calls[0] == ["a", "b"] != calls[1] != calls[2]
+
+    def fails(batch: list[Any]) -> None:
+        raise ValueError(f"no {batch[0]}")
+
+    with pytest.raises(RuntimeError, match="3 batches failed in a row; the last: no sample"):
+        automodel.make_robust_collate(dataset, fails, max_retries=3)(["a"])
+
+    def starves(_: list[Any]) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        automodel.make_robust_collate(dataset, starves)(["a"])
+
+
+def test_signatures_are_automodels() -> None:
+    names = {
+        "default_collate_fn": "examples processor max_length drop_overlong _post_tokenize_hook",
+        "qwen2_5_collate_fn": "examples processor",
+        "qwen3_omni_collate_fn": "examples processor use_audio_in_video",
+        "kimi_vl_collate_fn": "examples processor max_length",
+        "kimi_k25_vl_collate_fn": "examples processor max_length drop_overlong",
+        "_expand_image_tokens": (
+            "input_ids attention_mask grid_thws media_token_id merge_kernel_size"
+        ),
+        "nemotron_parse_collate_fn": "examples processor task_prompt",
+        "phi4_mm_collate_fn": "examples processor",
+        "gemma4_prefix_collate_fn": "examples processor max_length",
+        "pad_collate_fn": "examples processor max_length",
+        "neat_packed_vlm_collater": "batch padding_idx max_length attn_implementation",
+        "build_labels": "input_ids_batch conversations processor",
+        "build_labels_from_template": "input_ids_batch conversations processor",
+        "_drop_overlong_samples": "conversations processor max_length",
+        "_inject_thinking_prefix_tokens": "batch tokenizer",
+        "make_robust_collate": "dataset collate_fn max_retries",
+    }
+    for name, parameters in names.items():
+        assert list(inspect.signature(getattr(automodel, name)).parameters) == parameters.split()
+    assert set(automodel.COLLATE_FNS) >= {
+        "Qwen2_5_VLProcessor",
+        "Qwen3OmniMoeProcessor",
+        "KimiVLProcessor",
+        "KimiK25Processor",
+        "NemotronParseProcessor",
+        "default",
+    }
