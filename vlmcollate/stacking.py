@@ -37,7 +37,7 @@ def fill_values(tokenizer: Any) -> Mapping[str, float]:
     pad = tokenizer.pad_token_id
     # without a pad token any id will do, since attention and labels leave it out
     pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
-    return {"input_ids": pad, "labels": IGNORE_INDEX}
+    return {"input_ids": pad, "decoder_input_ids": pad, "labels": IGNORE_INDEX}
 
 
 def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
