@@ -184,7 +184,9 @@ def test_nemotron_parse(processor: Any) -> None:
     batch = automodel.nemotron_parse_collate_fn(examples, processor)
     assert answers(batch, processor.tokenizer) == ["# A title</s>", "Text, and more of it</s>"]
     assert is_shifted(batch)
-    assert torch.equal(batch["decoder_input_ids"], batch["input_ids"])
+    trained = batch["labels"] != -100
+    assert torch.equal(batch["decoder_input_ids"][trained], batch["input_ids"][trained])
+    assert batch["decoder_attention_mask"][trained].all()
     assert batch["pixel_values"].dtype == torch.bfloat16
     other = automodel.nemotron_parse_collate_fn(examples, processor, task_prompt=f"{TASK}Hm: ")
     assert other["input_ids"].shape[1] > batch["input_ids"].shape[1]
