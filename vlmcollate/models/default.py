@@ -88,8 +88,8 @@ def _check_prompt(collator: DefaultCollator, kind: MediaKind) -> None:
     ours = collator.processor.tokenizer(expanded, add_special_tokens=False)["input_ids"]
     if list(output["input_ids"][0]) != list(ours):
         raise ConfigError(
-            f"{type(collator.processor).__name__} changes the prompt around its {kind} media, which "
-            "the default collator does not, so it needs a collator of its own"
+            f"{type(collator.processor).__name__} changes the prompt around its {kind} media, "
+            "which the default collator does not, so it needs a collator of its own"
         )
     checked.add(kind)
 
@@ -161,9 +161,7 @@ def _learn_kind(
 
 
 def _images() -> list[list[list[Any]]]:
-    return [
-        [[Image.new("RGB", size, (90, 40 * i, 7)) for i, size in enumerate(s)] for s in _SIZES]
-    ]
+    return [[[Image.new("RGB", size, (90, 40 * i, 7)) for i, size in enumerate(s)] for s in _SIZES]]
 
 
 def _videos() -> list[list[list[Any]]]:
