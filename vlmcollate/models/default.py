@@ -79,12 +79,15 @@ def _check_prompt(collator: DefaultCollator, kind: MediaKind) -> None:
     answer = Message(role="assistant", content=(TextPart("This."),))
     rendering = collator.render(Conversation(messages=(question, answer)))
     media = [_PROBES[kind]()[-1][0][0]]
-    processed = BaseCollator.process_media(collator, rendering, media)
+    try:
+        (text,) = BaseCollator.process_media(collator, rendering, media).replacements
+        output = collator.processor(
+            text=[rendering.text], add_special_tokens=False, **processor_inputs([kind], media)
+        )
+    except _PROCESSOR_ERRORS as error:
+        raise _refusal(collator, kind, error) from error
     (span,) = rendering.media
-    expanded = rendering.text[: span.start] + processed.replacements[0] + rendering.text[span.end :]
-    output = collator.processor(
-        text=[rendering.text], add_special_tokens=False, **processor_inputs([kind], media)
-    )
+    expanded = rendering.text[: span.start] + text + rendering.text[span.end :]
     ours = collator.processor.tokenizer(expanded, add_special_tokens=False)["input_ids"]
     if list(output["input_ids"][0]) != list(ours):
         raise ConfigError(
@@ -92,6 +95,13 @@ def _check_prompt(collator: DefaultCollator, kind: MediaKind) -> None:
             "which the default collator does not, so it needs a collator of its own"
         )
     checked.add(kind)
+
+
+def _refusal(collator: DefaultCollator, kind: MediaKind, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{type(collator.processor).__name__} does not take {kind} media as the default collator "
+        f"passes it, so it needs a collator of its own: {error}"
+    )
 
 
 _KNOWN: weakref.WeakKeyDictionary[Any, tuple[dict[str, Join], str | None]]
@@ -135,10 +145,7 @@ def _learn_kind(
                 text=texts[at], padding=True, add_special_tokens=False, **given
             )
         except _PROCESSOR_ERRORS as error:
-            raise ConfigError(
-                f"{type(collator.processor).__name__} does not take {kind} media as the default "
-                f"collator passes it, so it needs a collator of its own: {error}"
-            ) from error
+            raise _refusal(collator, kind, error) from error
         return {key: as_tensor(value) for key, value in output.items() if key not in _METADATA}
 
     singles, batch = [call(slice(i, i + 1)) for i in range(len(samples))], call(slice(None))
