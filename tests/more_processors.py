@@ -17,7 +17,7 @@ from tests.omni_processors import _chatml, _tokenizer
 
 CLIP = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
 TILES = {"image_grid_pinpoints": [[28, 56], [56, 28], [56, 56]]}
-LLAVA = {
+LLAVA: dict[str, Any] = {
     "patch_size": 14,
     "vision_feature_select_strategy": "default",
     "num_additional_image_tokens": 1,

@@ -38,6 +38,7 @@ from tests.assets import chat_template, tokenizer_dir
 LLAVA_ONEVISION_STAND_IN = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' }}"
     "{% for part in m.content if part.type == 'image' %}<image>{% endfor %}"
+    "{% for part in m.content if part.type == 'video' %}<video>{% endfor %}"
     "{% for part in m.content if part.type == 'text' %}"
     "{% if m.role == 'assistant' %}"
     "{% generation %}{{ '\n' + part.text }}{% endgeneration %}"

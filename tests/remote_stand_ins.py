@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import torch
-from transformers import Kimi_K25Processor, Phi4MultimodalProcessor
+from transformers import Kimi_K25Processor, Phi4MultimodalProcessor, SiglipImageProcessor
 
 from tests.omni_processors import _tokenizer, kimi_k25, phi4_multimodal
 
@@ -89,6 +89,14 @@ class Phi4MMProcessor(Phi4MultimodalProcessor):  # type: ignore[misc]  # Any to 
         return {**self.tokenizer(text, return_tensors=return_tensors), **output}
 
 
+@attrs.define
+class NemotronParseProcessor:
+    """A stand-in for Nemotron-Parse's: the parts that are used."""
+
+    image_processor: Any
+    tokenizer: Any
+
+
 def _as(kind: type, real: Any) -> Any:
     real.__class__ = kind
     return real
@@ -120,3 +128,12 @@ def phi4mm() -> Any:
     )
     processor.chat_template = PHI4_TEMPLATE
     return processor
+
+
+def nemotron_parse() -> Any:
+    """Nemotron-Parse."""
+    words = _tokenizer(
+        "qwen2_5", "<s>", "</s>", "<predict_bbox>", "<predict_classes>", "<output_markdown>"
+    )
+    words.bos_token, words.eos_token = "<s>", "</s>"
+    return NemotronParseProcessor(SiglipImageProcessor(size={"height": 28, "width": 28}), words)

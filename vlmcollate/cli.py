@@ -5,16 +5,21 @@ Heavy imports are inside the commands, so that asking for help does not wait for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from vlmcollate.errors import CollateError
+from vlmcollate.families import Family, Support, family_table
+
+_WIDE = 120
 
 
 class _Commands(TyperGroup):
@@ -81,12 +86,46 @@ def demo(
 
 
 @app.command()
-def families() -> None:
-    """List the model families that have a collator of their own."""
+def families(
+    keys: Annotated[  # noqa: FBT002  # typer makes an option of it
+        bool, typer.Option("--keys", help="Show the media keys of each collator instead.")
+    ] = False,
+) -> None:
+    """List the processors of transformers, and how well each is served."""
     console = Console()
+    if keys:
+        _print_keys(console)
+        return
+    found = family_table()
+    for support in get_args(Support):
+        rows = [row for row in found.families if row.support == support]
+        console.print(f"[bold]{support}[/] ({len(rows)})", highlight=False)
+        console.print(_table_of(rows, wide=console.width >= _WIDE))
+    console.print(
+        f"As tested with transformers {found.transformers}. Any other processor with a chat "
+        "template gets DefaultCollator, which refuses what it cannot do.",
+        highlight=False,
+    )
+
+
+def _table_of(rows: list[Family], *, wide: bool) -> Table:
+    """A table without the columns that would be empty, or that a narrow terminal cannot hold."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    cells: dict[str, Callable[[Family], str]] = {"processor": lambda row: row.processor}
+    if wide:
+        cells["collator"] = lambda row: row.collator
+    cells |= {"media": lambda row: ", ".join(row.media), "note": lambda row: row.note}
+    shown = {name: cell for name, cell in cells.items() if any(map(cell, rows))}
+    for name in shown:
+        table.add_column(name, overflow="fold", no_wrap=name != "note")
+    for row in rows:
+        table.add_row(*(Text(cell(row)) for cell in shown.values()))
+    return table
+
+
+def _print_keys(console: Console) -> None:
     with console.status("Importing torch and transformers ..."):
         from vlmcollate.models import COLLATORS
-        from vlmcollate.models.default import DefaultCollator
     table = Table(show_lines=True)
     for name in ("processor", "collator", "media keys", "token types"):
         is_name = name in ("processor", "collator")
@@ -94,10 +133,6 @@ def families() -> None:
     for processor, collator in sorted(COLLATORS.items()):
         table.add_row(processor, collator.__name__, _joins_of(collator), _types_of(collator))
     console.print(table)
-    console.print(
-        f"Any other processor with a chat template is served by {DefaultCollator.__name__}.",
-        highlight=False,
-    )
 
 
 def _joins_of(collator: Any) -> str:

@@ -77,7 +77,7 @@ _SUBPROCESSORS: dict[MediaKind, tuple[str, ...]] = {
     "audio": ("feature_extractor", "audio_processor"),
 }
 _TEXT_KEYS = frozenset(
-    {"input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets"}
+    {"input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", "video_metadata"}
 )
 _TOKEN_TYPE_KEYS = frozenset({"mm_token_type_ids", "token_type_ids"})
 
@@ -87,6 +87,7 @@ _PROCESSOR_ERRORS = (
     TypeError,
     LookupError,
     ArithmeticError,
+    OSError,
     AttributeError,
     RuntimeError,
 )

@@ -5,6 +5,8 @@ import torch
 from PIL import Image
 from transformers import (
     CLIPImageProcessor,
+    Idefics2ImageProcessor,
+    Idefics2Processor,
     Lfm2VlImageProcessor,
     Lfm2VlProcessor,
     LlavaNextImageProcessor,
@@ -103,3 +105,12 @@ def test_a_mask_along_the_tokens_is_refused():
     processor.tokenizer.bos_token = processor.bos_token = "<|endoftext|>"
     with pytest.raises(ConfigError, match="MllamaProcessor"):
         DefaultCollator(processor=processor)([chat((64, 48))])
+
+
+def test_a_processor_that_changes_the_words_around_its_media_is_refused():
+    """Idefics 2 puts a space between a picture and the words behind it."""
+    processor = build(Idefics2Processor, Idefics2ImageProcessor(), ["<image>"])
+    with pytest.raises(ConfigError, match="changes the prompt around its image media"):
+        collator_for(processor).encode(chat((64, 48)))
+    text = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    assert collator_for(processor).encode(text).label_strategy == "RenderedSpanLabels"

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.measuring import page
+from vlmcollate.families import family_table
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -36,3 +39,8 @@ def test_the_readme_example_is_python():
 def test_the_readme_has_exactly_two_set_up_commands():
     commands = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     assert [command.count("\n") for command in commands] == [1, 1]
+
+
+def test_the_table_of_families_is_that_of_the_data():
+    shown = (ROOT / "docs/reference/families.md").read_text(encoding="utf-8")
+    assert shown == page(family_table()), "run scripts/write_families_table.py"

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from vlmcollate import demo
 from vlmcollate.cli import app
 from vlmcollate.errors import ConfigError
+from vlmcollate.families import family_table
 from vlmcollate.models import COLLATORS
 
 
@@ -34,15 +35,32 @@ def test_version_is_printed(runner: CliRunner) -> None:
     assert re.match(r"vlmcollate \S+", result.stdout)
 
 
-def test_families_lists_all_that_are_registered(runner: CliRunner) -> None:
+@pytest.mark.parametrize("width", [80, 160])
+def test_families_shows_the_table(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     result = runner.invoke(app, ["families"])
+    assert result.exit_code == 0
+    table = family_table()
+    for row in table.families:
+        (line,) = (x for x in result.stdout.splitlines() if x.split()[:1] == [row.processor])
+        assert ", ".join(row.media) in line
+        assert (row.collator in line) == (width == 160 or not row.collator)
+    for support in ("exact", "refused"):
+        number = sum(row.support == support for row in table.families)
+        assert f"{support} ({number})" in result.stdout
+    assert f"transformers {table.transformers}" in result.stdout
+
+
+def test_families_lists_the_keys_of_all_that_are_registered(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["families", "--keys"])
     assert result.exit_code == 0
     for processor, collator in COLLATORS.items():
         assert f" {processor} " in result.stdout
         assert f" {collator.__name__} " in result.stdout
     assert "image_grid_thw: Concatenate()" in result.stdout
     assert "mm_token_type_ids" in result.stdout
-    assert "Any other processor with a chat template is served by DefaultCollator." in result.stdout
 
 
 def test_demo_shows_the_mask_the_table_and_the_loss(runner: CliRunner) -> None:

@@ -1,33 +1,19 @@
 """Nemotron-Parse: the prompt is masked, and the decoder's inputs are one token behind."""
 
-import attrs
 import pytest
 import torch
 from PIL import Image
-from transformers import SiglipImageProcessor
 
 from tests.decoding import trained_texts
-from tests.processors import tokenizer
+from tests.remote_stand_ins import nemotron_parse
 from vlmcollate import ConfigError, ConversationError, collator_for
 
 TASK = "</s><s><predict_bbox><predict_classes><output_markdown>"
 
 
-@attrs.define
-class NemotronParseProcessor:
-    """A stand-in for the remote code's processor of this name: the parts that are used."""
-
-    image_processor: object
-    tokenizer: object
-
-
 @pytest.fixture(scope="module")
 def processor():
-    words = tokenizer(
-        "qwen2_5", "<s>", "</s>", "<predict_bbox>", "<predict_classes>", "<output_markdown>"
-    )
-    words.bos_token, words.eos_token = "<s>", "</s>"
-    return NemotronParseProcessor(SiglipImageProcessor(size={"height": 28, "width": 28}), words)
+    return nemotron_parse()
 
 
 def page(answer, prompt=""):

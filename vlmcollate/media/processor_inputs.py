@@ -34,6 +34,7 @@ def processor_inputs(kinds: Sequence[MediaKind], items: Sequence[Any]) -> dict[s
         arguments["videos_kwargs"] = {
             "video_metadata": [video.metadata() for video in of["video"]],
             "do_sample_frames": False,
+            "return_metadata": True,  # some processors write the times of frames, but ask for this
             "return_tensors": "pt",
         }
     if "audio" in of:

@@ -39,6 +39,7 @@ COLLATORS: dict[str, type[BaseCollator]] = {
     "Gemma3Processor": Gemma3Collator,
     "Gemma3nProcessor": Gemma3nCollator,
     "Gemma4Processor": Gemma4Collator,
+    "Gemma4UnifiedProcessor": Gemma4Collator,
     "Glm4vProcessor": Glm4vCollator,
     "Glm46VProcessor": Glm46VCollator,
     "Idefics3Processor": Idefics3Collator,

@@ -6,7 +6,7 @@ Shapes: M media items.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import MediaKind
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
+from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import (
     Concatenate,
@@ -29,8 +30,9 @@ from vlmcollate.media import (
     processor_inputs,
 )
 from vlmcollate.media.arrays import as_tensor
+from vlmcollate.rendering import Rendering
 
-_PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+_PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
 _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
 
 
@@ -40,8 +42,10 @@ class DefaultCollator(BaseCollator):
 
     How its media keys join is learned from the processor itself: a few small pictures, videos and
     sounds are processed one by one and as a batch, and for each key the rule is kept that makes the
-    batch out of the single ones. A key that no rule explains is refused. `register` a subclass of
-    `BaseCollator` that declares them where that happens.
+    batch out of the single ones. A key that no rule explains is refused. So is a processor that
+    changes the prompt around its media, such as by writing a video's length: for each kind, the
+    first use compares a short prompt with the processor's own. `register` a subclass of
+    `BaseCollator` where that happens.
     """
 
     @cached_property
@@ -60,6 +64,51 @@ class DefaultCollator(BaseCollator):
         """The key of the token types, where the processor returns one."""
         return _facts(self)[1]
 
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """See `BaseCollator`."""
+        for kind in {span.kind for span in rendering.media}:
+            _check_prompt(self, kind)
+        return super().process_media(rendering, media)
+
+
+_CHECKED: weakref.WeakKeyDictionary[Any, set[MediaKind]] = weakref.WeakKeyDictionary()
+"""For each processor, the kinds of media around which it is known to change nothing."""
+
+
+def _check_prompt(collator: DefaultCollator, kind: MediaKind) -> None:
+    """Refuses a processor that changes more of a prompt than its placeholders."""
+    checked = _CHECKED.setdefault(collator.processor, set())
+    if kind in checked:
+        return
+    part = MediaPart(kind, source=None, where="probe")
+    question = Message(role="user", content=(part, TextPart("What is it?")))
+    answer = Message(role="assistant", content=(TextPart("This."),))
+    rendering = collator.render(Conversation(messages=(question, answer)))
+    media = [_PROBES[kind]()[-1][0][0]]
+    try:
+        (text,) = BaseCollator.process_media(collator, rendering, media).replacements
+        output = collator.processor(
+            text=[rendering.text], add_special_tokens=False, **processor_inputs([kind], media)
+        )
+    except _PROCESSOR_ERRORS as error:
+        raise _refusal(collator, kind, error) from error
+    (span,) = rendering.media
+    expanded = rendering.text[: span.start] + text + rendering.text[span.end :]
+    ours = collator.processor.tokenizer(expanded, add_special_tokens=False)["input_ids"]
+    if list(output["input_ids"][0]) != list(ours):
+        raise ConfigError(
+            f"{type(collator.processor).__name__} changes the prompt around its {kind} media, "
+            "which the default collator does not, so it needs a collator of its own"
+        )
+    checked.add(kind)
+
+
+def _refusal(collator: DefaultCollator, kind: MediaKind, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{type(collator.processor).__name__} does not take {kind} media as the default collator "
+        f"passes it, so it needs a collator of its own: {error}"
+    )
+
 
 _KNOWN: weakref.WeakKeyDictionary[Any, tuple[dict[str, Join], str | None]]
 _KNOWN = weakref.WeakKeyDictionary()
@@ -75,19 +124,22 @@ def _learn(collator: DefaultCollator) -> tuple[dict[str, Join], str | None]:
     joins: dict[str, Join] = {}
     types: list[str] = []
     for kind in collator.placeholders:
-        try:
-            found, types = _learn_kind(collator, kind)
-        except ConfigError:
-            if kind == "image":
-                raise
-            continue  # a video or a sound is then refused by the keys that it has
-        joins |= found
+        for samples in _PROBES[kind]():
+            try:
+                found, types = _learn_kind(collator, kind, samples)
+            except ConfigError:
+                if kind == "image":
+                    raise
+                continue  # a video or a sound is then refused by the keys that it has
+            joins |= found
+            break
     return joins, (types[0] if types else None)
 
 
-def _learn_kind(collator: DefaultCollator, kind: MediaKind) -> tuple[dict[str, Join], list[str]]:
+def _learn_kind(
+    collator: DefaultCollator, kind: MediaKind, samples: list[list[Any]]
+) -> tuple[dict[str, Join], list[str]]:
     """How the keys of one kind of media join, and the keys of token types."""
-    samples = _PROBES[kind]()
     texts = [collator.placeholders[kind] * len(items) for items in samples]
 
     def call(at: slice) -> dict[str, Any]:
@@ -99,10 +151,7 @@ def _learn_kind(collator: DefaultCollator, kind: MediaKind) -> tuple[dict[str, J
                 text=texts[at], padding=True, add_special_tokens=False, **given
             )
         except _PROCESSOR_ERRORS as error:
-            raise ConfigError(
-                f"{type(collator.processor).__name__} does not take {kind} media as the default "
-                f"collator passes it, so it needs a collator of its own: {error}"
-            ) from error
+            raise _refusal(collator, kind, error) from error
         return {key: as_tensor(value) for key, value in output.items() if key not in _METADATA}
 
     singles, batch = [call(slice(i, i + 1)) for i in range(len(samples))], call(slice(None))
@@ -124,31 +173,37 @@ def _learn_kind(collator: DefaultCollator, kind: MediaKind) -> tuple[dict[str, J
     return joins, types
 
 
-def _images() -> list[list[Any]]:
-    return [[Image.new("RGB", size, (90, 40 * i, 7)) for i, size in enumerate(s)] for s in _SIZES]
+def _images() -> list[list[list[Any]]]:
+    return [[[Image.new("RGB", size, (90, 40 * i, 7)) for i, size in enumerate(s)] for s in _SIZES]]
 
 
-def _videos() -> list[list[Any]]:
-    def video(frames: int, height: int) -> Video:
-        pixels = np.full((frames, height, 64, 3), 30 * frames, np.uint8)
+def _videos() -> list[list[list[Any]]]:
+    def video(frames: int, height: int, width: int = 64) -> Video:
+        pixels = np.full((frames, height, width, 3), 30 * frames, np.uint8)
         at = np.arange(frames)
         return Video(
             frames=pixels, times=at / 2, indices=at, total_frames=frames, duration=frames / 2
         )
 
-    return [[video(4, 48)], [video(6, 96), video(4, 48)], [video(8, 64)]]
+    of_many_lengths = [[video(4, 48)], [video(6, 96), video(4, 48)], [video(8, 64)]]
+    whole, wider = video(8, 224, 224), video(8, 224, 448)  # sides that need no resizing
+    of_one_length = [[whole], [wider, whole], [wider]]
+    return [of_many_lengths, of_one_length]
 
 
-def _sounds() -> list[list[Any]]:
+def _sounds() -> list[list[list[Any]]]:
     tone = np.sin(np.arange(48000) / 30).astype(np.float32) / 2
-    return [[tone[:16000]], [tone[:8000], tone[:40000]], [tone]]
+    several = [[tone[:16000]], [tone[:8000], tone[:40000]], [tone]]
+    one_a_sample = [[tone[:16000]], [tone[:40000]], [tone]]
+    return [several, one_a_sample]
 
 
-_PROBES: dict[MediaKind, Callable[[], list[list[Any]]]] = {
+_PROBES: dict[MediaKind, Callable[[], list[list[list[Any]]]]] = {
     "image": _images,
     "video": _videos,
     "audio": _sounds,
 }
+"""For each kind the batches of samples to try, until the processor takes one."""
 _METADATA = {"video_metadata", "text_replacement_offsets"}
 
 

@@ -13,7 +13,8 @@ class LlavaOnevisionCollator(BaseCollator):
     """Collates for LLaVA-OneVision.
 
     Media keys: `pixel_values` (images, most tiles, 3, height, width) padded with zeros,
-    `image_sizes` (images, 2), `batch_num_images` (samples with images,).
+    `image_sizes` (images, 2), `batch_num_images` (samples with images,); `pixel_values_videos`
+    (videos, frames, 3, height, width), all videos of a batch with the same number of frames.
 
     Source:
         transformers, `LlavaOnevisionProcessor`.
@@ -23,5 +24,6 @@ class LlavaOnevisionCollator(BaseCollator):
         "pixel_values": PadAndConcatenate(),
         "image_sizes": Concatenate(),
         "batch_num_images": Concatenate(),
+        "pixel_values_videos": Concatenate(),
     }
     default_stop_tokens = ("<|im_end|>",)

@@ -1,0 +1,597 @@
+"""How each processor class of transformers is tried, independently of what its collator does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import transformers as hf
+
+from tests import more_processors as more
+from tests import omni_processors as omni
+from tests import processors as base
+from tests import remote_stand_ins as remote
+from tests.more_processors import CLIP, LLAVA, TILES
+from tests.stand_ins import stand_in, without_template
+
+PUBLISHED = "published template"
+STAND_IN = "stand-in template"
+STAND_IN_CODE = "stand-in processor"
+
+IMAGE = ("image",)
+IMAGE_VIDEO = ("image", "video")
+IMAGE_AUDIO = ("image", "audio")
+ALL = ("image", "video", "audio")
+AUDIO = ("audio",)
+ONE_SOUND = {"audio": 1}
+
+_TILES = {**CLIP, **TILES}
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """How a processor class is tried.
+
+    Attributes:
+        build: Makes the processor; `None` where that takes what is not there offline.
+        kinds: The kinds of media that it takes.
+        shown_on: What stands in for a checkpoint's own files.
+        stop: The token that ends a turn.
+        before: What stands between the generation prompt and the words of an answer.
+        trims: Whether the template trims what a message says.
+        options: What the collator needs to be told.
+        most: How many items of a kind one message may hold; two where nothing is said.
+        error: For each kind that is refused, and "" for all of them, a part of what the error says.
+        note: The table's note.
+    """
+
+    build: Callable[[], Any] | None
+    kinds: tuple[str, ...] = IMAGE
+    shown_on: str = STAND_IN
+    stop: str = "<|im_end|>"
+    before: str = ""
+    trims: bool = False
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    most: Mapping[str, int] = attrs.field(factory=dict)
+    error: Mapping[str, str] = attrs.field(factory=dict)
+    note: str = ""
+
+
+def _ending(build: Callable[[], Any], eos: str) -> Callable[[], Any]:
+    """The processor with the eos token of the family's published tokenizer."""
+
+    def built() -> Any:
+        processor = build()
+        processor.tokenizer.eos_token = eos
+        return processor
+
+    return built
+
+
+def _gemma4_unified() -> Any:
+    like = omni.gemma4()
+    return hf.Gemma4UnifiedProcessor(
+        feature_extractor=hf.Gemma4UnifiedAudioFeatureExtractor(),
+        image_processor=hf.Gemma4UnifiedImageProcessor(),
+        video_processor=hf.Gemma4UnifiedVideoProcessor(),
+        tokenizer=like.tokenizer,
+        chat_template=like.chat_template,
+    )
+
+
+_GLM_OPTIONS = {"template_kwargs": {"enable_thinking": False}}
+_COHERE_END = "<|END_OF_TURN_TOKEN|>"
+_CHANGES = "changes the prompt around"
+_ITS_OWN = "it writes more of the prompt than its placeholders"
+_OWN_KEYS = "its {} keys join in a way of their own"
+_EQUAL_VIDEOS = "all videos of a batch need the same number of frames"
+_TORCHAUDIO = "no processor can be built without torchaudio"
+
+
+def _untemplated(name: str, part: str, kinds: tuple[str, ...] = IMAGE) -> Case:
+    return Case(
+        build=lambda: without_template(name, getattr(hf, part)()),
+        kinds=kinds,
+        error={"": "has no chat template"},
+        note="its model has no chat template",
+    )
+
+
+def _heard_otherwise(name: str, part: str, **options: Any) -> Case:
+    return Case(
+        build=lambda: stand_in(name, getattr(hf, part)(**options)),
+        kinds=AUDIO,
+        most=ONE_SOUND,
+        error={"audio": "'input_features'"},
+        note="its sounds come out otherwise in a batch than alone",
+    )
+
+
+CASES: dict[str, Case] = {
+    # ---- with a collator of their own
+    "Gemma3Processor": Case(
+        build=base.gemma3, shown_on=PUBLISHED, stop="<end_of_turn>", trims=True
+    ),
+    "Gemma3nProcessor": Case(build=omni.gemma3n, kinds=IMAGE_AUDIO, stop="<end_of_turn>"),
+    "Gemma4Processor": Case(
+        build=omni.gemma4, kinds=ALL, shown_on=PUBLISHED, stop="<turn|>", trims=True
+    ),
+    "Gemma4UnifiedProcessor": Case(
+        build=_gemma4_unified, kinds=ALL, shown_on=STAND_IN, stop="<turn|>", trims=True
+    ),
+    "Glm4vProcessor": Case(
+        build=more.glm4v,
+        kinds=IMAGE_VIDEO,
+        stop="<|user|>",
+        trims=True,
+        options=_GLM_OPTIONS,
+        note='template_kwargs={"enable_thinking": False}, or the empty thinking block trains',
+    ),
+    "Glm46VProcessor": Case(
+        build=more.glm46v,
+        kinds=IMAGE_VIDEO,
+        stop="<|user|>",
+        trims=True,
+        options=_GLM_OPTIONS,
+        note='template_kwargs={"enable_thinking": False}, or the empty thinking block trains',
+    ),
+    "Idefics3Processor": Case(
+        build=base.idefics3, shown_on=PUBLISHED, stop="<end_of_utterance>", before=" "
+    ),
+    "KimiK25Processor": Case(
+        build=remote.kimi_k25_remote,
+        shown_on=STAND_IN_CODE,
+        note="remote code; transformers' own class takes videos, too",
+    ),
+    "KimiVLProcessor": Case(build=remote.kimi_vl, shown_on=STAND_IN_CODE, note="remote code"),
+    "Kimi_K25Processor": Case(build=omni.kimi_k25, kinds=IMAGE_VIDEO),
+    "LlavaOnevisionProcessor": Case(
+        build=base.llava_onevision,
+        kinds=IMAGE_VIDEO,
+        note=_EQUAL_VIDEOS,
+    ),
+    "MllamaProcessor": Case(build=omni.mllama, stop="<|eot_id|>"),
+    "Molmo2Processor": Case(
+        build=more.molmo2, kinds=IMAGE_VIDEO, most={"video": 1}, note="one video a sample"
+    ),
+    "NemotronH_Omni_Reasoning_V3Processor": Case(build=omni.nemotron_omni, kinds=ALL),
+    "NemotronParseProcessor": Case(
+        build=remote.nemotron_parse,
+        shown_on=STAND_IN_CODE,
+        stop="</s>",
+        most={"image": 1},
+        note="remote code; one page and its text",
+    ),
+    "PaliGemmaProcessor": Case(
+        build=_ending(omni.paligemma, "<eos>"),
+        stop="<eos>",
+        note="no chat template; one prompt and one answer",
+    ),
+    "Phi4MMProcessor": Case(
+        build=remote.phi4mm,
+        kinds=IMAGE_AUDIO,
+        shown_on=STAND_IN_CODE,
+        stop="<|end|>",
+        note="remote code",
+    ),
+    "Phi4MultimodalProcessor": Case(build=omni.phi4_multimodal, kinds=IMAGE_AUDIO, stop="<|end|>"),
+    "Qwen2VLProcessor": Case(build=base.qwen2_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "Qwen2_5OmniProcessor": Case(build=omni.qwen2_5_omni, kinds=ALL),
+    "Qwen2_5_VLProcessor": Case(build=base.qwen2_5_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "Qwen3OmniMoeProcessor": Case(build=omni.qwen3_omni, kinds=ALL),
+    "Qwen3VLProcessor": Case(build=base.qwen3_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "SmolVLMProcessor": Case(
+        build=base.smolvlm,
+        kinds=IMAGE_VIDEO,
+        shown_on=PUBLISHED,
+        stop="<end_of_utterance>",
+        before=" ",
+        note="images or videos in a conversation, not both",
+    ),
+    # ---- by the default collator
+    "AriaProcessor": Case(build=lambda: stand_in("AriaProcessor", hf.AriaImageProcessor())),
+    "AyaVisionProcessor": Case(build=_ending(more.aya_vision, _COHERE_END), stop=_COHERE_END),
+    "Cohere2VisionProcessor": Case(
+        build=_ending(more.cohere2_vision, _COHERE_END), stop=_COHERE_END
+    ),
+    "CohereCompassProcessor": Case(
+        build=lambda: stand_in(
+            "CohereCompassProcessor",
+            hf.CohereCompassImageProcessor(),
+            hf.CohereCompassVideoProcessor(),
+            names={"image_token": "<|IMAGE_PAD|>", "video_token": "<|VIDEO_PAD|>"},
+        ),
+        kinds=IMAGE_VIDEO,
+    ),
+    "Cosmos3EdgeProcessor": Case(
+        build=lambda: stand_in(
+            "Cosmos3EdgeProcessor",
+            hf.Cosmos3EdgeImageProcessor(),
+            hf.Cosmos3EdgeVideoProcessor(),
+            template=(
+                "<vision_start><image><vision_end>",
+                "<vision_start><video><vision_end>",
+                "",
+            ),
+        ),
+        kinds=IMAGE_VIDEO,
+        error={"video": _CHANGES},
+        note=f"no videos: {_ITS_OWN}",
+    ),
+    "DeepseekOcr2Processor": Case(
+        build=lambda: stand_in("DeepseekOcr2Processor", hf.DeepseekOcr2ImageProcessor())
+    ),
+    "DeepseekVLHybridProcessor": Case(
+        build=lambda: stand_in("DeepseekVLHybridProcessor", hf.DeepseekVLHybridImageProcessor())
+    ),
+    "DeepseekVLProcessor": Case(
+        build=lambda: stand_in("DeepseekVLProcessor", hf.DeepseekVLImageProcessor())
+    ),
+    "Dots3NoteProcessor": Case(
+        build=lambda: stand_in(
+            "Dots3NoteProcessor",
+            hf.Qwen2VLImageProcessor(),
+            hf.Qwen3VLVideoProcessor(),
+            hf.Dots3NoteFeatureExtractor(),
+        ),
+        kinds=ALL,
+        error={"audio": "'input_features'"},
+        note="no sounds: they come out otherwise in a batch than alone",
+    ),
+    "Exaone4_5_Processor": Case(
+        build=lambda: stand_in(
+            "Exaone4_5_Processor", hf.Qwen2VLImageProcessor(), hf.Qwen2VLVideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+    ),
+    "Glm5NextProcessor": Case(
+        build=lambda: stand_in(
+            "Glm5NextProcessor", hf.Glm5NextImageProcessor(), hf.Glm5NextVideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+    ),
+    "Granite4VisionProcessor": Case(
+        build=lambda: stand_in(
+            "Granite4VisionProcessor", hf.LlavaNextImageProcessor(**_TILES), **LLAVA
+        )
+    ),
+    "GraniteDoclingProcessor": Case(
+        build=lambda: stand_in("GraniteDoclingProcessor", hf.GraniteDoclingImageProcessor())
+    ),
+    "HyperCLOVAXVisionV2Processor": Case(
+        build=lambda: stand_in(
+            "HyperCLOVAXVisionV2Processor",
+            hf.Qwen2VLImageProcessor(),
+            hf.Qwen2VLVideoProcessor(),
+            template=("<image>", "<|video_duration|><video>", ""),
+        ),
+        kinds=IMAGE_VIDEO,
+        error={"video": _CHANGES},
+        note=f"no videos: {_ITS_OWN}",
+    ),
+    "Inkling2Processor": Case(
+        build=lambda: stand_in("Inkling2Processor", hf.Inkling2ImageProcessor())
+    ),
+    "InklingProcessor": Case(
+        build=more.inkling,
+        kinds=IMAGE_AUDIO,
+        error={"audio": "'audio_input_ids'"},
+        note="no sounds: their keys join in a way of their own",
+    ),
+    "InternVLProcessor": Case(build=more.internvl, kinds=IMAGE_VIDEO),
+    "JanusProcessor": Case(build=lambda: stand_in("JanusProcessor", hf.JanusImageProcessor())),
+    "Lfm2VlProcessor": Case(build=more.lfm2_vl),
+    "Lfm3VlProcessor": Case(
+        build=lambda: stand_in(
+            "Lfm3VlProcessor", hf.Qwen2VLImageProcessor(), hf.Qwen3VLVideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+    ),
+    "LightOnOcrProcessor": Case(
+        build=lambda: stand_in("LightOnOcrProcessor", hf.PixtralImageProcessor())
+    ),
+    "Llama4Processor": Case(build=_ending(more.llama4, "<|eot|>"), stop="<|eot|>"),
+    "LlavaNextProcessor": Case(
+        build=_ending(more.llava_next, "</s>"), shown_on=PUBLISHED, stop="</s>", before=" "
+    ),
+    "LlavaNextVideoProcessor": Case(
+        build=lambda: stand_in(
+            "LlavaNextVideoProcessor",
+            hf.LlavaNextImageProcessor(**_TILES),
+            hf.LlavaNextVideoVideoProcessor(**CLIP),
+            **LLAVA,
+        ),
+        kinds=IMAGE_VIDEO,
+    ),
+    "LlavaProcessor": Case(
+        build=_ending(more.llava, "</s>"),
+        stop="</s>",
+        before=" ",
+        note="a chat template that ends no answer is refused; set one that writes </s>",
+    ),
+    "MiniMaxM3VLProcessor": Case(
+        build=more.minimax_m3_vl,
+        kinds=IMAGE_VIDEO,
+        note="the sides of videos have to be multiples of 28",
+    ),
+    "MuseGlimmerProcessor": Case(
+        build=lambda: stand_in(
+            "MuseGlimmerProcessor", hf.MuseGlimmerImageProcessor(), hf.MuseGlimmerVideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+    ),
+    "MuseSparkProcessor": Case(
+        build=lambda: stand_in(
+            "MuseSparkProcessor",
+            hf.MuseGlimmerImageProcessor(),
+            hf.MuseGlimmerVideoProcessor(),
+            hf.MuseSparkFeatureExtractor(),
+        ),
+        kinds=ALL,
+    ),
+    "Nemotron3_5TranscribeProcessor": Case(
+        build=lambda: stand_in(
+            "Nemotron3_5TranscribeProcessor", hf.NemotronAsrStreamingFeatureExtractor()
+        ),
+        kinds=AUDIO,
+        most=ONE_SOUND,
+        note="one sound a sample",
+    ),
+    "Ovis2Processor": Case(build=more.ovis2),
+    "PaddleOCRVLProcessor": Case(
+        build=lambda: stand_in("PaddleOCRVLProcessor", hf.PaddleOCRVLImageProcessor())
+    ),
+    "PixtralProcessor": Case(build=_ending(more.pixtral, "</s>"), stop="</s>"),
+    "Qwen2AudioProcessor": Case(
+        build=lambda: stand_in(
+            "Qwen2AudioProcessor", hf.WhisperFeatureExtractor(feature_size=128, chunk_length=30)
+        ),
+        kinds=AUDIO,
+    ),
+    "Step3p7Processor": Case(build=more.step3p7),
+    "UnlimitedOcrProcessor": Case(
+        build=lambda: stand_in("UnlimitedOcrProcessor", hf.UnlimitedOcrImageProcessor())
+    ),
+    "VideoLlama3Processor": Case(
+        build=lambda: stand_in(
+            "VideoLlama3Processor", hf.VideoLlama3ImageProcessor(), hf.VideoLlama3VideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+    ),
+    "VideoLlavaProcessor": Case(
+        build=lambda: stand_in(
+            "VideoLlavaProcessor", hf.VideoLlavaImageProcessor(), hf.VideoLlavaVideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+        note=_EQUAL_VIDEOS,
+    ),
+    # ---- refused
+    "AudioFlamingo3Processor": _heard_otherwise(
+        "AudioFlamingo3Processor", "WhisperFeatureExtractor", feature_size=128
+    ),
+    "Blip2Processor": _untemplated("Blip2Processor", "BlipImageProcessor"),
+    "BlipProcessor": _untemplated("BlipProcessor", "BlipImageProcessor"),
+    "CanaryProcessor": Case(
+        build=lambda: stand_in("CanaryProcessor", hf.ParakeetFeatureExtractor()),
+        kinds=AUDIO,
+        error={"audio": "takes no audio"},
+        note="an encoder hears its sounds; no placeholder stands in the prompt",
+    ),
+    "ChameleonProcessor": _untemplated("ChameleonProcessor", "ChameleonImageProcessor"),
+    "CohereAsrProcessor": _untemplated("CohereAsrProcessor", "CohereAsrFeatureExtractor", AUDIO),
+    "DonutProcessor": _untemplated("DonutProcessor", "DonutImageProcessor"),
+    "Emu3Processor": Case(
+        build=lambda: stand_in("Emu3Processor", hf.Emu3ImageProcessor()),
+        error={"image": _CHANGES},
+        note=_ITS_OWN,
+    ),
+    "Ernie4_5_VLMoeProcessor": Case(
+        build=lambda: stand_in(
+            "Ernie4_5_VLMoeProcessor",
+            hf.Ernie4_5_VLMoeImageProcessor(),
+            hf.Ernie4_5_VLMoeVideoProcessor(),
+        ),
+        kinds=IMAGE_VIDEO,
+        error={"": "moe_mm_token_type_ids|cannot open resource"},
+        note="its token types have a key of their own",
+    ),
+    "Florence2Processor": _untemplated("Florence2Processor", "CLIPImageProcessor"),
+    "FunAsrNanoProcessor": Case(build=None, kinds=AUDIO, note=_TORCHAUDIO),
+    "FuyuProcessor": _untemplated("FuyuProcessor", "FuyuImageProcessor"),
+    "GitProcessor": _untemplated("GitProcessor", "CLIPImageProcessor"),
+    "GlmAsrProcessor": _heard_otherwise(
+        "GlmAsrProcessor", "WhisperFeatureExtractor", feature_size=128
+    ),
+    "GotOcr2Processor": Case(
+        build=lambda: stand_in("GotOcr2Processor", hf.GotOcr2ImageProcessor()),
+        error={"image": "Nested images"},
+        note="it takes its images in another form",
+    ),
+    "GraniteSpeech5Processor": Case(build=None, kinds=AUDIO, note=_TORCHAUDIO),
+    "GraniteSpeechProcessor": Case(build=None, kinds=AUDIO, note=_TORCHAUDIO),
+    "HunYuanVLProcessor": Case(
+        build=lambda: stand_in(
+            "HunYuanVLProcessor",
+            hf.HunYuanVLImageProcessor(),
+            template=("<image_start><image><image_end>", "", ""),
+        ),
+        error={"image": "placeholders must be formatted"},
+        note="it takes no placeholder without the tokens around it",
+    ),
+    "Idefics2Processor": Case(
+        build=lambda: stand_in("Idefics2Processor", hf.Idefics2ImageProcessor()),
+        error={"image": _CHANGES},
+        note=_ITS_OWN,
+    ),
+    "IdeficsProcessor": _untemplated("IdeficsProcessor", "IdeficsImageProcessor"),
+    "InstructBlipProcessor": _untemplated("InstructBlipProcessor", "BlipImageProcessor"),
+    "InstructBlipVideoProcessor": _untemplated(
+        "InstructBlipVideoProcessor", "InstructBlipVideoVideoProcessor", ("video",)
+    ),
+    "Kosmos2Processor": _untemplated("Kosmos2Processor", "CLIPImageProcessor"),
+    "Kosmos2_5Processor": _untemplated("Kosmos2_5Processor", "Kosmos2_5ImageProcessor"),
+    "MiniCPMOcrProcessor": Case(
+        build=lambda: stand_in(
+            "MiniCPMOcrProcessor", hf.MiniCPMOcrImageProcessor(), hf.MiniCPMOcrVideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+        error={"": "no rule makes"},
+        note=_OWN_KEYS.format("image"),
+    ),
+    "MiniCPMV4_6Processor": Case(
+        build=lambda: stand_in(
+            "MiniCPMV4_6Processor", hf.MiniCPMV4_6ImageProcessor(), hf.MiniCPMV4_6VideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+        error={"": "no rule makes"},
+        note=_OWN_KEYS.format("image"),
+    ),
+    "MiniCPMV4_7Processor": Case(
+        build=lambda: stand_in(
+            "MiniCPMV4_7Processor", hf.MiniCPMV4_6ImageProcessor(), hf.MiniCPMV4_6VideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+        error={"": "no rule makes"},
+        note=_OWN_KEYS.format("image"),
+    ),
+    "MossTranscribeDiarizeProcessor": Case(
+        build=lambda: stand_in(
+            "MossTranscribeDiarizeProcessor", hf.MossTranscribeDiarizeFeatureExtractor()
+        ),
+        kinds=AUDIO,
+        error={"audio": "return_tensors"},
+        note="it takes its arguments in another form",
+    ),
+    "MusicFlamingoProcessor": _heard_otherwise(
+        "MusicFlamingoProcessor", "WhisperFeatureExtractor", feature_size=128
+    ),
+    "PPChart2TableProcessor": Case(
+        build=lambda: stand_in("PPChart2TableProcessor", hf.PPChart2TableImageProcessor()),
+        error={"image": "takes no image"},
+        note="it names no placeholder",
+    ),
+    "PerceptionLMProcessor": Case(
+        build=lambda: stand_in(
+            "PerceptionLMProcessor",
+            hf.PerceptionLMImageProcessor(tile_size=56),
+            hf.PerceptionLMVideoProcessor(),
+            patch_size=14,
+        ),
+        kinds=IMAGE_VIDEO,
+        error={"": "does not take image media"},
+        note="it takes no batch of pictures with different numbers of tiles",
+    ),
+    "Pix2StructProcessor": _untemplated("Pix2StructProcessor", "Pix2StructImageProcessor"),
+    "QianfanOCRProcessor": Case(
+        build=lambda: stand_in(
+            "QianfanOCRProcessor", hf.GotOcr2ImageProcessor(), template=("<image>", "", "")
+        ),
+        error={"image": "wrote placeholders for no media"},
+        note="its template writes another placeholder than its image token",
+    ),
+    "Qwen3ASRProcessor": _heard_otherwise("Qwen3ASRProcessor", "Qwen3ASRFeatureExtractor"),
+    "UdopProcessor": Case(build=None, note="no tokenizer of its class can be built offline"),
+    "VibeVoiceAsrProcessor": Case(
+        build=lambda: stand_in(
+            "VibeVoiceAsrProcessor",
+            hf.VibeVoiceAcousticTokenizerFeatureExtractor(),
+            template=("", "", "<|box_start|>, <|AUDIO_DURATION|> seconds. "),
+        ),
+        kinds=AUDIO,
+        error={"audio": _CHANGES},
+        note=_ITS_OWN,
+    ),
+    "VoxtralProcessor": Case(
+        build=lambda: without_template(
+            "VoxtralProcessor", hf.WhisperFeatureExtractor(feature_size=128)
+        ),
+        kinds=AUDIO,
+        error={"": "has no chat template"},
+        note="mistral-common writes its prompts",
+    ),
+    "WhisperProcessor": _untemplated("WhisperProcessor", "WhisperFeatureExtractor", AUDIO),
+}
+
+_CONTRASTIVE = "compares pictures, videos or sounds with texts"
+_FINDING = "finds or cuts out objects"
+_TRANSCRIBING = "writes down sounds without a prompt"
+_SPEAKING = "makes sounds"
+_DRAWING = "makes pictures"
+_READING = "reads the layout of documents, or their text without a prompt"
+_RETRIEVING = "embeds for retrieval"
+
+LEFT_OUT: dict[str, str] = {
+    "AlignProcessor": _CONTRASTIVE,
+    "AltCLIPProcessor": _CONTRASTIVE,
+    "BarkProcessor": _SPEAKING,
+    "BridgeTowerProcessor": _CONTRASTIVE,
+    "BrosProcessor": _READING,
+    "CLIPProcessor": _CONTRASTIVE,
+    "CLIPSegProcessor": _FINDING,
+    "ChineseCLIPProcessor": _CONTRASTIVE,
+    "ClapProcessor": _CONTRASTIVE,
+    "ClvpProcessor": _SPEAKING,
+    "ColModernVBertProcessor": _RETRIEVING,
+    "ColPaliProcessor": _RETRIEVING,
+    "ColQwen2Processor": _RETRIEVING,
+    "CsmProcessor": _SPEAKING,
+    "DiaProcessor": _SPEAKING,
+    "EmbeddingGemma2Processor": _RETRIEVING,
+    "EvollaProcessor": "takes proteins",
+    "FlavaProcessor": _CONTRASTIVE,
+    "GlmImageProcessor": _DRAWING,
+    "GroundingDinoProcessor": _FINDING,
+    "HiggsAudioV2Processor": _SPEAKING,
+    "KyutaiSpeechToTextProcessor": _TRANSCRIBING,
+    "LasrProcessor": _TRANSCRIBING,
+    "LayoutLMv2Processor": _READING,
+    "LayoutLMv3Processor": _READING,
+    "LayoutXLMProcessor": _READING,
+    "MarkupLMProcessor": _READING,
+    "MgpstrProcessor": _READING,
+    "MoonshineStreamingProcessor": _TRANSCRIBING,
+    "MusicgenProcessor": _SPEAKING,
+    "Nemotron3DiarizationProcessor": _TRANSCRIBING,
+    "Nemotron3_5AsrProcessor": _TRANSCRIBING,
+    "NemotronAsrStreamingProcessor": _TRANSCRIBING,
+    "NeoMMEProcessor": _RETRIEVING,
+    "NougatProcessor": _READING,
+    "OmDetTurboProcessor": _FINDING,
+    "OneFormerProcessor": _FINDING,
+    "OwlViTProcessor": _FINDING,
+    "Owlv2Processor": _FINDING,
+    "PI0Processor": "moves robots",
+    "PPFormulaNetProcessor": _READING,
+    "ParakeetProcessor": _TRANSCRIBING,
+    "PeAudioProcessor": _CONTRASTIVE,
+    "PeAudioVideoProcessor": _CONTRASTIVE,
+    "PeVideoProcessor": _CONTRASTIVE,
+    "PocketTTSProcessor": _SPEAKING,
+    "Sam2Processor": _FINDING,
+    "Sam2VideoProcessor": _FINDING,
+    "Sam3Processor": _FINDING,
+    "Sam3TrackerProcessor": _FINDING,
+    "Sam3TrackerVideoProcessor": _FINDING,
+    "Sam3VideoProcessor": _FINDING,
+    "SamHQProcessor": _FINDING,
+    "SamProcessor": _FINDING,
+    "SeamlessM4TProcessor": _TRANSCRIBING,
+    "ShieldGemma2Processor": "classifies pictures",
+    "Siglip2Processor": _CONTRASTIVE,
+    "SiglipProcessor": _CONTRASTIVE,
+    "Speech2TextProcessor": _TRANSCRIBING,
+    "SpeechT5Processor": _SPEAKING,
+    "Tipsv2Processor": _CONTRASTIVE,
+    "TrOCRProcessor": _READING,
+    "TvpProcessor": _FINDING,
+    "VibeVoiceProcessor": _SPEAKING,
+    "VideoPrismProcessor": _CONTRASTIVE,
+    "ViltProcessor": _CONTRASTIVE,
+    "VisionTextDualEncoderProcessor": _CONTRASTIVE,
+    "VoxtralRealtimeProcessor": _TRANSCRIBING,
+    "Wav2Vec2BertProcessor": _TRANSCRIBING,
+    "Wav2Vec2Processor": _TRANSCRIBING,
+    "XCLIPProcessor": _CONTRASTIVE,
+}
+"""The classes that are not in the table, as their models answer nobody."""

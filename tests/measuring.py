@@ -1,0 +1,183 @@
+"""What a processor's collator is able to do, found by collating with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as hf
+from PIL import Image
+from transformers.processing_utils import ProcessorMixin
+
+from tests.decoding import trained_texts
+from tests.families import Case
+from tests.unit.media.making import video_bytes
+from vlmcollate import BaseCollator, CollateError, collator_for
+from vlmcollate.families import Family, FamilyTable, Support
+from vlmcollate.media import processor_inputs
+from vlmcollate.models.default import DefaultCollator
+
+TONE = (np.sin(np.arange(24000) / 20) * 0.3).astype(np.float32)
+PARTS: dict[str, Any] = {
+    "image": {"type": "image", "image": Image.new("RGB", (64, 48), "teal")},
+    "video": {"type": "video", "video": video_bytes(np.arange(20) / 10, size=(84, 56))},
+    "audio": {"type": "audio", "audio": (TONE, 24000)},
+}
+ONE_TURN = ("PaliGemmaCollator", "NemotronParseCollator")  # prompt and answer
+
+
+def chat(*kinds: str, answers: Sequence[str] = ("A cat on a mat.",)) -> list[dict[str, Any]]:
+    """A conversation with media in its first message and a turn for each answer."""
+    messages: list[dict[str, Any]] = []
+    for answer in answers:
+        media = [] if messages else [PARTS[kind] for kind in kinds]
+        messages += [
+            {"role": "user", "content": [*media, {"type": "text", "text": "What is this?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+        ]
+    return messages
+
+
+def measure(name: str, case: Case) -> Family:
+    """The table's row of a processor class.
+
+    Args:
+        name: The class.
+        case: How it is tried.
+
+    Returns:
+        What collating showed.
+
+    Raises:
+        AssertionError: Other tokens than the answers train, or an error is not the expected one.
+        ImportError, AttributeError: This release of transformers cannot build the processor.
+    """
+    support: Support = "not proven"
+    collator_name = ""
+    shown: list[str] = []
+    if case.build is not None:
+        support = "refused"
+        processor = case.build()
+        assert type(processor).__name__ == name
+        try:
+            collator = collator_for(processor, **case.options)
+        except CollateError as error:
+            assert re.search(case.error[""], str(error)), error
+        else:
+            collator_name = type(collator).__name__
+            shown = [kind for kind in case.kinds if _is_exact(collator, kind, case)]
+    if shown:
+        support = "exact with options" if case.options else "exact"
+    return Family(
+        processor=name,
+        collator=collator_name,
+        support=support,
+        media=tuple(shown),
+        shown_on=case.shown_on if shown else "",
+        note=case.note,
+    )
+
+
+def _is_exact(collator: BaseCollator, kind: str, case: Case) -> bool:
+    """Whether the answers train with this kind of media, or an error says that it is refused."""
+    turns = ("Yes",) if type(collator).__name__ in ONE_TURN else ("A cat on a mat.", "No", "No")
+    most = case.most.get(kind, 2)
+    chats = [chat(kind, answers=turns), chat(*[kind] * most, answers=["Two of them."])]
+    try:
+        batch = collator(chats)
+    except CollateError as error:
+        expected = case.error.get(kind) or case.error.get("")
+        assert expected and re.search(expected, str(error)), error
+        return False
+    assert kind not in case.error and "" not in case.error, f"{kind} is not refused any more"
+    assert batch[f"n_{kind}s_per_sample"].tolist() == [1, most]
+    for row, messages in enumerate(chats):
+        answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
+        found = trained_texts(
+            collator.processor.tokenizer, batch["input_ids"][row], batch["labels"][row]
+        )
+        assert found == [case.before + answer + case.stop for answer in answers]
+    if type(collator) is DefaultCollator:
+        _check_prompt(collator, chats[-1])
+    return True
+
+
+def _check_prompt(collator: BaseCollator, messages: list[dict[str, Any]]) -> None:
+    """The sample and its media are what the processor itself makes of the whole prompt."""
+    conversation = collator.read(messages)
+    kinds = [part.kind for _, part in conversation.media]
+    processor = collator.processor
+    theirs = processor(
+        text=[processor.apply_chat_template(messages)],
+        add_special_tokens=False,
+        **processor_inputs(kinds, collator.load(conversation)),
+    )
+    ours = collator.encode(messages)
+    assert ours.input_ids.tolist() == list(theirs["input_ids"][0])
+    for key, value in ours.media.items():
+        assert torch.equal(value, torch.as_tensor(theirs[key])), key
+
+
+def processors_of_transformers() -> set[str]:
+    """The processor classes of the installed transformers."""
+    names = (name for name in dir(hf) if name.endswith("Processor"))
+    return {
+        name
+        for name in names
+        if isinstance(kind := getattr(hf, name), type)
+        and issubclass(kind, ProcessorMixin)
+        and kind is not ProcessorMixin
+    }
+
+
+def page(table: FamilyTable) -> str:
+    """The docs page of a table."""
+    lines = [
+        "# Families",
+        "",
+        "Every processor class of transformers that has a chat template or a documented prompt",
+        "format, and what collating with it showed. A test run with transformers",
+        f"{table.transformers} writes this page; `vlmcollate families` prints the same.",
+        "",
+        "| support | processors | what it means |",
+        "| --- | --- | --- |",
+    ]
+    for support, meaning in MEANINGS.items():
+        number = sum(row.support == support for row in table.families)
+        lines.append(f"| {support} | {number} | {meaning} |")
+    lines += [
+        "",
+        "Refused means an error that says why, never a wrong label. A template whose turns end",
+        "with another token than the tokenizer's eos token is refused, too, until `stop_tokens`",
+        "names it.",
+        "",
+        "*Shown on* says what stood in for a checkpoint's own files. A *published template* is the",
+        "real one. A *stand-in template* has the same form; check the first batch of a new",
+        "checkpoint by decoding what trains. A *stand-in processor* has the signature and the",
+        "outputs of code that lives on a model hub.",
+        "",
+        "| processor | collator | support | media | shown on | note |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in table.families:
+        cells = (
+            f"`{row.processor}`",
+            f"`{row.collator}`" if row.collator else "",
+            row.support,
+            ", ".join(row.media),
+            row.shown_on,
+            row.note.replace("</s>", "`</s>`"),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+MEANINGS: dict[Support, str] = {
+    "exact": "with media in the prompt, the answers and their stop tokens train, and nothing else",
+    "exact with options": "the same, with the option that the note names",
+    "refused": "an error says what is missing; `register` a collator to serve it",
+    "not proven": "the processor could not be built in the test run",
+}
