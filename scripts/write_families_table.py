@@ -24,7 +24,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     rows = []
     for name in sorted(CASES, key=str.lower):
-        rows.append(measure(name, CASES[name]))
+        rows.append(measure(name, CASES[name]).row)
         print(f"{name}: {rows[-1].support} ({', '.join(rows[-1].media) or 'no media'})")
     table = FamilyTable(transformers.__version__, tuple(rows))
     data = json.dumps(attrs.asdict(table), indent=1) + "\n"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 import transformers as hf
@@ -41,8 +41,21 @@ def chat(*kinds: str, answers: Sequence[str] = ("A cat on a mat.",)) -> list[dic
     return messages
 
 
-def measure(name: str, case: Case) -> Family:
-    """The table's row of a processor class.
+@attrs.frozen
+class Measured:
+    """What trying a processor class showed.
+
+    Attributes:
+        row: The table's row.
+        errors: For each kind of media that is refused, the error; under "" the collator's own.
+    """
+
+    row: Family
+    errors: dict[str, CollateError]
+
+
+def measure(name: str, case: Case) -> Measured:
+    """Tries a processor class.
 
     Args:
         name: The class.
@@ -52,12 +65,13 @@ def measure(name: str, case: Case) -> Family:
         What collating showed.
 
     Raises:
-        AssertionError: Other tokens than the answers train, or an error is not the expected one.
+        AssertionError: Other tokens than the answers train.
         ImportError, AttributeError: This release of transformers cannot build the processor.
     """
     support: Support = "not proven"
     collator_name = ""
     shown: list[str] = []
+    errors: dict[str, CollateError] = {}
     if case.build is not None:
         support = "refused"
         processor = case.build()
@@ -65,13 +79,19 @@ def measure(name: str, case: Case) -> Family:
         try:
             collator = collator_for(processor, **case.options)
         except CollateError as error:
-            assert re.search(case.error[""], str(error)), error
+            errors[""] = error
         else:
             collator_name = type(collator).__name__
-            shown = [kind for kind in case.kinds if _is_exact(collator, kind, case)]
+            for kind in case.kinds:
+                try:
+                    _check_answers(collator, kind, case)
+                except CollateError as error:
+                    errors[kind] = error
+                else:
+                    shown.append(kind)
     if shown:
         support = "exact with options" if case.options else "exact"
-    return Family(
+    row = Family(
         processor=name,
         collator=collator_name,
         support=support,
@@ -79,20 +99,15 @@ def measure(name: str, case: Case) -> Family:
         shown_on=case.shown_on if shown else "",
         note=case.note,
     )
+    return Measured(row, errors)
 
 
-def _is_exact(collator: BaseCollator, kind: str, case: Case) -> bool:
-    """Whether the answers train with this kind of media, or an error says that it is refused."""
+def _check_answers(collator: BaseCollator, kind: str, case: Case) -> None:
+    """Exactly the answers train with this kind of media."""
     turns = ("Yes",) if type(collator).__name__ in ONE_TURN else ("A cat on a mat.", "No", "No")
     most = case.most.get(kind, 2)
     chats = [chat(kind, answers=turns), chat(*[kind] * most, answers=["Two of them."])]
-    try:
-        batch = collator(chats)
-    except CollateError as error:
-        expected = case.error.get(kind) or case.error.get("")
-        assert expected and re.search(expected, str(error)), error
-        return False
-    assert kind not in case.error and "" not in case.error, f"{kind} is not refused any more"
+    batch = collator(chats)
     assert batch[f"n_{kind}s_per_sample"].tolist() == [1, most]
     for row, messages in enumerate(chats):
         answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
@@ -102,7 +117,6 @@ def _is_exact(collator: BaseCollator, kind: str, case: Case) -> bool:
         assert found == [case.before + answer + case.stop for answer in answers]
     if type(collator) is DefaultCollator:
         _check_prompt(collator, chats[-1])
-    return True
 
 
 def _check_prompt(collator: BaseCollator, messages: list[dict[str, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import transformers
 
@@ -28,7 +30,10 @@ def test_a_row_is_what_a_run_shows(name):
             raise
         pytest.skip(str(error))
     if SAME_RELEASE:
-        assert ROWS[name] == found, "run scripts/write_families_table.py"
+        assert ROWS[name] == found.row, "run scripts/write_families_table.py"
+        for kind, refusal in found.errors.items():
+            reason = CASES[name].error.get(kind) or CASES[name].error[""]
+            assert re.search(reason, str(refusal))
 
 
 def test_the_table_has_every_processor_and_every_collator():
