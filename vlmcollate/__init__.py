@@ -36,7 +36,7 @@ from vlmcollate.media import (
     VideoLimits,
 )
 from vlmcollate.models import collator_for, register
-from vlmcollate.packing import PackPlan, plan_packs, unpack
+from vlmcollate.packing import PackPlan, plan_packs, split_microbatches, stream_packs, unpack
 from vlmcollate.padding import (
     BlockCausalMask,
     DocumentLayout,
@@ -103,5 +103,7 @@ __all__ = [
     "TransformerEngineTHD",
     "PackPlan",
     "plan_packs",
+    "split_microbatches",
+    "stream_packs",
     "unpack",
 ]

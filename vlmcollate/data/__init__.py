@@ -1,5 +1,21 @@
-"""Feeding collators: which sample comes when."""
+"""Feeding collators: what is encoded where, and which sample comes when."""
 
+from vlmcollate.data.encoded import (
+    PretokenizedDataset,
+    PretokenizedIterableDataset,
+    load_sample,
+    sample_bytes,
+    sample_from_bytes,
+    save_sample,
+)
 from vlmcollate.data.sampling import LengthGroupedSampler
 
-__all__ = ["LengthGroupedSampler"]
+__all__ = [
+    "LengthGroupedSampler",
+    "PretokenizedDataset",
+    "PretokenizedIterableDataset",
+    "load_sample",
+    "sample_bytes",
+    "sample_from_bytes",
+    "save_sample",
+]

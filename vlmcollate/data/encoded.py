@@ -1,0 +1,161 @@
+"""Datasets that encode where they are read, and samples on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.options import an_instance_of
+from vlmcollate.sample import Document, EncodedSample
+
+
+@attrs.frozen(eq=False)
+class PretokenizedDataset(Dataset[EncodedSample]):
+    """A map-style dataset whose samples are encoded when they are asked for, in the worker.
+
+    Hand `collator.stack` to the DataLoader as its `collate_fn`; the batches are those of the
+    collator itself.
+
+    Args:
+        dataset: A map-style dataset of examples.
+        collator: Encodes them.
+
+    Example:
+        >>> from vlmcollate import collator_for
+        >>> from vlmcollate.testing import tiny_processor
+        >>> collator = collator_for(tiny_processor())
+        >>> chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+        >>> sorted(collator.stack([PretokenizedDataset([chat], collator)[0]]))
+        ['attention_mask', 'input_ids', 'labels', 'mm_token_type_ids']
+    """
+
+    dataset: Any
+    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> EncodedSample:
+        """Encodes one example.
+
+        Raises:
+            SampleError: The example is at fault; the error has its index in the dataset.
+        """
+        return _encoded(self.collator, self.dataset[index], index)
+
+
+@attrs.frozen(eq=False)
+class PretokenizedIterableDataset(IterableDataset[EncodedSample]):
+    """The same for a dataset that is only iterated, which shares itself among the workers.
+
+    Args:
+        dataset: An iterable of examples.
+        collator: Encodes them.
+    """
+
+    dataset: Any
+    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+
+    def __iter__(self) -> Iterator[EncodedSample]:
+        for index, example in enumerate(self.dataset):
+            yield _encoded(self.collator, example, index)
+
+
+def _encoded(collator: BaseCollator, example: object, index: int) -> EncodedSample:
+    try:
+        return collator.encode(example)
+    except SampleError as error:
+        raise error.at(index=index) from error.__cause__
+
+
+def save_sample(sample: EncodedSample, path: str | os.PathLike[str]) -> None:
+    """Writes an encoded sample to a file, without loss.
+
+    Args:
+        sample: What `encode` or `pack` gave.
+        path: The file, which appears only when it is complete.
+    """
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    partial.write_bytes(sample_bytes(sample))
+    partial.replace(target)
+
+
+def load_sample(path: str | os.PathLike[str]) -> EncodedSample:
+    """Reads what `save_sample` wrote.
+
+    Raises:
+        ConfigError: The file is no encoded sample.
+    """
+    try:
+        return sample_from_bytes(Path(path).read_bytes())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def sample_bytes(sample: EncodedSample) -> bytes:
+    """An encoded sample as bytes in the safetensors format, without loss."""
+    tensors: dict[str, Tensor] = {"message_ids": sample.message_ids, "media_ids": sample.media_ids}
+    tensors |= {f"tokens.{key}": value for key, value in sample.tokens.items()}
+    tensors |= {f"media.{key}": value for key, value in sample.media.items()}
+    facts = {
+        "order": [list(sample.tokens), list(sample.media)],
+        "media_counts": dict(sample.media_counts),
+        "label_strategy": sample.label_strategy,
+        "documents": [attrs.asdict(document) for document in sample.documents],
+    }
+    whole = {key: value.contiguous() for key, value in tensors.items()}
+    data: bytes = save(_unshared(whole), metadata={"vlmcollate": json.dumps(facts)})
+    return data
+
+
+def sample_from_bytes(data: bytes) -> EncodedSample:
+    """The sample that `sample_bytes` was given.
+
+    Raises:
+        ConfigError: The bytes are no encoded sample.
+    """
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        facts: Mapping[str, Any] = json.loads(header["__metadata__"]["vlmcollate"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ConfigError(f"these bytes are no encoded sample: {error}") from error
+    tokens, media = facts["order"]
+    return EncodedSample(
+        tokens={key: tensors[f"tokens.{key}"] for key in tokens},
+        message_ids=tensors["message_ids"],
+        media_ids=tensors["media_ids"],
+        media={key: tensors[f"media.{key}"] for key in media},
+        media_counts=facts["media_counts"],
+        label_strategy=facts["label_strategy"],
+        documents=tuple(_document(**document) for document in facts["documents"]),
+    )
+
+
+def _document(**facts: Any) -> Document:
+    shapes = {key: tuple(shape) for key, shape in facts.pop("media_shapes").items()}
+    keys = tuple(facts.pop("token_keys"))
+    return Document(token_keys=keys, media_shapes=shapes, **facts)
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, none of them sharing memory with another, which the format does not allow."""
+    seen: set[int] = set()
+    out = {}
+    for key, value in tensors.items():
+        place = value.untyped_storage().data_ptr()
+        out[key] = value.clone() if place in seen else value
+        seen.add(place)
+    return out
