@@ -55,16 +55,22 @@ def mrope_positions(
     advance = np.where(is_media, np.maximum(rows, columns), lengths)
     base = np.cumsum(advance) - advance
 
-    def of_token(of_run: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.repeat(of_run, lengths)
-
     index = np.arange(len(kinds))
-    inside = index - of_token(starts)
-    rows, columns = np.maximum(rows, 1), np.maximum(columns, 1)
-    layer, cell = np.divmod(inside, of_token(rows * columns))
-    row, column = np.divmod(cell, of_token(columns))
-    # the model multiplies in float32 and cuts off
-    layer = (layer.astype(np.float32) * of_token(steps.astype(np.float32))).astype(np.int64)
-    media = of_token(is_media)
-    axes = [np.where(media, at, inside) + of_token(base) for at in (layer, row, column)]
-    return torch.from_numpy(np.stack([index, *axes], axis=1))
+    positions = np.empty((len(kinds), 4), np.int64)
+    positions[:, 0] = index
+    positions[:, 1:] = (index + np.repeat(base - starts, lengths))[:, None]
+    if is_media.any():
+        at = np.flatnonzero(kinds)
+        sizes = lengths[is_media]
+
+        def of_token(of_run: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return np.repeat(of_run[is_media].astype(np.int32), sizes)
+
+        cell = (at - np.repeat(starts[is_media], sizes)).astype(np.int32)
+        layer, cell = np.divmod(cell, of_token(rows * columns))
+        row, column = np.divmod(cell, of_token(columns))
+        if video_steps is not None:  # the model multiplies in float32 and cuts off
+            far = np.repeat(steps[is_media].astype(np.float32), sizes)
+            layer = (layer.astype(np.float32) * far).astype(np.int64)
+        positions[at, 1:] = np.stack([layer, row, column], axis=1) + of_token(base)[:, None]
+    return torch.from_numpy(positions)

@@ -13,7 +13,13 @@ from vlmcollate.media.arrays import as_tensor
 from vlmcollate.media.joins import Join
 from vlmcollate.media.processor_inputs import processor_inputs
 
-_TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
+_NO_MEDIA = {
+    "input_ids",
+    "attention_mask",
+    "mm_token_type_ids",
+    "token_type_ids",
+    "video_metadata",
+}
 
 
 def process_one_by_one(
@@ -48,7 +54,7 @@ def process_one_by_one(
         # what the placeholder became is read off the ids, which every processor returns
         ids = list(output["input_ids"][0])
         replacements.append(processor.tokenizer.backend_tokenizer.decode(ids, False))  # noqa: FBT003
-        for key in output.keys() - _TEXT_KEYS:
+        for key in output.keys() - _NO_MEDIA:
             tensors.setdefault(key, []).append(as_tensor(output[key]))
     return ProcessedMedia(
         replacements=tuple(replacements),

@@ -51,7 +51,7 @@ def split_microbatches(
     for key, value in batch.items():
         if key in items:
             counts = _rows_of_each_sample(key, batch, items)
-            per_part = [int(chunk.sum()) for chunk in counts.split(sizes)]
+            per_part = [int(chunk.sum()) for chunk in torch.split(counts, sizes)]
             if sum(per_part) != len(value):
                 raise ConfigError(f"{key} has {len(value)} rows, the counts say {sum(per_part)}")
             pieces = torch.split(value, per_part)
@@ -104,4 +104,4 @@ def _rows_of_each_sample(
         raise ConfigError(f"{key} goes by {what!r}, which is no other media key of the batch")
     per_sample = _rows_of_each_sample(what, batch, items, seen=(*seen, key))
     patches = batch[what].prod(dim=1)
-    return torch.stack([chunk.sum() for chunk in patches.split(per_sample.tolist())])
+    return torch.stack([chunk.sum() for chunk in torch.split(patches, per_sample.tolist())])
