@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, Literal, final
 
 import attrs
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
@@ -92,6 +94,8 @@ _PROCESSOR_ERRORS = (
     RuntimeError,
 )
 _SCRATCH = Scratch()
+_SMALL = (84, 84)
+"""The height and width of a picture that any processor takes."""
 _SILENT: set[type] = set()
 """The processor classes that do not tell what a placeholder stands for."""
 
@@ -157,6 +161,8 @@ class BaseCollator(ABC):
     """Whether `render` uses the processor's chat template."""
     bidirectional_images: ClassVar[bool] = False
     """Whether the tokens of a picture see each other both ways."""
+    counted_media: ClassVar[Collection[str]] = ()
+    """The kinds of media whose tokens `num_media_tokens` knows."""
     no_packs_because: ClassVar[str] = ""
     """Why samples cannot be packed for this model, if so."""
 
@@ -281,6 +287,40 @@ class BaseCollator(ABC):
         if self.placeholder_media == "sample":
             sample = self._with_placeholders(sample, [sample])
         return sample
+
+    @final
+    def token_count(self, example: object) -> int | None:
+        """How many tokens an example has, without decoding its media.
+
+        Pictures are known by the size in their header, videos by that and the times of their
+        frames.
+
+        Args:
+            example: A conversation in any form that `Conversation.from_example` reads.
+
+        Returns:
+            The length of what `encode` gives without a `max_length`, or `None` where the family
+            does not tell it by sizes.
+
+        Raises:
+            SampleError: The example is at fault, as far as that shows.
+        """
+        conversation = self.read(example)
+        kinds = [part.kind for _, part in conversation.media]
+        if not self.counts_media(kinds):
+            return None
+        outlines = [self._outline(part) for _, part in conversation.media]
+        if any(outline is None for outline in outlines):
+            return None
+        texts = [self._outlined(k, outline) for k, outline in zip(kinds, outlines, strict=True)]
+        rendering = self.render(conversation)
+        processed = ProcessedMedia(replacements=tuple(texts))
+        prompt, sample = self._encoded(conversation, processed, rendering, _counts(rendering, ()))
+        _, turns = self.label(prompt, conversation)
+        sample = self.refine(self._with_labels(sample, conversation, turns))
+        if self.placeholder_media == "sample":
+            return len(sample) + self._room_for_placeholders(sample)
+        return len(sample)
 
     @final
     def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
@@ -412,6 +452,28 @@ class BaseCollator(ABC):
     def position_ids(self, sample: EncodedSample) -> Tensor:
         """The positions of a document's tokens in a pack, (L,) or (L, axes) int64."""
         return torch.arange(len(sample))
+
+    # ---------------------------------------------------------------- lengths by size
+
+    def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
+        """Whether the tokens of media of these kinds are known from their sizes."""
+        tells = type(self).num_media_tokens is not BaseCollator.num_media_tokens or hasattr(
+            self.processor, "_get_num_multimodal_tokens"
+        )
+        return not kinds or (tells and set(kinds) <= set(self.counted_media))
+
+    def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
+        """The tokens that one item takes up.
+
+        A number that is the same for all images, or for all videos of the same frames, need not be
+        counted.
+
+        Args:
+            kind: `"image"` or `"video"`.
+            size: (height, width), or (frames, height, width).
+        """
+        counts = self.processor._get_num_multimodal_tokens(**{f"{kind}_sizes": [size]})
+        return int(counts[f"num_{kind}_tokens"][0])
 
     # ---------------------------------------------------------------- facts of the processor
 
@@ -591,6 +653,15 @@ class BaseCollator(ABC):
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
     ) -> tuple[EncodedPrompt, EncodedSample]:
         processed = self._process(conversation, rendering, media) if media else ProcessedMedia()
+        return self._encoded(conversation, processed, rendering, _counts(rendering, media))
+
+    def _encoded(
+        self,
+        conversation: Conversation,
+        processed: ProcessedMedia,
+        rendering: Rendering,
+        media_counts: Mapping[str, int],
+    ) -> tuple[EncodedPrompt, EncodedSample]:
         prompt = self._encoder(conversation, rendering, processed)
         input_ids = torch.from_numpy(prompt.ids)
         tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
@@ -601,8 +672,42 @@ class BaseCollator(ABC):
             message_ids=torch.from_numpy(prompt.message_ids),
             media_ids=torch.from_numpy(prompt.media_ids),
             media=self._media_tensors(processed.tensors),
-            media_counts=_counts(rendering, media),
+            media_counts=media_counts,
         )
+
+    def _outline(self, part: MediaPart) -> tuple[int, int] | Video | None:
+        """An image's height and width, or a video's black frames."""
+        if part.kind == "image":
+            return self.media.image_size(part.source, where=part.where)
+        return self.media.video_outline(part.source, sampling=self.frame_sampling, where=part.where)
+
+    def _outlined(self, kind: MediaKind, outline: Any) -> str:
+        """What stands for an item of this outline: that of a small one, stretched."""
+        if isinstance(outline, Video):
+            shape: tuple[int, ...] = outline.frames.shape[:3]
+            small: tuple[int, ...] = (len(outline.frames), *_SMALL)
+            frames = np.zeros((*small, 3), np.uint8)
+            text = self._alone(kind, attrs.evolve(outline, frames=frames))
+        else:
+            shape, small, text = outline, _SMALL, self._small_image
+        more = self.num_media_tokens(kind, shape) - self.num_media_tokens(kind, small)
+        # a video may be made of image tokens
+        token = next(t for t in chain.from_iterable(self.media_tokens.values()) if t in text)
+        return (
+            text.replace(token, token * (more + 1), 1)
+            if more > 0
+            else text.replace(token, "", -more)
+        )
+
+    @cached_property
+    def _small_image(self) -> str:
+        return self._alone("image", Image.new("RGB", _SMALL[::-1]))
+
+    def _alone(self, kind: MediaKind, item: Any) -> str:
+        """What the placeholder of an item becomes that is the only one."""
+        text = self.placeholders[kind]
+        rendering = Rendering(text=text, given=(), media=(MediaSpan(0, len(text), -1, kind),))
+        return self.process_media(rendering, [item]).replacements[0]
 
     def _process(
         self, conversation: Conversation, rendering: Rendering, media: Sequence[Any]

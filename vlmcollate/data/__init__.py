@@ -8,10 +8,14 @@ from vlmcollate.data.encoded import (
     sample_from_bytes,
     save_sample,
 )
+from vlmcollate.data.lengths import WithinLength, token_counts, within_length
 from vlmcollate.data.sampling import LengthGroupedSampler
 
 __all__ = [
     "LengthGroupedSampler",
+    "WithinLength",
+    "token_counts",
+    "within_length",
     "PretokenizedDataset",
     "PretokenizedIterableDataset",
     "load_sample",

@@ -80,6 +80,34 @@ class MediaStrategy(ABC):
         """
         raise MediaError(f"{type(self).__name__} loads no audio", where=where)
 
+    def image_size(self, source: object, *, where: str) -> tuple[int, int] | None:
+        """The height and width of what `load_image` gives, without decoding it.
+
+        Args:
+            source: The image as the user gave it.
+            where: The path inside the sample, for errors.
+
+        Returns:
+            The size, or `None` where only loading tells; always, unless a strategy overrides this.
+        """
+        del source, where
+        return None  # as declared
+
+    def video_outline(self, source: object, *, sampling: FrameSampling, where: str) -> Video | None:
+        """What `load_video` gives, with black frames, without decoding them.
+
+        Args:
+            source: The video as the user gave it.
+            sampling: Which frames the model wants.
+            where: The path inside the sample, for errors.
+
+        Returns:
+            The video without its pixels and its sound, or `None` where only loading tells; always,
+            unless a strategy overrides this.
+        """
+        del source, sampling, where
+        return None  # as declared
+
     @abstractmethod
     def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:
         """Brings one media tensor to the dtype that the model wants.

@@ -46,6 +46,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = frozenset({5, 6, 7, 8})
 _ORIENTATION_TAG = 0x0112
 _ORIENTATION_HOLDERS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
@@ -124,6 +125,25 @@ def upright_rgb(
         _check_still(image, name, where)
         image.load()
         return _turned(_as_rgb(image, name, background, where), _orientation(image))
+
+
+def upright_size(
+    image: Image.Image, name: str, *, formats: Sequence[str], max_pixels: int, where: str
+) -> tuple[int, int]:
+    """The height and width that `upright_rgb` gives, from an opened image's header.
+
+    Raises:
+        MediaError: If the image is refused, too large, animated or broken.
+    """
+    _check_format(image, name, formats, where)
+    check_pixels(image.size, name, max_pixels, where)
+    _check_open(image, name, where)
+    with _told(name, where):
+        _check_still(image, name, where)
+        if image.format == "TIFF":
+            image.load()  # which turns it
+        width, height = image.size
+        return (width, height) if _orientation(image) in _LYING else (height, width)
 
 
 def check_pixels(size: tuple[int, int], name: str, max_pixels: int, where: str) -> None:

@@ -20,7 +20,7 @@ from vlmcollate.media.arrays import from_array
 from vlmcollate.media.audio import decode_audio, mono_at, stated_samples
 from vlmcollate.media.base import MediaStrategy
 from vlmcollate.media.fetching import UrlFetcher
-from vlmcollate.media.images import Colour, identify, known_formats, upright_rgb
+from vlmcollate.media.images import Colour, identify, known_formats, upright_rgb, upright_size
 from vlmcollate.media.sources import check_bytes, decode_base64, read_file, shortened
 from vlmcollate.media.videos import (
     FrameSampling,
@@ -287,6 +287,39 @@ class LocalMedia(MediaStrategy):
                 where=where,
             )
         return mono_at(samples, rate, sampling_rate, where=where)
+
+    def image_size(self, source: object, *, where: str) -> tuple[int, int]:
+        """The height and width of an image, from its header; see `load_image`."""
+        name = "the array"
+        if isinstance(source, Image.Image):
+            image, name = source, _pil_name(source)
+        elif isinstance(source, np.ndarray | torch.Tensor):
+            image = from_array(source, max_pixels=self.max_pixels, where=where)
+        else:
+            data, name = self._encoded(source, _IMAGE, self.max_bytes, where)
+            image = identify(data, name, formats=self.formats, where=where)
+        return upright_size(
+            image, name, formats=self.formats, max_pixels=self.max_pixels, where=where
+        )
+
+    def video_outline(self, source: object, *, sampling: FrameSampling, where: str) -> Video:
+        """A video's sampled times with black frames, of which one is decoded; see `load_video`."""
+        if isinstance(source, Mapping) and "video" not in source:
+            encoded = True
+        else:
+            frames = source["video"] if isinstance(source, Mapping) else source
+            encoded = not isinstance(frames, list | tuple | np.ndarray | torch.Tensor)
+        if not encoded:
+            return self.load_video(source, sampling=sampling, where=where)
+        data, name = self._encoded(source, _VIDEO, self.max_video_bytes, where)
+        return decode_video(
+            data,
+            name,
+            sampling=self.frames or sampling,
+            limits=self.video_limits,
+            where=where,
+            with_pixels=False,
+        )
 
     def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:
         """Casts a floating point media tensor to `dtype`.

@@ -26,6 +26,8 @@ def process_omni(
     Source:
         transformers, `Qwen2_5OmniProcessor.replace_video_with_audio_token`.
     """
+    if set(kinds) == {"audio"} and hasattr(processor, "_process_audio"):
+        return _process_sounds(processor, items)
     texts, options = [], []
     start, end = processor.vision_bos_token, processor.vision_eos_token
     for kind, item in zip(kinds, items, strict=True):
@@ -44,6 +46,17 @@ def process_omni(
         for text, replacement in zip(texts, found.replacements, strict=True)
     )
     return ProcessedMedia(replacements=tuple(bare), tensors=found.tensors)
+
+
+def _process_sounds(processor: Any, sounds: Sequence[Any]) -> ProcessedMedia:
+    """What the processor makes of sounds alone.
+
+    Calling it as a whole takes half as long again: it checks its arguments and tokenizes a text.
+    """
+    options = {**processor.audio_kwargs, "return_tensors": "pt"}
+    found, replacements = processor._process_audio(list(sounds), **options)
+    tensors = {key: found[key] for key in found.keys() - set(processor.unused_input_names)}
+    return ProcessedMedia(replacements=tuple(replacements), tensors=tensors)
 
 
 def _with_sound(processor: Any, video: Video) -> dict[str, Any]:

@@ -155,7 +155,13 @@ class Video:
 
 
 def decode_video(
-    data: bytes, name: str, *, sampling: FrameSampling, limits: VideoLimits, where: str
+    data: bytes,
+    name: str,
+    *,
+    sampling: FrameSampling,
+    limits: VideoLimits,
+    where: str,
+    with_pixels: bool = True,
 ) -> Video:
     """Decodes the wanted frames of an encoded video.
 
@@ -165,6 +171,8 @@ def decode_video(
         sampling: Which frames are wanted.
         limits: What the video may not exceed.
         where: The place in the sample, for errors.
+        with_pixels: Whether to decode them; else the frames are black, and only the first one is
+            decoded, for its size.
 
     Returns:
         The frames, turned upright, and the true times at which they are shown.
@@ -193,7 +201,10 @@ def decode_video(
                 where=where,
             )
         container.seek(0)
-        frames = _decoded(container, stream, shown[indices], name, limits, where)
+        wanted = shown[indices if with_pixels else indices[:1]]
+        frames = _decoded(container, stream, wanted, name, limits, where)
+    if not with_pixels:
+        frames = np.broadcast_to(np.uint8(0), (len(indices), *frames.shape[1:]))
     gap = float(times[-1]) / (len(times) - 1) if len(times) > 1 else _single_gap(stream)
     if times[-1] + gap < 0.9 * stated - 1:
         raise MediaError(

@@ -36,6 +36,42 @@ _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, Runtime
 _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
 
 
+_IMAGES: tuple[MediaKind, ...] = ("image",)
+_COUNTED: dict[str, tuple[MediaKind, ...]] = {
+    **dict.fromkeys(
+        (
+            "AriaProcessor",
+            "Cohere2VisionProcessor",
+            "Cosmos3EdgeProcessor",
+            "Dots3NoteProcessor",
+            "Granite4VisionProcessor",
+            "HyperCLOVAXVisionV2Processor",
+            "InternVLProcessor",
+            "LightOnOcrProcessor",
+            "LlavaNextProcessor",
+            "LlavaNextVideoProcessor",
+            "LlavaProcessor",
+            "MuseGlimmerProcessor",
+            "MuseSparkProcessor",
+            "PixtralProcessor",
+            "VideoLlama3Processor",
+        ),
+        _IMAGES,
+    ),
+    **dict.fromkeys(
+        (
+            "CohereCompassProcessor",
+            "Exaone4_5_Processor",
+            "Glm5NextProcessor",
+            "Lfm3VlProcessor",
+            "MiniMaxM3VLProcessor",
+        ),
+        (*_IMAGES, "video"),
+    ),
+}
+"""The processors whose `_get_num_multimodal_tokens` agrees with what they write."""
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class DefaultCollator(BaseCollator):
     """Collates for a processor without a family of its own.
@@ -52,6 +88,11 @@ class DefaultCollator(BaseCollator):
     def media_joins(self) -> Mapping[str, Join]:  # type: ignore[override]  # learned, not declared
         """How each media key becomes one tensor of the batch."""
         return _facts(self)[0]
+
+    @property
+    def counted_media(self) -> tuple[MediaKind, ...]:  # type: ignore[override]  # by processor
+        """The kinds whose tokens the processor tells, where that is known to be true."""
+        return _COUNTED.get(type(self.processor).__name__, ())
 
     @property
     def no_packs_because(self) -> str:  # type: ignore[override]  # it depends on what was learned

@@ -21,6 +21,7 @@ class Gemma3Collator(BaseCollator):
 
     media_joins = {"pixel_values": Concatenate()}
     token_type_key = "token_type_ids"
+    counted_media = ("image",)
     default_stop_tokens = ("<end_of_turn>",)
     bidirectional_images = True
 

@@ -25,4 +25,5 @@ class Gemma3nCollator(BaseCollator):
         "input_features_mask": PadAndConcatenate(),
     }
     token_type_key = "token_type_ids"
+    counted_media = ("image",)
     default_stop_tokens = ("<end_of_turn>",)

@@ -36,6 +36,7 @@ class Gemma4Collator(BaseCollator):
         "input_features_mask": PadAndConcatenate(),
     }
     token_type_key = "mm_token_type_ids"
+    counted_media = ("image", "video")
     default_stop_tokens = ("<turn|>",)
     no_packs_because = "whether its pictures see both ways depends on the layer"
 

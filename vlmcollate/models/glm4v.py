@@ -30,6 +30,7 @@ class Glm4vCollator(BaseCollator):
     }
     token_type_key = "mm_token_type_ids"
     types_by_item = True
+    counted_media = ("image", "video")
     default_stop_tokens = ("<|user|>", "<|observation|>", "<|endoftext|>")
     no_packs_because = "the positions of its media in a pack are not known"
     closing = "<|user|>"

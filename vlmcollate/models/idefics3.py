@@ -23,4 +23,5 @@ class Idefics3Collator(BaseCollator):
         "pixel_values": PadAndConcatenate(),
         "pixel_attention_mask": PadAndConcatenate(),
     }
+    counted_media = ("image",)
     default_stop_tokens = ("<end_of_utterance>",)

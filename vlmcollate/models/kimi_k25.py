@@ -27,4 +27,5 @@ class Kimi_K25Collator(BaseCollator):
         "pixel_values_videos": Concatenate(),
         "video_grid_thw": Concatenate(),
     }
+    counted_media = ("image",)
     default_stop_tokens = ("<|im_end|>",)

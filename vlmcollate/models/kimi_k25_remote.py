@@ -29,6 +29,7 @@ class KimiK25Collator(BaseCollator):
     """
 
     media_joins = {"pixel_values": Concatenate(), "grid_thws": Concatenate()}
+    counted_media = ("image",)
     default_stop_tokens = ("<|im_end|>",)
     merge_kernel_size: ClassVar[tuple[int, int]] = (2, 2)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import MediaKind
 from vlmcollate.media import Concatenate, PadAndConcatenate
 
 
@@ -26,4 +29,9 @@ class LlavaOnevisionCollator(BaseCollator):
         "batch_num_images": Concatenate(),
         "pixel_values_videos": Concatenate(),
     }
+    counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
+
+    def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
+        """See `BaseCollator`; several images are cut in another way than one."""
+        return super().counts_media(kinds) and kinds.count("image") <= 1

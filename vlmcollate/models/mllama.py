@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import MediaKind
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import PadAndConcatenate
 from vlmcollate.rendering import Rendering
@@ -43,6 +44,7 @@ class MllamaCollator(BaseCollator):
         "aspect_ratio_ids": PadAndConcatenate(every_sample=True),
         "aspect_ratio_mask": _FirstTileSeen(every_sample=True),
     }
+    counted_media = ("image",)
     default_stop_tokens = ("<|eot_id|>", "<|eom_id|>")
     no_packs_because = "its text looks at images by cross-attention, one row a sample"
 
@@ -53,6 +55,11 @@ class MllamaCollator(BaseCollator):
         return ProcessedMedia(
             replacements=tuple(self.processor.image_token for _ in media), tensors=output
         )
+
+    def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
+        """One, whatever its size."""
+        del kind, size
+        return 1
 
     def refine(self, sample: EncodedSample) -> EncodedSample:
         """Adds which images each token sees: the last ones before it that no text parts."""

@@ -49,6 +49,7 @@ class Molmo2Collator(BaseCollator):
         "video_grids": Concatenate(),
     }
     token_type_key = "mm_token_type_ids"
+    counted_media = ("image",)
     default_stop_tokens = ("<|im_end|>",)
 
     @property

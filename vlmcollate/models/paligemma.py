@@ -31,6 +31,7 @@ class PaliGemmaCollator(BaseCollator):
     """
 
     media_joins = {"pixel_values": Concatenate()}
+    counted_media = ("image",)
     needs_chat_template: ClassVar[bool] = False
     no_packs_because = "its prompt sees itself both ways"
 

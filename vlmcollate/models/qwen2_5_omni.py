@@ -39,6 +39,7 @@ class Qwen2_5OmniCollator(BaseCollator):
         "input_features": Concatenate(),
         "feature_attention_mask": Concatenate(),
     }
+    counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
     no_packs_because = "the positions of its media in a pack are not known"
 

@@ -41,6 +41,7 @@ class Qwen2_5_VLCollator(BaseCollator):
         "second_per_grid_ts": Concatenate(),
     }
     token_type_key = "mm_token_type_ids"
+    counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
 
     tokens_per_second: int = attrs.field(default=2, validator=at_least_one)

@@ -34,6 +34,7 @@ class Qwen2VLCollator(BaseCollator):
         "video_grid_thw": Concatenate(),
     }
     token_type_key = "mm_token_type_ids"
+    counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
 
     def position_ids(self, sample: EncodedSample) -> Tensor:

@@ -39,6 +39,7 @@ class Qwen3OmniMoeCollator(BaseCollator):
         "input_features": PadAndConcatenate(),
         "feature_attention_mask": PadAndConcatenate(),
     }
+    counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
     no_packs_because = "the positions of its media in a pack are not known"
 

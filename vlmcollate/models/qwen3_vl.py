@@ -36,6 +36,7 @@ class Qwen3VLCollator(BaseCollator):
         "video_grid_thw": Concatenate(),
     }
     token_type_key = "mm_token_type_ids"
+    counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
 
     def position_ids(self, sample: EncodedSample) -> Tensor:

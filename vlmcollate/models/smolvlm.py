@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import MediaKind
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.errors import MediaError
 from vlmcollate.media import PadAndConcatenate, process_one_by_one
@@ -29,7 +30,23 @@ class SmolVLMCollator(BaseCollator):
         "pixel_values": PadAndConcatenate(),
         "pixel_attention_mask": PadAndConcatenate(),
     }
+    counted_media = ("image",)
     default_stop_tokens = ("<end_of_utterance>",)
+
+    def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
+        """See `BaseCollator`.
+
+        A picture is a grid of tiles, each with two tokens before it, and each row with a line
+        break; and a last tile that shows the whole, with one token more and another line break.
+        """
+        del kind
+        height, width = size
+        _, rows, columns = self.processor.image_processor.get_number_of_image_patches(height, width)
+        tile: int = self.processor.image_seq_len
+        breaks = rows
+        if rows:  # the last row's break and the one before the last tile may be one token
+            breaks += len(self.processor.tokenizer.encode("\n\n", add_special_tokens=False)) - 1
+        return int(rows * columns * (tile + 2) + breaks + tile + 3)
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """See `BaseCollator`.
