@@ -9,17 +9,25 @@ from vlmcollate.data.encoded import (
     save_sample,
 )
 from vlmcollate.data.lengths import WithinLength, token_counts, within_length
+from vlmcollate.data.manifest import Manifest, ShardFacts
+from vlmcollate.data.prepared import PreparedDataset
+from vlmcollate.data.preparing import Progress, prepare_dataset
 from vlmcollate.data.sampling import LengthGroupedSampler
 
 __all__ = [
     "LengthGroupedSampler",
+    "Progress",
+    "ShardFacts",
     "WithinLength",
     "token_counts",
     "within_length",
+    "Manifest",
+    "PreparedDataset",
     "PretokenizedDataset",
     "PretokenizedIterableDataset",
     "load_sample",
     "sample_bytes",
     "sample_from_bytes",
+    "prepare_dataset",
     "save_sample",
 ]

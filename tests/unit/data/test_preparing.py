@@ -1,0 +1,353 @@
+"""Preparing a dataset: the same samples, the same files, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from tests.processors import processor_of
+from vlmcollate import ConfigError, EncodedSample, SampleError, SampleTooLongError, collator_for
+from vlmcollate.data import (
+    LengthGroupedSampler,
+    Manifest,
+    PreparedDataset,
+    Progress,
+    prepare_dataset,
+)
+from vlmcollate.data.prepared import row_of, sample_of
+from vlmcollate.testing import tiny_processor
+
+ROWS = 23
+
+
+def chat(number: int, folder: Path | None = None) -> list[dict[str, Any]]:
+    parts = [{"type": "text", "text": f"What is {number}?"}]
+    if folder is not None and number % 3 == 0:
+        path = folder / f"{number}.png"
+        Image.new("RGB", (40 + number, 60), (number, 90, 7)).save(path)
+        parts.insert(0, {"type": "image", "image": str(path)})
+    answer = [{"type": "text", "text": "It is a number. " * (1 + number % 5)}]
+    return [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]
+
+
+@pytest.fixture
+def chats(tmp_path):
+    (tmp_path / "media").mkdir()
+    return [chat(number, tmp_path / "media") for number in range(ROWS)]
+
+
+@pytest.fixture
+def source(tmp_path, chats):
+    file = tmp_path / "chats.jsonl"
+    file.write_text("\n".join(json.dumps({"messages": messages}) for messages in chats) + "\n\n")
+    return file
+
+
+@pytest.fixture
+def collator():
+    return collator_for(tiny_processor())
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def assert_equal(left: EncodedSample, right: EncodedSample) -> None:
+    assert list(left.tokens) == list(right.tokens)
+    assert list(left.media) == list(right.media)
+    pairs = [(left.tokens[key], right.tokens[key]) for key in left.tokens]
+    pairs += [(left.media[key], right.media[key]) for key in left.media]
+    pairs += [(left.message_ids, right.message_ids), (left.media_ids, right.media_ids)]
+    for one, other in pairs:
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    assert dict(left.media_counts) == dict(right.media_counts)
+    assert left.label_strategy == right.label_strategy
+    assert left.documents == right.documents
+
+
+def test_the_rows_are_what_encode_gives(tmp_path, source, chats, collator):
+    manifest = prepare_dataset(source, tmp_path / "out", collator=collator, rows_per_shard=5)
+    prepared = PreparedDataset(tmp_path / "out", collator)
+    assert len(prepared) == manifest.rows == manifest.samples == ROWS
+    assert len(manifest.shards) == 5
+    for index, messages in enumerate(chats):
+        assert_equal(prepared[index], collator.encode(messages))
+    assert prepared.lengths.tolist() == [len(collator.encode(messages)) for messages in chats]
+    assert manifest.tokens == prepared.lengths.sum()
+    assert sum(manifest.lengths.values()) == ROWS
+    assert_equal(prepared[-1], prepared[ROWS - 1])
+    with pytest.raises(IndexError, match="row 23 of 23"):
+        prepared[ROWS]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "smolvlm"])
+def test_real_processors_come_back_bit_for_bit(tmp_path, chats, name):
+    collator = collator_for(processor_of(name))
+    prepare_dataset(chats[:4], tmp_path / "out", collator=collator)
+    prepared = PreparedDataset(tmp_path / "out", collator)
+    batch = collator(chats[:4])
+    again = collator.stack([prepared[index] for index in range(4)])
+    assert batch.keys() == again.keys()
+    assert all(torch.equal(batch[key], again[key]) for key in batch)
+
+
+def test_the_columns_are_for_other_readers(tmp_path, source, chats, collator):
+    prepare_dataset(source, tmp_path / "out", collator=collator)
+    table = pq.read_table(tmp_path / "out" / "000000.parquet")
+    assert table.schema.field("input_ids").type == pa.list_(pa.int32())
+    sample, row = collator.encode(chats[0]), table.slice(0, 1).to_pylist()[0]
+    assert row["input_ids"] == sample.input_ids.tolist()
+    spans = np.array(row["label_spans"]).reshape(-1, 2)
+    trained = [t for start, end in spans for t in range(start, end)]
+    assert trained == (sample.labels != -100).nonzero()[:, 0].tolist()
+    assert row["length"] == len(sample)
+    assert row["media_counts"] == [("image", 1)]
+    assert row["grids"] == [("image_grid_thw", sample.media["image_grid_thw"].flatten().tolist())]
+
+
+def test_every_kind_of_source_gives_the_same(tmp_path, source, chats, collator):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"messages": messages} for messages in chats]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "chats.parquet", row_group_size=7)
+    hub = datasets.Dataset.from_list(rows)
+    hub.save_to_disk(str(tmp_path / "saved"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    lines = source.read_text().splitlines(keepends=True)
+    (folder / "a.jsonl").write_text("".join(lines[:9]))
+    (folder / "b.jsonl").write_text("".join(lines[9:]))
+    sources = [source, str(tmp_path / "chats.parquet"), hub, tmp_path / "saved", folder, rows]
+    for number, what in enumerate(sources):
+        out = tmp_path / f"out{number}"
+        prepare_dataset(what, out, collator=collator, rows_per_shard=6)
+        prepared = PreparedDataset(out, collator)
+        assert len(prepared) == ROWS
+        for index in (0, 8, 9, 22):
+            assert_equal(prepared[index], collator.encode(chats[index]))
+
+
+def test_processes_do_not_change_the_files(tmp_path, source, collator):
+    for number in (1, 2):
+        prepare_dataset(
+            source, tmp_path / f"out{number}", collator=collator, num_proc=number, rows_per_shard=6
+        )
+    assert files_of(tmp_path / "out1") == files_of(tmp_path / "out2")
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path, source, collator):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    prepare_dataset(source, whole, collator=collator, rows_per_shard=6)
+    prepare_dataset(source, cut, collator=collator, rows_per_shard=6)
+    (cut / "manifest.json").unlink()
+    (cut / "000002.parquet").unlink()
+    (cut / ".000002.parquet.99.part").write_bytes(b"half")
+    kept = (cut / "000001.parquet").stat().st_mtime_ns
+    told: list[Progress] = []
+    prepare_dataset(
+        source, cut, collator=collator, rows_per_shard=6, on_progress=told.append, num_proc=2
+    )
+    assert files_of(cut) == files_of(whole)
+    assert (cut / "000001.parquet").stat().st_mtime_ns == kept
+    assert [progress.done for progress in told] == [17, 23]
+    assert told[0].resumed == 17
+
+
+_RUN = """
+import sys
+from vlmcollate import collator_for
+from vlmcollate.data import prepare_dataset
+from vlmcollate.testing import tiny_processor
+if __name__ == "__main__":
+    print("ready", flush=True)
+    source, out, processes = sys.argv[1:]
+    prepare_dataset(source, out, collator=collator_for(tiny_processor()), rows_per_shard=2,
+                    num_proc=int(processes))
+"""
+
+
+def test_killed_at_random_points_it_gives_the_same_files(tmp_path, source, collator):
+    whole, out, script = tmp_path / "whole", tmp_path / "out", tmp_path / "run.py"
+    prepare_dataset(source, whole, collator=collator, rows_per_shard=2)
+    script.write_text(_RUN)
+    random = np.random.default_rng(0)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    for attempt in range(3):
+        run = subprocess.Popen(  # noqa: S603  # this Python
+            [sys.executable, str(script), str(source), str(out), str(1 + attempt % 2)],
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        assert run.stdout is not None
+        run.stdout.readline()
+        time.sleep(float(random.uniform(0.0, 0.8)) + 2.5 * (attempt % 2))
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        run.stdout.close()
+    prepare_dataset(source, out, collator=collator, rows_per_shard=2)
+    assert files_of(out) == files_of(whole)
+
+
+def test_a_bad_row_is_named_by_its_file_and_row(tmp_path, source, collator):
+    lines = source.read_text().splitlines()
+    lines[7] = "{not json"
+    source.write_text("\n".join(lines))
+    with pytest.raises(SampleError, match=r"chats.jsonl, row 7: the line is no JSON"):
+        prepare_dataset(source, tmp_path / "out", collator=collator, rows_per_shard=5)
+    with pytest.raises(SampleError, match=r"chats.jsonl, row 7"):
+        prepare_dataset(source, tmp_path / "out", collator=collator, rows_per_shard=5, num_proc=2)
+
+
+def test_bad_rows_are_counted_by_reason(tmp_path, source, collator):
+    lines = source.read_text().splitlines()
+    lines[7], lines[20] = "{not json", json.dumps({"messages": chat(1)[:1]})
+    source.write_text("\n".join(lines))
+    manifest = prepare_dataset(source, tmp_path / "out", collator=collator, on_error="skip")
+    assert manifest.samples == ROWS - 2
+    assert manifest.dropped == {"ConversationError": 1, "LabelError": 1}
+    assert "row 20" in manifest.shards[0].examples["LabelError"]
+    assert Manifest.load(tmp_path / "out") == manifest
+
+
+def test_overlong_samples_follow_the_collator(tmp_path, chats, collator):
+    with pytest.raises(SampleTooLongError, match="dataset, row"):
+        prepare_dataset(chats, tmp_path / "a", collator=collator, max_length=45)
+    dropping = attrs.evolve(collator, max_length=500, on_overlong="drop")
+    manifest = prepare_dataset(chats, tmp_path / "b", collator=dropping, max_length=45)
+    prepared = PreparedDataset(tmp_path / "b", dropping)
+    assert manifest.dropped["SampleTooLongError"] == ROWS - len(prepared)
+    assert 0 < len(prepared) < ROWS
+    assert prepared.lengths.max() <= 45
+
+
+def test_packs_hold_every_sample_once(tmp_path, source, collator):
+    with pytest.raises(ConfigError, match="packing=True needs max_length"):
+        prepare_dataset(source, tmp_path / "no", collator=collator, packing=True)
+    prepare_dataset(source, tmp_path / "out", collator=collator, packing=True, max_length=400)
+    prepared = PreparedDataset(tmp_path / "out", collator)
+    assert prepared.lengths.max() <= 400
+    assert len(prepared) < ROWS
+    packs = [prepared[index] for index in range(len(prepared))]
+    assert sum(len(pack.documents) for pack in packs) == ROWS
+    found = pq.read_table(tmp_path / "out" / "000000.parquet", columns=["source_rows"])
+    assert sorted(r for row in found.to_pylist() for r in row["source_rows"]) == list(range(ROWS))
+
+
+def test_another_collator_source_or_option_is_refused(tmp_path, source, collator):
+    out = tmp_path / "out"
+    prepare_dataset(source, out, collator=collator)
+    other = attrs.evolve(collator, turns="last")
+    with pytest.raises(ConfigError, match=r"option turns: 'all' there, 'last' now"):
+        prepare_dataset(source, out, collator=other)
+    with pytest.raises(ConfigError, match="option turns"):
+        PreparedDataset(out, other)
+    with pytest.raises(ConfigError, match="on_error: raise there, skip now"):
+        prepare_dataset(source, out, collator=collator, on_error="skip")
+    with pytest.raises(ConfigError, match="resume is off"):
+        prepare_dataset(source, out, collator=collator, resume=False)
+    changed = tiny_processor()
+    changed.chat_template += " "
+    with pytest.raises(ConfigError, match="chat template"):
+        PreparedDataset(out, collator_for(changed))
+    source.write_text(source.read_text() + json.dumps({"messages": chat(1)}))
+    with pytest.raises(ConfigError, match="another source"):
+        prepare_dataset(source, out, collator=collator)
+
+
+def test_a_folder_or_source_that_does_not_fit_is_refused(tmp_path, source, collator):
+    with pytest.raises(ConfigError, match="holds other files"):
+        prepare_dataset(source, tmp_path, collator=collator)
+    for bad, message in [
+        (tmp_path / "none.jsonl", "there is no file"),
+        ([], "no rows"),
+        (tmp_path / "media", "holds no .jsonl"),
+        (7, "expected paths"),
+        ([source, source], "named twice"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            prepare_dataset(bad, tmp_path / "out", collator=collator)
+    with pytest.raises(ConfigError, match="nothing was prepared here"):
+        PreparedDataset(tmp_path / "out", collator)
+
+
+def test_damage_is_told(tmp_path, source, collator):
+    out = tmp_path / "out"
+    prepare_dataset(source, out, collator=collator)
+    (out / "000000.parquet").rename(out / "moved")
+    with pytest.raises(ConfigError, match="missing"):
+        PreparedDataset(out, collator)
+    (out / "manifest.json").write_text("{")
+    with pytest.raises(ConfigError, match="damaged"):
+        PreparedDataset(out, collator)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_rest_of_an_epoch_is_that_of_an_uninterrupted_run(tmp_path, source, collator, workers):
+    prepare_dataset(source, tmp_path / "out", collator=collator)
+    prepared = PreparedDataset(tmp_path / "out", collator)
+
+    def batches(sampler: LengthGroupedSampler) -> list[Any]:
+        loader = DataLoader(
+            prepared,
+            batch_size=4,
+            sampler=sampler,
+            collate_fn=collator.stack,
+            num_workers=workers,
+        )
+        return list(loader)
+
+    whole = batches(LengthGroupedSampler(lengths=prepared.lengths, batch_size=4, seed=3))
+    sampler = LengthGroupedSampler(lengths=prepared.lengths, batch_size=4, seed=3)
+    sampler.load_state_dict({"seed": 3, "epoch": 0, "given": 8})
+    rest = batches(sampler)
+    assert len(rest) == len(whole) - 2
+    for one, other in zip(rest, whole[2:], strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_any_sample_survives_its_row(data):
+    length = data.draw(st.integers(0, 12))
+    ints = st.lists(st.integers(-1, 3), min_size=length, max_size=length)
+
+    def tensor(values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int64)
+
+    ids = tensor(data.draw(ints)) + 5
+    trained = torch.tensor(data.draw(st.lists(st.booleans(), min_size=length, max_size=length)))
+    tokens = {
+        "attention_mask": tensor(data.draw(ints)),
+        "input_ids": ids,
+        "labels": torch.where(trained.bool(), ids, -100),
+        "loss_weights": torch.rand(length),
+        "position_ids": torch.arange(3 * length).reshape(length, 3),
+    }
+    sample = EncodedSample(
+        tokens=tokens,
+        message_ids=tensor(data.draw(ints)),
+        media_ids=tensor(data.draw(ints)),
+        media={"pixel_values": torch.rand(2, 3).to(torch.bfloat16)},
+        media_counts={"image": 2},
+        label_strategy="any",
+    )
+    assert_equal(sample_of(row_of(sample, [0])), sample)

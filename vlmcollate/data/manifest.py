@@ -1,0 +1,216 @@
+"""What a prepared dataset says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError
+from vlmcollate.templates import chat_template_of
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_NOT_ENCODING = {"processor", "padding", "shift_labels"}
+"""Options that change batches only, and the processor, which is hashed by its parts."""
+
+
+@attrs.frozen(kw_only=True)
+class ShardFacts:
+    """What one shard holds.
+
+    Attributes:
+        file: Its name in the folder.
+        rows: Its rows: samples, or packs.
+        samples: The samples in them.
+        tokens: Their tokens.
+        trained_tokens: Those that have a label.
+        lengths: How many samples are at most so long, by powers of two.
+        dropped: How many samples were left out, by the error's class.
+        examples: A message for each class.
+    """
+
+    file: str
+    rows: int
+    samples: int
+    tokens: int
+    trained_tokens: int
+    lengths: Mapping[str, int]
+    dropped: Mapping[str, int]
+    examples: Mapping[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """What `prepare_dataset` wrote.
+
+    Attributes:
+        shards: The shards in order.
+        fingerprint: What the encoding depends on: tokenizer, template, processor, the collator's
+            options and versions.
+        source: What each file of the source is known by.
+        options: How the source was cut and packed.
+    """
+
+    shards: tuple[ShardFacts, ...]
+    fingerprint: Mapping[str, str]
+    source: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """The rows of all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def samples(self) -> int:
+        """The samples of all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all samples."""
+        return sum(shard.tokens for shard in self.shards)
+
+    @property
+    def trained_tokens(self) -> int:
+        """The tokens that have a label."""
+        return sum(shard.trained_tokens for shard in self.shards)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """The samples that were left out, by the error's class."""
+        return dict(sorted(sum((Counter(s.dropped) for s in self.shards), Counter()).items()))
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """How many samples have at most so many tokens, and more than half as many."""
+        found = sum((Counter(shard.lengths) for shard in self.shards), Counter[str]())
+        return {int(bound): found[bound] for bound in sorted(found, key=int)}
+
+    def save(self, folder: Path) -> None:
+        """Writes the manifest, which appears only when it is complete."""
+        facts = {"schema": SCHEMA, **attrs.asdict(self), "summary": self._summary()}
+        write_whole(folder / MANIFEST, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Manifest:
+        """Reads the manifest of a prepared dataset.
+
+        Raises:
+            ConfigError: There is none, or it is of another schema.
+        """
+        file = Path(folder) / MANIFEST
+        try:
+            facts = json.loads(file.read_text())
+            if facts["schema"] != SCHEMA:
+                raise ConfigError(
+                    f"'{file}' has schema {facts['schema']}, this vlmcollate reads {SCHEMA}; "
+                    "prepare the dataset again"
+                )
+            return cls(
+                shards=tuple(ShardFacts(**shard) for shard in facts["shards"]),
+                fingerprint=facts["fingerprint"],
+                source=facts["source"],
+                options=facts["options"],
+            )
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"there is no '{file}': nothing was prepared here, or not to its end; run "
+                "prepare_dataset again, which goes on where it stopped"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"'{file}' is damaged ({error}); prepare the dataset again"
+            ) from error
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "samples": self.samples,
+            "tokens": self.tokens,
+            "trained_tokens": self.trained_tokens,
+            "dropped": self.dropped,
+            "lengths": {str(bound): count for bound, count in self.lengths.items()},
+        }
+
+
+def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
+    """What the samples that a collator encodes depend on, each as a short text."""
+    processor = collator.processor
+    options = {
+        field.name: _stable(repr(getattr(collator, field.name)))
+        for field in attrs.fields(type(collator))
+        if field.name not in _NOT_ENCODING
+    }
+    return {
+        "collator": f"{type(collator).__module__}.{type(collator).__qualname__}",
+        **{f"option {name}": value for name, value in options.items()},
+        "tokenizer": _hash(processor.tokenizer.backend_tokenizer.to_str()),
+        "chat template": _hash(chat_template_of(processor) if collator.needs_chat_template else ""),
+        "processor": f"{type(processor).__name__} {_hash(_stable(_settings(processor)))}",
+        **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},
+        "version of tokenizers": _version("tokenizers"),
+    }
+
+
+def check_same(expected: Mapping[str, Any], found: Mapping[str, Any], what: str, mend: str) -> None:
+    """Refuses what was prepared otherwise, and says how it differs.
+
+    Raises:
+        ConfigError: The two differ.
+    """
+    keys = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+    if keys:
+        listed = "; ".join(
+            f"{key}: {_short(expected.get(key))} there, {_short(found.get(key))} now"
+            for key in keys
+        )
+        raise ConfigError(f"{what}: {listed}. {mend}")
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Writes a file that appears only when it is complete and on disk."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
+    with partial.open("wb") as target:
+        target.write(data)
+        target.flush()
+        os.fsync(target.fileno())
+    partial.replace(file)
+
+
+def _settings(processor: Any) -> str:
+    to_dict = getattr(processor, "to_dict", None)
+    return json.dumps(to_dict(), sort_keys=True, default=repr) if to_dict else repr(processor)
+
+
+def _stable(text: str) -> str:
+    """A repr without addresses, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _short(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
