@@ -156,47 +156,117 @@ def prepare_dataset(
             work of another run.
         SampleError: A sample is at fault; the error says its file and row.
     """
-    _check(num_proc, rows_per_shard, on_error)
-    if max_length is not None:
-        collator = attrs.evolve(collator, max_length=max_length)
-    if packing and collator.max_length is None:
-        raise ConfigError("packing=True needs max_length, the most tokens of a pack")
-    parquet()
-    found = Source.of(source, rows_per_shard=rows_per_shard)
-    plan: dict[str, Any] = {
-        "fingerprint": fingerprint_of(collator),
-        "source": found.identity,
-        "options": {
-            "max_length": max_length,
-            "packing": packing,
-            "on_error": on_error,
-            "rows_per_shard": rows_per_shard,
-        },
-    }
-    folder = Path(output_dir)
-    _claim(folder, plan, resume=resume)
-    encoder = Encoder(collator=collator, packing=packing, on_error=on_error, dataset=found.dataset)
-    files = [folder / f"{number:06d}.parquet" for number in range(len(found.pieces))]
-    done = {file: facts for file in files if (facts := _facts_of(file)) is not None}
-    left = [
-        (piece, file) for piece, file in zip(found.pieces, files, strict=True) if file not in done
-    ]
-    read = sum(piece.rows for piece, file in zip(found.pieces, files, strict=True) if file in done)
-    resumed, total = read, sum(piece.rows for piece in found.pieces)
+    if isinstance(num_proc, bool) or not isinstance(num_proc, int) or num_proc < 1:
+        raise ConfigError(f"num_proc must be an integer of at least 1, not {num_proc!r}")
+    run = Run.of(
+        source,
+        output_dir,
+        collator=collator,
+        max_length=max_length,
+        packing=packing,
+        on_error=on_error,
+        resume=resume,
+        rows_per_shard=rows_per_shard,
+    )
+    left = run.left()
+    total = sum(piece.rows for piece in run.pieces)
+    read = resumed = total - sum(piece.rows for piece, _ in left)
+    dropped = sum(sum(facts.dropped.values()) for facts in run.finished())
 
     def tell() -> None:
         if on_progress is not None:
-            dropped = sum(sum(facts.dropped.values()) for facts in done.values())
             on_progress(Progress(done=read, total=total, dropped=dropped, resumed=resumed))
 
     tell()
-    for piece, facts in _written(encoder, left, num_proc):
-        done[folder / facts.file] = facts
+    for piece, facts in _written(run.encoder, left, num_proc):
         read += piece.rows
+        dropped += sum(facts.dropped.values())
         tell()
-    manifest = Manifest(shards=tuple(done[file] for file in files), **plan)
-    manifest.save(folder)
-    return manifest
+    return run.finish()
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """What a run has to do, whoever does it.
+
+    Attributes:
+        folder: Where the shards go.
+        pieces: The pieces of the source, one a shard.
+        encoder: Encodes a piece.
+        plan: The manifest's `fingerprint`, `source` and `options`.
+    """
+
+    folder: Path
+    pieces: tuple[Piece, ...]
+    encoder: Encoder
+    plan: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        source: object,
+        output_dir: str | os.PathLike[str],
+        *,
+        collator: BaseCollator,
+        max_length: int | None,
+        packing: bool,
+        on_error: str,
+        resume: bool,
+        rows_per_shard: int,
+    ) -> Run:
+        """Looks at the source and takes the folder; see `prepare_dataset`."""
+        if (
+            isinstance(rows_per_shard, bool)
+            or not isinstance(rows_per_shard, int)
+            or rows_per_shard < 1
+        ):
+            raise ConfigError(
+                f"rows_per_shard must be an integer of at least 1, not {rows_per_shard!r}"
+            )
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        if max_length is not None:
+            collator = attrs.evolve(collator, max_length=max_length)
+        if packing and collator.max_length is None:
+            raise ConfigError("packing=True needs max_length, the most tokens of a pack")
+        parquet()
+        found = Source.of(source, rows_per_shard=rows_per_shard)
+        plan: dict[str, Any] = {
+            "fingerprint": fingerprint_of(collator),
+            "source": found.identity,
+            "options": {
+                "max_length": max_length,
+                "packing": packing,
+                "on_error": on_error,
+                "rows_per_shard": rows_per_shard,
+            },
+        }
+        folder = Path(output_dir)
+        _claim(folder, plan, resume=resume)
+        encoder = Encoder(
+            collator=collator, packing=packing, on_error=on_error, dataset=found.dataset
+        )
+        return cls(folder=folder, pieces=found.pieces, encoder=encoder, plan=plan)
+
+    @property
+    def files(self) -> list[Path]:
+        """The shard of each piece."""
+        return [self.folder / f"{number:06d}.parquet" for number in range(len(self.pieces))]
+
+    def left(self) -> list[tuple[Piece, Path]]:
+        """The pieces without a shard, and where it goes."""
+        pairs = zip(self.pieces, self.files, strict=True)
+        return [(piece, file) for piece, file in pairs if not file.is_file()]
+
+    def finished(self) -> list[ShardFacts]:
+        """What the shards that are there say of themselves."""
+        return [_facts_of(file) for file in self.files if file.is_file()]
+
+    def finish(self) -> Manifest:
+        """Writes the manifest."""
+        manifest = Manifest(shards=tuple(map(_facts_of, self.files)), **self.plan)
+        manifest.save(self.folder)
+        return manifest
 
 
 def write_shard(file: Path, rows: Sequence[dict[str, Any]], counts: dict[str, Any]) -> ShardFacts:
@@ -223,14 +293,6 @@ def write_shard(file: Path, rows: Sequence[dict[str, Any]], counts: dict[str, An
     parquet().write_table(table, sink, row_group_size=ROWS_PER_GROUP, compression="zstd")
     write_whole(file, sink.getvalue())
     return facts
-
-
-def _check(num_proc: int, rows_per_shard: int, on_error: str) -> None:
-    for name, value in (("num_proc", num_proc), ("rows_per_shard", rows_per_shard)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name} must be an integer of at least 1, not {value!r}")
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
 
 
 def _claim(folder: Path, plan: dict[str, Any], *, resume: bool) -> None:
@@ -262,10 +324,7 @@ def _claim(folder: Path, plan: dict[str, Any], *, resume: bool) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
-def _facts_of(file: Path) -> ShardFacts | None:
-    """What a finished shard says of itself."""
-    if not file.is_file():
-        return None
+def _facts_of(file: Path) -> ShardFacts:
     metadata = parquet().ParquetFile(file).schema_arrow.metadata
     return ShardFacts(**json.loads(metadata[_FACTS]))
 
