@@ -13,7 +13,10 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.seeing.alignment import aligned
 from vlmcollate.seeing.findings import findings
@@ -22,6 +25,8 @@ from vlmcollate.tokenizing import Ints, Vocabulary
 from vlmcollate.watching import Stage, Watch
 
 TokenClass = Literal["trained", "message", "template", "media", "padding"]
+Difference = Literal["", "only here", "only there"]
+DIFFERENCES: tuple[Difference, ...] = ("", "only here", "only there")
 CLASSES: tuple[TokenClass, ...] = ("trained", "message", "template", "media", "padding")
 MEANINGS: dict[TokenClass, str] = {
     "trained": "trained",
@@ -75,6 +80,8 @@ class Run:
         message: The index of their message, or -1.
         media: The index of their media item, or -1.
         text: Their characters; for media, a mark such as `<image 1: 12 tokens>`.
+        difference: Where another strategy disagrees, who alone trains them; see
+            `Explanation.compared`.
     """
 
     start: int
@@ -83,6 +90,7 @@ class Run:
     message: int
     media: int
     text: str
+    difference: Difference = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -118,6 +126,7 @@ class Explanation:
         warnings: What deserves a look.
         processor: The name of the processor's class.
         collator: The name of the collator's class.
+        other: The labels of another strategy to compare with, (L,) int64, or `None`.
     """
 
     sample: EncodedSample
@@ -131,6 +140,7 @@ class Explanation:
     warnings: tuple[str, ...]
     processor: str
     collator: str
+    other: Tensor | None = None
 
     @classmethod
     def of(
@@ -187,6 +197,32 @@ class Explanation:
         return kinds.astype(np.int8)
 
     @cached_property
+    def differences(self) -> npt.NDArray[np.int8]:
+        """(L,) int8: where `other` disagrees, as an index of `DIFFERENCES`."""
+        if self.other is None:
+            return np.zeros(len(self.sample), np.int8)
+        here = (self.sample.labels != IGNORE_INDEX).numpy()
+        there = (self.other != IGNORE_INDEX).numpy()
+        return np.where(here == there, 0, np.where(here, 1, 2)).astype(np.int8)
+
+    def compared(self, other: EncodedSample) -> Explanation:
+        """The same explanation, that also shows where other labels differ.
+
+        Args:
+            other: The same example, labelled by another strategy.
+
+        Raises:
+            ConfigError: Its tokens are others, so the labels cannot be laid side by side.
+        """
+        if not torch.equal(other.input_ids, self.sample.input_ids):
+            raise ConfigError("the two strategies lead to different tokens; set no max_length")
+        return attrs.evolve(self, other=other.labels)
+
+    def within(self, pack: EncodedSample) -> Explanation:
+        """The same explanation with the labels of the sample as a document of a pack."""
+        return attrs.evolve(self, sample=pack)
+
+    @cached_property
     def tokens(self) -> tuple[Token, ...]:
         """Every token, L of them."""
         sample = self.sample
@@ -216,7 +252,8 @@ class Explanation:
     def runs(self) -> tuple[Run, ...]:
         """The tokens by class, message and media item, media folded to one mark each."""
         sample = self.sample
-        table = np.stack([self.classes, sample.message_ids.numpy(), sample.media_ids.numpy()])
+        message_ids, media_ids = sample.message_ids.numpy(), sample.media_ids.numpy()
+        table = np.stack([self.classes, message_ids, media_ids, self.differences])
         changes = (table[:, 1:] != table[:, :-1]).any(axis=0)
         edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(sample)]
         return tuple(
@@ -225,7 +262,9 @@ class Explanation:
             if a < b
         )
 
-    def _run(self, start: int, end: int, kind: int, message: int, media: int) -> Run:
+    def _run(
+        self, start: int, end: int, kind: int, message: int, media: int, difference: int
+    ) -> Run:
         many = f"{end - start} token{'' if end - start == 1 else 's'}"
         text = "".join(self.texts[start:end])
         if CLASSES[kind] == "media":
@@ -233,7 +272,13 @@ class Explanation:
         elif CLASSES[kind] == "padding":
             text = f"<padding: {many}>"
         return Run(
-            start=start, end=end, kind=CLASSES[kind], message=message, media=media, text=text
+            start=start,
+            end=end,
+            kind=CLASSES[kind],
+            message=message,
+            media=media,
+            text=text,
+            difference=DIFFERENCES[difference],
         )
 
     def role_of(self, message: int) -> str:
