@@ -28,6 +28,7 @@ from vlmcollate.media import LocalMedia
 from vlmcollate.models import collator_for
 from vlmcollate.packing import plan_packs, unpack
 from vlmcollate.seeing import Explanation, terminal
+from vlmcollate.seeing.page import inspect_page, page_entry
 from vlmcollate.view import visible
 
 STRATEGIES: dict[str, type[LabelStrategy]] = {
@@ -85,6 +86,8 @@ class Pack:
     def title(self) -> str:
         """Its documents and how full it is."""
         used, count = sum(self.lengths), len(self.rows)
+        if used > self.room:
+            return f"1 document of {used:,} tokens, too long for a pack of {self.room:,}"
         return (
             f"{count} document{'' if count == 1 else 's'}, {used:,} of {self.room:,} tokens "
             f"({used / self.room:.0%})"
@@ -172,15 +175,16 @@ def packed(collator: BaseCollator, rows: Sequence[Inspected], room: int) -> list
         room: The most tokens of a pack.
 
     Returns:
-        The packs; the first token of each document has lost its label, as in training.
+        The packs; the first token of each document has lost its label, as in training. A row that
+        is longer than `room` has one to itself.
 
     Raises:
-        SampleTooLongError: A row does not fit a pack.
         ConfigError: The model takes no packs.
     """
     good = [(row, row.explanation) for row in rows if row.explanation is not None]
+    lengths = [len(explanation.sample) for _, explanation in good]
     packs = []
-    for indices in plan_packs([len(e.sample) for _, e in good], max_length=room):
+    for indices in plan_packs(lengths, max_length=room, on_overlong="own_pack"):
         members = [good[i] for i in indices]
         documents = unpack(collator.pack([e.sample for _, e in members]))
         shown = tuple(
@@ -223,6 +227,44 @@ def _print_row(console: Console, row: Inspected, title: str, *, brackets: bool) 
         console.print(Text(visible(row.note), "yellow"))
 
 
+def write_page(
+    file: Path, rows: Sequence[Inspected], packs: Sequence[Pack], *, name: str, diff: str = ""
+) -> int:
+    """Writes rows, or the packs that they make, as one page.
+
+    Args:
+        file: Where to.
+        rows: The rows.
+        packs: Their packs, or none.
+        name: What to call the data.
+        diff: The name of the strategy that they are compared with, or "".
+
+    Returns:
+        The bytes of the page.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    entries: list[dict[str, Any]] = []
+    for number, pack in enumerate(packs, 1):
+        title = f"pack {number}: {pack.title}"
+        entries.append({"title": title, "documents": pack.lengths, "room": pack.room})
+        entries += [_entry(row) for row in pack.rows]
+    entries += [_entry(row) for row in rows if not packs or row.explanation is None]
+    text = inspect_page(entries, name=name, diff=diff).encode()
+    try:
+        file.write_bytes(text)
+    except OSError as error:
+        raise ConfigError(f"cannot write the page: {error}") from error
+    return len(text)
+
+
+def _entry(row: Inspected) -> dict[str, Any]:
+    if row.explanation is None:
+        return {"title": row.title, "error": row.error}
+    return {"title": row.title, "note": row.note, **page_entry(row.explanation)}
+
+
 def run(
     console: Console,
     collator: BaseCollator,
@@ -251,7 +293,12 @@ def run(
     if not found:
         raise ConfigError(f"{str(data)!r} has no row in {rows!r}")
     packs = packed(collator, found, pack) if pack is not None else []
-    show(console, found, packs, diff=diff)
+    if page is None:
+        show(console, found, packs, diff=diff)
+    else:
+        size = write_page(page, found, packs, name=data.name, diff=diff)
+        written = f"{page}: {len(found)} rows, {size / 1e6:.2f} MB; open it in a browser"
+        console.print(Text(written), soft_wrap=True)
     failed = [row for row in found if row.explanation is None]
     if failed:
         console.print(f"[bold red]{len(failed)} of {len(found)} rows failed[/]", highlight=False)

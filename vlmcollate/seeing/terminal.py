@@ -12,7 +12,10 @@ from vlmcollate.seeing.explanation import MEANINGS, Difference, Explanation, Tok
 from vlmcollate.view import STYLES, visible
 from vlmcollate.watching import STAGES
 
-_STYLES: dict[TokenClass, str] = {**STYLES, "padding": "dim strike"}
+_STYLES: dict[TokenClass, str] = {
+    **{name: STYLES[name] for name in STYLES},
+    "padding": "dim strike",
+}
 _DIFFERENT: dict[Difference, str] = {
     "only here": "bold white on red",
     "only there": "bold black on yellow",
@@ -31,6 +34,9 @@ def panel(explanation: Explanation, title: str, *, brackets: bool) -> Panel:
     parts: list[Text | Table] = [mask(explanation, brackets=brackets)]
     parts += [Text(f"! {visible(w)}", "yellow") for w in explanation.warnings]
     parts.append(summary_table(explanation))
+    if explanation.media:
+        sizes = ", ".join(f"{m.kind} {m.size}: {m.tokens}" for m in explanation.media)
+        parts.append(Text(f"media tokens: {sizes}", "dim"))
     parts.append(times(explanation))
     return Panel(Group(*parts), title=Text(title), title_align="left", border_style="dim")
 
@@ -66,11 +72,6 @@ def summary_table(explanation: Explanation) -> Table:
         table.add_row(Text(visible(role)), f"{found['tokens']:,}", f"{found['trained']:,}")
     trained = summary["by_class"]["trained"]
     table.add_row("all", f"{summary['tokens']:,}", f"{trained:,} ({explanation.trained_share:.1%})")
-    media = summary["by_class"]["media"]
-    if media:
-        sizes = ", ".join(f"{m.kind} {m.size}: {m.tokens}" for m in explanation.media)
-        table.caption = Text(f"media tokens: {media:,} ({sizes})", "dim")
-        table.caption_justify = "left"
     return table
 
 
