@@ -218,9 +218,12 @@ class Explanation:
             raise ConfigError("the two strategies lead to different tokens; set no max_length")
         return attrs.evolve(self, other=other.labels)
 
-    def within(self, pack: EncodedSample) -> Explanation:
-        """The same explanation with the labels of the sample as a document of a pack."""
-        return attrs.evolve(self, sample=pack)
+    def within(self, document: EncodedSample) -> Explanation:
+        """The same explanation of the sample as a document of a pack, as `unpack` gives it."""
+        other = self.other
+        if other is not None:  # the first token of a document trains for no strategy
+            other = torch.where(torch.arange(len(other)) > 0, other, IGNORE_INDEX)
+        return attrs.evolve(self, sample=document, other=other)
 
     @cached_property
     def tokens(self) -> tuple[Token, ...]:

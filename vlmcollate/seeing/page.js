@@ -195,12 +195,18 @@ function searchBlock(found, pattern) {
   }
 }
 
+// Samples that were never seen have a guessed height, so the first jump may miss.
+function show(element) {
+  element.scrollIntoView({ block: "center" });
+  requestAnimationFrame(() => element.scrollIntoView({ block: "center" }));
+}
+
 function toMatch(step) {
   if (!matches.length) return;
   if (matchAt >= 0) matches[matchAt].forEach((token) => token.classList.remove("now"));
   matchAt = matchAt < 0 ? 0 : (matchAt + step + matches.length) % matches.length;
   matches[matchAt].forEach((token) => token.classList.add("now"));
-  matches[matchAt][0].scrollIntoView({ block: "center" });
+  show(matches[matchAt][0]);
   document.getElementById("matches").textContent = `${matchAt + 1} of ${number.format(matches.length)}`;
 }
 
@@ -211,7 +217,7 @@ function toTurn(step) {
   const { element, holder } = turns[turnAt];
   split(holder);
   element.classList.add("here");
-  element.scrollIntoView({ block: "center" });
+  show(element);
   element.focus({ preventScroll: true });
 }
 
