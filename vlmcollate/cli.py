@@ -146,6 +146,37 @@ def inspect(
         raise typer.Exit(1)
 
 
+@app.command()
+def stats(
+    processor: Annotated[str, typer.Argument(help="A processor's folder or its name on the hub.")],
+    data: Annotated[Path, typer.Argument(help="JSON lines, Parquet, or a saved dataset's folder.")],
+    rows: Annotated[str, typer.Option(help="A row or a range of rows.")] = ":",
+    html: Annotated[Path | None, typer.Option(help="Write the plots to a page.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="The most tokens of a sample.")
+    ] = None,
+    media_root: Annotated[
+        Path | None, typer.Option(help="Where relative media paths start.")
+    ] = None,
+    trust_remote_code: Annotated[  # noqa: FBT002  # typer makes an option of it
+        bool, typer.Option("--trust-remote-code", help="Run the processor's own code.")
+    ] = False,
+) -> None:
+    """Count a dataset's tokens: lengths, trained share, media, padding and packing."""
+    console = Console()
+    with console.status("Importing torch and transformers ..."):
+        from vlmcollate.inspecting import collator_of
+        from vlmcollate.surveying import run
+
+        collator = collator_of(
+            processor,
+            media_root=media_root,
+            max_length=max_length,
+            trust_remote_code=trust_remote_code,
+        )
+    run(console, collator, data, rows=rows, file=html)
+
+
 def _table_of(rows: list[Family], *, wide: bool) -> Table:
     """A table without the columns that would be empty, or that a narrow terminal cannot hold."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
