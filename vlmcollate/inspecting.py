@@ -161,9 +161,17 @@ def _inspected(
         if other is not None:
             try:
                 explanation = explanation.compared(other.encode(row))
+                note = _difference(explanation, type(other.labels).__name__)
             except SampleError as error:
                 note = f"{type(other.labels).__name__} refuses this row: {error}"
     return Inspected(number=number, explanation=explanation, note=note)
+
+
+def _difference(explanation: Explanation, other: str) -> str:
+    here, there = (int((explanation.differences == which).sum()) for which in (1, 2))
+    if not here and not there:
+        return f"{other} trains the same tokens"
+    return f"{other} leaves out {here} trained tokens and trains {there} others"
 
 
 def packed(collator: BaseCollator, rows: Sequence[Inspected], room: int) -> list[Pack]:
@@ -251,7 +259,7 @@ def write_page(
         entries.append({"title": title, "documents": pack.lengths, "room": pack.room})
         entries += [_entry(row) for row in pack.rows]
     entries += [_entry(row) for row in rows if not packs or row.explanation is None]
-    text = inspect_page(entries, name=name, diff=diff).encode()
+    text = inspect_page(entries, name=name, diff=diff).encode("utf-8", "backslashreplace")
     try:
         file.write_bytes(text)
     except OSError as error:

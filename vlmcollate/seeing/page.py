@@ -94,8 +94,7 @@ def document(title: str, body: str) -> str:
 
 def _json_script(data: Mapping[str, Any]) -> str:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    # no "<" can end the script; half a surrogate pair cannot be written as UTF-8
-    text = text.replace("<", "\\u003c").encode("utf-8", "backslashreplace").decode()
+    text = text.replace("<", "\\u003c")  # so that nothing in it can end the script
     return f'<script type="application/json" id="data">{text}</script>'
 
 
