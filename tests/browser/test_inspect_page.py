@@ -11,6 +11,8 @@ from PIL import Image
 
 from vlmcollate import collator_for
 from vlmcollate.inspecting import Inspected, inspected, packed, write_page
+from vlmcollate.surveying import page as stats_page
+from vlmcollate.surveying import survey
 from vlmcollate.testing import tiny_processor
 
 ATTACK = '</script><img src=x onerror="window.hacked=1"><!--<script>'
@@ -198,3 +200,27 @@ def test_rows_are_read_and_written_as_they_come(tmp_path):
     assert [row.explanation for row in found] == [None, None]
     assert "at least one message" in found[0].error
     assert "line 2" in found[1].error
+
+
+def test_the_plots_of_stats_need_no_network_either(open_page, tmp_path):
+    collator = collator_for(tiny_processor())
+    found = survey(collator, enumerate([*CHATS, {"messages": []}]))
+    (tmp_path / "stats.html").write_text(stats_page(found, name=f"data {ATTACK}"), "utf-8")
+    opened = open_page(tmp_path / "stats.html", width=360, scheme="dark")
+    page = opened.page
+    assert opened.errors == []
+    assert opened.requests[0].startswith("file:")
+    assert not [url for url in opened.requests[1:] if not url.startswith("data:")]
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.evaluate("window.hacked") is None
+    titles = page.locator(".chart h3").all_text_contents()
+    assert titles == [
+        "Tokens of a row",
+        "Trained share of a row, %",
+        "Media tokens of a row",
+        "Padding by rows a batch",
+        "Fill of packs by their length",
+        "Dropped rows by reason",
+    ]
+    page.locator("#theme").click()
+    assert page.locator("#theme").get_attribute("aria-label") == "Dark colours"
