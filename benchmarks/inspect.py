@@ -68,8 +68,8 @@ def main() -> None:
     collator.explain(chats[0])
     ratios = []
     for i in range(rounds):
-        encoding = seconds(lambda i=i: collator.encode(chats[i]))  # type: ignore[misc]
-        ratios.append(seconds(lambda i=i: collator.explain(chats[i])) / encoding)  # type: ignore[misc]
+        encoding = seconds(lambda i=i: collator.encode(chats[i]))
+        ratios.append(seconds(lambda i=i: collator.explain(chats[i])) / encoding)
 
     start = time.perf_counter()
     rows = [Inspected(number=i, explanation=collator.explain(c)) for i, c in enumerate(chats)]

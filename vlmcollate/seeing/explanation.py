@@ -22,6 +22,7 @@ from vlmcollate.seeing.alignment import aligned
 from vlmcollate.seeing.findings import findings
 from vlmcollate.seeing.media_items import MediaItem, media_items
 from vlmcollate.tokenizing import Ints, Vocabulary
+from vlmcollate.view import visible
 from vlmcollate.watching import Stage, Watch
 
 TokenClass = Literal["trained", "message", "template", "media", "padding"]
@@ -117,7 +118,7 @@ class Explanation:
     Attributes:
         sample: What `encode` gives.
         prompt: The prompt as the chat template wrote it.
-        roles: Who says each message.
+        roles: Who says each message of the conversation, as far as it was encoded.
         texts: The characters of each token, L of them.
         offsets: (L,) int64, the place of those in the prompt, or -1.
         blocks: The tokens by message.
@@ -340,7 +341,7 @@ class Explanation:
         """The mask in colours, for notebooks."""
         spans = "".join(
             f'<span title="{html.escape(_title(run, self), quote=True)}" '
-            f'style="{_COLOURS[run.kind]}">{html.escape(run.text)}</span>'
+            f'style="{_COLOURS[run.kind]}">{html.escape(visible(run.text))}</span>'
             for run in self.runs
         )
         notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)

@@ -19,7 +19,11 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)}%` : "0%");
-const visible = (text) => text.replace(/\n/g, "↵\n").replace(/\t/g, "→\t");
+// What would hide or reorder the text around it is shown as a character.
+const visible = (text) => text
+  .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+  .replace(/[\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, (c) => `<U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}>`)
+  .replace(/\n/g, "↵\n").replace(/\t/g, "→\t");
 const classOf = (run) => `k${run.k}${run.d ? ` d${run.d}` : ""}`;
 
 function folded(entry, run) {

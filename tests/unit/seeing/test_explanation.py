@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import attrs
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests import omni_processors as omni
-from tests.processors import processor_of
+from tests.processors import gemma3, processor_of
 from vlmcollate import IGNORE_INDEX, ConversationError, ThinkingPrefix, collator_for
 from vlmcollate.seeing.alignment import aligned
 from vlmcollate.testing import tiny_processor
@@ -172,6 +173,23 @@ def test_much_media_is_a_warning():
     example[0]["content"].insert(0, {"type": "image", "image": picture})
     (warning,) = collator_for(processor_of("qwen2_5_vl")).explain(example).warnings
     assert warning.startswith("media takes up 98.")
+
+
+def test_more_tokens_than_the_model_takes_are_a_warning():
+    processor = copy.deepcopy(tiny_processor())
+    processor.tokenizer.model_max_length = 10
+    found = collator_for(processor).explain(chat())
+    assert found.warnings == (
+        f"{len(found.sample)} tokens, and the tokenizer says that the model takes 10",
+    )
+
+
+def test_a_doubled_bos_is_a_warning():
+    processor = gemma3()
+    processor.chat_template = "{{ bos_token }}" + processor.chat_template
+    (warning,) = collator_for(processor).explain(chat()).warnings
+    assert warning.startswith("the sequence begins with two bos tokens")
+    assert collator_for(gemma3()).explain(chat()).warnings == ()
 
 
 def test_placeholder_media_is_padding(collator):
