@@ -114,6 +114,10 @@ def test_tokens_can_be_walked_with_the_keyboard(open_page, file):
     assert page.locator("#tip").is_visible()
     page.keyboard.press("Escape")
     assert not page.locator("#tip").is_visible()
+    page.locator("#sample-15 .text").last.focus()  # far down, so this scrolls
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)
+    assert page.locator("#tip").is_visible()
 
 
 def test_media_is_folded_beside_its_thumbnail(open_page, file):

@@ -124,6 +124,7 @@ function split(holder) {
 // ---------------------------------------------------------------- what a token is
 
 const tip = make("div", { id: "tip", role: "tooltip" });
+let tipOf = null; // the token that it is about
 
 function showTip(token) {
   const { run, i, isFolded, block, holder } = token.facts;
@@ -143,16 +144,25 @@ function showTip(token) {
   const list = make("dl");
   for (const [name, value] of rows) list.append(make("dt", {}, name), make("dd", {}, value));
   tip.replaceChildren(list);
-  tip.style.display = "block";
+  tipOf = token;
   document.querySelectorAll("[aria-describedby=tip]").forEach((e) => e.removeAttribute("aria-describedby"));
   token.setAttribute("aria-describedby", "tip");
-  const box = token.getClientRects()[0] || token.getBoundingClientRect();
+  placeTip();
+}
+
+function placeTip() {
+  if (!tipOf) return;
+  const box = tipOf.getClientRects()[0] || tipOf.getBoundingClientRect();
+  tip.style.display = box.bottom < 0 || box.top > innerHeight ? "none" : "block";
   const below = box.bottom + 8 + tip.offsetHeight < innerHeight;
   tip.style.top = `${below ? box.bottom + 8 : Math.max(8, box.top - tip.offsetHeight - 8)}px`;
   tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
 }
 
-const hideTip = () => { tip.style.display = "none"; };
+function hideTip() {
+  tip.style.display = "none";
+  tipOf = null;
+}
 const tokenOf = (event) => (event.target.closest ? event.target.closest(".tok") : null);
 
 for (const kind of ["mouseover", "focusin", "click"]) {
@@ -162,7 +172,7 @@ for (const kind of ["mouseover", "focusin", "click"]) {
     else hideTip();
   });
 }
-addEventListener("scroll", hideTip, { passive: true });
+addEventListener("scroll", placeTip, { passive: true });
 
 // ---------------------------------------------------------------- search and turns
 
@@ -235,6 +245,7 @@ document.addEventListener("keydown", (event) => {
   }
   const isArrow = event.key === "ArrowRight" || event.key === "ArrowLeft";
   if (isArrow && (token || event.target.classList.contains("text"))) {
+    split(cards.find((holder) => holder.card.contains(event.target)));
     const tokens = [...event.target.closest(".text").querySelectorAll(".tok")].filter((t) => t.textContent);
     const step = event.key === "ArrowRight" ? 1 : -1;
     const next = token ? tokens[tokens.indexOf(token) + step] : tokens[0];

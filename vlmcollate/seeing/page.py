@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from vlmcollate.media import Video
-from vlmcollate.seeing.explanation import CLASSES, DIFFERENCES, MEANINGS, Explanation
+from vlmcollate.seeing.explanation import Explanation
 from vlmcollate.seeing.media_items import MediaItem
+from vlmcollate.seeing.parts import CLASSES, DIFFERENCES, MEANINGS
 
 _THUMBNAIL = (144, 108)
 _FRAMES = 4

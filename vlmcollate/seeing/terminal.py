@@ -8,7 +8,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from vlmcollate.seeing.explanation import MEANINGS, Difference, Explanation, TokenClass
+from vlmcollate.seeing.explanation import Explanation
+from vlmcollate.seeing.parts import MEANINGS, Difference, TokenClass
 from vlmcollate.view import STYLES, visible
 from vlmcollate.watching import STAGES
 
