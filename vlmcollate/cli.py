@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
@@ -106,6 +107,74 @@ def families(
         "template gets DefaultCollator, which refuses what it cannot do.",
         highlight=False,
     )
+
+
+@app.command()
+def inspect(
+    processor: Annotated[str, typer.Argument(help="A processor's folder or its name on the hub.")],
+    data: Annotated[Path, typer.Argument(help="JSON lines, Parquet, or a saved dataset's folder.")],
+    rows: Annotated[str, typer.Option(help="A row or a range of rows.")] = "0:10",
+    html: Annotated[Path | None, typer.Option(help="Write one page to look at instead.")] = None,
+    pack: Annotated[
+        int | None, typer.Option(min=1, help="Show the packs of at most so many tokens.")
+    ] = None,
+    diff: Annotated[
+        str, typer.Option(help="Compare with another label strategy, as TextSearchLabels.")
+    ] = "",
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="The most tokens of a sample.")
+    ] = None,
+    media_root: Annotated[
+        Path | None, typer.Option(help="Where relative media paths start.")
+    ] = None,
+    trust_remote_code: Annotated[  # noqa: FBT002  # typer makes an option of it
+        bool, typer.Option("--trust-remote-code", help="Run the processor's own code.")
+    ] = False,
+) -> None:
+    """Show the label mask of a dataset's rows, in the terminal or on a page."""
+    console = Console()
+    with console.status("Importing torch and transformers ..."):
+        from vlmcollate.inspecting import collator_of, run
+
+        collator = collator_of(
+            processor,
+            media_root=media_root,
+            max_length=max_length,
+            trust_remote_code=trust_remote_code,
+        )
+    if not run(console, collator, data, rows=rows, pack=pack, diff=diff, page=html):
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(
+    processor: Annotated[str, typer.Argument(help="A processor's folder or its name on the hub.")],
+    data: Annotated[Path, typer.Argument(help="JSON lines, Parquet, or a saved dataset's folder.")],
+    rows: Annotated[str, typer.Option(help="A row or a range of rows.")] = ":",
+    html: Annotated[Path | None, typer.Option(help="Write the plots to a page.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="The most tokens of a sample.")
+    ] = None,
+    media_root: Annotated[
+        Path | None, typer.Option(help="Where relative media paths start.")
+    ] = None,
+    trust_remote_code: Annotated[  # noqa: FBT002  # typer makes an option of it
+        bool, typer.Option("--trust-remote-code", help="Run the processor's own code.")
+    ] = False,
+) -> None:
+    """Count a dataset's tokens: lengths, trained share, media, padding and packing."""
+    console = Console()
+    with console.status("Importing torch and transformers ..."):
+        from vlmcollate.inspecting import collator_of
+        from vlmcollate.surveying import run
+
+        collator = collator_of(
+            processor,
+            media_root=media_root,
+            max_length=max_length,
+            trust_remote_code=trust_remote_code,
+        )
+    run(console, collator, data, rows=rows, file=html)
 
 
 def _table_of(rows: list[Family], *, wide: bool) -> Table:

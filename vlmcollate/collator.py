@@ -58,6 +58,7 @@ from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.placeholders import TOWERS, appended, blank, idle_towers, untrained
 from vlmcollate.rendering import ChatRenderer, MediaSpan, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.seeing import Explanation
 from vlmcollate.stacking import (
     fill_values,
     in_scratch,
@@ -68,6 +69,7 @@ from vlmcollate.stacking import (
 )
 from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.watching import Watch, watched
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 DroppedPolicy = Literal["warn", "raise", "allow"]
@@ -278,11 +280,11 @@ class BaseCollator(ABC):
             SampleError: The example is at fault. With `on_overlong="drop"`, too, a sample that is
                 too long raises `SampleTooLongError` here; calling the collator drops it.
         """
-        conversation = self.read(example)
-        media = self.load(conversation)
-        rendering = self.render(conversation)
+        conversation = watched("read", self.read, example)
+        media = watched("load", self.load, conversation)
+        rendering = watched("render", self.render, conversation)
         self._report_dropped(rendering)
-        sample = self._fit(conversation, media, rendering)
+        sample = watched("fit", self._fit, conversation, media, rendering)
         self._check(sample)
         if self.placeholder_media == "sample":
             sample = self._with_placeholders(sample, [sample])
@@ -321,6 +323,29 @@ class BaseCollator(ABC):
         if self.placeholder_media == "sample":
             return len(sample) + self._room_for_placeholders(sample)
         return len(sample)
+
+    @final
+    def explain(self, example: object) -> Explanation:
+        """Encodes one example and keeps the why: where each token came from, and what trains.
+
+        Args:
+            example: A conversation in any form that `Conversation.from_example` reads.
+
+        Returns:
+            What `encode` gives, with the tokens, media, times and warnings to look at.
+
+        Raises:
+            SampleError: As in `encode`.
+        """
+        with Watch() as watch:
+            sample = self.encode(example)
+        return Explanation.of(
+            sample,
+            watch,
+            processor=self.processor,
+            stop_ids=self.stop_ids,
+            collator=type(self).__name__,
+        )
 
     @final
     def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
@@ -645,7 +670,7 @@ class BaseCollator(ABC):
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
     ) -> EncodedSample:
         prompt, sample = self._tokenize(conversation, media, rendering)
-        name, turns = self.label(prompt, conversation)
+        name, turns = watched("label", self.label, prompt, conversation)
         labelled = self._with_labels(sample, conversation, turns)
         return attrs.evolve(labelled, label_strategy=name)
 
@@ -662,7 +687,7 @@ class BaseCollator(ABC):
         rendering: Rendering,
         media_counts: Mapping[str, int],
     ) -> tuple[EncodedPrompt, EncodedSample]:
-        prompt = self._encoder(conversation, rendering, processed)
+        prompt = watched("tokenize", self._encoder, conversation, rendering, processed)
         input_ids = torch.from_numpy(prompt.ids)
         tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
         if self.token_type_key is not None:
@@ -714,7 +739,7 @@ class BaseCollator(ABC):
     ) -> ProcessedMedia:
         """`process_media`, with whatever the processor raises as an error of the sample."""
         try:
-            return self.process_media(rendering, media)
+            return watched("process", self.process_media, rendering, media)
         except CollateError:
             raise
         except _PROCESSOR_ERRORS as error:
@@ -814,7 +839,9 @@ class BaseCollator(ABC):
             shorter = attrs.evolve(
                 conversation, messages=tuple(conversation.messages[i] for i in kept)
             )
-            sample = self.refine(self._labelled(shorter, items, self.render(shorter)))
+            sample = self.refine(
+                self._labelled(shorter, items, watched("render", self.render, shorter))
+            )
             if len(sample) <= limit:
                 return sample
         return None

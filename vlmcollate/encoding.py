@@ -75,6 +75,25 @@ class EncodedPrompt:
         return self._prefix + int(self._repeats[:at].sum())
 
     @property
+    def chars(self) -> Ints:
+        """(2, L) int64: where each token begins and ends in the rendering.
+
+        A media token has the place of its placeholder, and -1 is where the tokenizer itself put a
+        token around the text.
+        """
+        chars = np.stack([self._tokens.starts, self._tokens.ends]).repeat(self._repeats, axis=1)
+        spans = self.rendering.media
+        ends = np.array([end for _, end in self._text.media], np.int64)
+        shifts = np.array([0, *(e - s.end for e, s in zip(ends, spans, strict=True))], np.int64)
+        found = np.full((2, len(self.ids)), -1, np.int64)
+        of_text = slice(self._prefix, self._prefix + chars.shape[1])
+        found[:, of_text] = chars - shifts[ends.searchsorted(chars, "right")]
+        places = np.array([(s.start, s.end) for s in spans], np.int64).reshape(-1, 2).T
+        inside = self.media_ids >= 0
+        found[:, inside] = places[:, self.media_ids[inside]]
+        return found
+
+    @property
     def turns(self) -> list[Turn]:
         """The assistant turns, as the rendering knows them.
 

@@ -1,0 +1,230 @@
+"""The page of `vlmcollate inspect` in a real browser."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlmcollate import collator_for
+from vlmcollate.inspecting import Inspected, inspected, packed, write_page
+from vlmcollate.surveying import page as stats_page
+from vlmcollate.surveying import survey
+from vlmcollate.testing import tiny_processor
+
+ATTACK = '</script><img src=x onerror="window.hacked=1"><!--<script>'
+
+
+def chat(*turns, image=True):
+    messages = []
+    for i, (question, answer) in enumerate(turns):
+        picture = [{"type": "image", "image": Image.new("RGB", (112, 84), "red")}]
+        shown = picture if image and not i else []
+        messages += [
+            {"role": "user", "content": [*shown, {"type": "text", "text": question}]},
+            {"role": "assistant", "content": answer},
+        ]
+    return messages
+
+
+VIDEO = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "video", "video": np.zeros((8, 56, 56, 3), np.uint8)},
+            {"type": "text", "text": "What moves?"},
+        ],
+    },
+    {"role": "assistant", "content": "Nothing."},
+]
+CHATS = [
+    chat(("What is it?", "A needle."), ("And now?", "Nothing\nnew.")),
+    chat((ATTACK, f"No {ATTACK}"), image=False),
+    *[chat((f"Question {i} " * 40, "Hay. " * 30)) for i in range(12)],
+    VIDEO,
+    chat(("Where is the needle?", "日本 🙂 here.")),
+]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    collator = collator_for(tiny_processor())
+    found = [Inspected(number=i, explanation=collator.explain(c)) for i, c in enumerate(CHATS)]
+    return [*found, Inspected(number=len(found), error=f"bad {ATTACK}")]
+
+
+@pytest.fixture(scope="module")
+def file(rows, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    write_page(path, rows, [], name=f"data {ATTACK}")
+    return path
+
+
+def text_of(locator):
+    return locator.inner_text().replace("\xa0", " ")
+
+
+def tells(page, found):
+    """Waits until the search says how many it has found."""
+    page.locator("#matches", has_text=re.compile(f"^{found}$")).wait_for()
+
+
+def test_it_asks_nobody_and_reports_no_error(open_page, file):
+    opened = open_page(file)
+    opened.page.mouse.wheel(0, 20000)
+    opened.page.wait_for_timeout(300)
+    assert opened.errors == []
+    own = [url for url in opened.requests if not url.startswith("data:")]
+    assert own == [file.as_uri()]
+
+
+def test_what_users_wrote_is_no_markup(open_page, file):
+    page = open_page(file).page
+    assert page.evaluate("window.hacked") is None
+    assert page.locator('img[src="x"]').count() == 0
+    shown = page.locator("#sample-1 .text").all_inner_texts()
+    assert any(ATTACK in text for text in shown)
+    assert ATTACK in page.locator(".failed").text_content()
+
+
+def test_hover_tells_id_offset_role_and_label(open_page, file, rows):
+    page = open_page(file).page
+    token = next(t for t in rows[0].explanation.tokens if t.kind == "trained")
+    page.locator("#sample-0 .k0 .tok").first.hover()
+    facts = text_of(page.locator("#tip")).split("\n")
+    told = dict(zip(facts[::2], facts[1::2], strict=True))
+    assert told["id"] == told["label"] == str(token.id)
+    assert told["offset"] == str(token.offset)
+    assert told["role"] == "assistant, message 1"
+    assert told["class"] == "trained"
+    page.locator("#sample-0 .k2 .tok").first.hover()
+    assert "-100" in text_of(page.locator("#tip"))
+
+
+def test_tokens_can_be_walked_with_the_keyboard(open_page, file):
+    page = open_page(file).page
+    page.locator("#sample-0 .text").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == "<|im_start|>"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == "u"
+    assert page.locator("#tip").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#tip").is_visible()
+    page.locator("#sample-15 .text").last.focus()  # far down, so this scrolls
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)
+    assert page.locator("#tip").is_visible()
+
+
+def test_media_is_folded_beside_its_thumbnail(open_page, file):
+    page = open_page(file).page
+    assert text_of(page.locator("#sample-0 .text .k3")).strip() == "image 1: 12 tokens"
+    picture = page.locator("#sample-0 .thumbs img")
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 112
+    assert "video 1: 8 frames of 56 x 56" in page.locator("#sample-14 .thumbs").text_content()
+
+
+def test_search_finds_text_across_tokens_and_steps_through(open_page, file):
+    page = open_page(file).page
+    page.keyboard.press("/")
+    page.keyboard.type("a NEEDLE")
+    tells(page, "1 of 1")
+    page.locator("#search").fill("needle")
+    tells(page, "1 of 2")
+    page.keyboard.press("Enter")
+    assert text_of(page.locator("#matches")) == "2 of 2"
+    assert "needle" in "".join(page.locator("#sample-15 .hit.now").all_text_contents())
+    page.wait_for_timeout(600)
+    box = page.locator(".hit.now").first.bounding_box()
+    assert 0 < box["y"] < 800
+    page.locator("#search").fill("nobody wrote this")
+    tells(page, "0 found")
+    assert page.locator(".hit").count() == 0
+
+
+def test_turns_are_jumped_to_by_key_and_button(open_page, file):
+    page = open_page(file).page
+    page.keyboard.press("n")
+    assert "A needle." in text_of(page.locator(".block.here"))
+    page.locator("#next").click()
+    assert "new." in text_of(page.locator(".block.here"))
+    page.keyboard.press("p")
+    page.keyboard.press("p")
+    page.wait_for_timeout(800)
+    assert "日本 🙂 here." in text_of(page.locator(".block.here"))
+    assert 0 < page.locator(".block.here").bounding_box()["y"] < 800
+
+
+def test_a_phone_scrolls_one_way_only(open_page, file):
+    page = open_page(file, width=360).page
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    page.locator("#sample-0 .k0 .tok").first.click()
+    box = page.locator("#tip").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 360
+
+
+def test_dark_follows_the_system_and_the_toggle(open_page, file):
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light, dark = open_page(file).page, open_page(file, scheme="dark").page
+    assert light.evaluate(colour) == "rgb(246, 247, 249)"
+    assert dark.evaluate(colour) == "rgb(14, 18, 23)"
+    dark.locator("#theme").click()
+    assert dark.evaluate(colour) == "rgb(246, 247, 249)"
+    assert dark.locator("#theme").get_attribute("aria-label") == "Dark colours"
+
+
+def test_packs_and_differences_are_marked(open_page, rows, tmp_path):
+    collator = collator_for(tiny_processor())
+    other = rows[0].explanation.sample
+    labels = other.labels.clone()
+    labels[other.labels != -100] = -100
+    labels[:2] = other.input_ids[:2]
+    changed = attrs.evolve(other, tokens={**other.tokens, "labels": labels})
+    compared = attrs.evolve(rows[0], explanation=rows[0].explanation.compared(changed))
+    packs = packed(collator, [compared, rows[1]], 256)
+    write_page(tmp_path / "p.html", [compared, rows[1]], packs, name="d", diff="TextSearchLabels")
+    opened = open_page(tmp_path / "p.html")
+    page = opened.page
+    assert opened.errors == []
+    assert "pack 1: 2 documents" in text_of(page.locator(".pack"))
+    assert page.locator(".pack .bar i:not(.free)").all_inner_texts() == ["1", "2"]
+    # the first token of a document has no label, so no strategy trains it
+    assert text_of(page.locator(".text .d2").first) == "u"
+    assert "A needle." in text_of(page.locator(".text .d1").first)
+
+
+def test_rows_are_read_and_written_as_they_come(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"messages": []}\nno json\n')
+    found = list(inspected(collator_for(tiny_processor()), tmp_path / "a.jsonl"))
+    assert [row.explanation for row in found] == [None, None]
+    assert "at least one message" in found[0].error
+    assert "line 2" in found[1].error
+
+
+def test_the_plots_of_stats_need_no_network_either(open_page, tmp_path):
+    collator = collator_for(tiny_processor())
+    found = survey(collator, enumerate([*CHATS, {"messages": []}]))
+    (tmp_path / "stats.html").write_text(stats_page(found, name=f"data {ATTACK}"), "utf-8")
+    opened = open_page(tmp_path / "stats.html", width=360, scheme="dark")
+    page = opened.page
+    assert opened.errors == []
+    assert opened.requests[0].startswith("file:")
+    assert not [url for url in opened.requests[1:] if not url.startswith("data:")]
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.evaluate("window.hacked") is None
+    titles = page.locator(".chart h3").all_text_contents()
+    assert titles == [
+        "Tokens of a row",
+        "Trained share of a row, %",
+        "Media tokens of a row",
+        "Padding by rows a batch",
+        "Fill of packs by their length",
+        "Dropped rows by reason",
+    ]
+    page.locator("#theme").click()
+    assert page.locator("#theme").get_attribute("aria-label") == "Dark colours"

@@ -1,0 +1,73 @@
+"""Rows of files against what was written to them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vlmcollate import ConfigError, ConversationError
+from vlmcollate.data.rows import read_rows, row_range
+
+ROWS = [{"messages": [{"role": "user", "content": f"{i} ü"}]} for i in range(5)]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json"])
+def test_json_lines(tmp_path, name):
+    (tmp_path / name).write_text("\n\n".join(map(json.dumps, ROWS)), "utf-8")
+    assert list(read_rows(tmp_path / name)) == list(enumerate(ROWS))
+    assert list(read_rows(tmp_path / name, start=1, stop=3)) == [(1, ROWS[1]), (2, ROWS[2])]
+
+
+def test_a_list_in_json(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(ROWS), "utf-8")
+    assert [row for _, row in read_rows(tmp_path / "a.json")] == ROWS
+    (tmp_path / "a.json").write_text("[1,", "utf-8")
+    with pytest.raises(ConfigError, match="is no JSON"):
+        list(read_rows(tmp_path / "a.json"))
+
+
+def test_a_broken_line_is_an_error_and_the_others_go_on(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n{"a": 3}\n', "utf-8")
+    (_, first), (_, broken), (_, last) = read_rows(tmp_path / "a.jsonl")
+    assert (first, last) == ({"a": 1}, {"a": 3})
+    assert isinstance(broken, ConversationError)
+    assert str(broken).startswith("a.jsonl, line 2: no JSON (")
+
+
+def test_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    assert list(read_rows(tmp_path / "a.parquet", start=3)) == list(enumerate(ROWS))[3:]
+    (tmp_path / "b.parquet").write_text("no parquet")
+    with pytest.raises(ConfigError, match=r"b\.parquet is no Parquet file"):
+        list(read_rows(tmp_path / "b.parquet"))
+
+
+def test_a_saved_dataset(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    saved = datasets.Dataset.from_list(ROWS)
+    saved.save_to_disk(tmp_path / "one")
+    assert [row for _, row in read_rows(tmp_path / "one", stop=2)] == ROWS[:2]
+    datasets.DatasetDict(train=saved).save_to_disk(tmp_path / "splits")
+    with pytest.raises(ConfigError, match="holds the splits train"):
+        list(read_rows(tmp_path / "splits"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no saved dataset"):
+        list(read_rows(tmp_path / "empty"))
+
+
+def test_what_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="there is no file"):
+        list(read_rows(tmp_path / "missing.jsonl"))
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(ConfigError, match=r"'a\.csv' is none of"):
+        list(read_rows(tmp_path / "a.csv"))
+
+
+def test_ranges():
+    assert [row_range(t) for t in ("0", "2:4", ":3", "1:")] == [(0, 1), (2, 4), (0, 3), (1, None)]
+    for bad in ("", "a", "-1", "1:2:3"):
+        with pytest.raises(ConfigError, match="rows must be"):
+            row_range(bad)

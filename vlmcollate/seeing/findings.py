@@ -1,0 +1,94 @@
+"""What deserves a look in an encoded sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from vlmcollate.conversation import Conversation
+from vlmcollate.encoding import EncodedPrompt
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.watching import Watch
+
+_MUCH_MEDIA = 0.95
+_NO_LIMIT = 10**9
+"""Tokenizers without a limit state a huge one."""
+
+
+def findings(
+    sample: EncodedSample, watch: Watch, vocabulary: Vocabulary, processor: Any
+) -> Iterator[str]:
+    """Says in words what may not be as the user meant it.
+
+    Args:
+        sample: What `encode` gave.
+        watch: What it did meanwhile.
+        vocabulary: The tokenizer's.
+        processor: The collator's processor.
+
+    Yields:
+        One sentence each.
+    """
+    made = [call for call in watch.of("tokenize") if call.arguments[0].messages]
+    whole: Conversation = watch.of("read")[-1].result
+    conversation: Conversation = made[-1].arguments[0]
+    first, prompt = made[0].result, made[-1].result
+    yield from _left_out(watch, whole, conversation)
+    yield from _cut(sample, first, len(made[0].arguments[0].messages), len(conversation.messages))
+    yield from _silent_turns(sample, conversation)
+    for call in made[-1:]:
+        yield from _escaped(call.result, vocabulary)
+    yield from _lengths(sample, processor)
+    bos = processor.tokenizer.bos_token_id
+    if bos is not None and prompt.ids[:2].tolist() == [bos, bos]:
+        yield "the sequence begins with two bos tokens; the template and the tokenizer add one each"
+
+
+def _left_out(watch: Watch, whole: Conversation, conversation: Conversation) -> Iterator[str]:
+    dropped = watch.of("render")[0].result.dropped
+    if dropped:
+        yield f"the chat template leaves out {', '.join(dropped)}"
+    fewer = len(whole.messages) - len(conversation.messages)
+    if fewer:
+        yield f"{fewer} of the {len(whole.messages)} messages were dropped to fit max_length"
+
+
+def _cut(sample: EncodedSample, first: EncodedPrompt, before: int, after: int) -> Iterator[str]:
+    if before == after and len(sample) < len(first.ids):
+        yield f"cut from {len(first.ids)} tokens to {len(sample)} to fit max_length"
+
+
+def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator[str]:
+    trained = set(sample.message_ids[sample.labels != IGNORE_INDEX].tolist())
+    for index, message in enumerate(conversation.messages):
+        if message.is_assistant and index not in trained:
+            why = " (its weight is 0)" if not message.weight else ""
+            yield f"nothing of the assistant's messages[{index}] is trained{why}"
+
+
+def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
+    """The control tokens that a message spells and that were kept as plain text."""
+    chars = prompt.chars[0]
+    for given in prompt.rendering.given:
+        text = prompt.rendering.text[given.start : given.end]
+        spelled = []
+        for match in vocabulary.pattern.finditer(text):
+            at = np.flatnonzero(chars == given.start + match.start())
+            if not any(prompt.ids[i] == vocabulary.id_of(match.group()) for i in at):
+                spelled.append(match.group())
+        if spelled:
+            place = f"messages[{given.message}]" if given.message >= 0 else "the tools"
+            names = ", ".join(dict.fromkeys(spelled))
+            yield f"{place} spells {names}, which was encoded as plain text"
+
+
+def _lengths(sample: EncodedSample, processor: Any) -> Iterator[str]:
+    share = int((sample.media_ids >= 0).sum()) / max(len(sample), 1)
+    if share > _MUCH_MEDIA:
+        yield f"media takes up {share:.1%} of the tokens"
+    limit = processor.tokenizer.model_max_length
+    if isinstance(limit, int) and len(sample) > limit and limit < _NO_LIMIT:
+        yield f"{len(sample)} tokens, and the tokenizer says that the model takes {limit}"

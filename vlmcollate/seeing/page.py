@@ -1,0 +1,170 @@
+"""One self-contained HTML page of explanations.
+
+The data stands in the page as JSON, from which a script makes text nodes: nothing that a user
+wrote ever becomes markup, and the page's own policy forbids it the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlmcollate.media import Video
+from vlmcollate.seeing.explanation import Explanation
+from vlmcollate.seeing.media_items import MediaItem
+from vlmcollate.seeing.parts import CLASSES, DIFFERENCES, MEANINGS
+
+_THUMBNAIL = (144, 108)
+_FRAMES = 4
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def page_entry(explanation: Explanation) -> dict[str, Any]:
+    """One sample as the page's script reads it.
+
+    Args:
+        explanation: What `collator.explain` gave.
+
+    Returns:
+        Plain values: blocks of runs, each with the ids, texts and offsets of its tokens; media runs
+        and padding with their number alone.
+    """
+    summary = explanation.summary
+    return {
+        "blocks": _blocks(explanation),
+        "media": [_media(item) for item in explanation.media],
+        "counts": [summary["by_class"][kind] for kind in CLASSES],
+        "roles": {
+            role: [found["tokens"], found["trained"]] for role, found in summary["by_role"].items()
+        },
+        "tokens": summary["tokens"],
+        "warnings": list(explanation.warnings),
+        "strategy": summary["label_strategy"],
+        "ms": {stage: round(1e3 * s, 1) for stage, s in explanation.seconds.items()},
+        "made_by": f"{explanation.collator} with {explanation.processor}",
+    }
+
+
+def inspect_page(entries: Sequence[Mapping[str, Any]], *, name: str, diff: str = "") -> str:
+    """The page of many samples.
+
+    Args:
+        entries: Of each sample what `page_entry` gave and a `title`; or a `title` and an `error`;
+            or the `title`, `documents` (their lengths) and `room` of a pack, before its samples.
+        name: What to call them.
+        diff: The strategy that they are compared with, or "".
+
+    Returns:
+        The HTML.
+    """
+    data = {
+        "entries": entries,
+        "classes": CLASSES,
+        "meanings": [MEANINGS[kind] for kind in CLASSES],
+        "differences": DIFFERENCES,
+        "diff": diff,
+    }
+    body = f'<div id="app"></div>{_json_script(data)}<script>{_asset("page.js")}</script>'
+    return document(f"{name} - vlmcollate inspect", body)
+
+
+def document(title: str, body: str) -> str:
+    """A whole HTML document that asks nobody for anything.
+
+    Args:
+        title: Its title, as plain text.
+        body: Its markup.
+    """
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title>'
+        f"<style>{_asset('page.css')}</style></head><body>{body}"
+        f"<script>{_asset('theme.js')}</script></body></html>\n"
+    )
+
+
+def _json_script(data: Mapping[str, Any]) -> str:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = text.replace("<", "\\u003c")  # so that nothing in it can end the script
+    return f'<script type="application/json" id="data">{text}</script>'
+
+
+def _asset(name: str) -> str:
+    return files("vlmcollate.seeing").joinpath(name).read_text("utf-8")
+
+
+def _blocks(explanation: Explanation) -> list[dict[str, Any]]:
+    ids = explanation.sample.input_ids.tolist()
+    offsets = explanation.offsets.tolist()
+    blocks = []
+    for block in explanation.blocks:
+        runs = []
+        for run in explanation.runs:
+            start, end = max(run.start, block.start), min(run.end, block.end)
+            if start >= end:
+                continue
+            found: dict[str, Any] = {"k": CLASSES.index(run.kind), "s": start, "n": end - start}
+            if run.difference:
+                found["d"] = DIFFERENCES.index(run.difference)
+            if run.kind == "media":
+                found["m"] = run.media
+            elif run.kind != "padding":
+                found |= {
+                    "i": ids[start:end],
+                    "t": list(explanation.texts[start:end]),
+                    "o": offsets[start:end],
+                }
+            runs.append(found)
+        blocks.append({"role": block.role, "message": block.message, "runs": runs})
+    return blocks
+
+
+def _media(item: MediaItem) -> dict[str, Any]:
+    return {
+        "kind": item.kind,
+        "size": item.size,
+        "tokens": item.tokens,
+        "thumb": thumbnail(item.content),
+    }
+
+
+def thumbnail(content: Any) -> str:
+    """A small picture of a media item as a data URI, or "" for a sound.
+
+    Args:
+        content: A PIL image, a `Video` or a sound.
+    """
+    if isinstance(content, Video):
+        count = len(content.frames)
+        places = np.linspace(0, count - 1, min(count, _FRAMES)).round().astype(int)
+        frames = [Image.fromarray(content.frames[i]) for i in places]
+        small = [_small(frame) for frame in frames]
+        width = sum(frame.width for frame in small) + 2 * (len(small) - 1)
+        picture = Image.new("RGB", (width, small[0].height), "white")
+        at = 0
+        for frame in small:
+            picture.paste(frame, (at, 0))
+            at += frame.width + 2
+    elif isinstance(content, Image.Image):
+        picture = _small(content)
+    else:
+        return ""
+    data = io.BytesIO()
+    picture.save(data, "WEBP", quality=60)
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    small = picture.copy()
+    small.thumbnail(_THUMBNAIL)
+    return small

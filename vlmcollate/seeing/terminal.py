@@ -1,0 +1,106 @@
+"""Explanations on a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from vlmcollate.seeing.explanation import Explanation
+from vlmcollate.seeing.parts import MEANINGS, Difference, TokenClass
+from vlmcollate.view import STYLES, visible
+from vlmcollate.watching import STAGES
+
+_STYLES: dict[TokenClass, str] = {
+    **{name: STYLES[name] for name in STYLES},
+    "padding": "dim strike",
+}
+_DIFFERENT: dict[Difference, str] = {
+    "only here": "bold white on red",
+    "only there": "bold black on yellow",
+}
+_MARKS: dict[Difference, tuple[str, str]] = {"only here": ("{-", "-}"), "only there": ("{+", "+}")}
+
+
+def panel(explanation: Explanation, title: str, *, brackets: bool) -> Panel:
+    """One sample: its tokens in colours, warnings and a summary.
+
+    Args:
+        explanation: What `collator.explain` gave.
+        title: What to call it.
+        brackets: Whether to put what trains into `[[` and `]]`, for output without colour.
+    """
+    parts: list[Text | Table] = [mask(explanation, brackets=brackets)]
+    parts += [Text(f"! {visible(w)}", "yellow") for w in explanation.warnings]
+    parts.append(summary_table(explanation))
+    if explanation.media:
+        sizes = ", ".join(f"{m.kind} {m.size}: {m.tokens}" for m in explanation.media)
+        parts.append(Text(f"media tokens: {sizes}", "dim"))
+    parts.append(times(explanation))
+    return Panel(Group(*parts), title=Text(title), title_align="left", border_style="dim")
+
+
+def mask(explanation: Explanation, *, brackets: bool) -> Text:
+    """The tokens in the colours of their class, with differences marked.
+
+    Args:
+        explanation: What `collator.explain` gave.
+        brackets: As in `panel`.
+    """
+    text = Text()
+    for run in explanation.runs:
+        shown = run.text if run.kind == "media" else visible(run.text)
+        if run.difference:
+            open_, close = _MARKS[run.difference] if brackets else ("", "")
+            text.append(f"{open_}{shown}{close}", _DIFFERENT[run.difference])
+        elif run.kind == "trained" and brackets:
+            text.append(f"[[{shown}]]", _STYLES[run.kind])
+        else:
+            text.append(shown, _STYLES[run.kind])
+    text.rstrip()
+    return text
+
+
+def summary_table(explanation: Explanation) -> Table:
+    """Tokens and trained tokens by role."""
+    summary = explanation.summary
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "tokens", "trained"):
+        table.add_column(name, justify="right" if name else "left")
+    for role, found in summary["by_role"].items():
+        table.add_row(Text(visible(role)), f"{found['tokens']:,}", f"{found['trained']:,}")
+    trained = summary["by_class"]["trained"]
+    table.add_row("all", f"{summary['tokens']:,}", f"{trained:,} ({explanation.trained_share:.1%})")
+    return table
+
+
+def times(explanation: Explanation) -> Text:
+    """The strategy, and the milliseconds of each stage."""
+    strategy = explanation.sample.label_strategy
+    taken = ", ".join(
+        f"{stage} {1e3 * explanation.seconds[stage]:.1f}"
+        for stage in STAGES
+        if stage in explanation.seconds
+    )
+    return Text(f"labels by {strategy}; ms: {taken}", "dim")
+
+
+def key(*, brackets: bool, other: str = "") -> Text:
+    """The key to the colours.
+
+    Args:
+        brackets: As in `panel`.
+        other: The strategy that is compared with, or "".
+    """
+    entries = [
+        Text(f"[[{meaning}]]" if brackets and kind == "trained" else f" {meaning} ", _STYLES[kind])
+        for kind, meaning in MEANINGS.items()
+    ]
+    if other:
+        for name, style in _DIFFERENT.items():
+            open_, close = _MARKS[name] if brackets else (" ", " ")
+            who = "trained here only" if name == "only here" else f"only {other} trains it"
+            entries.append(Text(f"{open_}{who}{close}", style))
+    return Text("  ").join(entries)
