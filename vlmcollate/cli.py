@@ -177,6 +177,66 @@ def stats(
     run(console, collator, data, rows=rows, file=html)
 
 
+@app.command()
+def prepare(
+    processor: Annotated[str, typer.Argument(help="A processor's folder or its name on the hub.")],
+    source: Annotated[
+        list[Path], typer.Argument(help="JSON lines or Parquet files, folders, or a saved dataset.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the shards.")],
+    num_proc: Annotated[int, typer.Option(min=1, help="How many processes encode.")] = 1,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="The most tokens of a sample or a pack.")
+    ] = None,
+    on_overlong: Annotated[
+        str, typer.Option(help="A longer sample: raise, drop, truncate or drop_turns.")
+    ] = "raise",
+    on_error: Annotated[str, typer.Option(help="A bad sample: raise, or skip and count it.")] = (
+        "raise"
+    ),
+    packing: Annotated[  # noqa: FBT002  # typer makes an option of it
+        bool, typer.Option("--packing", help="Join samples into packs of at most --max-length.")
+    ] = False,
+    resume: Annotated[  # noqa: FBT002  # likewise
+        bool, typer.Option(help="Go on where an earlier run stopped.")
+    ] = True,
+    rows_per_shard: Annotated[int, typer.Option(min=1, help="The most rows in a shard.")] = 1000,
+    media_root: Annotated[
+        Path | None, typer.Option(help="Where relative media paths start.")
+    ] = None,
+    trust_remote_code: Annotated[  # noqa: FBT002  # typer makes an option of it
+        bool, typer.Option("--trust-remote-code", help="Run the processor's own code.")
+    ] = False,
+) -> None:
+    """Encode a dataset ahead of time, into a folder of Parquet shards."""
+    console = Console()
+    with console.status("Importing torch and transformers ..."):
+        import attrs
+
+        from vlmcollate.data.commands import run
+        from vlmcollate.inspecting import collator_of
+
+        collator = collator_of(
+            processor,
+            media_root=media_root,
+            max_length=max_length,
+            trust_remote_code=trust_remote_code,
+        )
+        wanted: Any = on_overlong  # the collator refuses what is none of its policies
+        collator = attrs.evolve(collator, on_overlong=wanted)
+    run(
+        console,
+        source,
+        output,
+        collator=collator,
+        num_proc=num_proc,
+        packing=packing,
+        on_error=on_error,
+        resume=resume,
+        rows_per_shard=rows_per_shard,
+    )
+
+
 def _table_of(rows: list[Family], *, wide: bool) -> Table:
     """A table without the columns that would be empty, or that a narrow terminal cannot hold."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

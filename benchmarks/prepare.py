@@ -1,0 +1,86 @@
+"""How much faster two processes prepare a dataset than one, and what Ray's actors add.
+
+    python -m benchmarks.prepare
+
+Needs the test assets. The time of starting a process, which imports torch, is left out: it is the
+time between the first shard and the last that counts. Runs take turns; each row is the median.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from transformers import logging
+
+from tests import processors
+from vlmcollate import BaseCollator, collator_for
+from vlmcollate.data import Progress, prepare_dataset
+
+ROWS, PER_SHARD = 1200, 20
+
+
+def dataset() -> list[Any]:
+    """Chats about a picture of 448 x 448 each."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (448, 448, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG")
+    picture = {"type": "image", "image": file.getvalue()}
+    question = [picture, {"type": "text", "text": "What is this?"}]
+    return [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": "Noise. " * 20}]
+    ] * ROWS
+
+
+def rows_a_second(rows: list[Any], collator: BaseCollator, processes: int) -> float:
+    """The rate between the first shard of each process and the last shard of all."""
+    marks: list[tuple[float, int]] = []
+
+    def mark(progress: Progress) -> None:
+        marks.append((time.perf_counter(), progress.done))
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_dataset(
+            rows,
+            Path(folder),
+            collator=collator,
+            num_proc=processes,
+            rows_per_shard=PER_SHARD,
+            on_progress=mark,
+        )
+    (start, before), (end, after) = marks[2 * processes], marks[-processes]
+    return (after - before) / (end - start)
+
+
+def main() -> None:
+    """Measures and prints."""
+    logging.set_verbosity_error()
+    rows, collator = dataset(), collator_for(processors.qwen2_5_vl())
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(int(os.environ.get("ROUNDS", "3"))):
+        for processes in rates:
+            # one process is a pool of one, too, whose threads are limited alike
+            rates[processes].append(rows_a_second(rows, collator, processes))
+    one, two = (median(rates[processes]) for processes in rates)
+    table = Table("what", "1 process", "2 processes", "ratio", "at least")
+    table.add_row(
+        f"prepare {ROWS} chats with a picture",
+        f"{one:.0f}/s",
+        f"{two:.0f}/s",
+        f"{two / one:.2f}",
+        "1.7",
+    )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
