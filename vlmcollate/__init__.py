@@ -50,6 +50,7 @@ from vlmcollate.padding import (
 )
 from vlmcollate.robust import Resample, RobustCollator, TooManyFailuresError, resample
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.seeing import Explanation
 from vlmcollate.thinking import ThinkingPrefix
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "DroppedTextWarning",
     "EmptyBatchError",
     "EncodedSample",
+    "Explanation",
     "FirstApplicable",
     "FrameSampling",
     "GenerationTagLabels",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +206,7 @@ def packed(collator: BaseCollator, rows: Sequence[Inspected], room: int) -> list
 
 
 def show(
-    console: Console, rows: Sequence[Inspected], packs: Sequence[Pack], *, diff: str = ""
+    console: Console, rows: Iterable[Inspected], packs: Sequence[Pack], *, diff: str = ""
 ) -> None:
     """Prints rows, or the packs that they make and the rows that failed.
 
@@ -236,7 +238,7 @@ def _print_row(console: Console, row: Inspected, title: str, *, brackets: bool) 
 
 
 def write_page(
-    file: Path, rows: Sequence[Inspected], packs: Sequence[Pack], *, name: str, diff: str = ""
+    file: Path, rows: Iterable[Inspected], packs: Sequence[Pack], *, name: str, diff: str = ""
 ) -> int:
     """Writes rows, or the packs that they make, as one page.
 
@@ -297,17 +299,30 @@ def run(
     Returns:
         Whether every row is good.
     """
-    found = list(inspected(collator, data, rows=rows, diff=diff))
-    if not found:
+    counts: Counter[bool] = Counter()
+
+    def counted(found: Iterable[Inspected]) -> Iterator[Inspected]:
+        for row in found:
+            counts[row.explanation is None] += 1
+            yield row
+
+    # shown one by one, since the media of many rows may not fit in memory
+    found: Iterable[Inspected] = counted(inspected(collator, data, rows=rows, diff=diff))
+    first = next(iter(found), None)
+    if first is None:
         raise ConfigError(f"{str(data)!r} has no row in {rows!r}")
-    packs = packed(collator, found, pack) if pack is not None else []
+    found, packs = chain([first], found), []
+    if pack is not None:
+        found = list(found)
+        packs = packed(collator, found, pack)
     if page is None:
         show(console, found, packs, diff=diff)
     else:
-        size = write_page(page, found, packs, name=data.name, diff=diff)
-        written = f"{page}: {len(found)} rows, {size / 1e6:.2f} MB; open it in a browser"
+        with console.status("Encoding ..."):
+            size = write_page(page, found, packs, name=data.name, diff=diff)
+        written = f"{page}: {counts.total()} rows, {size / 1e6:.2f} MB; open it in a browser"
         console.print(Text(written), soft_wrap=True)
-    failed = [row for row in found if row.explanation is None]
-    if failed:
-        console.print(f"[bold red]{len(failed)} of {len(found)} rows failed[/]", highlight=False)
-    return not failed
+    if counts[True]:
+        failed = f"{counts[True]} of {counts.total()} rows failed"
+        console.print(Text(failed, "bold red"))
+    return not counts[True]

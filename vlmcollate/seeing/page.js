@@ -1,6 +1,8 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const [TRAINED, , , MEDIA, PADDING] = [0, 1, 2, 3, 4];
+const TRAINED = 0; // the classes that are treated apart, as data.classes counts them
+const MEDIA = 3;
+const PADDING = 4;
 const number = new Intl.NumberFormat("en");
 const cards = []; // of each sample: its entry, its element, its blocks
 const turns = []; // the assistant's blocks, in order
