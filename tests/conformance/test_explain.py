@@ -40,5 +40,5 @@ def test_every_token_has_its_place(name):
     assert sum(block.end - block.start for block in found.blocks) == len(sample)
     assert found.blocks[-1].role == "assistant"
     placed = [t for t in found.tokens if t.offset is not None and t.kind != "media" and t.text]
-    pieces = [(t.offset, t.offset + len(t.text)) for t in placed]
+    pieces = [(t.offset or 0, (t.offset or 0) + len(t.text)) for t in placed]
     assert all(a[0] <= b[0] for a, b in zip(pieces, pieces[1:], strict=False))

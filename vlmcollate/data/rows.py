@@ -1,16 +1,15 @@
-"""Reading the rows of a dataset in a file or a folder."""
+"""Reading the rows of a dataset one after another."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vlmcollate.errors import ConfigError, ConversationError
+from vlmcollate.data.sources import Source, rows_of
+from vlmcollate.errors import ConfigError
 
-_JSON_LINES = (".jsonl", ".ndjson", ".json")
+_AT_A_TIME = 64
 
 
 def read_rows(
@@ -19,8 +18,7 @@ def read_rows(
     """Reads rows one after another.
 
     Args:
-        path: A file of JSON lines (`.jsonl`, `.ndjson`) or JSON with a list, a Parquet file, or a
-            folder that `datasets.Dataset.save_to_disk` wrote.
+        path: A file or a folder, as `prepare_dataset` takes them.
         start: The first row.
         stop: The row after the last, or `None` for all.
 
@@ -31,78 +29,18 @@ def read_rows(
     Raises:
         ConfigError: There is no such file, or nothing that reads it.
     """
-    file = Path(path)
-    if not file.exists():
-        raise ConfigError(f"there is no file or folder {str(file)!r} to read rows from")
-    if file.is_dir():
-        rows = _saved_dataset(file)
-    elif file.suffix == ".parquet":
-        rows = _parquet(file)
-    elif file.suffix in _JSON_LINES:
-        rows = _json(file)
-    else:
-        raise ConfigError(
-            f"{file.name!r} is none of {', '.join(_JSON_LINES)}, .parquet or a folder that "
-            "Dataset.save_to_disk wrote"
-        )
-    yield from islice(enumerate(rows), start, stop)
-
-
-def _json(file: Path) -> Iterator[Any]:
-    with file.open(encoding="utf-8-sig") as lines:
-        first = lines.read(1)
-        lines.seek(0)
-        if file.suffix == ".json" and first == "[":
-            yield from _json_list(file)
-            return
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                yield ConversationError(f"no JSON ({error})", where=f"{file.name}, line {number}")
-
-
-def _json_list(file: Path) -> list[Any]:
-    try:
-        rows: list[Any] = json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{file.name} is no JSON: {error}") from error
-    return rows
-
-
-def _parquet(file: Path) -> Iterator[Any]:
-    try:
-        from pyarrow import ArrowInvalid
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise ConfigError("Parquet is read by pyarrow; run `pip install pyarrow`") from error
-    try:
-        with ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=64):
-                yield from batch.to_pylist()
-    except ArrowInvalid as error:
-        raise ConfigError(f"{file.name} is no Parquet file: {error}") from error
-
-
-def _saved_dataset(folder: Path) -> Iterator[Any]:
-    try:
-        from datasets import load_from_disk
-    except ImportError as error:
-        raise ConfigError(
-            "a saved dataset is read by `datasets`; run `pip install datasets`"
-        ) from error
-    try:
-        found = load_from_disk(str(folder))
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(f"{str(folder)!r} holds no saved dataset: {error}") from error
-    if hasattr(found, "keys"):
-        raise ConfigError(
-            f"{str(folder)!r} holds the splits {', '.join(found)}; name one, such as "
-            f"{str(folder / next(iter(found)))!r}"
-        )
-    yield from found
+    source = Source.of(path, rows_per_shard=_AT_A_TIME)
+    before = 0
+    for piece in source.pieces:
+        number, before = before, before + piece.rows
+        if before <= start:
+            continue
+        for row in rows_of(piece, source.dataset):
+            if stop is not None and number >= stop:
+                return
+            if number >= start:
+                yield number, row
+            number += 1
 
 
 def row_range(text: str) -> tuple[int, int | None]:

@@ -18,8 +18,10 @@ Kind = Literal["json lines", "parquet", "dataset"]
 _SUFFIXES: dict[str, Kind] = {
     ".jsonl": "json lines",
     ".ndjson": "json lines",
+    ".json": "json lines",
     ".parquet": "parquet",
 }
+_SAVED = ("dataset_info.json", "dataset_dict.json")
 _ENDS = 1 << 20
 
 
@@ -61,8 +63,8 @@ class Source:
         """Looks at a source.
 
         Args:
-            source: A path, or several, of `.jsonl` or `.parquet` files or folders of them; a folder
-                that `Dataset.save_to_disk` wrote; or a map-style dataset, such as a
+            source: A path, or several, of `.jsonl` or `.parquet` files or folders of them; a
+                `.json` file with a list; a folder that `Dataset.save_to_disk` wrote; or a map-style dataset, such as a
                 `datasets.Dataset` or a list.
             rows_per_shard: The most rows of a piece.
 
@@ -76,8 +78,11 @@ class Source:
         ):
             return cls._of_dataset(source, rows_per_shard)
         paths = [Path(path) for path in source]
-        if len(paths) == 1 and (paths[0] / "dataset_info.json").is_file():
+        if len(paths) == 1 and any((paths[0] / name).is_file() for name in _SAVED):
             return cls._of_dataset(_saved(paths[0]), rows_per_shard)
+        if len(paths) == 1 and _is_list(paths[0]):
+            listed = cls._of_dataset(_listed(paths[0]), rows_per_shard)
+            return attrs.evolve(listed, identity={str(paths[0]): _digest(paths[0])})
         files = [file for path in paths for file in _files(path)]
         if len({str(file.resolve()) for file in files}) < len(files):
             raise ConfigError("a file is named twice; name each once")
@@ -136,7 +141,7 @@ def rows_of(piece: Piece, dataset: Any = None) -> Iterator[Any]:
                 try:
                     yield json.loads(line)
                 except ValueError as error:
-                    yield ConversationError(f"the line is no JSON: {error}")
+                    yield ConversationError(f"the row is no JSON: {error}")
 
 
 def place_of(piece: Piece, offset: int) -> str:
@@ -233,6 +238,21 @@ def _saved(folder: Path) -> Any:
             f"'{folder}' was saved by `datasets`, which is not installed; run pip install datasets"
         ) from error
     return load_from_disk(str(folder))
+
+
+def _is_list(file: Path) -> bool:
+    if file.suffix != ".json" or not file.is_file():
+        return False
+    with file.open(encoding="utf-8-sig", errors="replace") as text:
+        return text.read(1) == "["
+
+
+def _listed(file: Path) -> list[Any]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ConfigError(f"'{file}' is no JSON: {error}; name JSON lines .jsonl") from error
+    return list(rows)
 
 
 def _digest(file: Path) -> str:

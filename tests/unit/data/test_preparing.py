@@ -210,7 +210,7 @@ def test_a_bad_row_is_named_by_its_file_and_row(tmp_path, source, collator):
     lines = source.read_text().splitlines()
     lines[7] = "{not json"
     source.write_text("\n".join(lines))
-    with pytest.raises(SampleError, match=r"chats.jsonl, row 7: the line is no JSON"):
+    with pytest.raises(SampleError, match=r"chats.jsonl, row 7: the row is no JSON"):
         prepare_dataset(source, tmp_path / "out", collator=collator, rows_per_shard=5)
     with pytest.raises(SampleError, match=r"chats.jsonl, row 7"):
         prepare_dataset(source, tmp_path / "out", collator=collator, rows_per_shard=5, num_proc=2)
