@@ -237,6 +237,33 @@ def prepare(
     )
 
 
+@app.command()
+def check(
+    processor: Annotated[str, typer.Argument(help="A processor's folder or its name on the hub.")],
+    examples: Annotated[int, typer.Option(min=1, help="How many examples each law draws.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which examples.")] = 0,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="How long to go on before laws are left out.")
+    ] = None,
+    law: Annotated[list[str] | None, typer.Option(help="Try this law; may be repeated.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit file, too.")] = None,
+    trust_remote_code: Annotated[  # noqa: FBT002  # typer makes an option of it
+        bool, typer.Option("--trust-remote-code", help="Run the processor's own code.")
+    ] = False,
+) -> None:
+    """Prove the label masks of a processor's collator, on drawn conversations."""
+    console = Console()
+    with console.status("Importing torch and transformers ..."):
+        from vlmcollate.inspecting import collator_of
+        from vlmcollate.testing.command import run
+
+        collator = collator_of(processor, trust_remote_code=trust_remote_code)
+    if not run(
+        console, collator, examples=examples, seed=seed, seconds=seconds, names=law, junit=junit
+    ):
+        raise typer.Exit(1)
+
+
 def _table_of(rows: list[Family], *, wide: bool) -> Table:
     """A table without the columns that would be empty, or that a narrow terminal cannot hold."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

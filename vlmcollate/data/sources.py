@@ -64,8 +64,8 @@ class Source:
 
         Args:
             source: A path, or several, of `.jsonl` or `.parquet` files or folders of them; a
-                `.json` file with a list; a folder that `Dataset.save_to_disk` wrote; or a map-style dataset, such as a
-                `datasets.Dataset` or a list.
+                `.json` file with a list; a folder that `Dataset.save_to_disk` wrote; or
+                a map-style dataset, such as a `datasets.Dataset` or a list.
             rows_per_shard: The most rows of a piece.
 
         Raises:

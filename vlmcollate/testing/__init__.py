@@ -1,5 +1,71 @@
-"""What users run on their own collators: processors and models that need no download."""
+"""What users run on their own collators: laws, generators, and processors without a download."""
+
+from typing import TYPE_CHECKING, Any
 
 from vlmcollate.testing.processors import tiny_model, tiny_processor
 
-__all__ = ["tiny_model", "tiny_processor"]
+if TYPE_CHECKING:
+    from vlmcollate.testing.checking import (
+        LawResult,
+        Report,
+        check_collator,
+        parametrize_with_checks,
+    )
+    from vlmcollate.testing.generators import (
+        batches,
+        conversations,
+        hostile_text,
+        images,
+        register_profiles,
+        texts,
+    )
+    from vlmcollate.testing.laws import LAWS, LawFailure, Trial
+
+_HOME = {
+    "checking": ("LawResult", "Report", "check_collator", "parametrize_with_checks"),
+    "generators": (
+        "batches",
+        "conversations",
+        "hostile_text",
+        "images",
+        "register_profiles",
+        "texts",
+    ),
+    "laws": ("LAWS", "LawFailure", "Trial"),
+}
+
+__all__ = [
+    "LAWS",
+    "LawFailure",
+    "LawResult",
+    "Report",
+    "Trial",
+    "batches",
+    "check_collator",
+    "conversations",
+    "hostile_text",
+    "images",
+    "parametrize_with_checks",
+    "register_profiles",
+    "texts",
+    "tiny_model",
+    "tiny_processor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs hypothesis is imported when it is asked for, so that the rest does not need it."""
+    import importlib
+
+    for module, names in _HOME.items():
+        if name in names:
+            try:
+                return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            except ModuleNotFoundError as error:
+                if error.name != "hypothesis":
+                    raise
+                raise ImportError(
+                    f"vlmcollate.testing.{name} needs hypothesis; run "
+                    "pip install 'vlmcollate[testing]'"
+                ) from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,31 @@
+"""The laws of the test kit hold for every built-in collator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.families import CASES
+from vlmcollate import collator_for
+from vlmcollate.testing import check_collator
+
+EXPECTED: Mapping[str, tuple[str, ...]] = {}
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
+@pytest.mark.parametrize(
+    "name", [n for n, case in CASES.items() if case.build is not None and "" not in case.error]
+)
+def test_the_laws_hold(name):
+    case = CASES[name]
+    assert case.build is not None
+    try:
+        processor = case.build()
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"this transformers has no {name}: {error}")
+    report = check_collator(
+        collator_for(processor, **case.options), examples=2, raise_on_failure=False
+    )
+    failed = [result.law for result in report.failed]
+    assert tuple(failed) == EXPECTED.get(name, ()), repr(report)
