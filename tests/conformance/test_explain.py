@@ -19,6 +19,7 @@ KINDS = {row.processor: row.media for row in TABLE.families}
 @pytest.mark.parametrize("name", [row.processor for row in TABLE.families if row.media])
 def test_every_token_has_its_place(name):
     case = CASES[name]
+    assert case.build is not None
     try:
         processor = case.build()
     except (ImportError, AttributeError) as error:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from tests.families import CASES
 from vlmcollate import collator_for
 from vlmcollate.testing import check_collator
 
-EXPECTED: Mapping[str, tuple[str, ...]] = {}
+SERVED = [
+    name
+    for name, case in CASES.items()
+    if case.build is not None
+    and not {"", *case.kinds} <= {"", *case.error}
+    and "" not in case.error
+]
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
-@pytest.mark.parametrize(
-    "name", [n for n, case in CASES.items() if case.build is not None and "" not in case.error]
-)
+@pytest.mark.parametrize("name", SERVED)
 def test_the_laws_hold(name):
     case = CASES[name]
     assert case.build is not None
@@ -27,5 +29,4 @@ def test_the_laws_hold(name):
     report = check_collator(
         collator_for(processor, **case.options), examples=2, raise_on_failure=False
     )
-    failed = [result.law for result in report.failed]
-    assert tuple(failed) == EXPECTED.get(name, ()), repr(report)
+    assert not report.failed, repr(report)

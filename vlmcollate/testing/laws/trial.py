@@ -147,7 +147,7 @@ def forall(trial: Trial, strategy: st.SearchStrategy[T], body: Callable[[T], Non
         try:
             tried()
         except (LawFailure, CollateError) as error:
-            error.__notes__ = []  # type: ignore[attr-defined]  # the message has the example
+            error.__notes__ = []  # the message has the example
             if isinstance(error, LawFailure):
                 raise
             raise LawFailure(

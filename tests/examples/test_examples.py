@@ -1,0 +1,54 @@
+"""The example scripts do what they say, on a tiny model."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+
+from examples import dataloader, packed
+
+
+def falls(losses):
+    assert all(loss == loss for loss in losses)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # trainers warn about themselves
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("hf_trainer", "accelerate"),
+        ("trl_sft", "trl"),
+        ("lightning_module", "lightning"),
+    ],
+)
+def test_a_trainer_learns(name, package):
+    pytest.importorskip(package, reason=f"the extra vlmcollate[examples] installs {package}")
+    falls(importlib.import_module(f"examples.{name}").main())
+
+
+def test_packs_teach():
+    falls(packed.main())
+
+
+def test_every_way_to_start_workers_trains_alike():
+    expected = dataloader.main(epochs=1)
+    falls(dataloader.main())
+    for method in ("fork", "spawn", "forkserver"):
+        assert dataloader.main(method, workers=2, epochs=1) == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # torchdata warns about itself
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_epoch_is_the_rest_of_it(workers):
+    pytest.importorskip("torchdata", reason="the extra vlmcollate[examples] installs torchdata")
+    stateful = importlib.import_module("examples.stateful_dataloader")
+    whole = list(stateful.loader(workers))
+    assert len(whole) == 6
+    for stop_after in range(1, 6):
+        rest, _ = stateful.main(stop_after, workers)
+        assert len(rest) == 6 - stop_after
+        for one, other in zip(rest, whole[stop_after:], strict=True):
+            assert all(torch.equal(one[key], other[key]) for key in other)
