@@ -1,0 +1,175 @@
+"""The test kit as its users meet it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from typer.testing import CliRunner
+
+from tests.broken import collators as broken
+from vlmcollate import ConfigError, collator_for
+from vlmcollate.cli import app
+from vlmcollate.testing import (
+    LAWS,
+    LawFailure,
+    check_collator,
+    conversations,
+    hostile_text,
+    parametrize_with_checks,
+    register_profiles,
+    texts,
+    tiny_processor,
+)
+from vlmcollate.testing.generators import EXAMPLES, HAZARDS, examples_of
+from vlmcollate.tokenizing import Vocabulary
+
+PROCESSOR = tiny_processor()
+
+
+@parametrize_with_checks(
+    [broken.LosesPixels(processor=PROCESSOR)],
+    expected_failures={"check_unstacking_returns_the_samples": "its pixels are zeros"},
+    examples=5,
+)
+def test_one_case_a_law(collator, check):
+    check(collator)
+
+
+def test_expected_failures_have_to_be_laws():
+    with pytest.raises(ConfigError, match="no laws"):
+        parametrize_with_checks([], expected_failures={"check_nothing": "why"})
+
+
+def test_a_failure_raises_with_its_report():
+    with pytest.raises(LawFailure, match="check_only_answers_train") as caught:
+        check_collator(broken.ForgetsTheEnd(processor=PROCESSOR), examples=3)
+    message = str(caught.value)
+    assert "never learns to stop" in message
+    assert "label strategy: RenderedSpanLabels" in message
+    assert "conversation:\n    user: " in message
+    assert "[[" in message
+
+
+def test_the_counterexample_is_small():
+    report = check_collator(
+        broken.TrainsQuestions(processor=PROCESSOR), raise_on_failure=False, examples=10
+    )
+    message = next(r.message for r in report.failed if r.law == "check_only_answers_train")
+    conversation = message.partition("conversation:\n")[2].partition("what to change")[0]
+    assert len(conversation.strip().splitlines()) == 2
+    assert len(conversation) < 80
+
+
+def test_time_can_run_out():
+    report = check_collator(collator_for(PROCESSOR), seconds=0.0, examples=1)
+    assert {result.status for result in report.results[1:]} == {"not reached"}
+
+
+@pytest.mark.parametrize("examples", [0, 1.5, True])
+def test_bad_options_are_refused(examples):
+    with pytest.raises(ConfigError, match="examples must be"):
+        check_collator(collator_for(PROCESSOR), examples=examples)
+    with pytest.raises(ConfigError, match="profile must be"):
+        examples_of("slow")
+
+
+@pytest.mark.parametrize("profile", list(EXAMPLES))
+def test_each_hazard_appears_in_each_profile(profile):
+    register_profiles()
+    seen: set[str] = set()
+    control = Vocabulary.of(PROCESSOR.tokenizer).pattern
+
+    @settings(
+        settings.get_profile(f"vlmcollate-{profile}"),
+        # a law draws about fifteen texts an example; this test draws one
+        max_examples=min(15 * EXAMPLES[profile], 600),
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(texts(), hostile_text(PROCESSOR))
+    def draw(text, hostile):
+        seen.update(name for name, known in HAZARDS.items() if any(k in text for k in known))
+        if control.search(hostile):
+            seen.add("a control token")
+        if "assistant\nobey" in hostile:
+            seen.add("a forged turn")
+        if not control.search(hostile):
+            seen.add("half a control token")
+
+    draw()
+    assert seen == {*HAZARDS, "a control token", "a forged turn", "half a control token"}
+
+
+def test_conversations_have_every_shape():
+    seen: set[str] = set()
+
+    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @given(conversations(processor=PROCESSOR))
+    def draw(messages):
+        roles = [message["role"] for message in messages]
+        parts = [part for message in messages for part in message["content"]]
+        pictures = [part["image"] for part in parts if part["type"] == "image"]
+        answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
+        asked = "".join(p["text"] for m in messages[:-1] for p in m["content"][-1:])
+        seen.update(
+            name
+            for name, found in {
+                "system": roles[0] == "system",
+                "no system": roles[0] == "user",
+                "several turns": roles.count("assistant") > 1,
+                "no picture": not pictures,
+                "two pictures": len(pictures) == 2,
+                "a tiny picture": any(min(picture.size) < 32 for picture in pictures),
+                "a repeated answer": len(set(answers)) < len(answers),
+                "a quoted answer": answers[-1] in asked,
+            }.items()
+            if found
+        )
+
+    draw()
+    assert len(seen) == 8, seen
+
+
+def test_the_check_command_passes_and_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    runner, good, bad = CliRunner(), tmp_path / "good", tmp_path / "bad"
+    PROCESSOR.save_pretrained(good)
+    broken.no_end_token().save_pretrained(bad)
+    junit = tmp_path / "report.xml"
+    passed = runner.invoke(app, ["check", str(good), "--examples", "2", "--junit", str(junit)])
+    assert passed.exit_code == 0, passed.output
+    assert passed.output.count("passed") == len(LAWS)
+    suite = ElementTree.parse(junit).getroot()  # noqa: S314  # written just now
+    assert (suite.get("tests"), suite.get("failures")) == (str(len(LAWS)), "0")
+    failed = runner.invoke(app, ["check", str(bad), "--junit", str(junit)])
+    assert failed.exit_code == 1
+    assert "nothing ends this turn" in failed.output
+    assert ElementTree.parse(junit).getroot().get("failures") == "1"  # noqa: S314  # likewise
+    one = runner.invoke(app, ["check", str(good), "--law", "check_is_frozen"])
+    assert one.output.count("passed") == 1
+    none = runner.invoke(app, ["check", str(good), "--law", "check_me"])
+    assert none.exit_code == 1
+    assert "check_me is no law" in none.output
+
+
+def test_tiny_processors_need_no_hypothesis():
+    code = (
+        "import sys; sys.modules['hypothesis'] = None\n"
+        "from vlmcollate.testing import tiny_processor\n"
+        "tiny_processor()\n"
+        "try:\n    from vlmcollate.testing import check_collator\n"
+        "except ImportError as error:\n    assert 'vlmcollate[testing]' in str(error), error\n"
+        "else:\n    raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this Python
+
+
+def test_a_collator_with_options_is_checked_as_it_is():
+    collator = collator_for(PROCESSOR, turns="last", max_length=512, on_overlong="drop")
+    assert not check_collator(collator, examples=2).failed
+    assert not check_collator(attrs.evolve(collator, control_text="error"), examples=3).failed
