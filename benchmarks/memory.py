@@ -47,7 +47,11 @@ def private_kib(pid: int) -> int:
 def growth(batches: int) -> tuple[int, int]:
     """The private memory after a tenth of the batches, and the most after that, in KiB."""
     loader: Any = DataLoader(
-        Chats(4 * batches), batch_size=4, num_workers=1, collate_fn=collator_for(tiny_processor())
+        Chats(4 * batches),
+        batch_size=4,
+        num_workers=1,
+        collate_fn=collator_for(tiny_processor()),
+        multiprocessing_context="spawn",  # a forked worker shares pages until it touches them
     )
     iterator = iter(loader)
     pid, early, late = iterator._workers[0].pid, 0, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import attrs
@@ -38,6 +39,12 @@ PROCESSOR = tiny_processor()
 )
 def test_one_case_a_law(collator, check):
     check(collator)
+
+
+def test_the_docs_list_every_law():
+    shown = (Path(__file__).parents[2] / "docs/how-to/prove-a-collator.md").read_text()
+    rows = [f"| `{law.__name__}` | {(law.__doc__ or '').splitlines()[0]} |" for law in LAWS]
+    assert [row for row in rows if row not in shown] == []
 
 
 def test_expected_failures_have_to_be_laws():
