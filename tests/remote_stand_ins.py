@@ -11,6 +11,7 @@ import attrs
 import torch
 from transformers import Kimi_K25Processor, Phi4MultimodalProcessor, SiglipImageProcessor
 
+from tests import processors
 from tests.omni_processors import _tokenizer, kimi_k25, phi4_multimodal
 
 PHI4_TEMPLATE = (
@@ -137,3 +138,14 @@ def nemotron_parse() -> Any:
     )
     words.bos_token, words.eos_token = "<s>", "</s>"
     return NemotronParseProcessor(SiglipImageProcessor(size={"height": 28, "width": 28}), words)
+
+
+def llava_onevision_1_5() -> Any:
+    """A stand-in for LLaVA-OneVision-1.5's: its model card calls it as it calls Qwen2.5-VL's.
+
+    That is with `text`, `images` and `videos` as `qwen_vl_utils.process_vision_info` gives them, so
+    Qwen2.5-VL's own class stands here, with fewer pixels than the checkpoints allow.
+    """
+    processor = processors.qwen2_5_vl()
+    processor.image_processor.size = {"shortest_edge": 4 * 784, "longest_edge": 64 * 784}
+    return processor

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers as hf
 from PIL import Image
 from transformers import (
     CLIPImageProcessor,
@@ -114,3 +115,10 @@ def test_a_processor_that_changes_the_words_around_its_media_is_refused():
         collator_for(processor).encode(chat((64, 48)))
     text = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     assert collator_for(processor).encode(text).label_strategy == "RenderedSpanLabels"
+
+
+def test_encoder_decoder_models_are_refused():
+    processor = hf.Blip2Processor(hf.BlipImageProcessor(), hf.T5Tokenizer(), num_query_tokens=4)
+    processor.chat_template = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
+    with pytest.raises(ConfigError, match="T5Tokenizer, as encoder-decoder models"):
+        collator_for(processor)

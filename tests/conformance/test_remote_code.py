@@ -16,7 +16,12 @@ from tests.decoding import normal, trained_texts
 from tests.omni_processors import kimi_k25, phi4_multimodal
 from vlmcollate import IGNORE_INDEX, MediaError, collator_for
 
-STOPS = {"kimi_vl": "<|im_end|>", "kimi_k25_remote": "<|im_end|>", "phi4mm": "<|end|>"}
+STOPS = {
+    "llava_onevision_1_5": "<|im_end|>",
+    "kimi_vl": "<|im_end|>",
+    "kimi_k25_remote": "<|im_end|>",
+    "phi4mm": "<|end|>",
+}
 PROCESSORS: dict[str, Any] = {}
 TONE = (np.sin(np.arange(16000) / 20) * 0.3).astype(np.float32)
 

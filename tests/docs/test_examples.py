@@ -1,7 +1,9 @@
 """The Python examples of the docs run, page by page."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,7 +20,9 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 )
 def test_examples_run(page, monkeypatch):
     monkeypatch.setattr("vlmcollate.models.COLLATORS", {**_collators()})
-    names: dict[str, object] = {"__name__": "example"}
+    module = ModuleType("example")  # where pickle looks for the page's classes
+    monkeypatch.setitem(sys.modules, "example", module)
+    names = vars(module)
     for block in BLOCK.finditer(page.read_text()):
         exec(compile(block.group(1), str(page), "exec"), names)  # noqa: S102 - our own pages
 

@@ -12,7 +12,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 from vlmcollate import collator_for
 from vlmcollate.errors import ConfigError
-from vlmcollate.testing import tiny_model, tiny_processor
+from vlmcollate.testing import check_collator, tiny_model, tiny_processor
 
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -82,3 +82,25 @@ def test_unknown_families_are_refused_with_the_known_ones() -> None:
         tiny_processor("llama")
     with pytest.raises(ConfigError, match=r"no tiny model for str.*Qwen2_5_VLProcessor"):
         tiny_model("llama")
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava", "qwen2_5_vl", "qwen3_vl", "smolvlm"])
+def test_every_family_keeps_the_laws_and_learns(family: str) -> None:
+    processor = tiny_processor(family)
+    collator = collator_for(processor)
+    assert not check_collator(collator, examples=3).failed
+    parts = [{"type": "image", "image": Image.new("RGB", (90, 60), "teal")}]
+    asked = {"role": "user", "content": [*parts, {"type": "text", "text": "What colour?"}]}
+    chats = [[asked, {"role": "assistant", "content": f"It is {c}."}] for c in ("teal", "a blue")]
+    batch = collator(chats)
+    model = tiny_model(processor)
+    inputs = {key: value for key, value in batch.items() if not key.startswith("n_")}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(12):
+        loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]

@@ -36,6 +36,18 @@ _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, Runtime
 _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
 
 
+_ENCODER_DECODER = frozenset(
+    {
+        "BartTokenizer",
+        "M2M100Tokenizer",
+        "MBart50Tokenizer",
+        "MBartTokenizer",
+        "NllbTokenizer",
+        "PegasusTokenizer",
+        "T5Tokenizer",
+        "UdopTokenizer",
+    }
+)
 _IMAGES: tuple[MediaKind, ...] = ("image",)
 _COUNTED: dict[str, tuple[MediaKind, ...]] = {
     **dict.fromkeys(
@@ -83,6 +95,17 @@ class DefaultCollator(BaseCollator):
     first use compares a short prompt with the processor's own. `register` a subclass of
     `BaseCollator` where that happens.
     """
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses models that do not continue their prompt."""
+        super().__attrs_post_init__()
+        name = type(self.processor.tokenizer).__name__.removesuffix("Fast")
+        if name in _ENCODER_DECODER:
+            raise ConfigError(
+                f"{type(self.processor).__name__} has a {name}, as encoder-decoder models have it; "
+                "they take the answer as the decoder's inputs instead of behind the prompt, which "
+                "needs a collator of its own"
+            )
 
     @cached_property
     def media_joins(self) -> Mapping[str, Join]:  # type: ignore[override]  # learned, not declared

@@ -10,82 +10,63 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    PreTrainedTokenizerFast,
+    CLIPImageProcessor,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
 )
 
 from vlmcollate.errors import ConfigError
+from vlmcollate.testing.tiny_tokenizer import tiny_tokenizer
 
-_VOCABULARY = 1200
 _HIDDEN = 64
 
-_TEXT = """\
-Look at the picture and tell me what you see. What colour is the circle? The circle is red.
-Which shape is on the left, and which one is on the right? A blue square stands left of a green
-triangle. How many shapes are there? There are two shapes: one yellow star and one purple circle.
-You are a helpful assistant who answers questions about pictures. Describe this image in one short
-sentence, please. The image shows an orange triangle on a white background. Is that right? Yes, it
-is. No, it is not: the square is larger than the circle, and it lies below the other shape.
-system user assistant tool message content answer question image video picture chart table page
-A chart compares the sales of three years; the tallest bar belongs to the last of them. The table
-lists names, dates and prices. The page is a receipt from a cafe, and its total is 12.50 dollars.
-Read the text in the photo: "Open from 9 to 17, Monday to Friday." I cannot read the second line.
-First, I compare both pictures. They differ in colour, in size and in the number of objects.
-The dog sleeps under the table while the cat watches a bird through the window of the kitchen.
-def area(width, height): return width * height  # the area of a rectangle in square metres
-{"name": "count", "arguments": {"shape": "circle", "colour": "red"}}  0 1 2 3 4 5 6 7 8 9
-Wie viele Kreise siehst du? Drei, und alle sind grün. Où est le carré ? Il est à gauche.
-What would change if the light came from above? Every shadow would fall straight down.
-Repeat after me: "The circle is red." I would rather say what I see: the circle is blue.
-The map marks a station, a bridge and two museums along the river; a dotted line joins them.
-Children play football behind the school, and somebody has parked a bicycle against the fence.
-Snow covers the mountains, but flowers already bloom in front of the small wooden houses.
-The screenshot shows a form with fields for an address, a phone number and a password.
-Press the button labelled "Continue" in order to submit your application before Wednesday.
-Compute 3 + 4 * 5 = 23, then divide by 2: 11.5. The result is greater than ten percent of 100.
-Both curves start at zero; only the dashed one grows exponentially after about six minutes.
-An elderly woman wearing glasses holds an umbrella next to her husband, who carries a suitcase.
-Breakfast: bread, butter, cheese, eggs, coffee with milk, orange juice and a bowl of cherries.
-import json; print([item["name"] for item in json.load(open("objects.json")) if item["visible"]])
-Please translate the handwriting into English, explain every abbreviation, and keep the layout.
-Ein gelber Stern liegt zwischen zwei violetten Vierecken. Une étoile jaune entre deux carrés.
-Without more context nobody could say whether this photograph was taken at sunrise or at sunset.
-The engine diagram names eleven components: valve, piston, spark plug, cylinder, crankshaft,
-camshaft, pump, filter, belt, radiator and exhaust. Arrows indicate which direction air flows.
-Twelve passengers wait on platform seven because their express train has been delayed again.
-Thanks! You are welcome. Anything else? Hello, good morning, and goodbye until next time.
-"""
 
-# Our own wording, in ChatML as the Qwen models read it.
-_QWEN_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message.role + '\n' -}}
-{%- if message.content is string -%}
-{{- message.content -}}
-{%- else -%}
-{%- for part in message.content -%}
-{%- if part.type == 'image' -%}
-{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
-{%- elif part.type == 'video' -%}
-{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
-{%- elif part.type == 'text' -%}
-{{- part.text -}}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{- '<|im_end|>\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\n' -}}
-{%- endif -%}
-"""
+def _template(header: str, footer: str, asking: str, image: str, video: str = "") -> str:
+    """A chat template in our own wording: each message's parts between header and footer."""
+    parts = f"{{%- if part.type == 'image' -%}}{{{{- {image!r} -}}}}"
+    if video:
+        parts += f"{{%- elif part.type == 'video' -%}}{{{{- {video!r} -}}}}"
+    return (
+        "{%- for message in messages -%}"
+        f"{{{{- {header} -}}}}"
+        "{%- if message.content is string -%}{{- message.content -}}{%- else -%}"
+        "{%- for part in message.content -%}"
+        f"{parts}"
+        "{%- elif part.type == 'text' -%}{{- part.text -}}{%- endif -%}"
+        "{%- endfor -%}{%- endif -%}"
+        f"{{{{- {footer!r} -}}}}"
+        "{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{{{{- {asking!r} -}}}}{{%- endif -%}}"
+    )
 
+
+_QWEN_TEMPLATE = _template(
+    "'<|im_start|>' + message.role + '\\n'",
+    "<|im_end|>\n",
+    "<|im_start|>assistant\n",
+    "<|vision_start|><|image_pad|><|vision_end|>",
+    "<|vision_start|><|video_pad|><|vision_end|>",
+)
 _QWEN_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -101,11 +82,13 @@ def tiny_processor(family: str = "qwen2_5_vl") -> Any:
     """Builds a processor of a family without a download.
 
     Args:
-        family: A `transformers` model type; `"qwen2_5_vl"` is known.
+        family: A `transformers` model type: `"qwen2_5_vl"`, `"qwen3_vl"`, `"gemma3"`, `"smolvlm"`
+            or `"llava"`.
 
     Returns:
         A real processor of the family, the same one each time: its tokenizer is a byte-level BPE
-        of about a thousand tokens, and a picture becomes 4 to 16 of them.
+        of about a thousand tokens, and a picture becomes a few of them. The chat template is not
+        that of the checkpoints, but ends its turns alike.
 
     Raises:
         ConfigError: The family is not known.
@@ -144,36 +127,87 @@ def tiny_model(processor: Any, *, seed: int = 0) -> Any:
         return build(processor).train()
 
 
-def _tokenizer(special_tokens: tuple[str, ...], *, eos: str, pad: str) -> Any:
-    """Trains a byte-level BPE tokenizer on the text above."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        special_tokens=list(special_tokens),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_TEXT.splitlines(), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=eos,
-        pad_token=pad,
-        additional_special_tokens=[t for t in special_tokens if t not in (eos, pad)],
-        clean_up_tokenization_spaces=False,
-        model_max_length=32768,
-    )
-
-
 def _qwen2_5_vl() -> Any:
     token = 28 * 28  # the pixels behind one image token: two by two patches of 14
     size = {"shortest_edge": 4 * token, "longest_edge": 16 * token}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
-        tokenizer=_tokenizer(_QWEN_TOKENS, eos="<|im_end|>", pad="<|endoftext|>"),
+        tokenizer=tiny_tokenizer(_QWEN_TOKENS, eos="<|im_end|>", pad="<|endoftext|>"),
         video_processor=Qwen2VLVideoProcessor(size=size),
         chat_template=_QWEN_TEMPLATE,
+    )
+
+
+def _qwen3_vl() -> Any:
+    size = {"shortest_edge": 4 * 32 * 32, "longest_edge": 16 * 32 * 32}
+    return Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=16),
+        tokenizer=tiny_tokenizer(_QWEN_TOKENS, eos="<|im_end|>", pad="<|endoftext|>"),
+        video_processor=Qwen3VLVideoProcessor(size=size),
+        chat_template=_QWEN_TEMPLATE,
+    )
+
+
+def _gemma3() -> Any:
+    named = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    tokens = ("<pad>", "<eos>", "<start_of_turn>", "<end_of_turn>", *named.values())
+    speaker = "{'assistant': 'model'}.get(message.role, message.role)"
+    return Gemma3Processor(
+        image_processor=Gemma3ImageProcessor(size={"height": 56, "width": 56}),
+        tokenizer=tiny_tokenizer(tokens, eos="<eos>", pad="<pad>", **named),
+        chat_template=_template(
+            f"'<start_of_turn>' + {speaker} + '\\n'",
+            "<end_of_turn>\n",
+            "<start_of_turn>model\n",
+            "<start_of_image>",
+        ),
+        image_seq_length=4,
+    )
+
+
+def _smolvlm() -> Any:
+    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+    tokens = (
+        "<pad>",
+        "<end_of_utterance>",
+        "<fake_token_around_image>",
+        "<global-img>",
+        "<image>",
+        *tiles,
+    )
+    return SmolVLMProcessor(
+        image_processor=SmolVLMImageProcessor(
+            size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
+        ),
+        tokenizer=tiny_tokenizer(tokens, eos="<end_of_utterance>", pad="<pad>"),
+        video_processor=SmolVLMVideoProcessor(),
+        chat_template=_template(
+            "message.role.capitalize() + ':\\n'",
+            "<end_of_utterance>\n",
+            "Assistant:\n",
+            "<image>",
+            "<video>",
+        ),
+        image_seq_len=4,
+    )
+
+
+def _llava() -> Any:
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessor(
+            size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+        ),
+        tokenizer=tiny_tokenizer(("<pad>", "</s>", "<image>"), eos="</s>", pad="<pad>"),
+        chat_template=_template(
+            "message.role.upper() + ':\\n'", "</s>", "ASSISTANT:\n", "<image>\n"
+        ),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     )
 
 
@@ -214,5 +248,110 @@ def _qwen2_5_vl_model(processor: Any) -> Any:
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
-_PROCESSORS: dict[str, Callable[[], Any]] = {"qwen2_5_vl": _qwen2_5_vl}
-_MODELS: dict[str, Callable[[Any], Any]] = {"Qwen2_5_VLProcessor": _qwen2_5_vl_model}
+def _qwen3_vl_model(processor: Any) -> Any:
+    ids = processor.tokenizer.convert_tokens_to_ids
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(
+            text_config={
+                **_text(processor),
+                "head_dim": 16,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10000.0,
+                    "mrope_section": [2, 3, 3],
+                },
+            },
+            vision_config={
+                "depth": 1,
+                "hidden_size": _HIDDEN,
+                "intermediate_size": _HIDDEN,
+                "num_heads": 4,
+                "out_hidden_size": _HIDDEN,
+                "patch_size": 16,
+                "num_position_embeddings": 16,
+                "deepstack_visual_indexes": [0],
+            },
+            image_token_id=ids("<|image_pad|>"),
+            video_token_id=ids("<|video_pad|>"),
+            vision_start_token_id=ids("<|vision_start|>"),
+            vision_end_token_id=ids("<|vision_end|>"),
+        )
+    )
+
+
+def _gemma3_model(processor: Any) -> Any:
+    ids = processor.tokenizer.convert_tokens_to_ids
+    return Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            text_config={**_text(processor), "head_dim": 16, "sliding_window": 64},
+            vision_config={**_VISION, "image_size": 56},
+            mm_tokens_per_image=4,
+            image_token_index=ids("<image_soft_token>"),
+            boi_token_index=ids("<start_of_image>"),
+            eoi_token_index=ids("<end_of_image>"),
+        )
+    )
+
+
+def _smolvlm_model(processor: Any) -> Any:
+    return SmolVLMForConditionalGeneration(
+        SmolVLMConfig(
+            text_config={**_text(processor), "model_type": "llama"},
+            vision_config={**_VISION, "patch_size": 8, "image_size": 32},
+            image_token_id=processor.tokenizer.convert_tokens_to_ids("<image>"),
+            scale_factor=2,
+            pad_token_id=processor.tokenizer.pad_token_id,
+        )
+    )
+
+
+def _llava_model(processor: Any) -> Any:
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            text_config={**_text(processor), "model_type": "llama"},
+            vision_config={**_VISION, "model_type": "clip_vision_model", "image_size": 28},
+            image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
+            image_seq_length=4,
+            vision_feature_layer=-1,
+        )
+    )
+
+
+_VISION = {
+    "hidden_size": _HIDDEN,
+    "intermediate_size": _HIDDEN,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "patch_size": 14,
+}
+
+
+def _text(processor: Any) -> dict[str, Any]:
+    """A small text model's configuration."""
+    return {
+        "vocab_size": len(processor.tokenizer),
+        "hidden_size": _HIDDEN,
+        "intermediate_size": 2 * _HIDDEN,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "eos_token_id": processor.tokenizer.eos_token_id,
+        "pad_token_id": processor.tokenizer.pad_token_id,
+    }
+
+
+_PROCESSORS: dict[str, Callable[[], Any]] = {
+    "gemma3": _gemma3,
+    "llava": _llava,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "smolvlm": _smolvlm,
+}
+_MODELS: dict[str, Callable[[Any], Any]] = {
+    "Gemma3Processor": _gemma3_model,
+    "LlavaProcessor": _llava_model,
+    "Qwen2_5_VLProcessor": _qwen2_5_vl_model,
+    "Qwen3VLProcessor": _qwen3_vl_model,
+    "SmolVLMProcessor": _smolvlm_model,
+}
