@@ -1,0 +1,58 @@
+"""Real tiny models of further families take the batch, and learn what its labels say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.families import CASES
+from tests.measuring import PARTS
+from tests.more_models import MODELS
+from vlmcollate import collator_for
+
+TAKES_SOUND = ("Qwen2_5OmniProcessor", "Qwen3OmniMoeProcessor")
+
+
+def chat(*parts: dict[str, Any], answer: str = "Yes") -> list[dict[str, Any]]:
+    content = [*parts, {"type": "text", "text": "What?"}]
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    return [{"role": "user", "content": content}, reply]
+
+
+def picture(width: int, height: int) -> dict[str, Any]:
+    return {"type": "image", "image": Image.new("RGB", (width, height), "teal")}
+
+
+def check(name: str, chats: list[list[dict[str, Any]]]) -> None:
+    case = CASES[name]
+    assert case.build is not None
+    try:
+        processor = case.build()
+        torch.manual_seed(0)
+        model = MODELS[name](processor)
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"this transformers has no {name} or its model: {error}")
+    batch = collator_for(processor, **case.options)(chats)
+    inputs = {key: value for key, value in batch.items() if not key.startswith("n_")}
+    output = model.eval()(**inputs)
+    output.loss.backward()
+    scores = output.logits[:, :-1].float()
+    expected = torch.nn.functional.cross_entropy(
+        scores.reshape(-1, scores.shape[-1]), batch["labels"][:, 1:].reshape(-1)
+    )
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_pictures_of_any_number_train(name):
+    several = [picture(60, 90), picture(120, 70)]
+    check(name, [chat(picture(90, 60)), chat(*several, answer="No, two of them.")])
+
+
+@pytest.mark.parametrize("name", TAKES_SOUND)
+def test_sounds_and_videos_train(name):
+    check(name, [chat(PARTS["audio"]), chat(PARTS["video"], PARTS["audio"], answer="Both")])
