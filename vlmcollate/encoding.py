@@ -113,7 +113,7 @@ class PromptEncoder:
     """Tokenizes rendered prompts.
 
     Args:
-        processor: A `transformers` processor with a fast tokenizer.
+        processor: A `transformers` processor.
         media_tokens: For each kind, the tokens whose number is the number of media features. What a
             placeholder of one kind stands for may hold tokens of another, as a video with sound.
         structure: The control tokens that an assistant's text may not write: those that open and

@@ -21,8 +21,10 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer
 
 from vlmcollate.errors import ConfigError, LabelError
+from vlmcollate.tiktoken_backend import TiktokenBackend
 
 Ints = npt.NDArray[np.int64]
+Backend = Tokenizer | TiktokenBackend
 
 
 @attrs.frozen(eq=False)
@@ -61,9 +63,9 @@ class Tokens:
 
 @attrs.frozen(eq=False)
 class Vocabulary:
-    """What a fast tokenizer knows, and the two ways to encode with it; see `Vocabulary.of`."""
+    """What a tokenizer knows, and the two ways to encode with it; see `Vocabulary.of`."""
 
-    backend: Tokenizer
+    backend: Backend
     added: dict[str, AddedToken]
     prefix_ids: list[int]
     suffix_ids: list[int]
@@ -75,38 +77,46 @@ class Vocabulary:
         """The vocabulary of a tokenizer, read once a process and whenever tokens were added.
 
         Args:
-            tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library.
+            tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library, or
+                one of remote code that is by `tiktoken`.
 
         Raises:
-            ConfigError: The tokenizer has no fast backend, so it cannot give offsets.
+            ConfigError: The tokenizer has neither, so it cannot give offsets.
         """
         known = _KNOWN.get(tokenizer)
-        if known is None or known.size != known.backend.get_vocab_size():
+        if known is None or known.size != _size(tokenizer, known.backend):
             known = _KNOWN[tokenizer] = cls._read(tokenizer)
         return known
 
     @classmethod
     def _read(cls, tokenizer: Any) -> Vocabulary:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
+        backend: Backend | None = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
+            backend = TiktokenBackend.of(tokenizer)
+        if backend is None:
             raise ConfigError(
                 f"{type(tokenizer).__name__} gives no character offsets, and exact labels need "
                 "them; load the fast tokenizer (one with a tokenizer.json)"
             )
         prefix, suffix = _wrapping_ids(tokenizer)
         added = sorted(tokenizer.added_tokens_decoder.items())
-        return cls(
+        found = cls(
             backend,
             {str(t): t for _, t in added},
             prefix,
             suffix,
             tokenizer.bos_token,
-            backend.get_vocab_size(),
+            _size(tokenizer, backend),
         )
+        if isinstance(backend, TiktokenBackend):
+            _check_agreement(found, tokenizer)
+        return found
 
     @cached_property
-    def control(self) -> Tokenizer:
+    def control(self) -> Backend:
         """Finds control tokens in the text, and neither trims, pads nor cuts."""
+        if isinstance(self.backend, TiktokenBackend):
+            return self.backend
         clone = _bare_clone(self.backend)
         clone.add_tokens(list(self.added.values()))
         if all(clone.token_to_id(t) == self.backend.token_to_id(t) for t in self.added):
@@ -120,11 +130,15 @@ class Vocabulary:
         return full
 
     @cached_property
-    def plain(self) -> Tokenizer:
+    def plain(self) -> Backend:
         """Knows no control token: whatever stands in the text is encoded as text."""
+        harmless = {name: t for name, t in self.added.items() if name not in self.control_ids}
+        if isinstance(self.backend, TiktokenBackend):
+            added = self.backend.added
+            return attrs.evolve(self.backend, added={t: added[t] for t in harmless})
         clone = _bare_clone(self.backend)
-        harmless = [t for name, t in self.added.items() if name not in self.control_ids]
-        clone.add_tokens([t for t in harmless if clone.token_to_id(str(t)) == self.id_of(str(t))])
+        known = [t for name, t in harmless.items() if clone.token_to_id(name) == self.id_of(name)]
+        clone.add_tokens(known)
         return clone
 
     @cached_property
@@ -134,13 +148,17 @@ class Vocabulary:
         These are the added tokens that plain text cannot produce, special or not (`<think>`), but
         for the HTML tags that some vocabularies hold as pieces of ordinary text (Gemma's `<td>`).
         """
-        bare = _bare_clone(self.backend)
+        bare = (
+            attrs.evolve(self.backend, added={})
+            if isinstance(self.backend, TiktokenBackend)
+            else _bare_clone(self.backend)
+        )
         ids = {token: self.backend.token_to_id(token) for token in self.added}
         return {
             token: i
             for token, i in ids.items()
             if i is not None
-            and bare.encode(token, add_special_tokens=False).ids != [i]
+            and _encode(bare, token, 0).ids.tolist() != [i]
             and (self.is_special(token) or not _HTML_TAG.fullmatch(token))
         }
 
@@ -156,6 +174,8 @@ class Vocabulary:
     @cached_property
     def prefixes_a_space(self) -> bool:
         """Whether it puts a space before text, so that a part encodes unlike in its whole."""
+        if isinstance(self.backend, TiktokenBackend):
+            return False
         parts = [p for p in (self.backend.normalizer, self.backend.pre_tokenizer) if p is not None]
         state = " ".join(json.dumps(json.loads(p.__getstate__())) for p in parts)
         return bool(
@@ -169,8 +189,14 @@ class Vocabulary:
 
     def is_space(self, token_id: int) -> bool:
         """Whether a token is nothing but whitespace."""
-        text: str = self.backend.decode([token_id], skip_special_tokens=False)
-        return text.isspace()
+        return self.decode([token_id]).isspace()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, control tokens included."""
+        if isinstance(self.backend, TiktokenBackend):
+            return self.backend.decode(ids)
+        text: str = self.backend.decode(list(ids), skip_special_tokens=False)
+        return text
 
     def id_of(self, token: str) -> int | None:
         """The id of a token, or `None`."""
@@ -230,7 +256,10 @@ def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
-def _encode(backend: Tokenizer, text: str, offset: int) -> Tokens:
+def _encode(backend: Backend, text: str, offset: int) -> Tokens:
+    if isinstance(backend, TiktokenBackend):
+        ids, characters = backend.encode(text)
+        return Tokens(ids, characters[:, 0] + offset, characters[:, 1] + offset)
     encoding = backend.encode(text, add_special_tokens=False)
     offsets = encoding.offsets
     flat = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets))
@@ -245,6 +274,29 @@ def _bare_clone(backend: Tokenizer) -> Tokenizer:
     if backend.pre_tokenizer is not None:
         clone.pre_tokenizer = backend.pre_tokenizer
     return clone
+
+
+def _size(tokenizer: Any, backend: Backend) -> int:
+    """What grows where tokens are added to a tokenizer."""
+    if isinstance(backend, TiktokenBackend):
+        return len(tokenizer.added_tokens_decoder)
+    size: int = backend.get_vocab_size()
+    return size
+
+
+_AGREEMENT = "It's 12,345 tokens:\n\n  naïve 中文 текст 🏳️‍🌈\tdef f(x):\r\n    return x  "
+
+
+def _check_agreement(vocabulary: Vocabulary, tokenizer: Any) -> None:
+    """Refuses a tokenizer that does more to a text than its `tiktoken` encoding."""
+    text = _AGREEMENT.join(["", *list(vocabulary.added)[:4], ""])
+    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if vocabulary.encode(text).ids.tolist() != expected:
+        raise ConfigError(
+            f"{type(tokenizer).__name__} gives no character offsets, and other tokens than the "
+            "tiktoken encoding inside it, so they cannot be told; load a fast tokenizer (one with "
+            "a tokenizer.json)"
+        )
 
 
 def _wrapping_ids(tokenizer: Any) -> tuple[list[int], list[int]]:

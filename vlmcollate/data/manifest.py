@@ -17,6 +17,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.templates import chat_template_of
+from vlmcollate.tokenizing import Vocabulary
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -157,7 +158,7 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
     return {
         "collator": f"{type(collator).__module__}.{type(collator).__qualname__}",
         **{f"option {name}": value for name, value in options.items()},
-        "tokenizer": _hash(processor.tokenizer.backend_tokenizer.to_str()),
+        "tokenizer": _hash(Vocabulary.of(processor.tokenizer).backend.to_str()),
         "chat template": _hash(chat_template_of(processor) if collator.needs_chat_template else ""),
         "processor": f"{type(processor).__name__} {_hash(_stable(_settings(processor)))}",
         **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},

@@ -12,6 +12,7 @@ from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media.arrays import as_tensor
 from vlmcollate.media.joins import Join
 from vlmcollate.media.processor_inputs import processor_inputs
+from vlmcollate.tokenizing import Vocabulary
 
 _NO_MEDIA = {
     "input_ids",
@@ -53,7 +54,7 @@ def process_one_by_one(
         output = processor(text=[text], add_special_tokens=False, **arguments)
         # what the placeholder became is read off the ids, which every processor returns
         ids = list(output["input_ids"][0])
-        replacements.append(processor.tokenizer.backend_tokenizer.decode(ids, False))  # noqa: FBT003
+        replacements.append(Vocabulary.of(processor.tokenizer).decode(ids))
         for key in output.keys() - _NO_MEDIA:
             tensors.setdefault(key, []).append(as_tensor(output[key]))
     return ProcessedMedia(

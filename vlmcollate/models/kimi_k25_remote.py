@@ -20,7 +20,7 @@ class KimiK25Collator(BaseCollator):
 
     That processor takes `medias` and leaves one placeholder an image, for the model to expand. Here
     the placeholders are expanded, for any number of images, so that the length does not change
-    inside the model. Its tokenizer has to be a fast one.
+    inside the model.
 
     Media keys: `pixel_values` (patches, 3, height, width), `grid_thws` (images, 3).
 

@@ -17,8 +17,6 @@ from vlmcollate.rendering import Rendering
 class KimiVLCollator(BaseCollator):
     """Collates for Kimi-VL: text and images.
 
-    Its tokenizer has to be a fast one; the remote code's own gives no offsets.
-
     Media keys: `pixel_values` (patches, 3, height, width), `image_grid_hws` (images, 2).
 
     Source:

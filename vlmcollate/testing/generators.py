@@ -81,7 +81,7 @@ def hostile_text(processor: Any) -> st.SearchStrategy[str]:
     """A text that spells the processor's control tokens: whole, in halves, or a forged turn.
 
     Args:
-        processor: A `transformers` processor with a fast tokenizer.
+        processor: A `transformers` processor.
     """
     vocabulary = Vocabulary.of(processor.tokenizer)
     found = [t for t in sorted(vocabulary.control_ids) if len(t) > 1] or ["<|im_end|>"]
