@@ -4,23 +4,65 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Block = npt.NDArray[np.uint8]
 
-def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialised memory on huge pages, which the first write fills several times faster.
+
+class Pool:
+    """Memory of batches that were let go, for the batches that follow.
+
+    The kernel clears every page that it hands out, which takes longer than joining the pixels; on
+    virtual machines, which give a page only when it is first touched, ten times as long. Blocks lie
+    on huge pages, and up to `limit` bytes of free ones are kept.
 
     Source:
         NumPy asks the kernel for huge pages for large arrays (`NUMPY_MADVISE_HUGEPAGE`); torch
         does not.
     """
-    size = math.prod(shape) * dtype.itemsize
-    if not size:  # memory without bytes cannot be viewed as another dtype
-        return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
+
+    limit = 1 << 29
+    smallest = 1 << 20
+
+    def __init__(self) -> None:
+        self._free: dict[int, Block] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Uninitialised memory, which nobody else has until every view of it is gone."""
+        size = math.prod(shape) * dtype.itemsize
+        if size < self.smallest:
+            return torch.empty(shape, dtype=dtype)
+        block = self._taken(size)
+        lent = block[:size]
+        weakref.finalize(lent, self._give_back, block).atexit = False
+        # the tensor's storage holds on to the very array `lent`
+        return torch.from_numpy(lent).view(dtype).view(shape)
+
+    def _taken(self, size: int) -> Block:
+        fitting = [
+            (len(b), key) for key, b in list(self._free.items()) if size <= len(b) < 2 * size
+        ]
+        for _, key in sorted(fitting):
+            block = self._free.pop(key, None)
+            if block is not None:  # no other thread was faster
+                return block
+        return np.empty(-(-size // self.smallest) * self.smallest, np.uint8)
+
+    def _give_back(self, block: Block) -> None:
+        if len(block) > self.limit:
+            return
+        self._free[id(block)] = block
+        while sum(map(len, list(self._free.values()))) > self.limit:
+            self._free.pop(next(iter(self._free), 0), None)  # the one that waits longest
+
+
+_POOL = Pool()
+empty = _POOL.empty
 
 
 class Scratch(threading.local):
@@ -34,7 +76,7 @@ class Scratch(threading.local):
     limit = 1 << 30
 
     def __init__(self) -> None:
-        self._memory = empty((0,), torch.uint8)
+        self._memory = torch.empty(0, dtype=torch.uint8)
         self._used = self._wanted = 0
 
     def clear(self) -> None:
@@ -55,6 +97,8 @@ class Scratch(threading.local):
 
     def holds(self, value: Tensor) -> bool:
         """Whether a tensor lies in scratch memory."""
+        if not len(self._memory):
+            return False
         return value.untyped_storage().data_ptr() == self._memory.untyped_storage().data_ptr()
 
 

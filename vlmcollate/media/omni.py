@@ -26,7 +26,7 @@ def process_omni(
     Source:
         transformers, `Qwen2_5OmniProcessor.replace_video_with_audio_token`.
     """
-    if set(kinds) == {"audio"} and hasattr(processor, "_process_audio"):
+    if set(kinds) == {"audio"} and hasattr(processor, "audio_kwargs"):
         return _process_sounds(processor, items)
     texts, options = [], []
     start, end = processor.vision_bos_token, processor.vision_eos_token

@@ -1,8 +1,11 @@
 import threading
+from typing import Any
 
+import pytest
 import torch
 
-from vlmcollate.media.memory import Scratch, empty
+from vlmcollate import Concatenate
+from vlmcollate.media.memory import Pool, Scratch
 
 
 def test_moved_tensors_keep_their_values_and_dtypes():
@@ -46,6 +49,48 @@ def test_each_thread_has_its_own():
     assert torch.equal(mine, value)
 
 
-def test_empty_has_shape_and_dtype():
-    assert empty((2, 3), torch.bfloat16).shape == (2, 3)
-    assert empty((0, 3), torch.float32).dtype == torch.float32
+@pytest.mark.parametrize("shape", [(2, 3), (0, 3), (1024, 1024)])
+def test_empty_has_shape_and_dtype(shape):
+    made = Pool().empty(shape, torch.bfloat16)
+    assert (made.shape, made.dtype) == (shape, torch.bfloat16)
+    assert made.is_contiguous()
+
+
+def test_memory_is_lent_again_only_when_every_view_of_it_is_gone():
+    pool = Pool()
+    first = pool.empty((1 << 20,), torch.float32)
+    place = first.data_ptr()
+    views: list[Any] = [first[5:].view(torch.int32), first.numpy(), first.numpy()[7:].T]
+    del first
+    while views:
+        assert pool.empty((1 << 20,), torch.float32).data_ptr() != place
+        pool._free.clear()
+        views.pop()
+    assert pool.empty((1 << 20,), torch.float32).data_ptr() == place
+
+
+def test_a_much_smaller_tensor_does_not_hold_a_large_block():
+    pool = Pool()
+    place = pool.empty((1 << 24,), torch.uint8).data_ptr()
+    assert pool.empty((1 << 22,), torch.uint8).data_ptr() != place
+    assert pool.empty((1 << 24,), torch.uint8).data_ptr() == place
+
+
+def test_no_more_than_the_limit_is_kept(monkeypatch):
+    monkeypatch.setattr(Pool, "limit", 3 << 20)
+    pool = Pool()
+    several = [pool.empty((1 << 20,), torch.uint8) for _ in range(5)]
+    del several
+    assert sum(map(len, pool._free.values())) == 3 << 20
+    pool.empty((4 << 20,), torch.uint8)  # let go at once
+    assert sum(map(len, pool._free.values())) == 3 << 20
+
+
+def test_a_batch_that_is_kept_is_not_written_to_by_those_that_follow():
+    join, seen = Concatenate(), []
+    for value in range(6):
+        seen.append(join([torch.full((512, 1024), float(value))], key="pixel_values"))
+        del seen[: -3 if value % 2 else 0]
+        for tensor in seen:
+            assert tensor.unique().numel() == 1
+    assert [int(tensor[0, 0]) for tensor in seen] == [3, 4, 5]
