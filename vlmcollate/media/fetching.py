@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
+import queue
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
@@ -110,10 +111,7 @@ class _Request:
         connection = self._connected(parts, url)
         closing = contextlib.ExitStack()
         closing.callback(connection.close)
-        # whatever waits is ended at the deadline, also a server that sends a byte now and then
-        left = max(self.deadline - time.monotonic(), 0)
-        clock = threading.Timer(left, _hang_up, [connection.sock])
-        clock.start()
+        closing.enter_context(self._clocked(connection.sock))
         try:
             path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
             connection.request("GET", path, headers={"Accept-Encoding": "identity"})
@@ -132,8 +130,18 @@ class _Request:
             why = f"longer than timeout={self.fetcher.timeout} s" if late else _told(error)
             raise self._refused(url, f"it cannot be fetched ({why})") from error
         finally:
-            clock.cancel()
             closing.close()
+
+    @contextlib.contextmanager
+    def _clocked(self, connection: socket.socket) -> Iterator[None]:
+        """Ends whatever waits at the deadline, also for a server that sends a byte now and then."""
+        left = max(self.deadline - time.monotonic(), 0)
+        clock = threading.Timer(left, _hang_up, [connection])
+        clock.start()
+        try:
+            yield
+        finally:
+            clock.cancel()
 
     def _checked(self, url: str) -> SplitResult:
         try:
@@ -163,12 +171,7 @@ class _Request:
         """A connection to an address that was checked."""
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            # the system's resolver has time limits of its own
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise self._refused(url, f"its host cannot be resolved ({_told(error)})") from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = self._resolved(host, port, url)
         for address in addresses:
             if not self._may_reach(address):
                 raise self._refused(
@@ -182,11 +185,31 @@ class _Request:
             connection.sock = plain
             if parts.scheme == "https":
                 context = ssl.create_default_context()
-                connection.sock = context.wrap_socket(plain, server_hostname=host)
+                with self._clocked(plain):
+                    connection.sock = context.wrap_socket(plain, server_hostname=host)
         except OSError as error:
             connection.close()
             raise self._refused(url, f"it cannot be reached ({_told(error)})") from error
         return connection
+
+    def _resolved(self, host: str, port: int, url: str) -> list[str]:
+        """The addresses of a host; the system's resolver is not waited for past the deadline."""
+        found: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+
+        def resolve() -> None:
+            try:
+                found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            except (OSError, UnicodeError) as error:
+                found.put(error)
+
+        threading.Thread(target=resolve, daemon=True).start()
+        try:
+            answer = found.get(timeout=self._left())
+        except (queue.Empty, TimeoutError):
+            answer = TimeoutError(f"longer than timeout={self.fetcher.timeout} s")
+        if isinstance(answer, Exception):
+            raise self._refused(url, f"its host cannot be resolved ({_told(answer)})") from answer
+        return list(dict.fromkeys(str(entry[4][0]) for entry in answer))
 
     def _may_reach(self, text: str) -> bool:
         address = _unwrapped(ipaddress.ip_address(text.partition("%")[0]))

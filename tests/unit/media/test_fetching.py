@@ -211,3 +211,37 @@ def test_nothing_is_fetched_by_default(server):
 def test_wrong_options_are_refused(options):
     with pytest.raises(ConfigError):
         fetcher(**options)
+
+
+def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch):
+    let_go = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: let_go.wait(10))
+    start = time.monotonic()
+    with pytest.raises(MediaError, match=r"cannot be resolved \(longer than timeout=0.3"):
+        fetcher(hosts=["example.org"], timeout=0.3).fetch("http://example.org/a", where="here")
+    assert time.monotonic() - start < 2
+    let_go.set()
+
+
+def test_a_handshake_that_drips_ends_at_the_deadline():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip():
+            connection, _ = listening.accept()
+            with connection:
+                try:
+                    connection.sendall(b"\x16\x03\x03\x40\x00")  # a long record is announced
+                    for _ in range(100):
+                        time.sleep(0.05)
+                        connection.sendall(b"\x02")
+                except OSError:
+                    pass  # the fetcher has hung up
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        port = listening.getsockname()[1]
+        start = time.monotonic()
+        with pytest.raises(MediaError, match="cannot be reached"):
+            fetcher(timeout=0.4).fetch(f"https://127.0.0.1:{port}/a", where="here")
+        assert time.monotonic() - start < 2
+        thread.join()
