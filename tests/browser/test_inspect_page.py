@@ -203,7 +203,8 @@ def test_rows_are_read_and_written_as_they_come(tmp_path):
     found = list(inspected(collator_for(tiny_processor()), tmp_path / "a.jsonl"))
     assert [row.explanation for row in found] == [None, None]
     assert "at least one message" in found[0].error
-    assert "line 2" in found[1].error
+    assert found[1].title == "row 1"
+    assert "no JSON: Expecting value at character 0" in found[1].error
 
 
 def test_the_plots_of_stats_need_no_network_either(open_page, tmp_path):

@@ -140,7 +140,12 @@ def rows_of(piece: Piece, dataset: Any = None) -> Iterator[Any]:
                 left -= 1
                 try:
                     yield json.loads(line)
-                except ValueError as error:
+                except json.JSONDecodeError as error:
+                    yield ConversationError(
+                        f"the row is no JSON: {error.msg} at character {error.pos}; write one JSON "
+                        "value a line"
+                    )
+                except ValueError as error:  # its bytes are no text
                     yield ConversationError(f"the row is no JSON: {error}")
 
 
