@@ -107,7 +107,7 @@ class DroppedTextWarning(UserWarning):
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class BaseCollator(ABC):
+class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or that it has none
     """Turns conversations into a training batch with an exact label mask.
 
     A collator is a value: frozen, picklable, without state. `encode` does everything that depends
@@ -125,7 +125,8 @@ class BaseCollator(ABC):
     A subclass needs the decorator `@attrs.frozen(kw_only=True, eq=False)`, as every attrs class.
 
     Args:
-        processor: A `transformers` processor with a fast tokenizer.
+        processor: A `transformers` processor, whose tokenizer is a fast one or one around
+            `tiktoken`.
         max_length: The most tokens a sample may have, or `None` for no limit.
         on_overlong: What happens to a longer one: `"raise"`; `"drop"` it; `"truncate"` its end,
             never inside media; `"drop_turns"`, the oldest user-assistant exchanges first.
@@ -168,7 +169,7 @@ class BaseCollator(ABC):
     no_packs_because: ClassVar[str] = ""
     """Why samples cannot be packed for this model, if so."""
 
-    processor: Any
+    processor: Any = attrs.field(repr=lambda processor: type(processor).__name__)
     max_length: int | None = attrs.field(default=None, validator=valid_max_length)
     on_overlong: OverlongPolicy = attrs.field(
         default="raise", validator=one_of("raise", "drop", "truncate", "drop_turns")
@@ -201,6 +202,8 @@ class BaseCollator(ABC):
 
     def __attrs_post_init__(self) -> None:
         """Refuses options that contradict each other or that the processor cannot serve."""
+        if type(self) is BaseCollator:
+            raise ConfigError("BaseCollator is abstract; use collator_for(processor) or a subclass")
         if self.max_length is None and self.on_overlong != "raise":
             raise ConfigError(f"on_overlong={self.on_overlong!r} has no effect without max_length")
         vocabulary = Vocabulary.of(self._tokenizer)

@@ -371,3 +371,14 @@ def test_a_batch_is_never_overwritten_by_the_next(processor):
         kept = {key: value.clone() for key, value in first.items()}
         assert not torch.equal(collator(blue)["pixel_values"], kept["pixel_values"])
         assert all(torch.equal(first[key], kept[key]) for key in first)
+
+
+def test_the_base_class_is_abstract():
+    with pytest.raises(ConfigError, match="BaseCollator is abstract; use collator_for"):
+        BaseCollator(processor=tiny_processor())
+
+
+def test_its_repr_is_short_enough_to_read():
+    shown = repr(collator_for(tiny_processor(), max_length=7))
+    assert shown.startswith("Qwen2_5_VLCollator(processor=Qwen2_5_VLProcessor, max_length=7, ")
+    assert len(shown) < 1500
