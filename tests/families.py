@@ -190,6 +190,14 @@ CASES: dict[str, Case] = {
         note="images or videos in a conversation, not both",
     ),
     # ---- by the default collator
+    "Apertus1p5Processor": Case(
+        build=lambda: stand_in(
+            "Apertus1p5Processor",
+            hf.Apertus1p5ImageProcessor(),
+            hf.WavTokenizerFeatureExtractor(),
+        ),
+        kinds=IMAGE_AUDIO,
+    ),
     "AriaProcessor": Case(build=lambda: stand_in("AriaProcessor", hf.AriaImageProcessor())),
     "AyaVisionProcessor": Case(build=_ending(more.aya_vision, _COHERE_END), stop=_COHERE_END),
     "Cohere2VisionProcessor": Case(
@@ -259,6 +267,12 @@ CASES: dict[str, Case] = {
     "GraniteDoclingProcessor": Case(
         build=lambda: stand_in("GraniteDoclingProcessor", hf.GraniteDoclingImageProcessor())
     ),
+    "HYV4VLProcessor": Case(
+        build=lambda: stand_in(
+            "HYV4VLProcessor", hf.HYV4VLImageProcessor(), hf.HYV4VLVideoProcessor()
+        ),
+        kinds=IMAGE_VIDEO,
+    ),
     "HyperCLOVAXVisionV2Processor": Case(
         build=lambda: stand_in(
             "HyperCLOVAXVisionV2Processor",
@@ -276,8 +290,6 @@ CASES: dict[str, Case] = {
     "InklingProcessor": Case(
         build=more.inkling,
         kinds=IMAGE_AUDIO,
-        error={"audio": "'audio_input_ids'"},
-        note="no sounds: their keys join in a way of their own",
     ),
     "InternVLProcessor": Case(build=more.internvl, kinds=IMAGE_VIDEO),
     "JanusProcessor": Case(build=lambda: stand_in("JanusProcessor", hf.JanusImageProcessor())),
@@ -308,7 +320,7 @@ CASES: dict[str, Case] = {
         build=_ending(more.llava, "</s>"),
         stop="</s>",
         before=" ",
-        note="a chat template that ends no answer is refused; set one that writes </s>",
+        note="where the template ends no answer, the eos token is written behind each",
     ),
     "MiniMaxM3VLProcessor": Case(
         build=more.minimax_m3_vl,
@@ -339,6 +351,14 @@ CASES: dict[str, Case] = {
         note="one sound a sample",
     ),
     "Ovis2Processor": Case(build=more.ovis2),
+    "OmniASRProcessor": Case(
+        build=lambda: stand_in(
+            "OmniASRProcessor", hf.OmniASRFeatureExtractor(), audio_token="<audio>"
+        ),
+        kinds=AUDIO,
+        most=ONE_SOUND,
+        note="one sound a sample",
+    ),
     "PaddleOCRVLProcessor": Case(
         build=lambda: stand_in("PaddleOCRVLProcessor", hf.PaddleOCRVLImageProcessor())
     ),
@@ -558,6 +578,7 @@ LEFT_OUT: dict[str, str] = {
     "NeoMMEProcessor": _RETRIEVING,
     "NougatProcessor": _READING,
     "OmDetTurboProcessor": _FINDING,
+    "OmniASRCTCProcessor": _TRANSCRIBING,
     "OneFormerProcessor": _FINDING,
     "OwlViTProcessor": _FINDING,
     "Owlv2Processor": _FINDING,

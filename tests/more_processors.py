@@ -43,13 +43,21 @@ def _turns(user: str, assistant: str, prompt: str, image: str, start: str = "") 
 
 
 def llava() -> Any:
-    """LLaVA 1.5, whose turns are plain words; its `</s>` is Qwen2.5's end of text here."""
+    """LLaVA 1.5, whose turns are plain words with a space behind each part, and have no end."""
     return hf.LlavaProcessor(
         image_processor=hf.CLIPImageProcessor(**CLIP),
         tokenizer=_tokenizer("qwen2_5", "<image>", "</s>"),
-        chat_template=_turns("USER: {} ", "ASSISTANT: {}</s>", "ASSISTANT:", "<image>\n"),
+        chat_template=LLAVA_TEMPLATE,
         **LLAVA,
     )
+
+
+LLAVA_TEMPLATE = (
+    "{% for m in messages %}{% if m.role != 'system' %}{{ m.role | upper }}: {% endif %}"
+    "{% for p in m.content if p.type == 'image' %}<image>\n{% endfor %}"
+    "{% for p in m.content if p.type == 'text' %}{{ p.text + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 
 
 def llava_next() -> Any:

@@ -39,6 +39,9 @@ _NAMES = {
     "context_image_token": "<IMG_CONTEXT>",
     "audio_bos_token": "<audio_bos>",
     "audio_eos_token": "<audio_eos>",
+    "eol_token": "<eol>",
+    "boa_token": "<boa>",
+    "eoa_token": "<eoa>",
 }
 _SPELLED = (
     "<|IMAGE_PAD|>",

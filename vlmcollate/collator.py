@@ -158,6 +158,9 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
     """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
     closing: ClassVar[str] = ""
     """What ends the last turn where the template leaves it open; one of the stop tokens."""
+    ends_open_answers: ClassVar[bool] = False
+    """Whether the first of `turn_ends` is written behind every answer that the template leaves
+    open, as the model was trained."""
     placeholders_in_text: ClassVar[bool] = False
     """Whether a template that takes strings gets the placeholders in a message's text."""
     needs_chat_template: ClassVar[bool] = True
@@ -572,6 +575,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             placeholders_in_text=self.placeholders_in_text,
             opening=self.opening,
             closing=self.closing,
+            answer_end="".join(self.turn_ends[:1]) if self.ends_open_answers else "",
         )
 
     @cached_property

@@ -178,6 +178,7 @@ def template_inputs(
     *,
     as_text: bool = False,
     placeholders: Mapping[MediaKind, str] | None = None,
+    answer_end: str = "",
 ) -> tuple[list[dict[str, Any]], Any]:
     """A conversation's messages and tools as the chat template takes them.
 
@@ -186,11 +187,23 @@ def template_inputs(
         marks: What to mark its strings with, or `None`.
         as_text: Whether the template takes a message's content as one string.
         placeholders: What stands for media in such a string; `None` leaves media to the template.
+        answer_end: What is written behind the words of every answer, as if the template did.
     """
     tools: Any = conversation.tools if marks is None else marks.guard(conversation.tools)
     messages = enumerate(conversation.messages)
     chat = [_for_template(message, i, marks) for i, message in messages]
+    for message in chat if answer_end else ():
+        if message["role"] == "assistant":
+            _end(message["content"], answer_end)
     return [_as_text(m, placeholders) if as_text else m for m in chat], tools
+
+
+def _end(parts: list[dict[str, Any]], answer_end: str) -> None:
+    """Writes what ends an answer behind its last words, since a template may part its parts."""
+    if parts and parts[-1]["type"] == "text":
+        parts[-1]["text"] += answer_end
+    else:
+        parts.append({"type": "text", "text": answer_end})
 
 
 def _as_text(

@@ -75,6 +75,7 @@ class ChatRenderer:
         opening: What stands before the prompt where the template does not write it.
         closing: What ends an assistant turn at the end of a conversation, where only the marker of
             the next role ends the others and the template leaves the last one open.
+        answer_end: What ends every assistant turn, where the template ends none.
     """
 
     processor: Any
@@ -84,6 +85,7 @@ class ChatRenderer:
     placeholders_in_text: bool = False
     opening: str = ""
     closing: str = ""
+    answer_end: str = ""
     _plans: dict[Any, _Plan] = attrs.field(factory=dict, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
@@ -120,6 +122,7 @@ class ChatRenderer:
             marks,
             as_text=as_text,
             placeholders=self.placeholders if self.placeholders_in_text else None,
+            answer_end=self.answer_end if self._leaves_turns_open else "",
         )
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         try:
@@ -142,15 +145,17 @@ class ChatRenderer:
         if not text.startswith(self.opening):
             text = self.opening + text
         is_answered = upto is None and conversation.messages[-1].is_assistant
-        return text + self.closing if is_answered and self._leaves_last_turn_open else text
+        return text + self.closing if is_answered and self._leaves_turns_open else text
 
     @cached_property
-    def _leaves_last_turn_open(self) -> bool:
+    def _leaves_turns_open(self) -> bool:
         """Whether the template ends no turn at the end of a conversation."""
-        if not self.closing:
+        if not self.closing and not self.answer_end:
             return False
         probe = [{"role": "user", "content": "Seven?"}, {"role": "assistant", "content": "Eight."}]
-        bare = attrs.evolve(self, closing="").render(Conversation.from_example(probe), None)
+        bare = attrs.evolve(self, closing="", answer_end="").render(
+            Conversation.from_example(probe), None
+        )
         return not bare.rstrip().endswith(tuple(self.stop_tokens))
 
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:

@@ -5,14 +5,12 @@ import torch
 import transformers as hf
 from PIL import Image
 from transformers import (
-    CLIPImageProcessor,
     Idefics2ImageProcessor,
     Idefics2Processor,
     Lfm2VlImageProcessor,
     Lfm2VlProcessor,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
-    LlavaProcessor,
     MllamaImageProcessor,
     MllamaProcessor,
     PixtralImageProcessor,
@@ -52,7 +50,6 @@ def build(kind, image_processor, tokens, **options):
 
 
 PROCESSORS = {
-    "llava": lambda: build(LlavaProcessor, CLIPImageProcessor(**CLIP), ["<image>"], **LLAVA),
     "llava_next": lambda: build(
         LlavaNextProcessor, LlavaNextImageProcessor(**CLIP, **TILES), ["<image>"], **LLAVA
     ),

@@ -7,10 +7,11 @@ import re
 import pytest
 import transformers
 
+from tests.decoding import trained_texts
 from tests.families import CASES, LEFT_OUT
 from tests.measuring import chat, measure, processors_of_transformers
-from tests.more_processors import _turns, llava
-from vlmcollate import LabelError, collator_for
+from tests.more_processors import LLAVA_TEMPLATE, _turns, llava, llava_next
+from vlmcollate import Conversation, LabelError, collator_for
 from vlmcollate.families import family_table
 from vlmcollate.models import COLLATORS
 
@@ -46,13 +47,35 @@ def test_the_table_has_every_processor_and_every_collator():
 
 
 def test_a_template_that_ends_no_answer_is_refused():
-    """LLaVA 1.5's is such a one: turns are words, with a space behind them."""
-    processor = llava()
-    processor.chat_template = _turns("USER: {} ", "ASSISTANT: {} ", "ASSISTANT:", "<image>\n")
+    processor = llava_next()
+    processor.chat_template = LLAVA_TEMPLATE
     with pytest.raises(LabelError, match="nothing ends this turn"):
         collator_for(processor).encode(chat("image"))
 
 
 def test_a_stop_token_that_nobody_named_is_refused():
     with pytest.raises(LabelError, match="name the token that ends a turn"):
-        collator_for(llava()).encode(chat("image"))
+        collator_for(llava_next()).encode(chat("image"))
+
+
+@pytest.mark.parametrize("behind", [" ", "</s>"])
+def test_llavas_answers_end_as_the_model_was_trained(behind):
+    """The published template leaves them open; one that ends them itself adds no second end."""
+    processor = llava()
+    if behind == "</s>":
+        processor.chat_template = _turns(
+            "USER: {} ", "ASSISTANT: {}</s>", "ASSISTANT:", "<image>\n"
+        )
+    collator = collator_for(processor, stop_tokens=["</s>"])
+    conversation = Conversation.from_example(chat("image", answers=("A cat.", "\nYes ")))
+
+    rendered = collator.render(conversation).text
+    sample = collator.encode(chat("image", answers=("A cat.", "\nYes ")))
+
+    between = behind.replace(" ", "</s> ")
+    assert rendered == (
+        f"USER: <image>\nWhat is this? ASSISTANT: A cat.{between}"
+        f"USER: What is this? ASSISTANT: \nYes {between}"
+    )
+    found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+    assert found == [" A cat.</s>", " \nYes </s>"]

@@ -19,6 +19,7 @@ from vlmcollate.models.idefics3 import Idefics3Collator
 from vlmcollate.models.kimi_k25 import Kimi_K25Collator
 from vlmcollate.models.kimi_k25_remote import KimiK25Collator
 from vlmcollate.models.kimi_vl import KimiVLCollator
+from vlmcollate.models.llava import LlavaCollator
 from vlmcollate.models.llava_onevision import LlavaOnevisionCollator
 from vlmcollate.models.mllama import MllamaCollator
 from vlmcollate.models.molmo2 import Molmo2Collator
@@ -46,6 +47,7 @@ COLLATORS: dict[str, type[BaseCollator]] = {
     "KimiK25Processor": KimiK25Collator,
     "KimiVLProcessor": KimiVLCollator,
     "Kimi_K25Processor": Kimi_K25Collator,
+    "LlavaProcessor": LlavaCollator,
     "LlavaOnevisionProcessor": LlavaOnevisionCollator,
     "MllamaProcessor": MllamaCollator,
     "Molmo2Processor": Molmo2Collator,

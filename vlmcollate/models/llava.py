@@ -1,0 +1,27 @@
+"""LLaVA 1.5."""
+
+from __future__ import annotations
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.media import Concatenate
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class LlavaCollator(BaseCollator):
+    """Collates for LLaVA 1.5 and other models with its processor: text and images.
+
+    The published chat template ends no answer, and a model trained on that never learns to stop.
+    The model itself was trained with the tokenizer's eos token behind each answer, so the token is
+    written there wherever the template leaves its answers open.
+
+    Media keys: `pixel_values` (images, 3, height, width).
+
+    Source:
+        transformers, `LlavaProcessor`; the conversation format of LLaVA 1.5's training code.
+    """
+
+    media_joins = {"pixel_values": Concatenate()}
+    counted_media = ("image",)
+    ends_open_answers = True
