@@ -12,11 +12,14 @@ import io
 import os
 import tempfile
 import time
+from importlib.util import find_spec
+from logging import ERROR
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -61,14 +64,37 @@ def rows_a_second(rows: list[Any], collator: BaseCollator, processes: int) -> fl
     return (after - before) / (end - start)
 
 
+def seconds_beyond_encoding(rows: list[Any], collator: BaseCollator) -> tuple[float, float, float]:
+    """What two processes and two Ray actors take as a whole, and Ray's start among it."""
+    import ray
+
+    from vlmcollate.ray import prepare_dataset as prepare_with_ray
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        prepare_dataset(
+            rows, Path(folder, "a"), collator=collator, num_proc=2, rows_per_shard=PER_SHARD
+        )
+        plain = time.perf_counter() - start
+        start = time.perf_counter()
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=ERROR)
+        began = time.perf_counter() - start
+        prepare_with_ray(
+            rows, Path(folder, "b"), collator=collator, num_actors=2, rows_per_shard=PER_SHARD
+        )
+        actors = time.perf_counter() - start
+        ray.shutdown()
+    return plain, actors, began
+
+
 def main() -> None:
     """Measures and prints."""
     logging.set_verbosity_error()
+    torch.set_num_threads(1)  # as each process of a pool has it
     rows, collator = dataset(), collator_for(processors.qwen2_5_vl())
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(int(os.environ.get("ROUNDS", "3"))):
         for processes in rates:
-            # one process is a pool of one, too, whose threads are limited alike
             rates[processes].append(rows_a_second(rows, collator, processes))
     one, two = (median(rates[processes]) for processes in rates)
     table = Table("what", "1 process", "2 processes", "ratio", "at least")
@@ -79,6 +105,13 @@ def main() -> None:
         f"{two / one:.2f}",
         "1.7",
     )
+    Console().print(table)
+    if find_spec("ray") is None:
+        return
+    table = Table("chats", "2 processes", "2 Ray actors", "of which Ray starts")
+    for number in (ROWS // 4, ROWS):
+        plain, actors, began = seconds_beyond_encoding(rows[:number], collator)
+        table.add_row(f"{number}", f"{plain:.1f} s", f"{actors:.1f} s", f"{began:.1f} s")
     Console().print(table)
 
 

@@ -1,6 +1,6 @@
 """Exact training batches for vision-language models."""
 
-from vlmcollate.collator import BaseCollator, DroppedTextWarning
+from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import (
     CollateError,
@@ -50,6 +50,7 @@ from vlmcollate.padding import (
 )
 from vlmcollate.robust import Resample, RobustCollator, TooManyFailuresError, resample
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.seeing import Explanation
 from vlmcollate.thinking import ThinkingPrefix
 

@@ -5,39 +5,25 @@ Shapes: B samples, L a sample's tokens, T padded tokens.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
 from typing import Any, ClassVar, Literal, final
 
 import attrs
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from vlmcollate.conversation import Conversation, MediaKind, MediaPart
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.counting import TokenCounter
 from vlmcollate.encoding import (
-    TOKEN_TYPES,
     ControlTextPolicy,
     EncodedPrompt,
     ProcessedMedia,
     PromptEncoder,
     Turn,
 )
-from vlmcollate.errors import (
-    CollateError,
-    ConfigError,
-    ConversationError,
-    EmptyBatchError,
-    LabelError,
-    MediaError,
-    SampleError,
-    SampleTooLongError,
-)
-from vlmcollate.fitting import cut, length_without_cut_media, shortened, with_labels_of
+from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError, SampleTooLongError
 from vlmcollate.joining import joined_documents, with_blocks
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import (
@@ -45,19 +31,17 @@ from vlmcollate.media import (
     Join,
     LocalMedia,
     MediaStrategy,
-    Video,
     process_one_by_one,
     processor_inputs,
 )
-from vlmcollate.media.arrays import as_tensor
 from vlmcollate.media.memory import Scratch
 from vlmcollate.media.processor_inputs import sampling_of
 from vlmcollate.options import an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.padding import PaddingStrategy, PadToLongest
-from vlmcollate.placeholders import TOWERS, appended, blank, idle_towers, untrained
-from vlmcollate.rendering import ChatRenderer, MediaSpan, Rendering
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.rendering import ChatRenderer, Rendering
+from vlmcollate.sample import EncodedSample
+from vlmcollate.sample_encoder import SampleEncoder
 from vlmcollate.seeing import Explanation
 from vlmcollate.stacking import (
     fill_values,
@@ -69,7 +53,7 @@ from vlmcollate.stacking import (
 )
 from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Vocabulary
-from vlmcollate.watching import Watch, watched
+from vlmcollate.watching import Watch
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 DroppedPolicy = Literal["warn", "raise", "allow"]
@@ -80,30 +64,9 @@ _SUBPROCESSORS: dict[MediaKind, tuple[str, ...]] = {
     "video": ("video_processor",),
     "audio": ("feature_extractor", "audio_processor"),
 }
-_TEXT_KEYS = frozenset(
-    {"input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", "video_metadata"}
-)
-_TOKEN_TYPE_KEYS = frozenset({"mm_token_type_ids", "token_type_ids"})
-
-
-_PROCESSOR_ERRORS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    OSError,
-    AttributeError,
-    RuntimeError,
-)
 _SCRATCH = Scratch()
-_SMALL = (84, 84)
-"""The height and width of a picture that any processor takes."""
 _SILENT: set[type] = set()
 """The processor classes that do not tell what a placeholder stands for."""
-
-
-class DroppedTextWarning(UserWarning):
-    """The chat template left out something that the conversation says."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -286,15 +249,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             SampleError: The example is at fault. With `on_overlong="drop"`, too, a sample that is
                 too long raises `SampleTooLongError` here; calling the collator drops it.
         """
-        conversation = watched("read", self.read, example)
-        media = watched("load", self.load, conversation)
-        rendering = watched("render", self.render, conversation)
-        self._report_dropped(rendering)
-        sample = watched("fit", self._fit, conversation, media, rendering)
-        self._check(sample)
-        if self.placeholder_media == "sample":
-            sample = self._with_placeholders(sample, [sample])
-        return sample
+        return self._sample_encoder(example)
 
     @final
     def token_count(self, example: object) -> int | None:
@@ -313,22 +268,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         Raises:
             SampleError: The example is at fault, as far as that shows.
         """
-        conversation = self.read(example)
-        kinds = [part.kind for _, part in conversation.media]
-        if not self.counts_media(kinds):
-            return None
-        outlines = [self._outline(part) for _, part in conversation.media]
-        if any(outline is None for outline in outlines):
-            return None
-        texts = [self._outlined(k, outline) for k, outline in zip(kinds, outlines, strict=True)]
-        rendering = self.render(conversation)
-        processed = ProcessedMedia(replacements=tuple(texts))
-        prompt, sample = self._encoded(conversation, processed, rendering, _counts(rendering, ()))
-        _, turns = self.label(prompt, conversation)
-        sample = self.refine(self._with_labels(sample, conversation, turns))
-        if self.placeholder_media == "sample":
-            return len(sample) + self._room_for_placeholders(sample)
-        return len(sample)
+        return self._token_counter(example)
 
     @final
     def explain(self, example: object) -> Explanation:
@@ -374,7 +314,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             raise EmptyBatchError("no example to collate; the batch is empty")
         if self.placeholder_media == "batch" and not any(s.documents for s in samples):
             shortest = min(range(len(samples)), key=lambda i: len(samples[i]))
-            filled = self._with_placeholders(samples[shortest], samples)
+            filled = self._sample_encoder.placeholders.added(samples[shortest], samples)
             samples = [*samples[:shortest], filled, *samples[shortest + 1 :]]
         if self.padding.keeps_documents_apart:
             samples = [s if s.documents else self.pack([s]) for s in samples]
@@ -433,7 +373,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
 
     def load(self, conversation: Conversation) -> list[Any]:
         """Decodes the conversation's media, in order."""
-        return [self._load(part) for _, part in conversation.media]
+        return [self._sample_encoder.load(part) for _, part in conversation.media]
 
     def render(self, conversation: Conversation) -> Rendering:
         """Writes the prompt, knowing where each message went."""
@@ -471,7 +411,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         context = LabelContext(
             conversation=conversation,
             render=self._renderer,
-            encode=self._encoder,
+            encode=self.prompt_encoder,
             stop_ids=self.stop_ids,
         )
         return self.labels.serving(prompt, context)
@@ -566,6 +506,14 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         return tokenizer
 
     @cached_property
+    def _sample_encoder(self) -> SampleEncoder:
+        return SampleEncoder(self)
+
+    @cached_property
+    def _token_counter(self) -> TokenCounter:
+        return TokenCounter(self._sample_encoder)
+
+    @cached_property
     def _renderer(self) -> ChatRenderer:
         return ChatRenderer(
             processor=self.processor,
@@ -579,7 +527,8 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         )
 
     @cached_property
-    def _encoder(self) -> PromptEncoder:
+    def prompt_encoder(self) -> PromptEncoder:
+        """What tokenizes a rendered prompt."""
         vocabulary = Vocabulary.of(self._tokenizer)
         template = vocabulary.pattern.findall(chat_template_of(self.processor))
         media = [token for tokens in self.media_tokens.values() for token in tokens]
@@ -607,294 +556,6 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         """The rate at which a video's own sound is loaded; `None` leaves it out."""
         return None
 
-    # ---------------------------------------------------------------- inside encode
-
-    def _load(self, part: MediaPart) -> Any:
-        if part.kind not in self.placeholders:
-            raise MediaError(
-                f"{type(self).__name__} takes no {part.kind}; it takes "
-                f"{', '.join(self.placeholders) or 'text only'}",
-                where=part.where,
-            )
-        if part.kind == "image":
-            return self.media.load_image(part.source, where=part.where)
-        if part.kind == "video":
-            return self.media.load_video(
-                part.source,
-                sampling=self.frame_sampling,
-                sampling_rate=self.video_sampling_rate,
-                where=part.where,
-            )
-        if self.sampling_rate is None:
-            raise ConfigError(f"{type(self.processor).__name__} does not state its sampling rate")
-        return self.media.load_audio(
-            part.source, sampling_rate=self.sampling_rate, where=part.where
-        )
-
-    def _report_dropped(self, rendering: Rendering) -> None:
-        if rendering.dropped and self.on_dropped != "allow":
-            found = f"the chat template leaves out {', '.join(rendering.dropped)}"
-            if self.on_dropped == "raise":
-                raise ConversationError(f'{found}; remove it, or set on_dropped="allow"')
-            warnings.warn(
-                f'{found}; set on_dropped="raise" or "allow" to settle this',
-                DroppedTextWarning,
-                stacklevel=4,
-            )
-
-    def _fit(
-        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
-    ) -> EncodedSample:
-        labelled = self._labelled(conversation, media, rendering)
-        sample = self.refine(labelled)
-        if self.max_length is None:
-            return sample
-        limit = self.max_length - self._room_for_placeholders(sample)
-        if len(sample) <= limit:
-            return sample
-        if self.on_overlong == "truncate":
-            fitted: EncodedSample | None = self._truncate(
-                conversation, media, rendering, labelled, limit
-            )
-        elif self.on_overlong == "drop_turns":
-            fitted = self._drop_turns(conversation, media, limit)
-        else:
-            fitted = None
-        if (
-            fitted is not None
-            and len(fitted) + self._room_for_placeholders(fitted) > self.max_length
-        ):
-            fitted = None  # its media was cut off, and the placeholder needs the room
-        if fitted is None or (self.require_labels and not (fitted.labels != IGNORE_INDEX).any()):
-            raise SampleTooLongError(
-                f"{len(sample)} tokens, max_length={self.max_length}"
-                + ("" if fitted is None else " would leave nothing to train")
-                + f"; max_length={len(sample) + self.max_length - limit} would hold it whole"
-            )
-        return fitted
-
-    def _labelled(
-        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
-    ) -> EncodedSample:
-        prompt, sample = self._tokenize(conversation, media, rendering)
-        name, turns = watched("label", self.label, prompt, conversation)
-        labelled = self._with_labels(sample, conversation, turns)
-        return attrs.evolve(labelled, label_strategy=name)
-
-    def _tokenize(
-        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
-    ) -> tuple[EncodedPrompt, EncodedSample]:
-        processed = self._process(conversation, rendering, media) if media else ProcessedMedia()
-        return self._encoded(conversation, processed, rendering, _counts(rendering, media))
-
-    def _encoded(
-        self,
-        conversation: Conversation,
-        processed: ProcessedMedia,
-        rendering: Rendering,
-        media_counts: Mapping[str, int],
-    ) -> tuple[EncodedPrompt, EncodedSample]:
-        prompt = watched("tokenize", self._encoder, conversation, rendering, processed)
-        input_ids = torch.from_numpy(prompt.ids)
-        tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-        if self.token_type_key is not None:
-            tokens[self.token_type_key] = self._token_types(prompt)
-        return prompt, EncodedSample(
-            tokens=tokens,
-            message_ids=torch.from_numpy(prompt.message_ids),
-            media_ids=torch.from_numpy(prompt.media_ids),
-            media=self._media_tensors(processed.tensors),
-            media_counts=media_counts,
-        )
-
-    def _outline(self, part: MediaPart) -> tuple[int, int] | Video | None:
-        """An image's height and width, or a video's black frames."""
-        if part.kind == "image":
-            return self.media.image_size(part.source, where=part.where)
-        return self.media.video_outline(part.source, sampling=self.frame_sampling, where=part.where)
-
-    def _outlined(self, kind: MediaKind, outline: Any) -> str:
-        """What stands for an item of this outline: that of a small one, stretched."""
-        if isinstance(outline, Video):
-            shape: tuple[int, ...] = outline.frames.shape[:3]
-            small: tuple[int, ...] = (len(outline.frames), *_SMALL)
-            frames = np.zeros((*small, 3), np.uint8)
-            text = self._alone(kind, attrs.evolve(outline, frames=frames))
-        else:
-            shape, small, text = outline, _SMALL, self._small_image
-        more = self.num_media_tokens(kind, shape) - self.num_media_tokens(kind, small)
-        # a video may be made of image tokens
-        token = next(t for t in chain.from_iterable(self.media_tokens.values()) if t in text)
-        return (
-            text.replace(token, token * (more + 1), 1)
-            if more > 0
-            else text.replace(token, "", -more)
-        )
-
-    @cached_property
-    def _small_image(self) -> str:
-        return self._alone("image", Image.new("RGB", _SMALL[::-1]))
-
-    def _alone(self, kind: MediaKind, item: Any) -> str:
-        """What the placeholder of an item becomes that is the only one."""
-        text = self.placeholders[kind]
-        rendering = Rendering(text=text, given=(), media=(MediaSpan(0, len(text), -1, kind),))
-        return self.process_media(rendering, [item]).replacements[0]
-
-    def _process(
-        self, conversation: Conversation, rendering: Rendering, media: Sequence[Any]
-    ) -> ProcessedMedia:
-        """`process_media`, with whatever the processor raises as an error of the sample."""
-        try:
-            return watched("process", self.process_media, rendering, media)
-        except CollateError:
-            raise
-        except _PROCESSOR_ERRORS as error:
-            places = ", ".join(part.where for _, part in conversation.media)
-            raise MediaError(
-                f"{type(self.processor).__name__} refuses the media of this sample: {error}",
-                where=places,
-            ) from error
-
-    def _with_labels(
-        self, sample: EncodedSample, conversation: Conversation, turns: Sequence[Turn]
-    ) -> EncodedSample:
-        ids, message_ids = sample.input_ids.numpy(), sample.message_ids.numpy()
-        labels = np.full(len(ids), IGNORE_INDEX, np.int64)
-        weights = np.zeros(len(ids), np.float32)
-        turn_weights = self._weights(conversation, turns)
-        for (message, start, end), weight in zip(turns, turn_weights, strict=True):
-            message_ids[start:end] = message
-            weights[start:end] = weight
-            if weight:
-                labels[start:end] = ids[start:end]
-        if sample.media_counts:
-            is_media = sample.media_ids.numpy() >= 0
-            labels[is_media], weights[is_media] = IGNORE_INDEX, 0
-        tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
-        if not {0.0, 1.0}.issuperset(turn_weights):
-            tokens["loss_weights"] = torch.from_numpy(weights)
-        return attrs.evolve(sample, tokens=tokens)
-
-    def _weights(self, conversation: Conversation, turns: Sequence[Turn]) -> list[float]:
-        """The weight of each turn, 0 where it does not train."""
-        last = max((turn.message for turn in turns), default=-1)
-        return [
-            conversation.messages[turn.message].weight
-            if self.turns == "all" or turn.message == last
-            else 0.0
-            for turn in turns
-        ]
-
-    def _token_types(self, prompt: EncodedPrompt) -> Tensor:
-        types = np.zeros(len(prompt.ids), np.int64)
-        of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
-        vocabulary = Vocabulary.of(self._tokenizer)
-        for kind, tokens in self.media_tokens.items() if prompt.rendering.media else ():
-            for token in tokens:
-                at = (prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)
-                types[at] = (
-                    of_item[prompt.media_ids[at]] if self.types_by_item else TOKEN_TYPES[kind]
-                )
-        return torch.from_numpy(types)
-
-    def _media_tensors(self, output: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The declared media tensors among what the processor returned."""
-        tensors = {}
-        for key, value in output.items():
-            if key in _TEXT_KEYS or key in _TOKEN_TYPE_KEYS:
-                continue
-            if key not in self.media_joins:
-                raise ConfigError(
-                    f"{type(self.processor).__name__} returned the key {key!r}, which nobody "
-                    f"declared; add it to {type(self).__name__}.media_joins"
-                )
-            tensors[key] = self.media.cast(key, as_tensor(value))
-        return tensors
-
-    def _truncate(
-        self,
-        conversation: Conversation,
-        media: Sequence[Any],
-        rendering: Rendering,
-        labelled: EncodedSample,
-        limit: int,
-    ) -> EncodedSample:
-        """The longest beginning that cuts through no media, with the media that is left in it."""
-        while True:
-            sample = self.refine(labelled)
-            length = length_without_cut_media(sample, limit)
-            kept = int(sample.media_ids[:length].max()) + 1 if length else 0
-            if kept == len(media):
-                return cut(sample, length)
-            # the processor may tile fewer pictures in another way, so it is asked again
-            media, rendering = media[:kept], shortened(rendering, kept)
-            _, shorter = self._tokenize(conversation, media, rendering)
-            labelled = with_labels_of(labelled, shorter)
-
-    def _drop_turns(
-        self, conversation: Conversation, media: Sequence[Any], limit: int
-    ) -> EncodedSample | None:
-        """The conversation without as many of its oldest exchanges as it takes, or `None`."""
-        roles = [message.role for message in conversation.messages]
-        starts = [i for i, role in enumerate(roles) if role == "user"]
-        for start in starts[1:]:
-            kept = [i for i in range(len(roles)) if i >= start or i < starts[0]]
-            items = [
-                m for m, (i, _) in zip(media, conversation.media, strict=True) if i in set(kept)
-            ]
-            shorter = attrs.evolve(
-                conversation, messages=tuple(conversation.messages[i] for i in kept)
-            )
-            sample = self.refine(
-                self._labelled(shorter, items, watched("render", self.render, shorter))
-            )
-            if len(sample) <= limit:
-                return sample
-        return None
-
-    @cached_property
-    def _placeholder_pieces(self) -> dict[MediaKind, EncodedSample]:
-        """What stands in for media of each kind that has a tower of its own."""
-        nothing = Conversation(messages=())
-        pieces: dict[MediaKind, EncodedSample] = {}
-        for kind in TOWERS:
-            text = self.placeholders.get(kind)
-            if not text:
-                continue
-            span = MediaSpan(0, len(text), -1, kind)
-            rendering = Rendering(text=text, given=(), media=(span,))
-            _, piece = self._tokenize(nothing, [blank(kind, self.sampling_rate)], rendering)
-            pieces[kind] = untrained(self.refine(piece))
-        return pieces
-
-    def _with_placeholders(
-        self, sample: EncodedSample, batch: Sequence[EncodedSample]
-    ) -> EncodedSample:
-        for kind in idle_towers(batch, list(self._placeholder_pieces)):
-            sample = appended(sample, self._placeholder_pieces[kind], self.media_joins)
-        return sample
-
-    def _room_for_placeholders(self, sample: EncodedSample) -> int:
-        if self.placeholder_media == "never":
-            return 0
-        pieces = self._placeholder_pieces
-        return sum(len(pieces[kind]) for kind in idle_towers([sample], list(pieces)))
-
-    def _check(self, sample: EncodedSample) -> None:
-        if self.require_labels and not (sample.labels != IGNORE_INDEX).any():
-            raise LabelError(
-                "nothing is trained: no assistant message has a weight above 0; add one, or set "
-                "require_labels=False"
-            )
-
 
 def _raised(error: SampleError) -> None:
     raise error from error.__cause__
-
-
-def _counts(rendering: Rendering, media: Sequence[Any]) -> dict[str, int]:
-    """The items of each kind; a video with its sound is a sound, too."""
-    kinds: list[str] = [span.kind for span in rendering.media]
-    kinds += ["audio" for item in media if isinstance(item, Video) and item.audio is not None]
-    return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}

@@ -5,12 +5,98 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import attrs
 import torch
 
-from vlmcollate.errors import LabelError
+from vlmcollate.conversation import Conversation
+from vlmcollate.errors import LabelError, SampleTooLongError
 from vlmcollate.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.watching import watched
+
+if TYPE_CHECKING:
+    from vlmcollate.sample_encoder import SampleEncoder
+
+
+def fitted(
+    encoder: SampleEncoder, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+) -> EncodedSample:
+    """The labelled and refined sample, of at most `max_length` tokens.
+
+    Raises:
+        SampleTooLongError: It is longer, and the policy or what is left of it does not allow to
+            shorten it.
+    """
+    collator = encoder.collator
+    labelled = encoder.labelled(conversation, media, rendering)
+    sample = collator.refine(labelled)
+    if collator.max_length is None:
+        return sample
+    limit = collator.max_length - _room(encoder, sample)
+    if len(sample) <= limit:
+        return sample
+    found: EncodedSample | None = None
+    if collator.on_overlong == "truncate":
+        found = _truncated(encoder, conversation, media, rendering, labelled, limit)
+    elif collator.on_overlong == "drop_turns":
+        found = _without_oldest_turns(encoder, conversation, media, limit)
+    if found is not None and len(found) + _room(encoder, found) > collator.max_length:
+        found = None  # its media was cut off, and the placeholder needs the room
+    if found is None or (collator.require_labels and not (found.labels != IGNORE_INDEX).any()):
+        raise SampleTooLongError(
+            f"{len(sample)} tokens, max_length={collator.max_length}"
+            + ("" if found is None else " would leave nothing to train")
+            + f"; max_length={len(sample) + collator.max_length - limit} would hold it whole"
+        )
+    return found
+
+
+def _room(encoder: SampleEncoder, sample: EncodedSample) -> int:
+    """The tokens that placeholder media will add."""
+    if encoder.collator.placeholder_media == "never":
+        return 0
+    return encoder.placeholders.room(sample)
+
+
+def _truncated(
+    encoder: SampleEncoder,
+    conversation: Conversation,
+    media: Sequence[Any],
+    rendering: Rendering,
+    labelled: EncodedSample,
+    limit: int,
+) -> EncodedSample:
+    """The longest beginning that cuts through no media, with the media that is left in it."""
+    while True:
+        sample = encoder.collator.refine(labelled)
+        length = length_without_cut_media(sample, limit)
+        kept = int(sample.media_ids[:length].max()) + 1 if length else 0
+        if kept == len(media):
+            return cut(sample, length)
+        # the processor may tile fewer pictures in another way, so it is asked again
+        media, rendering = media[:kept], shortened(rendering, kept)
+        _, shorter = encoder.tokenized(conversation, media, rendering)
+        labelled = with_labels_of(labelled, shorter)
+
+
+def _without_oldest_turns(
+    encoder: SampleEncoder, conversation: Conversation, media: Sequence[Any], limit: int
+) -> EncodedSample | None:
+    """The conversation without as many of its oldest exchanges as it takes, or `None`."""
+    roles = [message.role for message in conversation.messages]
+    starts = [i for i, role in enumerate(roles) if role == "user"]
+    for start in starts[1:]:
+        kept = [i for i in range(len(roles)) if i >= start or i < starts[0]]
+        items = [m for m, (i, _) in zip(media, conversation.media, strict=True) if i in set(kept)]
+        shorter = attrs.evolve(conversation, messages=tuple(conversation.messages[i] for i in kept))
+        rendering = watched("render", encoder.collator.render, shorter)
+        sample = encoder.collator.refine(encoder.labelled(shorter, items, rendering))
+        if len(sample) <= limit:
+            return sample
+    return None
 
 
 def length_without_cut_media(sample: EncodedSample, most: int) -> int:

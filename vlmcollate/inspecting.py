@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-from vlmcollate.collator import BaseCollator, DroppedTextWarning
+from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import read_rows, row_range
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.labels import (
@@ -29,6 +29,7 @@ from vlmcollate.labels import (
 from vlmcollate.media import LocalMedia
 from vlmcollate.models import collator_for
 from vlmcollate.packing import plan_packs, unpack
+from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.seeing import Explanation, terminal
 from vlmcollate.seeing.page import inspect_page, page_entry
 from vlmcollate.view import visible

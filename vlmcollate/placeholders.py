@@ -21,6 +21,29 @@ TOWERS: dict[MediaKind, tuple[str, ...]] = {"image": ("image", "video"), "audio"
 """For each kind of placeholder, the kinds of media that run the same tower."""
 
 
+@attrs.frozen(eq=False)
+class Placeholders:
+    """What stands in for missing media, ready to be appended.
+
+    Attributes:
+        pieces: For each kind, the tokens and the tensors.
+        joins: How the tensors join those of a sample.
+    """
+
+    pieces: Mapping[MediaKind, EncodedSample]
+    joins: Mapping[str, Join]
+
+    def added(self, sample: EncodedSample, batch: Sequence[EncodedSample]) -> EncodedSample:
+        """The sample with what stands in for the media that the batch lacks."""
+        for kind in _idle_towers(batch, list(self.pieces)):
+            sample = appended(sample, self.pieces[kind], self.joins)
+        return sample
+
+    def room(self, sample: EncodedSample) -> int:
+        """How many tokens that is for a sample by itself."""
+        return sum(len(self.pieces[kind]) for kind in _idle_towers([sample], list(self.pieces)))
+
+
 def blank(kind: MediaKind, sampling_rate: int | None) -> object:
     """A small white image, or half a second of silence."""
     if kind == "image":
@@ -38,7 +61,7 @@ def untrained(piece: EncodedSample) -> EncodedSample:
     return attrs.evolve(piece, tokens={**piece.tokens, **ignored}, message_ids=nobody)
 
 
-def idle_towers(samples: Sequence[EncodedSample], kinds: Sequence[MediaKind]) -> list[MediaKind]:
+def _idle_towers(samples: Sequence[EncodedSample], kinds: Sequence[MediaKind]) -> list[MediaKind]:
     """The kinds of placeholder whose tower no sample runs."""
     used = {kind for sample in samples for kind, count in sample.media_counts.items() if count}
     return [kind for kind in kinds if not used.intersection(TOWERS[kind])]

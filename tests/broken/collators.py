@@ -141,9 +141,9 @@ class AnswersElsewhere(Qwen2_5_VLCollator):
 class LastTurnForgotten(Qwen2_5_VLCollator):
     """Takes the first turn for the last."""
 
-    def _weights(self, conversation: Conversation, turns: Sequence[Turn]) -> list[float]:
-        weights = super()._weights(conversation, turns)
-        return weights[::-1] if self.turns == "last" else weights
+    def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
+        name, turns = super().label(prompt, conversation)
+        return name, turns[:1] if self.turns == "last" else turns
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -169,8 +169,8 @@ class LosesMediaIds(Qwen2_5_VLCollator):
 class IgnoresLimits(Qwen2_5_VLCollator):
     """Lets long samples pass."""
 
-    def _fit(self, conversation: Any, media: Any, rendering: Any) -> EncodedSample:
-        return self.refine(self._labelled(conversation, media, rendering))
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        return Qwen2_5_VLCollator(processor=self.processor, turns=self.turns).encode(example)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -91,7 +91,7 @@ def build_labels_from_template(
         context = LabelContext(
             conversation=read,
             render=collator._renderer,
-            encode=collator._encoder,
+            encode=collator.prompt_encoder,
             stop_ids=collator.stop_ids,
         )
         ids = input_ids_batch[row]

@@ -7,10 +7,11 @@ from typing import Any
 
 import attrs
 
-from vlmcollate.collator import BaseCollator, DroppedTextWarning
+from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.testing.generators import batches, hostile_text
 from vlmcollate.testing.laws.trial import (
     Chat,

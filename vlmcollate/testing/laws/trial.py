@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from vlmcollate.collator import BaseCollator, DroppedTextWarning
+from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import CollateError, SampleError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.testing.generators import conversations, described
 from vlmcollate.view import mask_text
 

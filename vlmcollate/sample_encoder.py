@@ -1,0 +1,253 @@
+"""From one example to an encoded sample, stage by stage.
+
+The stages themselves are the collator's; what happens between them is here.
+
+Shapes: L a sample's tokens.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart
+from vlmcollate.encoding import TOKEN_TYPES, EncodedPrompt, ProcessedMedia, Turn
+from vlmcollate.errors import CollateError, ConfigError, ConversationError, LabelError, MediaError
+from vlmcollate.fitting import fitted
+from vlmcollate.media import Video
+from vlmcollate.media.arrays import as_tensor
+from vlmcollate.placeholders import TOWERS, Placeholders, blank, untrained
+from vlmcollate.rendering import MediaSpan, Rendering
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.watching import watched
+
+if TYPE_CHECKING:
+    from vlmcollate.collator import BaseCollator
+
+_TOKEN_TYPE_KEYS = frozenset({"mm_token_type_ids", "token_type_ids"})
+_NO_MEDIA = _TOKEN_TYPE_KEYS | {
+    "input_ids",
+    "attention_mask",
+    "offset_mapping",
+    "text_replacement_offsets",
+    "video_metadata",
+}
+_PROCESSOR_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    OSError,
+    AttributeError,
+    RuntimeError,
+)
+
+
+class DroppedTextWarning(UserWarning):
+    """The chat template left out something that the conversation says."""
+
+
+@attrs.frozen(eq=False)
+class SampleEncoder:
+    """Runs a collator's stages on one example.
+
+    Args:
+        collator: The collator.
+    """
+
+    collator: BaseCollator
+
+    def __call__(self, example: object) -> EncodedSample:
+        """Encodes one example; see `BaseCollator.encode`."""
+        collator = self.collator
+        conversation = watched("read", collator.read, example)
+        media = watched("load", collator.load, conversation)
+        rendering = watched("render", collator.render, conversation)
+        self._report_dropped(rendering)
+        sample = watched("fit", fitted, self, conversation, media, rendering)
+        if collator.require_labels and not (sample.labels != IGNORE_INDEX).any():
+            raise LabelError(
+                "nothing is trained: no assistant message has a weight above 0; add one, or set "
+                "require_labels=False"
+            )
+        if collator.placeholder_media == "sample":
+            sample = self.placeholders.added(sample, [sample])
+        return sample
+
+    def load(self, part: MediaPart) -> Any:
+        """Decodes one media item."""
+        collator = self.collator
+        if part.kind not in collator.placeholders:
+            raise MediaError(
+                f"{type(collator).__name__} takes no {part.kind}; it takes "
+                f"{', '.join(collator.placeholders) or 'text only'}",
+                where=part.where,
+            )
+        if part.kind == "image":
+            return collator.media.load_image(part.source, where=part.where)
+        if part.kind == "video":
+            return collator.media.load_video(
+                part.source,
+                sampling=collator.frame_sampling,
+                sampling_rate=collator.video_sampling_rate,
+                where=part.where,
+            )
+        if collator.sampling_rate is None:
+            raise ConfigError(
+                f"{type(collator.processor).__name__} does not state its sampling rate"
+            )
+        return collator.media.load_audio(
+            part.source, sampling_rate=collator.sampling_rate, where=part.where
+        )
+
+    def labelled(
+        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+    ) -> EncodedSample:
+        """The labelled sample, as long as it is, before `refine`."""
+        prompt, sample = self.tokenized(conversation, media, rendering)
+        return self.with_labels(sample, prompt, conversation)
+
+    def tokenized(
+        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+    ) -> tuple[EncodedPrompt, EncodedSample]:
+        """The prompt's tokens, and the sample without labels."""
+        processed = self._process(conversation, rendering, media) if media else ProcessedMedia()
+        return self.encoded(conversation, processed, rendering, media_counts(rendering, media))
+
+    def encoded(
+        self,
+        conversation: Conversation,
+        processed: ProcessedMedia,
+        rendering: Rendering,
+        counts: Mapping[str, int],
+    ) -> tuple[EncodedPrompt, EncodedSample]:
+        """The same, of media that is processed already."""
+        collator = self.collator
+        prompt = watched("tokenize", collator.prompt_encoder, conversation, rendering, processed)
+        input_ids = torch.from_numpy(prompt.ids)
+        tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        if collator.token_type_key is not None:
+            tokens[collator.token_type_key] = self._token_types(prompt)
+        return prompt, EncodedSample(
+            tokens=tokens,
+            message_ids=torch.from_numpy(prompt.message_ids),
+            media_ids=torch.from_numpy(prompt.media_ids),
+            media=self._media_tensors(processed.tensors),
+            media_counts=counts,
+        )
+
+    def with_labels(
+        self, sample: EncodedSample, prompt: EncodedPrompt, conversation: Conversation
+    ) -> EncodedSample:
+        """A sample with the labels of its turns."""
+        name, turns = watched("label", self.collator.label, prompt, conversation)
+        ids, message_ids = sample.input_ids.numpy(), sample.message_ids.numpy()
+        labels = np.full(len(ids), IGNORE_INDEX, np.int64)
+        weights = np.zeros(len(ids), np.float32)
+        turn_weights = self._weights(conversation, turns)
+        for (message, start, end), weight in zip(turns, turn_weights, strict=True):
+            message_ids[start:end] = message
+            weights[start:end] = weight
+            if weight:
+                labels[start:end] = ids[start:end]
+        if sample.media_counts:
+            is_media = sample.media_ids.numpy() >= 0
+            labels[is_media], weights[is_media] = IGNORE_INDEX, 0
+        tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
+        if not {0.0, 1.0}.issuperset(turn_weights):
+            tokens["loss_weights"] = torch.from_numpy(weights)
+        return attrs.evolve(sample, tokens=tokens, label_strategy=name)
+
+    @cached_property
+    def placeholders(self) -> Placeholders:
+        """What stands in for media of each kind that has a tower of its own."""
+        collator, nothing = self.collator, Conversation(messages=())
+        pieces: dict[MediaKind, EncodedSample] = {}
+        for kind in TOWERS:
+            text = collator.placeholders.get(kind)
+            if not text:
+                continue
+            span = MediaSpan(0, len(text), -1, kind)
+            rendering = Rendering(text=text, given=(), media=(span,))
+            _, piece = self.tokenized(nothing, [blank(kind, collator.sampling_rate)], rendering)
+            pieces[kind] = untrained(collator.refine(piece))
+        return Placeholders(pieces, collator.media_joins)
+
+    def _report_dropped(self, rendering: Rendering) -> None:
+        if rendering.dropped and self.collator.on_dropped != "allow":
+            found = f"the chat template leaves out {', '.join(rendering.dropped)}"
+            if self.collator.on_dropped == "raise":
+                raise ConversationError(f'{found}; remove it, or set on_dropped="allow"')
+            warnings.warn(
+                f'{found}; set on_dropped="raise" or "allow" to settle this',
+                DroppedTextWarning,
+                stacklevel=5,  # whoever calls the collator
+            )
+
+    def _process(
+        self, conversation: Conversation, rendering: Rendering, media: Sequence[Any]
+    ) -> ProcessedMedia:
+        """`process_media`, with whatever the processor raises as an error of the sample."""
+        try:
+            return watched("process", self.collator.process_media, rendering, media)
+        except CollateError:
+            raise
+        except _PROCESSOR_ERRORS as error:
+            places = ", ".join(part.where for _, part in conversation.media)
+            raise MediaError(
+                f"{type(self.collator.processor).__name__} refuses the media of this sample: "
+                f"{error}",
+                where=places,
+            ) from error
+
+    def _weights(self, conversation: Conversation, turns: Sequence[Turn]) -> list[float]:
+        """The weight of each turn, 0 where it does not train."""
+        last = max((turn.message for turn in turns), default=-1)
+        return [
+            conversation.messages[turn.message].weight
+            if self.collator.turns == "all" or turn.message == last
+            else 0.0
+            for turn in turns
+        ]
+
+    def _token_types(self, prompt: EncodedPrompt) -> Tensor:
+        collator = self.collator
+        types = np.zeros(len(prompt.ids), np.int64)
+        of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
+        vocabulary = Vocabulary.of(collator.processor.tokenizer)
+        for kind, tokens in collator.media_tokens.items() if prompt.rendering.media else ():
+            for token in tokens:
+                at = (prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)
+                types[at] = (
+                    of_item[prompt.media_ids[at]] if collator.types_by_item else TOKEN_TYPES[kind]
+                )
+        return torch.from_numpy(types)
+
+    def _media_tensors(self, output: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The declared media tensors among what the processor returned."""
+        collator, tensors = self.collator, {}
+        for key, value in output.items():
+            if key in _NO_MEDIA:
+                continue
+            if key not in collator.media_joins:
+                raise ConfigError(
+                    f"{type(collator.processor).__name__} returned the key {key!r}, which nobody "
+                    f"declared; add it to {type(collator).__name__}.media_joins"
+                )
+            tensors[key] = collator.media.cast(key, as_tensor(value))
+        return tensors
+
+
+def media_counts(rendering: Rendering, media: Sequence[Any]) -> dict[str, int]:
+    """The items of each kind; a video with its sound is a sound, too."""
+    kinds: list[str] = [span.kind for span in rendering.media]
+    kinds += ["audio" for item in media if isinstance(item, Video) and item.audio is not None]
+    return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
