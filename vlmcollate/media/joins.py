@@ -15,12 +15,23 @@ from vlmcollate.errors import ConfigError, MediaMismatchError
 from vlmcollate.media.memory import empty
 
 
+@attrs.frozen(kw_only=True)
 class Join(ABC):
     """Joins the tensors that the samples of a batch hold under one key.
 
     The samples' tensors have to share one dtype, and the result has it too. The result is
     contiguous and never shares memory with a sample.
+
+    Args:
+        by: How the first axis counts, so that a batch can be cut: `"image"`, `"video"` or `"audio"`
+            where every item of that kind has a row; `"sample"` where every sample has one, and
+            `"samples with image"` and so on where those have that hold such media; or the key that
+            says how many rows an item has, such as a grid of patches. `None` leaves it open.
     """
+
+    by: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(str))
+    )
 
     def __call__(self, values: Sequence[torch.Tensor], *, key: str) -> torch.Tensor:
         """Joins one key.

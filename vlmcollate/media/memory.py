@@ -95,9 +95,9 @@ class Scratch(threading.local):
         place = self._memory[start : start + size].view(value.dtype).view(value.shape)
         return place.copy_(value)
 
-    def holds(self, value: Tensor) -> bool:
+    def holds(self, value: object) -> bool:
         """Whether a tensor lies in scratch memory."""
-        if not len(self._memory):
+        if not isinstance(value, Tensor) or not len(self._memory):
             return False
         return value.untyped_storage().data_ptr() == self._memory.untyped_storage().data_ptr()
 

@@ -226,13 +226,11 @@ def _learn_kind(
     along_tokens = _along_tokens(batch, text_keys)
     if along_tokens:  # a key may have as many entries by chance; it does not grow with the text
         along_tokens &= _along_tokens(call(slice(None), "What is it?"), text_keys)
-    joins = {
-        key: _join_of(
-            key, [single[key] for single in singles if key in single], batch[key], collator
-        )
-        for key in batch
-        if key not in text_keys
-    }
+    joins = {}
+    for key in batch.keys() - text_keys:
+        values = [single[key] for single in singles if key in single]
+        by = _counting(kind, [len(items) for items in samples], values)
+        joins[key] = attrs.evolve(_join_of(key, values, batch[key], collator), by=by)
     if along_tokens & joins.keys():
         raise ConfigError(
             f"{type(collator.processor).__name__} returns {sorted(along_tokens)} along the tokens, "
@@ -298,6 +296,14 @@ def _join_of(key: str, singles: list[Any], batch: Any, collator: DefaultCollator
         f"no rule makes the batch's {key!r} out of single samples' for "
         f"{type(collator.processor).__name__}; declare it in a subclass's media_joins"
     )
+
+
+def _counting(kind: MediaKind, items: list[int], values: list[Any]) -> str | None:
+    """What the rows of a key are of samples with so many items, as `Join.by` has it."""
+    rows = [len(value) if isinstance(value, Tensor) and value.ndim else 0 for value in values]
+    if rows == items:
+        return kind
+    return f"samples with {kind}" if rows == [1] * len(items) else None
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:

@@ -19,7 +19,7 @@ class Gemma3Collator(BaseCollator):
         transformers, `Gemma3Processor`; its tokenizer may be set to pad on the left.
     """
 
-    media_joins = {"pixel_values": Concatenate()}
+    media_joins = {"pixel_values": Concatenate(by="image")}
     token_type_key = "token_type_ids"
     counted_media = ("image",)
     default_stop_tokens = ("<end_of_turn>",)

@@ -20,9 +20,9 @@ class Gemma3nCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(),
-        "input_features": PadAndConcatenate(),
-        "input_features_mask": PadAndConcatenate(),
+        "pixel_values": Concatenate(by="image"),
+        "input_features": PadAndConcatenate(by="audio"),
+        "input_features_mask": PadAndConcatenate(by="audio"),
     }
     token_type_key = "token_type_ids"
     counted_media = ("image",)

@@ -27,13 +27,13 @@ class Gemma4Collator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(),
-        "image_position_ids": PadAndConcatenate(value=-1),
-        "pixel_values_videos": PadAndConcatenate(),
-        "video_position_ids": PadAndConcatenate(value=-1),
-        "num_frames_per_video": Concatenate(),
-        "input_features": PadAndConcatenate(),
-        "input_features_mask": PadAndConcatenate(),
+        "pixel_values": PadAndConcatenate(by="image"),
+        "image_position_ids": PadAndConcatenate(value=-1, by="image"),
+        "pixel_values_videos": PadAndConcatenate(by="num_frames_per_video"),
+        "video_position_ids": PadAndConcatenate(value=-1, by="num_frames_per_video"),
+        "num_frames_per_video": Concatenate(by="video"),
+        "input_features": PadAndConcatenate(by="audio"),
+        "input_features_mask": PadAndConcatenate(by="audio"),
     }
     token_type_key = "mm_token_type_ids"
     counted_media = ("image", "video")

@@ -23,10 +23,10 @@ class Glm46VCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(),
-        "image_grid_thw": Concatenate(),
-        "pixel_values_videos": Concatenate(),
-        "video_grid_thw": Concatenate(),
+        "pixel_values": Concatenate(by="image_grid_thw"),
+        "image_grid_thw": Concatenate(by="image"),
+        "pixel_values_videos": Concatenate(by="video_grid_thw"),
+        "video_grid_thw": Concatenate(by="video"),
     }
     token_type_key = "mm_token_type_ids"
     types_by_item = True

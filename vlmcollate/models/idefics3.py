@@ -20,8 +20,8 @@ class Idefics3Collator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(),
-        "pixel_attention_mask": PadAndConcatenate(),
+        "pixel_values": PadAndConcatenate(by="samples with image"),
+        "pixel_attention_mask": PadAndConcatenate(by="samples with image"),
     }
     counted_media = ("image",)
     default_stop_tokens = ("<end_of_utterance>",)

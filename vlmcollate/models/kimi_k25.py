@@ -22,8 +22,8 @@ class Kimi_K25Collator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(),
-        "image_grid_thw": Concatenate(),
+        "pixel_values": Concatenate(by="image_grid_thw"),
+        "image_grid_thw": Concatenate(by="image"),
         "pixel_values_videos": Concatenate(),
         "video_grid_thw": Concatenate(),
     }

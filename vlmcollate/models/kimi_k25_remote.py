@@ -28,7 +28,10 @@ class KimiK25Collator(BaseCollator):
         The remote code of moonshotai/Kimi-K2.5, `KimiK25Processor`.
     """
 
-    media_joins = {"pixel_values": Concatenate(), "grid_thws": Concatenate()}
+    media_joins = {
+        "pixel_values": Concatenate(by="grid_thws"),
+        "grid_thws": Concatenate(by="image"),
+    }
     counted_media = ("image",)
     default_stop_tokens = ("<|im_end|>",)
     merge_kernel_size: ClassVar[tuple[int, int]] = (2, 2)

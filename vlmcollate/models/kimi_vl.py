@@ -23,7 +23,10 @@ class KimiVLCollator(BaseCollator):
         The remote code of moonshotai/Kimi-VL-A3B-Instruct, `KimiVLProcessor`.
     """
 
-    media_joins = {"pixel_values": Concatenate(), "image_grid_hws": Concatenate()}
+    media_joins = {
+        "pixel_values": Concatenate(by="image_grid_hws"),
+        "image_grid_hws": Concatenate(by="image"),
+    }
     default_stop_tokens = ("<|im_end|>",)
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:

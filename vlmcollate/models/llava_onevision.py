@@ -24,10 +24,10 @@ class LlavaOnevisionCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(),
-        "image_sizes": Concatenate(),
-        "batch_num_images": Concatenate(),
-        "pixel_values_videos": Concatenate(),
+        "pixel_values": PadAndConcatenate(by="image"),
+        "image_sizes": Concatenate(by="image"),
+        "batch_num_images": Concatenate(by="samples with image"),
+        "pixel_values_videos": Concatenate(by="video"),
     }
     counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)

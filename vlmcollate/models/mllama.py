@@ -40,9 +40,9 @@ class MllamaCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(every_sample=True),
-        "aspect_ratio_ids": PadAndConcatenate(every_sample=True),
-        "aspect_ratio_mask": _FirstTileSeen(every_sample=True),
+        "pixel_values": PadAndConcatenate(every_sample=True, by="sample"),
+        "aspect_ratio_ids": PadAndConcatenate(every_sample=True, by="sample"),
+        "aspect_ratio_mask": _FirstTileSeen(every_sample=True, by="sample"),
     }
     counted_media = ("image",)
     default_stop_tokens = ("<|eot_id|>", "<|eom_id|>")

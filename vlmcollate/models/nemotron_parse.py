@@ -37,7 +37,7 @@ class NemotronParseCollator(BaseCollator):
         The remote code of nvidia/NVIDIA-Nemotron-Parse, `NemotronParseProcessor`.
     """
 
-    media_joins = {"pixel_values": Concatenate()}
+    media_joins = {"pixel_values": Concatenate(by="image")}
     needs_chat_template: ClassVar[bool] = False
     no_packs_because = "its decoder looks at one page a row"
 

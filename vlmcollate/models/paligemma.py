@@ -30,7 +30,7 @@ class PaliGemmaCollator(BaseCollator):
         transformers, `PaliGemmaProcessor`.
     """
 
-    media_joins = {"pixel_values": Concatenate()}
+    media_joins = {"pixel_values": Concatenate(by="image")}
     counted_media = ("image",)
     needs_chat_template: ClassVar[bool] = False
     no_packs_because = "its prompt sees itself both ways"

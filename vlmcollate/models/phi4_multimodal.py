@@ -28,12 +28,12 @@ class Phi4MultimodalCollator(BaseCollator):
     """
 
     media_joins = {
-        "image_pixel_values": PadAndConcatenate(),
-        "image_sizes": Concatenate(),
-        "image_attention_mask": PadAndConcatenate(),
-        "audio_input_features": PadAndConcatenate(),
-        "audio_embed_sizes": Concatenate(),
-        "audio_attention_mask": PadAndConcatenate(),
+        "image_pixel_values": PadAndConcatenate(by="image"),
+        "image_sizes": Concatenate(by="image"),
+        "image_attention_mask": PadAndConcatenate(by="image"),
+        "audio_input_features": PadAndConcatenate(by="audio"),
+        "audio_embed_sizes": Concatenate(by="audio"),
+        "audio_attention_mask": PadAndConcatenate(by="audio"),
     }
     default_stop_tokens = ("<|end|>",)
 

@@ -43,12 +43,12 @@ class Phi4MMCollator(BaseCollator):
     """
 
     media_joins = {
-        "input_image_embeds": PadAndConcatenate(),
-        "image_sizes": Concatenate(),
-        "image_attention_mask": PadAndConcatenate(),
-        "input_audio_embeds": PadAndConcatenate(),
-        "audio_embed_sizes": Concatenate(),
-        "audio_attention_mask": PadAndConcatenate(),
+        "input_image_embeds": PadAndConcatenate(by="image"),
+        "image_sizes": Concatenate(by="image"),
+        "image_attention_mask": PadAndConcatenate(by="image"),
+        "input_audio_embeds": PadAndConcatenate(by="audio"),
+        "audio_embed_sizes": Concatenate(by="audio"),
+        "audio_attention_mask": PadAndConcatenate(by="audio"),
         "input_mode": _Modes(),
     }
     default_stop_tokens = ("<|end|>",)

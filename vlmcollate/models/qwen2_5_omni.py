@@ -31,13 +31,13 @@ class Qwen2_5OmniCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(),
-        "image_grid_thw": Concatenate(),
-        "pixel_values_videos": Concatenate(),
-        "video_grid_thw": Concatenate(),
-        "video_second_per_grid": Concatenate(),
-        "input_features": Concatenate(),
-        "feature_attention_mask": Concatenate(),
+        "pixel_values": Concatenate(by="image_grid_thw"),
+        "image_grid_thw": Concatenate(by="image"),
+        "pixel_values_videos": Concatenate(by="video_grid_thw"),
+        "video_grid_thw": Concatenate(by="video"),
+        "video_second_per_grid": Concatenate(by="video"),
+        "input_features": Concatenate(by="audio"),
+        "feature_attention_mask": Concatenate(by="audio"),
     }
     counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)

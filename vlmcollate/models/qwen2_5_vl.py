@@ -34,11 +34,11 @@ class Qwen2_5_VLCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(),
-        "image_grid_thw": Concatenate(),
-        "pixel_values_videos": Concatenate(),
-        "video_grid_thw": Concatenate(),
-        "second_per_grid_ts": Concatenate(),
+        "pixel_values": Concatenate(by="image_grid_thw"),
+        "image_grid_thw": Concatenate(by="image"),
+        "pixel_values_videos": Concatenate(by="video_grid_thw"),
+        "video_grid_thw": Concatenate(by="video"),
+        "second_per_grid_ts": Concatenate(by="video"),
     }
     token_type_key = "mm_token_type_ids"
     counted_media = ("image", "video")

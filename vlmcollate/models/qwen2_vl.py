@@ -28,10 +28,10 @@ class Qwen2VLCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(),
-        "image_grid_thw": Concatenate(),
-        "pixel_values_videos": Concatenate(),
-        "video_grid_thw": Concatenate(),
+        "pixel_values": Concatenate(by="image_grid_thw"),
+        "image_grid_thw": Concatenate(by="image"),
+        "pixel_values_videos": Concatenate(by="video_grid_thw"),
+        "video_grid_thw": Concatenate(by="video"),
     }
     token_type_key = "mm_token_type_ids"
     counted_media = ("image", "video")

@@ -31,13 +31,13 @@ class Qwen3OmniMoeCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(),
-        "image_grid_thw": Concatenate(),
-        "pixel_values_videos": Concatenate(),
-        "video_grid_thw": Concatenate(),
-        "video_second_per_grid": Concatenate(),
-        "input_features": PadAndConcatenate(),
-        "feature_attention_mask": PadAndConcatenate(),
+        "pixel_values": Concatenate(by="image_grid_thw"),
+        "image_grid_thw": Concatenate(by="image"),
+        "pixel_values_videos": Concatenate(by="video_grid_thw"),
+        "video_grid_thw": Concatenate(by="video"),
+        "video_second_per_grid": Concatenate(by="video"),
+        "input_features": PadAndConcatenate(by="audio"),
+        "feature_attention_mask": PadAndConcatenate(by="audio"),
     }
     counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)

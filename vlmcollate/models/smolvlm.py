@@ -27,8 +27,8 @@ class SmolVLMCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(),
-        "pixel_attention_mask": PadAndConcatenate(),
+        "pixel_values": PadAndConcatenate(by="samples with image + video"),
+        "pixel_attention_mask": PadAndConcatenate(by="samples with image + video"),
     }
     counted_media = ("image",)
     default_stop_tokens = ("<end_of_utterance>",)

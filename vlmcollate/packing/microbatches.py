@@ -12,28 +12,28 @@ import torch
 from torch import Tensor
 
 from vlmcollate.errors import ConfigError
+from vlmcollate.media import Join
 
 _KINDS = ("image", "video", "audio")
 
 
 def split_microbatches(
-    batch: Mapping[str, Any], n: int, *, items: Mapping[str, str]
+    batch: Mapping[str, Any], n: int, *, items: Mapping[str, str | Join] | None = None
 ) -> list[dict[str, Any]]:
     """Cuts a batch into n microbatches of consecutive rows, each with its own media.
 
     Args:
         batch: What a collator gave, with tokens padded to rows.
         n: How many; the first ones have one row more where B is no multiple.
-        items: For each media key, how its first axis counts: the kind of media (`"image"`) where
-            every item of that kind has one row, `"sample"` where every sample has one, or the key
-            of a grid (`"image_grid_thw"`) where an item has as many rows as its grid has patches.
+        items: How the first axis of each media key counts, as `Join.by` says it: the collator's
+            `media_joins`, or a dict of your own. Not needed for text alone.
 
     Returns:
         The microbatches. A media key of which a microbatch has nothing is left out.
 
     Raises:
-        ConfigError: `n` is no count of at most B, a media key is not in `items`, or its rows are
-            not as many as the counts say.
+        ConfigError: `n` is no count of at most B, nothing says how a media key counts, or its rows
+            are not as many as it should have.
 
     Example:
         >>> batch = {"input_ids": torch.zeros(3, 4), "pixel_values": torch.arange(2)}
@@ -43,30 +43,18 @@ def split_microbatches(
         [[0], [1]]
     """
     rows = len(batch["input_ids"])
-    if not isinstance(n, int) or not 1 <= n <= rows:
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= rows:
         raise ConfigError(f"n must be from 1 to the batch's {rows} rows, not {n!r}")
     sizes = [rows // n + (i < rows % n) for i in range(n)]
+    told = {
+        key: rule.by if isinstance(rule, Join) else rule
+        for key, rule in (items or {}).items()
+        if key in batch
+    }
     parts: list[dict[str, Any]] = [{} for _ in sizes]
-    pieces: Sequence[Any]
     for key, value in batch.items():
-        if key in items:
-            counts = _rows_of_each_sample(key, batch, items)
-            per_part = [int(chunk.sum()) for chunk in torch.split(counts, sizes)]
-            if sum(per_part) != len(value):
-                raise ConfigError(f"{key} has {len(value)} rows, the counts say {sum(per_part)}")
-            pieces = torch.split(value, per_part)
-        elif not isinstance(value, Tensor):
-            pieces = [value] * n
-        elif key == "position_ids" and value.ndim == 3:
-            pieces = torch.split(value, sizes, dim=1)
-        elif key in _ROWS or (key.startswith("n_") and key.endswith("_per_sample")):
-            pieces = torch.split(value, sizes)
-        else:
-            raise ConfigError(
-                f"nobody said what the rows of {key!r} {tuple(value.shape)} are; add it to items"
-            )
-        for part, piece in zip(parts, pieces, strict=True):
-            if key not in items or len(piece):
+        for part, piece in zip(parts, _pieces(key, value, batch, told, sizes), strict=True):
+            if key not in told or len(piece):
                 part[key] = piece
     return parts
 
@@ -88,20 +76,69 @@ _ROWS = {
 """The keys whose first axis is the batch's rows."""
 
 
+def _pieces(
+    key: str,
+    value: Any,
+    batch: Mapping[str, Any],
+    told: Mapping[str, str | None],
+    sizes: Sequence[int],
+) -> Sequence[Any]:
+    """One key of each microbatch."""
+    if told.get(key) is not None:
+        counts = _rows_of_each_sample(key, batch, told)
+        per_part = [int(chunk.sum()) for chunk in torch.split(counts, list(sizes))]
+        if sum(per_part) != len(value):
+            raise ConfigError(f"{key} has {len(value)} rows, the counts say {sum(per_part)}")
+        return torch.split(value, per_part)
+    if isinstance(value, str | bool | int | float):
+        return [value] * len(sizes)
+    if isinstance(value, Mapping):  # a mask for each kind of attention layer
+        cut = {k: _pieces(key, v, batch, told, sizes) for k, v in value.items()}
+        return [{k: pieces[i] for k, pieces in cut.items()} for i in range(len(sizes))]
+    if not isinstance(value, Tensor):
+        raise ConfigError(
+            f"{key} is {type(value).__name__}, which cannot be cut into rows; stack each "
+            "microbatch by itself"
+        )
+    if key == "position_ids" and value.ndim == 3:
+        return torch.split(value, list(sizes), dim=1)
+    if key in _ROWS or (key.startswith("n_") and key.endswith("_per_sample")):
+        return torch.split(value, list(sizes))
+    raise ConfigError(
+        f"nobody said what the rows of {key!r} {tuple(value.shape)} are; pass "
+        "items=collator.media_joins, or name them there, such as "
+        f'items={{{key!r}: "image"}}'
+    )
+
+
 def _rows_of_each_sample(
-    key: str, batch: Mapping[str, Any], items: Mapping[str, str], *, seen: tuple[str, ...] = ()
+    key: str,
+    batch: Mapping[str, Any],
+    told: Mapping[str, str | None],
+    *,
+    seen: tuple[str, ...] = (),
 ) -> Tensor:
     """How many rows of a media key belong to each sample, (B,) int64."""
-    what = items[key]
-    if what == "sample":
-        return torch.ones(len(batch["input_ids"]), dtype=torch.int64)
-    if what in _KINDS:
-        counts = batch.get(f"n_{what}s_per_sample")
-        if counts is None:
-            raise ConfigError(f"{key} goes by {what}s, but the batch has no n_{what}s_per_sample")
-        return torch.as_tensor(counts)
-    if what not in items or what not in batch or what in seen:
-        raise ConfigError(f"{key} goes by {what!r}, which is no other media key of the batch")
-    per_sample = _rows_of_each_sample(what, batch, items, seen=(*seen, key))
-    patches = batch[what].prod(dim=1)
-    return torch.stack([chunk.sum() for chunk in torch.split(patches, per_sample.tolist())])
+    terms = [_counted(key, rule, batch, told, seen) for rule in str(told[key]).split(" + ")]
+    return torch.stack(terms).sum(dim=0)
+
+
+def _counted(
+    key: str,
+    rule: str,
+    batch: Mapping[str, Any],
+    told: Mapping[str, str | None],
+    seen: tuple[str, ...],
+) -> Tensor:
+    samples = len(batch["input_ids"])
+    if rule == "sample":
+        return torch.ones(samples, dtype=torch.int64)
+    kind = rule.removeprefix("samples with ")
+    if kind in _KINDS:
+        counts = torch.as_tensor(batch.get(f"n_{kind}s_per_sample", [0] * samples))
+        return (counts > 0).long() if kind != rule else counts
+    if told.get(rule) is None or rule in seen:
+        raise ConfigError(f"{key} goes by {rule!r}, which is no other media key of the batch")
+    per_sample = _rows_of_each_sample(rule, batch, told, seen=(*seen, key))
+    each = batch[rule].reshape(len(batch[rule]), -1).prod(dim=1)
+    return torch.stack([chunk.sum() for chunk in torch.split(each, per_sample.tolist())])

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any
 
+import attrs
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.processors import processor_of
-from vlmcollate import ConfigError, collator_for
+from tests import more_processors, omni_processors, remote_stand_ins
+from tests.processors import FAMILIES, processor_of
+from tests.unit.media.making import video_bytes
+from vlmcollate import (
+    BaseCollator,
+    BlockCausalMask,
+    Concatenate,
+    ConfigError,
+    FlexBlockMask,
+    collator_for,
+)
 from vlmcollate.packing import split_microbatches
 
-PATCHES = {"pixel_values": "image_grid_thw", "image_grid_thw": "image"}
-LAYOUTS = {"qwen2_5_vl": PATCHES, "gemma3": {"pixel_values": "image"}}
+BUILD: dict[str, Any] = {
+    **{name: partial(processor_of, name) for name in FAMILIES},
+    "kimi_k25": omni_processors.kimi_k25,
+    "kimi_k25_remote": remote_stand_ins.kimi_k25_remote,
+    "gemma4": omni_processors.gemma4,
+    "mllama": omni_processors.mllama,
+    "phi4_multimodal": omni_processors.phi4_multimodal,
+    "nemotron_omni": omni_processors.nemotron_omni,
+    "llava": more_processors.llava,
+    "glm4v": more_processors.glm4v,
+    "lfm2_vl": more_processors.lfm2_vl,  # by the default collator, which learns it
+}
+OPTIONS: dict[str, Any] = {
+    "glm4v": {"template_kwargs": {"enable_thinking": False}},
+    "llava": {"stop_tokens": ["</s>"]},
+}
+
+
+@cache
+def built(name: str) -> Any:
+    return collator_for(BUILD[name](), on_dropped="allow", **OPTIONS.get(name, {}))
 
 
 def chat(images: int) -> list[dict[str, Any]]:
@@ -27,14 +58,14 @@ def chat(images: int) -> list[dict[str, Any]]:
     return [{"role": "user", "content": parts}, {"role": "assistant", "content": "That."}]
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", BUILD)
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.data())
 def test_parts_are_the_batches_of_their_rows(name: str, images: list[int], data: Any) -> None:
-    collator = collator_for(processor_of(name))
+    collator = built(name)
     batch = collator([chat(n) for n in images])
     n = data.draw(st.integers(1, len(images)))
-    parts = split_microbatches(batch, n, items=LAYOUTS[name])
+    parts = split_microbatches(batch, n, items=collator.media_joins)
     assert max(len(p["input_ids"]) for p in parts) - min(len(p["input_ids"]) for p in parts) <= 1
     for key, value in batch.items():
         assert torch.equal(torch.cat([part[key] for part in parts if key in part]), value)
@@ -42,11 +73,35 @@ def test_parts_are_the_batches_of_their_rows(name: str, images: list[int], data:
     for part in parts:
         rows = images[start : start + len(part["input_ids"])]
         start += len(rows)
-        alone = collator([chat(n) for n in rows])
-        for key in LAYOUTS[name]:
-            assert (key in part) == (key in alone)
-            if key in part:
-                assert torch.equal(part[key], alone[key])
+        same_media(part, collator([chat(n) for n in rows]), collator)
+
+
+def same_media(part: dict[str, Any], alone: dict[str, Any], collator: BaseCollator) -> None:
+    """The media of a part are those of its rows, but for what a whole batch pads."""
+    for key in collator.media_joins:
+        if key in alone:
+            within = part[key][tuple(slice(size) for size in alone[key].shape)]
+            assert len(part[key]) == len(alone[key])
+            assert torch.equal(within, alone[key]), key
+        else:
+            # a row that every sample has is padding in a sample without such media
+            assert key not in part or collator.media_joins[key].by == "sample"
+
+
+@pytest.mark.parametrize("name", ["qwen3_omni", "gemma4", "qwen2_5_vl", "smolvlm"])
+def test_videos_and_sounds_go_with_their_rows(name: str) -> None:
+    collator = collator_for((BUILD.get(name) or omni_processors.qwen3_omni)())
+    movie = {"type": "video", "video": video_bytes([i / 10 for i in range(20)], size=(64, 48))}
+    chats = [chat(1), chat(0), chat(0), chat(2), chat(0)]
+    for number in (1, 2, 2):
+        chats[number][0]["content"].insert(0, movie)
+    if "audio" in collator.placeholders:
+        for number in (1, 3, 4):
+            sound = {"type": "audio", "audio": (np.zeros(4000 * number, np.float32), 16000)}
+            chats[number][0]["content"].insert(0, sound)
+    parts = split_microbatches(collator(chats), 3, items=collator.media_joins)
+    for part, rows in zip(parts, (chats[:2], chats[2:4], chats[4:]), strict=True):
+        same_media(part, collator(rows), collator)
 
 
 def test_per_sample_rows_and_position_axes() -> None:
@@ -72,12 +127,26 @@ def test_it_refuses_what_it_does_not_know() -> None:
         "n_images_per_sample": torch.tensor([1, 0]),
     }
     with pytest.raises(ConfigError, match="pixel_values"):
-        split_microbatches(batch, 2, items={})
+        split_microbatches(batch, 2)
+    with pytest.raises(ConfigError, match="nobody said what the rows of 'pixel_values'"):
+        split_microbatches(batch, 2, items={"pixel_values": Concatenate()})
     with pytest.raises(ConfigError, match="counts say 1"):
         split_microbatches(batch, 2, items={"pixel_values": "image"})
-    with pytest.raises(ConfigError, match="n_videos"):
+    with pytest.raises(ConfigError, match="counts say 0"):
         split_microbatches(batch, 2, items={"pixel_values": "video"})
     with pytest.raises(ConfigError, match="no other media key"):
         split_microbatches(batch, 2, items={"pixel_values": "pixel_values"})
     with pytest.raises(ConfigError, match="from 1 to"):
         split_microbatches(batch, 3, items={"pixel_values": "image"})
+
+
+def test_masks_of_packs_go_with_their_rows() -> None:
+    chats = [chat(0), chat(1), chat(0)]
+    layered = attrs.evolve(built("qwen2_5_vl"), padding=BlockCausalMask(sliding_window=8))
+    batch = layered(chats)
+    masks = [p["attention_mask"] for p in split_microbatches(batch, 2, items=layered.media_joins)]
+    for name, whole in batch["attention_mask"].items():
+        assert torch.equal(torch.cat([mask[name] for mask in masks]), whole)
+    flex = attrs.evolve(layered, padding=FlexBlockMask())
+    with pytest.raises(ConfigError, match="attention_mask is BlockMask, which cannot be cut"):
+        split_microbatches(flex(chats), 2, items=flex.media_joins)
