@@ -273,6 +273,13 @@ def _eight_bit(image: Image.Image, name: str, where: str) -> Image.Image:
             "0..65535; scale them to 0..255 and pass Image.fromarray(array.astype('uint8'))",
             where=where,
         )
+    if image.mode == "I" and 0 < values.max() <= 0xFF:
+        raise MediaError(
+            f"{name} has integer pixels from {values.min()} to {values.max()} (mode I), which may "
+            "count to 255 or to 65535; pass Image.fromarray(array.astype('uint8')) for the one, "
+            "array.astype('uint16') for the other",
+            where=where,
+        )
     # 65535 / 255 = 257; adding half of it rounds to the nearest.
     grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if "transparency" in image.info:

@@ -326,6 +326,16 @@ def test_integer_pixels_in_and_out_of_range() -> None:
     refused(Image.new("I", (1, 1), -1), "-1")
 
 
+def test_integer_pixels_of_a_range_that_is_not_known() -> None:
+    grey = np.array([[0, 90], [200, 255]], np.int32)
+    refused(Image.fromarray(grey), "0 to 255", "mode I", "astype('uint8')")
+    assert load(Image.fromarray(grey.astype(np.uint8))).getpixel((1, 1)) == WHITE
+    sixteen_bit = Image.fromarray(grey.astype(np.uint16))  # whose range its mode tells
+    assert load(sixteen_bit).getpixel((1, 1)) == (1, 1, 1)
+    assert load(Image.fromarray(grey * 257)).getpixel((0, 1)) == (200, 200, 200)
+    assert load(Image.new("I", (1, 1), 0)).getpixel((0, 0)) == (0, 0, 0)  # black in any range
+
+
 def test_a_float_tiff_is_refused() -> None:
     refused(encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "float", "scale them")
 
