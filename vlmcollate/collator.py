@@ -40,7 +40,7 @@ from vlmcollate.options import an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.rendering import ChatRenderer, Rendering
-from vlmcollate.sample import EncodedSample
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.sample_encoder import SampleEncoder
 from vlmcollate.seeing import Explanation
 from vlmcollate.stacking import (
@@ -423,6 +423,26 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
     def position_ids(self, sample: EncodedSample) -> Tensor:
         """The positions of a document's tokens in a pack, (L,) or (L, axes) int64."""
         return torch.arange(len(sample))
+
+    def untrained_sample(self) -> EncodedSample:
+        """What stands in for a bad sample, where a batch has to keep its rows.
+
+        By default one token that is attended to, so that attention has something to look at, and
+        that trains nothing.
+        """
+        ids = torch.tensor([fill_values(self._tokenizer)["input_ids"]])
+        tokens = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": torch.full_like(ids, IGNORE_INDEX),
+        }
+        if self.token_type_key is not None:
+            tokens[self.token_type_key] = torch.zeros_like(ids)
+        nobody = torch.full_like(ids, -1)
+        sample = self.refine(EncodedSample(tokens=tokens, message_ids=nobody, media_ids=nobody))
+        if self.placeholder_media == "sample":
+            sample = self._sample_encoder.placeholders.added(sample, [sample])
+        return sample
 
     # ---------------------------------------------------------------- lengths by size
 

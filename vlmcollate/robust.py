@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import CollateError, EmptyBatchError, SampleError
+from vlmcollate.errors import CollateError, ConfigError, SampleError
 from vlmcollate.options import an_instance_of, at_least_one, one_of
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.sample import EncodedSample
 
 ErrorPolicy = Literal["raise", "skip", "placeholder"]
 
@@ -26,9 +26,17 @@ class TooManyFailuresError(CollateError, RuntimeError):
 class Resample:
     """Takes another sample of a dataset for one that fails; see `resample`."""
 
-    dataset: Any
+    dataset: Any = attrs.field()
     seed: int = 0
     max_retries: int = attrs.field(default=10, validator=at_least_one)
+
+    @dataset.validator
+    def _check_dataset(self, _: attrs.Attribute[Any], value: Any) -> None:
+        if not (hasattr(value, "__len__") and hasattr(value, "__getitem__") and len(value)):
+            raise ConfigError(
+                "resample needs a map-style dataset that holds samples; this "
+                f"{type(value).__name__} is empty, or has no length"
+            )
 
     def draws(self, example: object) -> list[int]:
         """The indices to try for a bad example: the same in every worker and on every rank."""
@@ -51,6 +59,9 @@ def resample(dataset: Any, *, seed: int = 0, max_retries: int = 10) -> Resample:
 
     Returns:
         A value for `RobustCollator(on_error=...)`.
+
+    Raises:
+        ConfigError: The dataset is empty, or is only iterated.
     """
     return Resample(dataset=dataset, seed=seed, max_retries=max_retries)
 
@@ -65,8 +76,8 @@ class RobustCollator:
     Args:
         collator: The collator.
         on_error: What becomes of a bad sample: `"raise"`; `"skip"` it, so that the batch is
-            smaller; `"placeholder"`, a row of one token that trains nothing; or
-            `resample(dataset)`.
+            smaller; `"placeholder"`, the collator's `untrained_sample`, so that the rows stay and
+            no rank waits for another, even where a whole batch is bad; or `resample(dataset)`.
         max_failures: How many samples in a row may fail, over batches, before
             `TooManyFailuresError`. Each worker of a DataLoader counts for itself.
 
@@ -89,6 +100,15 @@ class RobustCollator:
         if not isinstance(value, Resample):
             one_of("raise", "skip", "placeholder")(self, option, value)
 
+    def __attrs_post_init__(self) -> None:
+        """Refuses to keep the rows of a collator that drops some."""
+        if self.on_error == "placeholder" and self.collator.on_overlong == "drop":
+            raise ConfigError(
+                'on_error="placeholder" keeps the rows of a batch, which a collator with '
+                'on_overlong="drop" does not; set on_overlong="raise", and samples that are too '
+                "long are replaced, too"
+            )
+
     def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:
         """Collates examples into a batch.
 
@@ -100,7 +120,7 @@ class RobustCollator:
 
         Raises:
             TooManyFailuresError: More than `max_failures` samples in a row have failed.
-            EmptyBatchError: No good sample is left.
+            EmptyBatchError: There is no example, or with `"skip"` no good one.
             SampleError: With `on_error="raise"`.
         """
         if self.on_error == "raise":
@@ -118,8 +138,6 @@ class RobustCollator:
         batch = self.collator.collate_or(examples, replaced)
         if not failed or failed[-1] != len(examples) - 1:
             self._in_a_row = 0
-        if not isinstance(self.on_error, Resample) and len(failed) == len(examples):
-            raise EmptyBatchError(f"all {len(examples)} examples failed, so nothing would train")
         return {**batch, "n_failed_samples": torch.tensor(len(failed))}
 
     def _replaced(self, error: SampleError, example: object) -> EncodedSample | None:
@@ -129,7 +147,7 @@ class RobustCollator:
                 f"max_failures={self.max_failures}; the last: {error}"
             ) from error
         if self.on_error == "placeholder":
-            return self._placeholder()
+            return self.collator.untrained_sample()
         if isinstance(self.on_error, Resample):
             return self._drawn(self.on_error, example, error)
         return None
@@ -145,21 +163,6 @@ class RobustCollator:
             f"{policy.max_retries} other samples failed, too, in place of this one: {error}; the "
             f"last: {last}"
         ) from last
-
-    def _placeholder(self) -> EncodedSample:
-        """One token that is attended to, so that attention has something to look at."""
-        tokenizer = self.collator.processor.tokenizer
-        token = tokenizer.pad_token_id
-        ids = torch.tensor([token if token is not None else (tokenizer.eos_token_id or 0)])
-        tokens = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "labels": torch.full_like(ids, IGNORE_INDEX),
-        }
-        if self.collator.token_type_key is not None:
-            tokens[self.collator.token_type_key] = torch.zeros_like(ids)
-        nobody = torch.full_like(ids, -1)
-        return EncodedSample(tokens=tokens, message_ids=nobody, media_ids=nobody)
 
 
 def example_digest(value: object, digest: Any) -> None:

@@ -4,7 +4,10 @@ import pickle
 
 import pytest
 import torch
+from PIL import Image
 
+from tests import more_models
+from tests.families import CASES
 from vlmcollate import (
     IGNORE_INDEX,
     ConfigError,
@@ -76,6 +79,12 @@ def test_resample_gives_up_with_the_cause(collator):
     assert isinstance(raised.value.__cause__, MediaError)
 
 
+@pytest.mark.parametrize("dataset", [[], iter([chat("a")])])
+def test_resample_needs_samples_to_draw(dataset):
+    with pytest.raises(ConfigError, match="map-style dataset"):
+        resample(dataset)
+
+
 def test_failures_in_a_row_are_counted_over_batches(collator):
     patient = robust(collator, "skip", max_failures=3)
     for _ in range(5):  # never more than two in a row
@@ -85,10 +94,111 @@ def test_failures_in_a_row_are_counted_over_batches(collator):
         patient([bad(), chat("a")])
 
 
-def test_a_batch_of_failures_is_an_error(collator):
-    for on_error in ("skip", "placeholder"):
-        with pytest.raises(EmptyBatchError):
-            robust(collator, on_error)([bad(), bad()])
+def test_skipping_a_whole_batch_is_an_error(collator):
+    with pytest.raises(EmptyBatchError):
+        robust(collator, "skip")([bad(), bad()])
+
+
+@pytest.mark.parametrize("media", ["never", "batch", "sample"])
+def test_placeholder_gives_a_batch_where_all_failed(media):
+    collator = collator_for(tiny_processor(), placeholder_media=media)
+    patient = robust(collator, "placeholder", max_failures=3)
+    for count in (1, 2):
+        batch = patient([bad()] * count)
+        assert batch["n_failed_samples"].item() == len(batch["input_ids"]) == count
+        assert (batch["labels"] == IGNORE_INDEX).all()
+        assert (batch["attention_mask"].sum(1) == 1).all()
+        pictures = {"never": 0, "batch": 1, "sample": count}[media]
+        assert int(batch.get("n_images_per_sample", torch.zeros(1)).sum()) == pictures
+    with pytest.raises(TooManyFailuresError, match="4 samples in a row"):
+        patient([bad()])
+
+
+def test_placeholder_keeps_rows_that_dropping_would_lose():
+    collator = collator_for(tiny_processor(), max_length=8, on_overlong="drop")
+    with pytest.raises(ConfigError, match='on_overlong="raise"'):
+        robust(collator, "placeholder")
+    kept = robust(collator_for(tiny_processor(), max_length=8), "placeholder")
+    assert kept([chat("a long answer")])["n_failed_samples"].item() == 1
+
+
+def built(name):
+    build = CASES[name].build
+    assert build is not None
+    return build()
+
+
+def seen(answer="A cat."):
+    picture = {"type": "image", "image": Image.new("RGB", (64, 48), "teal")}
+    content = [picture, {"type": "text", "text": "What?"}]
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Gemma3Processor",
+        "Gemma4Processor",
+        "Llama4Processor",
+        "MllamaProcessor",
+        "Molmo2Processor",
+        "NemotronParseProcessor",
+        "PaliGemmaProcessor",
+        "Phi4MMProcessor",
+        "Qwen2_5_VLProcessor",
+        "SmolVLMProcessor",
+    ],
+)
+def test_placeholders_of_families_change_no_other_row(name):
+    collator = collator_for(built(name), **CASES[name].options)
+    good = collator([seen(), seen("No, a dog.")])
+    batch = robust(collator, "placeholder")([bad(), seen(), bad(), seen("No, a dog."), bad()])
+    assert batch.pop("n_failed_samples").item() == 3
+    assert batch.keys() == good.keys()
+    for key in ("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"):
+        if key not in good:
+            continue
+        assert torch.equal(batch[key][[1, 3]], good[key]), key
+    for row in (0, 2, 4):
+        assert (batch["labels"][row] == IGNORE_INDEX).all()
+        assert batch["attention_mask"][row].sum() == 1
+    nothing = robust(collator, "placeholder")([bad()])
+    assert len(nothing["input_ids"]) == 1
+    assert nothing.keys() - {"n_failed_samples"} <= good.keys()
+
+
+def test_each_row_of_nemotron_parse_has_its_page():
+    collator = collator_for(built("NemotronParseProcessor"))
+    batch = robust(collator, "placeholder")([bad(), seen(), bad()])
+    good = collator([seen()])
+    assert len(batch["pixel_values"]) == 3
+    assert torch.equal(batch["pixel_values"][1:2], good["pixel_values"])
+    assert (batch["pixel_values"][0] == batch["pixel_values"][2]).all()
+    start = collator.processor.tokenizer.bos_token_id
+    for row in (0, 2):
+        assert batch["decoder_input_ids"][row, 0] == start
+        assert (
+            batch["decoder_attention_mask"][row].tolist() == batch["attention_mask"][row].tolist()
+        )
+    assert batch["n_images_per_sample"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["MllamaProcessor", "PaliGemmaProcessor"])
+def test_models_see_no_difference(name):
+    processor = built(name)
+    torch.manual_seed(0)
+    model = more_models.MODELS[name](processor).eval()
+    collator = collator_for(processor)
+    batch = robust(collator, "placeholder")([bad(), seen(), bad()])
+
+    def run(batch):
+        return model(**{key: value for key, value in batch.items() if not key.startswith("n_")})
+
+    theirs, ours = run(collator([seen()])), run(batch)
+    torch.testing.assert_close(ours.logits[1:2], theirs.logits)
+    torch.testing.assert_close(ours.loss, theirs.loss)
+    alone = run(robust(collator, "placeholder")([bad()]))
+    assert torch.isfinite(alone.logits).all()
 
 
 def test_raise_passes_on(collator):

@@ -13,8 +13,9 @@ from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Concatenate
+from vlmcollate.placeholders import blank
 from vlmcollate.prompting import PromptWriter, prompt_and_answer
-from vlmcollate.rendering import Rendering
+from vlmcollate.rendering import MediaSpan, Rendering
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokenizing import Vocabulary
 
@@ -89,3 +90,12 @@ class NemotronParseCollator(BaseCollator):
         inputs = torch.cat([first, sample.input_ids[:-1]])
         more = {"decoder_input_ids": inputs, "decoder_attention_mask": torch.ones_like(inputs)}
         return attrs.evolve(sample, tokens={**sample.tokens, **more})
+
+    def untrained_sample(self) -> EncodedSample:
+        """See `BaseCollator`; a white page, since the decoder's rows count the pages."""
+        page = MediaSpan(0, 0, -1, "image")
+        processed = self.process_media(
+            Rendering(text="", given=(), media=(page,)), [blank("image", None)]
+        )
+        media = {key: self.media.cast(key, value) for key, value in processed.tensors.items()}
+        return attrs.evolve(super().untrained_sample(), media=media, media_counts={"image": 1})
