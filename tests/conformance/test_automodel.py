@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from tests import omni_processors, remote_stand_ins
+from tests.families import CASES
+from tests.measuring import PARTS
 from tests.processors import FAMILIES, processor_of
 from tests.unit import test_nemotron_parse as nemotron_parse
 from tests.unit.test_nemotron_parse import TASK, page
@@ -104,6 +106,149 @@ def test_the_hook_comes_before_the_labels() -> None:
     assert batch.keys() == plain.keys()
     for key, value in plain.items():
         assert torch.equal(batch[key], value), key
+
+
+def test_the_hook_keeps_messages_switched_off_and_weights() -> None:
+    processor = processor_of("qwen2_5_vl")
+    first = EXAMPLES[0]["conversation"]
+    off = [*first[:1], {**first[1], "train": False}, *talk(answer="Yes.")["conversation"]]
+    examples = [{"conversation": off}, talk(answer="Half, or so.", weight=0.5), EXAMPLES[2]]
+
+    def longer(batch: dict[str, torch.Tensor], _: Any) -> dict[str, torch.Tensor]:
+        assert "loss_weights" not in batch
+        tokens = ("input_ids", "attention_mask", "mm_token_type_ids")
+        pad = processor.tokenizer.pad_token_id
+        return {
+            key: torch.nn.functional.pad(value, (0, 3), value=pad if key == "input_ids" else 0)
+            if key in tokens
+            else value
+            for key, value in batch.items()
+        }
+
+    plain = automodel.default_collate_fn(examples, processor)
+    same = automodel.default_collate_fn(
+        examples, processor, _post_tokenize_hook=lambda batch, _: batch
+    )
+    assert answers(same, processor.tokenizer)[0] == "Yes.<|im_end|>"
+    assert same.keys() == plain.keys()
+    for key, value in plain.items():
+        assert torch.equal(same[key], value), key
+    wide = automodel.default_collate_fn(examples, processor, _post_tokenize_hook=longer)
+    assert wide["input_ids"].shape == wide["loss_weights"].shape == wide["labels"].shape
+    assert torch.equal(wide["loss_weights"][:, :-3], plain["loss_weights"])
+    assert torch.equal(wide["labels"][:, :-3], plain["labels"])
+
+
+THINKS_NOT = {"enable_thinking": False}
+
+
+def test_a_think_block_that_the_template_forces_is_not_trained() -> None:
+    processor, _ = of_family("Glm4vProcessor")
+    examples = [talk(), talk(answer="A longer answer.")]
+    expected = ["A cat.<|user|>", "A longer answer.<|user|>"]
+    batch = automodel.default_collate_fn(examples, processor, template_kwargs=THINKS_NOT)
+    assert answers(batch, processor.tokenizer) == expected
+    hooked = automodel.default_collate_fn(
+        examples, processor, None, False, lambda b, _: b, template_kwargs=THINKS_NOT
+    )
+    assert torch.equal(hooked["labels"], batch["labels"])
+    ids = collator_for(processor, template_kwargs=THINKS_NOT)([e["conversation"] for e in examples])
+    found = automodel.build_labels_from_template(
+        ids["input_ids"],
+        [e["conversation"] for e in examples],
+        processor,
+        template_kwargs=THINKS_NOT,
+    )
+    assert torch.equal(found, ids["labels"])
+
+
+def test_padding_ends_no_turn() -> None:
+    processor, _ = of_family("Glm4vProcessor")
+    tokenizer = processor.tokenizer
+    tokenizer.pad_token = "<|endoftext|>"
+    conversations = [talk()["conversation"], talk(answer="A longer answer.")["conversation"]]
+    pad, user = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|user|>"])
+    collator = collator_for(processor, template_kwargs=THINKS_NOT)
+    batch = collator(conversations)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    end = int(mask[0].sum()) - 1
+    assert ids[0, end] == user
+    assert ids[0, end + 1] == pad
+
+    def build(ids: torch.Tensor, **more: Any) -> torch.Tensor:
+        return automodel.build_labels_from_template(
+            ids, conversations, processor, template_kwargs=THINKS_NOT, **more
+        )
+
+    assert torch.equal(build(ids, attention_mask=mask), batch["labels"])
+    open_ended = ids.clone()  # as a tokenizer leaves it that writes no <|user|> behind the chat
+    open_ended[0, end] = pad
+    for find in (build, lambda ids: automodel.build_labels(ids, conversations, processor)):
+        with pytest.raises(LabelError, match=r"sample 0, .*nothing but padding"):
+            find(open_ended)
+    held = mask.clone()
+    held[0, end] = 0
+    with pytest.raises(LabelError, match=r"sample 0.*no stop token"):
+        build(open_ended, attention_mask=held)
+    ended = build(open_ended, attention_mask=mask)  # the token is one of the answer's
+    assert ended[0, end] == pad
+    assert ended[0, end + 1] == -100
+
+    def hook(batch: dict[str, torch.Tensor], _: Any) -> dict[str, torch.Tensor]:
+        return {**batch, "input_ids": open_ended, "attention_mask": held}
+
+    with pytest.raises(LabelError, match=r"sample 0.*no stop token"):
+        automodel.default_collate_fn(
+            [{"conversation": c} for c in conversations],
+            processor,
+            _post_tokenize_hook=hook,
+            template_kwargs=THINKS_NOT,
+        )
+
+
+def test_a_pad_token_that_ends_every_turn_still_does() -> None:
+    processor, _ = of_family("LlavaNextProcessor")
+    processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    conversations = [talk()["conversation"], talk(answer="A longer answer.")["conversation"]]
+    batch = collator_for(processor)(conversations)
+    for build in (automodel.build_labels, automodel.build_labels_from_template):
+        assert torch.equal(build(batch["input_ids"], conversations, processor), batch["labels"])
+
+
+def test_labels_from_ids_look_at_the_weights() -> None:
+    processor = processor_of("qwen2_5_vl")
+    first, second = talk(weight=0.0)["conversation"], talk(answer="A dog.", weight=2.0)
+    conversation = [*first, *second["conversation"]]
+    batch = collator_for(processor)([conversation])
+    for build in (automodel.build_labels, automodel.build_labels_from_template):
+        assert torch.equal(build(batch["input_ids"], [conversation], processor), batch["labels"])
+
+
+def test_families_without_a_template_are_searched() -> None:
+    processor, _ = of_family("PaliGemmaProcessor")
+    conversations = [talk(PARTS["image"])["conversation"]]
+    batch = collator_for(processor)(conversations)
+    found = automodel.build_labels_from_template(batch["input_ids"], conversations, processor)
+    assert torch.equal(found, batch["labels"])
+
+
+def test_a_processor_that_changes_is_read_anew() -> None:
+    processor, _ = of_family("LlavaProcessor")
+    automodel.default_collate_fn([talk()], processor)  # its template ends no answer
+    template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'][0]['text'] }}"
+        "{% if m['role'] == 'assistant' %}</s>{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    processor.chat_template = template
+    batch = automodel.default_collate_fn([talk()], processor)
+    expected = collator_for(processor)([talk()["conversation"]])
+    assert torch.equal(batch["input_ids"], expected["input_ids"][:, :-1])
+    processor.tokenizer.add_tokens(["<end>"], special_tokens=True)
+    processor.tokenizer.eos_token = "<end>"
+    processor.chat_template = template.replace("</s>", "<end>")
+    batch = automodel.default_collate_fn([talk()], processor)
+    assert answers(batch, processor.tokenizer) == ["A cat.<end>"]
 
 
 @pytest.mark.parametrize("drop", [True, False])
@@ -211,6 +356,27 @@ def test_phi4(name: str, sound: Any) -> None:
     assert is_shifted(batch)
 
 
+@pytest.mark.parametrize("name", ["phi4mm", "phi4_multimodal"])
+def test_phi4_keeps_pictures(name: str) -> None:
+    processor = built(name)
+    example = {**chat((64, 48)), "audio": TONE}
+    words = {**talk(), "audio": TONE}
+    batch = automodel.phi4_mm_collate_fn([example, words], processor)
+    assert batch["input_mode"].tolist() == [3]
+    assert batch["n_images_per_sample"].tolist() == [1, 0]
+    assert batch["n_audios_per_sample"].tolist() == [1, 1]
+    expected = collator_for(processor)(
+        [automodel.collating._with_sound(e["conversation"], TONE, 16000) for e in (example, words)]
+    )
+    for key in collator_for(processor).media_joins.keys() & expected.keys():
+        assert torch.equal(batch[key], expected[key]), key
+    seen = "input_image_embeds" if name == "phi4mm" else "image_pixel_values"
+    assert {seen, "image_sizes", "image_attention_mask"} <= batch.keys()
+    alone = automodel.phi4_mm_collate_fn([words], processor)
+    assert alone["input_mode"].tolist() == [2]
+    assert not {seen, "image_sizes", "image_attention_mask"} & alone.keys()
+
+
 def test_gemma4_prefix() -> None:
     processor = built("gemma4")
     plain = automodel.default_collate_fn(EXAMPLES, processor)
@@ -315,6 +481,22 @@ def test_pretokenized_samples_pad_to_the_same_batch() -> None:
     assert (fake["labels"][is_media] == -100).all()
 
 
+def of_family(name: str) -> tuple[Any, dict[str, Any]]:
+    """The processor of a family, and the template variables that it needs."""
+    case = CASES[name]
+    assert case.build is not None
+    try:
+        return case.build(), case.options.get("template_kwargs", {})
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"this transformers has no {name}: {error}")
+
+
+def talk(*parts: Any, answer: str = "A cat.", **more: Any) -> dict[str, Any]:
+    content = [*parts, {"type": "text", "text": "What is it?"}]
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}], **more}
+    return {"conversation": [{"role": "user", "content": content}, reply]}
+
+
 @pytest.mark.parametrize("attention", ["flash_attention_2", "sdpa", "eager"])
 def test_packs(attention: str) -> None:
     processor = processor_of("qwen2_5_vl")
@@ -366,6 +548,9 @@ def test_robust_collate_draws_alike_everywhere() -> None:
     with pytest.raises(RuntimeError, match="3 batches failed in a row; the last: no sample"):
         automodel.make_robust_collate(dataset, fails, max_retries=3)(["a"])
 
+    with pytest.raises(ConfigError, match="empty"):
+        automodel.make_robust_collate([], fails)
+
     def starves(_: list[Any]) -> None:
         raise MemoryError
 
@@ -395,7 +580,11 @@ def test_signatures_are_automodels() -> None:
         "make_robust_collate": "dataset collate_fn max_retries",
     }
     for name, parameters in names.items():
-        assert list(inspect.signature(getattr(automodel, name)).parameters) == parameters.split()
+        found = inspect.signature(getattr(automodel, name)).parameters.values()
+        added = [parameter for parameter in found if parameter.kind is parameter.KEYWORD_ONLY]
+        assert [p.name for p in found if p not in added] == parameters.split()
+        assert {p.name for p in added} <= {"template_kwargs", "attention_mask"}
+        assert all(p.default is None for p in added)
     assert set(automodel.COLLATE_FNS) >= {
         "Qwen2_5_VLProcessor",
         "Qwen3OmniMoeProcessor",

@@ -4,72 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlmcollate.automodel.labelling import build_labels_from_template
-from vlmcollate.collator import BaseCollator
+from vlmcollate.automodel.conventions import (
+    TOKEN_KEYS,
+    automodel_collator,
+    shifted_tokens,
+    with_bfloat16,
+)
+from vlmcollate.automodel.labelling import labels_and_weights
 from vlmcollate.errors import ConfigError, MediaMismatchError
-from vlmcollate.models import collator_for
 from vlmcollate.models.gemma4 import Gemma4Collator
 from vlmcollate.padding import PadToLength
 from vlmcollate.robust import example_digest
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.stacking import shifted
 from vlmcollate.thinking import ThinkingPrefix
 
 Example = Mapping[str, Any]
-_TOKENS = (
-    "input_ids",
-    "attention_mask",
-    "labels",
-    "loss_weights",
-    "mm_token_type_ids",
-    "token_type_ids",
-    "cross_attention_mask",
-)
-_PIXELS = ("pixel_values", "pixel_values_videos")
-
-
-class _Same:
-    """A processor as a key: itself and no other, whether or not it can be hashed."""
-
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.processor is self.processor
-
-    def __hash__(self) -> int:
-        return id(self.processor)
-
-
-@lru_cache(maxsize=32)
-def _cached(key: _Same, options: tuple[tuple[str, Any], ...]) -> BaseCollator:
-    return collator_for(key.processor, **dict(options))
-
-
-def _collator(
-    processor: Any, max_length: int | None = None, *, drop: bool = False, **options: Any
-) -> BaseCollator:
-    """The collator of a processor with Automodel's conventions, made once."""
-    if max_length is not None:
-        options["max_length"] = max_length
-        options["on_overlong"] = "drop" if drop else "truncate"
-        options["padding"] = PadToLength(length=max_length)
-    return _cached(_Same(processor), tuple(sorted(options.items(), key=lambda item: item[0])))
+Variables = Mapping[str, Any] | None
 
 
 def _conversations(examples: Sequence[Example]) -> list[Any]:
     return [example["conversation"] for example in examples]
-
-
-def _with_bfloat16(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    half = {key: batch[key].to(torch.bfloat16) for key in _PIXELS if key in batch}
-    return {**batch, **half}
 
 
 def default_collate_fn(
@@ -78,6 +37,8 @@ def default_collate_fn(
     max_length: int | None = None,
     drop_overlong: bool = False,  # noqa: FBT001, FBT002  # Automodel's signature
     _post_tokenize_hook: Callable[[dict[str, Tensor], Any], dict[str, Tensor]] | None = None,
+    *,
+    template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
     """Collates for any processor that `collator_for` knows.
 
@@ -88,7 +49,10 @@ def default_collate_fn(
             samples are truncated, never inside media.
         drop_overlong: Whether they are left out instead.
         _post_tokenize_hook: Changes the batch before it is labelled, and before the shift; the
-            labels are then found by the template's markers in what it returns.
+            labels are then found by the template's markers in what it returns, up to the last token
+            that its `attention_mask` has.
+        template_kwargs: Chat template variables, such as `{"enable_thinking": False}`; Automodel
+            has no such argument.
 
     Returns:
         The batch: token tensors (B, T - 1), joined media with pixels in bfloat16, and counts.
@@ -96,36 +60,52 @@ def default_collate_fn(
     Raises:
         CollateError: See `BaseCollator`.
     """
-    if _post_tokenize_hook is None:
-        collator = _collator(processor, max_length, drop=drop_overlong, shift_labels=True)
-        return _with_bfloat16(collator(_conversations(examples)))
-    collator = _collator(processor, max_length, drop=drop_overlong)
-    if drop_overlong and max_length is not None:
-        examples = [e for e in examples if _fits(collator, e["conversation"])]
-    batch = collator(_conversations(examples))
-    del batch["labels"]
-    batch = _with_bfloat16(_post_tokenize_hook(batch, processor))
-    batch["labels"] = build_labels_from_template(
-        batch["input_ids"], _conversations(examples), processor
+    collator = automodel_collator(
+        processor,
+        max_length,
+        drop=drop_overlong,
+        template_kwargs=template_kwargs,
+        shift_labels=True,
     )
-    tokens = {key: batch[key] for key in _TOKENS if key in batch}
-    return {**batch, **shifted(tokens, axis=1)}
+    if _post_tokenize_hook is None:
+        return with_bfloat16(collator(_conversations(examples)))
+    collator = automodel_collator(
+        processor, max_length, drop=drop_overlong, template_kwargs=template_kwargs
+    )
+    if drop_overlong and max_length is not None:
+        whole = automodel_collator(processor, template_kwargs=template_kwargs)
+        lengths = [len(whole.encode(example["conversation"])) for example in examples]
+        examples = [e for e, n in zip(examples, lengths, strict=True) if n <= max_length]
+    batch = collator(_conversations(examples))
+    for key in ("labels", "loss_weights"):
+        batch.pop(key, None)
+    batch = with_bfloat16(_post_tokenize_hook(batch, processor))
+    batch["labels"], weights = labels_and_weights(
+        batch["input_ids"],
+        _conversations(examples),
+        processor,
+        template_kwargs=template_kwargs,
+        attention_mask=batch.get("attention_mask"),
+    )
+    if weights is not None:
+        batch["loss_weights"] = weights
+    return shifted_tokens(batch)
 
 
-def _fits(collator: BaseCollator, conversation: Any) -> bool:
-    whole = _cached(_Same(collator.processor), ())
-    return len(whole.encode(conversation)) <= (collator.max_length or 0)
-
-
-def qwen2_5_collate_fn(examples: Sequence[Example], processor: Any) -> dict[str, Tensor]:
+def qwen2_5_collate_fn(
+    examples: Sequence[Example], processor: Any, *, template_kwargs: Variables = None
+) -> dict[str, Tensor]:
     """Collates for Qwen2.5-VL; see `default_collate_fn`, but pixels stay float32."""
-    return _collator(processor, shift_labels=True)(_conversations(examples))
+    collator = automodel_collator(processor, template_kwargs=template_kwargs, shift_labels=True)
+    return collator(_conversations(examples))
 
 
 def qwen3_omni_collate_fn(
     examples: Sequence[Example],
     processor: Any,
     use_audio_in_video: bool = False,  # noqa: FBT001, FBT002  # Automodel's signature
+    *,
+    template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
     """Collates for Qwen3-Omni: text, images, videos and sounds, padded on the right.
 
@@ -133,23 +113,41 @@ def qwen3_omni_collate_fn(
         examples: `{"conversation": [...]}` each.
         processor: The processor.
         use_audio_in_video: Whether the videos' own sound is heard.
+        template_kwargs: Chat template variables; see `default_collate_fn`.
 
     Returns:
         See `default_collate_fn`; pixels stay float32.
     """
-    collator = _collator(processor, shift_labels=True, use_audio_in_video=use_audio_in_video)
+    collator = automodel_collator(
+        processor,
+        template_kwargs=template_kwargs,
+        shift_labels=True,
+        use_audio_in_video=use_audio_in_video,
+    )
     return collator(_conversations(examples))
 
 
 def kimi_vl_collate_fn(
-    examples: Sequence[Example], processor: Any, max_length: int | None = None
+    examples: Sequence[Example],
+    processor: Any,
+    max_length: int | None = None,
+    *,
+    template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
     """Collates for Kimi-VL; with `max_length`, longer samples are left out, the rest padded to it.
+
+    Args:
+        examples: `{"conversation": [...]}` each.
+        processor: The processor.
+        max_length: The length of the batch before the shift.
+        template_kwargs: Chat template variables; see `default_collate_fn`.
 
     Returns:
         See `default_collate_fn`; pixels stay float32.
     """
-    collator = _collator(processor, max_length, drop=True, shift_labels=True)
+    collator = automodel_collator(
+        processor, max_length, drop=True, template_kwargs=template_kwargs, shift_labels=True
+    )
     return collator(_conversations(examples))
 
 
@@ -158,6 +156,8 @@ def kimi_k25_vl_collate_fn(
     processor: Any,
     max_length: int | None = None,
     drop_overlong: bool = False,  # noqa: FBT001, FBT002  # Automodel's signature
+    *,
+    template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
     """Collates for Kimi K2.5, with one token for each image feature before the model sees it.
 
@@ -165,7 +165,13 @@ def kimi_k25_vl_collate_fn(
         See `default_collate_fn`; pixels stay float32. With images also `image_grid_hws` (images,
         2).
     """
-    collator = _collator(processor, max_length, drop=drop_overlong, shift_labels=True)
+    collator = automodel_collator(
+        processor,
+        max_length,
+        drop=drop_overlong,
+        template_kwargs=template_kwargs,
+        shift_labels=True,
+    )
     batch = collator(_conversations(examples))
     if "grid_thws" in batch:
         batch["image_grid_hws"] = batch["grid_thws"][:, 1:].contiguous()
@@ -227,38 +233,31 @@ def nemotron_parse_collate_fn(
     Raises:
         ConfigError: The tokenizer lacks a pad token, or one to start the decoder with.
     """
-    collator = _collator(processor, task_prompt=task_prompt)
-    batch = _with_bfloat16(collator(_conversations(examples)))
-    ahead = ("labels", "loss_weights", "decoder_input_ids", "decoder_attention_mask")
-    behind = ("input_ids", "attention_mask")
-    return {
-        **batch,
-        **{key: batch[key][:, 1:].contiguous() for key in ahead if key in batch},
-        **{key: batch[key][:, :-1].contiguous() for key in behind},
-    }
+    collator = automodel_collator(processor, task_prompt=task_prompt)
+    batch = with_bfloat16(collator(_conversations(examples)))
+    return shifted_tokens(batch)
 
 
-def phi4_mm_collate_fn(examples: Sequence[Example], processor: Any) -> dict[str, Tensor]:
+def phi4_mm_collate_fn(
+    examples: Sequence[Example], processor: Any, *, template_kwargs: Variables = None
+) -> dict[str, Tensor]:
     """Collates for Phi-4-multimodal with one sound an example.
 
     Args:
         examples: `{"conversation": [...], "audio": ...}` each; the sound is an array, (array,
             rate), or {"array", "sampling_rate"}, and stands where the first user message spells
-            `<|audio_1|>`, or before it.
+            `<|audio_1|>`, or before it. Pictures in the conversation are kept.
         processor: The processor.
+        template_kwargs: Chat template variables; see `default_collate_fn`.
 
     Returns:
-        See `default_collate_fn`, with `input_mode` and without the keys of images.
+        See `default_collate_fn`, with `input_mode`, (1,): 2, or 3 where there are pictures.
     """
-    collator = _collator(processor, shift_labels=True)
+    collator = automodel_collator(processor, template_kwargs=template_kwargs, shift_labels=True)
     heard = [_with_sound(e["conversation"], e["audio"], collator.sampling_rate) for e in examples]
     batch = collator(heard)
-    for key in ("input_image_embeds", "image_sizes", "image_attention_mask"):
-        batch.pop(key, None)
-    if "input_mode" not in batch:
-        images, sounds = ("pixel" in "".join(batch), "audio" in "".join(batch))
-        batch["input_mode"] = torch.tensor([images + 2 * sounds])
-    return batch
+    sees = "n_images_per_sample" in batch
+    return {**batch, "input_mode": torch.tensor([3 if sees else 2])}
 
 
 def _with_sound(conversation: Any, sound: Any, rate: int | None) -> list[Any]:
@@ -300,7 +299,7 @@ def _inject_thinking_prefix_tokens(batch: dict[str, Tensor], tokenizer: Any) -> 
         prefix.check(tokenizer)
     except ConfigError:
         return batch
-    keys = [key for key in _TOKENS if key in batch]
+    keys = [key for key in TOKEN_KEYS if key in batch]
     rows = []
     for row in range(len(batch["input_ids"])):
         tokens = {key: batch[key][row] for key in keys}
@@ -314,7 +313,11 @@ def _inject_thinking_prefix_tokens(batch: dict[str, Tensor], tokenizer: Any) -> 
 
 
 def gemma4_prefix_collate_fn(
-    examples: Sequence[Example], processor: Any, max_length: int | None = None
+    examples: Sequence[Example],
+    processor: Any,
+    max_length: int | None = None,
+    *,
+    template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
     """Collates for the larger Gemma 4 models, which open every answer with a thinking block.
 
@@ -323,15 +326,18 @@ def gemma4_prefix_collate_fn(
         processor: The processor; for any but Gemma 4's this is `default_collate_fn`.
         max_length: The length with the inserted blocks; longer samples are truncated, never inside
             media.
+        template_kwargs: Chat template variables; see `default_collate_fn`.
 
     Returns:
         See `default_collate_fn`; the inserted tokens have no label.
     """
     options: dict[str, Any] = {}
-    if isinstance(_collator(processor), Gemma4Collator):
+    if isinstance(automodel_collator(processor), Gemma4Collator):
         options["thinking_prefix"] = ThinkingPrefix()
-    collator = _collator(processor, max_length, shift_labels=True, **options)
-    return _with_bfloat16(collator(_conversations(examples)))
+    collator = automodel_collator(
+        processor, max_length, template_kwargs=template_kwargs, shift_labels=True, **options
+    )
+    return with_bfloat16(collator(_conversations(examples)))
 
 
 def make_robust_collate(
@@ -349,9 +355,12 @@ def make_robust_collate(
         every worker and every rerun draws the same.
 
     Raises:
+        ConfigError: The dataset is empty.
         RuntimeError: From the function it returns: every draw failed, too. Errors of the
             configuration and lack of memory are raised as they come.
     """
+    if not len(dataset):
+        raise ConfigError("the dataset is empty, so nothing can be drawn from it")
 
     def collate(examples: Sequence[Any]) -> Any:
         batch, last = list(examples), None
