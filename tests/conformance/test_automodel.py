@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tests import omni_processors, remote_stand_ins
+from tests.conformance.test_laws import SERVED
 from tests.families import CASES
 from tests.measuring import PARTS
 from tests.processors import FAMILIES, processor_of
@@ -495,6 +496,123 @@ def talk(*parts: Any, answer: str = "A cat.", **more: Any) -> dict[str, Any]:
     content = [*parts, {"type": "text", "text": "What is it?"}]
     reply = {"role": "assistant", "content": [{"type": "text", "text": answer}], **more}
     return {"conversation": [{"role": "user", "content": content}, reply]}
+
+
+def with_media_of(name: str) -> list[dict[str, Any]]:
+    """Samples with each kind of media that a family takes, and one without, with a weight."""
+    case = CASES[name]
+    if name == "NemotronParseProcessor":
+        return [talk(PARTS["image"]), talk(PARTS["image"], answer="A longer one.", weight=0.5)]
+    examples = [talk(answer="Only words, and more of them.", weight=0.5)]
+    for kind in case.kinds:
+        if kind not in case.error:
+            examples += [
+                talk(PARTS[kind]),
+                talk(*[PARTS[kind]] * case.most.get(kind, 2), answer="Two."),
+            ]
+    if "image" in case.kinds and "image" not in case.error:
+        tall = {"type": "image", "image": Image.new("RGB", (60, 180), "red")}
+        examples.append(talk(tall, answer="Another size."))
+    return examples
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
+@pytest.mark.parametrize("name", SERVED)
+def test_pretokenized_samples_of_every_family_lose_nothing(name: str) -> None:
+    processor, variables = of_family(name)
+    examples = with_media_of(name)
+    if name == "NemotronParseProcessor":
+        online = automodel.nemotron_parse_collate_fn(examples, processor)
+    else:
+        online = automodel.default_collate_fn(examples, processor, template_kwargs=variables)
+    dataset = automodel.PreTokenizedDatasetWrapper(examples, processor, template_kwargs=variables)
+    batch = automodel.pad_collate_fn([dataset[i] for i in range(len(dataset))], processor)
+    assert "loss_weights" in batch
+    assert any(key.startswith("n_") for key in batch)
+    assert batch.keys() == online.keys()
+    for key, value in online.items():
+        assert batch[key].dtype == value.dtype
+        assert torch.equal(batch[key], value), key
+
+
+def test_a_key_that_nobody_declared_is_refused() -> None:
+    processor = processor_of("qwen2_5_vl")
+    sample = automodel.PreTokenizedDatasetWrapper(EXAMPLES, processor)[0]
+    with pytest.raises(ConfigError, match="sample 1 holds 'pixel_mask', which nobody declared"):
+        automodel.pad_collate_fn([sample, {**sample, "pixel_mask": torch.ones(1)}], processor)
+    with pytest.raises(ConfigError, match="sample 0 has no labels"):
+        automodel.pad_collate_fn([{**sample, "labels": None}], processor)
+    with pytest.raises(ConfigError, match="input_ids, but 3 labels"):
+        automodel.pad_collate_fn([{**sample, "labels": [1, 2, 3]}], processor)
+    with pytest.raises(EmptyBatchError):
+        automodel.pad_collate_fn([], processor)
+
+
+def test_what_joins_without_a_processor() -> None:
+    processor = processor_of("qwen2_5_vl")
+    dataset = automodel.PreTokenizedDatasetWrapper(EXAMPLES, processor)
+    samples = [dataset[i] for i in range(3)]
+    by_processor = automodel.pad_collate_fn(samples, processor)
+    by_name = automodel.pad_collate_fn(samples, processor.tokenizer)
+    for key, value in by_processor.items():
+        assert torch.equal(by_name[key], value), key
+    for sample in samples:  # as of another wrapper, which does not count
+        sample.pop("n_images", None)
+    again = automodel.pad_collate_fn(samples, processor)
+    assert again["n_images_per_sample"].tolist() == [1, 0, 2]
+    mllama, _ = of_family("MllamaProcessor")
+    sample = automodel.PreTokenizedDatasetWrapper(EXAMPLES, mllama)[0]
+    with pytest.raises(ConfigError, match="'aspect_ratio_ids', which nobody declared"):
+        automodel.pad_collate_fn([sample], mllama.tokenizer)
+
+
+PACKABLE = {
+    "Gemma3nProcessor": "token_type_ids",
+    "KimiVLProcessor": "image_grid_hws",
+    "Llama4Processor": "pixel_values",
+    "LlavaNextProcessor": "image_sizes",
+    "Molmo2Processor": "image_token_pooling",
+    "NemotronH_Omni_Reasoning_V3Processor": "image_grid_hw",
+    "Phi4MultimodalProcessor": "image_attention_mask",
+    "Qwen2_5_VLProcessor": "image_grid_thw",
+    "SmolVLMProcessor": "pixel_attention_mask",
+}
+
+
+@pytest.mark.parametrize("name", PACKABLE)
+def test_packs_of_every_family_lose_nothing(name: str) -> None:
+    processor, variables = of_family(name)
+    collator = collator_for(processor, template_kwargs=variables)
+    examples = [e for e in with_media_of(name) if "video" not in str(e)]
+    dataset = automodel.PreTokenizedDatasetWrapper(examples, processor, template_kwargs=variables)
+    longest = max(len(dataset.encode(i)) for i in range(len(dataset)))
+    packed = automodel.PackedDatasetWrapper(dataset, pack_size=longest)
+    packs = [packed[i] for i in range(len(packed))]
+    assert len(packs) > 1
+    expected = collator.stack([dataset.encode(int(i)) for plan in packed.plan for i in plan])
+    for batch in (
+        automodel.neat_packed_vlm_collater(packs),
+        automodel.packed_sequence_thd_vlm_collater(packs),
+    ):
+        assert PACKABLE[name] in batch
+        for key in collator.media_joins.keys() & expected.keys():
+            value = expected[key]
+            assert torch.equal(batch[key], value.to(batch[key].dtype)), key
+        trained = batch["labels"] != -100
+        assert trained.sum() == (expected["labels"][:, 1:] != -100).sum()
+        assert batch["loss_weights"][trained].unique().tolist() == [0.5, 1.0]
+        for key in ("token_type_ids", "mm_token_type_ids"):
+            assert (key in batch) == (key in expected)
+            if key in batch:
+                assert (batch[key] > 0).sum() == (expected[key] > 0).sum()
+        for key in (key for key in expected if key.startswith("n_")):
+            assert batch[key].sum() == expected[key].sum()
+
+
+def test_packs_whose_masks_are_more_than_one_are_refused() -> None:
+    dataset = automodel.PreTokenizedDatasetWrapper(EXAMPLES, processor_of("gemma3"))
+    with pytest.raises(ConfigError, match="sliding layers"):
+        automodel.PackedDatasetWrapper(dataset, pack_size=999)
 
 
 @pytest.mark.parametrize("attention", ["flash_attention_2", "sdpa", "eager"])

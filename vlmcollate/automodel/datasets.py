@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
+from vlmcollate.automodel.padding import JOINS_KEY
 from vlmcollate.collator import BaseCollator
 from vlmcollate.models import collator_for
 from vlmcollate.packing import PackPlan, plan_packs
+from vlmcollate.padding import BlockCausalMask
 from vlmcollate.sample import EncodedSample
 
 
@@ -25,12 +26,14 @@ class PreTokenizedDatasetWrapper:
         max_length: The most tokens of a sample.
         inject_fake_images: Whether a sample without images gets a small white one, with attention 0
             and no label, so that the vision tower runs on every rank.
+        template_kwargs: Chat template variables, such as `{"enable_thinking": False}`.
     """
 
     dataset: Any
     processor: Any
     max_length: int | None = None
     inject_fake_images: bool = False
+    template_kwargs: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     collator: BaseCollator = attrs.field(init=False)
 
     @collator.default
@@ -42,6 +45,7 @@ class PreTokenizedDatasetWrapper:
             max_length=self.max_length,
             on_overlong=policy,
             placeholder_media=wanted,
+            template_kwargs=dict(self.template_kwargs or {}),
         )
 
     def __len__(self) -> int:
@@ -51,10 +55,13 @@ class PreTokenizedDatasetWrapper:
         """The sample in this library's form."""
         return self.collator.encode(self.dataset[index])
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """The sample's tensors, (L,) and its media, labels not shifted, for `pad_collate_fn`."""
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The sample's tensors, (L,) and its media, labels not shifted, for `pad_collate_fn`.
+
+        Where there is media, `n_images` and so on say how many items.
+        """
         sample = self.encode(index)
-        return {**sample.tokens, **sample.media}
+        return {**sample.tokens, **sample.media, **_counts(sample)}
 
 
 @attrs.define(eq=False)
@@ -66,6 +73,10 @@ class PackedDatasetWrapper:
         pack_size: The most tokens of a pack; documents are one shorter than their sample.
         lengths: The samples' tokens; by default every sample is encoded once to know them.
         on_overlong: What becomes of a sample longer than a pack; see `plan_packs`.
+
+    Raises:
+        ConfigError: The family's masks are more than the packed collate functions make, as Gemma
+            3's for its sliding layers; `BaseCollator.pack` and `BlockCausalMask` make them.
     """
 
     dataset: PreTokenizedDatasetWrapper
@@ -76,6 +87,8 @@ class PackedDatasetWrapper:
 
     @plan.default
     def _plan(self) -> PackPlan:
+        # a family whose layers need more than one mask refuses this one
+        attrs.evolve(self.dataset.collator, padding=BlockCausalMask())
         lengths = self.lengths
         if lengths is None:
             lengths = [len(self.dataset.encode(index)) for index in range(len(self.dataset))]
@@ -91,7 +104,8 @@ class PackedDatasetWrapper:
         Returns:
             `input_ids`, `labels`, the family's token types, `attention_mask` with 1, 2, ... for
             the documents and 0 for what is attended to nowhere, all (L,); `position_ids` (L,) or
-            (3, L); joined media; `n_images` and `n_videos`.
+            (3, L); joined media, with `media_joins` that say how it joins other packs'; `n_images`
+            and so on.
         """
         collator = self.dataset.collator
         samples = [self.dataset.encode(int(i)) for i in self.plan[index]]
@@ -105,7 +119,6 @@ class PackedDatasetWrapper:
         targets[torch.cat([ends.new_zeros(1), ends[:-1]])] = False
         tokens = dict(pack.tokens)
         documents, places = tokens.pop("document_ids")[inputs], tokens.pop("position_ids")[inputs]
-        tokens.pop("block_ids", None)
         out: dict[str, Any] = {
             key: value[targets if key in ("labels", "loss_weights") else inputs]
             for key, value in tokens.items()
@@ -113,5 +126,10 @@ class PackedDatasetWrapper:
         out["attention_mask"] = documents
         # the model's first axis is the position in the text, which Automodel leaves out
         out["position_ids"] = places[:, 1:].T.contiguous() if places.ndim == 2 else places
-        counts = {f"n_{k}s": pack.media_counts.get(k, 0) for k in ("image", "video")}
-        return {**out, **pack.media, **counts}
+        if pack.media:
+            out[JOINS_KEY] = collator.media_joins
+        return {**out, **pack.media, "n_images": 0, "n_videos": 0, **_counts(pack)}
+
+
+def _counts(sample: EncodedSample) -> dict[str, int]:
+    return {f"n_{kind}s": count for kind, count in sample.media_counts.items()}
