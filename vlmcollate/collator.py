@@ -424,6 +424,10 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         """The positions of a document's tokens in a pack, (L,) or (L, axes) int64."""
         return torch.arange(len(sample))
 
+    def serves(self, kind: MediaKind) -> bool:
+        """Whether it takes media of a kind for which the processor has a placeholder."""
+        return kind in self.placeholders
+
     # ---------------------------------------------------------------- lengths by size
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -109,7 +109,7 @@ class DefaultCollator(BaseCollator):
     @cached_property
     def media_joins(self) -> Mapping[str, Join]:  # type: ignore[override]  # learned, not declared
         """How each media key becomes one tensor of the batch."""
-        return _facts(self)[0]
+        return _facts(self).joins
 
     @property
     def counted_media(self) -> tuple[MediaKind, ...]:  # type: ignore[override]  # by processor
@@ -125,7 +125,11 @@ class DefaultCollator(BaseCollator):
     @cached_property
     def token_type_key(self) -> str | None:  # type: ignore[override]  # learned, not declared
         """The key of the token types, where the processor returns one."""
-        return _facts(self)[1]
+        return _facts(self).types
+
+    def serves(self, kind: MediaKind) -> bool:
+        """See `BaseCollator`."""
+        return kind in _facts(self).kinds
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """See `BaseCollator`."""
@@ -173,19 +177,27 @@ def _refusal(collator: DefaultCollator, kind: MediaKind, error: Exception) -> Co
     )
 
 
-_KNOWN: weakref.WeakKeyDictionary[Any, tuple[dict[str, Join], str | None]]
-_KNOWN = weakref.WeakKeyDictionary()
+class _Facts(NamedTuple):
+    """What was learned of a processor: how its keys join, its token types' key, what it takes."""
+
+    joins: dict[str, Join]
+    types: str | None
+    kinds: frozenset[MediaKind]
 
 
-def _facts(collator: DefaultCollator) -> tuple[dict[str, Join], str | None]:
+_KNOWN: weakref.WeakKeyDictionary[Any, _Facts] = weakref.WeakKeyDictionary()
+
+
+def _facts(collator: DefaultCollator) -> _Facts:
     if collator.processor not in _KNOWN:
         _KNOWN[collator.processor] = _learn(collator)
     return _KNOWN[collator.processor]
 
 
-def _learn(collator: DefaultCollator) -> tuple[dict[str, Join], str | None]:
+def _learn(collator: DefaultCollator) -> _Facts:
     joins: dict[str, Join] = {}
     types: list[str] = []
+    kinds: set[MediaKind] = set()
     for kind in collator.placeholders:
         for samples in _PROBES[kind]():
             try:
@@ -195,8 +207,9 @@ def _learn(collator: DefaultCollator) -> tuple[dict[str, Join], str | None]:
                     raise
                 continue  # a video or a sound is then refused by the keys that it has
             joins |= found
+            kinds.add(kind)
             break
-    return joins, (types[0] if types else None)
+    return _Facts(joins, types[0] if types else None, frozenset(kinds))
 
 
 def _learn_kind(
@@ -227,9 +240,10 @@ def _learn_kind(
     if along_tokens:  # a key may have as many entries by chance; it does not grow with the text
         along_tokens &= _along_tokens(call(slice(None), "What is it?"), text_keys)
     joins = {}
-    for key in batch.keys() - text_keys:
+    for key in (key for key in batch if key not in text_keys):
         values = [single[key] for single in singles if key in single]
         by = _counting(kind, [len(items) for items in samples], values)
+        by = by or _grid_of(values, singles)
         joins[key] = attrs.evolve(_join_of(key, values, batch[key], collator), by=by)
     if along_tokens & joins.keys():
         raise ConfigError(
@@ -304,6 +318,17 @@ def _counting(kind: MediaKind, items: list[int], values: list[Any]) -> str | Non
     if rows == items:
         return kind
     return f"samples with {kind}" if rows == [1] * len(items) else None
+
+
+def _grid_of(values: list[Any], singles: list[dict[str, Any]]) -> str | None:
+    """The key of the grids that have as many cells as there are rows."""
+    rows = [len(value) for value in values if isinstance(value, Tensor) and value.ndim]
+    for key in singles[0]:
+        grids = [single.get(key) for single in singles]
+        tables = [g for g in grids if isinstance(g, Tensor) and g.ndim == 2 and "grid" in key]
+        if len(tables) == len(grids) and rows == [int(g.prod(dim=1).sum()) for g in tables]:
+            return str(key)
+    return None
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:
