@@ -444,6 +444,10 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             sample = self._sample_encoder.placeholders.added(sample, [sample])
         return sample
 
+    def serves(self, kind: MediaKind) -> bool:
+        """Whether it takes media of a kind for which the processor has a placeholder."""
+        return kind in self.placeholders
+
     # ---------------------------------------------------------------- lengths by size
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:

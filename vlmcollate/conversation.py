@@ -349,17 +349,31 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def map_strings(value: Any, change: Callable[[str], str], skip: Sequence[str] = ()) -> Any:
-    """A copy of a JSON-like value with every string value changed, but those under `skip` keys."""
+def map_strings(
+    value: Any,
+    change: Callable[[str], str],
+    change_key: Callable[[str], str],
+    fixed: Sequence[str] = (),
+) -> Any:
+    """A copy of a JSON-like value with every string changed.
+
+    Args:
+        value: The value.
+        change: Changes a string.
+        change_key: Changes the keys, and what stands under the `fixed` ones.
+        fixed: Keys whose values a template may compare with its own words.
+    """
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
         return {
-            key: item if key in skip else map_strings(item, change, skip)
+            change_key(key) if isinstance(key, str) else key: map_strings(
+                item, change_key if key in fixed else change, change_key, fixed
+            )
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [map_strings(item, change, skip) for item in value]
+        return [map_strings(item, change, change_key, fixed) for item in value]
     return value
 
 

@@ -121,11 +121,16 @@ def cut(sample: EncodedSample, length: int) -> EncodedSample:
 def with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSample:
     """The labels of the same conversation with more media, for the text that both have."""
     there, here = longer.media_ids < 0, shorter.media_ids < 0
+    differs = longer.input_ids[there][: int(here.sum())] != shorter.input_ids[here]
+    if differs.any():  # the words at the cut had merged with what stood behind them
+        at = int(here.nonzero()[int(differs.nonzero()[0])])
+        if (shorter.media_ids[at:] >= 0).any():
+            raise LabelError(
+                "the text encodes differently once media is cut off; use on_overlong='drop'"
+            )
+        shorter = cut(shorter, at)
+        here = shorter.media_ids < 0
     count = int(here.sum())
-    if not torch.equal(longer.input_ids[there][:count], shorter.input_ids[here]):
-        raise LabelError(
-            "the text encodes differently once media is cut off; use on_overlong='drop'"
-        )
     tokens = dict(shorter.tokens)
     for key, fill in (("labels", IGNORE_INDEX), ("loss_weights", 0)):
         if key in longer.tokens:

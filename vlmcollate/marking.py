@@ -7,7 +7,7 @@ rendered. Where they come out again tells which text of the rendering is whose.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -131,7 +131,12 @@ class Marks:
 
     def guard(self, value: Any) -> Any:
         """Marks those strings of the tools and variables that hold a control token."""
-        return map_strings(value, lambda t: self.wrap(t, -1, "") if self.control.search(t) else t)
+        guarded = partial(self.guarded, message=-1, where="")
+        return map_strings(value, guarded, guarded)
+
+    def guarded(self, text: str, message: int, where: str) -> str:
+        """Marks a string only where it holds a control token."""
+        return self.wrap(text, message, where) if self.control.search(text) else text
 
     def read(self, text: str) -> Trace | None:
         """The text without the marks and where they were, or `None` if they are not in pairs."""
@@ -166,9 +171,9 @@ def _all_text(conversation: Conversation) -> str:
 
     for message in conversation.messages:
         texts += [part.text for part in message.content if not isinstance(part, MediaPart)]
-        map_strings(message.extra, keep)
-    map_strings(conversation.tools, keep)
-    map_strings(conversation.template_kwargs, keep)
+        map_strings(message.extra, keep, keep)
+    map_strings(conversation.tools, keep, keep)
+    map_strings(conversation.template_kwargs, keep, keep)
     return "".join(texts)
 
 
@@ -176,7 +181,7 @@ def template_inputs(
     conversation: Conversation,
     marks: Marks | None = None,
     *,
-    as_text: bool = False,
+    as_text: Collection[str] = (),
     placeholders: Mapping[MediaKind, str] | None = None,
     answer_end: str = "",
 ) -> tuple[list[dict[str, Any]], Any]:
@@ -185,7 +190,7 @@ def template_inputs(
     Args:
         conversation: The conversation.
         marks: What to mark its strings with, or `None`.
-        as_text: Whether the template takes a message's content as one string.
+        as_text: The roles whose content the template takes as one string.
         placeholders: What stands for media in such a string; `None` leaves media to the template.
         answer_end: What is written behind the words of every answer, as if the template did.
     """
@@ -195,7 +200,7 @@ def template_inputs(
     for message in chat if answer_end else ():
         if message["role"] == "assistant":
             _end(message["content"], answer_end)
-    return [_as_text(m, placeholders) if as_text else m for m in chat], tools
+    return [_as_text(m, placeholders) if m["role"] in as_text else m for m in chat], tools
 
 
 def _end(parts: list[dict[str, Any]], answer_end: str) -> None:
@@ -231,10 +236,13 @@ def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str
             content.append({"type": part.kind, part.kind: part.kind})
         else:
             content.append({"type": "text", "text": mark(part.text, f"content[{i}]", i)})
-    extra = {
-        key: map_strings(value, partial(mark, where=key), skip=("type", "id"))
-        if key == "tool_calls" or key in _REASONING_KEYS
-        else (value if marks is None else marks.guard(value))
-        for key, value in message.extra.items()
-    }
+    extra: dict[str, Any] = {}
+    for key, value in message.extra.items():
+        if marks is None:
+            extra[key] = map_strings(value, str, str)
+        elif key == "tool_calls" or key in _REASONING_KEYS:
+            guarded = partial(marks.guarded, message=index, where=f"messages[{index}].{key}")
+            extra[key] = map_strings(value, partial(mark, where=key), guarded, ("type", "id"))
+        else:
+            extra[key] = marks.guard(value)
     return {"role": message.role, "content": content, **extra}

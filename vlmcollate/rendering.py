@@ -116,14 +116,7 @@ class ChatRenderer:
         self, conversation: Conversation, marks: Marks | None, *, upto: int | None = None
     ) -> str:
         """The prompt; with `upto`, that of the messages before it and a generation prompt."""
-        as_text = wants_strings(self.processor, chat_template_of(self.processor))
-        chat, tools = template_inputs(
-            conversation,
-            marks,
-            as_text=as_text,
-            placeholders=self.placeholders if self.placeholders_in_text else None,
-            answer_end=self.answer_end if self._leaves_turns_open else "",
-        )
+        chat, tools = self.inputs(conversation, marks)
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         try:
             text = self.processor.apply_chat_template(
@@ -142,6 +135,24 @@ class ChatRenderer:
                 "hold options of apply_chat_template, such as tokenize",
                 where="chat_template_kwargs",
             )
+        return self.completed(text, conversation, upto=upto)
+
+    def inputs(
+        self, conversation: Conversation, marks: Marks | None = None
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """The messages and tools as the chat template takes them."""
+        template = chat_template_of(self.processor)
+        roles = {message.role for message in conversation.messages}
+        return template_inputs(
+            conversation,
+            marks,
+            as_text={role for role in roles if wants_strings(self.processor, template, role)},
+            placeholders=self.placeholders if self.placeholders_in_text else None,
+            answer_end=self.answer_end if self._leaves_turns_open else "",
+        )
+
+    def completed(self, text: str, conversation: Conversation, *, upto: int | None = None) -> str:
+        """What the template wrote, with what it leaves out at the beginning and the end."""
         if not text.startswith(self.opening):
             text = self.opening + text
         is_answered = upto is None and conversation.messages[-1].is_assistant
@@ -198,8 +209,18 @@ class ChatRenderer:
             media=media,
             turns=turns,
             unplaced=unplaced,
-            dropped=tuple(_dropped(conversation, trace)),
+            dropped=tuple(_dropped(conversation, trace, self._drops_tools(conversation, trace))),
         )
+
+    def _drops_tools(self, conversation: Conversation, trace: Trace) -> bool:
+        """Whether the prompt is the same without the tools."""
+        if not conversation.tools:
+            return False
+        bare = attrs.evolve(conversation, tools=None)
+        try:
+            return self.render(bare, None) == trace.text
+        except ConversationError:
+            return False
 
     def _place_media(self, conversation: Conversation, trace: Trace) -> tuple[MediaSpan, ...]:
         found: list[tuple[int, int, MediaKind]] = []
@@ -301,14 +322,14 @@ def _shape_of_text(text: str, literals: re.Pattern[str]) -> tuple[Any, ...]:
     return text[:at], bool(core), text[at + len(core) :], tuple(literals.findall(core))
 
 
-def _dropped(conversation: Conversation, trace: Trace) -> Iterator[str]:
+def _dropped(conversation: Conversation, trace: Trace, no_tools: bool) -> Iterator[str]:  # noqa: FBT001
     """The paths of the strings that the template left out."""
     written = {slot.number for slot in trace.slots}
     places = enumerate(trace.marks.places)
     yield from dict.fromkeys(p.where for n, p in places if p.message >= 0 and n not in written)
     for i, tool in enumerate(conversation.tools or ()):
         name = tool.get("function", tool).get("name") if isinstance(tool, Mapping) else None
-        if isinstance(name, str) and name not in trace.text:
+        if no_tools or (isinstance(name, str) and name not in trace.text):
             yield f"tools[{i}]"
 
 

@@ -171,10 +171,8 @@ class SampleEncoder:
         """What stands in for media of each kind that has a tower of its own."""
         collator, nothing = self.collator, Conversation(messages=())
         pieces: dict[MediaKind, EncodedSample] = {}
-        for kind in TOWERS:
-            text = collator.placeholders.get(kind)
-            if not text:
-                continue
+        for kind in filter(collator.serves, TOWERS):
+            text = collator.placeholders[kind]
             span = MediaSpan(0, len(text), -1, kind)
             rendering = Rendering(text=text, given=(), media=(span,))
             _, piece = self.tokenized(nothing, [blank(kind, collator.sampling_rate)], rendering)

@@ -30,23 +30,68 @@ def chat_template_of(processor: Any) -> str:
 
 
 _PROMPT_VARIABLE = "add_generation_prompt"
-_STRING_TEMPLATES: dict[str, bool] = {}
+_WANTS_STRINGS: dict[tuple[str, str], bool] = {}
 
 
-def wants_strings(processor: Any, template: str) -> bool:
-    """Whether a template drops or misprints lists of parts, and takes strings."""
-    if template not in _STRING_TEMPLATES:
-        in_parts = _probe(processor, [{"type": "text", "text": "probe"}])
-        fits = "probe" in in_parts and not re.search("['\"]probe['\"]", in_parts)
-        _STRING_TEMPLATES[template] = not fits and "probe" in _probe(processor, "probe")
-    return _STRING_TEMPLATES[template]
+def wants_strings(processor: Any, template: str, role: str) -> bool:
+    """Whether a template drops or misprints this role's lists of parts, and takes strings."""
+    key = template, role
+    if key not in _WANTS_STRINGS:
+        if role == "user":
+            found = _takes_strings_alone([[]], processor, role)
+        else:
+            as_text = wants_strings(processor, template, "user")
+            found = _takes_strings_alone(_contexts(role, as_text), processor, role)
+            found = as_text if found is None else found
+        _WANTS_STRINGS[key] = bool(found)
+    return _WANTS_STRINGS[key]
 
 
-def _probe(processor: Any, content: object) -> str:
-    try:
-        return str(processor.apply_chat_template([{"role": "user", "content": content}]))
-    except TEMPLATE_ERRORS:
-        return ""
+def _contexts(role: str, as_text: bool) -> list[list[dict[str, Any]]]:  # noqa: FBT001
+    """What may have to stand before a message of this role; a system message comes first."""
+
+    def message(role: str, **more: Any) -> dict[str, Any]:
+        return {"role": role, "content": "a" if as_text else [_part("a")], **more}
+
+    user = message("user")
+    if role in ("system", "developer"):
+        return [[]]
+    call = {"type": "function", "id": "call00000", "function": {"name": "f", "arguments": {}}}
+    calling = message("assistant", tool_calls=[call])
+    return [[user], [user, message("assistant")], [user, calling]]
+
+
+def _takes_strings_alone(
+    contexts: list[list[dict[str, Any]]], processor: Any, role: str
+) -> bool | None:
+    """Whether only a string comes out as it went in; `None` where nothing does."""
+    for before in contexts:
+        in_parts = _probe(processor, before, role, [_part(_WORD)])
+        if _WORD in in_parts and not re.search(f"['\"]{_WORD}['\"]", in_parts):
+            return False
+        if _WORD in _probe(processor, before, role, _WORD):
+            return True
+    return None
+
+
+_WORD = "probe"
+
+
+def _part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _probe(processor: Any, before: list[dict[str, Any]], role: str, content: object) -> str:
+    message = {"role": role, "content": content, "tool_call_id": "call00000", "name": "f"}
+    if role != "tool":
+        message = {"role": role, "content": content}
+    after = [{"role": "user", "content": "a"}] if role in ("system", "developer") else []
+    for rest in (after, [{**m, "content": [_part("a")]} for m in after]):
+        try:
+            return str(processor.apply_chat_template([*before, message, *rest]))
+        except TEMPLATE_ERRORS:
+            continue
+    return ""
 
 
 @lru_cache

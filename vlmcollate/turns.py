@@ -43,10 +43,13 @@ class TurnFinder:
             if message.is_assistant and not self.trace.is_left_out(k):
                 start = self._start(k, f"messages[{k}]")
                 later = self.trace.first_after(k)
-                last = max([start, *(slot.end for slot in self.trace.of(k))])
+                # a template may write a word again, as the name of a tool before its result
+                first = {slot.number: slot for slot in reversed(self.trace.of(k))}
+                last = max([start, *(slot.end for slot in first.values())])
                 limit = later.start if later else len(self.trace.text)
                 closed = stop.search(self.trace.text, last, limit)
-                if closed is None:
+                silent = (later.message if later else len(self.conversation.messages)) > k + 1
+                if closed is None or (silent and not self._is_own(k, last, closed.start())):
                     raise LabelError(
                         f"nothing ends this turn: one of {list(self.stop_tokens)} is expected in "
                         f"{self.trace.text[last : last + 40]!r}; name the token that ends a turn "
@@ -54,6 +57,19 @@ class TurnFinder:
                         where=f"messages[{k}]",
                     )
                 yield Span(start, closed.end(), k)
+
+    def _is_own(self, k: int, last: int, stop: int) -> bool:
+        """Whether a stop token ends turn `k`, and not a message without words behind it."""
+        between = self.vocabulary.pattern.findall(self.trace.text, last, stop)
+        if not any(self.vocabulary.is_special(token) for token in between):
+            return True
+        messages = self.conversation.messages[: k + 1]
+        own = self._read(attrs.evolve(self.conversation, messages=messages))
+        at = next((slot for slot in self.trace.slots if slot.end == last), None)
+        found = own.find(at.number) if own and at else None
+        if own is None or found is None:
+            return False
+        return stop <= last + self._shared(own.text[found.end :], self.trace.text[last:])
 
     def _start(self, k: int, where: str) -> int:
         """The first character of turn `k` that the template does not write by itself."""
@@ -141,7 +157,7 @@ class TurnFinder:
 
 def _without_leading_space(message: Message, key: str) -> Message:
     """The message without the whitespace before its first word, which stands under `key`."""
-    if key in message.extra:
+    if isinstance(message.extra.get(key), str):
         return attrs.evolve(message, extra={**message.extra, key: message.extra[key].lstrip()})
     parts = list(message.content)
     i = next((i for i, p in enumerate(parts) if isinstance(p, TextPart)), None)

@@ -14,7 +14,7 @@ from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.more_processors import MORE
 from tests.unit.media.making import video_bytes
-from vlmcollate import Conversation, collator_for
+from vlmcollate import Conversation, LabelError, collator_for
 
 _BUILT: dict[str, Any] = {}
 MOVIE = video_bytes([i / 10 for i in range(20)])
@@ -148,3 +148,14 @@ def test_inklings_sounds_equal_the_processors_own():
     assert set(ours) - set(theirs) == {"labels", "n_audios_per_sample"}
     for key, value in theirs.items():
         assert torch.equal(ours[key], value), key
+
+
+@pytest.mark.parametrize("name", ["glm4v", "glm46v"])
+@pytest.mark.parametrize("between", [("assistant", ""), ("assistant", "\n"), ("system", "")])
+def test_a_message_without_words_ends_no_turn_of_glm(name, between):
+    """Its marker is no stop token, and the one behind it belongs to another turn."""
+    role, content = between
+    messages = [*chat(again=True)]
+    messages.insert(2, {"role": role, "content": content})
+    with pytest.raises(LabelError, match=r"messages\[1\]: nothing ends this turn"):
+        collator_for(processor_of(name), **MORE[name].options).encode(messages)

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from tests.conformance.test_omni import processor_of as omni_processor
+from tests.families import CASES
 from tests.models import tiny_model
 from tests.processors import FAMILIES, processor_of
 from vlmcollate import IGNORE_INDEX, SampleTooLongError, collator_for
@@ -82,3 +83,16 @@ def test_the_placeholder_has_its_room_within_max_length():
         )
     fitting = collator_for(processor, placeholder_media="sample", max_length=length + room)
     assert len(fitting.encode(text)) == length + room
+
+
+def test_a_kind_that_the_processor_is_refused_for_gets_no_placeholder():
+    """Dots3's sounds are refused, and its pictures are not."""
+    dots3 = CASES["Dots3NoteProcessor"].build
+    assert dots3 is not None
+    try:
+        processor = dots3()
+    except AttributeError as error:  # not in every release of transformers
+        pytest.skip(str(error))
+    batch = collator_for(processor, placeholder_media="batch")([chat("Yes")])
+    assert batch["n_images_per_sample"].tolist() == [1]
+    assert "n_audios_per_sample" not in batch

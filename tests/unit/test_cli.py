@@ -59,7 +59,7 @@ def test_families_lists_the_keys_of_all_that_are_registered(runner: CliRunner) -
     for processor, collator in COLLATORS.items():
         assert f" {processor} " in result.stdout
         assert f" {collator.__name__} " in result.stdout
-    assert "image_grid_thw: Concatenate()" in result.stdout
+    assert "image_grid_thw: Concatenate(by='image')" in result.stdout
     assert "mm_token_type_ids" in result.stdout
 
 

@@ -1,11 +1,13 @@
 """What the options do, on a real processor around a small tokenizer."""
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tests.decoding import trained_texts
+from tests.processors import smolvlm
 from vlmcollate import (
     BaseCollator,
     ConfigError,
@@ -382,3 +384,27 @@ def test_its_repr_is_short_enough_to_read():
     shown = repr(collator_for(tiny_processor(), max_length=7))
     assert shown.startswith("Qwen2_5_VLCollator(processor=Qwen2_5_VLProcessor, max_length=7, ")
     assert len(shown) < 1500
+
+
+def test_a_video_is_cut_off_whole_where_its_words_merge_with_those_before_it():
+    """SmolVLM writes about a video in words, whose first may be one token with the last before."""
+    processor = smolvlm()
+    frames = np.zeros((4, 64, 64, 3), np.uint8)
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello there"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "See:"}, {"type": "video", "video": frames}],
+        },
+        {"role": "assistant", "content": "A cat"},
+    ]
+    whole = collator_for(processor).encode(messages)
+    for limit in range(len(whole) // 4, len(whole)):
+        options = {"max_length": limit, "on_overlong": "truncate", "require_labels": False}
+        cut = collator_for(processor, **options).encode(messages)
+        assert len(cut) <= limit
+        assert torch.equal(cut.input_ids, whole.input_ids[: len(cut)])
+        assert torch.equal(cut.labels, whole.labels[: len(cut)])
+        held = bool((cut.media_ids >= 0).any())
+        assert held == bool(cut.media) == bool(cut.media_counts.get("video"))

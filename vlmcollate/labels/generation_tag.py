@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy
-from vlmcollate.marking import Span, template_inputs
-from vlmcollate.templates import chat_template_of
+from vlmcollate.marking import Span
+from vlmcollate.templates import TEMPLATE_ERRORS, chat_template_of
 
 
 @attrs.frozen
@@ -34,20 +36,29 @@ class GenerationTagLabels(LabelStrategy):
 
     def _blocks(self, prompt: EncodedPrompt, context: LabelContext) -> list[tuple[int, int]]:
         template = chat_template_of(context.processor)
-        chat, tools = template_inputs(context.conversation)
+        if not re.search(r"{%-?\s*generation\s*-?%}", template):
+            raise LabelError("the chat template has no {% generation %} block")
+        chat, tools = context.render.inputs(context.conversation)
         variables = {**context.render.template_kwargs, **context.conversation.template_kwargs}
-        (text,), (blocks,) = render_jinja_template(
-            [chat],
-            tools=tools,
-            chat_template=template,
-            return_assistant_tokens_mask="generation" in template,
-            **{**context.processor.tokenizer.special_tokens_map, **variables},
-        ) or ([""], [[]])
+        try:
+            (text,), (blocks,) = render_jinja_template(
+                [chat],
+                tools=tools,
+                chat_template=template,
+                return_assistant_tokens_mask=True,
+                **{**context.processor.tokenizer.special_tokens_map, **variables},
+            )
+        except TEMPLATE_ERRORS as error:
+            raise LabelError(
+                f"the chat template cannot be rendered while its blocks are tracked: {error}"
+            ) from error
         if not blocks:
             raise LabelError("the chat template has no {% generation %} block that was reached")
-        if text != prompt.rendering.text:
+        whole = context.render.completed(text, context.conversation)
+        if whole != prompt.rendering.text:
             raise LabelError("the chat template renders differently while its blocks are tracked")
-        return [(int(a), int(b)) for a, b in blocks]
+        before = whole.index(text)
+        return [(int(a) + before, int(b) + before) for a, b in blocks]
 
     def _turn_of(self, block: tuple[int, int], prompt: EncodedPrompt) -> int:
         start, end = block

@@ -19,6 +19,7 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.encoding import EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
+from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Ints, Vocabulary
 
 _DEPTHS = range(1, 5)
@@ -168,11 +169,11 @@ class TemplateMarkerLabels(LabelStrategy):
             LabelError: No run of ids tells an assistant turn from the others.
         """
         known = _KNOWN.setdefault(context.processor, {})
-        key = (context.render.template_kwargs, tuple(context.stop_ids))
-        marker = next((m for k, m in known.items() if k == repr(key)), None)
-        if marker is None:
-            marker = known[repr(key)] = _derive(context)
-        return marker
+        template = chat_template_of(context.processor)
+        key = repr((template, context.render.template_kwargs, tuple(context.stop_ids)))
+        if key not in known:
+            known[key] = _derive(context)
+        return known[key]
 
 
 _KNOWN: weakref.WeakKeyDictionary[Any, dict[str, TurnMarkers]] = weakref.WeakKeyDictionary()

@@ -37,7 +37,7 @@ class Gemma4Collator(BaseCollator):
     }
     token_type_key = "mm_token_type_ids"
     counted_media = ("image", "video")
-    default_stop_tokens = ("<turn|>",)
+    default_stop_tokens = ("<turn|>", "<|tool_response>")  # what a tool's result begins with
     no_packs_because = "whether its pictures see both ways depends on the layer"
 
     thinking_prefix: ThinkingPrefix | None = attrs.field(

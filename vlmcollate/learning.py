@@ -1,0 +1,246 @@
+"""What a processor itself shows of its media: how they join, and what is written for them.
+
+Shapes: M media items.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
+from vlmcollate.errors import ConfigError
+from vlmcollate.media import (
+    Concatenate,
+    Join,
+    PadAndConcatenate,
+    Stack,
+    Video,
+    processor_inputs,
+)
+from vlmcollate.media.arrays import as_tensor
+
+_PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
+_SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
+_CHECKED: weakref.WeakKeyDictionary[Any, set[MediaKind]] = weakref.WeakKeyDictionary()
+"""For each processor, the kinds of media around which it is known to change nothing."""
+
+
+def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
+    """Refuses a processor that changes more of a prompt than its placeholders."""
+    checked = _CHECKED.setdefault(collator.processor, set())
+    if kind in checked:
+        return
+    part = MediaPart(kind, source=None, where="probe")
+    question = Message(role="user", content=(part, TextPart("What is it?")))
+    answer = Message(role="assistant", content=(TextPart("This."),))
+    rendering = collator.render(Conversation(messages=(question, answer)))
+    media = [_PROBES[kind]()[-1][0][0]]
+    try:
+        (text,) = BaseCollator.process_media(collator, rendering, media).replacements
+        output = collator.processor(
+            text=[rendering.text], add_special_tokens=False, **processor_inputs([kind], media)
+        )
+    except _PROCESSOR_ERRORS as error:
+        raise _refusal(collator, kind, error) from error
+    (span,) = rendering.media
+    expanded = rendering.text[: span.start] + text + rendering.text[span.end :]
+    ours = collator.processor.tokenizer(expanded, add_special_tokens=False)["input_ids"]
+    if list(output["input_ids"][0]) != list(ours):
+        raise ConfigError(
+            f"{type(collator.processor).__name__} changes the prompt around its {kind} media, "
+            "which the default collator does not, so it needs a collator of its own"
+        )
+    checked.add(kind)
+
+
+def _refusal(collator: BaseCollator, kind: MediaKind, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{type(collator.processor).__name__} does not take {kind} media as the default collator "
+        f"passes it, so it needs a collator of its own: {error}"
+    )
+
+
+class Facts(NamedTuple):
+    """What was learned of a processor: how its keys join, its token types' key, what it takes."""
+
+    joins: dict[str, Join]
+    types: str | None
+    kinds: frozenset[MediaKind]
+
+
+_KNOWN: weakref.WeakKeyDictionary[Any, Facts] = weakref.WeakKeyDictionary()
+
+
+def facts_of(collator: BaseCollator) -> Facts:
+    """What the collator's processor showed, tried once a process.
+
+    Raises:
+        ConfigError: It takes no pictures in the form in which collators pass them, or no rule joins
+            what it makes of them.
+    """
+    if collator.processor not in _KNOWN:
+        _KNOWN[collator.processor] = _learn(collator)
+    return _KNOWN[collator.processor]
+
+
+def _learn(collator: BaseCollator) -> Facts:
+    joins: dict[str, Join] = {}
+    types: list[str] = []
+    kinds: set[MediaKind] = set()
+    for kind in collator.placeholders:
+        for samples in _PROBES[kind]():
+            try:
+                found, types = _learn_kind(collator, kind, samples)
+            except ConfigError:
+                if kind == "image":
+                    raise
+                continue  # a video or a sound is then refused by the keys that it has
+            joins |= found
+            kinds.add(kind)
+            break
+    return Facts(joins, types[0] if types else None, frozenset(kinds))
+
+
+def _learn_kind(
+    collator: BaseCollator, kind: MediaKind, samples: list[list[Any]]
+) -> tuple[dict[str, Join], list[str]]:
+    """How the keys of one kind of media join, and the keys of token types."""
+    texts = [collator.placeholders[kind] * len(items) for items in samples]
+
+    def call(at: slice, behind: str = "") -> dict[str, Any]:
+        given = processor_inputs([kind] * sum(map(len, samples[at])), [*chain(*samples[at])])
+        if kind == "image":
+            given["images"] = samples[at]
+        try:
+            output = collator.processor(
+                text=[text + behind for text in texts[at]],
+                padding=True,
+                add_special_tokens=False,
+                **given,
+            )
+        except _PROCESSOR_ERRORS as error:
+            raise _refusal(collator, kind, error) from error
+        return {key: as_tensor(value) for key, value in output.items() if key not in _METADATA}
+
+    singles, batch = [call(slice(i, i + 1)) for i in range(len(samples))], call(slice(None))
+    types: list[str] = [k for k in ("mm_token_type_ids", "token_type_ids") if k in batch]
+    text_keys = {"input_ids", "attention_mask", *types}
+    along_tokens = _along_tokens(batch, text_keys)
+    if along_tokens:  # a key may have as many entries by chance; it does not grow with the text
+        along_tokens &= _along_tokens(call(slice(None), "What is it?"), text_keys)
+    joins = {}
+    for key in (key for key in batch if key not in text_keys):
+        values = [single[key] for single in singles if key in single]
+        by = _counting(kind, [len(items) for items in samples], values)
+        by = by or _grid_of(values, singles)
+        joins[key] = attrs.evolve(_join_of(key, values, batch[key], collator), by=by)
+    if along_tokens & joins.keys():
+        raise ConfigError(
+            f"{type(collator.processor).__name__} returns {sorted(along_tokens)} along the tokens, "
+            "which the default collator cannot pad; it needs a collator of its own"
+        )
+    return joins, types
+
+
+def _images() -> list[list[list[Any]]]:
+    return [[[Image.new("RGB", size, (90, 40 * i, 7)) for i, size in enumerate(s)] for s in _SIZES]]
+
+
+def _videos() -> list[list[list[Any]]]:
+    def video(frames: int, height: int, width: int = 64) -> Video:
+        pixels = np.full((frames, height, width, 3), 30 * frames, np.uint8)
+        at = np.arange(frames)
+        return Video(
+            frames=pixels, times=at / 2, indices=at, total_frames=frames, duration=frames / 2
+        )
+
+    of_many_lengths = [[video(4, 48)], [video(6, 96), video(4, 48)], [video(8, 64)]]
+    whole, wider = video(8, 224, 224), video(8, 224, 448)  # sides that need no resizing
+    of_one_length = [[whole], [wider, whole], [wider]]
+    return [of_many_lengths, of_one_length]
+
+
+def _sounds() -> list[list[list[Any]]]:
+    tone = np.sin(np.arange(48000) / 30).astype(np.float32) / 2
+    quiet = tone / 5  # padding that depends on the sound is no padding with one value
+    several = [[tone[:16000]], [quiet[:8000], tone[:40000]], [tone]]
+    one_a_sample = [[quiet[:16000]], [tone[:40000]], [tone]]
+    return [several, one_a_sample]
+
+
+_PROBES: dict[MediaKind, Callable[[], list[list[list[Any]]]]] = {
+    "image": _images,
+    "video": _videos,
+    "audio": _sounds,
+}
+"""For each kind the batches of samples to try, until the processor takes one."""
+_METADATA = {"video_metadata", "text_replacement_offsets"}
+
+
+def _along_tokens(batch: Mapping[str, Any], known: set[str]) -> set[str]:
+    length = batch["input_ids"].shape[1]
+    return {
+        key
+        for key, value in batch.items()
+        if key not in known and isinstance(value, Tensor) and value.shape[1:2] == (length,)
+    }
+
+
+def _join_of(key: str, singles: list[Any], batch: Any, collator: BaseCollator) -> Join:
+    for rule in (lambda *_: Concatenate(), _padded_alike, lambda *_: Stack()):
+        try:
+            join: Join = rule(key, singles, batch)
+            joined = join(singles, key=key)
+        except (ValueError, RuntimeError, TypeError, AttributeError, LookupError):
+            continue  # this rule does not fit the shapes
+        if isinstance(batch, Tensor) and _agree(joined, batch):
+            return join
+    raise ConfigError(
+        f"no rule makes the batch's {key!r} out of single samples' for "
+        f"{type(collator.processor).__name__}; declare it in a subclass's media_joins"
+    )
+
+
+def _counting(kind: MediaKind, items: list[int], values: list[Any]) -> str | None:
+    """What the rows of a key are of samples with so many items, as `Join.by` has it."""
+    rows = [len(value) if isinstance(value, Tensor) and value.ndim else 0 for value in values]
+    if rows == items:
+        return kind
+    return f"samples with {kind}" if rows == [1] * len(items) else None
+
+
+def _grid_of(values: list[Any], singles: list[dict[str, Any]]) -> str | None:
+    """The key of the grids that have as many cells as there are rows."""
+    rows = [len(value) for value in values if isinstance(value, Tensor) and value.ndim]
+    for key in singles[0]:
+        grids = [single.get(key) for single in singles]
+        tables = [g for g in grids if isinstance(g, Tensor) and g.ndim == 2 and "grid" in key]
+        if len(tables) == len(grids) and rows == [int(g.prod(dim=1).sum()) for g in tables]:
+            return str(key)
+    return None
+
+
+def _agree(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two tensors hold the same, but for the rounding of sums over more or fewer rows."""
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return False
+    if not ours.is_floating_point():
+        return torch.equal(ours, theirs)
+    return torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def _padded_alike(key: str, singles: list[Any], batch: Tensor) -> PadAndConcatenate:
+    """Padding with the value that the batch has wherever no single sample has one."""
+    zeros, ones = (PadAndConcatenate(value=value)(singles, key=key) for value in (0, 1))
+    value: float = batch[zeros != ones].flatten()[0].item()
+    return PadAndConcatenate(value=value)
