@@ -173,6 +173,8 @@ class SampleEncoder:
         pieces: dict[MediaKind, EncodedSample] = {}
         for kind in filter(collator.serves, TOWERS):
             text = collator.placeholders[kind]
+            if not text:  # a page that no text mentions; every sample has its own
+                continue
             span = MediaSpan(0, len(text), -1, kind)
             rendering = Rendering(text=text, given=(), media=(span,))
             _, piece = self.tokenized(nothing, [blank(kind, collator.sampling_rate)], rendering)

@@ -167,8 +167,9 @@ def test_placeholders_of_families_change_no_other_row(name):
     assert nothing.keys() - {"n_failed_samples"} <= good.keys()
 
 
-def test_each_row_of_nemotron_parse_has_its_page():
-    collator = collator_for(built("NemotronParseProcessor"))
+@pytest.mark.parametrize("media", ["never", "batch", "sample"])
+def test_each_row_of_nemotron_parse_has_its_page(media):
+    collator = collator_for(built("NemotronParseProcessor"), placeholder_media=media)
     batch = robust(collator, "placeholder")([bad(), seen(), bad()])
     good = collator([seen()])
     assert len(batch["pixel_values"]) == 3
