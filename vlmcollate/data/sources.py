@@ -88,7 +88,7 @@ class Source:
             raise ConfigError("a file is named twice; name each once")
         pieces = [piece for file in files for piece in _pieces(file, rows_per_shard)]
         if not pieces:
-            raise ConfigError(f"{', '.join(map(str, paths))}: no rows to prepare")
+            raise ConfigError(f"{', '.join(map(str, paths))}: no rows")
         return cls(pieces=tuple(pieces), identity={str(file): _digest(file) for file in files})
 
     @classmethod
@@ -111,7 +111,7 @@ class Source:
             for first in range(0, len(dataset), rows_per_shard)
         )
         if not pieces:
-            raise ConfigError("the dataset has no rows to prepare")
+            raise ConfigError("the dataset has no rows")
         return cls(
             pieces=pieces,
             identity={"dataset": f"{known_by or type(dataset).__name__}, {len(dataset)} rows"},
@@ -145,8 +145,10 @@ def rows_of(piece: Piece, dataset: Any = None) -> Iterator[Any]:
                         f"the row is no JSON: {error.msg} at character {error.pos}; write one JSON "
                         "value a line"
                     )
-                except ValueError as error:  # its bytes are no text
+                except ValueError as error:  # its bytes are no text, or a number has no end
                     yield ConversationError(f"the row is no JSON: {error}")
+                except RecursionError:
+                    yield ConversationError("the row is nested too deeply to be read as JSON")
 
 
 def place_of(piece: Piece, offset: int) -> str:
@@ -255,7 +257,7 @@ def _is_list(file: Path) -> bool:
 def _listed(file: Path) -> list[Any]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"'{file}' is no JSON: {error}; name JSON lines .jsonl") from error
     return list(rows)
 
