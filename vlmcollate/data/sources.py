@@ -77,6 +77,8 @@ class Source:
         ):
             return cls._of_dataset(source, rows_per_shard)
         paths = [Path(path) for path in source]
+        if not paths:
+            raise ConfigError("the source is an empty list: no rows")
         if len(paths) == 1 and any((paths[0] / name).is_file() for name in _SAVED):
             return cls._of_dataset(_saved(paths[0]), rows_per_shard)
         if len(paths) == 1 and _is_list(paths[0]):
