@@ -64,6 +64,11 @@ class LengthGroupedSampler(Sampler[int]):
     _epoch: int = attrs.field(default=0, init=False)
     _given: int = attrs.field(default=0, init=False)
     _goes_on: bool = attrs.field(default=False, init=False)
+    _digest: str = attrs.field(init=False)  # once, since loaders ask for the state with each batch
+
+    @_digest.default
+    def _digest_of_lengths(self) -> str:
+        return hashlib.blake2b(self.lengths.tobytes(), digest_size=8).hexdigest()
 
     def __attrs_post_init__(self) -> None:
         """Refuses a rank that is none of them."""
@@ -121,12 +126,11 @@ class LengthGroupedSampler(Sampler[int]):
         self._epoch, self._given, self._goes_on = epoch, given, True  # type: ignore[assignment]
 
     def _identity(self) -> dict[str, Any]:
-        digest = hashlib.blake2b(self.lengths.tobytes(), digest_size=8)
         return {
             "seed": self.seed,
             "batch_size": self.batch_size,
             "num_ranks": self.num_ranks,
-            "lengths": f"{len(self.lengths)} samples, {digest.hexdigest()}",
+            "lengths": f"{len(self.lengths)} samples, {self._digest}",
         }
 
     def _order(self) -> npt.NDArray[np.int64]:
