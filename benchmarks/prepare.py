@@ -60,7 +60,9 @@ def rows_a_second(rows: list[Any], collator: BaseCollator, processes: int) -> fl
             rows_per_shard=PER_SHARD,
             on_progress=mark,
         )
-    (start, before), (end, after) = marks[2 * processes], marks[-processes]
+    apart = processes * PER_SHARD
+    start, before = next(mark for mark in marks if mark[1] >= 2 * apart)
+    end, after = [mark for mark in marks if mark[1] <= ROWS - apart][-1]
     return (after - before) / (end - start)
 
 

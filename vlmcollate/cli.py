@@ -230,6 +230,7 @@ def prepare(
         output,
         collator=collator,
         num_proc=num_proc,
+        max_length=max_length,
         packing=packing,
         on_error=on_error,
         resume=resume,

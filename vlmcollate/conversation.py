@@ -233,7 +233,11 @@ def _read_weight(fields: dict[str, Any], role: str, where: str) -> float:
     elif train is not None:
         raise ConversationError("has both 'train' and 'weight'; keep one", where=where)
     number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
-    if not number or not math.isfinite(weight) or weight < 0:
+    try:
+        number = number and math.isfinite(weight) and weight >= 0
+    except OverflowError:  # an integer that no float holds, and whose digits Python may not print
+        weight, number = f"an integer of {weight.bit_length()} bits", False
+    if not number:
         raise ConversationError(
             f"expected a finite weight of at least 0, found {weight!r}", where=f"{where}.weight"
         )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from vlmcollate.errors import ConfigError
 
@@ -41,8 +43,14 @@ def max_length(_: object, __: object, value: int | None) -> None:
 
 def at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Refuses what is not a count above zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{attribute.name} must be an integer of at least 1, not {value!r}")
+    check_count(attribute.name, value)
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Refuses what is not a whole number, or too small."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:  # type: ignore[operator]  # a number, as just found
+        raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
 
 
 def token_strings(_: object, __: object, value: tuple[str, ...]) -> None:
@@ -54,3 +62,16 @@ def token_strings(_: object, __: object, value: tuple[str, ...]) -> None:
 def as_strings(value: str | Sequence[str]) -> tuple[str, ...]:
     """One string or several, as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def whole_numbers(name: str, value: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Numbers in a row as int64; refuses fractions and what is no number, which NumPy would cut."""
+    try:
+        found = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise ConfigError(f"{name} must hold one whole number a sample: {error}") from error
+    if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
+        raise ConfigError(
+            f"{name} must hold one whole number a sample, not {found.dtype} of shape {found.shape}"
+        )
+    return found.astype(np.int64)

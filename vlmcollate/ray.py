@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import attrs
+
 from vlmcollate.collator import BaseCollator
+from vlmcollate.data.encoder import Encoder
 from vlmcollate.data.manifest import Manifest
-from vlmcollate.data.preparing import Encoder, Run, write_shard
+from vlmcollate.data.preparing import running
 from vlmcollate.data.sources import Piece
 from vlmcollate.errors import ConfigError
 
@@ -24,7 +27,7 @@ class _Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         for piece, name in zip(batch["piece"], batch["file"], strict=True):
-            write_shard(self._folder / name, *self._encoder(Piece(**piece)))
+            self._encoder.write(Piece(**piece), self._folder / name)
         return {"file": batch["file"]}
 
 
@@ -66,7 +69,7 @@ def prepare_dataset(
         import ray
     except ImportError as error:
         raise ConfigError("Ray is not installed; run pip install 'vlmcollate[ray]'") from error
-    run = Run.of(
+    with running(
         source,
         output_dir,
         collator=collator,
@@ -75,18 +78,17 @@ def prepare_dataset(
         on_error=on_error,
         resume=resume,
         rows_per_shard=rows_per_shard,
-    )
-    left = run.left()
-    if left:
-        import attrs
-
-        rows = [{"piece": attrs.asdict(piece), "file": file.name} for piece, file in left]
-        ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            _Worker,
-            fn_constructor_args=(run.encoder, str(run.folder.resolve())),
-            batch_size=1,
-            batch_format="default",
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
-            num_cpus=1,
-        ).materialize()
-    return run.finish()
+    ) as run:
+        run.finished()  # refuses a damaged shard before the work
+        left = run.left()
+        if left:
+            rows = [{"piece": attrs.asdict(piece), "file": file.name} for piece, file in left]
+            ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _Worker,
+                fn_constructor_args=(run.encoder, str(run.folder.resolve())),
+                batch_size=1,
+                batch_format="default",
+                compute=ray.data.ActorPoolStrategy(size=num_actors),
+                num_cpus=1,
+            ).materialize()
+        return run.finish()

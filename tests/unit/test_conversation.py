@@ -129,6 +129,8 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         ),
         ({"messages": [USER], "images": ["a"]}, "images", "0 empty image part"),
         ([{**ANSWER, "weight": -1}], "messages[0].weight", "at least 0"),
+        ([{**ANSWER, "weight": 10**400}], "messages[0].weight", "an integer of 1329 bits"),
+        ([{**ANSWER, "weight": 10**5000}], "messages[0].weight", "finite"),
         ([{**ANSWER, "weight": float("nan")}], "messages[0].weight", "finite"),
         ([{**ANSWER, "train": 1}], "messages[0].train", "expected a bool"),
         ([{**ANSWER, "train": True, "weight": 1}], "messages[0]", "both"),

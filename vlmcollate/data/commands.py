@@ -41,17 +41,24 @@ def run(
         TextColumn("{task.fields[rate]}, {task.fields[dropped]} dropped"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("", total=None, rate="starting", dropped=0)
+    looking, bar = console.status("Reading the source ..."), Bar(*columns, console=console)
+    task = bar.add_task("", total=None, rate="starting", dropped=0)
 
-        def show(progress: Progress) -> None:
-            bar.update(task, total=progress.total, completed=progress.done)
-            elapsed = bar.tasks[0].elapsed or 0.0
-            here = progress.done - progress.resumed
-            rate = f"{here / elapsed:.0f} samples/s" if here and elapsed else "starting"
-            bar.update(task, rate=rate, dropped=progress.dropped)
+    def show(progress: Progress) -> None:
+        looking.stop()
+        bar.start()
+        bar.update(task, total=progress.total, completed=progress.done)
+        elapsed = bar.tasks[0].elapsed or 0.0
+        here = progress.done - progress.resumed
+        rate = f"{here / elapsed:.0f} samples/s" if here and elapsed else "starting"
+        bar.update(task, rate=rate, dropped=progress.dropped)
 
+    looking.start()
+    try:
         manifest = prepare_dataset(source, output, collator=collator, on_progress=show, **options)
+    finally:
+        looking.stop()
+        bar.stop()
     console.print(_summary(manifest))
     first = {n: m for shard in reversed(manifest.shards) for n, m in shard.examples.items()}
     for name, message in first.items():

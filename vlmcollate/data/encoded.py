@@ -12,11 +12,11 @@ import attrs
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, SampleError
-from vlmcollate.options import an_instance_of
+from vlmcollate.options import an_instance_of, check_count
 from vlmcollate.sample import Document, EncodedSample
 
 
@@ -55,9 +55,17 @@ class PretokenizedDataset(Dataset[EncodedSample]):
         return _encoded(self.collator, self.dataset[index], index)
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class PretokenizedIterableDataset(IterableDataset[EncodedSample]):
-    """The same for a dataset that is only iterated, which shares itself among the workers.
+    """The same for a dataset that is only iterated.
+
+    In the workers of a DataLoader each encodes every so-manieth example, so that each example comes
+    once. A `torch.utils.data.IterableDataset`, such as those of `datasets`, is left to share itself
+    as its author decided.
+
+    A pass that is broken off begins anew, unless `load_state_dict` was called, after which it goes
+    on in the middle: by the dataset's own state where it has one, else by passing over what was
+    read.
 
     Args:
         dataset: An iterable of examples.
@@ -66,10 +74,54 @@ class PretokenizedIterableDataset(IterableDataset[EncodedSample]):
 
     dataset: Any
     collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+    _read: int = attrs.field(default=0, init=False)
+    _goes_on: bool = attrs.field(default=False, init=False)
 
     def __iter__(self) -> Iterator[EncodedSample]:
-        for index, example in enumerate(self.dataset):
-            yield _encoded(self.collator, example, index)
+        """Encodes this worker's examples.
+
+        Raises:
+            SampleError: An example is at fault; the error has its index in the dataset, or in this
+                worker's part of one that shares itself.
+        """
+        start, self._goes_on = self._read if self._goes_on else 0, False
+        worker = None if isinstance(self.dataset, IterableDataset) else get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        first = start if hasattr(self.dataset, "load_state_dict") else 0
+        for index, example in enumerate(self.dataset, first):
+            self._read = index + 1
+            if index >= start and index % workers == number:
+                yield _encoded(self.collator, example, index)
+        self._read = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hands the epoch to the dataset, if it knows epochs."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many examples were read, with the dataset's own state where it has one."""
+        state: dict[str, Any] = {"read": self._read}
+        if hasattr(self.dataset, "state_dict"):
+            state["dataset"] = self.dataset.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the dataset stood.
+
+        Raises:
+            ConfigError: The state is of a dataset with a state of its own, and this one has none,
+                or the other way round.
+        """
+        if ("dataset" in state) != hasattr(self.dataset, "load_state_dict"):
+            raise ConfigError(
+                "the state is of a dataset with a state of its own and this one has none, or the "
+                "other way round; resume with the same dataset"
+            )
+        check_count("the state's read", state.get("read"), least=0)
+        self._read, self._goes_on = state["read"], True
+        if "dataset" in state:
+            self.dataset.load_state_dict(state["dataset"])
 
 
 def _encoded(collator: BaseCollator, example: object, index: int) -> EncodedSample:
@@ -96,10 +148,12 @@ def load_sample(path: str | os.PathLike[str]) -> EncodedSample:
     """Reads what `save_sample` wrote.
 
     Raises:
-        ConfigError: The file is no encoded sample.
+        ConfigError: The file is missing, or no encoded sample.
     """
     try:
         return sample_from_bytes(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read the sample: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -130,18 +184,20 @@ def sample_from_bytes(data: bytes) -> EncodedSample:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         facts: Mapping[str, Any] = json.loads(header["__metadata__"]["vlmcollate"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        tokens, media = facts["order"]
+        return EncodedSample(
+            tokens={key: tensors[f"tokens.{key}"] for key in tokens},
+            message_ids=tensors["message_ids"],
+            media_ids=tensors["media_ids"],
+            media={key: tensors[f"media.{key}"] for key in media},
+            media_counts=facts["media_counts"],
+            label_strategy=facts["label_strategy"],
+            documents=tuple(_document(**document) for document in facts["documents"]),
+        )
+    except KeyError as error:
+        raise ConfigError(f"these bytes are no encoded sample: they hold no {error}") from error
+    except (SafetensorError, ValueError, TypeError) as error:
         raise ConfigError(f"these bytes are no encoded sample: {error}") from error
-    tokens, media = facts["order"]
-    return EncodedSample(
-        tokens={key: tensors[f"tokens.{key}"] for key in tokens},
-        message_ids=tensors["message_ids"],
-        media_ids=tensors["media_ids"],
-        media={key: tensors[f"media.{key}"] for key in media},
-        media_counts=facts["media_counts"],
-        label_strategy=facts["label_strategy"],
-        documents=tuple(_document(**document) for document in facts["documents"]),
-    )
 
 
 def _document(**facts: Any) -> Document:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.options import max_length as valid_max_length
+from vlmcollate.options import whole_numbers
 
 Ints = npt.NDArray[np.int64]
 
@@ -105,8 +106,6 @@ def within_length(lengths: npt.ArrayLike, max_length: int) -> WithinLength:
 longest has 900
     """
     valid_max_length(None, None, max_length)
-    counts = np.asarray(lengths, np.int64)
-    if counts.ndim != 1:
-        raise ConfigError(f"lengths must hold one number a sample, not {counts.shape}")
+    counts = whole_numbers("lengths", lengths)
     fits = counts <= max_length
     return WithinLength(np.flatnonzero(fits), np.flatnonzero(~fits), counts, max_length)

@@ -7,22 +7,37 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
+from vlmcollate.media import LocalMedia
 from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Vocabulary
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
-_NOT_ENCODING = {"processor", "padding", "shift_labels"}
+_OF_BATCHES = {"processor", "padding", "shift_labels"}
 """Options that change batches only, and the processor, which is hashed by its parts."""
+_KEEPING = {"max_length", "on_overlong", "on_dropped", "require_labels", "control_text"}
+"""Options that decide which samples are kept, or how much of them."""
+_REFUSING = {
+    "root",
+    "max_pixels",
+    "max_bytes",
+    "formats",
+    "max_video_bytes",
+    "video_limits",
+    "max_audio_seconds",
+    "fetcher",
+}
+"""The options of `LocalMedia` that find or refuse media, and do not change it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +74,7 @@ class Manifest:
         fingerprint: What the encoding depends on: tokenizer, template, processor, the collator's
             options and versions.
         source: What each file of the source is known by.
-        options: How the source was cut and packed.
+        options: How the source was cut and packed, and which samples were kept.
     """
 
     shards: tuple[ShardFacts, ...]
@@ -101,7 +116,8 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Writes the manifest, which appears only when it is complete."""
         facts = {"schema": SCHEMA, **attrs.asdict(self), "summary": self._summary()}
-        write_whole(folder / MANIFEST, json.dumps(facts, indent=1, sort_keys=True).encode())
+        with partial_file(folder / MANIFEST) as file:
+            file.write(json.dumps(facts, indent=1, sort_keys=True).encode())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Manifest:
@@ -148,22 +164,53 @@ class Manifest:
 
 
 def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
-    """What the samples that a collator encodes depend on, each as a short text."""
+    """What the tensors of a sample that is kept depend on, each as a short text."""
     processor = collator.processor
-    options = {
+    special = {name: str(token) for name, token in processor.tokenizer.special_tokens_map.items()}
+    found = {
         field.name: _stable(repr(getattr(collator, field.name)))
         for field in attrs.fields(type(collator))
-        if field.name not in _NOT_ENCODING
+        if field.name not in _OF_BATCHES | _KEEPING
     }
+    found["media"] = _media(collator, refusing=False)
+    if collator.placeholder_media == "batch":  # which is added as a batch is made
+        found["placeholder_media"] = repr("never")
     return {
         "collator": f"{type(collator).__module__}.{type(collator).__qualname__}",
-        **{f"option {name}": value for name, value in options.items()},
+        **{f"option {name}": value for name, value in found.items()},
         "tokenizer": _hash(Vocabulary.of(processor.tokenizer).backend.to_str()),
+        "special tokens": json.dumps(special, sort_keys=True),
+        "turn ends": json.dumps(collator.turn_ends),
+        "media tokens": json.dumps(collator.media_tokens, sort_keys=True),
+        "placeholders": json.dumps(collator.placeholders, sort_keys=True),
         "chat template": _hash(chat_template_of(processor) if collator.needs_chat_template else ""),
         "processor": f"{type(processor).__name__} {_hash(_stable(_settings(processor)))}",
         **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},
         "version of tokenizers": _version("tokenizers"),
     }
+
+
+def keeping_of(collator: BaseCollator) -> dict[str, Any]:
+    """What decides which samples of a source are kept, which a reader need not know."""
+    return {
+        **{name: getattr(collator, name) for name in sorted(_KEEPING)},
+        "media": _media(collator, refusing=True),
+    }
+
+
+def _media(collator: BaseCollator, *, refusing: bool) -> str:
+    """The options of the media strategy that find or refuse media, or the others."""
+    media = collator.media
+    if type(media) is not LocalMedia:
+        return "" if refusing else _stable(repr(media))
+    parts = {
+        field.name: getattr(media, field.name)
+        for field in attrs.fields(LocalMedia)
+        if (field.name in _REFUSING) == refusing
+    }
+    if refusing and media.root is not None:
+        parts["root"] = str(media.root.resolve())
+    return _stable(f"LocalMedia({', '.join(f'{key}={part!r}' for key, part in parts.items())})")
 
 
 def check_same(expected: Mapping[str, Any], found: Mapping[str, Any], what: str, mend: str) -> None:
@@ -181,14 +228,18 @@ def check_same(expected: Mapping[str, Any], found: Mapping[str, Any], what: str,
         raise ConfigError(f"{what}: {listed}. {mend}")
 
 
-def write_whole(file: Path, data: bytes) -> None:
-    """Writes a file that appears only when it is complete and on disk."""
+@contextmanager
+def partial_file(file: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears only when it is complete and on disk."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.part")
-    with partial.open("wb") as target:
-        target.write(data)
-        target.flush()
-        os.fsync(target.fileno())
-    partial.replace(file)
+    try:
+        with partial.open("wb") as target:
+            yield target
+            target.flush()
+            os.fsync(target.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _settings(processor: Any) -> str:

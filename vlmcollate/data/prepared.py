@@ -5,10 +5,8 @@ Shapes: L a row's tokens, R runs of equal values, S spans.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,10 @@ from torch.utils.data import Dataset
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoded import sample_bytes, sample_from_bytes
 from vlmcollate.data.manifest import Manifest, check_same, fingerprint_of
-from vlmcollate.data.sources import parquet
+from vlmcollate.data.shards import Shard
 from vlmcollate.errors import ConfigError
 from vlmcollate.options import an_instance_of
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-
-ROWS_PER_GROUP = 32
-_OPEN_GROUPS = 8
 
 
 def row_of(sample: EncodedSample, source_rows: Sequence[int]) -> dict[str, Any]:
@@ -104,6 +99,9 @@ class PreparedDataset(Dataset[EncodedSample]):
     Args:
         folder: Where they are.
         collator: The collator that stacks them, which has to encode as the one that prepared them.
+            What only decides which samples are kept need not be the same: `max_length` and what
+            becomes of longer ones, where media lies and its limits, `require_labels`, `on_dropped`
+            and `control_text`.
 
     Attributes:
         manifest: What was prepared.
@@ -118,28 +116,30 @@ class PreparedDataset(Dataset[EncodedSample]):
     collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
     manifest: Manifest = attrs.field(init=False)
     lengths: npt.NDArray[np.int64] = attrs.field(init=False)
+    _shards: list[Shard] = attrs.field(init=False)
     _starts: list[int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Reads the manifest and the lengths."""
         manifest = Manifest.load(self.folder)
-        expected = _with_limits_of(manifest, self.collator)
         check_same(
             manifest.fingerprint,
-            fingerprint_of(expected),
+            fingerprint_of(self.collator),
             f"'{self.folder}' was prepared by a collator that encodes otherwise",
             "Prepare it again, or use that collator",
         )
-        starts = np.cumsum([0, *(shard.rows for shard in manifest.shards)]).tolist()
-        columns = [
-            parquet().read_table(_existing(self.folder / shard.file), columns=["length"])
-            for shard in manifest.shards
-        ]
-        lengths = [np.asarray(column["length"], np.int64) for column in columns]
+        shards = [Shard.of(self.folder / facts.file) for facts in manifest.shards]
+        for shard, facts in zip(shards, manifest.shards, strict=True):
+            if len(shard.lengths) != facts.rows:
+                raise ConfigError(
+                    f"'{shard.file}' holds {len(shard.lengths)} rows, and the manifest says "
+                    f"{facts.rows}; remove it and prepare the dataset again"
+                )
         for name, value in (
             ("manifest", manifest),
-            ("lengths", np.concatenate(lengths)),
-            ("_starts", starts),
+            ("lengths", np.concatenate([shard.lengths for shard in shards])),
+            ("_shards", shards),
+            ("_starts", np.cumsum([0, *(len(shard.lengths) for shard in shards)]).tolist()),
         ):
             object.__setattr__(self, name, value)
 
@@ -151,37 +151,13 @@ class PreparedDataset(Dataset[EncodedSample]):
 
         Raises:
             IndexError: There is no such row.
+            ConfigError: Its shard is missing or damaged.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
         shard = bisect_right(self._starts, index) - 1
-        row = index - self._starts[shard]
-        file = self.folder / self.manifest.shards[shard].file
-        group = _group(os.fspath(file), _existing(file).stat().st_mtime_ns, row // ROWS_PER_GROUP)
-        return sample_of(group[row % ROWS_PER_GROUP])
-
-
-@lru_cache(maxsize=_OPEN_GROUPS)
-def _group(file: str, changed: int, group: int) -> list[dict[str, Any]]:
-    """Some rows that lie together, since neighbours are often asked for together."""
-    del changed  # part of the key
-    table = parquet().ParquetFile(file).read_row_group(group)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
-
-
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise ConfigError(f"'{file}' is missing; prepare the dataset again, which goes on there")
-    return file
-
-
-def _with_limits_of(manifest: Manifest, collator: BaseCollator) -> BaseCollator:
-    """The collator with the length that `prepare_dataset` was told, which is its own option."""
-    if manifest.options.get("max_length") is None:
-        return collator
-    return attrs.evolve(collator, max_length=manifest.options["max_length"])
+        return sample_of(self._shards[shard].row(index - self._starts[shard]))
 
 
 def _spans(trained: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
@@ -206,4 +182,5 @@ def _runs(value: Tensor) -> Tensor:
 
 
 def _from_runs(runs: Tensor) -> Tensor:
-    return torch.repeat_interleave(runs[0], runs[1])
+    values, counts = runs.numpy()  # NumPy repeats them without waiting for torch's threads
+    return torch.from_numpy(np.repeat(values, counts))

@@ -1,11 +1,12 @@
 """Batches of samples of similar length.
 
-Shapes: N samples.
+Shapes: N samples, M samples of one rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -14,16 +15,20 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from vlmcollate.errors import ConfigError
-from vlmcollate.options import an_instance_of, at_least_one
+from vlmcollate.options import at_least_one, check_count, whole_numbers
 
 _CHUNK = 50
 
 
 def _as_lengths(value: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    lengths = np.asarray(value, np.int64)
-    if lengths.ndim != 1 or not len(lengths):
+    lengths = whole_numbers("lengths", value)
+    if not len(lengths):
         raise ConfigError("lengths must hold one number a sample, and at least one")
     return lengths
+
+
+def _not_negative(_: object, attribute: attrs.Attribute[int], value: object) -> None:
+    check_count(attribute.name, value, least=0)
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -31,8 +36,12 @@ class LengthGroupedSampler(Sampler[int]):
     """Draws samples so that those of a batch are about as long, in an order fixed by the seed.
 
     Samples are shuffled, sorted by length within chunks of 50 batches, and the batches shuffled
-    again. The longest batch of all comes first, so that a lack of memory shows at once. Every rank
-    gets as many samples; to that end the last batch is filled up from the first.
+    again. The longest full batch of all comes first, so that a lack of memory shows at once; a
+    smaller rest comes last. Every rank gets as many samples: where they do not come out even, up to
+    `num_ranks - 1` samples are drawn twice.
+
+    Each pass is an epoch. One that is broken off is not counted: the next pass begins the same
+    epoch anew, unless `load_state_dict` was called, after which it goes on in the middle.
 
     Args:
         lengths: (N,) the samples' tokens.
@@ -49,61 +58,96 @@ class LengthGroupedSampler(Sampler[int]):
 
     lengths: npt.NDArray[np.int64] = attrs.field(converter=_as_lengths)
     batch_size: int = attrs.field(validator=at_least_one)
-    seed: int = attrs.field(default=0, validator=an_instance_of(int))
-    rank: int = attrs.field(default=0, validator=an_instance_of(int))
+    seed: int = attrs.field(default=0, validator=_not_negative)
+    rank: int = attrs.field(default=0, validator=_not_negative)
     num_ranks: int = attrs.field(default=1, validator=at_least_one)
     _epoch: int = attrs.field(default=0, init=False)
     _given: int = attrs.field(default=0, init=False)
+    _goes_on: bool = attrs.field(default=False, init=False)
+    _digest: str = attrs.field(init=False)  # once, since loaders ask for the state with each batch
+
+    @_digest.default
+    def _digest_of_lengths(self) -> str:
+        return hashlib.blake2b(self.lengths.tobytes(), digest_size=8).hexdigest()
 
     def __attrs_post_init__(self) -> None:
         """Refuses a rank that is none of them."""
-        if not 0 <= self.rank < self.num_ranks:
+        if self.rank >= self.num_ranks:
             raise ConfigError(f"rank must be from 0 to {self.num_ranks - 1}, not {self.rank}")
 
     def __len__(self) -> int:
-        step = self.batch_size * self.num_ranks
-        return -(-len(self.lengths) // step) * self.batch_size
+        return -(-len(self.lengths) // self.num_ranks)
 
     def __iter__(self) -> Iterator[int]:
-        mine = self._order()[self._given :].tolist()
-        for index in mine:
-            self._given += 1
+        # this runs at the first `next`, so a loader may make the iterator before it loads a state
+        start, self._goes_on = self._given if self._goes_on else 0, False
+        epoch, mine = self._epoch, self._order().tolist()
+        for number, index in enumerate(mine[start:], start + 1):
+            self._given = number
             yield index
-        self._given = 0
-        self._epoch += 1
+        if self._epoch == epoch:
+            self._given, self._epoch = 0, epoch + 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Begins an epoch; without it, they follow one another from 0 on."""
-        self._epoch, self._given = epoch, 0
+        """Goes to an epoch; without it, they follow one another from 0 on.
+
+        Trainers call this before each epoch, and also after `load_state_dict`: the epoch that a
+        state was loaded of is gone on with.
+        """
+        check_count("epoch", epoch, least=0)
+        if epoch != self._epoch:
+            self._epoch, self._given, self._goes_on = epoch, 0, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the sampler stands: the epoch, and how many samples of it were given."""
-        return {"seed": self.seed, "epoch": self._epoch, "given": self._given}
+        """Where the sampler stands: the epoch, and how many samples of it this rank was given.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+        All ranks stand at the same place, so the state of one serves all.
+        """
+        return {**self._identity(), "epoch": self._epoch, "given": self._given}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where a sampler of the same lengths stood.
 
         Raises:
-            ConfigError: The state is of another seed.
+            ConfigError: The state is none of this sampler's, or of another seed, batch size, number
+                of ranks or lengths.
         """
-        if state["seed"] != self.seed:
-            raise ConfigError(f"the state is of seed {state['seed']}, the sampler's is {self.seed}")
-        self._epoch, self._given = state["epoch"], state["given"]
+        for name, here in self._identity().items():
+            if state.get(name) != here:
+                raise ConfigError(
+                    f"the state is of another sampler: its {name} is {state.get(name)!r}, and this "
+                    f"one's is {here!r}; resume with the same"
+                )
+        epoch, given = state.get("epoch"), state.get("given")
+        check_count("the state's epoch", epoch, least=0)
+        check_count("the state's given", given, least=0)
+        if given > len(self):  # type: ignore[operator]  # a number, as just checked
+            raise ConfigError(f"the state's given must be at most {len(self)}, not {given}")
+        self._epoch, self._given, self._goes_on = epoch, given, True  # type: ignore[assignment]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "num_ranks": self.num_ranks,
+            "lengths": f"{len(self.lengths)} samples, {self._digest}",
+        }
 
     def _order(self) -> npt.NDArray[np.int64]:
-        """This rank's samples of the epoch, batch after batch."""
+        """(M,) this rank's samples of the epoch, batch after batch."""
         random = np.random.default_rng((self.seed, self._epoch))
         step = self.batch_size * self.num_ranks
-        order = random.permutation(len(self.lengths))
-        chunk = step * _CHUNK
-        parts = [order[i : i + chunk] for i in range(0, len(order), chunk)]
+        order = np.resize(random.permutation(len(self.lengths)), len(self) * self.num_ranks)
+        # a last chunk of less than a step would be that step, whatever its lengths
+        cuts = range(step * _CHUNK, len(order) - step + 1, step * _CHUNK)
+        parts = np.split(order, cuts)
         order = np.concatenate([p[np.argsort(-self.lengths[p], kind="stable")] for p in parts])
-        order = np.resize(order, -(-len(order) // step) * step)
-        steps = order.reshape(-1, step)
-        longest = int(np.argmax(self.lengths[steps].max(axis=1)))
-        rest = random.permutation([i for i in range(len(steps)) if i != longest])
-        steps = steps[np.concatenate([[longest], rest]).astype(np.int64)]
+        full = len(order) // step
+        steps, rest = order[: full * step].reshape(full, step), order[full * step :]
+        if full:
+            longest = int(np.argmax(self.lengths[steps].max(axis=1)))
+            others = random.permutation([i for i in range(full) if i != longest])
+            steps = steps[np.concatenate([[longest], others]).astype(np.int64)]
         # neighbours in length go to different ranks, so that all have as much to do
-        return steps.reshape(len(steps), self.batch_size, self.num_ranks)[..., self.rank].reshape(
-            -1
-        )
+        mine = steps.reshape(full, self.batch_size, self.num_ranks)[..., self.rank]
+        return np.concatenate([mine.reshape(-1), rest.reshape(-1, self.num_ranks)[:, self.rank]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import os
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
+from vlmcollate.data.identity import UnknownContentError, file_digest, rows_digest
 from vlmcollate.errors import ConfigError, ConversationError
 
 Kind = Literal["json lines", "parquet", "dataset"]
@@ -22,7 +22,6 @@ _SUFFIXES: dict[str, Kind] = {
     ".parquet": "parquet",
 }
 _SAVED = ("dataset_info.json", "dataset_dict.json")
-_ENDS = 1 << 20
 
 
 @attrs.frozen(kw_only=True)
@@ -50,12 +49,12 @@ class Source:
 
     Attributes:
         pieces: The pieces, in order.
-        identity: What each file or the dataset is known by, to notice a changed one.
+        files: The files in which the examples are.
         dataset: The dataset, where the examples are in one.
     """
 
     pieces: tuple[Piece, ...]
-    identity: dict[str, str]
+    files: tuple[Path, ...] = ()
     dataset: Any = None
 
     @classmethod
@@ -78,18 +77,20 @@ class Source:
         ):
             return cls._of_dataset(source, rows_per_shard)
         paths = [Path(path) for path in source]
+        if not paths:
+            raise ConfigError("the source is an empty list: no rows")
         if len(paths) == 1 and any((paths[0] / name).is_file() for name in _SAVED):
             return cls._of_dataset(_saved(paths[0]), rows_per_shard)
         if len(paths) == 1 and _is_list(paths[0]):
             listed = cls._of_dataset(_listed(paths[0]), rows_per_shard)
-            return attrs.evolve(listed, identity={str(paths[0]): _digest(paths[0])})
+            return attrs.evolve(listed, files=(paths[0],))
         files = [file for path in paths for file in _files(path)]
         if len({str(file.resolve()) for file in files}) < len(files):
             raise ConfigError("a file is named twice; name each once")
         pieces = [piece for file in files for piece in _pieces(file, rows_per_shard)]
         if not pieces:
-            raise ConfigError(f"{', '.join(map(str, paths))}: no rows to prepare")
-        return cls(pieces=tuple(pieces), identity={str(file): _digest(file) for file in files})
+            raise ConfigError(f"{', '.join(map(str, paths))}: no rows")
+        return cls(pieces=tuple(pieces), files=tuple(files))
 
     @classmethod
     def _of_dataset(cls, dataset: Any, rows_per_shard: int) -> Source:
@@ -100,7 +101,6 @@ class Source:
             )
         if hasattr(dataset, "keys"):
             raise ConfigError(f"the source holds the splits {', '.join(dataset)}; pass one of them")
-        known_by = str(getattr(dataset, "_fingerprint", ""))
         pieces = tuple(
             Piece(
                 source="dataset",
@@ -111,12 +111,26 @@ class Source:
             for first in range(0, len(dataset), rows_per_shard)
         )
         if not pieces:
-            raise ConfigError("the dataset has no rows to prepare")
-        return cls(
-            pieces=pieces,
-            identity={"dataset": f"{known_by or type(dataset).__name__}, {len(dataset)} rows"},
-            dataset=dataset,
-        )
+            raise ConfigError("the dataset has no rows")
+        return cls(pieces=pieces, dataset=dataset)
+
+    def identity(self) -> tuple[dict[str, str], str]:
+        """Reads the whole source once, unless a `datasets.Dataset` knows itself.
+
+        Returns:
+            What each file or the dataset is known by; and why a changed dataset would go unnoticed,
+            or "".
+        """
+        if self.files:
+            return {str(file): file_digest(file) for file in self.files}, ""
+        rows = f"{type(self.dataset).__name__} of {len(self.dataset)} rows"
+        fingerprint = getattr(self.dataset, "_fingerprint", None)
+        if fingerprint is not None:
+            return {"dataset": f"{rows}, {fingerprint}"}, ""
+        try:
+            return {"dataset": f"{rows}, {rows_digest(self.dataset)}"}, ""
+        except UnknownContentError as error:
+            return {"dataset": rows}, str(error)
 
 
 def rows_of(piece: Piece, dataset: Any = None) -> Iterator[Any]:
@@ -145,8 +159,10 @@ def rows_of(piece: Piece, dataset: Any = None) -> Iterator[Any]:
                         f"the row is no JSON: {error.msg} at character {error.pos}; write one JSON "
                         "value a line"
                     )
-                except ValueError as error:  # its bytes are no text
+                except ValueError as error:  # its bytes are no text, or a number has no end
                     yield ConversationError(f"the row is no JSON: {error}")
+                except RecursionError:
+                    yield ConversationError("the row is nested too deeply to be read as JSON")
 
 
 def place_of(piece: Piece, offset: int) -> str:
@@ -255,16 +271,6 @@ def _is_list(file: Path) -> bool:
 def _listed(file: Path) -> list[Any]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"'{file}' is no JSON: {error}; name JSON lines .jsonl") from error
     return list(rows)
-
-
-def _digest(file: Path) -> str:
-    """The size of a file, with a hash of its first and last mebibyte."""
-    size = file.stat().st_size
-    with file.open("rb") as data:
-        digest = hashlib.blake2b(data.read(_ENDS), digest_size=16)
-        data.seek(max(size - _ENDS, 0))
-        digest.update(data.read(_ENDS))
-    return f"{size} bytes, {digest.hexdigest()}"

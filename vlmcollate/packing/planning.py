@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from vlmcollate.errors import ConfigError, SampleTooLongError
+from vlmcollate.options import check_count, whole_numbers
 
 Ints = npt.NDArray[np.int64]
 
@@ -38,7 +39,15 @@ class PackPlan(Sequence[Ints]):
     def __len__(self) -> int:
         return len(self.edges) - 1
 
-    def __getitem__(self, index: int) -> Ints:  # type: ignore[override]  # no slices
+    @overload
+    def __getitem__(self, index: int) -> Ints: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Ints]: ...
+
+    def __getitem__(self, index: int | slice) -> Ints | list[Ints]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"pack {index} of {len(self)}")
         index %= len(self)
@@ -71,7 +80,8 @@ def plan_packs(
             is left out; either way it is in the plan's `overlong`.
         media_tokens: (N,) the samples' media tokens. The packs are then ordered so that the
             `num_ranks` packs of a step, which are consecutive, hold about as many.
-        num_ranks: How many ranks take packs in turn, as `DistributedSampler` deals them.
+        num_ranks: How many ranks take packs in turn, as `DistributedSampler` deals them; only of
+            use with `media_tokens`.
 
     Returns:
         The plan; every sample is in exactly one pack, or in `overlong`.
@@ -84,11 +94,22 @@ def plan_packs(
         >>> [pack.tolist() for pack in plan_packs([3, 5, 2, 7], max_length=8)]
         [[3], [0, 1], [2]]
     """
-    sizes = np.asarray(lengths, np.int64)
-    if max_length < 1 or num_ranks < 1 or (sizes.ndim != 1) or (len(sizes) and sizes.min() < 1):
-        raise ConfigError("lengths, max_length and num_ranks have to be at least 1")
+    sizes = whole_numbers("lengths", lengths)
+    if len(sizes) and sizes.min() < 1:
+        at = int(sizes.argmin())
+        raise ConfigError(f"lengths must be at least 1, and that of sample {at} is {sizes[at]}")
+    for name, value in (("max_length", max_length), ("num_ranks", num_ranks)):
+        check_count(name, value)
     if on_overlong not in ("raise", "own_pack", "drop"):
         raise ConfigError(f"on_overlong must be 'raise', 'own_pack' or 'drop', not {on_overlong!r}")
+    if media_tokens is None and num_ranks > 1:
+        raise ConfigError(
+            f"num_ranks={num_ranks} has no effect without media_tokens, which it balances; pass "
+            "them too"
+        )
+    weights = sizes if media_tokens is None else whole_numbers("media_tokens", media_tokens)
+    if weights.shape != sizes.shape:
+        raise ConfigError(f"{len(weights)} media_tokens for {len(sizes)} lengths")
     overlong = np.flatnonzero(sizes > max_length)
     if len(overlong) and on_overlong == "raise":
         raise SampleTooLongError(
@@ -107,9 +128,6 @@ def plan_packs(
         pack_of = np.concatenate([pack_of, count + np.arange(len(overlong))])
         count += len(overlong)
     if media_tokens is not None and count:
-        weights = np.asarray(media_tokens, np.int64)
-        if weights.shape != sizes.shape:
-            raise ConfigError(f"{len(weights)} media_tokens for {len(sizes)} lengths")
         per_pack = np.bincount(pack_of, weights=weights[order], minlength=count)
         pack_of = _balanced(per_pack, num_ranks)[pack_of]
     by_pack = np.lexsort((order, pack_of))

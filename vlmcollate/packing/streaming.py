@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeVar
 
 from vlmcollate.errors import ConfigError, SampleTooLongError
+from vlmcollate.options import check_count
 
 T = TypeVar("T")
 
@@ -47,8 +48,8 @@ def stream_packs(
         >>> list(stream_packs(["aaa", "bb", "c"], max_length=4))
         [['aaa', 'c'], ['bb']]
     """
-    if max_length < 1 or buffer_size < 1:
-        raise ConfigError("max_length and buffer_size have to be at least 1")
+    check_count("max_length", max_length)
+    check_count("buffer_size", buffer_size)
     if on_overlong not in ("raise", "own_pack", "drop"):
         raise ConfigError(f"on_overlong must be 'raise', 'own_pack' or 'drop', not {on_overlong!r}")
     if (on_overlong == "drop") != (dropped is not None):

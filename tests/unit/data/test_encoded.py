@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from safetensors.torch import save
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tests.processors import FAMILIES, processor_of
 from vlmcollate import ConfigError, ConversationError, EncodedSample, collator_for
@@ -53,12 +55,109 @@ def test_the_iterable_twin() -> None:
     assert same(collator.stack(list(PretokenizedIterableDataset(CHATS, collator))), collator(CHATS))
 
 
+class SelfSharing(IterableDataset[Any]):
+    """Shares itself, as the datasets of `datasets` do, and knows where it stands."""
+
+    def __init__(self) -> None:
+        self.at, self.start, self.epoch = 0, 0, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        mine = TEXTS[worker.id :: worker.num_workers] if worker else TEXTS
+        start, self.start = self.start, 0
+        for self.at, text in enumerate(mine[start:], start + 1):
+            yield text
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.start = state["at"]
+
+
+TEXTS = [
+    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes " * i}]
+    for i in range(1, 10)
+]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("dataset", [TEXTS, SelfSharing()])
+def test_workers_share_an_iterable(dataset: Any, workers: int) -> None:
+    collator = collator_for(tiny_processor())
+    iterable = PretokenizedIterableDataset(dataset, collator)
+    loader: DataLoader[Any] = DataLoader(iterable, batch_size=None, num_workers=workers)
+    found = [len(sample) for sample in loader]
+    assert sorted(found) == [len(collator.encode(text)) for text in TEXTS]
+
+
+@pytest.mark.parametrize("make", [lambda: TEXTS, SelfSharing])
+@pytest.mark.parametrize("read", range(10))
+def test_an_iterable_goes_on_where_it_stood(make: Any, read: int) -> None:
+    collator = collator_for(tiny_processor())
+    first, second = (PretokenizedIterableDataset(make(), collator) for _ in range(2))
+    stream = iter(first)
+    for _ in range(read):
+        next(stream)
+    second.load_state_dict(first.state_dict())
+    expected = [len(collator.encode(text)) for text in TEXTS]
+    assert [len(sample) for sample in second] == expected[read:]
+    assert [len(sample) for sample in second] == expected
+    with pytest.raises(ConfigError, match="other way round"):
+        second.load_state_dict({} if make is SelfSharing else {"read": 0, "dataset": {}})
+
+
+@pytest.mark.filterwarnings("ignore")  # torchdata warns about itself
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("make", [lambda: TEXTS, SelfSharing])
+def test_torchdata_resumes_an_iterable(make: Any, workers: int) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="needs torchdata")
+    collator = collator_for(tiny_processor())
+
+    def loader() -> Any:
+        return stateful.StatefulDataLoader(
+            PretokenizedIterableDataset(make(), collator), batch_size=None, num_workers=workers
+        )
+
+    whole = [len(sample) for sample in loader()]
+    for stop in (1, 4, 8):
+        stopped, resumed = loader(), loader()
+        stream = iter(stopped)
+        head = [len(next(stream)) for _ in range(stop)]
+        resumed.load_state_dict(stopped.state_dict())
+        assert head + [len(sample) for sample in resumed] == whole
+
+
+def test_an_iterable_that_shares_itself_hears_of_the_epoch() -> None:
+    collator, inner = collator_for(tiny_processor()), SelfSharing()
+    PretokenizedIterableDataset(inner, collator).set_epoch(3)
+    assert inner.epoch == 3
+    PretokenizedIterableDataset(TEXTS, collator).set_epoch(3)
+
+
+def test_a_dataset_of_the_hub_shares_itself() -> None:
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    collator = collator_for(tiny_processor())
+    rows = datasets.Dataset.from_list([{"messages": text} for text in TEXTS])
+    hub = rows.to_iterable_dataset(num_shards=2)
+    for workers in (0, 2):
+        iterable = PretokenizedIterableDataset(hub, collator)
+        loader: DataLoader[Any] = DataLoader(iterable, batch_size=None, num_workers=workers)
+        assert sum(1 for _ in loader) == len(TEXTS)
+
+
 def test_a_bad_example_has_its_index() -> None:
     collator = collator_for(tiny_processor())
     with pytest.raises(ConversationError, match="sample 3"):
         PretokenizedDataset([*CHATS, {"nothing": 1}], collator)[3]
-    with pytest.raises(ConversationError, match="sample 3"):
-        list(PretokenizedIterableDataset([*CHATS, {"nothing": 1}], collator))
+    iterable = PretokenizedIterableDataset([*CHATS, {"nothing": 1}], collator)
+    for workers in (0, 2):
+        loader: DataLoader[Any] = DataLoader(iterable, batch_size=None, num_workers=workers)
+        with pytest.raises(ConversationError, match="sample 3"):
+            list(loader)
 
 
 def equal(a: EncodedSample, b: EncodedSample) -> bool:
@@ -83,6 +182,16 @@ def test_a_sample_and_a_pack_survive_the_disk(name: str, tmp_path: Path) -> None
 
 
 def test_what_is_no_sample_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "sample").write_bytes(b"nothing of the kind")
-    with pytest.raises(ConfigError, match="sample: these bytes are no encoded sample"):
-        load_sample(tmp_path / "sample")
+    file, one = tmp_path / "sample", {"a": torch.zeros(1)}
+    with pytest.raises(ConfigError, match=r"cannot read the sample: .*sample"):
+        load_sample(file)
+    for data in (
+        b"nothing of the kind",
+        save(one),
+        *(save(one, metadata={"vlmcollate": text}) for text in ("{}", "[]", "3", "{", "null")),
+        save(one, metadata={"vlmcollate": '{"order": [["a"], []]}'}),
+        save(one, metadata={"vlmcollate": '{"order": 5}'}),
+    ):
+        file.write_bytes(data)
+        with pytest.raises(ConfigError, match="sample: these bytes are no encoded sample"):
+            load_sample(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.processors import processor_of
-from vlmcollate import ConfigError, EncodedSample, SampleError, SampleTooLongError, collator_for
+from vlmcollate import (
+    ConfigError,
+    EncodedSample,
+    LocalMedia,
+    SampleError,
+    SampleTooLongError,
+    collator_for,
+)
 from vlmcollate.data import (
     LengthGroupedSampler,
     Manifest,
@@ -31,6 +39,7 @@ from vlmcollate.data import (
     Progress,
     prepare_dataset,
 )
+from vlmcollate.data.manifest import fingerprint_of
 from vlmcollate.data.prepared import row_of, sample_of
 from vlmcollate.testing import tiny_processor
 
@@ -166,7 +175,9 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, source, collator):
     )
     assert files_of(cut) == files_of(whole)
     assert (cut / "000001.parquet").stat().st_mtime_ns == kept
-    assert [progress.done for progress in told] == [17, 23]
+    done = [progress.done for progress in told]
+    assert (done[0], done[-1]) == (17, 23)
+    assert done == sorted(done)
     assert told[0].resumed == 17
 
 
@@ -204,6 +215,68 @@ def test_killed_at_random_points_it_gives_the_same_files(tmp_path, source, colla
         run.stdout.close()
     prepare_dataset(source, out, collator=collator, rows_per_shard=2)
     assert files_of(out) == files_of(whole)
+
+
+_KILLED = """
+import sys, time
+from vlmcollate import collator_for
+from vlmcollate.data import prepare_dataset
+from vlmcollate.testing import tiny_processor
+
+class Slow(list):
+    _fingerprint = "slow"
+    def __getitem__(self, index):
+        time.sleep(0.05)
+        return super().__getitem__(index)
+
+if __name__ == "__main__":
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    prepare_dataset(Slow([chat] * 100_000), sys.argv[1], collator=collator_for(tiny_processor()),
+                    num_proc=2, rows_per_shard=4,
+                    on_progress=lambda progress: print(progress.done, flush=True))
+"""
+
+
+def test_a_killed_run_takes_its_processes_along_and_gives_up_the_folder(tmp_path, collator):
+    script, out = tmp_path / "run.py", tmp_path / "out"
+    script.write_text(_KILLED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    run = subprocess.Popen(  # noqa: S603  # this Python
+        [sys.executable, str(script), str(out)], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    try:
+        assert run.stdout is not None
+        while int(run.stdout.readline()) < 8:  # both processes are at work
+            pass
+        children = _children_of(run.pid)
+        assert len(children) >= 2
+        with pytest.raises(ConfigError, match=f"another run is preparing '{out}' right now"):
+            prepare_dataset([chat(1)], out, collator=collator)
+    finally:
+        run.kill()
+        run.wait()
+        run.stdout.close()  # type: ignore[union-attr]  # it is a pipe
+    end = time.monotonic() + 10
+    while any(map(_is_alive, children)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not [child for child in children if _is_alive(child)]
+    with pytest.raises(ConfigError, match="begun with another source"):
+        prepare_dataset([chat(1)], out, collator=collator)
+
+
+def _children_of(parent: int) -> list[int]:
+    found = Path(f"/proc/{parent}/task/{parent}/children")
+    if not found.exists():
+        pytest.skip("children are found in /proc")
+    return [int(child) for child in found.read_text().split()]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def test_a_bad_row_is_named_by_its_file_and_row(tmp_path, source, collator):
@@ -259,8 +332,8 @@ def test_another_collator_source_or_option_is_refused(tmp_path, source, collator
         prepare_dataset(source, out, collator=other)
     with pytest.raises(ConfigError, match="option turns"):
         PreparedDataset(out, other)
-    with pytest.raises(ConfigError, match="on_error: raise there, skip now"):
-        prepare_dataset(source, out, collator=collator, on_error="skip")
+    with pytest.raises(ConfigError, match="max_length: nothing there, 999 now"):
+        prepare_dataset(source, out, collator=collator, max_length=999)
     with pytest.raises(ConfigError, match="resume is off"):
         prepare_dataset(source, out, collator=collator, resume=False)
     changed = tiny_processor()
@@ -288,15 +361,197 @@ def test_a_folder_or_source_that_does_not_fit_is_refused(tmp_path, source, colla
         PreparedDataset(tmp_path / "out", collator)
 
 
-def test_damage_is_told(tmp_path, source, collator):
+def test_files_of_others_are_left_alone(tmp_path, source, collator):
+    foreign = tmp_path / "downloads"
+    foreign.mkdir()
+    (foreign / ".movie.mkv.part").write_text("precious")
+    with pytest.raises(ConfigError, match=r"holds other files, such as '\.movie"):
+        prepare_dataset(source, foreign, collator=collator)
+    assert [path.name for path in foreign.iterdir()] == [".movie.mkv.part"]
     out = tmp_path / "out"
     prepare_dataset(source, out, collator=collator)
-    (out / "000000.parquet").rename(out / "moved")
-    with pytest.raises(ConfigError, match="missing"):
+    ours = [".000000.parquet.7.part", ".1234567.parquet.7.part", ".manifest.json.7.part"]
+    theirs = [".movie.mkv.part", ".notes.parquet.7.part", ".000000.parquet.part"]
+    for name in (*ours, *theirs):
+        (out / name).touch()
+    with pytest.raises(ConfigError, match="other options"):
+        prepare_dataset(source, out, collator=collator, rows_per_shard=3)
+    assert all((out / name).exists() for name in (*ours, *theirs))
+    prepare_dataset(source, out, collator=collator)
+    assert [(out / name).exists() for name in ours] == [False] * 3
+    assert [(out / name).exists() for name in theirs] == [True] * 3
+
+
+def test_a_plan_that_was_cut_off_is_written_again(tmp_path, source, collator):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    prepare_dataset(source, whole, collator=collator)
+    plan = (whole / "plan.json").read_bytes()
+    for text in (b"", plan[:200]):
+        out.mkdir()
+        (out / "plan.json").write_bytes(text)
+        prepare_dataset(source, out, collator=collator, resume=False)
+        assert files_of(out) == files_of(whole)
+        shutil.rmtree(out)
+    for text in (b"{}", b"// theirs", b"[]", plan.replace(b'"schema": 2', b'"schema": 1')):
+        out.mkdir()
+        (out / "plan.json").write_bytes(text)
+        with pytest.raises(ConfigError, match=r"plan.json' is damaged|begun with schema 1"):
+            prepare_dataset(source, out, collator=collator)
+        assert (out / "plan.json").read_bytes() == text
+        shutil.rmtree(out)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, source, collator):
+    (tmp_path / "file").touch()
+    for bad in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing"):
+        with pytest.raises(ConfigError, match="cannot write into"):
+            prepare_dataset(source, bad, collator=collator)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"packing": "no", "max_length": 99}, "packing must be True or False, not 'no'"),
+        ({"resume": 1}, "resume must be True or False"),
+        ({"max_length": "5"}, "max_length must be an integer"),
+        ({"num_proc": 0}, "num_proc must be"),
+        ({"num_proc": True}, "num_proc must be"),
+        ({"rows_per_shard": 0.5}, "rows_per_shard must be"),
+        ({"on_error": "ignore"}, "on_error must be"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, source, collator, options, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare_dataset(source, tmp_path / "out", collator=collator, **options)
+    with pytest.raises(ConfigError, match=r"such as collator_for\(processor\), not a Qwen2_5_VLPr"):
+        prepare_dataset(source, tmp_path / "out", collator=collator.processor)
+
+
+def test_after_an_error_the_same_folder_may_skip(tmp_path, source, collator):
+    lines = source.read_text().splitlines()
+    lines[7] = "{not json"
+    source.write_text("\n".join(lines))
+    with pytest.raises(SampleError, match="row 7"):
+        prepare_dataset(source, tmp_path / "out", collator=collator, rows_per_shard=5)
+    for out in ("out", "other"):
+        manifest = prepare_dataset(
+            source, tmp_path / out, collator=collator, rows_per_shard=5, on_error="skip"
+        )
+        assert manifest.dropped == {"ConversationError": 1}
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "other")
+
+
+def test_a_row_that_is_nested_too_deeply_is_skipped(tmp_path, collator):
+    lines = ["[" * 100_000, '{"messages":' + "[" * 900 + "]" * 900 + "}", json.dumps(chat(1))]
+    (tmp_path / "deep.jsonl").write_text("\n".join(lines))
+    manifest = prepare_dataset(
+        tmp_path / "deep.jsonl", tmp_path / "out", collator=collator, on_error="skip"
+    )
+    assert (manifest.samples, manifest.dropped) == (1, {"ConversationError": 2})
+
+
+def test_a_reader_need_not_know_what_only_decided_which_samples_are_kept(tmp_path, chats):
+    processor = tiny_processor()
+    named = json.loads(json.dumps(chats).replace(str(tmp_path / "media") + "/", ""))
+    media = LocalMedia(root=tmp_path / "media", max_pixels=10**6)
+    strict = collator_for(
+        processor,
+        media=media,
+        max_length=60,
+        on_overlong="drop",
+        on_dropped="raise",
+        require_labels=False,
+    )
+    prepare_dataset(named, tmp_path / "out", collator=strict)
+    for reader in (
+        collator_for(processor),
+        collator_for(processor, max_length=9, placeholder_media="batch", control_text="error"),
+        collator_for(processor, media=LocalMedia(root=tmp_path), shift_labels=True),
+    ):
+        assert_equal(PreparedDataset(tmp_path / "out", reader)[0], strict.encode(named[0]))
+    others: list[dict[str, Any]] = [
+        {"media": LocalMedia(dtype=torch.bfloat16)},
+        {"media": LocalMedia(background="black")},
+        {"placeholder_media": "sample"},
+        {"turns": "last"},
+    ]
+    for options in others:
+        with pytest.raises(ConfigError, match="encodes otherwise: option"):
+            PreparedDataset(tmp_path / "out", collator_for(processor, **options))
+    other = attrs.evolve(strict, media=attrs.evolve(media, root=tmp_path))
+    with pytest.raises(ConfigError, match="other options: media"):
+        prepare_dataset(named, tmp_path / "out", collator=other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: setattr(p.tokenizer, "eos_token", "<|im_start|>"),
+        lambda p: setattr(p.tokenizer, "pad_token", "<|im_end|>"),
+        lambda p: setattr(p, "image_token", "<|video_pad|>"),
+        lambda p: setattr(p, "video_token_id", 1),
+        lambda p: p.tokenizer.add_tokens(["<think>"]),
+        lambda p: setattr(p.image_processor, "image_mean", [0, 0, 0]),
+    ],
+)
+def test_another_processor_has_another_fingerprint(collator, change):
+    processor = tiny_processor()
+    assert fingerprint_of(collator_for(processor)) == fingerprint_of(collator)
+    change(processor)
+    assert fingerprint_of(collator_for(processor)) != fingerprint_of(collator)
+
+
+def test_damage_is_told(tmp_path, source, collator):
+    out = tmp_path / "out"
+    prepare_dataset(source, out, collator=collator, rows_per_shard=12)
+    shard, before = out / "000000.parquet", files_of(out)
+    (out / "000001.parquet").rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=r"000001\.parquet' is missing"):
+        PreparedDataset(out, collator)
+    (tmp_path / "moved").rename(out / "000001.parquet")
+    reader = PreparedDataset(out, collator)
+    data = shard.read_bytes()
+    for bad in (data[: len(data) // 2], b"", b"PAR1" + bytes(100) + b"PAR1"):
+        shard.write_bytes(bad)
+        for use in (
+            lambda: PreparedDataset(out, collator),
+            lambda: prepare_dataset(source, out, collator=collator, rows_per_shard=12),
+            lambda: reader[3],
+        ):
+            with pytest.raises(ConfigError, match=r"000000.parquet' is damaged.*remove it"):
+                use()
+    pq.write_table(pa.table({"x": [1]}), shard)
+    with pytest.raises(ConfigError, match=r"or no shard of vlmcollate .*has no 'vlmcollate'"):
+        prepare_dataset(source, out, collator=collator, rows_per_shard=12)
+    shard.unlink()
+    with pytest.raises(ConfigError, match="is missing"):
+        reader[4]
+    prepare_dataset(source, out, collator=collator, rows_per_shard=12)
+    assert files_of(out) == before
+    shard.write_bytes((out / "000001.parquet").read_bytes())
+    with pytest.raises(ConfigError, match="holds 11 rows, and the manifest says 12"):
         PreparedDataset(out, collator)
     (out / "manifest.json").write_text("{")
     with pytest.raises(ConfigError, match="damaged"):
         PreparedDataset(out, collator)
+
+
+def test_groups_are_cut_by_bytes_and_rows_are_read_alone(tmp_path):
+    processor = tiny_processor()
+    processor.image_processor.size = {"shortest_edge": 4 * 784, "longest_edge": 1100 * 784}
+    collator = collator_for(processor)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (616, 616, 3), np.uint8))
+    picture.save(tmp_path / "large.png")
+    large = [{"type": "image", "image": str(tmp_path / "large.png")}]
+    answer = {"role": "assistant", "content": "Noise."}
+    rows = [[{"role": "user", "content": large}, answer], *map(chat, range(40))] * 2
+    prepare_dataset(rows, tmp_path / "out", collator=collator)
+    groups = pq.ParquetFile(tmp_path / "out" / "000000.parquet").metadata
+    counts = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+    assert counts == [1, 32, 8, 1, 32, 8]
+    prepared = PreparedDataset(tmp_path / "out", collator)
+    for index in (0, 1, 32, 33, 40, 41, 81, 5):
+        assert_equal(prepared[index], collator.encode(rows[index]))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -316,7 +571,7 @@ def test_the_rest_of_an_epoch_is_that_of_an_uninterrupted_run(tmp_path, source, 
 
     whole = batches(LengthGroupedSampler(lengths=prepared.lengths, batch_size=4, seed=3))
     sampler = LengthGroupedSampler(lengths=prepared.lengths, batch_size=4, seed=3)
-    sampler.load_state_dict({"seed": 3, "epoch": 0, "given": 8})
+    sampler.load_state_dict({**sampler.state_dict(), "given": 8})
     rest = batches(sampler)
     assert len(rest) == len(whole) - 2
     for one, other in zip(rest, whole[2:], strict=True):

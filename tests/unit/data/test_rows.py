@@ -35,6 +35,13 @@ def test_a_broken_line_is_an_error_and_the_others_go_on(tmp_path):
     assert str(broken).startswith("the row is no JSON: ")
 
 
+def test_a_line_that_is_nested_too_deeply_is_an_error(tmp_path):
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + '\n{"a": 2}\n')
+    (_, deep), (_, last) = read_rows(tmp_path / "a.jsonl")
+    assert isinstance(deep, ConversationError)
+    assert last == {"a": 2}
+
+
 def test_parquet(tmp_path):
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")

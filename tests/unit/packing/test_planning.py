@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,10 +62,32 @@ def test_media_is_balanced_over_ranks(samples: list[tuple[int, int]], ranks: int
 
 
 def test_bad_options_are_refused() -> None:
-    for options in ({"max_length": 0}, {"max_length": 8, "on_overlong": "cut"}):
+    bad: list[dict[str, Any]] = [
+        {"max_length": 0},
+        {"max_length": 2.5},
+        {"max_length": "8"},
+        {"max_length": None},
+        {"max_length": True},
+        {"max_length": 8, "on_overlong": "cut"},
+        {"max_length": 8, "num_ranks": 4},
+        {"max_length": 8, "num_ranks": 2.5, "media_tokens": [1]},
+        {"max_length": 8, "media_tokens": 5},
+        {"max_length": 8, "media_tokens": [0.5]},
+    ]
+    for options in bad:
         with pytest.raises(ConfigError):
             plan_packs([1], **options)
+    for lengths in ([1.9], ["a"], [[1]], 3):
+        with pytest.raises(ConfigError, match="lengths must hold one whole number"):
+            plan_packs(lengths, max_length=8)  # type: ignore[arg-type]  # likewise
     with pytest.raises(ConfigError, match="media_tokens"):
         plan_packs([1, 2], max_length=8, media_tokens=[1])
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="that of sample 1 is 0"):
         plan_packs([1, 0], max_length=8)
+
+
+def test_a_plan_is_sliced_as_a_list() -> None:
+    plan = plan_packs([3, 5, 2, 7], max_length=8)
+    assert [pack.tolist() for pack in plan[::-1]] == [[2], [0, 1], [3]]
+    with pytest.raises(IndexError):
+        plan[3]

@@ -45,7 +45,14 @@ def test_what_does_not_fit() -> None:
 
 
 def test_bad_options_are_refused() -> None:
-    bad: list[dict[str, Any]] = [{"max_length": 0}, {"buffer_size": 0}, {"on_overlong": "drop"}]
+    bad: list[dict[str, Any]] = [
+        {"max_length": 0},
+        {"max_length": "4"},
+        {"max_length": None},
+        {"buffer_size": 0},
+        {"buffer_size": 1.5},
+        {"on_overlong": "drop"},
+    ]
     for options in bad:
         with pytest.raises(ConfigError):
             stream_packs(["a"], **{"max_length": 3, **options})
