@@ -5,8 +5,6 @@ Shapes: L a sample's tokens, I its images, V its videos or video frames.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -59,18 +57,13 @@ def mrope_positions(
     positions = np.empty((len(kinds), 4), np.int64)
     positions[:, 0] = index
     positions[:, 1:] = (index + np.repeat(base - starts, lengths))[:, None]
-    if is_media.any():
-        at = np.flatnonzero(kinds)
-        sizes = lengths[is_media]
-
-        def of_token(of_run: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            return np.repeat(of_run[is_media].astype(np.int32), sizes)
-
-        cell = (at - np.repeat(starts[is_media], sizes)).astype(np.int32)
-        layer, cell = np.divmod(cell, of_token(rows * columns))
-        row, column = np.divmod(cell, of_token(columns))
-        if video_steps is not None:  # the model multiplies in float32 and cuts off
-            far = np.repeat(steps[is_media].astype(np.float32), sizes)
-            layer = (layer.astype(np.float32) * far).astype(np.int64)
-        positions[at, 1:] = np.stack([layer, row, column], axis=1) + of_token(base)[:, None]
+    for run in np.flatnonzero(is_media).tolist():
+        layers, height, width = int(grids[run, 0]), int(rows[run]), int(columns[run])
+        item = positions[starts[run] : starts[run] + lengths[run]]
+        cells = item.reshape(layers, height, width, 4)  # a view
+        # the model multiplies in float32 and cuts off
+        layer = (np.arange(layers, dtype=np.float32) * np.float32(steps[run])).astype(np.int64)
+        cells[..., 1] = base[run] + layer[:, None, None]
+        cells[..., 2] = base[run] + np.arange(height)[:, None]
+        cells[..., 3] = base[run] + np.arange(width)
     return torch.from_numpy(positions)
