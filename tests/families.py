@@ -265,7 +265,9 @@ CASES: dict[str, Case] = {
         )
     ),
     "GraniteDoclingProcessor": Case(
-        build=lambda: stand_in("GraniteDoclingProcessor", hf.GraniteDoclingImageProcessor())
+        build=lambda: stand_in(
+            "GraniteDoclingProcessor", hf.GraniteDoclingImageProcessor(max_patches=2)
+        )
     ),
     "HYV4VLProcessor": Case(
         build=lambda: stand_in(
