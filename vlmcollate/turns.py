@@ -90,7 +90,7 @@ class TurnFinder:
             if header[same:].isspace() and self._is_words(written[spaced:]):
                 return at + spaced - kept  # the same header, spaced in another way
             same = min(same, spaced - kept)
-        self._check_forced(header, same, where)
+        self._check_forced(header, same, where, written)
         return at + same
 
     def _shared(self, header: str, written: str) -> int:
@@ -144,13 +144,18 @@ class TurnFinder:
                 where=where,
             )
 
-    def _check_forced(self, header: str, same: int, where: str) -> None:
+    def _check_forced(self, header: str, same: int, where: str, written: str) -> None:
         """Accepts a turn without what the generation prompt forces, such as a think block."""
         forced = self.vocabulary.pattern.match(header[same:].lstrip())
         if not header[:same].strip() or forced is None or forced.group() in self.stop_tokens:
+            hint = (
+                "variables may mend it, as in template_kwargs={'enable_thinking': False}"
+                if "think" in header + written
+                else "are the roles swapped, or does the template repeat another message here?"
+            )
             raise LabelError(
-                f"the template writes a turn unlike its generation prompt {header!r}; variables "
-                "may mend it, as in template_kwargs={'enable_thinking': False}",
+                f"the template writes a turn unlike its generation prompt {header!r}: "
+                f"{written[:80]!r}; {hint}",
                 where=where,
             )
 

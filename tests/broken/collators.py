@@ -281,30 +281,3 @@ class PositionsRunOn(Qwen2_5_VLCollator):
         labels = pack.labels.clone()
         labels[len(samples[0])] = pack.input_ids[len(samples[0])]
         return _relabelled(pack, labels)
-
-
-def swapped_roles() -> Any:
-    """A processor whose template swaps the roles."""
-    processor = tiny_processor()
-    processor.chat_template = processor.chat_template.replace(
-        "message.role +", "{'user': 'assistant', 'assistant': 'user'}.get(message.role, 'system') +"
-    )
-    return processor
-
-
-def no_end_token() -> Any:
-    """A processor whose template ends no message."""
-    processor = tiny_processor()
-    processor.chat_template = processor.chat_template.replace("<|im_end|>", "")
-    return processor
-
-
-def echoes_the_user() -> Any:
-    """A processor whose template repeats the question in the answer's turn."""
-    processor = tiny_processor()
-    processor.chat_template = processor.chat_template.replace(
-        "{{- '<|im_end|>",
-        "{%- if message.role == 'assistant' -%}{{- messages[loop.index0 - 1].content[-1].text -}}"
-        "{%- endif -%}{{- '<|im_end|>",
-    )
-    return processor

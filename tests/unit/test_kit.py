@@ -8,13 +8,16 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from typer.testing import CliRunner
 
 from tests.broken import collators as broken
+from tests.broken import templates
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli import app
+from vlmcollate.conversation import Conversation
 from vlmcollate.testing import (
     LAWS,
     LawFailure,
@@ -23,10 +26,13 @@ from vlmcollate.testing import (
     hostile_text,
     parametrize_with_checks,
     register_profiles,
+    sounds,
     texts,
     tiny_processor,
+    videos,
 )
-from vlmcollate.testing.generators import EXAMPLES, HAZARDS, examples_of
+from vlmcollate.testing.generators import EXAMPLES, HAZARDS, described, examples_of, weight_of
+from vlmcollate.testing.laws.telling import parts_of, text_of
 from vlmcollate.tokenizing import Vocabulary
 
 PROCESSOR = tiny_processor()
@@ -115,22 +121,46 @@ def test_each_hazard_appears_in_each_profile(profile):
 def test_conversations_have_every_shape():
     seen: set[str] = set()
 
-    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
-    @given(conversations(processor=PROCESSOR))
+    @settings(max_examples=200, deadline=None, database=None, derandomize=True)
+    @given(
+        conversations(
+            processor=PROCESSOR,
+            max_turns=5,
+            max_images=3,
+            max_videos=1,
+            max_sounds=1,
+            strings=True,
+            weights=True,
+        )
+    )
     def draw(messages):
+        Conversation.from_example(messages)
+        assert described(messages).count("\n") >= len(messages) - 1
         roles = [message["role"] for message in messages]
-        parts = [part for message in messages for part in message["content"]]
+        parts = [part for message in messages for part in parts_of(message)]
         pictures = [part["image"] for part in parts if part["type"] == "image"]
-        answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
-        asked = "".join(p["text"] for m in messages[:-1] for p in m["content"][-1:])
+        assert len({picture.getpixel((0, 0)) for picture in pictures}) == len(pictures)
+        weights = [weight_of(m) for m in messages if m["role"] == "assistant"]
+        assert any(weights)
+        answers = [text_of(m) for m in messages if m["role"] == "assistant"]
+        asked = "".join(text_of(m) for m in messages[:-1])
         seen.update(
             name
             for name, found in {
                 "system": roles[0] == "system",
                 "no system": roles[0] == "user",
                 "several turns": roles.count("assistant") > 1,
+                "many turns": roles.count("assistant") > 3,
                 "no picture": not pictures,
-                "two pictures": len(pictures) == 2,
+                "three pictures": len(pictures) == 3,
+                "a video": any(part["type"] == "video" for part in parts),
+                "a sound": any(part["type"] == "audio" for part in parts),
+                "a string": any(isinstance(m["content"], str) for m in messages),
+                "a weight": not {0.0, 1.0}.issuperset(weights),
+                "an answer left out": 0.0 in weights,
+                "an echo": any(
+                    text_of(a) == text_of(b) for a, b in zip(messages, messages[1:], strict=False)
+                ),
                 "a tiny picture": any(min(picture.size) < 32 for picture in pictures),
                 "a repeated answer": len(set(answers)) < len(answers),
                 "a quoted answer": answers[-1] in asked,
@@ -139,14 +169,43 @@ def test_conversations_have_every_shape():
         )
 
     draw()
-    assert len(seen) == 8, seen
+    assert len(seen) == 15, seen
+
+
+def test_media_is_drawn_as_arrays():
+    @settings(max_examples=30, deadline=None, database=None, derandomize=True)
+    @given(videos(max_frames=6), sounds(max_samples=8000))
+    def draw(frames, wave):
+        assert frames.dtype == np.uint8
+        assert frames.shape[-1] == 3
+        assert 4 <= len(frames) <= 6
+        assert not (frames[0] == frames[1]).all()
+        assert wave.dtype == np.float32
+        assert 4000 <= len(wave) <= 8000
+        assert np.abs(wave).max() <= 1
+
+    draw()
+
+
+def test_the_check_command_says_what_it_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    PROCESSOR.save_pretrained(tmp_path)
+    runner = CliRunner()
+    late = runner.invoke(app, ["check", str(tmp_path), "--seconds", "0"])
+    assert late.exit_code == 1
+    assert f"{len(LAWS)} laws were not tried" in late.output
+    nowhere = str(tmp_path / "missing" / "report.xml")
+    refused = runner.invoke(app, ["check", str(tmp_path), "--junit", nowhere])
+    assert refused.exit_code == 1
+    assert "cannot write" in refused.output
+    assert "check_is_frozen" not in refused.output
 
 
 def test_the_check_command_passes_and_fails(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     runner, good, bad = CliRunner(), tmp_path / "good", tmp_path / "bad"
     PROCESSOR.save_pretrained(good)
-    broken.no_end_token().save_pretrained(bad)
+    templates.processor("no end token").save_pretrained(bad)
     junit = tmp_path / "report.xml"
     passed = runner.invoke(app, ["check", str(good), "--examples", "2", "--junit", str(junit)])
     assert passed.exit_code == 0, passed.output

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
         hostile_text,
         images,
         register_profiles,
+        sounds,
         texts,
+        videos,
     )
     from vlmcollate.testing.laws import LAWS, LawFailure, Trial
 
@@ -29,7 +31,9 @@ _HOME = {
         "hostile_text",
         "images",
         "register_profiles",
+        "sounds",
         "texts",
+        "videos",
     ),
     "laws": ("LAWS", "LawFailure", "Trial"),
 }
@@ -47,9 +51,11 @@ __all__ = [
     "images",
     "parametrize_with_checks",
     "register_profiles",
+    "sounds",
     "texts",
     "tiny_model",
     "tiny_processor",
+    "videos",
 ]
 
 

@@ -11,9 +11,10 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
-from vlmcollate.testing.laws import LAWS, Law, LawFailure, NotApplicable, Trial
+from vlmcollate.testing.laws import LAWS, Law, LawFailure, NotApplicable, NothingTaken, Trial
+from vlmcollate.testing.laws.trial import root_of, without_warnings
 
-_FIRST = LAWS[0].__name__
+OUT_OF_TIME = "out of time"
 Status = Literal["passed", "failed", "not applicable", "not reached"]
 
 
@@ -23,7 +24,8 @@ class LawResult:
 
     Attributes:
         law: Its name.
-        status: Whether it holds.
+        status: Whether it holds; `"not reached"` where time ran out, or where it fails as an
+            earlier law does.
         message: Why not, or why it does not apply.
         seconds: How long it took.
     """
@@ -45,6 +47,11 @@ class Report:
 
     collator: str
     results: tuple[LawResult, ...]
+
+    @property
+    def untried(self) -> tuple[LawResult, ...]:
+        """The laws for which no time was left."""
+        return tuple(result for result in self.results if result.message == OUT_OF_TIME)
 
     @property
     def failed(self) -> tuple[LawResult, ...]:
@@ -124,17 +131,15 @@ def check_collator(
     if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
         raise ConfigError(f"examples must be an integer of at least 1, not {examples!r}")
     trial, start, results = Trial(examples=examples, seed=seed), time.perf_counter(), []
+    causes: dict[str, str] = {}
     for law in laws:
         name = law.__name__
         if seconds is not None and time.perf_counter() - start > seconds:
-            results.append(LawResult(law=name, status="not reached", message="out of time"))
-            continue
-        if results and results[0].status == "failed" and results[0].law == _FIRST:
-            results.append(LawResult(law=name, status="not reached", message=f"see {_FIRST}"))
+            results.append(LawResult(law=name, status="not reached", message=OUT_OF_TIME))
             continue
         if on_law is not None:
             on_law(name)
-        results.append(_tried(law, collator, trial))
+        results.append(_tried(law, collator, trial, causes))
     report = Report(collator=type(collator).__name__, results=tuple(results))
     if raise_on_failure and report.failed:
         raise LawFailure(repr(report))
@@ -201,21 +206,35 @@ class Check:
         import pytest
 
         try:
-            self.law(collator, self.trial)
+            with without_warnings():
+                self.law(collator, self.trial)
         except NotApplicable as reason:
             pytest.skip(str(reason))
 
 
-def _tried(law: Law, collator: BaseCollator, trial: Trial) -> LawResult:
-    start, status, message = time.perf_counter(), "passed", ""
+def _tried(law: Law, collator: BaseCollator, trial: Trial, causes: dict[str, str]) -> LawResult:
+    """Tries one law; what fails for a cause that an earlier law has shown is not reached.
+
+    Args:
+        law: The law.
+        collator: The collator.
+        trial: How hard.
+        causes: What the collator has raised so far, with the law that showed it; it is added to.
+    """
+    start, status, message, cause = time.perf_counter(), "passed", "", ""
     try:
-        law(collator, trial)
+        with without_warnings():
+            law(collator, trial)
     except NotApplicable as reason:
         status, message = "not applicable", str(reason)
     except LawFailure as error:
         status, message = "failed", str(error)
+        cause = message if isinstance(error, NothingTaken) else error.root
     except Exception as error:  # noqa: BLE001  # a collator may raise anything, which is a failure
         status, message = "failed", f"the collator raises {type(error).__name__}: {error}"
+        cause = root_of(error)
+    if cause and causes.setdefault(cause, law.__name__) != law.__name__:
+        status, message = "not reached", f"see {causes[cause]}"
     seconds = time.perf_counter() - start
     return LawResult(law=law.__name__, status=status, message=message, seconds=seconds)  # type: ignore[arg-type]  # of Status
 

@@ -48,11 +48,14 @@ def run(
         junit: Where to write a JUnit file.
 
     Returns:
-        Whether every law that was tried holds.
+        Whether every law was tried and holds.
 
     Raises:
-        ConfigError: A name is no law, or hypothesis is not installed.
+        ConfigError: A name is no law, hypothesis is not installed, or the JUnit file cannot be
+            written.
     """
+    if junit is not None:
+        _check_writable(junit)
     try:
         from vlmcollate.testing.checking import check_collator
         from vlmcollate.testing.laws import LAWS
@@ -80,7 +83,16 @@ def run(
     _show(console, report)
     if junit is not None:
         junit.write_text(report.junit(), encoding="utf-8")
-    return not report.failed
+    return not report.failed and not report.untried
+
+
+def _check_writable(junit: Path) -> None:
+    """Refuses a file before the laws are tried, and not after."""
+    try:
+        with junit.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write {junit}: {error.strerror}") from error
 
 
 def _show(console: Console, report: Report) -> None:
@@ -98,3 +110,7 @@ def _show(console: Console, report: Report) -> None:
         console.print(Text(result.law, "bold red"))
         console.print(Text(result.message), soft_wrap=True)
         console.print()
+    if report.untried:
+        number = len(report.untried)
+        told = f"{number} law{' was' if number == 1 else 's were'} not tried: out of time"
+        console.print(Text(f"{told}; raise --seconds, or lower --examples", "bold red"))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -98,10 +100,24 @@ def hostile_text(processor: Any) -> st.SearchStrategy[str]:
 
 
 def images(*, min_side: int = 28, max_side: int = 120) -> st.SearchStrategy[Image.Image]:
-    """Pictures of one colour, RGB, of any shape between the sides."""
+    """Pictures whose every row and column differ, RGB, of any shape between the sides."""
     side = st.integers(min_side, max_side)
-    colour = st.sampled_from(["white", "teal", "black", "orange"])
-    return st.builds(lambda w, h, c: Image.new("RGB", (w, h), c), side, side, colour)
+    return st.builds(picture, side, side, _TINTS)
+
+
+def videos(
+    *, min_frames: int = 4, max_frames: int = 8, min_side: int = 28, max_side: int = 64
+) -> st.SearchStrategy[npt.NDArray[np.uint8]]:
+    """Videos as arrays of frames, (T, H, W, 3) uint8, of which each frame has its own tint."""
+    side = st.integers(min_side, max_side)
+    return st.builds(_video, st.integers(min_frames, max_frames), side, side, _TINTS)
+
+
+def sounds(
+    *, min_samples: int = 4000, max_samples: int = 32000
+) -> st.SearchStrategy[npt.NDArray[np.float32]]:
+    """Sounds as arrays, (N,) float32, each of one pitch."""
+    return st.builds(_sound, st.integers(min_samples, max_samples), _TINTS)
 
 
 @st.composite
@@ -113,11 +129,16 @@ def conversations(
     system: bool = True,
     min_images: int = 0,
     max_images: int = 2,
+    max_videos: int = 0,
+    max_sounds: int = 0,
+    sampling_rate: int = 16000,
     strings: bool = False,
+    weights: bool = False,
 ) -> list[dict[str, Any]]:
     """Conversations of alternating roles, as `Conversation.from_example` reads them.
 
-    An answer may repeat an earlier one, and a question may quote one.
+    An answer may repeat an earlier answer or its own question, and a question may quote an answer.
+    No two pictures of a conversation are alike.
 
     Args:
         draw: Hypothesis's own.
@@ -126,27 +147,39 @@ def conversations(
         system: Whether a system message may come first.
         min_images: The fewest pictures in all.
         max_images: The most pictures in all.
-        strings: Whether messages without pictures are strings instead of lists of parts.
+        max_videos: The most videos in all, as arrays of frames at two frames a second.
+        max_sounds: The most sounds in all, as arrays.
+        sampling_rate: The rate of the sounds.
+        strings: Whether the content of a message without media may be a string.
+        weights: Whether answers may have a `weight`, or be left out by `train`; one answer trains.
     """
     said: list[str] = []
     asked = texts() if processor is None else st.one_of(texts(), hostile_text(processor))
-    number = draw(st.integers(min_images, max_images))
-    turns = draw(st.integers(1, max_turns))
+    # most conversations are short, some are as long as they may be
+    turns = draw(st.one_of(st.integers(1, min(2, max_turns)), st.integers(1, max_turns)))
+    pictures = st.lists(images(), min_size=min_images, max_size=max_images, unique_by=_tint)
+    media = [_part("image", picture) for picture in draw(pictures)]
+    if max_videos:
+        shown = draw(st.lists(videos(), max_size=max_videos))
+        media += [{**_part("video", frames), "fps": 2.0} for frames in shown]
+    if max_sounds:
+        heard = draw(st.lists(sounds(), max_size=max_sounds))
+        media += [{**_part("audio", wave), "sampling_rate": sampling_rate} for wave in heard]
     messages: list[dict[str, Any]] = []
     if system and draw(st.booleans()):
-        messages.append(_message("system", [_text(draw(texts()))], strings=strings))
+        messages.append({"role": "system", "content": [_text(draw(texts()))]})
     for turn in range(turns):
-        here = number if turn == turns - 1 else draw(st.integers(0, number))
-        number -= here
-        parts: list[dict[str, Any]] = [
-            {"type": "image", "image": draw(images())} for _ in range(here)
-        ]
+        here = len(media) if turn == turns - 1 else draw(st.integers(0, len(media)))
         quote = st.sampled_from(said) if said else st.nothing()
-        parts.append(_text(draw(st.one_of(asked, quote))))
-        messages.append(_message("user", parts, strings=strings))
-        said.append(draw(st.one_of(texts(), quote)))
-        messages.append(_message("assistant", [_text(said[-1])], strings=strings))
-    return messages
+        question = draw(st.one_of(asked, quote))
+        messages.append({"role": "user", "content": [*media[:here], _text(question)]})
+        media = media[here:]
+        said.append(draw(st.one_of(texts(), st.just(question), quote)))
+        answer = {"role": "assistant", "content": [_text(said[-1])]}
+        messages.append({**answer, **(draw(_WEIGHTS) if weights else {})})
+    if weights and not any(weight_of(m) for m in messages if m["role"] == "assistant"):
+        messages[-1] = {"role": "assistant", "content": messages[-1]["content"]}
+    return [_as_string(m) if strings and draw(st.booleans()) else m for m in messages]
 
 
 def batches(
@@ -166,27 +199,68 @@ def batches(
     return st.lists(drawn, min_size=min_size, max_size=max_size)
 
 
+def weight_of(message: Mapping[str, Any]) -> float:
+    """What a message counts in the loss."""
+    return float(message.get("weight", message.get("train", 1.0)))
+
+
 def described(messages: Sequence[Mapping[str, Any]]) -> str:
     """A conversation in a few lines, for a failure's message."""
     lines = []
     for message in messages:
         content = message["content"]
         parts = [_text(content)] if isinstance(content, str) else content
-        words = [
-            f"<image {part['image'].width}x{part['image'].height}>"
-            if part["type"] == "image"
-            else repr(part["text"])
-            for part in parts
-        ]
-        lines.append(f"{message['role']}: {' '.join(words)}")
+        counts = f" (weight {weight_of(message)})" if {"weight", "train"} & set(message) else ""
+        lines.append(f"{message['role']}{counts}: {' '.join(map(_shown, parts))}")
     return "\n".join(lines)
+
+
+_TINTS = st.integers(0, 255)
+_WEIGHTS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{}, {"weight": 0.5}, {"weight": 2}, {"weight": 0}, {"train": False}]
+)
+
+
+def picture(width: int, height: int, tint: int) -> Image.Image:
+    """A picture that is redder to the right and greener to the bottom, and as blue as its tint."""
+    pixels = np.full((height, width, 3), tint, np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width)
+    pixels[..., 1] = np.linspace(0, 255, height)[:, None]
+    return Image.fromarray(pixels)
+
+
+def _tint(picture: Image.Image) -> Any:
+    return picture.getpixel((0, 0))
+
+
+def _video(frames: int, width: int, height: int, tint: int) -> npt.NDArray[np.uint8]:
+    shown = [np.asarray(picture(width, height, (tint + 16 * t) % 256)) for t in range(frames)]
+    return np.stack(shown)
+
+
+def _sound(samples: int, tint: int) -> npt.NDArray[np.float32]:
+    return (np.sin(np.arange(samples) * (tint + 10) / 1000) / 2).astype(np.float32)
+
+
+def _part(kind: str, media: Any) -> dict[str, Any]:
+    return {"type": kind, kind: media}
 
 
 def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _message(role: str, parts: list[dict[str, Any]], *, strings: bool) -> dict[str, Any]:
-    if strings and len(parts) == 1:
-        return {"role": role, "content": parts[0]["text"]}
-    return {"role": role, "content": parts}
+def _as_string(message: dict[str, Any]) -> dict[str, Any]:
+    (first, *more) = message["content"]
+    return message if more or first["type"] != "text" else {**message, "content": first["text"]}
+
+
+def _shown(part: Mapping[str, Any]) -> str:
+    if part["type"] == "image":
+        return f"<image {part['image'].width}x{part['image'].height}>"
+    if part["type"] == "video":
+        frames, height, width, _ = part["video"].shape
+        return f"<video {frames} x {width}x{height}>"
+    return (
+        f"<audio {len(part['audio'])} samples>" if part["type"] == "audio" else repr(part["text"])
+    )

@@ -3,17 +3,38 @@
 from collections.abc import Callable
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.testing.laws import batching, construction, labels, lengths
-from vlmcollate.testing.laws.trial import LawFailure, NotApplicable, Subject, Trial
+from vlmcollate.testing.laws import (
+    batching,
+    construction,
+    labels,
+    lengths,
+    media,
+    packing,
+    prompts,
+    stacking,
+    unstacking,
+)
+from vlmcollate.testing.laws.subject import NothingTaken, Subject
+from vlmcollate.testing.laws.trial import LawFailure, NotApplicable, Trial
 
 Law = Callable[[BaseCollator, Trial], None]
 
 LAWS: tuple[Law, ...] = tuple(
     law
-    for module in (construction, labels, lengths, batching)
+    for module in (
+        construction,
+        prompts,
+        labels,
+        media,
+        lengths,
+        batching,
+        stacking,
+        unstacking,
+        packing,
+    )
     for name, law in vars(module).items()
-    if name.startswith("check_")
+    if name.startswith("check_") and law.__module__ == module.__name__
 )
 """All laws, in the order in which they are tried."""
 
-__all__ = ["LAWS", "Law", "LawFailure", "NotApplicable", "Subject", "Trial"]
+__all__ = ["LAWS", "Law", "LawFailure", "NotApplicable", "NothingTaken", "Subject", "Trial"]

@@ -8,8 +8,11 @@ from typing import Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import ConfigError
-from vlmcollate.testing.laws.trial import Subject, Trial, failure, same
+from vlmcollate.errors import ConfigError, ConversationError, MediaError
+from vlmcollate.templates import TEMPLATE_ERRORS
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.telling import failure, same, text_of
+from vlmcollate.testing.laws.trial import Chat, Trial
 
 BAD_OPTIONS: tuple[dict[str, Any], ...] = (
     {"max_length": 0},
@@ -28,6 +31,39 @@ def check_takes_a_plain_question(collator: BaseCollator, trial: Trial) -> None:
     """One question and its answer can be encoded, with a picture or without."""
     del trial
     Subject.of(collator)
+
+
+def check_takes_what_the_template_takes(collator: BaseCollator, trial: Trial) -> None:
+    """Pictures, several answers and a system message are taken, unless the template refuses."""
+    del trial
+    subject = Subject.of(collator)
+    for what, (messages, error) in subject.refused.items():
+        is_declared = (
+            _template_refuses(collator, messages)
+            if collator.needs_chat_template
+            else what != "a picture" and isinstance(error, ConversationError | MediaError)
+        )
+        if what == "several pictures" or is_declared:
+            continue  # how many a model looks at is no fault
+        raise failure(
+            f"the collator refuses {what}, so that no other law tries it: "
+            f"{type(error).__name__}: {error}",
+            "mend what the error names; where the model takes no such thing, let the chat template "
+            "refuse it by raise_exception(...), or take `placeholders` without the kind",
+            messages=messages,
+        )
+
+
+def _template_refuses(collator: BaseCollator, messages: Chat) -> bool:
+    """Whether the processor's own template raises, for messages of parts and of strings."""
+    flat = [{**message, "content": text_of(message)} for message in messages]
+    for form in (messages, flat):
+        try:
+            collator.processor.apply_chat_template(form, tokenize=False, **collator.template_kwargs)
+        except TEMPLATE_ERRORS:
+            continue
+        return False
+    return True
 
 
 def check_is_frozen(collator: BaseCollator, trial: Trial) -> None:
@@ -68,7 +104,7 @@ def check_a_pickled_copy_agrees(collator: BaseCollator, trial: Trial) -> None:
     """A copy in another process gives the same batch."""
     del trial
     subject = Subject.of(collator)
-    messages = subject.chat(images=subject.images)
+    messages = subject.chat(images=min(1, subject.images))
     try:
         copied = pickle.loads(pickle.dumps(subject.collator))  # noqa: S301  # made just here
     except Exception as error:  # whatever a field raises

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import attrs
+import torch
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation
-from vlmcollate.errors import ConversationError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.sample_encoder import DroppedTextWarning
-from vlmcollate.testing.generators import batches, hostile_text
-from vlmcollate.testing.laws.trial import (
-    Chat,
-    NotApplicable,
-    Subject,
-    Trial,
-    answers_of,
-    failure,
-    forall,
-    runs_of,
-    text_of,
-)
+from vlmcollate.testing.generators import weight_of
+from vlmcollate.testing.laws.answers import answers_of, check_answers
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.telling import failure, runs_of, text_of, with_text
+from vlmcollate.testing.laws.templates import openings_of
+from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 from vlmcollate.tokenizing import Vocabulary
 
 
 def check_labels_are_inputs_or_ignored(collator: BaseCollator, trial: Trial) -> None:
     """Each label is the id at its place, or -100."""
     subject = Subject.of(collator)
-    plain = attrs.evolve(subject.collator, shift_labels=False)
 
     def check(messages: Chat) -> None:
-        sample = plain.encode(messages)
+        sample = subject.collator.encode(messages)
         wrong = (sample.labels != IGNORE_INDEX) & (sample.labels != sample.input_ids)
         if wrong.any():
             at = int(wrong.nonzero()[0])
@@ -42,7 +30,7 @@ def check_labels_are_inputs_or_ignored(collator: BaseCollator, trial: Trial) -> 
                 "set labels from input_ids, after the last change to them",
                 messages=messages,
                 sample=sample,
-                collator=plain,
+                collator=subject.collator,
                 expected=int(sample.input_ids[at]),
                 found=int(sample.labels[at]),
             )
@@ -52,48 +40,18 @@ def check_labels_are_inputs_or_ignored(collator: BaseCollator, trial: Trial) -> 
 
 def check_only_answers_train(collator: BaseCollator, trial: Trial) -> None:
     """Each answer trains, with the token that ends it, and nothing else does."""
-    subject = Subject.of(collator)
+    subject, openings = Subject.of(collator), openings_of(collator)
 
     def check(messages: Chat) -> None:
-        sample = subject.collator.encode(messages)
-        answers = answers_of(messages)[-1 if subject.collator.turns == "last" else 0 :]
-        found = runs_of(sample.input_ids, sample.labels)
-        told: dict[str, Any] = {
-            "messages": messages,
-            "sample": sample,
-            "collator": subject.collator,
-        }
-        texts = [subject.tokenizer.decode(run) for run in found]
-        if len(found) != len(answers):
-            raise failure(
-                f"{len(found)} stretches of tokens are trained, of {len(answers)} answers",
-                "let the label strategy find each assistant turn, and nothing else",
-                expected=answers,
-                found=texts,
-                **told,
-            )
-        for number, (run, answer) in enumerate(zip(found, answers, strict=True)):
-            if run[-1] not in subject.collator.stop_ids:
-                raise failure(
-                    f"answer {number} trains no token that ends it, so that the model never "
-                    "learns to stop",
-                    "let the template end each answer with the end token, or name the token in "
-                    "stop_tokens",
-                    expected=subject.collator.turn_ends,
-                    found=subject.tokenizer.decode(run[-1:]),
-                    **told,
-                )
-            if not _same_text(subject, run[:-1], answer):
-                raise failure(
-                    f"answer {number} is not what trains",
-                    "let the trained span begin where the model starts to write, and end with the "
-                    "end token",
-                    expected=answer,
-                    found=subject.tokenizer.decode(run[:-1]),
-                    **told,
-                )
+        check_answers(subject, messages, subject.collator.encode(messages), openings)
 
-    forall(trial, subject.chats(processor=subject.collator.processor), check)
+    parrot = subject.chat("Yes")
+    parrot[0] = with_text(parrot[0], "Yes")
+    answers = ("\nYes", "A cat") * 3 if subject.turns > 1 else ("\nYes",)
+    also = [parrot, subject.chat(*answers, images=subject.images, system=subject.system)]
+    takes_hostile = subject.collator.control_text == "literal"
+    hostile = {"processor": subject.collator.processor} if takes_hostile else {}
+    forall(trial, subject.chats(**hostile), check, also=also)
 
 
 def check_questions_never_train(collator: BaseCollator, trial: Trial) -> None:
@@ -102,10 +60,7 @@ def check_questions_never_train(collator: BaseCollator, trial: Trial) -> None:
 
     def check(messages: Chat) -> None:
         marked = [
-            message
-            if message["role"] == "assistant"
-            else {**message, "content": [*_media(message), _text(f"zq{text_of(message)}zq")]}
-            for message in messages
+            m if m["role"] == "assistant" else with_text(m, f"zq{text_of(m)}zq") for m in messages
         ]
         sample = subject.collator.encode(marked)
         for run in runs_of(sample.input_ids, sample.labels):
@@ -147,155 +102,57 @@ def check_media_never_trains(collator: BaseCollator, trial: Trial) -> None:
     forall(trial, subject.chats(min_images=1), check)
 
 
-def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
-    """No padding has a label, and no token that is attended to is padding."""
-    subject = Subject.of(collator)
-    if subject.collator.padding.keeps_documents_apart:
-        raise NotApplicable("its layout has a mask of another shape")
-
-    def check(examples: list[Chat]) -> None:
-        batch = subject.collator(examples)
-        lengths = [len(subject.collator.encode(messages)) for messages in examples]
-        padding = batch["attention_mask"] == 0
-        if (batch["labels"][padding] != IGNORE_INDEX).any():
-            raise failure(
-                "padding is trained",
-                "fill labels with -100",
-                found=batch["labels"].tolist(),
-                messages=examples[-1],
-            )
-        if (~padding).sum(dim=1).tolist() != lengths:
-            raise failure(
-                "the attention mask does not tell padding from tokens",
-                "fill attention_mask with 0 and leave the rest at 1",
-                expected=lengths,
-                found=(~padding).sum(dim=1).tolist(),
-            )
-
-    forall(trial, batches(subject.chats(), min_size=2), check)
-
-
-def check_control_text_stays_text(collator: BaseCollator, trial: Trial) -> None:
-    """Text that spells a control token becomes none, or is refused."""
-    subject = Subject.of(collator)
-    vocabulary = Vocabulary.of(subject.tokenizer)
-
-    def control(sample: EncodedSample) -> list[str]:
-        ids = sample.input_ids.numpy()
-        found = ids[vocabulary.is_control(ids)]
-        return list(subject.tokenizer.convert_ids_to_tokens(found.tolist()))
-
-    innocent = control(subject.collator.encode(_asking(subject, "so")))
-
-    def check(text: str) -> None:
-        messages = _asking(subject, text)
-        try:
-            sample = subject.collator.encode(messages)
-        except ConversationError:
-            if subject.collator.control_text == "error":
-                return
-            raise
-        found = control(sample)
-        if found != innocent:
-            raise failure(
-                "text of the user became a control token",
-                "encode what messages say as plain text, apart from what the template writes",
-                messages=messages,
-                sample=sample,
-                collator=subject.collator,
-                expected=innocent,
-                found=found,
-            )
-
-    forall(trial, hostile_text(subject.collator.processor), check)
-
-
-def check_the_answer_follows_the_generation_prompt(collator: BaseCollator, trial: Trial) -> None:
-    """The model is trained to answer where it will be asked to."""
-    del trial
-    subject = Subject.of(collator)
-    if not collator.needs_chat_template:
-        raise NotApplicable("it has no chat template")
-    messages = subject.chat("zqzq")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DroppedTextWarning)
-        rendered = subject.collator.render(Conversation.from_example(messages)).text
-    prompts = _generation_prompts(subject.collator, messages[:-1])
-    if not prompts:
-        raise NotApplicable("its template writes no generation prompt")
-    before = rendered[: rendered.rfind("zqzq")]
-    if not any(asked.rstrip() in before for asked in prompts):
-        raise failure(
-            "the answer does not follow the prompt that asks for one",
-            "let the chat template open an assistant message as add_generation_prompt does; are "
-            "the roles swapped?",
-            expected=prompts[0][-80:],
-            found=before[-80:],
-        )
-
-
 def check_last_turn_alone(collator: BaseCollator, trial: Trial) -> None:
     """With `turns="last"`, the last answer trains and no other."""
     subject = Subject.of(collator)
     if subject.turns == 1:
         raise NotApplicable("it takes one answer")
-    last = attrs.evolve(subject.collator, turns="last")
+    last = attrs.evolve(subject, collator=attrs.evolve(subject.collator, turns="last"))
+    openings = openings_of(collator)
 
     def check(messages: Chat) -> None:
-        sample = last.encode(messages)
-        found = runs_of(sample.input_ids, sample.labels)
-        if len(found) != 1 or not _same_text(subject, found[0][:-1], answers_of(messages)[-1]):
-            raise failure(
-                'with turns="last" something else than the last answer trains',
-                "leave the weighing of turns to BaseCollator",
-                messages=messages,
-                sample=sample,
-                collator=last,
-            )
+        check_answers(last, messages, last.collator.encode(messages), openings)
 
-    forall(trial, subject.chats(), check)
+    forall(trial, subject.chats(), check, also=[subject.chat("Yes", "No")])
 
 
-def _same_text(subject: Subject, run: list[int], answer: str) -> bool:
-    """Whether ids are those of an answer, but for the whitespace around it."""
-    tokenizer = subject.tokenizer
-    found = tokenizer.decode(run).strip()
-    whole = tokenizer.decode(tokenizer.encode(answer, add_special_tokens=False)).strip()
-    trimmed = tokenizer.decode(tokenizer.encode(answer.strip(), add_special_tokens=False)).strip()
-    return found in (answer.strip(), whole, trimmed)
+def check_weights_are_honoured(collator: BaseCollator, trial: Trial) -> None:
+    """An answer of weight 0 does not train, and `loss_weights` says what the others count."""
+    subject = Subject.of(collator)
+    every = attrs.evolve(subject, collator=attrs.evolve(subject.collator, turns="all"))
+    openings = openings_of(collator)
+
+    def check(messages: Chat) -> None:
+        sample = every.collator.encode(messages)
+        check_answers(every, messages, sample, openings)
+        _check_loss_weights(every, messages, sample)
+
+    half = subject.chat("Yes")
+    half[-1]["weight"] = 0.5
+    several = subject.chat("Yes", "No", "A cat") if subject.turns > 1 else subject.chat("Yes")
+    several[1]["weight"] = 2
+    if subject.turns > 1:
+        several[3]["train"] = False
+    forall(trial, subject.chats(weights=True), check, also=[half, several])
 
 
-def _asking(subject: Subject, text: str) -> Chat:
-    messages = subject.chat("Fine", system=subject.system)
-    for message in messages:
-        if message["role"] != "assistant":
-            message["content"] = [*_media(message), _text(f"a{text}b")]
-    return messages
-
-
-def _media(message: dict[str, Any]) -> list[Any]:
-    content = message["content"]
-    return [] if isinstance(content, str) else [p for p in content if p["type"] != "text"]
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _generation_prompts(collator: BaseCollator, messages: Chat) -> list[str]:
-    """What the processor's own template asks with, for messages of parts and of strings."""
-    flat = [{**message, "content": text_of(message)} for message in messages]
-    found = []
-    for form in (messages, flat):
-        try:
-            prompt, plain = (
-                collator.processor.apply_chat_template(
-                    form, tokenize=False, add_generation_prompt=asks, **collator.template_kwargs
-                )
-                for asks in (True, False)
-            )
-        except Exception:  # noqa: BLE001, S112  # templates raise anything
-            continue
-        if prompt != plain:
-            found.append(str(prompt))
-    return found
+def _check_loss_weights(subject: Subject, messages: Chat, sample: EncodedSample) -> None:
+    weights = {weight_of(m) for m in messages if m["role"] == "assistant"}
+    found = sample.tokens.get("loss_weights")
+    if found is None and weights <= {0.0, 1.0}:
+        return
+    expected = torch.zeros(len(sample))
+    for answer in answers_of(subject, messages, sample, None):
+        expected[answer.words : answer.end] = answer.weight
+    counted = sample.labels != IGNORE_INDEX
+    opens = counted & (expected == 0)  # what the model writes before its words
+    if found is None or not torch.equal(found[~opens], expected[~opens]):
+        raise failure(
+            "loss_weights does not hold the weights of the messages",
+            "leave weights to BaseCollator, and keep the key `loss_weights` with the others",
+            messages=messages,
+            sample=sample,
+            collator=subject.collator,
+            expected=sorted(weights),
+            found=None if found is None else sorted(set(found.tolist())),
+        )

@@ -1,4 +1,4 @@
-"""Laws of media's placeholders and of samples that are too long."""
+"""Laws of samples that are too long."""
 
 from __future__ import annotations
 
@@ -8,144 +8,268 @@ import attrs
 import torch
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation
-from vlmcollate.errors import EmptyBatchError, SampleError, SampleTooLongError
-from vlmcollate.sample import EncodedSample
-from vlmcollate.testing.laws.trial import (
-    Chat,
-    NotApplicable,
-    Subject,
-    Trial,
-    failure,
-    forall,
-)
+from vlmcollate.errors import EmptyBatchError, LabelError, SampleError, SampleTooLongError
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.telling import failure, pictures_of, same
+from vlmcollate.testing.laws.trial import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.tokenizing import Vocabulary
 
-
-def check_placeholders_equal_features(collator: BaseCollator, trial: Trial) -> None:
-    """The prompt has as many tokens for pictures as the processor itself gives them."""
-    subject = Subject.of(collator)
-    if not subject.images:
-        raise NotApplicable("it takes no pictures")
-    vocabulary = Vocabulary.of(subject.tokenizer)
-    found_ids = (vocabulary.id_of(token) for token in collator.media_tokens["image"])
-    wanted = torch.tensor([i for i in found_ids if i is not None], dtype=torch.int64)
-    processor = collator.processor
-
-    def check(messages: Chat) -> None:
-        pictures = [p["image"] for m in messages for p in m["content"] if p["type"] == "image"]
-        text = subject.collator.render(Conversation.from_example(messages)).text
-        try:
-            given = processor(
-                text=[text], images=[pictures], add_special_tokens=False, return_tensors="pt"
-            )["input_ids"][0]
-        except Exception as error:
-            raise NotApplicable(f"the processor cannot be called as a whole: {error}") from error
-        sample = subject.collator.encode(messages)
-        expected = int(torch.isin(torch.as_tensor(given), wanted).sum())
-        found = int(torch.isin(sample.input_ids, wanted).sum())
-        if not expected:  # its tokens have other names, so all tokens are counted
-            expected, found = len(given), len(sample)
-        if found != expected:
-            raise failure(
-                "the prompt has another number of placeholders than the model has features",
-                "return what each placeholder stands for from process_media",
-                messages=messages,
-                expected=expected,
-                found=found,
-            )
-
-    forall(trial, subject.chats(min_images=1), check)
+_MEND = "leave lengths to BaseCollator"
+_MOST_LIMITS = 8
 
 
-def check_media_belongs_to_its_tokens(collator: BaseCollator, trial: Trial) -> None:
-    """Every picture of a sample has tokens, in order, and `media_counts` counts it."""
-    subject = Subject.of(collator)
-    if not subject.images or not collator.media_tokens.get("image"):
-        raise NotApplicable("its prompt has no tokens for pictures")
+@attrs.frozen(kw_only=True)
+class _Case:
+    """A conversation with its whole sample, for a collator without a limit."""
 
-    def check(messages: Chat) -> None:
-        number = sum(p["type"] == "image" for m in messages for p in m["content"])
-        sample = subject.collator.encode(messages)
-        items = [int(i) for i in torch.unique_consecutive(sample.media_ids) if i >= 0]
-        if list(dict.fromkeys(items)) != list(range(number)):
-            raise failure(
-                "the pictures of a sample do not have tokens in their order",
-                "keep media_ids as encoding gives them",
-                messages=messages,
-                expected=list(range(number)),
-                found=items,
-            )
-        if sample.media_counts.get("image", 0) != number:
-            raise failure(
-                "media_counts does not count the pictures",
-                "count them in process_media's order",
-                messages=messages,
-                expected=number,
-                found=dict(sample.media_counts),
-            )
+    collator: BaseCollator
+    messages: Chat
+    whole: EncodedSample
 
-    forall(trial, subject.chats(min_images=1), check)
+    @classmethod
+    def of(cls, subject: Subject, messages: Chat) -> _Case:
+        plain = attrs.evolve(subject.collator, placeholder_media="never")
+        return cls(collator=plain, messages=messages, whole=plain.encode(messages))
+
+    def limited(self, limit: int, policy: Any) -> BaseCollator:
+        return attrs.evolve(self.collator, max_length=limit, on_overlong=policy)
+
+    def failure(self, problem: str, **more: Any) -> LawFailure:
+        told: dict[str, Any] = {
+            "messages": self.messages,
+            "sample": self.whole,
+            "collator": self.collator,
+        }
+        return failure(problem, _MEND, **told, **more)
 
 
 def check_overlong_samples_follow_the_policy(collator: BaseCollator, trial: Trial) -> None:
-    """Too long a sample is refused, dropped, or cut, but never inside a picture."""
+    """What is longer than `max_length` is refused or dropped; what is as long passes whole."""
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
-        whole = subject.collator.encode(messages)
-        for limit in {len(whole) - 1, len(whole) // 2, 1}:
-            if limit < 1:
+        case = _Case.of(subject, messages)
+        length = len(case.whole)
+        policies = ("raise", "drop", "truncate", "drop_turns")
+        for policy in policies if messages is plain else policies[:1]:
+            _check_passes(case, length, policy)
+        _check_refuses(case, length - 1)
+
+    plain = subject.chat("Yes")
+    few = subject.chats(max_turns=min(3, subject.turns), max_images=min(1, subject.images))
+    forall(trial, few, check, also=[plain])
+
+
+def check_truncation_cuts_no_media(collator: BaseCollator, trial: Trial) -> None:
+    """What is cut is the longest beginning that fits, with whole pictures and their pixels."""
+    subject = Subject.of(collator)
+
+    def check(messages: Chat) -> None:
+        case = _Case.of(subject, messages)
+        for limit in _limits(case.whole):
+            _check_truncated(case, limit)
+
+    few = subject.chats(max_turns=min(2, subject.turns), max_images=min(1, subject.images))
+    forall(trial, few, check, also=_late(subject))
+
+
+def check_dropping_turns_keeps_the_newest(collator: BaseCollator, trial: Trial) -> None:
+    """With `on_overlong="drop_turns"`, as many of the oldest exchanges go as it takes."""
+    subject = Subject.of(collator)
+    if subject.turns == 1:
+        raise NotApplicable("it takes one answer")
+
+    def check(messages: Chat) -> None:
+        case = _Case.of(subject, messages)
+        shorter = [case.collator.encode(chat) for chat in _without_oldest(subject, messages)]
+        for sample in shorter:
+            if len(sample) >= len(case.whole):
                 continue
-            _check_limit(subject.collator, messages, whole, limit)
+            expected = next(s for s in shorter if len(s) <= len(sample))
+            _check_dropped(case, len(sample), expected)
 
-    forall(trial, subject.chats(), check)
+    few = subject.chats(max_turns=3, max_images=min(1, subject.images))
+    forall(trial, few, check, also=[subject.chat("Yes", "No", "A cat")])
 
 
-def _check_limit(collator: BaseCollator, messages: Chat, whole: EncodedSample, limit: int) -> None:
-    def made(policy: Any) -> BaseCollator:
-        return attrs.evolve(collator, max_length=limit, on_overlong=policy)
-
-    told: dict[str, Any] = {"messages": messages, "sample": whole, "collator": collator}
+def _check_passes(case: _Case, length: int, policy: str) -> None:
     try:
-        made("raise").encode(messages)
+        found = case.limited(length, policy).encode(case.messages)
+    except SampleError as error:
+        raise case.failure(
+            f"{length} tokens do not pass max_length={length} with on_overlong={policy!r}",
+            expected="the whole sample",
+            found=error,
+        ) from error
+    if not torch.equal(found.input_ids, case.whole.input_ids):
+        raise case.failure(
+            f"max_length={length} changes a sample of {length} tokens",
+            expected=length,
+            found=len(found),
+        )
+
+
+def _check_refuses(case: _Case, limit: int) -> None:
+    if limit < 1:
+        return
+    try:
+        case.limited(limit, "raise").encode(case.messages)
     except SampleTooLongError:
         pass
     else:
-        raise failure(
-            f"{len(whole)} tokens pass max_length={limit}",
-            "leave lengths to BaseCollator",
-            **told,
-        )
+        raise case.failure(f"{len(case.whole)} tokens pass max_length={limit}")
     try:
-        made("drop")([messages])
+        case.limited(limit, "drop")([case.messages])
     except EmptyBatchError:
-        pass
-    else:
-        raise failure(
-            f'{len(whole)} tokens are not dropped by max_length={limit} and on_overlong="drop"',
-            "leave lengths to BaseCollator",
-            **told,
-        )
+        return
+    raise case.failure(
+        f'{len(case.whole)} tokens are not dropped by max_length={limit} and on_overlong="drop"'
+    )
+
+
+def _late(subject: Subject) -> list[Chat]:
+    """Conversations whose pictures stand behind a trained answer."""
+    if subject.turns == 1 or not subject.images:
+        return []
+    first = subject.chat("Yes")
+    most = subject.images - len(pictures_of(first))
+    return [[*first, *subject.chat("No", images=n)] for n in (1, 2) if n <= most]
+
+
+def _limits(whole: EncodedSample) -> list[int]:
+    """Limits inside every picture, and some others."""
+    inside = []
+    for item in range(int(whole.media_ids.max()) + 1 if len(whole) else 0):
+        at = (whole.media_ids == item).nonzero()[:, 0].tolist()
+        if at:
+            inside += [at[0] + 1, at[len(at) // 2], at[-1]]
+    found = sorted({*inside[-_MOST_LIMITS:], len(whole) - 1, len(whole) // 2, 1})
+    return [limit for limit in found if 1 <= limit < len(whole)]
+
+
+def _check_truncated(case: _Case, limit: int) -> None:
+    whole = case.whole
     try:
-        shorter = made("truncate").encode(messages)
-    except SampleError:
-        return  # nothing would be left to train, or the cut would change the text before it
+        shorter = case.limited(limit, "truncate").encode(case.messages)
+    except SampleError as error:
+        unseen = bool(whole.media_counts) and int(whole.media_ids.max()) < 0
+        if unseen or isinstance(error, LabelError) or not _trains_before(whole, limit):
+            # nothing would be left to train, the cut would change the text before it, or the
+            # pictures have no tokens, so that it cannot be told whether they are cut off
+            return
+        raise case.failure(
+            f"max_length={limit} truncates nothing, though something trains before it",
+            expected=f"at most {limit} tokens",
+            found=error,
+        ) from error
     if len(shorter) > limit:
-        raise failure(
-            f"a truncated sample has {len(shorter)} tokens, max_length={limit}",
-            "leave lengths to BaseCollator",
-            **told,
-        )
-    for item in range(sum(shorter.media_counts.values())):
-        kept = int((shorter.media_ids == item).sum())
-        if kept == 0 or (
-            len(shorter.media_counts) == len(whole.media_counts)
-            and sum(shorter.media_counts.values()) == sum(whole.media_counts.values())
-            and kept != int((whole.media_ids == item).sum())
-        ):
-            raise failure(
-                f"truncation cuts through media item {item}",
-                "leave lengths to BaseCollator, which cuts before it",
-                **told,
+        raise case.failure(f"a truncated sample has {len(shorter)} tokens, max_length={limit}")
+    _check_beginning(case, shorter, limit)
+    _check_whole_media(case, shorter, limit)
+
+
+def _trains_before(whole: EncodedSample, limit: int) -> bool:
+    """Whether anything trains in the longest beginning without a part of a picture."""
+    cut = limit
+    if int(whole.media_ids[limit]) >= 0:
+        cut = int((whole.media_ids == whole.media_ids[limit]).nonzero()[0])
+    return bool((whole.labels[: min(cut, limit)] != IGNORE_INDEX).any())
+
+
+def _check_beginning(case: _Case, shorter: EncodedSample, limit: int) -> None:
+    for key in ("input_ids", "labels"):
+        text = case.whole.tokens[key][case.whole.media_ids < 0]
+        found = shorter.tokens[key][shorter.media_ids < 0]
+        if not torch.equal(found, text[: len(found)]):
+            raise case.failure(
+                f"max_length={limit} leaves other {key} than those of the sample's beginning"
             )
+
+
+def _check_whole_media(case: _Case, shorter: EncodedSample, limit: int) -> None:
+    """Every picture that is counted has all its tokens and pixels, and no other has any."""
+    whole, number = case.whole, sum(shorter.media_counts.values())
+    items = sorted({int(i) for i in shorter.media_ids[shorter.media_ids >= 0]})
+    if whole.media_ids.max() >= 0 and items != list(range(number)):
+        raise case.failure(
+            f"max_length={limit} leaves tokens of other pictures than it counts",
+            expected=f"tokens of {number} pictures",
+            found=f"tokens of pictures {items}",
+        )
+    is_placeholder = _placeholders(case.collator, shorter)
+    if (is_placeholder & (shorter.media_ids < 0)).any():
+        raise case.failure(f"max_length={limit} leaves placeholders of no picture")
+    if number == sum(whole.media_counts.values()):
+        reference: EncodedSample | None = whole
+    else:
+        reference = _only_first(case, number)
+    if reference is None:
+        return
+    for item in items:
+        kept, full = (
+            int((shorter.media_ids == item).sum()),
+            int((reference.media_ids == item).sum()),
+        )
+        if kept != full:
+            raise case.failure(
+                f"max_length={limit} cuts through picture {item + 1}", expected=full, found=kept
+            )
+    expected = dict(reference.media)
+    if expected.keys() != shorter.media.keys() or not same(
+        [expected[k] for k in expected], [shorter.media[k] for k in expected]
+    ):
+        raise case.failure(
+            f"max_length={limit} leaves other pixels than those of the pictures that are kept",
+            expected={key: tuple(value.shape) for key, value in expected.items()},
+            found={key: tuple(value.shape) for key, value in shorter.media.items()},
+        )
+
+
+def _only_first(case: _Case, number: int) -> EncodedSample | None:
+    """The sample of the conversation with its first pictures alone, if it is taken."""
+    left, messages = number, []
+    for message in case.messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            kept = []
+            for part in content:
+                left -= part["type"] == "image"
+                if part["type"] != "image" or left >= 0:
+                    kept.append(part)
+            content = kept
+        messages.append({**message, "content": content})
+    try:
+        return case.collator.encode(messages)
+    except SampleError:
+        return None
+
+
+def _placeholders(collator: BaseCollator, sample: EncodedSample) -> torch.Tensor:
+    vocabulary = Vocabulary.of(collator.processor.tokenizer)
+    ids = [vocabulary.id_of(t) for tokens in collator.media_tokens.values() for t in tokens]
+    return torch.isin(sample.input_ids, torch.tensor([i for i in ids if i is not None]))
+
+
+def _without_oldest(subject: Subject, messages: Chat) -> list[Chat]:
+    """The conversation without its oldest exchange, without its two oldest, and so on."""
+    first = 1 if messages[0]["role"] == "system" else 0
+    starts = range(first + 2, len(messages), 2)
+    found = [[*messages[:first], *messages[start:]] for start in starts]
+    return [chat for chat in found if subject.text_only or pictures_of(chat)]
+
+
+def _check_dropped(case: _Case, limit: int, expected: EncodedSample) -> None:
+    try:
+        found: EncodedSample | None = case.limited(limit, "drop_turns").encode(case.messages)
+    except SampleError as error:
+        found, problem = None, str(error)
+    if found is None or not (
+        same(list(found.tokens.values()), list(expected.tokens.values()))
+        and same(list(found.media.values()), list(expected.media.values()))
+    ):
+        raise case.failure(
+            f"max_length={limit} and on_overlong='drop_turns' do not leave the newest exchanges",
+            expected=f"{len(expected)} tokens",
+            found=problem if found is None else f"{len(found)} tokens",
+        )

@@ -1,31 +1,36 @@
-"""What a law has to go by: the collator, what it can do, and how failures are told."""
+"""How hard a law tries, and what it raises."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import attrs
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from PIL import Image
-from torch import Tensor
+from hypothesis.errors import Flaky
 
-from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import CollateError, SampleError
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.errors import SampleError
 from vlmcollate.sample_encoder import DroppedTextWarning
-from vlmcollate.testing.generators import conversations, described
-from vlmcollate.view import mask_text
+from vlmcollate.testing.generators import described
 
 T = TypeVar("T")
 Chat = list[dict[str, Any]]
-_MOST_SHOWN = 700
 
 
 class LawFailure(AssertionError):  # noqa: N818  # pytest shows it as the assertion it is
-    """A collator breaks a law; the message says where, what was found and what to change."""
+    """A collator breaks a law; the message says where, what was found and what to change.
+
+    Args:
+        message: All of that.
+        root: What the collator itself raised, without the place, if it did.
+    """
+
+    def __init__(self, message: str, root: str = "") -> None:
+        super().__init__(message)
+        self.root = root
 
 
 class NotApplicable(Exception):  # noqa: N818  # it is no error
@@ -45,89 +50,32 @@ class Trial:
     seed: int = 0
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Subject:
-    """A collator and what it was seen to take.
+def forall(
+    trial: Trial,
+    strategy: st.SearchStrategy[T],
+    body: Callable[[T], None],
+    *,
+    also: Sequence[T] = (),
+) -> None:
+    """Tries a law on drawn examples, and shows the smallest that breaks it.
 
-    Attributes:
-        collator: The collator.
-        system: Whether a system message may come first.
-        turns: The most answers that were tried and taken.
-        images: The most pictures in a conversation that were taken.
-        text_only: Whether a conversation without pictures is taken.
+    Args:
+        trial: How hard.
+        strategy: Draws the examples.
+        body: The law of one example.
+        also: Examples that are tried behind the drawn ones.
+
+    Raises:
+        LawFailure: The law is broken, or the collator raises, or gives now this and now that.
     """
 
-    collator: BaseCollator
-    system: bool
-    turns: int
-    images: int
-    text_only: bool
-
-    @classmethod
-    def of(cls, collator: BaseCollator) -> Subject:
-        """Finds out what a collator takes.
-
-        Raises:
-            LawFailure: It takes not even one question and its answer.
-        """
-        open_ended = attrs.evolve(collator, max_length=None, on_overlong="raise")
-        text_only, images = _takes(open_ended, chat()), 0
-        for number in (1, 2):
-            if "image" in collator.placeholders and _takes(open_ended, chat(images=number)):
-                images = number
-        if not text_only and not images:
-            error = _error_of(open_ended, chat()) or _error_of(open_ended, chat(images=1))
-            raise LawFailure(
-                f"the collator takes not even one question and its answer: {error}\n"
-                "what to change: mend what the error names; most often it is the chat template"
-            )
-        least = 0 if text_only else 1
-        return cls(
-            collator=open_ended,
-            system=_takes(open_ended, chat(images=least, system=True)),
-            turns=3 if _takes(open_ended, chat("Yes", "No", images=least)) else 1,
-            images=images,
-            text_only=text_only,
-        )
-
-    def chats(self, **options: Any) -> st.SearchStrategy[Chat]:
-        """Conversations that the collator takes."""
-        known: dict[str, Any] = {
-            "max_turns": self.turns,
-            "system": self.system,
-            "min_images": 0 if self.text_only else 1,
-            "max_images": self.images,
-        }
-        return conversations(**{**known, **options})
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer."""
-        return self.collator.processor.tokenizer
-
-    def chat(self, *answers: str, images: int = 0, system: bool = False) -> Chat:
-        """A conversation with at least the pictures that it takes."""
-        return chat(*answers, images=max(images, 0 if self.text_only else 1), system=system)
-
-
-def chat(*answers: str, images: int = 0, system: bool = False) -> Chat:
-    """A conversation of plain questions, with pictures in the first one."""
-    messages: Chat = [{"role": "system", "content": "Be kind."}] if system else []
-    for number, answer in enumerate(answers or ("A cat",)):
-        pictures = [
-            {"type": "image", "image": Image.new("RGB", (56 + 28 * i, 56), "teal")}
-            for i in range(0 if number else images)
-        ]
-        question = {"type": "text", "text": f"What is number {number}?"}
-        messages += [
-            {"role": "user", "content": [*pictures, question]},
-            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-        ]
-    return messages
-
-
-def forall(trial: Trial, strategy: st.SearchStrategy[T], body: Callable[[T], None]) -> None:
-    """Tries a law on drawn examples, and shows the smallest that breaks it."""
+    def one(value: T) -> None:
+        try:
+            body(value)
+        except (LawFailure, NotApplicable):
+            raise
+        except Exception as error:  # whatever a collator raises, with the example
+            raise _raised(error, value) from error
 
     @seed(trial.seed)
     @settings(
@@ -141,105 +89,69 @@ def forall(trial: Trial, strategy: st.SearchStrategy[T], body: Callable[[T], Non
     )
     @given(strategy)
     def tried(value: T) -> None:
-        body(value)
+        one(value)
 
+    try:
+        tried()
+    except LawFailure as error:
+        error.__notes__ = []  # the message has the example
+        raise
+    except Flaky as error:
+        raise LawFailure(
+            "another result for the same example: the collator keeps state, so that what a "
+            f"batch holds depends on what was collated before\n{_first_failure(error)}"
+            "what to change: keep no counter, cache or buffer that a later call writes to, and "
+            "draw nothing at random"
+        ) from error
+    for value in also:
+        one(value)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silences what a law tells of itself: that the template leaves out what is said."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DroppedTextWarning)
-        try:
-            tried()
-        except (LawFailure, CollateError) as error:
-            error.__notes__ = []  # the message has the example
-            if isinstance(error, LawFailure):
-                raise
-            raise LawFailure(
-                f"the collator refuses a conversation of a kind that it takes: {error}\n"
-                "what to change: see the error; a law draws only what plain probes were taken for"
-            ) from error
+        yield
 
 
-def failure(
-    problem: str,
-    change: str,
-    *,
-    messages: Chat | None = None,
-    sample: EncodedSample | None = None,
-    collator: BaseCollator | None = None,
-    expected: object = None,
-    found: object = None,
-) -> LawFailure:
-    """A law's failure, told for whoever has to mend it.
-
-    Args:
-        problem: What is wrong, with the place.
-        change: What to change.
-        messages: The conversation.
-        sample: What it was encoded to, whose trained tokens are shown in double brackets.
-        collator: What encoded it.
-        expected: What should have been found.
-        found: What was found.
-    """
-    lines = [problem]
-    if expected is not None or found is not None:
-        lines += [f"expected: {expected!r}", f"found:    {found!r}"]
-    if sample is not None and collator is not None:
-        shown = mask_text(sample, collator.processor, brackets=True).plain.strip()
-        if len(shown) > _MOST_SHOWN:
-            shown = f"{shown[: _MOST_SHOWN // 2]} ... {shown[-_MOST_SHOWN // 2 :]}"
-        lines += ["tokens, trained ones in [[ ]]:", _indented(shown)]
-        lines += [f"label strategy: {sample.label_strategy or type(collator.labels).__name__}"]
-    if messages is not None:
-        lines += ["conversation:", _indented(described(messages))]
-    lines.append(f"what to change: {change}")
-    return LawFailure("\n".join(lines))
-
-
-def runs_of(ids: Tensor, labels: Tensor) -> list[list[int]]:
-    """The runs of trained tokens, as ids."""
-    runs: list[list[int]] = []
-    inside = False
-    for token, label in zip(ids.tolist(), labels.tolist(), strict=True):
-        if label != IGNORE_INDEX:
-            if not inside:
-                runs.append([])
-            runs[-1].append(token)
-        inside = label != IGNORE_INDEX
-    return runs
-
-
-def answers_of(messages: Chat) -> list[str]:
-    """What the assistant says."""
-    return [text_of(message) for message in messages if message["role"] == "assistant"]
-
-
-def text_of(message: dict[str, Any]) -> str:
-    """The text of a message."""
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
-
-
-def same(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
-    """Whether tensors are equal in dtype and value."""
-    return all(
-        a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
-        for a, b in zip(left, right, strict=True)
+def _raised(error: Exception, value: object) -> LawFailure:
+    if isinstance(error, SampleError):
+        problem = f"the collator refuses a conversation of a kind that it takes: {error}"
+    else:
+        problem = f"the collator raises {type(error).__name__}: {error}"
+    return LawFailure(
+        f"{problem}\n{_example(value)}"
+        "what to change: see the error; a law draws only what plain probes were taken for",
+        root=root_of(error),
     )
 
 
-def _takes(collator: BaseCollator, messages: Chat) -> bool:
-    return _error_of(collator, messages) is None
+def root_of(error: Exception) -> str:
+    """What went wrong, without the place."""
+    return f"{type(error).__name__}: {getattr(error, 'problem', error)}"
 
 
-def _error_of(collator: BaseCollator, messages: Chat) -> Exception | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DroppedTextWarning)
-        try:
-            collator.encode(messages)
-        except (SampleError, CollateError) as error:
-            return error
-    return None
+def _first_failure(error: BaseException) -> str:
+    """What the example showed when it failed, if hypothesis kept that."""
+    found: Sequence[BaseException] = getattr(error, "exceptions", ())
+    shown = [str(e).replace("\n", "\n    ") for e in found if isinstance(e, LawFailure)]
+    return f"when it failed, it was this:\n    {shown[0]}\n" if shown else ""
 
 
-def _indented(text: str) -> str:
+def _example(value: object) -> str:
+    """An example that a law drew: a text or several, a conversation or several."""
+    if isinstance(value, tuple):
+        return "".join(_example(part) for part in value)
+    if isinstance(value, str):
+        return f"text: {value!r}\n"
+    if not isinstance(value, list) or not value:
+        return ""
+    if not isinstance(value[0], dict):
+        return "".join(_example(part) for part in value)
+    return f"conversation:\n{indented(described(value))}\n"
+
+
+def indented(text: str) -> str:
+    """The text four spaces to the right."""
     return "\n".join(f"    {line}" for line in text.splitlines())

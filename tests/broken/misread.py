@@ -1,0 +1,130 @@
+"""Collators that take too little, write to what they read, or remember, each in one way."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate import EncodedSample
+from vlmcollate.conversation import Conversation
+from vlmcollate.encoding import EncodedPrompt, ProcessedMedia, Turn
+from vlmcollate.errors import ConversationError, LabelError, MediaError
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.rendering import Rendering
+
+_CALLS = itertools.count(1)
+_BUFFERS: dict[tuple[int, ...], Tensor] = {}
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TakesNoPictures(Qwen2_5_VLCollator):
+    """Refuses what its template shows."""
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        raise MediaError("the picture is broken")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TakesOneAnswer(Qwen2_5_VLCollator):
+    """Refuses what its template writes."""
+
+    def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
+        name, turns = super().label(prompt, conversation)
+        if len(turns) > 1:
+            raise LabelError("cannot place the second turn")
+        return name, turns
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TakesNoSystem(Qwen2_5_VLCollator):
+    """Refuses a system message."""
+
+    def read(self, example: Any) -> Conversation:
+        found = super().read(example)
+        if found.messages[0].role == "system":
+            raise ConversationError("the first message is not the user's")
+        return found
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TakesNoDict(Qwen2_5_VLCollator):
+    """Takes lists of messages alone."""
+
+    def read(self, example: Any) -> Conversation:
+        if isinstance(example, Mapping):
+            raise ConversationError("a dict is no list of messages")
+        return super().read(example)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class WritesParts(Qwen2_5_VLCollator):
+    """Makes lists of the caller's strings."""
+
+    def read(self, example: Any) -> Conversation:
+        for message in example if isinstance(example, list) else []:
+            if isinstance(message["content"], str):
+                message["content"] = [{"type": "text", "text": message["content"]}]
+        return super().read(example)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class MarksDicts(Qwen2_5_VLCollator):
+    """Leaves a mark in the caller's dict."""
+
+    def read(self, example: Any) -> Conversation:
+        found = super().read(example)
+        if isinstance(example, dict):
+            example["seen"] = True
+        return found
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ReusesMemory(Qwen2_5_VLCollator):
+    """Gives the same tensor for every batch of a shape."""
+
+    def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:  # type: ignore[misc]
+        batch = super().stack(samples)
+        ids = batch["input_ids"]
+        kept = _BUFFERS.setdefault(tuple(ids.shape), torch.empty_like(ids))
+        kept.copy_(ids)
+        return {**batch, "input_ids": kept}
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EverySeventhIsWrong(Qwen2_5_VLCollator):
+    """Counts its calls."""
+
+    def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:  # type: ignore[misc]
+        batch = super().stack(samples)
+        if next(_CALLS) % 7 == 0:
+            batch["input_ids"][:, 0] = 9
+        return batch
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class RaisesOnEmoji(Qwen2_5_VLCollator):
+    """Raises what no collator should, and for some texts alone."""
+
+    def read(self, example: Any) -> Conversation:
+        found = super().read(example)
+        texts = [getattr(p, "text", "") for m in found.messages for p in m.content]
+        if any(ord(character) > 0xFFFF for text in texts for character in text):
+            raise KeyError("emoji")
+        return found
+
+
+CAUGHT_BY: dict[type[Any], str] = {
+    TakesNoPictures: "check_takes_what_the_template_takes",
+    TakesOneAnswer: "check_takes_what_the_template_takes",
+    TakesNoSystem: "check_takes_what_the_template_takes",
+    TakesNoDict: "check_every_form_says_the_same",
+    WritesParts: "check_input_is_unchanged",
+    MarksDicts: "check_input_is_unchanged",
+    ReusesMemory: "check_output_is_deterministic",
+    EverySeventhIsWrong: "check_output_is_deterministic",
+}

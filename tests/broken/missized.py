@@ -1,0 +1,116 @@
+"""Collators that shorten in a wrong way on purpose, each in one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from vlmcollate import EncodedSample
+from vlmcollate.errors import SampleTooLongError
+from vlmcollate.fitting import cut
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+
+
+def _whole(collator: Qwen2_5_VLCollator, example: object) -> EncodedSample:
+    return attrs.evolve(collator, max_length=None, on_overlong="raise").encode(example)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class RefusesTheExactLength(Qwen2_5_VLCollator):
+    """Takes `max_length` for the first length that is too long."""
+
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        sample = super().encode(example)
+        if len(sample) == self.max_length:
+            raise SampleTooLongError(f"{len(sample)} tokens")
+        return sample
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class AllowsOneMore(Qwen2_5_VLCollator):
+    """Lets a sample pass that is one token too long."""
+
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        if self.max_length is None:
+            return super().encode(example)
+        kind = Qwen2_5_VLCollator
+        options = {"processor": self.processor, "on_overlong": self.on_overlong}
+        return kind(max_length=self.max_length + 1, **options).encode(example)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class CutsInsidePictures(Qwen2_5_VLCollator):
+    """Cuts anywhere, and keeps pixels and counts."""
+
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        if self.on_overlong != "truncate" or self.max_length is None:
+            return super().encode(example)
+        sample = _whole(self, example)
+        return cut(sample, min(len(sample), self.max_length))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class LeavesPlaceholders(Qwen2_5_VLCollator):
+    """Leaves a part of a picture's tokens, without its pixels."""
+
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        if self.on_overlong != "truncate" or self.max_length is None:
+            return super().encode(example)
+        sample = _whole(self, example)
+        if len(sample) <= self.max_length:
+            return sample
+        return attrs.evolve(cut(sample, self.max_length), media={}, media_counts={})
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class KeepsPixels(Qwen2_5_VLCollator):
+    """Cuts before a picture, and keeps its pixels."""
+
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        sample = super().encode(example)
+        return (
+            attrs.evolve(sample, media=_whole(self, example).media) if self.max_length else sample
+        )
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class NeverTruncates(Qwen2_5_VLCollator):
+    """Refuses what it should cut."""
+
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        if self.on_overlong == "truncate":
+            return attrs.evolve(self, on_overlong="raise").encode(example)
+        return super().encode(example)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class NeverDropsTurns(Qwen2_5_VLCollator):
+    """Refuses what it should shorten by its oldest exchanges."""
+
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        if self.on_overlong == "drop_turns":
+            return attrs.evolve(self, on_overlong="raise").encode(example)
+        return super().encode(example)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class DropsTheNewest(Qwen2_5_VLCollator):
+    """Truncates where it should drop the oldest exchanges."""
+
+    def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
+        if self.on_overlong == "drop_turns":
+            return attrs.evolve(self, on_overlong="truncate").encode(example)
+        return super().encode(example)
+
+
+CAUGHT_BY: dict[type[Any], str] = {
+    RefusesTheExactLength: "check_overlong_samples_follow_the_policy",
+    AllowsOneMore: "check_overlong_samples_follow_the_policy",
+    CutsInsidePictures: "check_truncation_cuts_no_media",
+    LeavesPlaceholders: "check_truncation_cuts_no_media",
+    KeepsPixels: "check_truncation_cuts_no_media",
+    NeverTruncates: "check_truncation_cuts_no_media",
+    NeverDropsTurns: "check_dropping_turns_keeps_the_newest",
+    DropsTheNewest: "check_dropping_turns_keeps_the_newest",
+}

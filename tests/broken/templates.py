@@ -1,0 +1,84 @@
+"""Processors whose chat template is wrong on purpose, each in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vlmcollate.testing import tiny_processor
+
+_HEADER = "message.role +"
+_FOOTER = "{{- '<|im_end|>\\n' -}}"
+_TEXT = "part.text"
+_IMAGE = (
+    "{%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}{%- elif"
+)
+_ASKS = "{{- '<|im_start|>assistant\\n' -}}"
+_LATE_IMAGES = (
+    "{%- if message.content is not string -%}{%- for part in message.content -%}"
+    "{%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+    "{%- endif -%}{%- endfor -%}{%- endif -%}"
+)
+
+
+def _of(role: str, change: str) -> str:
+    return f"({change} if message.role == '{role}' else part.text)"
+
+
+def _said(message: str) -> str:
+    return f"{{{{- {message}.content[-1].text if {message}.content is not string -}}}}"
+
+
+CHANGES: Mapping[str, tuple[str, str]] = {
+    "no end token": ("<|im_end|>", ""),
+    "no end token but the last": (
+        _FOOTER,
+        f"{{%- if loop.last or message.role != 'assistant' -%}}{_FOOTER}{{%- endif -%}}",
+    ),
+    "no end token at the end": (
+        _FOOTER,
+        f"{{%- if not (loop.last and message.role == 'assistant') -%}}{_FOOTER}{{%- endif -%}}",
+    ),
+    "swapped roles": (
+        _HEADER,
+        "{'user': 'assistant', 'assistant': 'user'}.get(message.role, message.role) +",
+    ),
+    "one role for all": (_HEADER, "'assistant' +"),
+    "asks as the user": (_ASKS, "{{- '<|im_start|>user\\n' -}}"),
+    "echoes the user": (
+        _FOOTER,
+        "{%- if message.role == 'assistant' -%}"
+        f"{_said('messages[loop.index0 - 1]')}{{%- endif -%}}{_FOOTER}",
+    ),
+    "answers twice": (
+        _FOOTER,
+        f"{{%- if message.role == 'assistant' -%}}{_said('message')}{{%- endif -%}}{_FOOTER}",
+    ),
+    "drops the user": (_TEXT, _of("user", "''")),
+    "drops the system": ("message.content is string", "message.role == 'system'"),
+    "shouts": (_TEXT, _of("user", "part.text | upper")),
+    "shouts answers": (_TEXT, _of("assistant", "part.text | upper")),
+    "cuts answers": (_TEXT, _of("assistant", "part.text[:6]")),
+    "trims answers": (_TEXT, _of("assistant", "part.text | trim")),  # which is right
+    "drops pictures": (_IMAGE, "{%- if part.type == 'nothing' -%}{%- elif"),
+    "pictures late": (_IMAGE, "{%- if part.type == 'nothing' -%}{%- elif"),
+}
+"""For each fault, a piece of the template of `tiny_processor()` and what stands in its place."""
+
+
+def processor(fault: str) -> Any:
+    """A processor with one fault of `CHANGES`."""
+    made = tiny_processor()
+    old, new = CHANGES[fault]
+    template = made.chat_template
+    if fault == "drops the system":
+        template = template.replace("{{- message.content -}}", "{{- '' -}}", 1)
+        old, new = "message.content is string", "message.role == 'system'"
+    if fault == "pictures late":
+        template = template.replace(_FOOTER, _LATE_IMAGES + _FOOTER)
+    assert old in template, fault
+    made.chat_template = template.replace(old, new)
+    return made
+
+
+Build = Callable[[], Any]

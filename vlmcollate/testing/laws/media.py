@@ -1,0 +1,200 @@
+"""Laws of media: what the processor itself makes of it, and which tokens stand for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import ImageOps
+from torch import Tensor
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import Conversation
+from vlmcollate.media.arrays import as_tensor
+from vlmcollate.sample import EncodedSample
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.telling import failure, media_of, pictures_of
+from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
+from vlmcollate.tokenizing import Vocabulary
+
+
+def check_placeholders_equal_features(collator: BaseCollator, trial: Trial) -> None:
+    """The prompt has as many tokens for pictures as the processor itself gives them."""
+    subject = _seeing(collator)
+    vocabulary = Vocabulary.of(subject.tokenizer)
+    found_ids = (vocabulary.id_of(token) for token in collator.media_tokens["image"])
+    wanted = torch.tensor([i for i in found_ids if i is not None], dtype=torch.int64)
+
+    def check(messages: Chat) -> None:
+        output = _processed(collator, messages)
+        if "input_ids" not in output:
+            raise NotApplicable("the processor cannot be called as a whole")
+        given = torch.as_tensor(output["input_ids"][0])
+        sample = subject.collator.encode(messages)
+        expected = int(torch.isin(given, wanted).sum())
+        found = int(torch.isin(sample.input_ids, wanted).sum())
+        if not expected:  # its tokens have other names, so all tokens are counted
+            expected, found = len(given), len(sample)
+        if found != expected:
+            raise failure(
+                "the prompt has another number of placeholders than the model has features",
+                "return what each placeholder stands for from process_media",
+                messages=messages,
+                sample=sample,
+                collator=subject.collator,
+                expected=expected,
+                found=found,
+            )
+
+    forall(trial, subject.chats(min_images=1), check)
+
+
+def check_media_is_what_the_processor_gives(collator: BaseCollator, trial: Trial) -> None:
+    """Pixels, grids and sizes are those that the processor itself gives for these pictures."""
+    subject = _seeing(collator)
+
+    def compare(messages: Chat) -> None:
+        output = _processed(collator, messages)
+        sample = subject.collator.encode(messages)
+        keys = [key for key in collator.media_joins if key in output]
+        if not keys:
+            raise NotApplicable("the processor alone gives none of its media keys")
+        for key in keys:
+            expected = collator.media.cast(key, as_tensor(output[key]))
+            _compare(key, sample, expected, messages)
+
+    def check(messages: Chat) -> None:
+        compare(messages)
+        compare(_inverted(messages))  # of the same shape, which a cache may take for the same
+
+    forall(trial, subject.chats(min_images=1, max_turns=min(2, subject.turns)), check)
+
+
+def check_token_types_are_the_processors(collator: BaseCollator, trial: Trial) -> None:
+    """The token types tell pictures from text as the processor itself does."""
+    subject, key = _seeing(collator), collator.token_type_key
+    if key is None:
+        raise NotApplicable("its model takes no token types")
+
+    def check(messages: Chat) -> None:
+        output = _processed(collator, messages)
+        sample = subject.collator.encode(messages)
+        ids = output["input_ids"] if "input_ids" in output and key in output else [[]]
+        if list(ids[0]) != sample.input_ids.tolist():
+            raise NotApplicable("the processor gives no types for the same tokens")
+        expected = torch.as_tensor(output[key][0])
+        if not torch.equal(sample.tokens[key], expected):
+            raise failure(
+                f"{key} is not what the processor gives",
+                "leave token types to BaseCollator, and keep them when you insert tokens",
+                messages=messages,
+                sample=sample,
+                collator=subject.collator,
+                expected=expected.tolist(),
+                found=sample.tokens[key].tolist(),
+            )
+
+    forall(trial, subject.chats(min_images=1), check)
+
+
+def check_media_belongs_to_its_tokens(collator: BaseCollator, trial: Trial) -> None:
+    """Every picture of a sample has tokens, in order, and `media_counts` counts it."""
+    subject = _seeing(collator)
+    if not collator.media_tokens.get("image"):
+        raise NotApplicable("its prompt has no tokens for pictures")
+
+    def check(messages: Chat) -> None:
+        number = len(pictures_of(messages))
+        sample = subject.collator.encode(messages)
+        items = [int(i) for i in torch.unique_consecutive(sample.media_ids) if i >= 0]
+        if list(dict.fromkeys(items)) != list(range(number)):
+            raise failure(
+                "the pictures of a sample do not have tokens in their order",
+                "keep media_ids as encoding gives them",
+                messages=messages,
+                expected=list(range(number)),
+                found=items,
+            )
+        if sample.media_counts.get("image", 0) != number:
+            raise failure(
+                "media_counts does not count the pictures",
+                "count them in process_media's order",
+                messages=messages,
+                expected=number,
+                found=dict(sample.media_counts),
+            )
+
+    forall(trial, subject.chats(min_images=1), check)
+
+
+def _seeing(collator: BaseCollator) -> Subject:
+    subject = Subject.of(collator)
+    if not subject.images:
+        raise NotApplicable("it takes no pictures")
+    return subject
+
+
+def _processed(collator: BaseCollator, messages: Chat) -> Any:
+    """What the processor itself gives for a conversation's prompt and pictures."""
+    pictures, processor = pictures_of(messages), collator.processor
+    text = collator.render(Conversation.from_example(messages)).text
+    options: dict[str, Any] = {"return_tensors": "pt"}
+    whole = {"text": [text], "images": [pictures], "add_special_tokens": False}
+    calls: Any = (
+        (processor, whole),
+        (getattr(processor, "image_processor", None), {"images": pictures}),
+    )
+    for call, given in calls:
+        try:
+            return call(**given, **options)
+        except Exception:  # noqa: BLE001, S112  # some take their pictures in another way
+            continue
+    raise NotApplicable("the processor takes no pictures in the way of transformers")
+
+
+def _compare(key: str, sample: EncodedSample, expected: Tensor, messages: Chat) -> None:
+    found = sample.media.get(key)
+    told: dict[str, Any] = {"messages": messages}
+    if found is None:
+        raise failure(
+            f"the sample has no {key}, which the processor gives",
+            "return all that the processor gives from process_media",
+            expected=tuple(expected.shape),
+            **told,
+        )
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise failure(
+            f"{key} has another shape or dtype than what the processor gives for these pictures",
+            "return what the processor gives from process_media, all of it, in its dtype",
+            expected=f"{tuple(expected.shape)} {expected.dtype}",
+            found=f"{tuple(found.shape)} {found.dtype}",
+            **told,
+        )
+    wrong = ~torch.isclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+    if wrong.any():
+        at = tuple(wrong.nonzero()[0].tolist())
+        raise failure(
+            f"{key} does not hold what the processor gives for these pictures, in their order; the "
+            f"first other number is at {list(at)}",
+            "process the pictures in the order in which the prompt shows them, change nothing of "
+            "the tensors, and keep no cache of them",
+            expected=float(expected[at]),
+            found=float(found[at]),
+            **told,
+        )
+
+
+def _inverted(messages: Chat) -> Chat:
+    """The same conversation with the negatives of its pictures."""
+    return [
+        {
+            **message,
+            "content": [
+                {**part, "image": ImageOps.invert(part["image"])} if "image" in part else part
+                for part in message["content"]
+            ],
+        }
+        if media_of(message)
+        else message
+        for message in messages
+    ]

@@ -1,0 +1,222 @@
+"""Laws of the batch as tensors: shapes, padding and shifting.
+
+Shapes: B rows, L a sample's tokens, T padded tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.rows import cut
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.telling import failure, pictures_of
+from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
+
+_AHEAD = ("labels", "loss_weights")
+"""The keys that a shift takes from the next token."""
+
+
+def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
+    """Ids, labels and mask are int64 of one shape, no key is lost, and pictures are counted."""
+    subject = Subject.of(collator)
+    packs = subject.collator.padding.keeps_documents_apart
+
+    def check(examples: list[Chat]) -> None:
+        samples, batch = _stacked(subject.collator, examples)
+        shape = batch["input_ids"].shape
+        _check_tensor(batch, "labels", shape, examples)
+        _check_tensor(batch, "input_ids", shape, examples)
+        if not packs:
+            _check_tensor(batch, "attention_mask", shape, examples)
+        _check_keys(samples, batch, examples, packs=packs)
+        counts = [len(pictures_of(messages)) for messages in examples]
+        found = batch.get("n_images_per_sample")
+        if any(counts) and (
+            found is None or found.dtype != torch.int64 or found.tolist() != counts
+        ):
+            raise failure(
+                "n_images_per_sample does not count the pictures of each example",
+                "leave the counts to BaseCollator, and keep them with their rows",
+                messages=examples[0],
+                expected=counts,
+                found=None if found is None else found.tolist(),
+            )
+
+    forall(trial, batches(_weighted(subject)), check, also=[[subject.chat("Yes"), *_half(subject)]])
+
+
+def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
+    """Padding is the pad token, has no label and is not attended to, and nothing else is so."""
+    subject = Subject.of(collator)
+    pad = subject.tokenizer.pad_token_id
+
+    def check(examples: list[Chat]) -> None:
+        samples, batch = _stacked(subject.collator, examples)
+        real = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
+        marked = cut(subject, samples, {**batch, "input_ids": real})
+        for row in marked:
+            row["input_ids"][:] = True  # views of `real`
+        _check_padding(batch, ~real, pad, examples)
+        mask = batch.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.shape == real.shape:
+            expected = torch.zeros(real.shape, dtype=torch.bool)
+            rows = cut(subject, samples, {**batch, "input_ids": expected})
+            for row, sample in zip(rows, samples, strict=True):
+                width = len(row["input_ids"])
+                row["input_ids"][:] = sample.tokens["attention_mask"][:width] != 0
+            if not torch.equal(mask != 0, expected):
+                raise failure(
+                    "the attention mask does not tell padding from tokens",
+                    "fill attention_mask with 0 and leave the rest at 1",
+                    expected=expected.sum(dim=1).tolist(),
+                    found=(mask != 0).sum(dim=1).tolist(),
+                    messages=examples[-1],
+                )
+
+    forall(trial, batches(_short(subject), min_size=2), check)
+
+
+def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) -> None:
+    """A batch is as long as its longest row, rounded up as the padding says."""
+    subject = Subject.of(collator)
+    padding: Any = subject.collator.padding
+    fixed, multiple = getattr(padding, "length", None), getattr(padding, "multiple_of", 1)
+    shift = int(subject.collator.shift_labels)
+
+    def check(examples: list[Chat]) -> None:
+        samples, batch = _stacked(subject.collator, examples)
+        lengths = [len(sample) for sample in samples]
+        is_flat = len(batch["input_ids"]) < len(samples)
+        longest = sum(lengths) if is_flat else max(lengths)
+        if padding.keeps_documents_apart:  # these are cut before they are padded
+            longest -= shift * (len(samples) if is_flat else 1)
+        expected = fixed or -(-longest // multiple) * multiple
+        if not padding.keeps_documents_apart:
+            expected -= shift
+        found = batch["input_ids"].shape[1]
+        if found != expected:
+            raise failure(
+                f"a batch whose longest row has {longest} tokens is padded to another length",
+                "return the smallest legal length from padded_length",
+                messages=examples[0],
+                expected=expected,
+                found=found,
+            )
+
+    forall(trial, batches(_short(subject)), check)
+
+
+def check_shifted_labels_are_the_next(collator: BaseCollator, trial: Trial) -> None:
+    """With `shift_labels=True`, each label is that of the next token, and every key is cut."""
+    subject = Subject.of(collator)
+    try:
+        shifted = attrs.evolve(subject.collator, shift_labels=True)
+    except ConfigError as error:
+        raise NotApplicable(str(error)) from error
+    plain = attrs.evolve(subject.collator, shift_labels=False)
+
+    def check(examples: list[Chat]) -> None:
+        samples, theirs = _stacked(plain, examples)
+        ours = shifted.stack(samples)
+        rows = cut(attrs.evolve(subject, collator=plain), samples, theirs)
+        found = cut(attrs.evolve(subject, collator=shifted), samples, ours)
+        for key in rows[0]:
+            for row, tokens in enumerate(rows):
+                expected = tokens[key][1:] if key in _AHEAD else tokens[key][:-1]
+                if key not in found[row] or not torch.equal(found[row][key], expected):
+                    raise failure(
+                        f"shifted {key} are not those of the "
+                        f"{'next tokens' if key in _AHEAD else 'tokens without the last'}",
+                        "shift once, in stack, and cut every key that runs along the tokens",
+                        messages=examples[row],
+                        expected=expected.tolist(),
+                        found=found[row][key].tolist() if key in found[row] else ours[key].shape,
+                    )
+
+    forall(trial, batches(_weighted(subject)), check, also=[_half(subject)])
+
+
+def _stacked(
+    collator: BaseCollator, examples: Sequence[Chat]
+) -> tuple[list[EncodedSample], dict[str, Tensor]]:
+    """The samples, and the batch that calling the collator gives."""
+    return [collator.encode(messages) for messages in examples], collator(examples)
+
+
+def _short(subject: Subject) -> Any:
+    return subject.chats(max_turns=min(2, subject.turns), max_images=min(2, subject.images))
+
+
+def _weighted(subject: Subject) -> Any:
+    most = min(2, subject.images)
+    return subject.chats(max_turns=min(2, subject.turns), max_images=most, weights=True)
+
+
+def _half(subject: Subject) -> list[Chat]:
+    messages = subject.chat("No")
+    messages[-1]["weight"] = 0.5
+    return [messages]
+
+
+def _check_tensor(
+    batch: dict[str, Tensor], key: str, shape: torch.Size, examples: list[Chat]
+) -> None:
+    found: Any = batch.get(key)
+    shown = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else found
+    if shown == f"{tuple(shape)} torch.int64" and len(shape) == 2:
+        return
+    raise failure(
+        f"{key} is not int64 of the shape of input_ids",
+        "leave stacking to BaseCollator, and cast nothing",
+        messages=examples[0],
+        expected=f"{tuple(shape)} torch.int64",
+        found=shown,
+    )
+
+
+def _check_keys(
+    samples: list[EncodedSample], batch: dict[str, Tensor], examples: list[Chat], *, packs: bool
+) -> None:
+    """Refuses a batch that lacks a key of its samples, or has it in another dtype."""
+    given = {k: v for sample in samples for k, v in (*sample.tokens.items(), *sample.media.items())}
+    for key, value in given.items():
+        if key == "attention_mask" and packs:
+            continue  # a layout has a mask of its own, or none
+        found = batch.get(key)
+        if found is None or found.dtype != value.dtype or not found.is_contiguous():
+            raise failure(
+                f"the batch has no {key} as the samples have it",
+                "leave stacking to BaseCollator: keep every key, cast nothing",
+                messages=examples[0],
+                expected=f"contiguous {value.dtype}",
+                found=None if found is None else found.dtype,
+            )
+
+
+def _check_padding(
+    batch: dict[str, Tensor], padding: Tensor, pad: int | None, examples: list[Chat]
+) -> None:
+    if (batch["labels"][padding] != IGNORE_INDEX).any():
+        raise failure(
+            "padding is trained",
+            "fill labels with -100",
+            found=batch["labels"].tolist(),
+            messages=examples[-1],
+        )
+    if pad is not None and (batch["input_ids"][padding] != pad).any():
+        raise failure(
+            "padding is not the tokenizer's pad token",
+            "fill input_ids with tokenizer.pad_token_id",
+            expected=pad,
+            found=batch["input_ids"][padding].tolist(),
+            messages=examples[-1],
+        )

@@ -1,0 +1,149 @@
+"""The law that a batch holds its samples, and nothing else.
+
+Shapes: B rows, L a sample's tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError
+from vlmcollate.media import Concatenate, Join, PadAndConcatenate, Stack
+from vlmcollate.packing import split_microbatches
+from vlmcollate.sample import EncodedSample
+from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.rows import cut
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.telling import failure
+from vlmcollate.testing.laws.trial import Chat, LawFailure, Trial, forall
+
+
+def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -> None:
+    """Cut into its rows again, a batch holds each sample's tokens and media, and nothing else."""
+    subject = Subject.of(collator)
+    whole = attrs.evolve(subject.collator, shift_labels=False, placeholder_media="never")
+    plain = attrs.evolve(subject, collator=whole)
+
+    def check(examples: list[Chat]) -> None:
+        samples, batch = [whole.encode(messages) for messages in examples], whole(examples)
+        rows = cut(plain, samples, batch)
+        for row, (sample, found) in enumerate(zip(samples, rows, strict=True)):
+            for key in found:
+                _check_row(key, row, found[key], sample.tokens.get(key), examples[row])
+        for key in dict.fromkeys(key for sample in samples for key in sample.media):
+            _check_media(key, whole, samples, batch, examples)
+
+    few = subject.chats(max_turns=min(2, subject.turns), max_images=min(2, subject.images))
+    forall(trial, batches(few), check)
+
+
+def _check_row(key: str, row: int, found: Tensor, value: Tensor | None, messages: Chat) -> None:
+    if value is None:
+        return  # another sample's key, such as loss_weights
+    inside = found[tuple(slice(size) for size in value.shape)]  # padded to the batch's pictures
+    if not torch.equal(inside, value):
+        raise failure(
+            f"row {row} of {key} is not what was encoded",
+            "let stack pad, and change nothing",
+            messages=messages,
+            expected=value.tolist(),
+            found=inside.tolist(),
+        )
+
+
+_PLAIN = (Concatenate, PadAndConcatenate, Stack)
+
+
+def _check_media(
+    key: str,
+    collator: BaseCollator,
+    samples: list[EncodedSample],
+    batch: dict[str, Tensor],
+    examples: list[Chat],
+) -> None:
+    """Compares one media key with what each sample has of it."""
+    join = collator.media_joins[key]
+    given = [sample.media.get(key) for sample in samples]
+    told: dict[str, Any] = {"messages": examples[0]}
+    if key not in batch:
+        raise failure(f"the batch has no {key}", "keep every key in stack", **told)
+    is_flat = len(batch["input_ids"]) < len(samples)
+    if type(join) not in _PLAIN or join.by is None or is_flat:
+        like = next(value for value in given if value is not None)
+        filled = [join.absent(like) if value is None else value for value in given]
+        expected = join([value for value in filled if value is not None], key=key)
+        if not torch.equal(batch[key], expected):
+            raise _other_media(key, "the batch", expected, batch[key], told)
+        return
+    for row, (value, part) in enumerate(
+        zip(given, _parts(key, collator, batch, told), strict=True)
+    ):
+        _check_part(key, join, f"row {row}", value, part, {"messages": examples[row]})
+
+
+def _parts(
+    key: str, collator: BaseCollator, batch: dict[str, Tensor], told: dict[str, Any]
+) -> list[Tensor | None]:
+    """What each row has of a media key, by the counts in the batch."""
+    joins = {k: rule for k, rule in collator.media_joins.items() if rule.by is not None}
+    counts = {k: v for k, v in batch.items() if k.startswith("n_") and k.endswith("_per_sample")}
+    media = {k: batch[k] for k in joins if k in batch}
+    cut_batch = {"input_ids": batch["input_ids"], **counts, **media}
+    try:
+        parts = split_microbatches(cut_batch, len(batch["input_ids"]), items=joins)
+    except (ConfigError, RuntimeError) as error:
+        raise failure(
+            f"the batch cannot be cut into rows by what it says of {key}",
+            f"keep the counts of pictures and the grids with their rows, and declare in "
+            f"media_joins by what the rows of {key} count",
+            found=error,
+            **told,
+        ) from error
+    return [part.get(key) for part in parts]
+
+
+def _check_part(
+    key: str,
+    join: Join,
+    where: str,
+    value: Tensor | None,
+    part: Tensor | None,
+    told: dict[str, Any],
+) -> None:
+    if part is None:
+        if value is not None:
+            raise _other_media(key, where, value, None, told)
+        return
+    padding = torch.ones(part.shape, dtype=torch.bool)
+    if value is not None:
+        value = value[None] if isinstance(join, Stack) else value
+        inside = tuple(slice(size) for size in value.shape)
+        if len(part) != len(value) or not torch.equal(part[inside], value):
+            raise _other_media(key, where, value, part, told)
+        padding[inside] = False
+    fill = getattr(join, "value", None)
+    if padding.any() and (fill is None or (part[padding] != fill).any()):
+        raise failure(
+            f"the padding of {key} in {where} does not hold {fill}",
+            f"declare what {key} is padded with in media_joins",
+            **told,
+        )
+
+
+def _other_media(
+    key: str, where: str, expected: Tensor, found: Tensor | None, told: dict[str, Any]
+) -> LawFailure:
+    return failure(
+        f"{where} does not hold the {key} of its samples, in their order",
+        f"let stack join {key} as media_joins says, and change nothing",
+        expected=f"{tuple(expected.shape)} beginning with {expected.flatten()[:4].tolist()}",
+        found=None
+        if found is None
+        else f"{tuple(found.shape)} beginning with {found.flatten()[:4].tolist()}",
+        **told,
+    )
