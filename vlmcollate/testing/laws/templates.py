@@ -71,7 +71,7 @@ def _asked(collator: BaseCollator, messages: Chat) -> str | None:
     """What the processor's own template asks with, for messages of parts or of strings."""
     processor = collator.processor
     flat = [{**message, "content": text_of(message)} for message in messages]
-    likes_strings = wants_strings(processor, chat_template_of(processor))
+    likes_strings = wants_strings(processor, chat_template_of(processor), "user")
     for form in (flat, messages) if likes_strings else (messages, flat):
         try:
             prompt, plain = (
