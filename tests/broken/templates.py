@@ -74,6 +74,9 @@ def processor(fault: str) -> Any:
     if fault == "drops the system":
         template = template.replace("{{- message.content -}}", "{{- '' -}}", 1)
         old, new = "message.content is string", "message.role == 'system'"
+    if fault == "shouts answers":  # else it would be given strings, which it leaves as they are
+        is_string = "message.content is string"
+        template = template.replace(is_string, f"{is_string} and message.role != 'assistant'")
     if fault == "pictures late":
         template = template.replace(_FOOTER, _LATE_IMAGES + _FOOTER)
     assert old in template, fault
