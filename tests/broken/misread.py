@@ -30,6 +30,14 @@ class TakesNoPictures(Qwen2_5_VLCollator):
 
 
 @attrs.frozen(kw_only=True, eq=False)
+class TakesOnePicture(Qwen2_5_VLCollator):
+    """Loses all pictures but the first."""
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        return super().process_media(attrs.evolve(rendering, media=rendering.media[:1]), media[:1])
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class TakesOneAnswer(Qwen2_5_VLCollator):
     """Refuses what its template writes."""
 
@@ -120,6 +128,7 @@ class RaisesOnEmoji(Qwen2_5_VLCollator):
 
 CAUGHT_BY: dict[type[Any], str] = {
     TakesNoPictures: "check_takes_what_the_template_takes",
+    TakesOnePicture: "check_takes_what_the_template_takes",
     TakesOneAnswer: "check_takes_what_the_template_takes",
     TakesNoSystem: "check_takes_what_the_template_takes",
     TakesNoDict: "check_every_form_says_the_same",

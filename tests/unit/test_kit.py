@@ -18,6 +18,14 @@ from tests.broken import templates
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli import app
 from vlmcollate.conversation import Conversation
+from vlmcollate.padding import (
+    BlockCausalMask,
+    FlattenedDocuments,
+    FlexBlockMask,
+    IndexedMask,
+    PadToLongest,
+    TransformerEngineTHD,
+)
 from vlmcollate.testing import (
     LAWS,
     LawFailure,
@@ -233,6 +241,24 @@ def test_tiny_processors_need_no_hypothesis():
         "else:\n    raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this Python
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": BlockCausalMask(sliding_window=4096, additive=True)},
+        {"padding": FlattenedDocuments(multiple_of=16), "shift_labels": True},
+        {"padding": FlexBlockMask()},
+        {"padding": IndexedMask(length=512)},
+        {"padding": TransformerEngineTHD()},
+        {"padding": PadToLongest(side="left", multiple_of=8), "shift_labels": True},
+        {"placeholder_media": "sample"},
+    ],
+    ids=lambda options: " ".join(type(value).__name__ for value in options.values()),
+)
+def test_the_laws_hold_for_every_layout(options):
+    report = check_collator(collator_for(PROCESSOR, **options), examples=3)
+    assert {result.status for result in report.results} == {"passed"}
 
 
 def test_a_collator_with_options_is_checked_as_it_is():

@@ -29,8 +29,8 @@ class _Case:
 
     @classmethod
     def of(cls, subject: Subject, messages: Chat) -> _Case:
-        plain = attrs.evolve(subject.collator, placeholder_media="never")
-        return cls(collator=plain, messages=messages, whole=plain.encode(messages))
+        whole = subject.collator.encode(messages)
+        return cls(collator=subject.collator, messages=messages, whole=whole)
 
     def limited(self, limit: int, policy: Any) -> BaseCollator:
         return attrs.evolve(self.collator, max_length=limit, on_overlong=policy)

@@ -56,8 +56,9 @@ def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
 
 def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
     """Padding is the pad token, has no label and is not attended to, and nothing else is so."""
-    subject = Subject.of(collator)
-    pad = subject.tokenizer.pad_token_id
+    given = Subject.of(collator)
+    plain = attrs.evolve(given.collator, shift_labels=False)
+    subject, pad = attrs.evolve(given, collator=plain), given.tokenizer.pad_token_id
 
     def check(examples: list[Chat]) -> None:
         samples, batch = _stacked(subject.collator, examples)

@@ -24,7 +24,7 @@ class Subject:
     """A collator and what it was seen to take.
 
     Attributes:
-        collator: The collator, without a limit to lengths.
+        collator: The collator, without a limit to lengths or media that stands in.
         system: Whether a system message may come first.
         turns: The most answers that are drawn.
         images: The most pictures in a conversation that were taken.
@@ -49,7 +49,12 @@ class Subject:
         if _SEEN and _SEEN[0] is collator:
             seen: Subject = _SEEN[1]
             return seen
-        subject = cls._probed(attrs.evolve(collator, max_length=None, on_overlong="raise"))
+        bare: dict[str, Any] = {
+            "max_length": None,
+            "on_overlong": "raise",
+            "placeholder_media": "never",
+        }
+        subject = cls._probed(attrs.evolve(collator, **bare))
         _SEEN[:] = [collator, subject]
         return subject
 

@@ -26,7 +26,7 @@ from vlmcollate.testing.laws.trial import Chat, LawFailure, Trial, forall
 def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -> None:
     """Cut into its rows again, a batch holds each sample's tokens and media, and nothing else."""
     subject = Subject.of(collator)
-    whole = attrs.evolve(subject.collator, shift_labels=False, placeholder_media="never")
+    whole = attrs.evolve(subject.collator, shift_labels=False)
     plain = attrs.evolve(subject, collator=whole)
 
     def check(examples: list[Chat]) -> None:
