@@ -57,7 +57,7 @@ class _Request:
         return id(self.processor)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _made(request: _Request) -> BaseCollator:
     return collator_for(request.processor, **request.options)
 

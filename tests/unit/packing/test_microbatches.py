@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import attrs
@@ -44,7 +44,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@cache
+@lru_cache(maxsize=2)  # each holds a tokenizer of a hundred megabytes
 def built(name: str) -> Any:
     return collator_for(BUILD[name](), on_dropped="allow", **OPTIONS.get(name, {}))
 
