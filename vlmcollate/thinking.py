@@ -5,6 +5,7 @@ Shapes: L a sample's tokens, P the prefix's.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -58,20 +59,19 @@ class ThinkingPrefix:
             message, and not trained.
         """
         vocabulary = Vocabulary.of(tokenizer)
-        prefix = vocabulary.encode(self.text).ids
-        marker = vocabulary.encode(self.after).ids
+        prefix, marker = _ids_of(vocabulary, self.text), _ids_of(vocabulary, self.after)
         places = _places(sample.input_ids.numpy(), marker, int(prefix[0]))
         if not len(places):
             return sample
         starts = places + np.arange(len(places)) * len(prefix)
         new = (starts[:, None] + np.arange(len(prefix))).reshape(-1)
-        is_old = np.ones(len(sample) + len(new), bool)
-        is_old[new] = False
-        old = np.flatnonzero(is_old)
+        steps = np.ones(len(sample) + len(new), np.int64)
+        steps[0], steps[new] = 0, 0
+        source = steps.cumsum()  # a new token takes the one before it, and is then written over
 
         def widened(value: Tensor, fill: Any) -> Tensor:
-            wide = np.empty(len(is_old), value.numpy().dtype)
-            wide[old], wide[new] = value.numpy(), fill
+            wide = value.numpy().take(source)
+            wide[new] = fill
             return torch.from_numpy(wide)
 
         fills: dict[str, Any] = {
@@ -86,6 +86,12 @@ class ThinkingPrefix:
             message_ids=widened(sample.message_ids, -1),
             media_ids=widened(sample.media_ids, -1),
         )
+
+
+@lru_cache(maxsize=16)
+def _ids_of(vocabulary: Vocabulary, text: str) -> Any:
+    """The ids of a text, which every sample asks for."""
+    return vocabulary.encode(text).ids
 
 
 def _places(ids: Any, marker: Any, first: int) -> Any:

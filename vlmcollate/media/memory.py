@@ -74,6 +74,7 @@ class Scratch(threading.local):
     """
 
     limit = 1 << 30
+    smallest = 1 << 20  # what is smaller is not worth the copy
 
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.uint8)
@@ -88,8 +89,10 @@ class Scratch(threading.local):
     def move(self, value: Tensor) -> Tensor:
         """The tensor in scratch memory, or as it is where there is no room."""
         size = value.numel() * value.itemsize
+        if size < self.smallest:
+            return value
         start, self._used, self._wanted = self._used, self._used, self._wanted + _aligned(size)
-        if not size or start + _aligned(size) > len(self._memory):
+        if start + _aligned(size) > len(self._memory):
             return value
         self._used = start + _aligned(size)
         place = self._memory[start : start + size].view(value.dtype).view(value.shape)

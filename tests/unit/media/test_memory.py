@@ -8,6 +8,22 @@ from vlmcollate import Concatenate
 from vlmcollate.media.memory import Pool, Scratch
 
 
+@pytest.fixture
+def moves_all(monkeypatch):
+    monkeypatch.setattr(Scratch, "smallest", 1)
+
+
+def test_small_tensors_stay_where_they_are():
+    scratch = Scratch()
+    small, large = torch.ones(100), torch.ones(1 << 18)
+    for _ in range(2):
+        scratch.clear()
+        moved = scratch.move(small), scratch.move(large)
+    assert moved[0] is small
+    assert scratch.holds(moved[1])
+
+
+@pytest.mark.usefixtures("moves_all")
 def test_moved_tensors_keep_their_values_and_dtypes():
     scratch = Scratch()
     values = [torch.arange(5), torch.ones(2, 3, dtype=torch.bfloat16), torch.zeros(0, 4)]
@@ -21,6 +37,7 @@ def test_moved_tensors_keep_their_values_and_dtypes():
     assert not any(scratch.holds(value) for value in values)
 
 
+@pytest.mark.usefixtures("moves_all")
 def test_what_does_not_fit_stays_where_it_is(monkeypatch):
     monkeypatch.setattr(Scratch, "limit", 64)
     scratch = Scratch()
@@ -32,6 +49,7 @@ def test_what_does_not_fit_stays_where_it_is(monkeypatch):
     assert scratch.holds(moved[0])
 
 
+@pytest.mark.usefixtures("moves_all")
 def test_each_thread_has_its_own():
     scratch = Scratch()
     value = torch.ones(8)
