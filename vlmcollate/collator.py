@@ -39,6 +39,7 @@ from vlmcollate.media.processor_inputs import sampling_of
 from vlmcollate.options import an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.padding import PaddingStrategy, PadToLongest
+from vlmcollate.placeholders import Placeholders
 from vlmcollate.rendering import ChatRenderer, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.sample_encoder import SampleEncoder
@@ -529,13 +530,24 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             raise ConfigError(f"{type(self.processor).__name__} has no tokenizer")
         return tokenizer
 
-    @cached_property
+    # these two are not kept, since they hold the collator: a cycle would outlive its last use
+    @property
     def _sample_encoder(self) -> SampleEncoder:
         return SampleEncoder(self)
 
-    @cached_property
+    @property
     def _token_counter(self) -> TokenCounter:
         return TokenCounter(self._sample_encoder)
+
+    @cached_property
+    def idle_media(self) -> Placeholders:
+        """What stands in for media that a batch lacks."""
+        return self._sample_encoder.make_placeholders()
+
+    @cached_property
+    def small_image(self) -> str:
+        """What the placeholder of a small image becomes, from which others are counted."""
+        return self._token_counter.small_image()
 
     @cached_property
     def _renderer(self) -> ChatRenderer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +61,7 @@ class TokenCounter:
             frames = np.zeros((*small, 3), np.uint8)
             text = self._alone(kind, attrs.evolve(outline, frames=frames))
         else:
-            shape, small, text = outline, _SMALL, self._small_image
+            shape, small, text = outline, _SMALL, collator.small_image
         more = collator.num_media_tokens(kind, shape) - collator.num_media_tokens(kind, small)
         # a video may be made of image tokens
         token = next(t for t in chain.from_iterable(collator.media_tokens.values()) if t in text)
@@ -70,8 +69,8 @@ class TokenCounter:
             return text.replace(token, token * (more + 1), 1)
         return text.replace(token, "", -more)
 
-    @cached_property
-    def _small_image(self) -> str:
+    def small_image(self) -> str:
+        """What the placeholder of a small image becomes."""
         return self._alone("image", Image.new("RGB", _SMALL[::-1]))
 
     def _alone(self, kind: MediaKind, item: Any) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -166,8 +165,12 @@ class SampleEncoder:
             tokens["loss_weights"] = torch.from_numpy(weights)
         return attrs.evolve(sample, tokens=tokens, label_strategy=name)
 
-    @cached_property
+    @property
     def placeholders(self) -> Placeholders:
+        """The collator's placeholders, made once."""
+        return self.collator.idle_media
+
+    def make_placeholders(self) -> Placeholders:
         """What stands in for media of each kind that has a tower of its own."""
         collator, nothing = self.collator, Conversation(messages=())
         pieces: dict[MediaKind, EncodedSample] = {}

@@ -1,5 +1,8 @@
 """What the options do, on a real processor around a small tokenizer."""
 
+import gc
+import weakref
+
 import attrs
 import numpy as np
 import pytest
@@ -408,3 +411,18 @@ def test_a_video_is_cut_off_whole_where_its_words_merge_with_those_before_it():
         assert torch.equal(cut.labels, whole.labels[: len(cut)])
         held = bool((cut.media_ids >= 0).any())
         assert held == bool(cut.media) == bool(cut.media_counts.get("video"))
+
+
+def test_a_collator_goes_with_its_last_use():
+    """No cycle keeps it, since its processor takes a hundred megabytes."""
+    collator = collator_for(tiny_processor(), placeholder_media="batch")
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    collator([messages])
+    assert collator.token_count(messages) == 15
+    gone = weakref.ref(collator)
+    gc.disable()
+    try:
+        del collator
+        assert gone() is None
+    finally:
+        gc.enable()
