@@ -10,7 +10,7 @@ from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import weight_of
 from vlmcollate.testing.laws.answers import answers_of, check_answers
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, runs_of, text_of, with_text
+from vlmcollate.testing.laws.telling import failure, runs_of, text_of, unsaid, with_text
 from vlmcollate.testing.laws.templates import openings_of
 from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 from vlmcollate.tokenizing import Vocabulary
@@ -59,12 +59,14 @@ def check_questions_never_train(collator: BaseCollator, trial: Trial) -> None:
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
+        mark = unsaid(map(text_of, messages))
         marked = [
-            m if m["role"] == "assistant" else with_text(m, f"zq{text_of(m)}zq") for m in messages
+            m if m["role"] == "assistant" else with_text(m, f"{mark}{text_of(m)}{mark}")
+            for m in messages
         ]
         sample = subject.collator.encode(marked)
         for run in runs_of(sample.input_ids, sample.labels):
-            if "zq" in subject.tokenizer.decode(run):
+            if mark in subject.tokenizer.decode(run):
                 raise failure(
                     "the words of a question are trained",
                     "let only assistant turns have labels",

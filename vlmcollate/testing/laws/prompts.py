@@ -15,7 +15,7 @@ from vlmcollate.errors import CollateError, ConversationError
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import hostile_text, texts
 from vlmcollate.testing.laws.subject import Subject, chat
-from vlmcollate.testing.laws.telling import failure, media_of, with_text
+from vlmcollate.testing.laws.telling import failure, media_of, unsaid, with_text
 from vlmcollate.testing.laws.templates import openings_of
 from vlmcollate.testing.laws.trial import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.tokenizing import Vocabulary
@@ -24,15 +24,11 @@ _MEND = "mend the chat template, or `render`, so that it writes every message on
 
 
 class Words(NamedTuple):
-    """What a message says, between marks that no other text of the prompt holds."""
+    """What a message says, and how that begins: with letters that nothing else of it holds."""
 
     message: int
     text: str
-
-    @property
-    def mark(self) -> str:
-        """How it begins."""
-        return f"Qz{self.message}x"
+    mark: str
 
 
 def check_the_prompt_says_what_was_said(collator: BaseCollator, trial: Trial) -> None:
@@ -40,9 +36,10 @@ def check_the_prompt_says_what_was_said(collator: BaseCollator, trial: Trial) ->
     plain = _richest(collator)
 
     def check(said: list[str]) -> None:
+        letters = unsaid(map(str.casefold, said)).capitalize()  # of both cases, as that may change
         words = [
-            Words(i, f"Qz{i}x {text} x{i}zQ")
-            for i, text in enumerate(said[: len(plain)])  # drawn for the longest
+            Words(i, f"{letters}{i}x {text} {i}{letters}", f"{letters}{i}x")
+            for i, text in enumerate(said)
         ]
         messages = [with_text(m, w.text) for m, w in zip(plain, words, strict=True)]
         prompt = _rendered(collator, messages)

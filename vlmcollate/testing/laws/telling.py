@@ -5,7 +5,7 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -78,6 +78,14 @@ def parts_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 def text_of(message: Mapping[str, Any]) -> str:
     """The text of a message."""
     return "".join(part["text"] for part in parts_of(message) if part["type"] == "text")
+
+
+def unsaid(said: Iterable[str]) -> str:
+    """Letters that stand in none of some texts."""
+    letters, texts = "zq", "\n".join(said)
+    while letters in texts:
+        letters += "q"
+    return letters
 
 
 def media_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
