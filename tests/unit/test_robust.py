@@ -150,7 +150,11 @@ def seen(answer="A cat."):
     ],
 )
 def test_placeholders_of_families_change_no_other_row(name):
-    collator = collator_for(built(name), **CASES[name].options)
+    try:
+        processor = built(name)
+    except (AttributeError, ImportError) as error:  # not in every release of transformers
+        pytest.skip(str(error))
+    collator = collator_for(processor, **CASES[name].options)
     good = collator([seen(), seen("No, a dog.")])
     batch = robust(collator, "placeholder")([bad(), seen(), bad(), seen("No, a dog."), bad()])
     assert batch.pop("n_failed_samples").item() == 3

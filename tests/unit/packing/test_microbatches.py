@@ -46,7 +46,11 @@ OPTIONS: dict[str, Any] = {
 
 @lru_cache(maxsize=2)  # each holds a tokenizer of a hundred megabytes
 def built(name: str) -> Any:
-    return collator_for(BUILD[name](), on_dropped="allow", **OPTIONS.get(name, {}))
+    try:
+        processor = BUILD[name]()
+    except (AttributeError, ImportError) as error:  # not in every release of transformers
+        pytest.skip(str(error))
+    return collator_for(processor, on_dropped="allow", **OPTIONS.get(name, {}))
 
 
 def chat(images: int) -> list[dict[str, Any]]:
@@ -99,7 +103,10 @@ def test_videos_and_sounds_go_with_their_rows(name: str) -> None:
         for number in (1, 3, 4):
             sound = {"type": "audio", "audio": (np.zeros(4000 * number, np.float32), 16000)}
             chats[number][0]["content"].insert(0, sound)
-    parts = split_microbatches(collator(chats), 3, items=collator.media_joins)
+    batch = collator(chats)
+    if name == "gemma4" and "num_frames_per_video" not in batch:
+        pytest.skip("this transformers does not say how many frames a video has")
+    parts = split_microbatches(batch, 3, items=collator.media_joins)
     for part, rows in zip(parts, (chats[:2], chats[2:4], chats[4:]), strict=True):
         same_media(part, collator(rows), collator)
 
