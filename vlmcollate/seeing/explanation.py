@@ -6,6 +6,7 @@ Shapes: L a sample's tokens.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from vlmcollate.tokenizing import Ints, Vocabulary
 from vlmcollate.view import visible
 from vlmcollate.watching import Stage, Watch
 
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COLOURS = {
     "trained": "background:#1a7f37;color:#fff",
     "message": "opacity:.75",
@@ -259,7 +261,8 @@ class Explanation:
             f"[[{run.text}]]" if run.kind == "trained" else run.text for run in self.runs
         )
         lines = [self._headline(), *(f"! {w}" for w in self.warnings), shown.rstrip("\n")]
-        return "\n".join(lines)
+        # what steers a terminal is spelled out
+        return _STEERING.sub(lambda found: ascii(found.group())[1:-1], "\n".join(lines))
 
     def _repr_html_(self) -> str:
         """The mask in colours, for notebooks."""

@@ -213,3 +213,13 @@ def test_a_thinking_prefix_stands_in_no_prompt():
     inserted = [token for token in found.tokens if token.offset is None and token.id != 2]
     assert "".join(t.text for t in inserted) == "<|channel>thought\n<channel|>"
     assert found.tokens[-2].text in found.prompt
+
+
+def test_its_text_does_not_steer_a_terminal():
+    messages = [
+        {"role": "user", "content": "red \x1b[31m text"},
+        {"role": "assistant", "content": "No\x07"},
+    ]
+    shown = repr(collator_for(tiny_processor()).explain(messages))
+    assert "\\x1b[31m" in shown
+    assert not {"\x1b", "\x07"} & set(shown)
