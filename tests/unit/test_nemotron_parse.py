@@ -52,3 +52,13 @@ def test_what_it_cannot_do_is_refused(processor):
         collator_for(processor, decoder_start_token="<nothing>")
     with pytest.raises(ConversationError, match="one user message and one answer"):
         collator_for(processor).encode(page("a") + page("b"))
+
+
+def test_a_second_page_is_refused():
+    page = {"type": "image", "image": Image.new("RGB", (40, 40), "red")}
+    messages = [
+        {"role": "user", "content": [page, page]},
+        {"role": "assistant", "content": "text"},
+    ]
+    with pytest.raises(ConversationError, match=r"content\[1\]: 2 pages, expected one"):
+        collator_for(nemotron_parse()).encode(messages)

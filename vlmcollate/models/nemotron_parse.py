@@ -11,7 +11,7 @@ import torch
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.encoding import ProcessedMedia
-from vlmcollate.errors import ConfigError
+from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.media import Concatenate
 from vlmcollate.placeholders import blank
 from vlmcollate.prompting import PromptWriter, prompt_and_answer
@@ -65,8 +65,17 @@ class NemotronParseCollator(BaseCollator):
         return {"image": ""}
 
     def render(self, conversation: Conversation) -> Rendering:
-        """See `BaseCollator`."""
+        """See `BaseCollator`.
+
+        Raises:
+            ConversationError: There are several pages, of which the decoder would see one.
+        """
         prompt, answer = prompt_and_answer(conversation)
+        pages = [part.where for _, part in conversation.media]
+        if len(pages) > 1:
+            raise ConversationError(
+                f"{len(pages)} pages, expected one; make a sample of each", where=pages[1]
+            )
         writer = PromptWriter()
         for message, part in conversation.media:
             writer.place("", part.kind, message)
