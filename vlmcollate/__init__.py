@@ -12,6 +12,7 @@ from vlmcollate.errors import (
     MediaMismatchError,
     SampleError,
     SampleTooLongError,
+    StrategyError,
 )
 from vlmcollate.labels import (
     FirstApplicable,
@@ -87,6 +88,7 @@ __all__ = [
     "SampleError",
     "SampleTooLongError",
     "Stack",
+    "StrategyError",
     "TemplateMarkerLabels",
     "TextSearchLabels",
     "ThinkingPrefix",

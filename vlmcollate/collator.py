@@ -23,7 +23,14 @@ from vlmcollate.encoding import (
     PromptEncoder,
     Turn,
 )
-from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError, SampleTooLongError
+from vlmcollate.errors import (
+    ConfigError,
+    EmptyBatchError,
+    SampleError,
+    SampleTooLongError,
+    StrategyError,
+)
+from vlmcollate.faults import run_hook
 from vlmcollate.joining import joined_documents, with_blocks
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import (
@@ -192,6 +199,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
 
         Raises:
             SampleError: An example is at fault; it knows its index.
+            StrategyError: A strategy has a bug; it knows the index, too.
             EmptyBatchError: There is no example, or all were dropped.
         """
         return self.collate_or(examples, _raised)
@@ -226,6 +234,12 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
                 located = error.at(index=index)
                 located.__cause__ = error.__cause__
                 sample = failed(located)
+            except StrategyError as error:
+                raise error.at(index=index) from error.__cause__
+            except Exception as error:
+                if hasattr(error, "add_note"):  # from Python 3.11 on
+                    error.add_note(f"while collating sample {index} of the batch")
+                raise
             if sample is not None:
                 samples.append(in_scratch(sample, _SCRATCH))
         if examples and not samples:
@@ -328,7 +342,8 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         rows, is_packed = token_rows(samples), self.padding.keeps_documents_apart
         if self.shift_labels and is_packed:  # a mask has more token axes than one
             rows = [shifted(row, axis=0) for row in rows]
-        batch = self.padding(rows, fill_values(self._tokenizer))
+        fill = fill_values(self._tokenizer)
+        batch = run_hook(self.padding, rows, fill, strategy=self.padding)
         if self.shift_labels and not is_packed:
             batch = shifted(batch, axis=1)
         return {**batch, **joined_media(samples, self.media_joins), **media_counts(samples)}
@@ -415,7 +430,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             encode=self.prompt_encoder,
             stop_ids=self.stop_ids,
         )
-        return self.labels.serving(prompt, context)
+        return run_hook(self.labels.serving, prompt, context, strategy=self.labels)
 
     def refine(self, sample: EncodedSample) -> EncodedSample:
         """Changes the labelled sample, such as by inserting tokens; by default not at all."""

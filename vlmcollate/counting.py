@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from vlmcollate.conversation import MediaKind, MediaPart
 from vlmcollate.encoding import ProcessedMedia
+from vlmcollate.faults import run_hook
 from vlmcollate.media import Video
 from vlmcollate.rendering import MediaSpan, Rendering
 from vlmcollate.sample_encoder import SampleEncoder, media_counts
@@ -82,8 +85,10 @@ class TokenCounter:
 
 def _outline(collator: BaseCollator, part: MediaPart) -> tuple[int, int] | Video | None:
     """An image's height and width, or a video's black frames."""
+    hook: Callable[[], tuple[int, int] | Video | None]
     if part.kind == "image":
-        return collator.media.image_size(part.source, where=part.where)
-    return collator.media.video_outline(
-        part.source, sampling=collator.frame_sampling, where=part.where
-    )
+        hook = partial(collator.media.image_size, part.source, where=part.where)
+    else:
+        sampling, outline = collator.frame_sampling, collator.media.video_outline
+        hook = partial(outline, part.source, sampling=sampling, where=part.where)
+    return run_hook(hook, strategy=collator.media, place=part.where)

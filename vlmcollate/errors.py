@@ -3,12 +3,14 @@
     CollateError
     ├── ConfigError(ValueError)          options that contradict each other or the processor
     ├── EmptyBatchError(ValueError)      no example is left to make a batch of
-    └── SampleError(ValueError)          one sample is at fault; knows `.index` and `.where`
-        ├── ConversationError            it is not a conversation
-        ├── MediaError                   missing, broken, refused or too large media
-        ├── MediaMismatchError           placeholders and media differ in number
-        ├── LabelError                   an assistant turn cannot be placed
-        └── SampleTooLongError           longer than `max_length`, and the policy is to raise
+    └── LocatedError                     knows `.index` and `.where`
+        ├── StrategyError(RuntimeError)  a strategy has a bug; never the sample's fault
+        └── SampleError(ValueError)      one sample is at fault
+            ├── ConversationError        it is not a conversation
+            ├── MediaError               missing, broken, refused or too large media
+            ├── MediaMismatchError       placeholders and media differ in number
+            ├── LabelError               an assistant turn cannot be placed
+            └── SampleTooLongError       longer than `max_length`, and the policy is to raise
 
 Every one of them survives pickling with its attributes, so a DataLoader worker can hand it on: the
 loader rebuilds an exception from its message alone, and the message always holds the sample's index
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-_S = TypeVar("_S", bound="SampleError")
+_L = TypeVar("_L", bound="LocatedError")
 
 
 class CollateError(Exception):
@@ -34,8 +36,8 @@ class EmptyBatchError(CollateError, ValueError):
     """No example is left to make a batch of."""
 
 
-class SampleError(CollateError, ValueError):
-    """One sample is at fault.
+class LocatedError(CollateError):
+    """An error that knows its sample and the place in it.
 
     Args:
         problem: What was found, what was expected, and how to mend it.
@@ -56,7 +58,7 @@ class SampleError(CollateError, ValueError):
         )
         super().__init__(f"{place}: {problem}" if place else problem)
 
-    def at(self: _S, *, index: int | None = None, where: str | None = None) -> _S:
+    def at(self: _L, *, index: int | None = None, where: str | None = None) -> _L:
         """Returns the same error with the index or the place filled in where it was unknown."""
         located = type(self)(
             self.problem,
@@ -70,8 +72,16 @@ class SampleError(CollateError, ValueError):
         return _rebuild, (type(self), self.problem, self.where, self.index)
 
 
-def _rebuild(kind: type[_S], problem: str, where: str | None, index: int | None) -> _S:
+def _rebuild(kind: type[_L], problem: str, where: str | None, index: int | None) -> _L:
     return kind(problem, where=where, index=index)
+
+
+class SampleError(LocatedError, ValueError):
+    """One sample is at fault."""
+
+
+class StrategyError(LocatedError, RuntimeError):
+    """A strategy raised what it does not declare, so it has a bug; the exception is its cause."""
 
 
 class ConversationError(SampleError):

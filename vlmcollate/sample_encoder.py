@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,9 +20,11 @@ from torch import Tensor
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encoding import TOKEN_TYPES, EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.errors import CollateError, ConfigError, ConversationError, LabelError, MediaError
+from vlmcollate.faults import run_hook
 from vlmcollate.fitting import fitted
 from vlmcollate.media import Video
 from vlmcollate.media.arrays import as_tensor
+from vlmcollate.media.refusals import refuses_media
 from vlmcollate.placeholders import TOWERS, Placeholders, blank, untrained
 from vlmcollate.rendering import MediaSpan, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -39,15 +42,6 @@ _NO_MEDIA = _TOKEN_TYPE_KEYS | {
     "text_replacement_offsets",
     "video_metadata",
 }
-_PROCESSOR_ERRORS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    OSError,
-    AttributeError,
-    RuntimeError,
-)
 
 
 class DroppedTextWarning(UserWarning):
@@ -90,22 +84,19 @@ class SampleEncoder:
                 f"{', '.join(collator.placeholders) or 'text only'}",
                 where=part.where,
             )
-        if part.kind == "image":
-            return collator.media.load_image(part.source, where=part.where)
+        options: dict[str, Any] = {}
         if part.kind == "video":
-            return collator.media.load_video(
-                part.source,
-                sampling=collator.frame_sampling,
-                sampling_rate=collator.video_sampling_rate,
-                where=part.where,
-            )
-        if collator.sampling_rate is None:
-            raise ConfigError(
-                f"{type(collator.processor).__name__} does not state its sampling rate"
-            )
-        return collator.media.load_audio(
-            part.source, sampling_rate=collator.sampling_rate, where=part.where
-        )
+            options["sampling"] = collator.frame_sampling
+            options["sampling_rate"] = collator.video_sampling_rate
+        elif part.kind == "audio":
+            if collator.sampling_rate is None:
+                raise ConfigError(
+                    f"{type(collator.processor).__name__} does not state its sampling rate"
+                )
+            options["sampling_rate"] = collator.sampling_rate
+        load = getattr(collator.media, f"load_{part.kind}")
+        hook = partial(load, part.source, where=part.where, **options)
+        return run_hook(hook, strategy=collator.media, place=part.where)
 
     def labelled(
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
@@ -198,16 +189,19 @@ class SampleEncoder:
     def _process(
         self, conversation: Conversation, rendering: Rendering, media: Sequence[Any]
     ) -> ProcessedMedia:
-        """`process_media`, with whatever the processor raises as an error of the sample."""
+        """`process_media`; what the processor refuses is an error of the sample."""
+        collator = self.collator
         try:
-            return watched("process", self.collator.process_media, rendering, media)
+            return watched("process", collator.process_media, rendering, media)
         except CollateError:
             raise
-        except _PROCESSOR_ERRORS as error:
+        except ValueError as error:
+            process = partial(collator.process_media, rendering)
+            if not refuses_media(error, collator.processor, media, process):
+                raise
             places = ", ".join(part.where for _, part in conversation.media)
             raise MediaError(
-                f"{type(self.collator.processor).__name__} refuses the media of this sample: "
-                f"{error}",
+                f"{type(collator.processor).__name__} refuses the media of this sample: {error}",
                 where=places,
             ) from error
 
@@ -245,7 +239,8 @@ class SampleEncoder:
                     f"{type(collator.processor).__name__} returned the key {key!r}, which nobody "
                     f"declared; add it to {type(collator).__name__}.media_joins"
                 )
-            tensors[key] = collator.media.cast(key, as_tensor(value))
+            cast = collator.media.cast
+            tensors[key] = run_hook(cast, key, as_tensor(value), strategy=collator.media)
         return tensors
 
 

@@ -10,6 +10,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.encoding import EncodedPrompt, PromptEncoder, Turn
+from vlmcollate.faults import run_hook
 from vlmcollate.rendering import ChatRenderer
 
 
@@ -60,7 +61,7 @@ class LabelStrategy(ABC):
 
     def serving(self, prompt: EncodedPrompt, context: LabelContext) -> tuple[str, list[Turn]]:
         """The turns, with the name of the strategy that found it."""
-        return type(self).__name__, self(prompt, context)
+        return type(self).__name__, run_hook(self, prompt, context, strategy=self)
 
 
 def assistant_indices(conversation: Conversation) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,13 @@ class MediaStrategy(ABC):
 
     A strategy is a value: frozen and picklable, so that DataLoader workers can share it. It never
     edits what it is given.
+
+    A strategy of your own raises `MediaError` for bad media, or lists in `media_errors` the
+    exceptions that mean bad media; anything else but a `MemoryError` becomes a `StrategyError`.
     """
+
+    media_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    """The exceptions that mean bad media, such as `(KeyError,)` for names in a zip archive."""
 
     @abstractmethod
     def load_image(self, source: object, *, where: str) -> Image.Image:

@@ -1,0 +1,240 @@
+"""Whose fault an error is: the sample's, a strategy's, or a bug's that nothing may hide."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from typing import Any, ClassVar
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from tests.processors import qwen2_5_vl
+from vlmcollate import (
+    FirstApplicable,
+    LabelStrategy,
+    LocalMedia,
+    MediaError,
+    MediaStrategy,
+    PadToLongest,
+    RobustCollator,
+    StrategyError,
+    collator_for,
+)
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+
+
+def _chat(image: Any) -> list[dict[str, Any]]:
+    return [
+        {"role": "user", "content": [{"type": "image", "image": image}]},
+        {"role": "assistant", "content": "yes"},
+    ]
+
+
+IMAGE = Image.new("RGB", (64, 48), "teal")
+GOOD, NARROW = _chat(IMAGE), _chat(Image.new("RGB", (2000, 4), "teal"))  # Qwen takes up to 200 : 1
+TEXT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+
+
+class _Zip(MediaStrategy):
+    """Images by their name in a zip archive."""
+
+    media_errors: ClassVar[tuple[type[Exception], ...]] = (KeyError,)
+
+    def __init__(self) -> None:
+        memory, self.packed = io.BytesIO(), io.BytesIO()
+        IMAGE.save(memory, "PNG")
+        with zipfile.ZipFile(self.packed, "w") as archive:
+            archive.writestr("a.png", memory.getvalue())
+            archive.writestr("broken.png", b"no picture")
+
+    def load_image(self, source: object, *, where: str) -> Image.Image:
+        del where
+        with zipfile.ZipFile(self.packed) as archive:
+            return Image.open(io.BytesIO(archive.read(str(source)))).convert("RGB")
+
+    def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:
+        del key
+        return value
+
+
+@attrs.frozen(kw_only=True)
+class _Failing(LocalMedia):
+    """Raises what it is given, where it is told to."""
+
+    error: Any = None
+    hook: str = "load_image"
+
+    def _fail(self, hook: str) -> None:
+        if hook == self.hook:
+            raise self.error
+
+    def load_image(self, source: object, *, where: str) -> Image.Image:
+        self._fail("load_image")
+        return super().load_image(source, where=where)
+
+    def image_size(self, source: object, *, where: str) -> tuple[int, int]:
+        self._fail("image_size")
+        return super().image_size(source, where=where)
+
+    def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:
+        self._fail("cast")
+        return super().cast(key, value)
+
+
+class _FailingLabels(LabelStrategy):
+    def __call__(self, prompt: Any, context: Any) -> Any:
+        raise ZeroDivisionError("oh")
+
+
+@attrs.frozen(kw_only=True)
+class _NoBuckets(PadToLongest):
+    def padded_length(self, lengths: Any) -> int:
+        return next(length for length in (2, 4) if length >= max(lengths))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Buggy(Qwen2_5_VLCollator):
+    error: Any = None
+
+    def process_media(self, rendering: Any, media: Any) -> Any:
+        if self.error == "misses":
+            return self.processor.image_processr(media)
+        if self.error == "wrong call":  # the image processor itself raises a ValueError
+            return self.processor.image_processor([object()])
+        raise self.error
+
+
+def _skip(collator: Any) -> RobustCollator:
+    return RobustCollator(collator=collator, on_error="skip")
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return qwen2_5_vl()
+
+
+def test_what_a_processor_refuses_is_skipped(processor):
+    collator = collator_for(processor)
+    with pytest.raises(MediaError, match=r"sample 1, messages\[0\]\.content\[0\]: .*refuses"):
+        collator([GOOD, NARROW])
+    assert _skip(collator)([GOOD, NARROW])["n_failed_samples"] == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("a"),
+        TypeError("t"),
+        KeyError("k"),
+        ValueError("v"),
+        RuntimeError("r"),
+        MemoryError(),
+        torch.OutOfMemoryError("out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory"),
+        "misses",
+        "wrong call",
+    ],
+    ids=repr,
+)
+def test_a_bug_in_processing_is_never_skipped(processor, error):
+    expected = {"misses": AttributeError, "wrong call": Exception}.get(str(error), type(error))
+    with pytest.raises(expected) as caught:
+        _skip(_Buggy(processor=processor, error=error))([TEXT, GOOD])
+    assert not isinstance(caught.value, MediaError)
+    assert "sample 1" in "".join(getattr(caught.value, "__notes__", ["sample 1"]))
+
+
+def test_a_processor_out_of_memory_is_not_bad_media(processor, monkeypatch):
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(type(processor.image_processor), "_preprocess", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        _skip(collator_for(processor))([GOOD])
+
+
+def test_a_processor_set_up_wrongly_is_not_bad_media(processor, monkeypatch):
+    monkeypatch.setattr(processor.image_processor, "patch_size", 0)
+    with pytest.raises((ValueError, ArithmeticError)) as caught:
+        _skip(collator_for(processor))([GOOD])
+    assert not isinstance(caught.value, MediaError)
+
+
+def test_the_exceptions_that_a_strategy_declares_are_bad_media(processor):
+    collator = collator_for(processor, media=_Zip())
+    assert collator([_chat("a.png")])["n_images_per_sample"].tolist() == [1]
+    with pytest.raises(MediaError, match=r"sample 1, .*content\[0\]: _Zip .*KeyError: .*b\.png"):
+        collator([_chat("a.png"), _chat("b.png")])
+    assert _skip(collator)([_chat("a.png"), _chat("b.png")])["n_failed_samples"] == 1
+
+
+def test_what_it_does_not_declare_is_an_error_of_the_strategy(processor):
+    """An image that Pillow cannot read is an OSError, which this strategy does not declare."""
+    for collate in (
+        collator_for(processor, media=_Zip()),
+        _skip(collator_for(processor, media=_Zip())),
+    ):
+        with pytest.raises(
+            StrategyError, match=r"sample 0, messages\[0\]\.content\[0\]: _Zip"
+        ) as caught:
+            collate([_chat("broken.png")])
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("hook", ["load_image", "cast", "image_size"])
+@pytest.mark.parametrize(
+    "error", [KeyError("k"), RuntimeError("r"), RecursionError(), StopIteration()]
+)
+def test_every_hook_of_a_media_strategy(processor, hook, error):
+    collator = collator_for(processor, media=_Failing(error=error, hook=hook))
+    run: Any = collator.token_count if hook == "image_size" else collator.encode
+    with pytest.raises(StrategyError, match="_Failing failed: " + type(error).__name__) as caught:
+        run(GOOD)
+    assert caught.value.__cause__ is error
+
+
+def test_an_error_that_a_strategy_raises_itself_gets_its_place(processor):
+    collator = collator_for(processor, media=_Failing(error=MediaError("too blue")))
+    with pytest.raises(MediaError, match=r"^sample 1, messages\[0\]\.content\[0\]: too blue"):
+        collator([TEXT, GOOD])
+
+
+@pytest.mark.parametrize("labels", [_FailingLabels(), FirstApplicable([_FailingLabels()])])
+def test_a_label_strategy_with_a_bug(processor, labels):
+    with pytest.raises(StrategyError, match="sample 1: _FailingLabels failed") as caught:
+        _skip(collator_for(processor, labels=labels))(["no conversation", TEXT])
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_padding_strategy_with_a_bug(processor):
+    with pytest.raises(StrategyError, match="_NoBuckets failed: StopIteration") as caught:
+        _skip(collator_for(processor, padding=_NoBuckets()))([TEXT])
+    assert caught.value.index is None
+
+
+def test_an_error_of_a_strategy_survives_pickling_and_a_worker(processor):
+    error = pickle.loads(pickle.dumps(StrategyError("no good", where="messages[1]", index=4)))
+    assert type(error) is StrategyError
+    assert str(error) == "sample 4, messages[1]: no good"
+    collator = collator_for(processor, media=_Failing(error=RuntimeError("worn out")))
+    rows: Any = [TEXT, GOOD]
+    loader: Any = DataLoader(rows, batch_size=2, collate_fn=collator, num_workers=1)
+    with pytest.raises(StrategyError, match=r"sample 1, .*worn out"):
+        next(iter(loader))
+
+
+def test_plain_media_of_each_kind_is_what_is_tried_again(processor):
+    """A video that the processor refuses is told from one that it takes."""
+    narrow = np.zeros((4, 4, 2000, 3), np.uint8)
+    chat = [
+        {"role": "user", "content": [{"type": "video", "video": narrow, "fps": 2.0}]},
+        {"role": "assistant", "content": "yes"},
+    ]
+    with pytest.raises(MediaError, match="refuses"):
+        collator_for(processor)([chat])
