@@ -5,7 +5,6 @@ Shapes: M media items.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
 from vlmcollate.errors import ConfigError
+from vlmcollate.identity_cache import IdentityCache
 from vlmcollate.media import (
     Concatenate,
     Join,
@@ -31,13 +31,13 @@ from vlmcollate.media.arrays import as_tensor
 
 _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
 _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
-_CHECKED: weakref.WeakKeyDictionary[Any, set[MediaKind]] = weakref.WeakKeyDictionary()
+_CHECKED = IdentityCache[set[MediaKind]]()
 """For each processor, the kinds of media around which it is known to change nothing."""
 
 
 def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
     """Refuses a processor that changes more of a prompt than its placeholders."""
-    checked = _CHECKED.setdefault(collator.processor, set())
+    checked = _CHECKED.get_or_make(collator.processor, set)
     if kind in checked:
         return
     part = MediaPart(kind, source=None, where="probe")
@@ -78,7 +78,7 @@ class Facts(NamedTuple):
     kinds: frozenset[MediaKind]
 
 
-_KNOWN: weakref.WeakKeyDictionary[Any, Facts] = weakref.WeakKeyDictionary()
+_KNOWN = IdentityCache[Facts]()
 
 
 def facts_of(collator: BaseCollator) -> Facts:
@@ -88,9 +88,7 @@ def facts_of(collator: BaseCollator) -> Facts:
         ConfigError: It takes no pictures in the form in which collators pass them, or no rule joins
             what it makes of them.
     """
-    if collator.processor not in _KNOWN:
-        _KNOWN[collator.processor] = _learn(collator)
-    return _KNOWN[collator.processor]
+    return _KNOWN.get_or_make(collator.processor, lambda: _learn(collator))
 
 
 def _learn(collator: BaseCollator) -> Facts:

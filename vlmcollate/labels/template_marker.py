@@ -5,10 +5,8 @@ Shapes: B rows, T tokens a row.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from typing import Any
 
 import attrs
 import numpy as np
@@ -18,6 +16,7 @@ from torch import Tensor
 from vlmcollate.conversation import Conversation
 from vlmcollate.encoding import EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.identity_cache import IdentityCache
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
 from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Ints, Vocabulary
@@ -168,7 +167,7 @@ class TemplateMarkerLabels(LabelStrategy):
         Raises:
             LabelError: No run of ids tells an assistant turn from the others.
         """
-        known = _KNOWN.setdefault(context.processor, {})
+        known = _KNOWN.get_or_make(context.processor, dict)
         template = chat_template_of(context.processor)
         key = repr((template, context.render.template_kwargs, tuple(context.stop_ids)))
         if key not in known:
@@ -176,7 +175,7 @@ class TemplateMarkerLabels(LabelStrategy):
         return known[key]
 
 
-_KNOWN: weakref.WeakKeyDictionary[Any, dict[str, TurnMarkers]] = weakref.WeakKeyDictionary()
+_KNOWN = IdentityCache[dict[str, TurnMarkers]]()
 
 
 def _derive(context: LabelContext) -> TurnMarkers:

@@ -1,5 +1,6 @@
 import attrs
 import pytest
+import torch
 
 from tests.decoding import trained_texts
 from tests.processors import processor_of
@@ -14,6 +15,7 @@ from vlmcollate import (
     TextSearchLabels,
     collator_for,
 )
+from vlmcollate.models.default import DefaultCollator
 from vlmcollate.testing import tiny_processor
 
 ONE = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "This"}]
@@ -181,3 +183,22 @@ def test_tokens_added_later_are_noticed():
     assert new not in before.input_ids
     assert (after.input_ids == new).sum() == 1  # the user's stays text, the answer's is real
     assert (after.labels == new).sum() == 1
+
+
+def test_a_processor_that_cannot_be_hashed_is_served():
+    """A class that defines `__eq__` has no hash, as some of remote code."""
+    processor = tiny_processor("qwen2_5_vl")
+    kind = type(processor)
+    processor.__class__ = type(
+        kind.__name__, (kind,), {"__eq__": lambda self, other: self is other}
+    )
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+    with pytest.raises(TypeError):
+        hash(processor)
+    labels = [
+        collator_for(processor, labels=strategy)([chat])["labels"]
+        for strategy in (TemplateMarkerLabels(), RenderedSpanLabels())
+    ]
+    assert torch.equal(*labels)
+    learned = DefaultCollator(processor=processor)
+    assert learned.media_joins == DefaultCollator(processor=processor).media_joins
