@@ -41,7 +41,6 @@ from vlmcollate.media import (
     process_one_by_one,
     processor_inputs,
 )
-from vlmcollate.media.memory import Scratch
 from vlmcollate.media.processor_inputs import sampling_of
 from vlmcollate.options import an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
@@ -53,7 +52,6 @@ from vlmcollate.sample_encoder import SampleEncoder
 from vlmcollate.seeing import Explanation
 from vlmcollate.stacking import (
     fill_values,
-    in_scratch,
     joined_media,
     media_counts,
     shifted,
@@ -61,7 +59,7 @@ from vlmcollate.stacking import (
 )
 from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Vocabulary
-from vlmcollate.watching import Watch
+from vlmcollate.watching import Watch, unwatched
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 DroppedPolicy = Literal["warn", "raise", "allow"]
@@ -72,7 +70,6 @@ _SUBPROCESSORS: dict[MediaKind, tuple[str, ...]] = {
     "video": ("video_processor",),
     "audio": ("feature_extractor", "audio_processor"),
 }
-_SCRATCH = Scratch()
 _SILENT: set[type] = set()
 """The processor classes that do not tell what a placeholder stands for."""
 
@@ -223,7 +220,6 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         Raises:
             EmptyBatchError: There is no example, or none is left.
         """
-        _SCRATCH.clear()
         samples = []
         for index, example in enumerate(examples):
             try:
@@ -241,14 +237,13 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
                     error.add_note(f"while collating sample {index} of the batch")
                 raise
             if sample is not None:
-                samples.append(in_scratch(sample, _SCRATCH))
+                samples.append(sample)
         if examples and not samples:
             raise EmptyBatchError(
                 f"none of the {len(examples)} examples is left: all failed, or are longer than "
                 f"max_length={self.max_length} and were dropped"
             )
-        batch = self.stack(samples)
-        return {k: v.clone() if _SCRATCH.holds(v) else v for k, v in batch.items()}
+        return self.stack(samples)
 
     @final
     def encode(self, example: object) -> EncodedSample:
@@ -264,7 +259,8 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             SampleError: The example is at fault. With `on_overlong="drop"`, too, a sample that is
                 too long raises `SampleTooLongError` here; calling the collator drops it.
         """
-        return self._sample_encoder(example)
+        with unwatched():  # what a stage of an explained sample encodes is no part of it
+            return self._sample_encoder(example)
 
     @final
     def token_count(self, example: object) -> int | None:
@@ -299,7 +295,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             SampleError: As in `encode`.
         """
         with Watch() as watch:
-            sample = self.encode(example)
+            sample = self._sample_encoder(example)
         return Explanation.of(
             sample,
             watch,

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 
 from vlmcollate.media import Join
-from vlmcollate.media.memory import Scratch
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 
@@ -67,9 +65,3 @@ def media_counts(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         f"n_{kind}s_per_sample": torch.tensor([s.media_counts.get(kind, 0) for s in samples])
         for kind in kinds
     }
-
-
-def in_scratch(sample: EncodedSample, scratch: Scratch) -> EncodedSample:
-    """The sample with its media in memory that lasts until the batch is joined."""
-    media = {key: scratch.move(value) for key, value in sample.media.items()}
-    return attrs.evolve(sample, media=media) if media else sample

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, TypeVar
 
@@ -73,3 +74,13 @@ def watched(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
     """Runs a stage, under the eyes of whoever watches."""
     watch = _WATCH.get()
     return call(*arguments) if watch is None else watch.run(stage, call, arguments)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Runs what is inside out of sight of whoever watches."""
+    token = _WATCH.set(None)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)

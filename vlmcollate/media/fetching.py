@@ -12,20 +12,39 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 import attrs
 
 from vlmcollate.errors import ConfigError, MediaError
+from vlmcollate.media.addresses import may_reach
+from vlmcollate.media.urls import Url, ascii_host, without_secrets
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK = 1 << 16
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _as_names(value: str | Sequence[str]) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value)
-    return tuple(name.lower() if isinstance(name, str) else name for name in names)
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _as_hosts(value: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(_as_host, _as_names(value)))
+
+
+def _as_host(name: str) -> str:
+    try:
+        below = "*." if name.startswith("*.") else ""
+        host = ascii_host(name.removeprefix("*.").removeprefix("[").removesuffix("]"))
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+        if host.strip(".") and not set(host) & set("*/ "):
+            return below + host
+    except (AttributeError, ValueError):
+        pass
+    raise ConfigError(
+        f"hosts holds {name!r}, expected a host such as 'example.org', or '*.example.org' for all "
+        "below; remove scheme, port and path"
+    )
 
 
 def _above_zero(_: object, option: attrs.Attribute[Any], value: object) -> None:
@@ -38,7 +57,8 @@ class UrlFetcher:
     """Fetches `http` and `https` URLs of allowed hosts.
 
     The host is checked again after every redirect, and so are all the addresses that its name
-    resolves to; the connection goes to the very address that was checked. Only status 200 counts.
+    resolves to; the connection goes to the very addresses that were checked, to each in turn until
+    one answers. Only status 200 counts.
 
     Args:
         hosts: The hosts that may be asked, as `"example.org"`, or `"*.example.org"` for all below.
@@ -52,7 +72,7 @@ class UrlFetcher:
         ConfigError: If an option is not one of these.
     """
 
-    hosts: tuple[str, ...] = attrs.field(converter=_as_names)
+    hosts: tuple[str, ...] = attrs.field(converter=_as_hosts)
     max_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_above_zero)
     timeout: float = attrs.field(default=20.0, validator=_above_zero)
     max_redirects: int = attrs.field(default=5, validator=attrs.validators.ge(0))
@@ -60,11 +80,8 @@ class UrlFetcher:
 
     @hosts.validator
     def _check_hosts(self, _: object, value: tuple[str, ...]) -> None:
-        wrong = [h for h in value if not isinstance(h, str) or not h.strip("*.") or "/" in h]
-        if not value or wrong:
-            raise ConfigError(
-                f"hosts must name at least one host, such as 'example.org', found {wrong or value}"
-            )
+        if not value:
+            raise ConfigError("hosts is empty; name at least one host, such as 'example.org'")
 
     @networks.validator
     def _check_networks(self, _: object, value: tuple[str, ...]) -> None:
@@ -89,13 +106,14 @@ class UrlFetcher:
                 is too large, or it takes too long. The message shows the URL without its query.
         """
         request = _Request(self, time.monotonic() + self.timeout, where)
-        target = url
+        target = request.parsed(url)
         for _ in range(self.max_redirects + 1):
-            body, target = request.get(target)
-            if body is not None:
-                return body
+            found = request.get(target)
+            if isinstance(found, bytes):
+                return found
+            target = found
         raise MediaError(
-            f"'{_shown(url)}' redirects more than {self.max_redirects} times", where=where
+            f"'{without_secrets(url)}' redirects more than {self.max_redirects} times", where=where
         )
 
 
@@ -105,32 +123,37 @@ class _Request:
     deadline: float
     where: str
 
-    def get(self, url: str) -> tuple[bytes | None, str]:
-        """The body, or `None` and where the answer points."""
-        parts = self._checked(url)
-        connection = self._connected(parts, url)
-        closing = contextlib.ExitStack()
-        closing.callback(connection.close)
-        closing.enter_context(self._clocked(connection.sock))
+    def parsed(self, text: str) -> Url:
         try:
-            path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-            connection.request("GET", path, headers={"Accept-Encoding": "identity"})
-            response = connection.getresponse()
-            closing.enter_context(response)
-            if response.status in _REDIRECTS and response.getheader("Location"):
-                target = urljoin(url, response.getheader("Location"))
-                if parts.scheme == "https" and urlsplit(target).scheme != "https":
-                    raise self._refused(url, "it redirects from https to http")
-                return None, target
-            if response.status != 200:
-                raise self._refused(url, f"the server answers {response.status}, not 200")
-            return self._body(response, url), url
-        except (OSError, http.client.HTTPException) as error:
-            late = time.monotonic() >= self.deadline
-            why = f"longer than timeout={self.fetcher.timeout} s" if late else _told(error)
-            raise self._refused(url, f"it cannot be fetched ({why})") from error
-        finally:
-            closing.close()
+            return Url.parse(text)
+        except ValueError as error:
+            raise self._refused(text, str(error)) from error
+
+    def get(self, url: Url) -> bytes | Url:
+        """The body, or where the answer points."""
+        self._check_host(url)
+        connection = self._connected(url)
+        with contextlib.ExitStack() as closing:
+            closing.callback(connection.close)
+            closing.enter_context(self._clocked(connection.sock))
+            try:
+                connection.request("GET", url.target, headers={"Accept-Encoding": "identity"})
+                response = connection.getresponse()
+                closing.enter_context(response)
+                location = response.getheader("Location")
+                if response.status in _REDIRECTS and location:
+                    return url.redirected(location)
+                if response.status != 200:
+                    raise self._refused(url, f"the server answers {response.status}, not 200")
+                return self._body(response, url)
+            except MediaError:
+                raise
+            except ValueError as error:
+                raise self._refused(url, str(error)) from error
+            except (OSError, http.client.HTTPException) as error:
+                late = time.monotonic() >= self.deadline
+                why = f"longer than timeout={self.fetcher.timeout} s" if late else _told(error)
+                raise self._refused(url, f"it cannot be fetched ({why})") from error
 
     @contextlib.contextmanager
     def _clocked(self, connection: socket.socket) -> Iterator[None]:
@@ -143,62 +166,61 @@ class _Request:
         finally:
             clock.cancel()
 
-    def _checked(self, url: str) -> SplitResult:
-        try:
-            parts = urlsplit(url)
-            host, _ = (parts.hostname or "").lower(), parts.port
-        except ValueError as error:
-            raise self._refused(url, f"it is no URL ({error})") from error
-        if parts.scheme not in ("http", "https"):
-            raise self._refused(url, f"its scheme is {parts.scheme!r}, not http or https")
-        if parts.username is not None:
-            raise self._refused(url, "it holds a user name")
-        if any(ord(c) <= 32 or ord(c) == 127 for c in url):
-            raise self._refused(url, "it holds spaces or control characters")
+    def _check_host(self, url: Url) -> None:
         allowed = any(
-            host == name or (name.startswith("*.") and host.endswith(name[1:]))
+            url.host == name or (name.startswith("*.") and url.host.endswith(name[1:]))
             for name in self.fetcher.hosts
         )
         if not allowed:
             raise self._refused(
                 url,
-                f"the host {host!r} is not among the allowed {list(self.fetcher.hosts)}; add it to "
-                "UrlFetcher(hosts=[...])",
+                f"the host {url.host!r} is not among the allowed {list(self.fetcher.hosts)}; add "
+                "it to UrlFetcher(hosts=[...])",
             )
-        return parts
 
-    def _connected(self, parts: SplitResult, url: str) -> http.client.HTTPConnection:
+    def _connected(self, url: Url) -> http.client.HTTPConnection:
         """A connection to an address that was checked."""
-        host = parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        addresses = self._resolved(host, port, url)
+        addresses = self._resolved(url)
         for address in addresses:
-            if not self._may_reach(address):
+            if not may_reach(address, self.fetcher.networks):
                 raise self._refused(
                     url,
                     f"its host leads to {address}, which is not in the public internet; allow it "
                     "with UrlFetcher(networks=[...])",
                 )
-        connection: http.client.HTTPConnection = http.client.HTTPConnection(host, port)
+        connection = http.client.HTTPConnection(url.host, url.port)
         try:
-            plain = socket.create_connection((addresses[0], port), timeout=self._left())
-            connection.sock = plain
-            if parts.scheme == "https":
+            connection.sock = self._dialled(addresses, url.port)
+            if url.scheme == "https":
                 context = ssl.create_default_context()
-                with self._clocked(plain):
-                    connection.sock = context.wrap_socket(plain, server_hostname=host)
-        except OSError as error:
+                with self._clocked(connection.sock):
+                    connection.sock = context.wrap_socket(connection.sock, server_hostname=url.host)
+        except (OSError, ValueError) as error:  # ValueError: a host that no certificate can name
             connection.close()
             raise self._refused(url, f"it cannot be reached ({_told(error)})") from error
         return connection
 
-    def _resolved(self, host: str, port: int, url: str) -> list[str]:
+    def _dialled(self, addresses: Sequence[str], port: int) -> socket.socket:
+        """A connection to the first address that takes one; each gets its share of the time."""
+        faults = []
+        for tried, address in enumerate(addresses):
+            share = self._left() / (len(addresses) - tried)
+            try:
+                plain = socket.create_connection((address, port), timeout=share)
+            except OSError as error:
+                faults.append(f"{address}: {_told(error)}")
+                continue
+            plain.settimeout(self.fetcher.timeout)  # the clock ends it at the deadline
+            return plain
+        raise OSError("; ".join(faults))
+
+    def _resolved(self, url: Url) -> list[str]:
         """The addresses of a host; the system's resolver is not waited for past the deadline."""
         found: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
         def resolve() -> None:
             try:
-                found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+                found.put(socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM))
             except (OSError, UnicodeError) as error:
                 found.put(error)
 
@@ -211,14 +233,7 @@ class _Request:
             raise self._refused(url, f"its host cannot be resolved ({_told(answer)})") from answer
         return list(dict.fromkeys(str(entry[4][0]) for entry in answer))
 
-    def _may_reach(self, text: str) -> bool:
-        address = _unwrapped(ipaddress.ip_address(text.partition("%")[0]))
-        networks = map(ipaddress.ip_network, self.fetcher.networks)
-        if any(address in network for network in networks):
-            return True
-        return address.is_global and not address.is_multicast
-
-    def _body(self, response: http.client.HTTPResponse, url: str) -> bytes:
+    def _body(self, response: http.client.HTTPResponse, url: Url) -> bytes:
         encoding = response.getheader("Content-Encoding", "identity")
         if encoding.lower() != "identity":
             raise self._refused(
@@ -250,40 +265,19 @@ class _Request:
             raise TimeoutError(f"longer than timeout={self.fetcher.timeout} s")
         return left
 
-    def _too_large(self, url: str, size: int) -> MediaError:
+    def _too_large(self, url: Url, size: int) -> MediaError:
         return self._refused(
             url, f"it has {size} bytes or more, above max_bytes={self.fetcher.max_bytes}"
         )
 
-    def _refused(self, url: str, why: str) -> MediaError:
-        return MediaError(f"'{_shown(url)}' is not used: {why}", where=self.where)
-
-
-def _unwrapped(address: _Address) -> _Address:
-    """The IPv4 address inside an IPv6 one, where there is one."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address.sixtofour is not None:
-            return address.sixtofour
-        if address in ipaddress.ip_network("64:ff9b::/96"):
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+    def _refused(self, url: Url | str, why: str) -> MediaError:
+        text = url if isinstance(url, str) else url.text
+        return MediaError(f"'{without_secrets(text)}' is not used: {why}", where=self.where)
 
 
 def _hang_up(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):  # the other side, or we, hung up before
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def _shown(url: str) -> str:
-    """The URL without what may be secret."""
-    try:
-        parts = urlsplit(url)
-        text = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    except ValueError:
-        text = url.partition("?")[0]
-    return text if len(text) <= 200 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _told(error: BaseException) -> str:

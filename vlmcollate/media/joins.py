@@ -47,7 +47,10 @@ class Join(ABC):
             MediaMismatchError: If the tensors do not fit together.
         """
         _check_dtypes(values, key)
-        return self._join(values, key).contiguous()
+        joined = self._join(values, key).contiguous()
+        place = joined.untyped_storage().data_ptr()
+        shared = any(value.untyped_storage().data_ptr() == place for value in values)
+        return joined.clone() if shared else joined
 
     def absent(self, like: torch.Tensor) -> torch.Tensor | None:
         """What a sample without the key puts in its place; by default nothing.

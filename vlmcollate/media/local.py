@@ -22,6 +22,7 @@ from vlmcollate.media.base import MediaStrategy
 from vlmcollate.media.fetching import UrlFetcher
 from vlmcollate.media.images import Colour, identify, known_formats, upright_rgb, upright_size
 from vlmcollate.media.sources import check_bytes, decode_base64, read_file, shortened
+from vlmcollate.media.urls import without_secrets
 from vlmcollate.media.videos import (
     FrameSampling,
     Video,
@@ -387,8 +388,9 @@ class LocalMedia(MediaStrategy):
         url = _URL.match(text)
         if url and url[1].lower() in ("http", "https") and self.fetcher is not None:
             data = self.fetcher.fetch(text, where=where)
-            check_bytes(len(data), f"'{shortened(text)}'", max_bytes, where)
-            return data, f"'{shortened(text.partition('?')[0])}'"
+            name = f"'{without_secrets(text)}'"
+            check_bytes(len(data), name, max_bytes, where)
+            return data, name
         path = Path(text if url is None else _local_path(text, url[1].lower(), where))
         found = self._below_root(path, where)
         return read_file(found, kind=kind.name, max_bytes=max_bytes, where=where), f"'{path}'"
@@ -433,7 +435,7 @@ def _pil_name(image: Image.Image) -> str:
 def _local_path(url: str, scheme: str, where: str) -> str:
     if scheme != "file":
         raise MediaError(
-            f"'{shortened(url)}' is a URL, and nothing is fetched from the network while "
+            f"'{without_secrets(url)}' is a URL, and nothing is fetched from the network while "
             "collating; download it first and pass the path or the bytes, or allow its host with "
             "LocalMedia(fetcher=UrlFetcher(hosts=[...]))",
             where=where,
@@ -441,8 +443,8 @@ def _local_path(url: str, scheme: str, where: str) -> str:
     host = url[len("file://") :].partition("/")[0]
     if host.lower() not in ("", "localhost"):
         raise MediaError(
-            f"'{shortened(url)}' names the host '{host}', expected 'file:///' and an absolute "
-            "path on this machine",
+            f"'{without_secrets(url)}' names the host '{host}', expected 'file:///' and an "
+            "absolute path on this machine",
             where=where,
         )
     return unquote(urlsplit(url).path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 
 import numpy as np
@@ -63,47 +62,3 @@ class Pool:
 
 _POOL = Pool()
 empty = _POOL.empty
-
-
-class Scratch(threading.local):
-    """A thread's memory for the pixels of a batch's samples until they are joined.
-
-    A processor's output that is moved here at once can be freed, and its memory used for the next
-    sample's pixels; holding on to it would have every sample write to fresh pages, which takes half
-    as long again. The scratch grows to the largest batch seen, up to `limit` bytes.
-    """
-
-    limit = 1 << 30
-    smallest = 1 << 20  # what is smaller is not worth the copy
-
-    def __init__(self) -> None:
-        self._memory = torch.empty(0, dtype=torch.uint8)
-        self._used = self._wanted = 0
-
-    def clear(self) -> None:
-        """Forgets what was moved here; those tensors must not be used any more."""
-        if min(self._wanted, self.limit) > len(self._memory):
-            self._memory = empty((min(self._wanted, self.limit),), torch.uint8)
-        self._used = self._wanted = 0
-
-    def move(self, value: Tensor) -> Tensor:
-        """The tensor in scratch memory, or as it is where there is no room."""
-        size = value.numel() * value.itemsize
-        if size < self.smallest:
-            return value
-        start, self._used, self._wanted = self._used, self._used, self._wanted + _aligned(size)
-        if start + _aligned(size) > len(self._memory):
-            return value
-        self._used = start + _aligned(size)
-        place = self._memory[start : start + size].view(value.dtype).view(value.shape)
-        return place.copy_(value)
-
-    def holds(self, value: object) -> bool:
-        """Whether a tensor lies in scratch memory."""
-        if not isinstance(value, Tensor) or not len(self._memory):
-            return False
-        return value.untyped_storage().data_ptr() == self._memory.untyped_storage().data_ptr()
-
-
-def _aligned(size: int) -> int:
-    return -(-size // 64) * 64

@@ -1,0 +1,126 @@
+"""Parsing the URLs of media, as a user or a server writes them."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+import attrs
+
+_KEPT = "%/:=&?~+!$,;'@()*[]|"
+"""What stays as it is in a path or a query, beside letters and digits."""
+_PORTS = {"http": 80, "https": 443}
+
+
+@attrs.frozen
+class Url:
+    """An `http` or `https` URL, ready for a request.
+
+    Attributes:
+        text: The whole URL, from which redirects lead on.
+        scheme: `"http"` or `"https"`.
+        host: The host in lower case and ASCII.
+        port: The port, by the scheme where the URL has none.
+        target: The path and the query, in ASCII.
+    """
+
+    text: str
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Reads a URL.
+
+        Args:
+            text: The URL; its host and path may hold any letters.
+
+        Raises:
+            ValueError: If it is not an `http` or `https` URL, or holds a user name, spaces or
+                control characters; the message completes "the URL is refused:".
+
+        Example:
+            >>> Url.parse("http://Bücher.example/Gemälde.png").target
+            '/Gem%C3%A4lde.png'
+        """
+        if any(ord(c) <= 32 or ord(c) == 127 for c in text):
+            raise ValueError("it holds spaces or control characters; quote them, as %20")
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname or "", parts.port
+            # a lone surrogate has no bytes to quote
+            target = urlunsplit(("", "", _quoted(parts.path or "/"), _quoted(parts.query), ""))
+        except ValueError as error:
+            raise ValueError(_not_a_url(text, error)) from error
+        if parts.scheme not in _PORTS:
+            raise ValueError(f"its scheme is {parts.scheme!r}, not http or https")
+        if parts.username is not None:
+            raise ValueError("it holds a user name")
+        if port is None:
+            port = _PORTS[parts.scheme]
+        return cls(text, parts.scheme, ascii_host(host), port, target)
+
+    def redirected(self, location: str) -> Url:
+        """Where a redirect leads.
+
+        Args:
+            location: The header `Location` as `http.client` gives it, a letter for each byte.
+
+        Raises:
+            ValueError: As in `parse`, or if it leads from `https` to `http`.
+        """
+        raw = location.encode("latin-1")
+        try:
+            written = raw.decode("utf-8")
+        except UnicodeDecodeError:  # bytes of another encoding, which the server knows
+            written = quote(raw, safe=bytes(range(128)))
+        try:
+            target = Url.parse(_joined(self.text, written))
+        except ValueError as error:
+            raise ValueError(f"it redirects to '{without_secrets(written)}': {error}") from error
+        if self.scheme == "https" and target.scheme != "https":
+            raise ValueError("it redirects from https to http")
+        return target
+
+
+def ascii_host(host: str) -> str:
+    """The host in lower case, with letters beyond ASCII as IDNA spells them.
+
+    Raises:
+        ValueError: If no host can be called so.
+
+    Example:
+        >>> ascii_host("Bücher.example")
+        'xn--bcher-kva.example'
+    """
+    if host.isascii():
+        return host.lower()
+    try:
+        return host.encode("idna").decode("ascii").lower()
+    except UnicodeError as error:
+        raise ValueError(f"its host {host[:100]!r} cannot be spelled in ASCII ({error})") from error
+
+
+def without_secrets(url: str) -> str:
+    """The URL without its user name and its query, cut to what still reads well in an error."""
+    scheme, separator, rest = url.partition("?")[0].partition("#")[0].partition("//")
+    authority, slash, path = rest.partition("/")
+    text = scheme + separator + authority.rpartition("@")[2] + slash + path
+    return text if len(text) <= 200 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _joined(base: str, target: str) -> str:
+    try:
+        return urljoin(base, target)
+    except ValueError as error:
+        raise ValueError(_not_a_url(target, error)) from error
+
+
+def _not_a_url(text: str, error: ValueError) -> str:
+    # Python's message may quote a password
+    return "it is not a URL" if "@" in text else f"it is not a URL ({error})"
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe=_KEPT)
