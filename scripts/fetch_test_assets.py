@@ -1,4 +1,4 @@
-"""Fetches the real tokenizers and chat templates that the tests use, by package name.
+"""Fetches what the tests use by package name: real tokenizers, chat templates, NeMo Automodel.
 
 They are kept outside the clone, in VLMCOLLATE_TEST_ASSETS or ~/.cache/vlmcollate-test-assets, and
 fetched again where missing.
@@ -19,6 +19,7 @@ from pathlib import Path
 TOKENIZERS = ("qwen3", "qwen2_5", "gemma3", "llama3_2")
 TOKENIZER_VERSION = "3.7.2"
 TEMPLATES = "trl==1.16.0"
+AUTOMODEL = "nemo-automodel==0.7.0"
 
 
 def assets_dir() -> Path:
@@ -42,11 +43,25 @@ def fetch_tokenizer(name: str, target: Path) -> None:
     archive.unlink()
 
 
+def download(package: str, target: Path) -> Path:
+    """Puts a package's wheel into a folder, without what it depends on."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(target)]
+    subprocess.run([*pip, package], check=True)
+    (wheel,) = target.glob("*.whl")
+    return wheel
+
+
+def fetch_automodel(target: Path) -> None:
+    """Unpacks NeMo Automodel into a folder; the tests import its modules for datasets alone."""
+    wheel = download(AUTOMODEL, target)
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(target)  # noqa: S202  # zipfile keeps its files below the target
+    wheel.unlink()
+
+
 def fetch_templates(target: Path) -> None:
     """Puts the chat templates into a folder."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(target)]
-    subprocess.run([*pip, TEMPLATES], check=True)
-    (wheel,) = target.glob("*.whl")
+    wheel = download(TEMPLATES, target)
     with zipfile.ZipFile(wheel) as packed:
         for file in packed.namelist():
             if file.startswith("trl/chat_templates/") and file.endswith(".jinja"):
@@ -65,7 +80,12 @@ def fetch(name: str, expected: str) -> bool:
         made = Path(folder) / name
         made.mkdir()
         try:
-            fetch_templates(made) if name == "templates" else fetch_tokenizer(name, made)
+            if name == "templates":
+                fetch_templates(made)
+            elif name == "automodel":
+                fetch_automodel(made)
+            else:
+                fetch_tokenizer(name, made)
         except (OSError, subprocess.CalledProcessError, tarfile.TarError, ValueError) as error:
             print(f"{name}: cannot be fetched ({error}); its tests will be skipped")
             return False
@@ -82,6 +102,7 @@ def main() -> int:
     options = parser.parse_args()
     found = [fetch(name, "tokenizer.json") for name in TOKENIZERS]
     found.append(fetch("templates", "qwen2_5_vl.jinja"))
+    found.append(fetch("automodel", "nemo_automodel/package_info.py"))
     return 0 if all(found) or options.allow_missing else 1
 
 

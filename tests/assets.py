@@ -1,4 +1,4 @@
-"""The real tokenizers and chat templates that scripts/fetch_test_assets.py fetches."""
+"""What scripts/fetch_test_assets.py fetches: tokenizers, chat templates, NeMo Automodel."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def _asset(name: str) -> Path:
 def tokenizer_dir(name: str) -> Path:
     """The folder of a tokenizer; skips the test where it is missing."""
     return _asset(name)
+
+
+def automodel_dir() -> Path:
+    """The folder that holds the package nemo_automodel; skips the test where it is missing."""
+    return _asset("automodel")
 
 
 def chat_template(name: str) -> str:

@@ -5,7 +5,7 @@ Shapes: B samples, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError
 from vlmcollate.models import collator_for
 from vlmcollate.padding import PadToLength
 from vlmcollate.templates import chat_template_of
@@ -30,7 +31,10 @@ TOKEN_KEYS = (
 )
 """The keys that run along the tokens."""
 _AHEAD = ("labels", "loss_weights", "decoder_input_ids", "decoder_attention_mask")
-_PIXELS = ("pixel_values", "pixel_values_videos")
+PIXELS = ("pixel_values", "pixel_values_videos")
+"""The keys whose tensors Automodel casts to bfloat16."""
+Example = Mapping[str, Any]
+Variables = Mapping[str, Any] | None
 
 
 class _Request:
@@ -100,7 +104,29 @@ def shifted_tokens(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def with_bfloat16(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_bfloat16(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch with pixels in bfloat16, where Automodel has them so."""
-    half = {key: batch[key].to(torch.bfloat16) for key in _PIXELS if key in batch}
+    half = {
+        key: [value.to(torch.bfloat16) for value in batch[key]]
+        if isinstance(batch[key], list)
+        else batch[key].to(torch.bfloat16)
+        for key in PIXELS
+        if key in batch
+    }
     return {**batch, **half}
+
+
+def conversations_of(examples: Sequence[Example]) -> list[Any]:
+    """The conversations of Automodel's examples.
+
+    Raises:
+        ConfigError: An example holds none.
+    """
+    for index, example in enumerate(examples):
+        if not isinstance(example, Mapping) or "conversation" not in example:
+            held = ", ".join(map(str, example)) if isinstance(example, Mapping) else ""
+            raise ConfigError(
+                f"sample {index} has no conversation: found {held or type(example).__name__}, "
+                'expected {"conversation": [...]}; name the list of messages so'
+            )
+    return [example["conversation"] for example in examples]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -17,13 +17,13 @@ _LOG = logging.getLogger(__name__)
 Messages = Sequence[Mapping[str, Any]]
 
 
-def _parts(conversations: Sequence[Messages], kind: str) -> Iterator[tuple[int, Any]]:
+def _parts(conversations: Sequence[Messages], kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for index, conversation in enumerate(conversations):
         for message in conversation:
             content = message.get("content")
             for part in content if isinstance(content, list) else ():
                 if isinstance(part, Mapping) and part.get("type") == kind:
-                    yield index, part.get(kind)
+                    yield index, part
 
 
 def _extract_assistant_text(message: Mapping[str, Any]) -> str:
@@ -43,7 +43,7 @@ def _extract_media_from_conversations(
 ) -> tuple[list[Any] | None, list[Any] | None]:
     """All images and all videos in order, or `None` where there is none."""
     images, videos = (
-        [source for _, source in _parts(conversations, kind) if source is not None]
+        [part[kind] for _, part in _parts(conversations, kind) if kind in part]
         for kind in ("image", "video")
     )
     return images or None, videos or None
@@ -58,22 +58,23 @@ def _count_media_per_sample(conversations: Sequence[Messages]) -> tuple[list[int
     return counts[0], counts[1]
 
 
-def _ensure_rgb(conversations: Sequence[Messages]) -> list[list[dict[str, Any]]]:
-    """The conversations with every PIL image in RGB; the caller's are left as they are."""
+def _ensure_rgb(conversations: Sequence[Messages]) -> Sequence[Messages]:
+    """Converts every PIL image in the conversations to RGB, in place.
 
-    def converted(part: Any) -> Any:
-        image = part.get("image") if isinstance(part, Mapping) else None
-        return {**part, "image": image.convert("RGB")} if isinstance(image, Image.Image) else part
+    The collate functions of this module do not call it: they convert what they load, and leave the
+    caller's conversations as they are.
 
-    return [
-        [
-            {**message, "content": [converted(part) for part in message["content"]]}
-            if isinstance(message.get("content"), list)
-            else dict(message)
-            for message in conversation
-        ]
-        for conversation in conversations
-    ]
+    Returns:
+        The same conversations.
+    """
+    for conversation in conversations:
+        for message in conversation:
+            content = message.get("content")
+            for part in content if isinstance(content, list) else ():
+                image = part.get("image") if isinstance(part, MutableMapping) else None
+                if isinstance(image, Image.Image) and image.mode != "RGB":
+                    part["image"] = image.convert("RGB")
+    return conversations
 
 
 def _extract_image_config(processor: Any) -> dict[str, int] | None:
@@ -103,7 +104,8 @@ def _estimate_media_tokens(conversation: Messages, processor: Any) -> int:
     not known without decoding, and any video, counts 0.
     """
     count = getattr(processor, "_get_num_multimodal_tokens", None)
-    sizes = [size for _, image in _parts([conversation], "image") if (size := _size_of(image))]
+    images = [part.get("image") for _, part in _parts([conversation], "image")]
+    sizes = [size for image in images if (size := _size_of(image))]
     if count is None or not sizes:
         return 0
     tokens = count(image_sizes=sizes)["num_image_tokens"]
@@ -131,6 +133,8 @@ def _drop_overlong_samples(
     Raises:
         EmptyBatchError: None is.
     """
+    if max_length is None:
+        return conversations, list(range(len(conversations)))  # type: ignore[return-value]
     kept = []
     collator = collator_for(processor)
     for index, conversation in enumerate(conversations):
@@ -141,7 +145,7 @@ def _drop_overlong_samples(
             continue
         length = len(processor.tokenizer.encode(text, add_special_tokens=False))
         length += _estimate_media_tokens(conversation, processor)
-        if max_length is None or length <= max_length:
+        if length <= max_length:
             kept.append(index)
         else:
             _LOG.warning("sample %d is left out: about %d tokens", index, length)

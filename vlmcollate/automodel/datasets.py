@@ -1,135 +1,241 @@
-"""Automodel's dataset wrappers."""
+"""Automodel's wrapper that tokenizes ahead of the collate function.
+
+Shapes: L a sample's tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from vlmcollate.automodel.padding import JOINS_KEY
+from vlmcollate.automodel.conventions import TOKEN_KEYS, conversations_of
+from vlmcollate.automodel.encoding import Hook, hooked
+from vlmcollate.automodel.fake_image import _conversation_has_media
+from vlmcollate.automodel.given import read
+from vlmcollate.automodel.labelling import media_ids_of
+from vlmcollate.automodel.retrying import first_good, make_robust_collate, read_sample
 from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
 from vlmcollate.models import collator_for
-from vlmcollate.packing import PackPlan, plan_packs
-from vlmcollate.padding import BlockCausalMask
 from vlmcollate.sample import EncodedSample
+from vlmcollate.stacking import fill_values
 
 
 @attrs.define(eq=False)
-class PreTokenizedDatasetWrapper:
-    """Encodes one sample whenever it is asked for, in the worker that asks.
+class PreTokenizedDatasetWrapper(Dataset[Any]):
+    """Encodes one sample when it is asked for, in the worker that asks.
+
+    A sample that the dataset cannot give, that is at fault or too long is replaced by another, the
+    same one on every rank, with a warning in the log. A bug or an error of the configuration is
+    raised.
 
     Args:
         dataset: A map-style dataset of `{"conversation": [...]}`.
         processor: The processor.
-        max_length: The most tokens of a sample.
-        inject_fake_images: Whether a sample without images gets a small white one, with attention 0
-            and no label, so that the vision tower runs on every rank.
+        max_length: The maximum number of tokens of a sample; no limit by default.
+        max_retries: How many samples are tried, the one asked for included.
+        truncate: Whether longer samples are truncated, never inside media, instead of replaced.
+        post_tokenize_hook: Changes a tokenized sample, as a batch of one, before it is labelled;
+            see `default_collate_fn`.
+        inject_fake_images: Whether a conversation without images and videos gets a small white
+            image behind its text, with attention 0 and no label, so that every rank runs the
+            vision encoder (and silence, if the model takes audio).
         template_kwargs: Chat template variables, such as `{"enable_thinking": False}`.
+        collator_options: Further options of the collator.
     """
 
     dataset: Any
     processor: Any
     max_length: int | None = None
-    inject_fake_images: bool = False
+    max_retries: int = attrs.field(default=10, validator=attrs.validators.instance_of(int))
+    truncate: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    post_tokenize_hook: Hook | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.is_callable())
+    )
+    inject_fake_images: bool = attrs.field(
+        default=True, validator=attrs.validators.instance_of(bool)
+    )
     template_kwargs: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
-    collator: BaseCollator = attrs.field(init=False)
+    collator_options: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
+    preload_media: bool = attrs.field(default=False, init=False)
+    collator: BaseCollator = attrs.field(init=False, repr=False)
+    faking: BaseCollator = attrs.field(init=False, repr=False)
 
     @collator.default
     def _collator(self) -> BaseCollator:
-        wanted = "sample" if self.inject_fake_images else "never"
-        policy = "truncate" if self.max_length else "raise"
+        return self._made(self.max_length, "never")
+
+    @faking.default
+    def _faking(self) -> BaseCollator:
+        # one token less, since one more stands behind the fake image
+        room = None if self.max_length is None else self.max_length - 1
+        return self._made(room, "sample")
+
+    def _made(self, max_length: int | None, fake: str) -> BaseCollator:
+        options: dict[str, Any] = dict(self.collator_options or {})
+        if max_length is not None and self.post_tokenize_hook is None:  # the hook comes first
+            options["max_length"] = max_length
+            options["on_overlong"] = "truncate" if self.truncate else "raise"
         return collator_for(
             self.processor,
-            max_length=self.max_length,
-            on_overlong=policy,
-            placeholder_media=wanted,
+            placeholder_media=fake,
             template_kwargs=dict(self.template_kwargs or {}),
+            **options,
         )
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def encode(self, index: int) -> EncodedSample:
-        """The sample in this library's form."""
-        return self.collator.encode(self.dataset[index])
+        """The sample, or the one drawn in its place, in this library's form."""
+        return first_good(len(self), index, self.max_retries, self._encoded)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The sample's tensors, (L,) and its media, labels not shifted, for `pad_collate_fn`.
 
-        Where there is media, `n_images` and so on say how many items.
+        With media, `n_images` and so on are the numbers of items.
+
+        Raises:
+            RuntimeError: All samples that were tried are at fault.
         """
         sample = self.encode(index)
-        return {**sample.tokens, **sample.media, **_counts(sample)}
+        return {**sample.tokens, **sample.media, **item_counts(sample)}
 
+    def robust_collate(self, collate_fn: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+        """Has a batch that fails drawn again; see `make_robust_collate`."""
+        return make_robust_collate(self, collate_fn, self.max_retries)
 
-@attrs.define(eq=False)
-class PackedDatasetWrapper:
-    """Packs samples by a plan made up front; each pack is joined when it is asked for.
+    def _encoded(self, index: int) -> EncodedSample:
+        example = read_sample(self.dataset, index)
+        (conversation,) = conversations_of([example])
+        if example.get("_injected_fake"):
+            raise ConfigError(
+                "the dataset has put fake images into its conversations: found _injected_fake, "
+                "expected conversations as they are; set preload_media=False on the inner wrapper"
+            )
+        is_faked = self._fakes(conversation)
+        collator = self.faking if is_faked else self.collator
+        try:
+            sample = collator.encode(conversation)
+            if self.post_tokenize_hook is not None:
+                sample = self._changed(sample, conversation, self.post_tokenize_hook)
+        except SampleError as error:
+            raise error.at(index=index) from error.__cause__
+        return _with_a_last_token(sample, self.processor) if is_faked else sample
 
-    Args:
-        dataset: The samples.
-        pack_size: The most tokens of a pack; documents are one shorter than their sample.
-        lengths: The samples' tokens; by default every sample is encoded once to know them.
-        on_overlong: What becomes of a sample longer than a pack; see `plan_packs`.
+    def _fakes(self, conversation: Any) -> bool:
+        is_read = isinstance(conversation, list | tuple)
+        return self.inject_fake_images and not (is_read and _conversation_has_media(conversation))
 
-    Raises:
-        ConfigError: The family's masks are more than the packed collate functions make, as Gemma
-            3's for its sliding layers; `BaseCollator.pack` and `BlockCausalMask` make them.
-    """
-
-    dataset: PreTokenizedDatasetWrapper
-    pack_size: int
-    lengths: Sequence[int] | None = None
-    on_overlong: Any = "raise"
-    plan: PackPlan = attrs.field(init=False)
-
-    @plan.default
-    def _plan(self) -> PackPlan:
-        # a family whose layers need more than one mask refuses this one
-        attrs.evolve(self.dataset.collator, padding=BlockCausalMask())
-        lengths = self.lengths
-        if lengths is None:
-            lengths = [len(self.dataset.encode(index)) for index in range(len(self.dataset))]
-        shorter = [max(length - 1, 1) for length in lengths]
-        return plan_packs(shorter, max_length=self.pack_size, on_overlong=self.on_overlong)
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One pack for `neat_packed_vlm_collater`, labels shifted within each document.
+    def measure(self, index: int) -> tuple[int, int]:
+        """How many tokens and media items a sample will have, without decoding it if possible.
 
         Returns:
-            `input_ids`, `labels`, the family's token types, `attention_mask` with 1, 2, ... for
-            the documents and 0 for what is attended to nowhere, all (L,); `position_ids` (L,) or
-            (3, L); joined media, with `media_joins` that say how it joins other packs'; `n_images`
-            and so on.
+            The tokens, -1 if another sample is drawn for it, and the items.
         """
-        collator = self.dataset.collator
-        samples = [self.dataset.encode(int(i)) for i in self.plan[index]]
-        pack = collator.pack(samples)
-        ends = torch.tensor([len(sample) for sample in samples]).cumsum(0)
-        inputs, targets = (
-            torch.ones(len(pack), dtype=torch.bool),
-            torch.ones_like(pack.input_ids, dtype=torch.bool),
+        try:
+            if self.post_tokenize_hook is not None:  # only it knows the length
+                sample = self._encoded(index)
+                return len(sample), sum(sample.media_counts.values())
+            (conversation,) = conversations_of([read_sample(self.dataset, index)])
+            is_faked = self._fakes(conversation)
+            collator = self.faking if is_faked else self.collator
+            whole = attrs.evolve(collator, max_length=None, on_overlong="raise")
+            count = whole.token_count(conversation)
+            length = len(whole.encode(conversation)) if count is None else count
+            items = len(list(whole.read(conversation).media))
+        except SampleError:
+            return -1, 0
+        length += int(is_faked and bool(whole.idle_media.pieces))
+        if self.max_length is None or length <= self.max_length:
+            return length, items
+        return (self.max_length if self.truncate else -1), items
+
+    def _changed(self, sample: EncodedSample, conversation: Any, hook: Hook) -> EncodedSample:
+        """The sample as the hook leaves it, labelled, and cut if it is too long."""
+        batch = {key: value[None] for key, value in sample.tokens.items()}
+        found = hooked(
+            {**batch, **sample.media}, [conversation], self.processor, hook, self.template_kwargs
         )
-        inputs[ends - 1] = False
-        targets[torch.cat([ends.new_zeros(1), ends[:-1]])] = False
-        tokens = dict(pack.tokens)
-        documents, places = tokens.pop("document_ids")[inputs], tokens.pop("position_ids")[inputs]
-        out: dict[str, Any] = {
-            key: value[targets if key in ("labels", "loss_weights") else inputs]
-            for key, value in tokens.items()
-        }
-        out["attention_mask"] = documents
-        # the model's first axis is the position in the text, which Automodel leaves out
-        out["position_ids"] = places[:, 1:].T.contiguous() if places.ndim == 2 else places
-        if pack.media:
-            out[JOINS_KEY] = collator.media_joins
-        return {**out, **pack.media, "n_images": 0, "n_videos": 0, **_counts(pack)}
+        row = {k: v[0] if k in TOKEN_KEYS else v for k, v in found.items()}
+        changed = read(
+            {**row, **item_counts(sample)}, "the hook's batch", self.collator.media_joins
+        ).sample
+        return changed if self.max_length is None else self._fitted(changed, self.max_length)
+
+    def _fitted(self, sample: EncodedSample, limit: int) -> EncodedSample:
+        if len(sample) <= limit:
+            return sample
+        lost = torch.isin(
+            sample.input_ids[limit:], torch.tensor(media_ids_of(self.collator), dtype=torch.long)
+        )
+        if not self.truncate or lost.any():
+            cut = ", and the cut would take media tokens away" if self.truncate else ""
+            raise SampleTooLongError(
+                f"{len(sample)} tokens behind the hook, longer than max_length={limit}{cut}; raise "
+                "it"
+            )
+        return attrs.evolve(
+            sample,
+            tokens={key: value[:limit] for key, value in sample.tokens.items()},
+            message_ids=sample.message_ids[:limit],
+            media_ids=sample.media_ids[:limit],
+        )
 
 
-def _counts(sample: EncodedSample) -> dict[str, int]:
+def item_counts(sample: EncodedSample) -> dict[str, int]:
+    """How many media items of each kind a sample has: `n_images` and so on."""
     return {f"n_{kind}s": count for kind, count in sample.media_counts.items()}
+
+
+def _with_a_last_token(sample: EncodedSample, processor: Any) -> EncodedSample:
+    """The sample with padding behind its fake image, so that the shift takes that away."""
+    if not sample.media or sample.tokens["attention_mask"][-1]:
+        return sample
+    fill = fill_values(processor.tokenizer)
+
+    def longer(value: Tensor, last: float) -> Tensor:
+        return torch.cat([value, value.new_full((1, *value.shape[1:]), last)])
+
+    return attrs.evolve(
+        sample,
+        tokens={key: longer(value, fill.get(key, 0)) for key, value in sample.tokens.items()},
+        message_ids=longer(sample.message_ids, -1),
+        media_ids=longer(sample.media_ids, -1),
+    )
+
+
+@attrs.define(kw_only=True)
+class PreTokenizedDatasetWrapperConfig:
+    """The options of a `PreTokenizedDatasetWrapper`, before there is a dataset.
+
+    Args:
+        max_length: See there, as for the others.
+        max_retries: See there.
+        truncate: See there.
+        inject_fake_images: See there.
+        post_tokenize_hook: See there.
+        template_kwargs: See there.
+        collator_options: See there.
+    """
+
+    max_length: int | None = None
+    max_retries: int = 10
+    truncate: bool = False
+    inject_fake_images: bool = True
+    post_tokenize_hook: Hook | None = None
+    template_kwargs: Mapping[str, Any] | None = None
+    collator_options: Mapping[str, Any] | None = None
+
+    def build(self, *, dataset: Any, processor: Any) -> PreTokenizedDatasetWrapper:
+        """Wraps a dataset."""
+        return PreTokenizedDatasetWrapper(
+            dataset=dataset,
+            processor=processor,
+            **attrs.asdict(self, recurse=False),
+        )

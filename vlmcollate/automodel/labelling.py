@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,9 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.encoding import Turn
 from vlmcollate.errors import ConfigError, LabelError, SampleError
 from vlmcollate.labels import LabelContext, TemplateMarkerLabels, TextSearchLabels
+from vlmcollate.models.gemma4 import Gemma4Collator
 from vlmcollate.sample import IGNORE_INDEX
+from vlmcollate.thinking import ThinkingPrefix
 from vlmcollate.tokenizing import Ints, Vocabulary
 
 Conversations = Sequence[Sequence[Mapping[str, Any]]]
@@ -40,6 +43,7 @@ def build_labels(input_ids_batch: Tensor, conversations: Conversations, processo
     Raises:
         LabelError: An answer is found in no place, or in more than one.
     """
+    processor = _with_tokenizer(processor)
     collator = _collator_or_none(processor, None)
     find = partial(_by_search, processor, collator)
     return _labelled(input_ids_batch, conversations, find, processor, collator)[0]
@@ -91,11 +95,23 @@ def labels_and_weights(
     Returns:
         The labels, and (B, T) float32 where messages have weights other than 0 and 1, else `None`.
     """
+    processor = _with_tokenizer(processor)
     collator = _collator_or_none(processor, template_kwargs)
     find: _Find = partial(_by_search, processor, collator)
     if collator is not None and collator.needs_chat_template:
         find = partial(_by_markers, collator)
     return _labelled(input_ids, conversations, find, processor, collator, attention_mask)
+
+
+@attrs.frozen(eq=False)
+class _Words:
+    """A tokenizer in the place of a processor."""
+
+    tokenizer: Any
+
+
+def _with_tokenizer(processor: Any) -> Any:
+    return processor if hasattr(processor, "tokenizer") else _Words(processor)
 
 
 def _collator_or_none(
@@ -121,7 +137,25 @@ def _by_markers(collator: BaseCollator, ids: Ints, conversation: Conversation) -
             f"found {len(found)} assistant turns, expected {len(answers)}; collate from the "
             "conversation, which no text can mislead"
         )
-    return [Turn(message, *span) for message, span in zip(answers, found, strict=True)]
+    behind = _prefix_of(collator)
+    return [
+        Turn(message, start + (len(behind) if _begins(ids[start:], behind) else 0), end)
+        for message, (start, end) in zip(answers, found, strict=True)
+    ]
+
+
+def _prefix_of(collator: BaseCollator) -> Ints:
+    """The ids of the thinking block that a hook may have put in front of every answer."""
+    tokenizer = collator.processor.tokenizer
+    prefix = ThinkingPrefix()
+    if isinstance(collator, Gemma4Collator):
+        prefix.check(tokenizer)
+        return Vocabulary.of(tokenizer).encode(prefix.text).ids
+    return np.empty(0, np.int64)
+
+
+def _begins(ids: Ints, prefix: Ints) -> bool:
+    return len(prefix) > 0 and np.array_equal(ids[: len(prefix)], prefix)
 
 
 def _by_search(
@@ -177,7 +211,7 @@ def _labelled(
             weights[row, start:end] = weight
             if weight:
                 labels[row, start:end] = ids[start:end]
-    is_media = torch.isin(input_ids, torch.tensor(_media_ids(collator), dtype=input_ids.dtype))
+    is_media = torch.isin(input_ids, torch.tensor(media_ids_of(collator), dtype=input_ids.dtype))
     labels[is_media], weights[is_media] = IGNORE_INDEX, 0
     return labels, None if given <= {0.0, 1.0} else weights
 
@@ -217,47 +251,10 @@ def _usual_stop(processor: Any, collator: BaseCollator | None) -> int:
     return int(labels[labels != IGNORE_INDEX][-1])
 
 
-def _media_ids(collator: BaseCollator | None) -> list[int]:
+def media_ids_of(collator: BaseCollator | None) -> list[int]:
+    """The ids of the tokens that stand for media features."""
     if collator is None:
         return []
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
     tokens = (token for tokens in collator.media_tokens.values() for token in tokens)
     return [i for token in tokens if (i := vocabulary.id_of(token)) is not None]
-
-
-def _get_assistant_marker(tokenizer: Any) -> list[int] | None:
-    """The ids of `<|im_start|>assistant` and a newline, or `None` where there is no such token."""
-    if Vocabulary.of(tokenizer).id_of("<|im_start|>") is None:
-        return None
-    ids: list[int] = Vocabulary.of(tokenizer).encode("<|im_start|>assistant\n").ids.tolist()
-    return ids
-
-
-def _get_stop_token_id(tokenizer: Any) -> int | None:
-    """The id of `<|im_end|>`, or `None` where there is no such token."""
-    return Vocabulary.of(tokenizer).id_of("<|im_end|>")
-
-
-def _find_pattern_indices(
-    template: Tensor | Sequence[int],
-    pattern: Tensor | Sequence[int],
-    search_start_index: int = 0,
-    allow_first_token_mismatch: bool = False,  # noqa: FBT001, FBT002  # Automodel's signature
-) -> tuple[int, int]:
-    """Where a run of ids first stands, as (first, behind the last), or (-1, -1)."""
-    ids, wanted = torch.as_tensor(template), torch.as_tensor(pattern)
-    size, skip = len(wanted), int(allow_first_token_mismatch)
-    if not size or len(ids) - search_start_index < size:
-        return -1, -1
-    windows = ids[search_start_index:].unfold(0, size, 1)
-    places = (windows[:, skip:] == wanted[skip:]).all(dim=1).nonzero()
-    if not len(places):
-        return -1, -1
-    start = search_start_index + int(places[0])
-    return start, start + size
-
-
-def _decode_single_token(tokenizer: Any, token_id: int) -> str:
-    """The text of one token."""
-    text: str = tokenizer.decode([token_id])
-    return text

@@ -1,0 +1,153 @@
+"""The markers around an assistant turn, and labels between them.
+
+Shapes: B rows, T tokens a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmcollate.errors import ConfigError, LabelError
+from vlmcollate.sample import IGNORE_INDEX
+
+_IMSTART_TEMPLATE_PROCESSORS = frozenset(
+    {
+        "Qwen2VLProcessor",
+        "Qwen2_5_VLProcessor",
+        "Qwen2_5OmniProcessor",
+        "Qwen3VLProcessor",
+        "Qwen3VLMoeProcessor",
+        "Qwen3OmniMoeProcessor",
+    }
+)
+"""The processor classes whose turns open with `<|im_start|>` and end with `<|im_end|>`."""
+_SENTINEL = "XSENTINELMARKERX"
+
+
+def _find_pattern_indices(
+    template: Tensor | Sequence[int],
+    pattern: Tensor | Sequence[int],
+    search_start_index: int = 0,
+    allow_first_token_mismatch: bool = False,  # noqa: FBT001, FBT002  # Automodel's signature
+) -> tuple[int, int]:
+    """Finds the first place of a run of ids, as (first, behind the last), or (-1, -1)."""
+    ids, wanted = torch.as_tensor(template), torch.as_tensor(pattern)
+    size, skip = len(wanted), int(allow_first_token_mismatch)
+    if not size or len(ids) - search_start_index < size:
+        return -1, -1
+    windows = ids[search_start_index:].unfold(0, size, 1)
+    places = (windows[:, skip:] == wanted[skip:]).all(dim=1).nonzero()
+    if not len(places):
+        return -1, -1
+    start = search_start_index + int(places[0])
+    return start, start + size
+
+
+def _decode_single_token(tokenizer: Any, token_id: int) -> str:
+    """Decodes one token, by a tokenizer that takes an id, a list of ids, or a tensor.
+
+    Raises:
+        ConfigError: It takes none of them.
+    """
+    forms = (token_id, [token_id], torch.tensor([token_id]))
+    last: Exception | None = None
+    for form in forms:
+        try:
+            text = tokenizer.decode(form)
+        except Exception as error:  # noqa: BLE001  # whatever a tokenizer of remote code raises
+            last = error
+        else:
+            return text if isinstance(text, str) else "".join(text)
+    raise ConfigError(
+        f"token {token_id} cannot be decoded: found that {type(tokenizer).__name__}.decode raises "
+        f"{last!r}, expected it to take an id, a list or a tensor; pass the model's own tokenizer"
+    ) from last
+
+
+def _known_id(tokenizer: Any, token: str) -> int | None:
+    found = tokenizer.convert_tokens_to_ids(token)
+    unknown = found is None or found == getattr(tokenizer, "unk_token_id", None)
+    return None if unknown else int(found)
+
+
+def _get_assistant_marker(tokenizer: Any) -> list[int] | None:
+    """Finds the ids of `<|im_start|>assistant` and a newline; `None` if there is no such token."""
+    start = _known_id(tokenizer, "<|im_start|>")
+    if start is None:
+        return None
+    return [start, *tokenizer.encode("assistant\n", add_special_tokens=False)]
+
+
+def _get_stop_token_id(tokenizer: Any) -> int | None:
+    """Finds the id of `<|im_end|>`; `None` if there is no such token."""
+    return _known_id(tokenizer, "<|im_end|>")
+
+
+def _derive_turn_markers(tokenizer: Any) -> tuple[list[int], int]:
+    """Derives what opens an assistant turn and what ends it from the tokenizer's chat template.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+
+    Returns:
+        The ids of the marker that opens a turn, and the id of the token that ends it.
+
+    Raises:
+        ConfigError: The template writes the answer otherwise than between two such markers.
+    """
+    question = {"role": "user", "content": "u"}
+    answer = {"role": "assistant", "content": _SENTINEL}
+    before, both = (
+        tokenizer.apply_chat_template(
+            chat, tokenize=True, add_generation_prompt=False, return_dict=False
+        )
+        for chat in ([question], [question, answer])
+    )
+    start, end = _find_pattern_indices(both, tokenizer.encode(_SENTINEL, add_special_tokens=False))
+    if start <= len(before) or end >= len(both) or both[: len(before)] != before:
+        raise ConfigError(
+            "the chat template shows no markers around an answer: found "
+            f"{tokenizer.decode(both)!r} for {_SENTINEL!r}, expected a header before it and a "
+            "token behind it; label with build_labels, or collate from the conversation"
+        )
+    return both[len(before) : start], both[end]
+
+
+def _build_labels_from_markers(
+    input_ids_batch: Tensor, assistant_marker: Sequence[int], stop_id: int
+) -> Tensor:
+    """Labels what stands between each marker and the next stop token, with the stop token.
+
+    Args:
+        input_ids_batch: (B, T) int64.
+        assistant_marker: The ids that open an assistant turn.
+        stop_id: The id that ends it.
+
+    Returns:
+        (B, T) int64, not shifted, -100 outside of the turns.
+
+    Raises:
+        ConfigError: The marker is empty.
+        LabelError: A turn has no stop token, so that its end, and padding, are not known.
+    """
+    if not len(assistant_marker):
+        raise ConfigError("assistant_marker is empty: expected at least one id; derive it anew")
+    labels = torch.full_like(input_ids_batch, IGNORE_INDEX)
+    for row, (ids, target) in enumerate(zip(input_ids_batch, labels, strict=True)):
+        start = _find_pattern_indices(ids, assistant_marker)[1]
+        while start >= 0:
+            stops = (ids[start:] == stop_id).nonzero()
+            if not len(stops):
+                raise LabelError(
+                    f"the turn at token {start} has no end: found no token {stop_id} behind it, "
+                    "expected one; keep the row whole, or label before it is cut",
+                    index=row,
+                )
+            end = start + int(stops[0]) + 1
+            target[start:end] = ids[start:end]
+            start = _find_pattern_indices(ids, assistant_marker, end)[1]
+    return labels
