@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import pytest
 from tests.broken import collators as broken
 from tests.broken import mislabelled, misread, missized, misstacked, templates
 from vlmcollate import collator_for
-from vlmcollate.testing import LAWS, check_collator
+from vlmcollate.testing import LAWS, LawFailure, Trial, check_collator
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.trial import forall
 
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 CAUGHT_BY: dict[type[Any], str] = {
     broken.NotDecorated: "check_is_frozen",
     broken.TakesAnyOption: "check_bad_options_are_refused",
@@ -44,6 +48,9 @@ CAUGHT_BY: dict[type[Any], str] = {
 MOST = 6
 """A wrong label breaks a few laws at once."""
 
+BLAMED = [kind for number, kind in enumerate(CAUGHT_BY) if number % 10 == 0 or DEEP]
+"""Collators on which every other law is tried, too; all of them in the deep profile."""
+
 PLAIN = "check_takes_a_plain_question"
 TAKES = "check_takes_what_the_template_takes"
 SAYS = "check_the_prompt_says_what_was_said"
@@ -72,6 +79,7 @@ BY_TEMPLATE = {
     "pictures late": {SAYS: "the words of messages[1] stand before its picture"},
     "trims answers": {},
 }
+OF_THE_TEMPLATE = [law for law in LAWS if law.__module__.endswith((".construction", ".prompts"))]
 
 
 def _law(name: str):
@@ -81,12 +89,24 @@ def _law(name: str):
 @pytest.mark.parametrize("kind", CAUGHT_BY, ids=lambda kind: kind.__name__)
 def test_a_broken_collator_is_caught_by_its_law(kind):
     collator, name = kind(processor=broken.PROCESSOR), CAUGHT_BY[kind]
-    (caught,) = check_collator(collator, laws=[_law(name)], raise_on_failure=False).results
+    (caught,) = check_collator(
+        collator, laws=[_law(name)], shrink=False, raise_on_failure=False
+    ).results
     assert caught.status == "failed", caught
     assert "what to change: " in caught.message
     assert len(caught.message) < 3000
-    others = [law for law in LAWS if law.__name__ != name]
-    report = check_collator(collator, laws=others, examples=1, raise_on_failure=False)
+
+
+@pytest.mark.parametrize("kind", BLAMED, ids=lambda kind: kind.__name__)
+def test_few_other_laws_blame_it(kind):
+    others = [law for law in LAWS if law.__name__ != CAUGHT_BY[kind]]
+    report = check_collator(
+        kind(processor=broken.PROCESSOR),
+        laws=others,
+        examples=1,
+        shrink=False,
+        raise_on_failure=False,
+    )
     failed = [result.law for result in report.failed]
     assert len(failed) < MOST, failed
 
@@ -98,8 +118,9 @@ def test_every_law_is_shown_to_work():
 
 @pytest.mark.parametrize("fault", templates.CHANGES)
 def test_a_broken_template_is_named(fault):
+    laws = LAWS if DEEP or not BY_TEMPLATE[fault] else OF_THE_TEMPLATE
     collator = collator_for(templates.processor(fault))
-    report = check_collator(collator, examples=2, raise_on_failure=False)
+    report = check_collator(collator, laws=laws, examples=1, shrink=False, raise_on_failure=False)
     told = {result.law: result.message for result in report.failed}
     assert told.keys() == BY_TEMPLATE[fault].keys(), told
     for name, words in BY_TEMPLATE[fault].items():
@@ -110,7 +131,10 @@ def test_a_broken_template_is_named(fault):
 
 def test_a_root_cause_is_told_once():
     report = check_collator(
-        collator_for(templates.processor("no end token")), examples=1, raise_on_failure=False
+        collator_for(templates.processor("no end token")),
+        examples=1,
+        shrink=False,
+        raise_on_failure=False,
     )
     statuses = {r.status for r in report.results if r.message == f"see {PLAIN}"}
     assert statuses == {"not reached"}
@@ -122,10 +146,36 @@ def test_an_exception_names_its_example():
         misread.RaisesOnEmoji(processor=broken.PROCESSOR),
         laws=[_law("check_labels_are_inputs_or_ignored")],
         examples=50,
+        shrink=False,
         raise_on_failure=False,
     )
     message = report.failed[0].message
     assert message.startswith("the collator raises KeyError: 'emoji'\nconversation:\n    user: ")
+
+
+def test_a_cause_that_is_known_is_not_looked_into_again():
+    calls, collator = [], misread.RaisesOnEmoji(processor=broken.PROCESSOR)
+    trial = Trial(examples=50, known=frozenset({"KeyError: 'emoji'"}))
+
+    def encoded(messages):
+        calls.append(messages)
+        collator.encode(messages)
+
+    with pytest.raises(LawFailure, match="emoji"):
+        forall(trial, Subject.of(collator).chats(max_images=0), encoded)
+    assert len(calls) < trial.examples + 2
+
+
+def test_a_search_for_a_small_example_ends():
+    calls, collator = [], broken.TrainsQuestions(processor=broken.PROCESSOR)
+
+    def refused(messages):
+        calls.append(messages)
+        raise LawFailure(str(len(calls)))
+
+    with pytest.raises(LawFailure):
+        forall(Trial(), Subject.of(collator).chats(), refused)
+    assert len(calls) < 200
 
 
 def test_state_is_named():

@@ -101,6 +101,7 @@ def check_collator(
     examples: int = 10,
     seed: int = 0,
     seconds: float | None = None,
+    shrink: bool = True,
     raise_on_failure: bool = True,
     on_law: Callable[[str], None] | None = None,
 ) -> Report:
@@ -112,6 +113,7 @@ def check_collator(
         examples: How many examples each law draws.
         seed: Decides which; the same seed draws the same.
         seconds: How long to go on; laws that are left are reported as not reached.
+        shrink: Whether to look for a small example of each failure, or to show the first.
         raise_on_failure: Whether to raise where a law does not hold, or only to report.
         on_law: Called with the name of each law before it is tried.
 
@@ -130,7 +132,8 @@ def check_collator(
     """
     if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
         raise ConfigError(f"examples must be an integer of at least 1, not {examples!r}")
-    trial, start, results = Trial(examples=examples, seed=seed), time.perf_counter(), []
+    trial = Trial(examples=examples, seed=seed, shrink=shrink)
+    start, results = time.perf_counter(), []
     causes: dict[str, str] = {}
     for law in laws:
         name = law.__name__
@@ -224,7 +227,7 @@ def _tried(law: Law, collator: BaseCollator, trial: Trial, causes: dict[str, str
     start, status, message, cause = time.perf_counter(), "passed", "", ""
     try:
         with without_warnings():
-            law(collator, trial)
+            law(collator, attrs.evolve(trial, known=frozenset(causes)))
     except NotApplicable as reason:
         status, message = "not applicable", str(reason)
     except LawFailure as error:

@@ -44,10 +44,77 @@ class Trial:
     Attributes:
         examples: How many examples it draws.
         seed: Decides which.
+        shrink: Whether to look for a smaller example where a law is broken, which takes the time
+            of some hundred more.
+        known: What the collator has raised before, in the form of `root_of`: a law that meets it
+            again stops there.
     """
 
     examples: int = 10
     seed: int = 0
+    shrink: bool = True
+    known: frozenset[str] = frozenset()
+
+
+_MOST_SHRINKS = 150
+"""Calls after which the smallest example so far is shown."""
+
+
+@attrs.define
+class _Search:
+    """What broke a law so far, and whether to look further.
+
+    Attributes:
+        body: The law of one example.
+        trial: How hard.
+        failure: The last failure; hypothesis makes each example smaller than the one before.
+        value: Its example.
+        calls: How many there were since the first failure.
+        is_over: Whether whatever comes now counts as kept.
+    """
+
+    body: Callable[[Any], None]
+    trial: Trial
+    failure: LawFailure | None = None
+    value: Any = None
+    calls: int = 0
+    is_over: bool = False
+
+    def __call__(self, value: Any) -> None:
+        """Tries one example."""
+        if self.is_over:
+            return
+        self.calls += self.failure is not None
+        if self.calls > _MOST_SHRINKS:
+            self.is_over = True
+            return
+        try:
+            self.body(value)
+        except NotApplicable:
+            raise
+        except LawFailure as error:
+            self._keep(error, value)
+        except Exception as error:  # noqa: BLE001  # whatever a collator raises, with the example
+            told = _raised(error, value)
+            told.__cause__ = error
+            self._keep(told, value)
+
+    def _keep(self, error: LawFailure, value: Any) -> None:
+        self.failure, self.value = error, value
+        self.is_over = not self.trial.shrink or (
+            bool(error.root) and error.root in self.trial.known
+        )
+        raise error
+
+    def smallest(self) -> LawFailure | None:
+        """The failure to show, of a search that ended before hypothesis did."""
+        if self.failure is None:
+            return None
+        try:
+            self.body(self.value)
+        except Exception:  # noqa: BLE001  # it fails again, as it has to
+            return self.failure
+        return _unsteady(self.failure)
 
 
 def forall(
@@ -68,14 +135,7 @@ def forall(
     Raises:
         LawFailure: The law is broken, or the collator raises, or gives now this and now that.
     """
-
-    def one(value: T) -> None:
-        try:
-            body(value)
-        except (LawFailure, NotApplicable):
-            raise
-        except Exception as error:  # whatever a collator raises, with the example
-            raise _raised(error, value) from error
+    search = _Search(body, trial)
 
     @seed(trial.seed)
     @settings(
@@ -85,11 +145,11 @@ def forall(
         derandomize=False,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if trial.shrink else (Phase.generate,),
     )
     @given(strategy)
     def tried(value: T) -> None:
-        one(value)
+        search(value)
 
     try:
         tried()
@@ -97,14 +157,22 @@ def forall(
         error.__notes__ = []  # the message has the example
         raise
     except Flaky as error:
-        raise LawFailure(
-            "another result for the same example: the collator keeps state, so that what a "
-            f"batch holds depends on what was collated before\n{_first_failure(error)}"
-            "what to change: keep no counter, cache or buffer that a later call writes to, and "
-            "draw nothing at random"
-        ) from error
+        if search.is_over and (found := search.smallest()) is not None:
+            raise found from error
+        raise _unsteady(_first_failure(error)) from error
     for value in also:
-        one(value)
+        search(value)
+
+
+def _unsteady(failure: LawFailure | None) -> LawFailure:
+    shown = str(failure).replace("\n", "\n    ") if failure else ""
+    return LawFailure(
+        "another result for the same example: the collator keeps state, so that what a batch "
+        "holds depends on what was collated before\n"
+        + (f"when it failed, it was this:\n    {shown}\n" if shown else "")
+        + "what to change: keep no counter, cache or buffer that a later call writes to, and draw "
+        "nothing at random"
+    )
 
 
 @contextmanager
@@ -132,11 +200,10 @@ def root_of(error: Exception) -> str:
     return f"{type(error).__name__}: {getattr(error, 'problem', error)}"
 
 
-def _first_failure(error: BaseException) -> str:
+def _first_failure(error: BaseException) -> LawFailure | None:
     """What the example showed when it failed, if hypothesis kept that."""
     found: Sequence[BaseException] = getattr(error, "exceptions", ())
-    shown = [str(e).replace("\n", "\n    ") for e in found if isinstance(e, LawFailure)]
-    return f"when it failed, it was this:\n    {shown[0]}\n" if shown else ""
+    return next((e for e in found if isinstance(e, LawFailure)), None)
 
 
 def _example(value: object) -> str:
