@@ -1,4 +1,4 @@
-"""How much faster two processes prepare a dataset than one, and what Ray's actors add.
+"""How much faster two processes prepare a dataset than one, what checksums and Ray's actors add.
 
     python -m benchmarks.prepare
 
@@ -12,11 +12,13 @@ import io
 import os
 import tempfile
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from logging import ERROR
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from transformers import logging
 
 from tests import processors
 from vlmcollate import BaseCollator, collator_for
-from vlmcollate.data import Progress, prepare_dataset
+from vlmcollate.data import PreparedDataset, Progress, prepare_dataset, shards
 
 ROWS, PER_SHARD = 1200, 20
 
@@ -89,6 +91,27 @@ def seconds_beyond_encoding(rows: list[Any], collator: BaseCollator) -> tuple[fl
     return plain, actors, began
 
 
+def rows_read_a_second(rows: list[Any], collator: BaseCollator) -> tuple[float, float]:
+    """The rate of reading prepared rows, as it is and without a look at their checksums."""
+    rates: tuple[list[float], list[float]] = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_dataset(rows, Path(folder), collator=collator, rows_per_shard=len(rows))
+        dataset = PreparedDataset(folder, collator)
+        seal = dataset.manifest.shards[0].seal
+        order = np.random.default_rng(0).permutation(len(rows)).tolist()
+        for _ in range(int(os.environ.get("ROUNDS", "3"))):
+            for found, patched in zip(rates, (False, True), strict=True):
+                with ExitStack() as stack:
+                    if patched:
+                        stack.enter_context(patch.object(shards, "check_sum"))
+                        stack.enter_context(patch.object(shards, "seal_of", return_value=seal))
+                    start = time.perf_counter()
+                    for index in order:
+                        dataset[index]
+                    found.append(len(order) / (time.perf_counter() - start))
+    return median(rates[0]), median(rates[1])
+
+
 def main() -> None:
     """Measures and prints."""
     logging.set_verbosity_error()
@@ -107,6 +130,13 @@ def main() -> None:
         f"{two / one:.2f}",
         "1.7",
     )
+    Console().print(table)
+    table = Table("read", "with checksums", "without", "ratio")
+    chats = [[{**turn, "content": "Noise. " * 40} for turn in row] for row in rows]
+    for name, what in (("chats with a picture", rows[:200]), ("chats of text", chats)):
+        checked, unchecked = rows_read_a_second(what, collator)
+        ratio = f"{checked / unchecked:.2f}"
+        table.add_row(name, f"{checked:.0f}/s", f"{unchecked:.0f}/s", ratio)
     Console().print(table)
     if find_spec("ray") is None:
         return

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from vlmcollate.data.manifest import MANIFEST, SCHEMA, check_same
+from vlmcollate.data.manifest import MANIFEST, SCHEMA, check_same, plan_text
 from vlmcollate.errors import ConfigError
 
 PLAN = "plan.json"
@@ -48,7 +48,7 @@ def claimed(folder: Path, plan: dict[str, Any], *, resume: bool, unsure: str) ->
     with held:
         _lock(held, folder)
         held.seek(0)
-        text, ours = held.read(), _text_of(plan)
+        text, ours = held.read(), plan_text(plan)
         if others or text == ours or not ours.startswith(text):
             _check(text, folder, plan, resume=resume, unsure=unsure)
         else:  # nothing was done yet; a run may have been killed as it wrote its plan
@@ -78,10 +78,6 @@ def _lock(file: IO[bytes], folder: Path) -> None:
         )
 
 
-def _text_of(plan: dict[str, Any]) -> bytes:
-    return json.dumps({"schema": SCHEMA, **plan}, indent=1, sort_keys=True).encode()
-
-
 def _check(text: bytes, folder: Path, plan: dict[str, Any], *, resume: bool, unsure: str) -> None:
     """Refuses what was begun otherwise."""
     mend = "Name another folder, or remove this one"
@@ -89,12 +85,12 @@ def _check(text: bytes, folder: Path, plan: dict[str, Any], *, resume: bool, uns
         raise ConfigError(f"'{folder}' holds an earlier run, and resume is off. {mend}")
     try:
         earlier = json.loads(text)
-        schema, parts = earlier["schema"], [earlier[part] for part in plan]
-    except (ValueError, KeyError, TypeError) as error:
+        schema, parts = earlier["schema"], [dict(earlier[part]) for part in plan]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"'{folder / PLAN}' is damaged ({error}). {mend}") from error
     if schema != SCHEMA:
         raise ConfigError(
-            f"'{folder}' was begun with schema {schema}, this vlmcollate writes {SCHEMA}. {mend}"
+            f"'{folder}' was begun with schema {schema!r}, this vlmcollate writes {SCHEMA}. {mend}"
         )
     names = {
         "source": "another source",

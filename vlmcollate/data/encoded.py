@@ -15,9 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.data.sealing import DamagedError, check_sum, sum_of
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.options import an_instance_of, check_count
 from vlmcollate.sample import Document, EncodedSample
+
+_HEAD = b"vlmcollate sample 1, sha256 "
 
 
 @attrs.frozen(eq=False)
@@ -136,7 +139,7 @@ def save_sample(sample: EncodedSample, path: str | os.PathLike[str]) -> None:
 
     Args:
         sample: What `encode` or `pack` gave.
-        path: The file, which appears only when it is complete.
+        path: The file, which appears only when it is complete. It holds a checksum.
     """
     target = Path(path)
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -148,7 +151,7 @@ def load_sample(path: str | os.PathLike[str]) -> EncodedSample:
     """Reads what `save_sample` wrote.
 
     Raises:
-        ConfigError: The file is missing, or no encoded sample.
+        ConfigError: The file is missing, damaged, or no encoded sample.
     """
     try:
         return sample_from_bytes(Path(path).read_bytes())
@@ -159,7 +162,34 @@ def load_sample(path: str | os.PathLike[str]) -> EncodedSample:
 
 
 def sample_bytes(sample: EncodedSample) -> bytes:
-    """An encoded sample as bytes in the safetensors format, without loss."""
+    """An encoded sample as bytes, without loss: a line with a checksum, then safetensors."""
+    data = tensor_bytes(sample)
+    return _HEAD + sum_of(data).encode() + b"\n" + data
+
+
+def sample_from_bytes(data: bytes) -> EncodedSample:
+    """The sample that `sample_bytes` was given.
+
+    Raises:
+        ConfigError: The bytes are no encoded sample, or not those that were written.
+    """
+    head, _, rest = data.partition(b"\n")
+    if not head.startswith(_HEAD):
+        raise ConfigError(
+            "these bytes are no encoded sample: found no checksum of this vlmcollate at their "
+            "start; encode and save the sample again"
+        )
+    try:
+        check_sum(rest, head[len(_HEAD) :].decode("ascii", "replace"), "its bytes were changed")
+    except DamagedError as error:
+        raise ConfigError(
+            f"the encoded sample is damaged: {error}; encode and save it again"
+        ) from error
+    return sample_from_tensor_bytes(rest)
+
+
+def tensor_bytes(sample: EncodedSample) -> bytes:
+    """An encoded sample in the safetensors format, for bytes whose sum is kept elsewhere."""
     tensors: dict[str, Tensor] = {"message_ids": sample.message_ids, "media_ids": sample.media_ids}
     tensors |= {f"tokens.{key}": value for key, value in sample.tokens.items()}
     tensors |= {f"media.{key}": value for key, value in sample.media.items()}
@@ -174,8 +204,8 @@ def sample_bytes(sample: EncodedSample) -> bytes:
     return data
 
 
-def sample_from_bytes(data: bytes) -> EncodedSample:
-    """The sample that `sample_bytes` was given.
+def sample_from_tensor_bytes(data: bytes) -> EncodedSample:
+    """The sample that `tensor_bytes` was given.
 
     Raises:
         ConfigError: The bytes are no encoded sample.

@@ -41,9 +41,10 @@ class _Tally:
         self.dropped[name] += 1
         self.examples.setdefault(name, str(error))
 
-    def facts(self, file: str, rows: int) -> ShardFacts:
+    def facts(self, file: str, run: str, rows: int) -> ShardFacts:
         return ShardFacts(
             file=file,
+            run=run,
             rows=rows,
             samples=self.lengths.total(),
             tokens=self.tokens,
@@ -59,12 +60,14 @@ class Encoder:
     """Encodes a piece of a source; what each process of a pool holds.
 
     Attributes:
+        run: What the run is known by, which its shards hold.
         collator: Encodes the samples.
         packing: Whether to join those of a piece into packs.
         on_error: Whether a sample at fault ends it, or is left out and counted.
         dataset: The source, where it is in memory.
     """
 
+    run: str
     collator: BaseCollator
     packing: bool
     on_error: str
@@ -92,7 +95,7 @@ class Encoder:
             rows = self._packs(samples, file.parent)
         else:
             rows = (row_of(sample, [number]) for number, sample in samples)
-        return write_shard(file, rows, lambda count: tally.facts(file.name, count))
+        return write_shard(file, rows, lambda count: tally.facts(file.name, self.run, count))
 
     def _samples(
         self, piece: Piece, tally: _Tally, on_read: Callable[[], None]

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,13 +16,15 @@ from typing import Any, BinaryIO
 import attrs
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.data.sealing import UNSEALED, DamagedError, seal_of, sealed, sum_of
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import LocalMedia
 from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Vocabulary
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
+_SEAL = "manifest_seal"
 _OF_BATCHES = {"processor", "padding", "shift_labels"}
 """Options that change batches only, and the processor, which is hashed by its parts."""
 _KEEPING = {"max_length", "on_overlong", "on_dropped", "require_labels", "control_text"}
@@ -46,6 +48,7 @@ class ShardFacts:
 
     Attributes:
         file: Its name in the folder.
+        run: What the run that wrote it is known by: a hash of its `plan.json`.
         rows: Its rows: samples, or packs.
         samples: The samples in them.
         tokens: Their tokens.
@@ -53,9 +56,11 @@ class ShardFacts:
         lengths: How many samples are at most so long, by powers of two.
         dropped: How many samples were left out, by the error's class.
         examples: A message for each class.
+        seal: The SHA-256 of its index, which holds those of its groups of rows.
     """
 
     file: str
+    run: str
     rows: int
     samples: int
     tokens: int
@@ -63,6 +68,7 @@ class ShardFacts:
     lengths: Mapping[str, int]
     dropped: Mapping[str, int]
     examples: Mapping[str, str]
+    seal: str = UNSEALED
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +87,13 @@ class Manifest:
     fingerprint: Mapping[str, str]
     source: Mapping[str, str]
     options: Mapping[str, Any]
+
+    @property
+    def run(self) -> str:
+        """What the run is known by."""
+        return run_of(
+            {"fingerprint": self.fingerprint, "source": self.source, "options": self.options}
+        )
 
     @property
     def rows(self) -> int:
@@ -115,41 +128,49 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Writes the manifest, which appears only when it is complete."""
-        facts = {"schema": SCHEMA, **attrs.asdict(self), "summary": self._summary()}
+        facts = {
+            "schema": SCHEMA,
+            **attrs.asdict(self),
+            "summary": self._summary(),
+            _SEAL: UNSEALED,
+        }
+        text = json.dumps(facts, indent=1, sort_keys=True)
         with partial_file(folder / MANIFEST) as file:
-            file.write(json.dumps(facts, indent=1, sort_keys=True).encode())
+            file.write(sealed(text.encode(), _SEAL))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Manifest:
         """Reads the manifest of a prepared dataset.
 
         Raises:
-            ConfigError: There is none, or it is of another schema.
+            ConfigError: There is none, it is of another schema, or not as it was written.
         """
         file = Path(folder) / MANIFEST
         try:
-            facts = json.loads(file.read_text())
+            text = file.read_bytes()
+            facts = json.loads(text)
             if facts["schema"] != SCHEMA:
                 raise ConfigError(
-                    f"'{file}' has schema {facts['schema']}, this vlmcollate reads {SCHEMA}; "
-                    "prepare the dataset again"
+                    f"'{file}' has schema {facts['schema']!r}, this vlmcollate reads {SCHEMA}; "
+                    "prepare the dataset again, into another folder"
                 )
+            _check_names(file, [shard["file"] for shard in facts["shards"]])
+            seal_of(text, _SEAL, "it was changed after it was written")
             return cls(
                 shards=tuple(ShardFacts(**shard) for shard in facts["shards"]),
-                fingerprint=facts["fingerprint"],
-                source=facts["source"],
-                options=facts["options"],
+                **{part: dict(facts[part]) for part in ("fingerprint", "source", "options")},
             )
         except FileNotFoundError as error:
             raise ConfigError(
                 f"there is no '{file}': nothing was prepared here, or not to its end; run "
                 "prepare_dataset again, which goes on where it stopped"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, ConfigError):
-                raise
+        except ConfigError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, DamagedError) as error:
             raise ConfigError(
-                f"'{file}' is damaged ({error}); prepare the dataset again"
+                f"'{file}' is damaged, or no manifest ({type(error).__name__}: {error}); prepare "
+                "the dataset again, which keeps the shards that are whole"
             ) from error
 
     def _summary(self) -> dict[str, Any]:
@@ -161,6 +182,35 @@ class Manifest:
             "dropped": self.dropped,
             "lengths": {str(bound): count for bound, count in self.lengths.items()},
         }
+
+
+def _check_names(file: Path, names: Sequence[object]) -> None:
+    """Refuses names that `prepare_dataset` does not give, of files elsewhere or named twice."""
+    remedy = "prepare the dataset again, which writes the manifest anew"
+    if not names:
+        raise ConfigError(f"'{file}' is wrong: found no shards, expected one at least; {remedy}")
+    for number, name in enumerate(names):
+        if name != shard_name(number):
+            what = "named twice" if name in names[:number] else "not its name"
+            raise ConfigError(
+                f"'{file}' is wrong: found {name!r} for shard {number}, which is {what}, expected "
+                f"{shard_name(number)!r}; {remedy}"
+            )
+
+
+def shard_name(number: int) -> str:
+    """What the shard of a piece of the source is called."""
+    return f"{number:06d}.parquet"
+
+
+def plan_text(plan: Mapping[str, Any]) -> bytes:
+    """The manifest's `fingerprint`, `source` and `options` as `plan.json` holds them."""
+    return json.dumps({"schema": SCHEMA, **plan}, indent=1, sort_keys=True).encode()
+
+
+def run_of(plan: Mapping[str, Any]) -> str:
+    """What a run is known by in its shards."""
+    return sum_of(plan_text(plan))
 
 
 def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
@@ -233,7 +283,7 @@ def partial_file(file: Path) -> Iterator[BinaryIO]:
     """Opens a file that appears only when it is complete and on disk."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as target:
+        with partial.open("w+b") as target:
             yield target
             target.flush()
             os.fsync(target.fileno())

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.encoded import sample_bytes, sample_from_bytes
+from vlmcollate.data.encoded import sample_from_tensor_bytes, tensor_bytes
 from vlmcollate.data.manifest import Manifest, check_same, fingerprint_of
 from vlmcollate.data.shards import Shard
 from vlmcollate.errors import ConfigError
@@ -65,13 +65,13 @@ def row_of(sample: EncodedSample, source_rows: Sequence[int]) -> dict[str, Any]:
             if key.endswith(("_grid_thw", "_grid_hws", "grid_thws"))
         ],
         "token_keys": list(sample.tokens),
-        "rest": sample_bytes(rest),
+        "rest": tensor_bytes(rest),
     }
 
 
 def sample_of(row: Mapping[str, Any]) -> EncodedSample:
     """The sample that `row_of` was given."""
-    rest = sample_from_bytes(row["rest"])
+    rest = sample_from_tensor_bytes(row["rest"])
     ids = torch.from_numpy(np.asarray(row["input_ids"], np.int64))
     found: dict[str, Tensor] = {"input_ids": ids}
     for key, value in rest.tokens.items():
@@ -130,10 +130,12 @@ class PreparedDataset(Dataset[EncodedSample]):
         )
         shards = [Shard.of(self.folder / facts.file) for facts in manifest.shards]
         for shard, facts in zip(shards, manifest.shards, strict=True):
-            if len(shard.lengths) != facts.rows:
+            shard.check_origin(manifest.run)
+            if shard.facts != facts:
                 raise ConfigError(
-                    f"'{shard.file}' holds {len(shard.lengths)} rows, and the manifest says "
-                    f"{facts.rows}; remove it and prepare the dataset again"
+                    f"'{shard.file}' is not the shard that the manifest names: found the seal "
+                    f"{shard.facts.seal[:12]}..., expected {facts.seal[:12]}...; put that shard "
+                    "back, or remove this one and prepare the dataset again"
                 )
         for name, value in (
             ("manifest", manifest),

@@ -19,8 +19,15 @@ import torch
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.claiming import claimed
 from vlmcollate.data.encoder import Encoder
-from vlmcollate.data.manifest import Manifest, ShardFacts, fingerprint_of, keeping_of
-from vlmcollate.data.shards import facts_of
+from vlmcollate.data.manifest import (
+    Manifest,
+    ShardFacts,
+    fingerprint_of,
+    keeping_of,
+    run_of,
+    shard_name,
+)
+from vlmcollate.data.shards import Shard
 from vlmcollate.data.sources import Piece, Source, parquet
 from vlmcollate.errors import ConfigError
 from vlmcollate.options import check_count
@@ -166,7 +173,7 @@ class Run:
     @property
     def files(self) -> list[Path]:
         """The shard of each piece."""
-        return [self.folder / f"{number:06d}.parquet" for number in range(len(self.pieces))]
+        return [self.folder / shard_name(number) for number in range(len(self.pieces))]
 
     def left(self) -> list[tuple[Piece, Path]]:
         """The pieces without a shard, and where it goes."""
@@ -174,14 +181,21 @@ class Run:
         return [(piece, file) for piece, file in pairs if not file.exists()]
 
     def finished(self) -> list[ShardFacts]:
-        """What the shards that are there say of themselves."""
-        return [facts_of(file) for file in self.files if file.exists()]
+        """What the shards that are there say of themselves, after a look at all their bytes."""
+        return [self._facts(file, whole=True) for file in self.files if file.exists()]
 
     def finish(self) -> Manifest:
         """Writes the manifest."""
-        manifest = Manifest(shards=tuple(map(facts_of, self.files)), **self.plan)
+        manifest = Manifest(shards=tuple(map(self._facts, self.files)), **self.plan)
         manifest.save(self.folder)
         return manifest
+
+    def _facts(self, file: Path, *, whole: bool = False) -> ShardFacts:
+        shard = Shard.of(file)
+        shard.check_origin(self.encoder.run)
+        if whole:
+            shard.check_groups()
+        return shard.facts
 
 
 @contextmanager
@@ -223,7 +237,13 @@ def running(
         "source": identity,
         "options": {"packing": packing, "rows_per_shard": rows_per_shard, **keeping_of(collator)},
     }
-    encoder = Encoder(collator=collator, packing=packing, on_error=on_error, dataset=found.dataset)
+    encoder = Encoder(
+        run=run_of(plan),
+        collator=collator,
+        packing=packing,
+        on_error=on_error,
+        dataset=found.dataset,
+    )
     folder = Path(output_dir)
     with claimed(folder, plan, resume=resume, unsure=unsure):
         yield Run(folder=folder, pieces=found.pieces, encoder=encoder, plan=plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,8 @@ def test_what_is_no_sample_is_refused(tmp_path: Path) -> None:
         save(one, metadata={"vlmcollate": '{"order": [["a"], []]}'}),
         save(one, metadata={"vlmcollate": '{"order": 5}'}),
     ):
-        file.write_bytes(data)
-        with pytest.raises(ConfigError, match="sample: these bytes are no encoded sample"):
-            load_sample(file)
+        head = b"vlmcollate sample 1, sha256 " + hashlib.sha256(data).hexdigest().encode() + b"\n"
+        for text in (data, head + data):
+            file.write_bytes(text)
+            with pytest.raises(ConfigError, match="sample: these bytes are no encoded sample"):
+                load_sample(file)

@@ -392,10 +392,16 @@ def test_a_plan_that_was_cut_off_is_written_again(tmp_path, source, collator):
         prepare_dataset(source, out, collator=collator, resume=False)
         assert files_of(out) == files_of(whole)
         shutil.rmtree(out)
-    for text in (b"{}", b"// theirs", b"[]", plan.replace(b'"schema": 2', b'"schema": 1')):
+    for text in (
+        b"{}",
+        b"// theirs",
+        b"[]",
+        b"[" * 100_000,
+        plan.replace(b'"schema": 3', b'"schema": 2'),
+    ):
         out.mkdir()
         (out / "plan.json").write_bytes(text)
-        with pytest.raises(ConfigError, match=r"plan.json' is damaged|begun with schema 1"):
+        with pytest.raises(ConfigError, match=r"plan.json' is damaged|begun with schema 2"):
             prepare_dataset(source, out, collator=collator)
         assert (out / "plan.json").read_bytes() == text
         shutil.rmtree(out)
@@ -521,7 +527,7 @@ def test_damage_is_told(tmp_path, source, collator):
             with pytest.raises(ConfigError, match=r"000000.parquet' is damaged.*remove it"):
                 use()
     pq.write_table(pa.table({"x": [1]}), shard)
-    with pytest.raises(ConfigError, match=r"or no shard of vlmcollate .*has no 'vlmcollate'"):
+    with pytest.raises(ConfigError, match=r"or no shard of vlmcollate .*has no 'seal'"):
         prepare_dataset(source, out, collator=collator, rows_per_shard=12)
     shard.unlink()
     with pytest.raises(ConfigError, match="is missing"):
@@ -529,7 +535,7 @@ def test_damage_is_told(tmp_path, source, collator):
     prepare_dataset(source, out, collator=collator, rows_per_shard=12)
     assert files_of(out) == before
     shard.write_bytes((out / "000001.parquet").read_bytes())
-    with pytest.raises(ConfigError, match="holds 11 rows, and the manifest says 12"):
+    with pytest.raises(ConfigError, match=r"another shard: found .* written as '000001"):
         PreparedDataset(out, collator)
     (out / "manifest.json").write_text("{")
     with pytest.raises(ConfigError, match="damaged"):

@@ -1,0 +1,230 @@
+"""Damage on disk: what is read is right, or an error says why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vlmcollate import ConfigError, EncodedSample, collator_for
+from vlmcollate.data import PreparedDataset, load_sample, prepare_dataset, save_sample
+from vlmcollate.data.sealing import sealed
+from vlmcollate.testing import tiny_processor
+
+DAMAGES = 400
+"""Over the shards and the manifest of a dataset."""
+
+
+@pytest.fixture(scope="module")
+def collator():
+    return collator_for(tiny_processor())
+
+
+@pytest.fixture(scope="module")
+def rows():
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "A number, says he."}]}
+    image = Image.new("RGB", (56, 56), (90, 7, 200))
+    return [
+        [
+            {
+                "role": "user",
+                "content": [
+                    *([{"type": "image", "image": image}] if number % 2 else []),
+                    {"type": "text", "text": f"What is {number}? " * (1 + number)},
+                ],
+            },
+            answer,
+        ]
+        for number in range(12)
+    ]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, collator, rows):
+    """A dataset of three shards, and its samples."""
+    folder = tmp_path_factory.mktemp("prepared") / "out"
+    prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
+    dataset = PreparedDataset(folder, collator)
+    return folder, [dataset[index] for index in range(len(dataset))]
+
+
+def equal(left: EncodedSample, right: EncodedSample) -> bool:
+    pairs = [(left.message_ids, right.message_ids), (left.media_ids, right.media_ids)]
+    for one, other in ((left.tokens, right.tokens), (left.media, right.media)):
+        if list(one) != list(other):
+            return False
+        pairs += [(one[key], other[key]) for key in one]
+    return (
+        all(one.dtype == other.dtype and torch.equal(one, other) for one, other in pairs)
+        and dict(left.media_counts) == dict(right.media_counts)
+        and (left.label_strategy, left.documents) == (right.label_strategy, right.documents)
+    )
+
+
+def damaged(data: bytes, random: np.random.Generator) -> bytes:
+    """The bytes with one random damage: flipped bits, a cut, a swap, zeros, a repetition."""
+    out, kind = bytearray(data), int(random.integers(6))
+    place = int(random.integers(len(out)))
+    size = min(int(random.integers(1, 64)), len(out) - place)
+    if kind in (0, 1):
+        for at in random.integers(0, len(out), 1 + 3 * kind):
+            out[at] ^= 1 << int(random.integers(8))
+    elif kind == 2:
+        del out[place:]
+    elif kind == 3:
+        other = int(random.integers(len(out) - size + 1))
+        out[place : place + size], out[other : other + size] = (
+            data[other : other + size],
+            data[place : place + size],
+        )
+    elif kind == 4:
+        out[place : place + size] = bytes(size)
+    else:
+        out[place:place] = data[place : place + size]
+    return bytes(out)
+
+
+def test_random_damage_is_refused_or_changes_nothing(prepared, collator):
+    folder, expected = prepared
+    files = sorted(path for path in folder.iterdir() if path.name != "plan.json")
+    random, refused, wrong = np.random.default_rng(12), 0, []
+    for number in range(DAMAGES):
+        file = files[int(random.integers(len(files)))]
+        before = file.read_bytes()
+        after = damaged(before, random)
+        file.write_bytes(after)
+        try:
+            dataset = PreparedDataset(folder, collator)
+            found = [dataset[index] for index in range(len(dataset))]
+            if len(found) != len(expected) or not all(map(equal, found, expected)):
+                wrong.append(f"{number}: {file.name}")
+        except ConfigError:
+            refused += 1
+        finally:
+            file.write_bytes(before)
+    assert not wrong
+    assert refused > DAMAGES * 0.9
+
+
+def test_a_resumed_run_looks_at_all_bytes(prepared, collator, rows):
+    folder, _ = prepared
+    file = folder / "000001.parquet"
+    before, random = file.read_bytes(), np.random.default_rng(5)
+    for place in random.integers(0, len(before), 40).tolist():
+        file.write_bytes(before[:place] + bytes([before[place] ^ 4]) + before[place + 1 :])
+        with pytest.raises(ConfigError, match=r"000001.parquet' is damaged.*prepare the"):
+            prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
+    file.write_bytes(before)
+    prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
+
+
+def test_shards_that_were_put_elsewhere_are_refused(prepared, collator, rows, tmp_path):
+    folder, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(prepared[0], folder)
+    prepare_dataset(rows[::-1], other, collator=collator, rows_per_shard=4)
+    first, second = folder / "000000.parquet", folder / "000001.parquet"
+    kept = first.read_bytes(), second.read_bytes()
+    reader = PreparedDataset(folder, collator)
+
+    def refused(message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            PreparedDataset(folder, collator)
+        with pytest.raises(ConfigError, match=message):
+            prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
+
+    first.write_bytes(kept[1]), second.write_bytes(kept[0])
+    refused("000000.parquet' is another shard: found what was written as '000001.parquet'")
+    with pytest.raises(ConfigError, match="replaced since it was opened"):
+        reader[0]
+    first.write_bytes(kept[0]), second.write_bytes(kept[0])
+    refused("000001.parquet' is another shard: found what was written as '000000.parquet'")
+    second.write_bytes((other / "000001.parquet").read_bytes())
+    refused("000001.parquet' is of another dataset")
+    second.write_bytes(kept[1])
+    (folder / "manifest.json").write_bytes((other / "manifest.json").read_bytes())
+    with pytest.raises(ConfigError, match=r"000000.parquet' is of another dataset"):
+        PreparedDataset(folder, collator)
+    prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
+    assert len(PreparedDataset(folder, collator)) == len(rows)
+
+
+def resealed(facts: dict[str, Any]) -> bytes:
+    """A manifest whose seal is right, as if the library had written it."""
+    text = json.dumps({**facts, "manifest_seal": "0" * 64}, indent=1, sort_keys=True)
+    return sealed(text.encode(), "manifest_seal")
+
+
+def test_a_manifest_that_is_none_is_refused(prepared, collator, rows, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(prepared[0], folder)
+    file = folder / "manifest.json"
+    whole = file.read_bytes()
+    facts = json.loads(whole)
+
+    def named(*names: str) -> bytes:
+        shards = [{**facts["shards"][0], "file": name} for name in names]
+        return resealed({**facts, "shards": shards})
+
+    one, two = "000000.parquet", "000001.parquet"
+    for text, message in [
+        (named(one, one), f"found '{one}' for shard 1, which is named twice, expected '{two}'"),
+        (named(one, "../x.parquet"), r"found '../x.parquet' for shard 1, which is not its name"),
+        (named("/etc/passwd"), "found '/etc/passwd' for shard 0"),
+        (named(two, one), f"found '{two}' for shard 0"),
+        (named(), "found no shards"),
+        (named(one, two), "another shard|not the shard that the manifest names"),
+        (whole.replace(b'"rows": 4', b'"rows": 5'), "changed after it was written: found SHA-256"),
+        (resealed({**facts, "fingerprint": [1]}), "damaged, or no manifest"),
+        (resealed({**facts, "shards": [{"file": one}]}), "damaged, or no manifest"),
+        (resealed({**facts, "shards": {"a": 1}}), "damaged, or no manifest"),
+        (resealed({**facts, "schema": 2}), "has schema 2, this vlmcollate reads 3; prepare"),
+        *((whole[:size], "damaged, or no manifest") for size in (0, 1, 500, len(whole) - 2)),
+        *(
+            (text, "damaged, or no manifest")
+            for text in (b"[]", b"3", b"null", b"\xff\xfe\x00", b"[" * 100_000, b'{"schema": 3}')
+        ),
+        (b"9" * 5000, "damaged, or no manifest"),
+    ]:
+        file.write_bytes(text)
+        with pytest.raises(ConfigError, match=message):
+            PreparedDataset(folder, collator)
+    prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
+    assert file.read_bytes() == whole
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ConfigError, match="damaged, or no manifest"):
+        PreparedDataset(folder, collator)
+
+
+def test_a_damaged_sample_is_refused(prepared, tmp_path):
+    file, sample = tmp_path / "sample", prepared[1][1]
+    save_sample(sample, file)
+    before, random = file.read_bytes(), np.random.default_rng(3)
+    for _ in range(300):
+        after = damaged(before, random)
+        file.write_bytes(after)
+        if after == before:
+            assert equal(load_sample(file), sample)
+        else:
+            with pytest.raises(ConfigError, match="sample: "):
+                load_sample(file)
+
+
+def test_packs_are_made_of_samples_as_they_were(collator, rows, tmp_path, monkeypatch):
+    def rotten(dir: Path) -> Any:
+        file = TemporaryFile(dir=dir)  # noqa: SIM115  # closed by the encoder
+        read = file.read
+        monkeypatch.setattr(file, "read", lambda size: damaged(read(size), random), raising=False)
+        return file
+
+    random = np.random.default_rng(0)
+    monkeypatch.setattr("vlmcollate.data.encoder.TemporaryFile", rotten)
+    with pytest.raises(ConfigError, match=r"sample is damaged|no encoded sample"):
+        prepare_dataset(rows, tmp_path / "out", collator=collator, packing=True, max_length=400)
