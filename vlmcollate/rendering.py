@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConversationError, LabelError, MediaMismatchError
 from vlmcollate.marking import Marks, Place, Span, Trace, template_inputs
+from vlmcollate.structure import Structure, StructureReader
 from vlmcollate.templates import (
     TEMPLATE_ERRORS,
     chat_template_of,
@@ -76,6 +77,7 @@ class ChatRenderer:
         closing: What ends an assistant turn at the end of a conversation, where only the marker of
             the next role ends the others and the template leaves the last one open.
         answer_end: What ends every assistant turn, where the template ends none.
+        media_tokens: The tokens that stand for media features.
     """
 
     processor: Any
@@ -86,7 +88,9 @@ class ChatRenderer:
     opening: str = ""
     closing: str = ""
     answer_end: str = ""
+    media_tokens: Collection[str] = ()
     _plans: dict[Any, _Plan] = attrs.field(factory=dict, init=False)
+    _structures: dict[Any, Structure] = attrs.field(factory=dict, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
         """Renders one conversation.
@@ -150,6 +154,34 @@ class ChatRenderer:
             placeholders=self.placeholders if self.placeholders_in_text else None,
             answer_end=self.answer_end if self._leaves_turns_open else "",
         )
+
+    @property
+    def structure(self) -> Structure:
+        """Which control tokens are structure, read once for a template and its tokens."""
+        vocabulary = Vocabulary.of(self.processor.tokenizer)
+        key = chat_template_of(self.processor), vocabulary
+        if key not in self._structures:
+            self._structures.clear()
+            self._structures[key] = self._read_structure(*key)
+        return self._structures[key]
+
+    def _read_structure(self, template: str, vocabulary: Vocabulary) -> Structure:
+        named = self.processor.tokenizer.special_tokens_map
+        told = {k: v for k, v in vars(self.processor).items() if k != "chat_template"}
+        words = [v for v in told.values() if isinstance(v, str)]
+        return StructureReader(
+            render=attrs.evolve(self, closing="", answer_end="").render,
+            vocabulary=vocabulary,
+            template=template,
+            placeholders=self.placeholders,
+            stop_tokens=self.stop_tokens,
+            fixed={
+                *self.media_tokens,
+                *(named[name] for name in _NAMES if name in named),
+                *vocabulary.pattern.findall(" ".join(words)),
+            },
+            named=[token for token in named.values() if isinstance(token, str)],
+        )()
 
     def completed(self, text: str, conversation: Conversation, *, upto: int | None = None) -> str:
         """What the template wrote, with what it leaves out at the beginning and the end."""
@@ -242,6 +274,8 @@ class ChatRenderer:
 
 
 _MOST_PLANS = 4096
+_NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""The tokens that no template writes in the middle of an answer."""
 
 
 @attrs.frozen(eq=False)
