@@ -126,7 +126,7 @@ class PromptText:
         pieces: list[Tokens] = []
         last = 0
         for start, end, token in self._control():
-            start, end = self._with_swallowed(token, start, end, last)
+            start, end = self._with_swallowed(token, start, end, [last, *cuts])
             pieces += [*self._encode_plain(last, start, cuts)]
             pieces.append(self.vocabulary.control_token(token, start, end))
             last = end
@@ -156,14 +156,21 @@ class PromptText:
         is_answer = message >= 0 and self.conversation.messages[message].is_assistant
         return is_answer or token in self.allowed
 
-    def _with_swallowed(self, token: str, start: int, end: int, last: int) -> tuple[int, int]:
-        """The characters of a control token with the whitespace that it is declared to swallow."""
+    def _with_swallowed(
+        self, token: str, start: int, end: int, borders: Sequence[int]
+    ) -> tuple[int, int]:
+        """The characters of a control token with the whitespace that it is declared to swallow.
+
+        Whitespace beyond a border, such as the first character of an answer, is not swallowed.
+        """
         added = self.vocabulary.added[token]
         if added.rstrip:
-            end += len(self.text[end:]) - len(self.text[end:].lstrip())
+            limit = min((b for b in borders if b >= end), default=len(self.text))
+            end += len(self.text[end:limit]) - len(self.text[end:limit].lstrip())
+        floor = max(b for b in borders if b <= start)
         if added.lstrip:
-            start = max(last, len(self.text[:start].rstrip()))
-        return max(start, last), end
+            start = floor + len(self.text[floor:start].rstrip())
+        return start, end
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ as that goes, the template has written the text, and the model writes what follo
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,8 @@ class Rendering:
         turns: The assistant turns in order, each to the end of its stop token.
         unplaced: Why the turns are not known; then `turns` is empty.
         dropped: The paths of the strings that the template left out.
+        altered: The paths of those that it wrote in another way than they were given, as after
+            cutting out a part; whitespace and the escapes of JSON apart.
     """
 
     text: str
@@ -61,6 +64,7 @@ class Rendering:
     turns: tuple[Span, ...] = ()
     unplaced: LabelError | None = None
     dropped: tuple[str, ...] = ()
+    altered: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -227,6 +231,7 @@ class ChatRenderer:
             render=self.render,
             vocabulary=Vocabulary.of(self.processor.tokenizer),
             stop_tokens=self.stop_tokens,
+            structure=self.structure,
         )
         media = self._place_media(conversation, trace)
         turns: tuple[Span, ...] = ()
@@ -242,6 +247,7 @@ class ChatRenderer:
             turns=turns,
             unplaced=unplaced,
             dropped=tuple(_dropped(conversation, trace, self._drops_tools(conversation, trace))),
+            altered=tuple(dict.fromkeys(_altered(trace))),
         )
 
     def _drops_tools(self, conversation: Conversation, trace: Trace) -> bool:
@@ -365,6 +371,29 @@ def _dropped(conversation: Conversation, trace: Trace, no_tools: bool) -> Iterat
         name = tool.get("function", tool).get("name") if isinstance(tool, Mapping) else None
         if no_tools or (isinstance(name, str) and name not in trace.text):
             yield f"tools[{i}]"
+
+
+def _altered(trace: Trace) -> Iterator[str]:
+    """The paths of the strings that the template wrote, but never as they were given."""
+    written: dict[int, list[str]] = {}
+    for slot in trace.slots:
+        written.setdefault(slot.number, []).append(trace.text[slot.start : slot.end])
+    for number, texts in written.items():
+        place = trace.marks.places[number]
+        if place.message >= 0 and place.core not in texts:
+            spellings = set(map(_without_space, _spellings(place.core)))
+            if spellings.isdisjoint(map(_without_space, texts)):
+                yield place.where
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """A text as templates may write it inside JSON, or a value of Python's."""
+    inside = json.dumps(text)[1:-1]
+    return text, inside, json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
+
+
+def _without_space(text: str) -> str:
+    return "".join(text.split())
 
 
 def _count(kinds: Iterable[MediaKind]) -> str:
