@@ -57,7 +57,6 @@ from vlmcollate.stacking import (
     shifted,
     token_rows,
 )
-from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Vocabulary
 from vlmcollate.watching import Watch, unwatched
 
@@ -107,6 +106,8 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             plain text, `"error"` refuses the sample.
         on_dropped: What happens when the chat template leaves out a part of the conversation:
             `"warn"`, `"raise"` or `"allow"`.
+        allowed_special_tokens: Added tokens that the text of every message may write, and not that
+            of answers alone, such as `"<|box_start|>"`: none that the chat template writes.
         stop_tokens: The tokens that end an assistant turn, where the tokenizer does not say.
         template_kwargs: Chat template variables for every sample.
         require_labels: Whether a sample of which nothing is trained is an error.
@@ -160,6 +161,9 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
     on_dropped: DroppedPolicy = attrs.field(
         default="warn", validator=one_of("warn", "raise", "allow")
     )
+    allowed_special_tokens: tuple[str, ...] = attrs.field(
+        default=(), converter=as_strings, validator=token_strings
+    )
     stop_tokens: tuple[str, ...] = attrs.field(
         default=(), converter=as_strings, validator=token_strings
     )
@@ -181,6 +185,8 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         unknown = [t for t in self.stop_tokens if vocabulary.id_of(t) is None]
         if unknown:
             raise ConfigError(f"stop_tokens {unknown} are not tokens of the tokenizer")
+        if self.allowed_special_tokens:
+            self._check_allowed(vocabulary)
 
     # ---------------------------------------------------------------- the two halves
 
@@ -571,27 +577,39 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             opening=self.opening,
             closing=self.closing,
             answer_end="".join(self.turn_ends[:1]) if self.ends_open_answers else "",
+            media_tokens=[token for tokens in self.media_tokens.values() for token in tokens],
         )
 
-    @cached_property
+    @property
     def prompt_encoder(self) -> PromptEncoder:
         """What tokenizes a rendered prompt."""
-        vocabulary = Vocabulary.of(self._tokenizer)
-        template = vocabulary.pattern.findall(chat_template_of(self.processor))
-        media = [token for tokens in self.media_tokens.values() for token in tokens]
-        structure = {
-            *self.turn_ends,
-            *self.placeholders.values(),
-            *media,
-            *self._tokenizer.special_tokens_map.values(),
-            *(token for token in template if vocabulary.is_special(token)),
-        }
         return PromptEncoder(
             processor=self.processor,
             media_tokens=self.media_tokens,
-            structure=frozenset(t for t in structure if isinstance(t, str)),
+            structure=self._renderer.structure.tokens,
+            allowed=frozenset(self.allowed_special_tokens),
             control_text=self.control_text,
         )
+
+    def _check_allowed(self, vocabulary: Vocabulary) -> None:
+        """Refuses names of tokens that no message's text may write, or that all may anyway."""
+        structure = self._renderer.structure
+        for reason, refused in (
+            ("open or close turns or stand for media", structure.tokens),
+            ("are written by the chat template, so only answers may write them", structure.written),
+        ):
+            found = [token for token in self.allowed_special_tokens if token in refused]
+            if found:
+                raise ConfigError(
+                    f"allowed_special_tokens {found} {reason}; name added tokens that the template "
+                    "does not write"
+                )
+        unknown = [t for t in self.allowed_special_tokens if t not in vocabulary.control_ids]
+        if unknown:
+            raise ConfigError(
+                f"allowed_special_tokens {unknown} are not added tokens of the tokenizer; add them "
+                "with tokenizer.add_tokens, or leave them out"
+            )
 
     @property
     def opening(self) -> str:

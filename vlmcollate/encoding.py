@@ -116,8 +116,9 @@ class PromptEncoder:
         processor: A `transformers` processor.
         media_tokens: For each kind, the tokens whose number is the number of media features. What a
             placeholder of one kind stands for may hold tokens of another, as a video with sound.
-        structure: The control tokens that an assistant's text may not write: those that open and
-            close turns and stand for media.
+        structure: The control tokens that no text may write: those that open and close turns and
+            stand for media. An assistant's text may write the others.
+        allowed: Of those others, the ones that the text of every message may write.
         control_text: What to do with a message's text that spells a control token: `"literal"`
             encodes it as plain text, `"error"` refuses the conversation.
     """
@@ -125,6 +126,7 @@ class PromptEncoder:
     processor: Any
     media_tokens: Mapping[MediaKind, Sequence[str]]
     structure: frozenset[str]
+    allowed: frozenset[str] = frozenset()
     control_text: ControlTextPolicy = "literal"
 
     def __call__(
@@ -150,6 +152,7 @@ class PromptEncoder:
             tuple(dict.fromkeys(chain.from_iterable(self.media_tokens.values()))),
             vocabulary,
             self.structure,
+            self.allowed,
         )
         tokens = self._tokenize(text)
         repeats = np.ones(len(tokens.ids), np.int64)

@@ -19,6 +19,10 @@ and the place.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from pathlib import Path
 from typing import Any, TypeVar
 
 _L = TypeVar("_L", bound="LocatedError")
@@ -102,3 +106,14 @@ class LabelError(SampleError):
 
 class SampleTooLongError(SampleError):
     """The sample is longer than `max_length`, and the policy does not shorten it."""
+
+
+_OWN = (str(Path(__file__).parent) + os.sep, contextlib.__file__)
+
+
+def stack_level() -> int:
+    """The `stacklevel` with which its caller's warning points to the first line of other code."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_code.co_filename.startswith(_OWN) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level

@@ -53,10 +53,10 @@ def check_count(name: str, value: object, *, least: int = 1) -> None:
         raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
 
 
-def token_strings(_: object, __: object, value: tuple[str, ...]) -> None:
+def token_strings(_: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
     """Refuses what is not a tuple of tokens."""
     if not all(isinstance(token, str) and token for token in value):
-        raise ConfigError(f"stop_tokens must be non-empty strings, found {value!r}")
+        raise ConfigError(f"{attribute.name} must be non-empty strings, found {value!r}")
 
 
 def as_strings(value: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The expanded prompt before it is tokenized, and who wrote which characters of it.
 
 A Hugging Face tokenizer makes a control token of whatever spells one. Here only those become one
-that the template wrote, or an answer that may.
+that the template wrote, or a message that may.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class PromptText:
     rendering: Rendering
     vocabulary: Vocabulary
     structure: frozenset[str]
+    allowed: frozenset[str]
     text: str
     media: list[tuple[int, int]]
     repeats: dict[int, int]
@@ -47,6 +48,7 @@ class PromptText:
         media_tokens: tuple[str, ...],
         vocabulary: Vocabulary,
         structure: frozenset[str],
+        allowed: frozenset[str],
     ) -> PromptText:
         """Puts each replacement in its place.
 
@@ -56,7 +58,8 @@ class PromptText:
             replacements: For each placeholder, the text that it stands for.
             media_tokens: The tokens that may repeat in such a text.
             vocabulary: The tokenizer's tokens.
-            structure: The control tokens that not even an answer may write.
+            structure: The control tokens that no message may write.
+            allowed: The control tokens that every message may write, and not only answers.
         """
         pieces: list[str] = []
         media: list[tuple[int, int]] = []
@@ -74,6 +77,7 @@ class PromptText:
             rendering=rendering,
             vocabulary=vocabulary,
             structure=structure,
+            allowed=allowed,
             text="".join([*pieces, rendering.text[last:]]),
             media=media,
             repeats=repeats,
@@ -122,7 +126,7 @@ class PromptText:
         pieces: list[Tokens] = []
         last = 0
         for start, end, token in self._control():
-            start, end = self._with_swallowed(token, start, end, last)
+            start, end = self._with_swallowed(token, start, end, [last, *cuts])
             pieces += [*self._encode_plain(last, start, cuts)]
             pieces.append(self.vocabulary.control_token(token, start, end))
             last = end
@@ -135,7 +139,7 @@ class PromptText:
                 yield self.vocabulary.encode_plain(self.text[a:b], a)
 
     def _control(self) -> Iterator[tuple[int, int, str]]:
-        """The control tokens that the template, or an answer that may, has written."""
+        """The control tokens that the template, or a message that may, has written."""
         last = 0
         for a, b, message in (*self.given(), (len(self.text), len(self.text), -1)):
             for match in self.vocabulary.pattern.finditer(self.text[last:a]):
@@ -146,18 +150,27 @@ class PromptText:
             last = b
 
     def _may_write(self, message: int, token: str) -> bool:
-        """Whether a message's text may hold a control token: only answers, and no structure."""
+        """Whether a message's text may hold a control token, which is never structure."""
+        if token in self.structure:
+            return False
         is_answer = message >= 0 and self.conversation.messages[message].is_assistant
-        return is_answer and token not in self.structure
+        return is_answer or token in self.allowed
 
-    def _with_swallowed(self, token: str, start: int, end: int, last: int) -> tuple[int, int]:
-        """The characters of a control token with the whitespace that it is declared to swallow."""
+    def _with_swallowed(
+        self, token: str, start: int, end: int, borders: Sequence[int]
+    ) -> tuple[int, int]:
+        """The characters of a control token with the whitespace that it is declared to swallow.
+
+        Whitespace beyond a border, such as the first character of an answer, is not swallowed.
+        """
         added = self.vocabulary.added[token]
         if added.rstrip:
-            end += len(self.text[end:]) - len(self.text[end:].lstrip())
+            limit = min((b for b in borders if b >= end), default=len(self.text))
+            end += len(self.text[end:limit]) - len(self.text[end:limit].lstrip())
+        floor = max(b for b in borders if b <= start)
         if added.lstrip:
-            start = max(last, len(self.text[:start].rstrip()))
-        return max(start, last), end
+            start = floor + len(self.text[floor:start].rstrip())
+        return start, end
 
 
 @lru_cache(maxsize=256)

@@ -12,9 +12,10 @@ as that goes, the template has written the text, and the model writes what follo
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +24,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConversationError, LabelError, MediaMismatchError
 from vlmcollate.marking import Marks, Place, Span, Trace, template_inputs
+from vlmcollate.structure import Structure, StructureReader
 from vlmcollate.templates import (
     TEMPLATE_ERRORS,
     chat_template_of,
@@ -52,6 +54,8 @@ class Rendering:
         turns: The assistant turns in order, each to the end of its stop token.
         unplaced: Why the turns are not known; then `turns` is empty.
         dropped: The paths of the strings that the template left out.
+        altered: The paths of those that it wrote in another way than they were given, as after
+            cutting out a part; whitespace and the escapes of JSON apart.
     """
 
     text: str
@@ -60,6 +64,7 @@ class Rendering:
     turns: tuple[Span, ...] = ()
     unplaced: LabelError | None = None
     dropped: tuple[str, ...] = ()
+    altered: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -76,6 +81,7 @@ class ChatRenderer:
         closing: What ends an assistant turn at the end of a conversation, where only the marker of
             the next role ends the others and the template leaves the last one open.
         answer_end: What ends every assistant turn, where the template ends none.
+        media_tokens: The tokens that stand for media features.
     """
 
     processor: Any
@@ -86,7 +92,9 @@ class ChatRenderer:
     opening: str = ""
     closing: str = ""
     answer_end: str = ""
+    media_tokens: Collection[str] = ()
     _plans: dict[Any, _Plan] = attrs.field(factory=dict, init=False)
+    _structures: dict[Any, Structure] = attrs.field(factory=dict, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
         """Renders one conversation.
@@ -151,6 +159,34 @@ class ChatRenderer:
             answer_end=self.answer_end if self._leaves_turns_open else "",
         )
 
+    @property
+    def structure(self) -> Structure:
+        """Which control tokens are structure, read once for a template and its tokens."""
+        vocabulary = Vocabulary.of(self.processor.tokenizer)
+        key = chat_template_of(self.processor), vocabulary
+        if key not in self._structures:
+            self._structures.clear()
+            self._structures[key] = self._read_structure(*key)
+        return self._structures[key]
+
+    def _read_structure(self, template: str, vocabulary: Vocabulary) -> Structure:
+        named = self.processor.tokenizer.special_tokens_map
+        told = {k: v for k, v in vars(self.processor).items() if k != "chat_template"}
+        words = [v for v in told.values() if isinstance(v, str)]
+        return StructureReader(
+            render=attrs.evolve(self, closing="", answer_end="").render,
+            vocabulary=vocabulary,
+            template=template,
+            placeholders=self.placeholders,
+            stop_tokens=self.stop_tokens,
+            fixed={
+                *self.media_tokens,
+                *(named[name] for name in _NAMES if name in named),
+                *vocabulary.pattern.findall(" ".join(words)),
+            },
+            named=[token for token in named.values() if isinstance(token, str)],
+        )()
+
     def completed(self, text: str, conversation: Conversation, *, upto: int | None = None) -> str:
         """What the template wrote, with what it leaves out at the beginning and the end."""
         if not text.startswith(self.opening):
@@ -195,6 +231,7 @@ class ChatRenderer:
             render=self.render,
             vocabulary=Vocabulary.of(self.processor.tokenizer),
             stop_tokens=self.stop_tokens,
+            structure=self.structure,
         )
         media = self._place_media(conversation, trace)
         turns: tuple[Span, ...] = ()
@@ -210,6 +247,7 @@ class ChatRenderer:
             turns=turns,
             unplaced=unplaced,
             dropped=tuple(_dropped(conversation, trace, self._drops_tools(conversation, trace))),
+            altered=tuple(dict.fromkeys(_altered(trace))),
         )
 
     def _drops_tools(self, conversation: Conversation, trace: Trace) -> bool:
@@ -242,6 +280,8 @@ class ChatRenderer:
 
 
 _MOST_PLANS = 4096
+_NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""The tokens that no template writes in the middle of an answer."""
 
 
 @attrs.frozen(eq=False)
@@ -331,6 +371,29 @@ def _dropped(conversation: Conversation, trace: Trace, no_tools: bool) -> Iterat
         name = tool.get("function", tool).get("name") if isinstance(tool, Mapping) else None
         if no_tools or (isinstance(name, str) and name not in trace.text):
             yield f"tools[{i}]"
+
+
+def _altered(trace: Trace) -> Iterator[str]:
+    """The paths of the strings that the template wrote, but never as they were given."""
+    written: dict[int, list[str]] = {}
+    for slot in trace.slots:
+        written.setdefault(slot.number, []).append(trace.text[slot.start : slot.end])
+    for number, texts in written.items():
+        place = trace.marks.places[number]
+        if place.message >= 0 and place.core not in texts:
+            spellings = set(map(_without_space, _spellings(place.core)))
+            if spellings.isdisjoint(map(_without_space, texts)):
+                yield place.where
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """A text as templates may write it inside JSON, or a value of Python's."""
+    inside = json.dumps(text)[1:-1]
+    return text, inside, json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
+
+
+def _without_space(text: str) -> str:
+    return "".join(text.split())
 
 
 def _count(kinds: Iterable[MediaKind]) -> str:

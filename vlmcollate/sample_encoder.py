@@ -19,7 +19,14 @@ from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encoding import TOKEN_TYPES, EncodedPrompt, ProcessedMedia, Turn
-from vlmcollate.errors import CollateError, ConfigError, ConversationError, LabelError, MediaError
+from vlmcollate.errors import (
+    CollateError,
+    ConfigError,
+    ConversationError,
+    LabelError,
+    MediaError,
+    stack_level,
+)
 from vlmcollate.faults import run_hook
 from vlmcollate.fitting import fitted
 from vlmcollate.media import Video
@@ -45,7 +52,7 @@ _NO_MEDIA = _TOKEN_TYPE_KEYS | {
 
 
 class DroppedTextWarning(UserWarning):
-    """The chat template left out something that the conversation says."""
+    """The chat template left out or changed something that the conversation says."""
 
 
 @attrs.frozen(eq=False)
@@ -176,15 +183,25 @@ class SampleEncoder:
         return Placeholders(pieces, collator.media_joins)
 
     def _report_dropped(self, rendering: Rendering) -> None:
-        if rendering.dropped and self.collator.on_dropped != "allow":
-            found = f"the chat template leaves out {', '.join(rendering.dropped)}"
-            if self.collator.on_dropped == "raise":
-                raise ConversationError(f'{found}; remove it, or set on_dropped="allow"')
-            warnings.warn(
-                f'{found}; set on_dropped="raise" or "allow" to settle this',
-                DroppedTextWarning,
-                stacklevel=5,  # whoever calls the collator
+        if self.collator.on_dropped == "allow" or not (rendering.dropped or rendering.altered):
+            return
+        found = " and ".join(
+            f"{verb} {', '.join(paths)}"
+            for verb, paths in (
+                ("leaves out", rendering.dropped),
+                ("cuts or changes the text of", rendering.altered),
             )
+            if paths
+        )
+        if self.collator.on_dropped == "raise":
+            raise ConversationError(
+                f'the chat template {found}; remove it, or set on_dropped="allow"'
+            )
+        warnings.warn(
+            f'the chat template {found}; set on_dropped="raise" or "allow" to settle this',
+            DroppedTextWarning,
+            stacklevel=stack_level(),
+        )
 
     def _process(
         self, conversation: Conversation, rendering: Rendering, media: Sequence[Any]

@@ -113,14 +113,20 @@ def _asks(node: Any) -> bool:
 
 
 @lru_cache
-def tested_literals(template: str) -> re.Pattern[str]:
-    """Matches the strings that a template looks for: arguments of calls, sides of comparisons."""
+def literals_of(template: str) -> frozenset[str]:
+    """The strings that a template looks for: arguments of calls, sides of comparisons."""
     tree = _parse(template)
     found: set[str] = set()
     for parent in tree.find_all((nodes.Call, nodes.Compare, nodes.Filter)):
         found |= {c.value for c in parent.find_all(nodes.Const) if isinstance(c.value, str)}
-    telling = {t.strip() for t in found if re.search(r"[^\w\s]", t) and len(t.strip()) > 1}
-    return re.compile("|".join(map(re.escape, sorted(telling, key=len, reverse=True))) or r"(?!)")
+    return frozenset(t.strip() for t in found if re.search(r"[^\w\s]", t) and len(t.strip()) > 1)
+
+
+@lru_cache
+def tested_literals(template: str) -> re.Pattern[str]:
+    """Matches the strings that a template looks for."""
+    longest_first = sorted(literals_of(template), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
 def _parse(template: str) -> nodes.Template:

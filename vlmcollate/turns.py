@@ -9,6 +9,7 @@ import attrs
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.marking import Marks, Slot, Span, Trace
+from vlmcollate.structure import Structure
 from vlmcollate.tokenizing import Vocabulary, token_pattern
 
 Render = Callable[..., str]
@@ -24,6 +25,7 @@ class TurnFinder:
         render: Renders a conversation: `render(conversation, marks, upto=None)`.
         vocabulary: The tokenizer's tokens.
         stop_tokens: The tokens that may end a turn.
+        structure: What the template's control tokens are for.
     """
 
     conversation: Conversation
@@ -31,6 +33,7 @@ class TurnFinder:
     render: Render
     vocabulary: Vocabulary
     stop_tokens: Sequence[str]
+    structure: Structure
 
     def __call__(self) -> Iterator[Span]:
         """The turns in order, each to the end of its stop token.
@@ -39,6 +42,7 @@ class TurnFinder:
             LabelError: A turn cannot be placed for sure.
         """
         stop = token_pattern(self.stop_tokens)
+        done = 0
         for k, message in enumerate(self.conversation.messages):
             if message.is_assistant and not self.trace.is_left_out(k):
                 start = self._start(k, f"messages[{k}]")
@@ -47,7 +51,9 @@ class TurnFinder:
                 first = {slot.number: slot for slot in reversed(self.trace.of(k))}
                 last = max([start, *(slot.end for slot in first.values())])
                 limit = later.start if later else len(self.trace.text)
-                closed = stop.search(self.trace.text, last, limit)
+                found = stop.finditer(self.trace.text, last, limit)
+                # what a message spells ends nothing, as the key of a call that is written twice
+                closed = next((m for m in found if not self.trace.is_given(*m.span())), None)
                 silent = (later.message if later else len(self.conversation.messages)) > k + 1
                 if closed is None or (silent and not self._is_own(k, last, closed.start())):
                     raise LabelError(
@@ -56,7 +62,14 @@ class TurnFinder:
                         "with stop_tokens=[...]",
                         where=f"messages[{k}]",
                     )
-                yield Span(start, closed.end(), k)
+                if start < done:
+                    raise LabelError(
+                        "this turn cannot be told from an earlier one, since nothing is said "
+                        "between them; leave out turns without words",
+                        where=f"messages[{k}]",
+                    )
+                done = closed.end()
+                yield Span(start, done, k)
 
     def _is_own(self, k: int, last: int, stop: int) -> bool:
         """Whether a stop token ends turn `k`, and not a message without words behind it."""
@@ -81,23 +94,69 @@ class TurnFinder:
         written = trace.text[at:first]
         header = self._header(k, anchor, where)
         if written.startswith(header):
-            self._check_header(k, at + len(header), header, where)
-            return at + len(header)
-        same = self._shared(header, written)
+            start = at + len(header)
+            self._check_header(k, start, header, where)
+        else:
+            start = at + self._start_unlike(k, header, written, where)
+        if trace.of(k) and self._opens_again(trace.text[start:first]):
+            raise self._unlike(header, written, where)
+        return start
+
+    def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
+        """Where turn `k` starts in what the template wrote, which differs from its prompt."""
+        same, asked = self._aligned(written, header)
+        rest = header[asked:]
+        if not rest:
+            return same
         spaced = len(written) - len(written[same:].lstrip())
-        if header[same:].isspace() or same > len(written.rstrip()):
+        if rest.isspace() or same > len(written.rstrip()):
             kept = self._kept_whitespace(k)
-            if header[same:].isspace() and self._is_words(written[spaced:]):
-                return at + spaced - kept  # the same header, spaced in another way
+            if rest.isspace() and self._is_words(written[spaced:]):
+                return spaced - kept  # the same header, spaced in another way
             same = min(same, spaced - kept)
-        self._check_forced(header, same, where, written)
-        return at + same
+        if not self._is_forced(rest) or not header[:asked].strip():
+            raise self._unlike(header, written, where)
+        return same
+
+    def _aligned(self, written: str, header: str) -> tuple[int, int]:
+        """How far a turn and its prompt agree, whatever whitespace stands between their tokens."""
+        i = j = 0
+        while True:
+            same = self._shared(header[j:], written[i:])
+            i, j = i + same, j + same
+            # only if both go on alike behind it does whitespace make no difference
+            a, b = _behind_space(written, i), _behind_space(header, j)
+            if (a, b) == (i, j) or not self._shared(header[b:], written[a:]):
+                return i, j
+            i, j = a, b
 
     def _shared(self, header: str, written: str) -> int:
         """How far two texts agree, in whole control tokens."""
         same = _common_length(header, written)
         tokens = self.vocabulary.pattern.finditer(header)
         return next((t.start() for t in tokens if t.start() < same < t.end()), same)
+
+    def _is_forced(self, rest: str) -> bool:
+        """Whether a prompt's rest may be missing from a turn: a think block, but no role."""
+        tokens = self.vocabulary.pattern.findall(rest)
+        begins = self.vocabulary.pattern.match(rest.lstrip()) is not None
+        return begins and not self.structure.tokens.intersection(tokens)
+
+    def _opens_again(self, text: str) -> bool:
+        """Whether the template opens a turn in text that would be trained."""
+        return not self.structure.openers.isdisjoint(self.vocabulary.pattern.findall(text))
+
+    def _unlike(self, header: str, written: str, where: str) -> LabelError:
+        hint = (
+            "variables may mend it, as in template_kwargs={'enable_thinking': False}"
+            if "think" in header + written
+            else "are the roles swapped, or does the template repeat another message here?"
+        )
+        return LabelError(
+            f"the template writes a turn unlike its generation prompt {header!r}: "
+            f"{written[:80]!r}; {hint}",
+            where=where,
+        )
 
     def _is_words(self, rest: str) -> bool:
         """Whether the message's words, or the end of an empty turn, come next."""
@@ -144,21 +203,6 @@ class TurnFinder:
                 where=where,
             )
 
-    def _check_forced(self, header: str, same: int, where: str, written: str) -> None:
-        """Accepts a turn without what the generation prompt forces, such as a think block."""
-        forced = self.vocabulary.pattern.match(header[same:].lstrip())
-        if not header[:same].strip() or forced is None or forced.group() in self.stop_tokens:
-            hint = (
-                "variables may mend it, as in template_kwargs={'enable_thinking': False}"
-                if "think" in header + written
-                else "are the roles swapped, or does the template repeat another message here?"
-            )
-            raise LabelError(
-                f"the template writes a turn unlike its generation prompt {header!r}: "
-                f"{written[:80]!r}; {hint}",
-                where=where,
-            )
-
 
 def _without_leading_space(message: Message, key: str) -> Message:
     """The message without the whitespace before its first word, which stands under `key`."""
@@ -175,3 +219,7 @@ def _common_length(a: str, b: str) -> int:
     return next(
         (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
     )
+
+
+def _behind_space(text: str, at: int) -> int:
+    return len(text) - len(text[at:].lstrip())

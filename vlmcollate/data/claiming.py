@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vlmcollate.data.manifest import MANIFEST, SCHEMA, check_same, plan_text
-from vlmcollate.errors import ConfigError
+from vlmcollate.errors import ConfigError, stack_level
 
 PLAN = "plan.json"
 _OURS = re.compile(rf"\.(\d{{6,}}\.parquet|{re.escape(MANIFEST)})\.\d+\.part")
@@ -74,7 +74,7 @@ def _lock(file: IO[bytes], folder: Path) -> None:
     except (ImportError, OSError) as error:
         warnings.warn(
             f"'{folder}' cannot be locked ({error}); see to it that no other run writes there",
-            stacklevel=2,
+            stacklevel=stack_level(),
         )
 
 

@@ -48,9 +48,11 @@ def findings(
 
 
 def _left_out(watch: Watch, whole: Conversation, conversation: Conversation) -> Iterator[str]:
-    dropped = watch.of("render")[0].result.dropped
-    if dropped:
-        yield f"the chat template leaves out {', '.join(dropped)}"
+    rendering = watch.of("render")[0].result
+    if rendering.dropped:
+        yield f"the chat template leaves out {', '.join(rendering.dropped)}"
+    if rendering.altered:
+        yield f"the chat template cuts or changes the text of {', '.join(rendering.altered)}"
     fewer = len(whole.messages) - len(conversation.messages)
     if fewer:
         yield f"{fewer} of the {len(whole.messages)} messages were dropped to fit max_length"

@@ -99,11 +99,13 @@ def check_control_text_stays_text(collator: BaseCollator, trial: Trial) -> None:
     """Text that spells a control token becomes none, or is refused."""
     subject = Subject.of(collator)
     vocabulary = Vocabulary.of(subject.tokenizer)
+    allowed = subject.collator.allowed_special_tokens
 
     def control(sample: EncodedSample) -> list[str]:
         ids = sample.input_ids.numpy()
         found = ids[vocabulary.is_control(ids)]
-        return list(subject.tokenizer.convert_ids_to_tokens(found.tolist()))
+        tokens = subject.tokenizer.convert_ids_to_tokens(found.tolist())
+        return [token for token in tokens if token not in allowed]
 
     innocent = control(subject.collator.encode(_asking(subject, "so")))
 

@@ -1,0 +1,173 @@
+"""Turns of templates whose generation prompt, ends or text make them hard to place."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from tokenizers import AddedToken
+
+from tests.conformance.test_templates import processor_with
+from tests.decoding import trained_texts
+from tests.more_processors import pixtral
+from vlmcollate import ConversationError, DroppedTextWarning, LabelError, collator_for
+from vlmcollate.testing import tiny_processor
+
+_TEXT = "{% for part in m.content %}{{ part.text }}{% endfor %}"
+_HEADER = "<|im_start|>{{ m.role }}{{ '\n' }}"
+
+
+def _tiny(template, *tokens):
+    processor = tiny_processor("qwen2_5_vl")
+    processor.chat_template = template
+    processor.tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False
+    )
+    return processor
+
+
+def _chatml(header=_HEADER, text=_TEXT, end="<|im_end|>", prompt="<|im_start|>assistant\n"):
+    return (
+        f"{{% for m in messages %}}{header}{text}{end}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{{{{ {prompt!r} }}}}{{% endif %}}"
+    )
+
+
+def _chat(*texts, system=None):
+    messages = [
+        {"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)
+    ]
+    return messages if system is None else [{"role": "system", "content": system}, *messages]
+
+
+def _trained(processor, messages, stop="<|im_end|>", **options):
+    sample = collator_for(processor, stop_tokens=stop, **options).encode(messages)
+    return trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+
+
+_LLAMA_4 = ("<|header_start|>", "<|header_end|>", "<|eot|>")
+
+
+def _llama_4(prompt):
+    """Llama 4's turns, with the generation prompt that some servers ship."""
+    header = "<|header_start|>{{ m.role }}<|header_end|>{{ '\n\n' }}"
+    return _tiny(_chatml(header, end="<|eot|>", prompt=prompt), *_LLAMA_4)
+
+
+@pytest.mark.parametrize("space", ["", "\n", "\n\n", " "])
+@pytest.mark.parametrize("words", ["yes", "\nyes", "", " "])
+def test_whitespace_before_the_prompts_header_makes_no_difference(space, words):
+    chat = _chat("q", words, "q", "so")
+    llama = _llama_4(f"{space}<|header_start|>assistant<|header_end|>\n\n")
+    assert _trained(llama, chat, "<|eot|>") == [f"{words}<|eot|>", "so<|eot|>"]
+    chatml = _tiny(_chatml(prompt=f"{space}<|im_start|>assistant\n"))
+    assert _trained(chatml, chat) == [f"{words}<|im_end|>", "so<|im_end|>"]
+
+
+def test_a_think_block_may_be_missing_and_a_role_may_not():
+    forced = "\n<|im_start|>assistant\n<think>\n"
+    for tokens in ((), ("<think>", "</think>")):
+        thinking = _tiny(_chatml(prompt=forced), "<think>", *tokens)
+        assert _trained(thinking, _chat("q", "yes")) == ["yes<|im_end|>"]
+    other = _tiny(_chatml(prompt="<|im_start|>assistant\n<|im_start|>final\n"))
+    with pytest.raises(LabelError, match="unlike its generation prompt"):
+        _trained(other, _chat("q", "yes"))
+    swapped = _tiny(_chatml(header="<|im_start|>{{ 'x' }}", prompt="<|im_start|>assistant\n"))
+    with pytest.raises(LabelError, match="unlike its generation prompt"):
+        _trained(swapped, _chat("q", "yes"))
+
+
+_SYSTEM_IN_THE_LAST_TURN = (
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+    "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}<s>"
+    "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}[INST]"
+    "{% if loop.index == ns.last and messages[0].role == 'system' %}"
+    "{{ messages[0].content[0].text }}{{ '\n\n' }}{% endif %}"
+    f"{_TEXT}[/INST]{{% else %}}{_TEXT}</s>{{% endif %}}{{% endfor %}}"
+)
+
+
+def test_blank_turns_are_placed_or_refused():
+    processor = pixtral()
+    for system in (None, "", "s"):
+        blank = _chat("", "", "", "", system=system)
+        assert _trained(processor, blank, "</s>") == ["</s>", "</s>"]
+    processor.chat_template = _SYSTEM_IN_THE_LAST_TURN
+    assert _trained(processor, _chat("", "", "", ""), "</s>") == ["</s>", "</s>"]
+    with pytest.raises(LabelError, match=r"messages\[4\].*cannot be told from an earlier one"):
+        _trained(processor, _chat("", "", "", "", system="s"), "</s>")
+
+
+def test_a_stop_token_in_a_calls_key_ends_nothing():
+    calls = (
+        "{% for call in m.tool_calls or [] %}{{ call.function.name }}"
+        "{% for key, value in call.function.arguments|items %}"
+        "<{{ key }}>{{ value }}</{{ key }}>{% endfor %}{% endfor %}"
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": {"<|im_end|>": "v"}}}
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    processor = _tiny(_chatml(text=_TEXT + calls))
+    assert _trained(processor, messages) == ["f<<|im_end|>>v</<|im_end|>><|im_end|>"]
+
+
+def test_text_that_is_cut_out_of_an_answer_is_reported():
+    processor = processor_with("gemma4")
+    chat = _chat("q", "<|channel>thought\nhm<channel|>yes")
+    with pytest.raises(ConversationError, match=r"changes the text of messages\[1\]\.content\[0\]"):
+        _trained(processor, chat, "<turn|>", on_dropped="raise")
+    with pytest.warns(DroppedTextWarning, match="cuts or changes"):
+        assert _trained(processor, chat, "<turn|>") == ["yes<turn|>"]
+    assert _trained(processor, chat, "<turn|>", on_dropped="allow") == ["yes<turn|>"]
+
+
+@pytest.mark.parametrize(
+    ("words", "writes", "is_whole"),
+    [
+        ("  a \n\n b ", "p.text | trim", True),
+        ("a \n\n b", "p.text.split() | join(' ')", True),
+        ('a "b" \u00e9', "p.text | tojson", True),
+        ("a b", "p.text | upper", False),
+        ("a b", "p.text[:-1]", False),
+        ("a b", "p.text.replace('a', '')", False),
+    ],
+)
+def test_whitespace_and_escapes_are_no_change(words, writes, is_whole):
+    text = f"{{% for p in m.content %}}{{{{ {writes} }}}}{{% endfor %}}"
+    collator = collator_for(_tiny(_chatml(text=text)), on_dropped="raise")
+    try:
+        rendering = collator.render(collator.read(_chat(words, words)))
+    except ConversationError:  # the words and the template's own text cannot be told apart
+        assert not is_whole
+        return
+    assert bool(rendering.altered) != is_whole
+
+
+def test_a_warning_blames_the_line_that_called():
+    processor = _tiny(_chatml())
+    example = {"messages": _chat("q", "a"), "tools": [{"function": {"name": "weather"}}]}
+    collator = collator_for(processor)
+    for call in (
+        lambda: collator([example]),
+        lambda: collator.encode(example),
+        lambda: collator.explain(example),
+        lambda: collator.token_count(example),
+        lambda: list(map(collator.encode, [example])),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        assert {warning.filename for warning in caught} <= {__file__}
+
+
+@pytest.mark.parametrize("sides", [{"lstrip": True}, {"rstrip": True}])
+@pytest.mark.parametrize("answer", ["<x>yes", " <x> yes", "\n<x>", "yes <x>"])
+def test_an_answer_keeps_its_first_token_though_it_swallows_whitespace(sides, answer):
+    processor = _tiny(_chatml(end="<|im_end|>{{ '\n' }}"))
+    processor.tokenizer.add_tokens([AddedToken("<x>", **sides)])
+    expected = _trained(processor, _chat("q", answer))
+    assert "".join(expected[0].split()) == "".join(answer.split()) + "<|im_end|>"
+    assert _trained(processor, _chat("q <x>", answer)) == expected
+    assert _trained(processor, _chat("<x> q", answer)) == expected

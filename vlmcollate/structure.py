@@ -1,0 +1,209 @@
+"""Which control tokens are a prompt's structure, and which of the others a text may write.
+
+Names do not tell: one tokenizer declares `<think>` special, another `<|user|>` not. So a few short
+chats are rendered by the chat template itself. What stands around the words of every role opens and
+closes turns, what an image adds is media, and what only an assistant's turn holds is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import attrs
+
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.errors import SampleError
+from vlmcollate.templates import literals_of
+from vlmcollate.tokenizing import Vocabulary
+
+Render = Callable[..., str]
+
+_SYSTEM, _USER, _ANSWER, _TOOL, _AGAIN, _LAST = (
+    {"role": role, "content": word}
+    for role, word in (
+        ("system", "quokka"),
+        ("user", "wombat"),
+        ("assistant", "numbat"),
+        ("tool", "dunnart"),
+        ("user", "bilby"),
+        ("assistant", "potoroo"),
+    )
+)
+_CALLING: tuple[dict[str, Any], ...] = tuple(
+    {
+        **_ANSWER,
+        "tool_calls": [
+            {"type": "function", "id": "call00000", "function": {"name": "f", "arguments": given}}
+        ],
+    }
+    for given in ({"a": "b"}, '{"a": "b"}')  # some templates take one, some the other
+)
+_THINKING = [{**_ANSWER, key: "so"} for key in ("reasoning_content", "reasoning", "thinking")]
+
+
+@attrs.frozen(kw_only=True)
+class Structure:
+    """What the control tokens of a chat template are for.
+
+    Attributes:
+        tokens: Those of roles, ends of turns and media, which no text may write.
+        written: The others that the template writes, which an assistant's text alone may write.
+        openers: Those that a turn's header begins with; empty if the template does not show them.
+    """
+
+    tokens: frozenset[str]
+    written: frozenset[str] = frozenset()
+    openers: frozenset[str] = frozenset()
+
+
+@attrs.frozen
+class _Turns:
+    """What the probe chats showed: tokens of roles and ends, of answers, and what opens turns."""
+
+    roles: frozenset[str]
+    answers: frozenset[str]
+    openers: frozenset[str]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class StructureReader:
+    """Reads the structure of a chat template off its own renderings.
+
+    Args:
+        render: Renders a conversation: `render(conversation, marks, upto=None)`.
+        vocabulary: The tokenizer's tokens.
+        template: The chat template; empty if there is none.
+        placeholders: The text that it writes for each kind of media.
+        stop_tokens: The tokens that may end a turn.
+        fixed: Further tokens that are structure for sure.
+        named: Tokens that have a name in the processor, which are structure unless the template
+            writes them in answers alone.
+    """
+
+    render: Render
+    vocabulary: Vocabulary
+    template: str
+    placeholders: Mapping[MediaKind, str]
+    stop_tokens: Iterable[str]
+    fixed: Iterable[str]
+    named: Iterable[str]
+
+    def __call__(self) -> Structure:
+        """The structure; all special tokens of a template that does not take the probe chats."""
+        mentioned = set(self.vocabulary.pattern.findall(self.template))
+        special = {token for token in mentioned if self.vocabulary.is_special(token)}
+        turns = self._turns() if self.template else None
+        sure = {*self.stop_tokens, *self.placeholders.values(), *self.fixed}
+        answers: set[str] = set()
+        if turns is not None:
+            sure |= turns.roles | self._media()
+            tested = self.vocabulary.pattern.findall(" ".join(literals_of(self.template)))
+            answers = {*turns.answers, *tested} - sure
+        tokens = sure | ((special | set(self.named)) - answers)
+        return Structure(
+            tokens=frozenset(tokens),
+            written=frozenset((mentioned | answers) - tokens),
+            openers=frozenset() if turns is None else turns.openers,
+        )
+
+    def _turns(self) -> _Turns | None:
+        """The tokens of turns, or `None` if the template does not take the probe chats."""
+        asked = self._around(_USER, _ANSWER, upto=1)
+        alone = self._around(_USER)
+        whole = self._around(_USER, _ANSWER, _AGAIN, _LAST)
+        if asked is None or alone is None or whole is None:
+            return None
+        before, first, turned, last, end = whole
+        # what ends a user's turn; at the end of a chat some templates write more
+        closed = alone[-1][: _agreement(alone[-1], asked[-1])]
+        if any(tokens[: len(closed)] != closed for tokens in (asked[-1], first, last)):
+            return None
+        prompt, *openings = (tokens[len(closed) :] for tokens in (asked[-1], first, last))
+        opening = self._behind_end(turned, end, prompt[:1])
+        header = prompt[: len(opening)]  # the rest of the prompt is forced, such as <think>
+        for tokens in filter(None, openings):
+            header = header[: _agreement(header, tokens)]
+        if prompt[: len(opening)] and not header:
+            return None
+        roles = {*closed, *turned, *header, *end}
+        answers = set(chain(*(tokens[len(header) :] for tokens in (prompt, *openings)))) - roles
+        answers |= self._of_rich_answers(bool(end), roles)
+        roles |= self._special(before) - answers
+        roles |= self._of_other_roles(answers)
+        openers = {*header[:1], *opening[:1]}
+        return _Turns(frozenset(roles), frozenset(answers - roles), frozenset(openers))
+
+    def _of_rich_answers(self, is_closed: bool, roles: set[str]) -> set[str]:  # noqa: FBT001
+        """What answers with reasoning or calls hold; what ends a call joins the roles."""
+        found: set[str] = set()
+        for answer in (*_CALLING, *_THINKING):
+            around = self._around(_USER, answer)
+            if around is not None:
+                roles |= set(around[-1][-1:] if is_closed else ())
+                found |= {*around[1], *around[2]}
+        return found - roles
+
+    def _of_other_roles(self, answers: set[str]) -> set[str]:
+        """What stands around the words of the system and of tools."""
+        found: set[str] = set()
+        system = self._around(_SYSTEM, _USER, _ANSWER)
+        if system is not None:
+            found |= {*system[0], *system[1]}
+        for call in _CALLING:
+            result = self._around(_USER, call, _TOOL, _LAST)
+            if result is not None:
+                found |= self._special({*result[2], *result[3]})
+        return found - answers
+
+    def _media(self) -> set[str]:
+        """What the template writes for media, beyond the words beside it."""
+        found: set[str] = set()
+        for kind in self.placeholders:
+            text = {"type": "text", "text": _USER["content"]}
+            shown = {"role": "user", "content": [{"type": kind, kind: "probe"}, text]}
+            for answer in ([], [_ANSWER]):
+                with_media = self._around(shown, *answer)
+                without = self._around(_USER, *answer)
+                if with_media is not None and without is not None:
+                    found |= set(chain(*with_media)) - set(chain(*without))
+        return found
+
+    def _behind_end(self, tokens: list[str], end: list[str], opener: list[str]) -> list[str]:
+        """Of the tokens between an answer and a user's words, those that open the user's turn."""
+        if opener and opener[0] in tokens:
+            return tokens[tokens.index(opener[0]) :]
+        same = _agreement(tokens, end)
+        if same or not end:
+            return tokens[same:]
+        stops = set(self.stop_tokens)
+        at = next((i for i, token in enumerate(tokens) if token in stops), -1)
+        return tokens[at + 1 :]
+
+    def _special(self, tokens: Iterable[str]) -> set[str]:
+        return {token for token in tokens if self.vocabulary.is_special(token)}
+
+    def _around(self, *chat: dict[str, Any], upto: int | None = None) -> list[list[str]] | None:
+        """The control tokens before, between and behind the words of a chat.
+
+        `None` if the template refuses the chat, or does not write its words in order.
+        """
+        try:
+            text = self.render(Conversation.from_example(list(chat)), None, upto=upto)
+        except SampleError:
+            return None
+        found: list[list[str]] = []
+        for message in chat[:upto]:
+            content = message["content"]
+            word = content if isinstance(content, str) else content[-1]["text"]
+            before, word, text = text.partition(word)
+            if not word:
+                return None
+            found.append(self.vocabulary.pattern.findall(before))
+        return [*found, self.vocabulary.pattern.findall(text)]
+
+
+def _agreement(a: list[str], b: list[str]) -> int:
+    """How many tokens two lists begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b[: len(a)]))
