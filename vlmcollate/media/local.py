@@ -94,6 +94,8 @@ class LocalMedia(MediaStrategy):
         max_pixels: The most pixels (width times height) of an image, checked before decoding.
         max_bytes: The most bytes of an encoded image or sound, checked before reading.
         formats: The image formats that are decoded, by Pillow's names.
+        significant_bits: The depth of greyscale images stored in 16 bits, such as 12; `None` takes
+            what the file declares, and refuses an image that may have fewer than 16.
         frames: Which frames of a video are taken; `None` leaves it to the processor's settings.
         max_video_bytes: The most bytes of an encoded video, checked before reading.
         video_limits: What else a video may not exceed.
@@ -119,6 +121,7 @@ class LocalMedia(MediaStrategy):
     formats: tuple[str, ...] = attrs.field(
         default=("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"), converter=_as_formats
     )
+    significant_bits: int | None = attrs.field(default=None)
     frames: FrameSampling | None = attrs.field(
         default=None, validator=attrs.validators.optional(an_instance_of(FrameSampling))
     )
@@ -140,6 +143,11 @@ class LocalMedia(MediaStrategy):
     def _check_seconds(self, _: object, value: object) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
             raise ConfigError(f"max_audio_seconds must be a number above 0, not {value!r}")
+
+    @significant_bits.validator
+    def _check_bits(self, _: object, value: object) -> None:
+        if value is not None and (type(value) is not int or not 1 <= value <= 16):
+            raise ConfigError(f"significant_bits must be None or from 1 to 16, not {value!r}")
 
     @root.validator
     def _check_root(self, _: object, value: Path | None) -> None:
@@ -364,6 +372,7 @@ class LocalMedia(MediaStrategy):
             formats=self.formats,
             max_pixels=self.max_pixels,
             background=self.background,
+            significant_bits=self.significant_bits,
             where=where,
         )
 
