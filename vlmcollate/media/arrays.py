@@ -48,7 +48,8 @@ def _check_uint8(array: npt.NDArray[Any] | torch.Tensor, where: str) -> None:
     kind = "tensor.to(torch.uint8)" if isinstance(array, torch.Tensor) else "array.astype('uint8')"
     raise MediaError(
         f"an image array has dtype {array.dtype}, expected uint8 from 0 to 255; scale it (0..1 by "
-        f"255, 0..65535 by 1 / 257, bool by 255), round, clip, then convert by {kind}",
+        f"255, 0..65535 by 1 / 257, 0..4095 by 255 / 4095, bool by 255), round, clip, then convert "
+        f"by {kind}",
         where=where,
     )
 

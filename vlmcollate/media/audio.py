@@ -6,9 +6,10 @@ Shapes: N samples, C channels.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,19 +20,57 @@ Samples = npt.NDArray[np.float32]
 
 _INSTALL = "run pip install 'vlmcollate[audio]'"
 _LOUDEST = 8.0  # float samples lie within [-1, 1] but for a little overshoot
+_HIGHEST_RATE = 1_000_000  # Hz; soxr takes for ever to resample from absurd ones
+_AT_A_TIME = 1 << 16
 
 
-def decode_audio(data: bytes, name: str, *, max_seconds: float, where: str) -> tuple[Samples, int]:
-    """Decodes an encoded sound.
+@attrs.frozen(kw_only=True)
+class AudioLimits:
+    """What an audio may not exceed.
 
     Args:
-        data: The encoded sound, in any format that libsndfile reads.
+        max_seconds: Its length.
+        max_bytes: Bytes of its decoded samples in all channels, as float32.
+    """
+
+    max_seconds: float
+    max_bytes: int
+
+    def check(self, samples: int, channels: int, rate: int, name: str, where: str) -> None:
+        """Refuses so many samples a channel, with a MediaError."""
+        self.check_seconds(samples / rate, name, where)
+        if samples * channels * 4 > self.max_bytes:
+            raise MediaError(
+                f"{name} has {channels} channels at {rate} Hz, which decode to more than "
+                f"max_decoded_audio_bytes={self.max_bytes}; mix it down to fewer channels or a "
+                "lower sampling rate, cut it, or raise max_decoded_audio_bytes",
+                where=where,
+            )
+
+    def check_seconds(self, seconds: float, name: str, where: str) -> None:
+        """Refuses such a length, with a MediaError."""
+        if seconds > self.max_seconds:
+            raise MediaError(
+                f"{name} lasts {seconds:.1f} s, longer than max_audio_seconds="
+                f"{self.max_seconds}; cut it, or raise max_audio_seconds",
+                where=where,
+            )
+
+
+def decode_audio(
+    data: bytes, name: str, *, target: int, limits: AudioLimits, where: str
+) -> Samples:
+    """Decodes an encoded audio file as mono.
+
+    Args:
+        data: The encoded audio, in any format that libsndfile reads.
         name: What to call it in errors.
-        max_seconds: The longest sound, checked before decoding.
+        target: The sampling rate that is wanted.
+        limits: What the audio may not exceed, checked before decoding.
         where: The place in the sample, for errors.
 
     Returns:
-        (N, C) float32 in [-1, 1], and the rate.
+        (N,) float32 in [-1, 1], at the target rate.
 
     Raises:
         MediaError: If it is broken, empty or too long.
@@ -44,22 +83,74 @@ def decode_audio(data: bytes, name: str, *, max_seconds: float, where: str) -> t
             f"sounds are decoded by soundfile, which is not installed; {_INSTALL}"
         ) from error
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            _check_seconds(file.frames, file.samplerate, name, max_seconds, where)
-            samples = file.read(dtype="float32", always_2d=True)
-            stated, rate = file.frames, file.samplerate
+        with soundfile.SoundFile(_File(data)) as file:
+            stated, rate = file.frames, _whole_rate(file.samplerate, where)
+            if stated < 1:
+                raise MediaError(f"{name} is empty; drop the sample", where=where)
+            limits.check(stated, file.channels, rate, name, where)
+            blocks = ((block, rate) for block in _blocks(file))
+            mono = mono_of_blocks(blocks, name, target=target, limits=limits, where=where)
+            read = file.tell()
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise MediaError(
             f"{name} cannot be decoded ({error}); expected a whole sound file such as WAV, FLAC, "
             "MP3 or Ogg; fetch or encode it again, or drop the sample",
             where=where,
         ) from error
-    if len(samples) < stated:
+    if mono is None or read < stated:
         raise MediaError(
-            f"{name} breaks off after {len(samples)} of {stated} samples; fetch or encode it again",
+            f"{name} breaks off after {read} of {stated} samples; fetch or encode it again",
             where=where,
         )
-    return from_samples(samples, channel_axis=1, where=where), int(rate)
+    return mono
+
+
+def mono_of_blocks(
+    blocks: Iterable[tuple[npt.NDArray[np.float32], int]],
+    name: str,
+    *,
+    target: int,
+    limits: AudioLimits,
+    where: str,
+) -> Samples | None:
+    """Averages the channels and resamples, block by block, within limits.
+
+    Args:
+        blocks: (N, C) float samples, with their sampling rates.
+        name: What to call the audio in errors.
+        target: The sampling rate that is wanted.
+        limits: What the audio may not exceed.
+        where: The place in the sample, for errors.
+
+    Returns:
+        (N,) float32, contiguous, the same as of one block; `None` if there is no block.
+
+    Raises:
+        MediaError: If the audio is too long, changes in the middle, or holds NaN.
+        ConfigError: If soxr is needed and not installed.
+    """
+    pieces: list[Samples] = []
+    resampler, layout, number = None, None, 0
+    for samples, found in blocks:
+        channels, rate = samples.shape[1], _whole_rate(found, where)
+        if layout is None:
+            resampler = None if rate == target else _soxr().ResampleStream(rate, target, 1)
+        elif layout != (channels, rate):
+            raise MediaError(
+                f"{name} changes from {layout[0]} channels at {layout[1]} Hz to {channels} at "
+                f"{rate} Hz; encode it again",
+                where=where,
+            )
+        layout = channels, rate
+        mono = _mono(_scaled(samples, where, start=number))
+        number += len(samples)
+        limits.check(number, channels, rate, name, where)
+        pieces.append(mono if resampler is None else resampler.resample_chunk(mono))
+    if layout is None:
+        return None
+    if resampler is not None:
+        pieces.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+    return _not_empty(np.concatenate(pieces), layout[1], target, where)
 
 
 def stated_samples(source: object, *, where: str) -> tuple[Samples, int]:
@@ -148,20 +239,47 @@ def mono_at(samples: Samples, rate: int, target: int, *, where: str) -> Samples:
     Raises:
         ConfigError: If soxr is needed and not installed.
     """
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    mono = _mono(samples)
     if rate != target:
+        mono = _soxr().resample(mono, rate, target)
+    return _not_empty(np.ascontiguousarray(mono, dtype=np.float32), rate, target, where)
+
+
+def _mono(samples: Samples) -> Samples:
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+
+
+def _not_empty(mono: Samples, rate: int, target: int, where: str) -> Samples:
+    if not len(mono):
+        raise MediaError(f"the sound is too short to resample from {rate} to {target}", where=where)
+    return mono
+
+
+def _soxr() -> Any:
+    try:
+        import soxr
+    except ImportError as error:
+        raise ConfigError(
+            f"sounds are resampled by soxr, which is not installed; {_INSTALL}"
+        ) from error
+    return soxr
+
+
+class _File(io.BytesIO):
+    """Bytes in which a damaged header may seek anywhere; soundfile prints what is raised here."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Seeks, or stays where it is."""
         try:
-            import soxr
-        except ImportError as error:
-            raise ConfigError(
-                f"sounds are resampled by soxr, which is not installed; {_INSTALL}"
-            ) from error
-        mono = soxr.resample(mono, rate, target)
-        if not len(mono):
-            raise MediaError(
-                f"the sound is too short to resample from {rate} to {target}", where=where
-            )
-    return np.ascontiguousarray(mono, dtype=np.float32)
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
+def _blocks(file: Any) -> Iterator[Samples]:
+    """Blocks of (N, C) samples of an open sound file."""
+    while len(block := file.read(_AT_A_TIME, dtype="float32", always_2d=True)):
+        yield block
 
 
 def _as_array(array: object, where: str) -> npt.NDArray[Any]:
@@ -183,7 +301,7 @@ def _as_array(array: object, where: str) -> npt.NDArray[Any]:
     )
 
 
-def _scaled(samples: npt.NDArray[Any], where: str) -> Samples:
+def _scaled(samples: npt.NDArray[Any], where: str, *, start: int = 0) -> Samples:
     if samples.dtype == np.int16:
         return (samples / 32768.0).astype(np.float32)
     if samples.dtype == np.int32:
@@ -198,7 +316,7 @@ def _scaled(samples: npt.NDArray[Any], where: str) -> Samples:
         )
     loudest = float(np.abs(samples).max())
     if not np.isfinite(loudest):
-        first = int(np.flatnonzero(~np.isfinite(samples).all(axis=1))[0])
+        first = start + int(np.flatnonzero(~np.isfinite(samples).all(axis=1))[0])
         raise MediaError(
             f"the sound holds NaN or infinity, first at sample {first}; drop it, or mend it with "
             "numpy.nan_to_num",
@@ -215,23 +333,13 @@ def _scaled(samples: npt.NDArray[Any], where: str) -> Samples:
 
 def _whole_rate(rate: Any, where: str) -> int:
     number = isinstance(rate, int | float | np.number) and not isinstance(rate, bool)
-    if not number or not np.isfinite(rate) or rate <= 0 or rate != int(rate):
+    if not number or not 0 < rate <= _HIGHEST_RATE or rate != int(rate):
         raise MediaError(
-            f"the sampling rate is {rate!r:.60}, expected samples a second such as 16000",
+            f"the sampling rate is {rate!r:.60}, expected samples a second such as 16000, at most "
+            f"{_HIGHEST_RATE}",
             where=where,
         )
     return int(rate)
-
-
-def _check_seconds(frames: int, rate: int, name: str, most: float, where: str) -> None:
-    if frames > most * rate:
-        raise MediaError(
-            f"{name} lasts {frames / rate:.1f} s, longer than max_audio_seconds={most}; cut it, or "
-            "raise max_audio_seconds",
-            where=where,
-        )
-    if frames < 1:
-        raise MediaError(f"{name} is empty; drop the sample", where=where)
 
 
 def _length(source: object) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from vlmcollate.errors import MediaError
+from vlmcollate.media.depth import SIGNIFICANT_BITS, png_significant_bits, white_of
 
 Colour = str | tuple[int, int, int]
 _Factory = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]
@@ -100,6 +101,7 @@ def upright_rgb(
     formats: Sequence[str],
     max_pixels: int,
     background: Colour,
+    significant_bits: int | None = None,
     where: str,
 ) -> Image.Image:
     """Decodes an opened image as RGB, with EXIF orientation applied and transparency filled.
@@ -110,6 +112,7 @@ def upright_rgb(
         formats: The formats that may be decoded.
         max_pixels: The most pixels it may have, checked before anything is decoded.
         background: The colour behind transparency.
+        significant_bits: The depth of images of 16 bits, or `None` for what their file declares.
         where: The place in the sample, for errors.
 
     Returns:
@@ -124,6 +127,9 @@ def upright_rgb(
     with _told(name, where):
         _check_still(image, name, where)
         image.load()
+        if image.mode in _SIXTEEN_BIT_MODES:
+            eight = _eight_bit(image, name, significant_bits, where)
+            return _turned(_as_rgb(eight, name, background, where), _orientation(image))
         return _turned(_as_rgb(image, name, background, where), _orientation(image))
 
 
@@ -185,6 +191,8 @@ def _opened(data: bytes, factory: _Factory, name: str, where: str) -> ImageFile.
         image = factory(io.BytesIO(data), "")
         if image.format == "PNG":
             _check_png(data)
+            if (bits := png_significant_bits(data)) is not None:
+                image.info[SIGNIFICANT_BITS] = bits
         return image
 
 
@@ -248,8 +256,6 @@ def _as_rgb(image: Image.Image, name: str, background: Colour, where: str) -> Im
             "and pass Image.fromarray(array.astype('uint8'))",
             where=where,
         )
-    if image.mode in _SIXTEEN_BIT_MODES:
-        image = _eight_bit(image, name, where)
     keyed = image.mode in _MODES_WITH_TRANSPARENT_COLOUR and "transparency" in image.info
     palette = image.palette if image.mode == "P" else None
     if keyed or image.mode in _ALPHA_MODES or (palette and palette.mode.endswith("A")):
@@ -265,7 +271,9 @@ def _composited(image: Image.Image, background: Colour) -> Image.Image:
     return canvas
 
 
-def _eight_bit(image: Image.Image, name: str, where: str) -> Image.Image:
+def _eight_bit(
+    image: Image.Image, name: str, significant_bits: int | None, where: str
+) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise MediaError(
@@ -273,15 +281,16 @@ def _eight_bit(image: Image.Image, name: str, where: str) -> Image.Image:
             "0..65535; scale them to 0..255 and pass Image.fromarray(array.astype('uint8'))",
             where=where,
         )
-    if image.mode == "I" and 0 < values.max() <= 0xFF:
+    if image.mode == "I" and significant_bits is None and 0 < values.max() <= 0xFF:
         raise MediaError(
             f"{name} has integer pixels from {values.min()} to {values.max()} (mode I), which may "
             "count to 255 or to 65535; pass Image.fromarray(array.astype('uint8')) for the one, "
-            "array.astype('uint16') for the other",
+            "set LocalMedia(significant_bits=16) for the other",
             where=where,
         )
-    # 65535 / 255 = 257; adding half of it rounds to the nearest.
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    white = white_of(image, values, name, significant_bits=significant_bits, where=where)
+    # adding half of white rounds to the nearest
+    grey = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
     if "transparency" in image.info:
         opaque = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
         grey.putalpha(Image.fromarray(opaque))

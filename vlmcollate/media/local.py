@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,8 +17,9 @@ from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media.arrays import from_array
-from vlmcollate.media.audio import decode_audio, mono_at, stated_samples
+from vlmcollate.media.audio import AudioLimits, decode_audio, mono_at, stated_samples
 from vlmcollate.media.base import MediaStrategy
+from vlmcollate.media.containers import soundtrack
 from vlmcollate.media.fetching import UrlFetcher
 from vlmcollate.media.images import Colour, identify, known_formats, upright_rgb, upright_size
 from vlmcollate.media.sources import check_bytes, decode_base64, read_file, shortened
@@ -27,9 +28,9 @@ from vlmcollate.media.videos import (
     FrameSampling,
     Video,
     VideoLimits,
+    check_kept,
     decode_video,
     frames_video,
-    video_audio_track,
 )
 from vlmcollate.options import an_instance_of
 
@@ -93,10 +94,14 @@ class LocalMedia(MediaStrategy):
         max_pixels: The most pixels (width times height) of an image, checked before decoding.
         max_bytes: The most bytes of an encoded image or sound, checked before reading.
         formats: The image formats that are decoded, by Pillow's names.
+        significant_bits: The depth of greyscale images stored in 16 bits, such as 12; `None` takes
+            what the file declares, and refuses an image that may have fewer than 16.
         frames: Which frames of a video are taken; `None` leaves it to the processor's settings.
         max_video_bytes: The most bytes of an encoded video, checked before reading.
         video_limits: What else a video may not exceed.
-        max_audio_seconds: The longest sound.
+        max_audio_seconds: The longest sound, also of a video.
+        max_decoded_audio_bytes: The most bytes that an encoded sound has when decoded, 4 for each
+            sample and channel, also of a video.
         array_sampling_rate: The rate of sounds that come as arrays alone; `None` refuses them.
         fetcher: Fetches `http` and `https` URLs; `None` refuses them.
         dtype: The dtype that floating point media tensors are cast to; `None` leaves them.
@@ -116,6 +121,7 @@ class LocalMedia(MediaStrategy):
     formats: tuple[str, ...] = attrs.field(
         default=("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"), converter=_as_formats
     )
+    significant_bits: int | None = attrs.field(default=None)
     frames: FrameSampling | None = attrs.field(
         default=None, validator=attrs.validators.optional(an_instance_of(FrameSampling))
     )
@@ -124,6 +130,7 @@ class LocalMedia(MediaStrategy):
         factory=VideoLimits, validator=an_instance_of(VideoLimits)
     )
     max_audio_seconds: float = attrs.field(default=3600.0)
+    max_decoded_audio_bytes: int = attrs.field(default=4 << 30, validator=_check_positive)
     array_sampling_rate: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(_check_positive)
     )
@@ -136,6 +143,11 @@ class LocalMedia(MediaStrategy):
     def _check_seconds(self, _: object, value: object) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
             raise ConfigError(f"max_audio_seconds must be a number above 0, not {value!r}")
+
+    @significant_bits.validator
+    def _check_bits(self, _: object, value: object) -> None:
+        if value is not None and (type(value) is not int or not 1 <= value <= 16):
+            raise ConfigError(f"significant_bits must be None or from 1 to 16, not {value!r}")
 
     @root.validator
     def _check_root(self, _: object, value: Path | None) -> None:
@@ -221,7 +233,7 @@ class LocalMedia(MediaStrategy):
         if isinstance(source, Mapping) and "video" in source:
             fps, source = source.get("fps"), source["video"]
         if isinstance(source, list | tuple):
-            source = [self.load_image(s, where=f"{where}[{i}]") for i, s in enumerate(source)]
+            source = self._frames(source, where)
         if isinstance(source, list | np.ndarray | torch.Tensor):
             return frames_video(
                 source,
@@ -240,11 +252,15 @@ class LocalMedia(MediaStrategy):
         video = decode_video(data, name, sampling=sampling, limits=self.video_limits, where=where)
         if sampling_rate is None:
             return video
-        track = video_audio_track(data, name, where=where)
-        if track is None:
-            return video
-        samples, rate = track
-        return attrs.evolve(video, audio=mono_at(samples, rate, sampling_rate, where=where))
+        audio = soundtrack(
+            data,
+            name,
+            target=sampling_rate,
+            limits=self._audio_limits,
+            max_pixels=self.video_limits.max_pixels,
+            where=where,
+        )
+        return attrs.evolve(video, audio=audio)
 
     def load_audio(
         self, source: object, *, sampling_rate: int, where: str
@@ -276,18 +292,11 @@ class LocalMedia(MediaStrategy):
             source = (source, self.array_sampling_rate)
         if isinstance(source, tuple | list) or (isinstance(source, Mapping) and "array" in source):
             samples, rate = stated_samples(source, where=where)
-        else:
-            data, name = self._encoded(source, _AUDIO, self.max_bytes, where)
-            samples, rate = decode_audio(
-                data, name, max_seconds=self.max_audio_seconds, where=where
-            )
-        if len(samples) > rate * self.max_audio_seconds:
-            raise MediaError(
-                f"the sound lasts {len(samples) / rate:.1f} s, longer than "
-                f"max_audio_seconds={self.max_audio_seconds}; cut it, or raise max_audio_seconds",
-                where=where,
-            )
-        return mono_at(samples, rate, sampling_rate, where=where)
+            self._audio_limits.check_seconds(len(samples) / rate, "the sound", where)
+            return mono_at(samples, rate, sampling_rate, where=where)
+        data, name = self._encoded(source, _AUDIO, self.max_bytes, where)
+        limits = self._audio_limits
+        return decode_audio(data, name, target=sampling_rate, limits=limits, where=where)
 
     def image_size(self, source: object, *, where: str) -> tuple[int, int]:
         """The height and width of an image, from its header; see `load_image`."""
@@ -336,6 +345,26 @@ class LocalMedia(MediaStrategy):
             return value
         return value.to(self.dtype)
 
+    @property
+    def _audio_limits(self) -> AudioLimits:
+        return AudioLimits(
+            max_seconds=self.max_audio_seconds, max_bytes=self.max_decoded_audio_bytes
+        )
+
+    def _frames(self, sources: Sequence[object], where: str) -> list[Image.Image]:
+        """The images of a video, refused before more of them are decoded than may be kept."""
+        limits = self.video_limits
+        if len(sources) > limits.max_frames:
+            raise MediaError(
+                f"the video has {len(sources)} frames, more than max_frames={limits.max_frames}",
+                where=where,
+            )
+        images: list[Image.Image] = []
+        for i, source in enumerate(sources):
+            images.append(self.load_image(source, where=f"{where}[{i}]"))
+            check_kept(len(sources), images[-1], limits, where)
+        return images
+
     def _finished(self, image: Image.Image, name: str, where: str) -> Image.Image:
         return upright_rgb(
             image,
@@ -343,6 +372,7 @@ class LocalMedia(MediaStrategy):
             formats=self.formats,
             max_pixels=self.max_pixels,
             background=self.background,
+            significant_bits=self.significant_bits,
             where=where,
         )
 

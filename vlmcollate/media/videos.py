@@ -5,9 +5,8 @@ Shapes: T frames kept, H rows, W columns, N sound samples.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -17,8 +16,7 @@ import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
-
-_NOT_MEDIA = ("concat", "ffmetadata", "hls", "dash", "sdp", "tty", "image2", "webvtt", "srt", "ass")
+from vlmcollate.media.containers import check_decodable, opened, stated_seconds, told
 
 
 def _above_zero(_: object, option: attrs.Attribute[Any], value: object) -> None:
@@ -181,31 +179,23 @@ def decode_video(
         MediaError: If the video is broken, cut short, too large, or has no frames.
         ConfigError: If PyAV is not installed.
     """
-    with _opened(data, name, where) as container:
-        if not container.streams.video:
-            raise MediaError(
-                f"{name} has no video stream; pass it as audio, or drop the sample", where=where
-            )
-        stream = container.streams.video[0]
-        _check_size(stream, name, limits, where)
-        stated = _stated_seconds(container, stream)
-        shown = _shown_at(container, stream, name, limits, where)
+    with opened(data, name, max_pixels=limits.max_pixels, where=where) as container:
+        stream = _video_stream(container, name, limits, where)
+        stated = stated_seconds(container, stream)
+        shown, is_dated = _shown_at(container, stream, name, limits, where)
+        single_gap = _single_gap(stream)
         times = (shown - shown[0]) * float(stream.time_base)
-        indices = sampling.pick(times)
-        frame_bytes = stream.width * stream.height * 3
-        if frame_bytes * len(indices) > limits.max_kept_bytes:
-            raise MediaError(
-                f"{len(indices)} frames of {stream.width}x{stream.height} need "
-                f"{frame_bytes * len(indices)} bytes, more than "
-                f"max_kept_bytes={limits.max_kept_bytes}; sample fewer or smaller frames",
-                where=where,
-            )
-        container.seek(0)
+    indices = sampling.pick(times)
+    # not every format can seek back to its start
+    with opened(data, name, max_pixels=limits.max_pixels, where=where) as container:
+        stream = _video_stream(container, name, limits, where)
+        check_kept(len(indices), stream, limits, where)
         wanted = shown[indices if with_pixels else indices[:1]]
-        frames = _decoded(container, stream, wanted, name, limits, where)
+        dated = _dated(container.decode(stream), None if is_dated else shown)
+        frames = _decoded(dated, wanted, name, limits, where)
     if not with_pixels:
         frames = np.broadcast_to(np.uint8(0), (len(indices), *frames.shape[1:]))
-    gap = float(times[-1]) / (len(times) - 1) if len(times) > 1 else _single_gap(stream)
+    gap = float(times[-1]) / (len(times) - 1) if len(times) > 1 else single_gap
     if times[-1] + gap < 0.9 * stated - 1:
         raise MediaError(
             f"{name} breaks off: it states {stated:.1f} s, but its frames end at "
@@ -263,116 +253,95 @@ def frames_video(
     )
 
 
-def video_audio_track(
-    data: bytes, name: str, *, where: str
-) -> tuple[npt.NDArray[np.float32], int] | None:
-    """Decodes the sound of an encoded video.
-
-    Returns:
-        (N, channels) float32 and its rate, or `None` where the video is silent.
-
-    Raises:
-        MediaError: If the sound is broken.
-    """
+def _video_stream(container: Any, name: str, limits: VideoLimits, where: str) -> Any:
+    """The first video stream that is not a cover image."""
     import av
 
-    with _opened(data, name, where) as container:
-        if not container.streams.audio:
-            return None
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp")
-        pieces: list[npt.NDArray[Any]] = []
-        with _told(name, where):
-            for frame in container.decode(stream):
-                pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
-            pieces += [piece.to_ndarray() for piece in resampler.resample(None)]
-        if not pieces:
-            return None
-        return np.concatenate(pieces, axis=1).T, int(stream.rate)
-
-
-@contextmanager
-def _opened(data: bytes, name: str, where: str) -> Iterator[Any]:
-    """An open container, of a format that holds its media itself and names no other file."""
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError(
-            "videos are decoded by PyAV, which is not installed; run "
-            "pip install 'vlmcollate[video]'"
-        ) from error
-    with _told(name, where):
-        # nothing that the file may name is opened: neither protocols nor other files
-        container = av.open(io.BytesIO(data), options={"protocol_whitelist": "none"})
-    with container:
-        names = set(container.format.name.split(","))
-        if names & set(_NOT_MEDIA):
-            raise MediaError(
-                f"{name} is a {container.format.long_name} and not a video; pass the video itself",
-                where=where,
-            )
-        yield container
-
-
-@contextmanager
-def _told(name: str, where: str) -> Iterator[None]:
-    """Tells what PyAV raises on broken data as a MediaError."""
-    import av
-
-    try:
-        yield
-    except (av.error.FFmpegError, EOFError, ValueError, IndexError) as error:
-        if isinstance(error, MediaError):
-            raise
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    if not streams:
         raise MediaError(
-            f"{name} cannot be decoded ({type(error).__name__}: {error}); expected a whole, "
-            "undamaged video; fetch or encode it again, or drop the sample",
+            f"{name} has no video stream; pass it as audio, or drop the sample", where=where
+        )
+    stream = streams[0]
+    check_decodable(stream, name, where)
+    width, height = stream.width or 0, stream.height or 0
+    if width < 1 or height < 1:
+        raise MediaError(
+            f"{name} has frames of {width}x{height} pixels; encode it again, or drop the sample",
             where=where,
-        ) from error
-
-
-def _check_size(stream: Any, name: str, limits: VideoLimits, where: str) -> None:
-    if stream.width < 1 or stream.height < 1:
-        raise MediaError(f"{name} has frames of {stream.width}x{stream.height}", where=where)
-    if stream.width * stream.height > limits.max_pixels:
+        )
+    if width * height > limits.max_pixels:
         raise MediaError(
-            f"{name} has frames of {stream.width}x{stream.height} pixels, more than "
+            f"{name} has frames of {width}x{height} pixels, more than "
             f"max_pixels={limits.max_pixels}; make it smaller, or raise the limit",
+            where=where,
+        )
+    stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+    return stream
+
+
+def check_kept(number: int, frame: Any, limits: VideoLimits, where: str) -> None:
+    """Refuses so many frames of a size, with a MediaError."""
+    needed = frame.width * frame.height * 3 * number
+    if needed > limits.max_kept_bytes:
+        raise MediaError(
+            f"{number} frames of {frame.width}x{frame.height} need {needed} bytes, more than "
+            f"max_kept_bytes={limits.max_kept_bytes}; sample fewer or smaller frames",
             where=where,
         )
 
 
 def _shown_at(
     container: Any, stream: Any, name: str, limits: VideoLimits, where: str
-) -> npt.NDArray[np.int64]:
-    """When each frame is shown, rising, from the packets alone."""
+) -> tuple[npt.NDArray[np.int64], bool]:
+    """When each frame is shown, rising, from the packets alone; and whether frames keep that."""
     shown: set[int] = set()
-    with _told(name, where):
+    latest, is_sorted, is_dated = -math.inf, True, True
+    with told(name, where):
         for packet in container.demux(stream):
             if packet.size and not packet.is_discard:
                 # some formats, as AVI, state no time to show a frame, only one to decode it
+                is_dated = is_dated and packet.pts is not None
                 at = packet.pts if packet.pts is not None else packet.dts
                 if at is not None:
                     shown.add(at)
+                    is_sorted, latest = is_sorted and at >= latest, at
             if len(shown) > limits.max_frames:
                 raise MediaError(
                     f"{name} has more than max_frames={limits.max_frames} frames", where=where
                 )
-    times = np.array(sorted(shown), np.int64)
-    if not len(times):
+    if not shown:
         raise MediaError(f"{name} has no frames; drop the sample", where=where)
-    seconds = (times[-1] - times[0]) * float(stream.time_base)
+    seconds = (max(shown) - min(shown)) * float(stream.time_base)
     if seconds > limits.max_seconds:
         raise MediaError(
             f"{name} lasts {seconds:.1f} s, longer than max_seconds={limits.max_seconds}",
             where=where,
         )
-    return times
+    # Times that rise although frames are shown in another order are those to decode them.
+    if is_sorted and stream.codec_context.has_b_frames:
+        is_dated = False
+    return np.array(sorted(shown), np.int64), is_dated
+
+
+def _dated(
+    frames: Iterable[Any], shown: npt.NDArray[np.int64] | None
+) -> Iterator[tuple[int | None, Any]]:
+    """Each frame with the time at which it is shown.
+
+    Frames leave the decoder in the order in which they are shown. Where that is all that is known,
+    the times to decode them, in order, are the times to show them.
+    """
+    for number, frame in enumerate(frames):
+        if shown is None:
+            yield frame.pts, frame
+        elif number < len(shown):
+            yield int(shown[number]), frame
 
 
 def _decoded(
-    container: Any,
-    stream: Any,
+    frames: Iterable[tuple[int | None, Any]],
     wanted: npt.NDArray[np.int64],
     name: str,
     limits: VideoLimits,
@@ -381,14 +350,22 @@ def _decoded(
     """The frames shown at the wanted times."""
     left = set(wanted.tolist())
     found: dict[int, npt.NDArray[np.uint8]] = {}
-    with _told(name, where):
-        for frame in container.decode(stream):
-            at = frame.pts if frame.pts is not None else frame.dts
-            if at in left:
-                if frame.width * frame.height > limits.max_pixels:
-                    raise MediaError(f"{name} grows beyond max_pixels in mid-video", where=where)
-                turns = round(frame.rotation / 90)
-                found[at] = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    with told(name, where):
+        for at, frame in frames:
+            if at is not None and at in left:
+                if frame.is_corrupt:
+                    raise MediaError(
+                        f"{name} is damaged at {frame.time:.1f} s; fetch or encode it again, or "
+                        "drop the sample",
+                        where=where,
+                    )
+                pixels = _upright(frame)
+                if found and pixels.shape != next(iter(found.values())).shape:
+                    raise MediaError(
+                        f"{name} changes its size in mid-video; encode it again", where=where
+                    )
+                check_kept(len(wanted), frame, limits, where)
+                found[at] = pixels
                 left.discard(at)
                 if not left:
                     break
@@ -398,24 +375,18 @@ def _decoded(
             "fetch or encode it again, or drop the sample",
             where=where,
         )
-    frames = [found[at] for at in wanted.tolist()]
-    if len({frame.shape for frame in frames}) > 1:
-        raise MediaError(f"{name} changes its size in mid-video; encode it again", where=where)
-    return np.stack(frames)
+    return np.stack([found[at] for at in wanted.tolist()])
 
 
-def _stated_seconds(container: Any, stream: Any) -> float:
-    """How long the file says that its pictures last, 0 where it does not say."""
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    # a container's own length may be that of its sound
-    return 0.0 if container.streams.audio else float(container.duration or 0) / 1e6
+def _upright(frame: Any) -> npt.NDArray[np.uint8]:
+    turns = round(frame.rotation / 90)
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
 
 
 def _single_gap(stream: Any) -> float:
     """How long the only frame of a video is shown."""
     rate = stream.average_rate
-    return 1 / float(rate) if rate else 1.0
+    return 1 / float(rate) if rate and rate > 0 else 1.0
 
 
 def _stacked(images: Sequence[Image.Image], where: str) -> npt.NDArray[np.uint8]:

@@ -19,9 +19,9 @@ def video_bytes(
     *,
     size: tuple[int, int] = (64, 48),
     container: str = "matroska",
-    sound: bool = False,
+    sound: bool | float = False,
 ) -> bytes:
-    """An encoded video whose frames are shown at these seconds."""
+    """An encoded video whose frames are shown at these seconds, with audio of so many seconds."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream("libx264", rate=30, options={"crf": "1"})
@@ -36,8 +36,47 @@ def video_bytes(
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
         if track is not None:
-            _add_tone(output, track, float(times[-1]))
+            _add_tone(output, track, float(times[-1]) if sound is True else sound)
     return file.getvalue()
+
+
+def jpeg_frames(size: tuple[int, int], number: int) -> bytes:
+    """A film of JPEG frames, behind which another may be laid."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mjpeg") as output:
+        stream = output.add_stream("mjpeg", rate=10)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuvj420p"
+        for _ in range(number):
+            pixels = np.zeros((size[1], size[0], 3), np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+    return file.getvalue()
+
+
+def damaged(data: bytes, random: np.random.Generator) -> bytes:
+    """The bytes with one to four damages, mostly in the header or the index at the end."""
+    broken = bytearray(data)
+    for _ in range(random.integers(1, 5)):
+        if len(broken) < 8:
+            break
+        top = min(len(broken), 1200) if random.random() < 0.6 else len(broken)
+        at = int(random.integers(0, top - 4))
+        if random.random() < 0.2:
+            at = len(broken) - 4 - int(random.integers(0, top - 4))
+        kind = int(random.integers(0, 5))
+        if kind == 0:
+            broken[at] ^= 1 << int(random.integers(0, 8))
+        elif kind == 1:
+            del broken[at : at + int(random.integers(1, 200))]
+        elif kind == 2:
+            broken[at:at] = random.bytes(3)
+        elif kind == 3:
+            words = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80\0\0\0")
+            broken[at : at + 4] = words[int(random.integers(0, 4))]
+        else:
+            broken[at] = int(random.integers(0, 256))
+    return bytes(broken)
 
 
 def _add_tone(output: Any, track: Any, seconds: float) -> None:

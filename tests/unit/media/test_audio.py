@@ -7,8 +7,10 @@ import io
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
+from tests.unit.media.making import damaged
 from vlmcollate import LocalMedia, MediaError
 
 RATE = 16000
@@ -110,3 +112,55 @@ def test_length_is_limited():
 
 def test_the_rate_of_bare_arrays_can_be_stated():
     assert len(load(TONE, rate=8000, array_sampling_rate=RATE)) == RATE // 2
+
+
+@pytest.mark.parametrize("rate", [44100, 16000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_decoding_in_blocks_gives_what_one_block_gives(rate, channels):
+    samples = np.random.default_rng(0).uniform(-1, 1, (200_000, channels)).astype(np.float32)
+    mono = samples.mean(axis=1, dtype=np.float32)
+    expected = mono if rate == RATE else soxr.resample(mono, rate, RATE)
+    assert np.array_equal(load(encoded(samples, rate, subtype="FLOAT")), expected)
+
+
+def test_channels_are_limited_by_what_they_decode_to():
+    silence = encoded(np.zeros((20_000, 8), np.int16), kind="FLAC")
+    assert len(silence) < 10_000
+    assert load(silence, max_decoded_audio_bytes=640_000).shape == (20_000,)
+    with pytest.raises(MediaError, match=r"8 channels at 16000 Hz.*max_decoded_audio_bytes=639999"):
+        load(silence, max_decoded_audio_bytes=639_999)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 1_000_001, 1e20, float("inf"), float("nan"), 0.5])
+def test_absurd_sampling_rates_are_refused(rate):
+    with pytest.raises(MediaError, match="sampling rate"):
+        load((TONE, rate))
+
+
+@pytest.mark.parametrize("rate", [0, 4_000_000_000])
+def test_absurd_sampling_rates_of_files_are_refused(rate):
+    data = encoded(TONE)
+    assert data[24:28] == RATE.to_bytes(4, "little")
+    with pytest.raises(MediaError, match=r"sampling rate|cannot be decoded"):
+        load(data[:24] + rate.to_bytes(4, "little") + data[28:])
+
+
+def test_an_error_says_where_a_file_holds_nan():
+    samples = np.zeros(150_000, np.float32)
+    samples[140_000] = np.nan
+    with pytest.raises(MediaError, match="first at sample 140000"):
+        load(encoded(samples, subtype="FLOAT"))
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+def test_damaged_audio_leaves_no_foreign_exception(kind, capfd):
+    random = np.random.default_rng(0)
+    data = encoded(TONE, kind=kind)
+    for _ in range(40):
+        try:
+            found = load(damaged(data, random), rate=8000)
+        except MediaError as error:
+            assert error.where == "audios[0]"
+        else:
+            assert len(found) and np.isfinite(found).all()
+    assert "Traceback" not in capfd.readouterr().err

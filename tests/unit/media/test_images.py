@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmcollate.errors import MediaError
+from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media import LocalMedia
 
 WHERE = "messages[0].content[1]"
@@ -303,7 +303,7 @@ def test_a_16_bit_png_is_scaled_to_8_bits() -> None:
 def test_a_16_bit_png_with_a_transparent_grey_is_filled() -> None:
     body = zlib.compress(b"\x00" + struct.pack(">2H", 257, 514))
     key = png_chunk(b"tRNS", struct.pack(">H", 257))
-    image = load(png(2, 1, 16, 0, key, png_chunk(b"IDAT", body)))
+    image = load(png(2, 1, 16, 0, key, png_chunk(b"IDAT", body)), LocalMedia(significant_bits=16))
     assert pixels(image) == [[list(WHITE), [2, 2, 2]]]
 
 
@@ -330,8 +330,9 @@ def test_integer_pixels_of_a_range_that_is_not_known() -> None:
     grey = np.array([[0, 90], [200, 255]], np.int32)
     refused(Image.fromarray(grey), "0 to 255", "mode I", "astype('uint8')")
     assert load(Image.fromarray(grey.astype(np.uint8))).getpixel((1, 1)) == WHITE
-    sixteen_bit = Image.fromarray(grey.astype(np.uint16))  # whose range its mode tells
-    assert load(sixteen_bit).getpixel((1, 1)) == (1, 1, 1)
+    sixteen_bit = Image.fromarray(grey.astype(np.uint16))
+    refused(sixteen_bit, "up to 255", "significant_bits")
+    assert load(sixteen_bit, LocalMedia(significant_bits=16)).getpixel((1, 1)) == (1, 1, 1)
     assert load(Image.fromarray(grey * 257)).getpixel((0, 1)) == (200, 200, 200)
     assert load(Image.new("I", (1, 1), 0)).getpixel((0, 0)) == (0, 0, 0)  # black in any range
 
@@ -355,3 +356,44 @@ def test_threads_may_share_it_and_nothing_global_changes() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, range(200)))
     assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
+
+
+def gradient(bits):
+    return np.linspace(0, (1 << bits) - 1, 16).round().astype(np.uint16).reshape(4, 4)
+
+
+EIGHT_BITS = np.linspace(0, 255, 16).round().astype(int).reshape(4, 4)
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14])
+@pytest.mark.parametrize("kind", ["object", "PNG", "TIFF"])
+def test_a_depth_that_is_not_declared_is_asked_for(bits, kind):
+    source: Image.Image | bytes = Image.fromarray(gradient(bits))
+    if kind != "object":
+        file = io.BytesIO()
+        Image.fromarray(gradient(bits)).save(file, kind)
+        source = file.getvalue()
+    with pytest.raises(MediaError, match=r"LocalMedia\(significant_bits="):
+        LocalMedia().load_image(source, where="images[0]")
+    found = LocalMedia(significant_bits=bits).load_image(source, where="images[0]")
+    assert np.abs(np.asarray(found)[..., 0] - EIGHT_BITS).max() <= 1
+    with pytest.raises(MediaError, match="above"):
+        LocalMedia(significant_bits=bits - 1).load_image(source, where="images[0]")
+
+
+def test_a_depth_that_the_file_declares_is_read():
+    png, tiff = io.BytesIO(), io.BytesIO()
+    Image.fromarray(gradient(12)).save(png, "PNG")
+    chunk = b"sBIT\x0c"
+    chunk = (1).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    data = png.getvalue()
+    Image.fromarray(gradient(12)).save(tiff, "TIFF", tiffinfo={281: 4095})
+    for source in (data[:33] + chunk + data[33:], tiff.getvalue()):
+        found = LocalMedia().load_image(source, where="images[0]")
+        assert np.abs(np.asarray(found)[..., 0] - EIGHT_BITS).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [0, 17, 12.0, True, "12"])
+def test_an_impossible_depth_is_refused(bits):
+    with pytest.raises(ConfigError, match="significant_bits"):
+        LocalMedia(significant_bits=bits)

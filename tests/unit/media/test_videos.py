@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import time
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.unit.media.making import STEP, video_bytes
+from tests.unit.media.making import STEP, damaged, jpeg_frames, video_bytes
 from vlmcollate import ConfigError, FrameSampling, LocalMedia, MediaError, VideoLimits
 
 EVEN = np.arange(30) / 10
@@ -136,8 +138,6 @@ def test_broken_files_are_refused_at_once(data, says):
 
 
 def test_a_file_without_pictures_is_refused():
-    import io
-
     import soundfile
 
     file = io.BytesIO()
@@ -188,3 +188,122 @@ def test_the_sound_of_a_video():
         video_bytes(EVEN), sampling=FrameSampling(), sampling_rate=8000, where="videos[0]"
     )
     assert silent.audio is None
+
+
+def load_with_audio(source, **options):
+    return LocalMedia(**options).load_video(
+        source, sampling=FrameSampling(), sampling_rate=8000, where="videos[0]"
+    )
+
+
+def test_the_audio_of_a_video_has_limits():
+    data = video_bytes(EVEN, sound=20.0)
+    assert len(load_with_audio(data).audio) == pytest.approx(8000 * 20, rel=0.01)
+    assert load_with_audio(data, max_audio_seconds=20.5).audio is not None
+    with pytest.raises(MediaError, match="longer than max_audio_seconds=3") as raised:
+        load_with_audio(data, max_audio_seconds=3)
+    assert raised.value.where == "videos[0]"
+    with pytest.raises(MediaError, match="max_decoded_audio_bytes=9999"):
+        load_with_audio(data, max_decoded_audio_bytes=9999)
+    load(data, max_audio_seconds=3)  # which nothing listens to
+
+
+def test_long_silence_takes_memory_for_what_is_kept_alone():
+    import tracemalloc
+
+    data = silent_film(seconds=120)
+    assert len(data) < 300_000
+    tracemalloc.start()
+    audio = load_with_audio(data).audio
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(audio) == pytest.approx(8000 * 120, rel=0.01)
+    assert peak < 3 * audio.nbytes  # 48,000 samples a second in two channels are 12 times as much
+    start = time.monotonic()
+    with pytest.raises(MediaError, match="max_audio_seconds=30"):
+        load_with_audio(data, max_audio_seconds=30)
+    assert time.monotonic() - start < 1
+
+
+def silent_film(seconds):
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        stream = output.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        track = output.add_stream("flac", rate=48000, layout="stereo")
+        for _ in range(40):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+        for at in range(seconds * 4):
+            block = av.AudioFrame.from_ndarray(
+                np.zeros((1, 24000), np.int16), format="s16", layout="stereo"
+            )
+            block.sample_rate, block.pts = 48000, at * 12000
+            output.mux(track.encode(block))
+        output.mux(track.encode())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("container", ["flv", "mpegts", "avi"])
+def test_containers_that_cannot_seek_or_date_their_frames(container):
+    video = load(video_bytes(EVEN, container=container))
+    assert shown(video) == video.indices.tolist()
+    assert len(video.frames) == 6
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("matroska", b"V_MPEG4/ISO/AVC"), ("mp4", b"avc1")]
+)
+def test_a_codec_that_is_not_known_is_refused(container, codec):
+    data = video_bytes(EVEN, container=container)
+    assert codec in data
+    with pytest.raises(MediaError, match=r"without a known codec|no video stream"):
+        load(data.replace(codec, b"zzz9" + codec[4:]))
+
+
+def test_frames_that_grow_in_mid_video_are_refused():
+    data = jpeg_frames((64, 48), 8) + jpeg_frames((640, 480), 8)
+    with pytest.raises(MediaError, match="changes its size"):
+        load(data)
+    # the decoder itself takes no memory for them
+    with pytest.raises(MediaError, match=r"exceeds|cannot be decoded"):
+        load(data, video_limits=VideoLimits(max_pixels=10_000))
+
+
+def test_images_as_frames_are_limited_before_they_are_decoded(monkeypatch):
+    file = io.BytesIO()
+    Image.new("RGB", (1000, 1000)).save(file, "PNG")
+    decoded = []
+    real = LocalMedia.load_image
+
+    def counted(self, source, *, where):
+        decoded.append(where)
+        return real(self, source, where=where)
+
+    monkeypatch.setattr(LocalMedia, "load_image", counted)
+    frames = [file.getvalue()] * 50
+    with pytest.raises(MediaError, match="max_kept_bytes=30000000"):
+        load(frames, video_limits=VideoLimits(max_kept_bytes=30_000_000))
+    assert decoded == ["videos[0][0]"]
+    with pytest.raises(MediaError, match="max_frames=40"):
+        load(frames, video_limits=VideoLimits(max_frames=40))
+    assert len(decoded) == 1
+
+
+@pytest.mark.parametrize("container", ["matroska", "mp4", "flv", "mpegts", "avi"])
+def test_damaged_films_leave_no_foreign_exception(container):
+    random = np.random.default_rng(0)
+    sound = container == "matroska"
+    data = video_bytes(EVEN, container=container, sound=sound)
+    refused = 0
+    for _ in range(40):
+        try:
+            video = load_with_audio(damaged(data, random))
+        except MediaError as error:
+            assert error.where == "videos[0]"
+            refused += 1
+        else:
+            assert video.duration > 0 and np.isfinite(video.times).all()
+            assert video.audio is None or np.isfinite(video.audio).all()
+    assert refused
