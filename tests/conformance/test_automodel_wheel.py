@@ -336,7 +336,7 @@ def test_a_turn_without_an_end_is_an_error() -> None:
 
 
 def test_tokens_of_tokenizers_that_take_lists_or_tensors() -> None:
-    def of(kind: type) -> Any:
+    def of(kind: Any) -> Any:
         def decode(ids: Any) -> str:
             if not isinstance(ids, kind):
                 raise TypeError("no")
@@ -412,9 +412,10 @@ def test_packs_of_the_wheel_are_collated_alike(wheel: Any, qwen: Any) -> None:
                         assert torch.equal(found.pop("attention_mask") & ~own, mask)
                         del expected["attention_mask"]
                     assert_same(found, expected)
-        for more in ((), (128,), (128, -1)):
-            found = automodel.packed_sequence_thd_vlm_collater(packs, 7, *more)
-            expected = theirs.packed_sequence_thd_vlm_collater(packs, 7, *more)
+        given: Any
+        for given in ((), (128,), (128, -1)):
+            found = automodel.packed_sequence_thd_vlm_collater(packs, 7, *given)
+            expected = theirs.packed_sequence_thd_vlm_collater(packs, 7, *given)
             assert_same(found, expected, but=("mm_token_type_ids",))
     assert automodel.neat_packed_vlm_collater([]) == theirs.neat_packed_vlm_collater([]) == {}
 
@@ -674,7 +675,7 @@ def test_our_packs_are_as_the_wheels(wheel: Any, qwen: Any) -> None:
         ({"max_retries": 3}, "max_retries=3 has no effect"),
     ):
         with pytest.raises(ConfigError, match=message):
-            automodel.PackedDatasetWrapper(samples, [[0]], 90, **options)  # type: ignore[arg-type]
+            automodel.PackedDatasetWrapper(samples, [[0]], 90, **options)
     theirs = wheel.datasets.PreTokenizedDatasetWrapper(examples(), qwen)
     with pytest.raises(ConfigError, match="inner_dataset is no wrapper of this library"):
         automodel.PackedDatasetWrapper(theirs, [[0]], 90)
@@ -728,7 +729,7 @@ def test_packs_are_planned_by_true_lengths(qwen: Any, caplog: pytest.LogCaptureF
         ({"ds_raw": rows[:3]}, "ds_raw is another"),
     ):
         with pytest.raises(ConfigError, match=message):
-            automodel.neat_pack_dataset_vlm(samples, 120, **options)  # type: ignore[arg-type]
+            automodel.neat_pack_dataset_vlm(samples, 120, **options)
 
 
 def test_the_sampler_draws_as_the_wheels(wheel: Any, qwen: Any) -> None:
