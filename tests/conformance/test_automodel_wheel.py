@@ -18,7 +18,7 @@ import torch
 from tests.assets import automodel_dir
 from tests.conformance.test_automodel import EXAMPLES, TONE, built, chat, talk
 from tests.processors import processor_of
-from vlmcollate import automodel
+from vlmcollate import ConfigError, EmptyBatchError, SampleTooLongError, automodel, collator_for
 
 WRITTEN_FOR = "0.7.0"
 MODULES = {
@@ -184,6 +184,7 @@ def test_the_other_modules_names_are_there(wheel: Any) -> None:
     for module, name in (
         ("datasets", "PreTokenizedDatasetWrapperConfig"),
         ("packing", "PackedDatasetWrapperConfig"),
+        ("packing", "NeatPackConfig"),
     ):
         ours, theirs = getattr(automodel, name), getattr(getattr(wheel, module), name)
         assert_takes_the_same(ours.build, theirs.build)
@@ -335,7 +336,7 @@ def test_a_turn_without_an_end_is_an_error() -> None:
 
 
 def test_tokens_of_tokenizers_that_take_lists_or_tensors() -> None:
-    def of(kind: type) -> Any:
+    def of(kind: Any) -> Any:
         def decode(ids: Any) -> str:
             if not isinstance(ids, kind):
                 raise TypeError("no")
@@ -371,3 +372,476 @@ def test_a_list_is_edited_in_place_as_there(wheel: Any) -> None:
         given = [copy.deepcopy(grey)]
         assert module._ensure_rgb(given) is given
         assert given[0][0]["content"][0]["image"].mode == "RGB"
+
+
+def all_of(dataset: Any) -> list[Any]:
+    return [dataset[index] for index in range(len(dataset))]
+
+
+def contract(kind: str, metadata: bool = False) -> Any:
+    """As a model of the wheel brings it."""
+    return SimpleNamespace(packed_mask_type=kind, requires_packed_sequence_metadata=metadata)
+
+
+def packs_of_the_wheel(wheel: Any, processor: Any, size: int = 60, alignment: int = 1) -> list[Any]:
+    """Two packs of the wheel's own wrappers, one of them of two documents."""
+    samples = wheel.datasets.PreTokenizedDatasetWrapper(
+        examples(), processor, inject_fake_images=False
+    )
+    wrapper = wheel.packing.PackedDatasetWrapper(
+        samples, [[0, 1], [2]], size, sequence_alignment=alignment, padding_idx=3
+    )
+    return [wrapper[0], wrapper[1]]
+
+
+def test_packs_of_the_wheel_are_collated_alike(wheel: Any, qwen: Any) -> None:
+    theirs = wheel.collate
+    for alignment in (1, 8):
+        packs = packs_of_the_wheel(wheel, qwen, 90, alignment)
+        assert {"seq_lens", "seq_lens_padded"} <= packs[0].keys()
+        for kind in ("block_causal", "document_ids", "flash_varlen"):
+            for metadata in (False, True):
+                options = {"packing": contract(kind, metadata)}
+                for more in ((), (128,), (None, None, False)):
+                    found = automodel.neat_packed_vlm_collater(packs, 7, *more, **options)
+                    expected = theirs.neat_packed_vlm_collater(packs, 7, *more, **options)
+                    mask = expected.get("attention_mask")
+                    if mask is not None and mask.ndim == 4:  # padding sees itself here
+                        pads = found["_packed_seq_ids"] == 0
+                        own = torch.diag_embed(pads)[:, None]
+                        assert torch.equal(found.pop("attention_mask") & ~own, mask)
+                        del expected["attention_mask"]
+                    assert_same(found, expected)
+        given: Any
+        for given in ((), (128,), (128, -1)):
+            found = automodel.packed_sequence_thd_vlm_collater(packs, 7, *given)
+            expected = theirs.packed_sequence_thd_vlm_collater(packs, 7, *given)
+            assert_same(found, expected, but=("mm_token_type_ids",))
+    assert automodel.neat_packed_vlm_collater([]) == theirs.neat_packed_vlm_collater([]) == {}
+
+
+def test_flash_attention_gets_lengths_and_no_mask(wheel: Any, qwen: Any) -> None:
+    packs = packs_of_the_wheel(wheel, qwen, 90)
+    first = len(packs[0]["input_ids"])
+    lengths = packs[0]["seq_lens"]
+    for version in (2, 3, 4):
+        batch = automodel.neat_packed_vlm_collater(
+            packs, 0, 96, attn_implementation=f"flash_attention_{version}"
+        )
+        assert "attention_mask" not in batch
+        edges = [0, lengths[0], first, 96, 96 + len(packs[1]["input_ids"]), 192]
+        assert batch["cu_seq_lens_q"].tolist() == edges
+        assert torch.equal(batch["cu_seq_lens_k"], batch["cu_seq_lens_q"])
+        assert (
+            batch["max_length_q"]
+            == batch["max_length_k"]
+            == max(b - a for a, b in zip(edges, edges[1:], strict=False))
+        )
+    for name, dtype in (("sdpa", torch.bool), ("eager", torch.float32)):
+        batch = automodel.neat_packed_vlm_collater(packs, attn_implementation=name)
+        assert batch["attention_mask"].dtype == dtype
+    flex = automodel.neat_packed_vlm_collater(packs, attn_implementation="flex_attention")
+    assert torch.equal(flex["attention_mask"], batch["attention_mask"])  # added to the scores, too
+    with pytest.raises(ConfigError, match=r"attn_implementation is unknown.*'flash'"):
+        automodel.neat_packed_vlm_collater(packs, attn_implementation="flash")
+    with pytest.raises(ConfigError, match="packed_mask_type is unknown"):
+        automodel.neat_packed_vlm_collater(packs, packing=contract("dense"))
+    with pytest.warns(FutureWarning, match="'sdpa' is ignored"):
+        automodel.neat_packed_vlm_collater(
+            packs, attn_implementation="sdpa", packing=contract("document_ids")
+        )
+
+
+def test_contradictions_in_packs_are_refused(wheel: Any, qwen: Any) -> None:
+    pack = packs_of_the_wheel(wheel, qwen, 90)[0]
+    a, b = pack["seq_lens"]
+    torn = pack["attention_mask"].clone()
+    torn[-1] = 1
+    for change, message in (
+        ({"seq_lens": [a, b + 1]}, "contradicts itself"),
+        ({"seq_lens_padded": [a + 1, b - 1]}, "contradicts itself"),
+        ({"seq_lens": None}, "one of seq_lens and seq_lens_padded"),
+        ({"attention_mask": torn}, "torn apart"),
+        ({"labels": pack["labels"][1:]}, "input_ids, but"),
+        ({"pixel_mask": torch.ones(1)}, "undeclared key 'pixel_mask'"),
+    ):
+        for collate in (
+            automodel.neat_packed_vlm_collater,
+            automodel.packed_sequence_thd_vlm_collater,
+        ):
+            with pytest.raises(ConfigError, match=message):
+                collate([{**pack, **change}])
+    axes = {**pack, "position_ids": pack["position_ids"].expand(3, -1)}
+    with pytest.raises(ConfigError, match="position_ids differ"):
+        automodel.neat_packed_vlm_collater([pack, axes])
+    with pytest.raises(SampleTooLongError):
+        automodel.neat_packed_vlm_collater([pack], max_length=9)
+
+
+def test_packs_that_hold_nothing_are_padding(wheel: Any, qwen: Any) -> None:
+    samples = wheel.datasets.PreTokenizedDatasetWrapper(examples(), qwen)
+    empty = wheel.packing.PackedDatasetWrapper(samples, [[0]], 4)[0]  # the sample does not fit
+    assert not len(empty["input_ids"])
+    full = packs_of_the_wheel(wheel, qwen)[1]
+    batch = automodel.neat_packed_vlm_collater([full, empty], packing=contract("document_ids"))
+    assert not batch["attention_mask"][1].any()
+    assert (batch["labels"][1] == -100).all()
+    found, expected = (
+        module.packed_sequence_thd_vlm_collater([full, empty])
+        for module in (automodel, wheel.collate)
+    )
+    assert_same(found, expected, but=("mm_token_type_ids",))
+    with pytest.raises(EmptyBatchError):
+        automodel.neat_packed_vlm_collater([empty])
+
+
+def test_media_of_several_sizes_stays_a_list(wheel: Any, qwen: Any) -> None:
+    pack = packs_of_the_wheel(wheel, qwen)[1]
+    sizes = [torch.rand(3, 4, 6), torch.rand(3, 2, 2)]
+    packs = [
+        {**pack, "pixel_values": sizes, "image_grid_thw": None},
+        {**pack, "pixel_values": torch.rand(2, 3, 8, 8), "image_grid_thw": None},
+        {**pack, "pixel_values": None, "image_grid_thw": None},
+    ]
+    for name in ("neat_packed_vlm_collater", "packed_sequence_thd_vlm_collater"):
+        found, expected = (getattr(m, name)(packs) for m in (automodel, wheel.collate))
+        assert [tuple(item.shape) for item in found["pixel_values"]] == [
+            (3, 4, 6),
+            (3, 2, 2),
+            (3, 8, 8),
+            (3, 8, 8),
+        ]
+        assert_same(found, expected, but=("attention_mask", "mm_token_type_ids"))
+    sample = automodel.PreTokenizedDatasetWrapper(examples(), qwen)[0]
+    given = [{**sample, "pixel_values": sizes}, sample]
+    found, expected = (m.pad_collate_fn(given, qwen) for m in (automodel, wheel.collate))
+    assert_same(found, expected)
+
+
+def test_pretokenized_samples_are_the_same(wheel: Any, qwen: Any) -> None:
+    wrappers = [
+        module.PreTokenizedDatasetWrapper(examples(), qwen, None, 10, False, None, False)
+        for module in (automodel, wheel.datasets)
+    ]
+    ours: Any = wrappers[0]
+    assert len(list(ours)) == 3  # theirs draws another sample for the fourth, for ever
+    for ours, theirs in ([wrapper[i] for wrapper in wrappers] for i in range(3)):
+        assert_same(ours, {**theirs, "mm_token_type_ids": theirs["mm_token_type_ids"][0]})
+    for samples in ([wrapper[i] for i in range(3)] for wrapper in wrappers):
+        found, expected = (m.pad_collate_fn(samples, qwen) for m in (automodel, wheel.collate))
+        assert_same(found, expected)
+
+
+def test_a_sample_that_fails_has_the_same_replacement(
+    wheel: Any, qwen: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows: list[Any] = [chat((64, 48), answer=f"{'word ' * n}end") for n in (1, 400, 2, 400, 3)]
+    rows[2] = {"conversation": [{"role": "user", "content": [{"type": "image", "image": "no"}]}]}
+    for index in range(len(rows)):
+        ours, theirs = (
+            module.PreTokenizedDatasetWrapper(copy.deepcopy(rows), qwen, 100)
+            for module in (automodel, wheel.datasets)
+        )
+        assert torch.equal(ours[index]["input_ids"], theirs[index]["input_ids"])
+    assert "sample 1 is replaced by another: sample 1: " in caplog.text
+    cut = automodel.PreTokenizedDatasetWrapper(rows, qwen, 100, truncate=True)[1]
+    assert len(cut["input_ids"]) == 100
+    with pytest.raises(RuntimeError, match="Failed to load a valid sample after 3 retries"):
+        automodel.PreTokenizedDatasetWrapper(rows[2:3], qwen, max_retries=3)[0]
+    ours, theirs = (m.RobustDatasetWrapper(_Broken(), 40) for m in (automodel, wheel.datasets))
+    assert [ours[i] for i in range(6)] == [theirs[i] for i in range(6)]
+
+
+class _Broken:
+    """A dataset that cannot give its even samples."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> int:
+        if index % 2 == 0:
+            raise OSError("gone")
+        return index
+
+
+def test_bugs_are_not_bad_samples(qwen: Any) -> None:
+    def broken(batch: Any, _: Any) -> Any:
+        return batch.typo
+
+    for wrapper in (
+        automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen, post_tokenize_hook=broken),
+        automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen, post_tokenize_hook=lambda *_: None),
+        automodel.PreTokenizedDatasetWrapper([{"messages": []}], qwen),
+    ):
+        with pytest.raises((AttributeError, ConfigError)):
+            wrapper[0]
+    with pytest.raises(ConfigError, match="max_retries"):
+        automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen, None, True)  # a fake image, once
+
+
+def test_a_hook_changes_a_sample_before_its_labels(qwen: Any) -> None:
+    def doubled(batch: Any, processor: Any) -> Any:
+        assert processor is qwen
+        assert "labels" not in batch
+        return batch
+
+    plain = automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen)
+    hooked = automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen, post_tokenize_hook=doubled)
+    for ours, same in zip(all_of(hooked), all_of(plain), strict=True):
+        assert_same(ours, same)
+    gemma = built("gemma4")
+    inject = automodel.gemma4_inject_thinking_prefix
+    wrapper = automodel.PreTokenizedDatasetWrapper(
+        EXAMPLES, gemma, post_tokenize_hook=inject, inject_fake_images=False
+    )
+    batch = automodel.pad_collate_fn([wrapper[i] for i in range(3)], gemma)
+    assert_same(batch, automodel.gemma4_prefix_collate_fn(EXAMPLES, gemma))
+    length = len(wrapper[1]["input_ids"])
+    for truncate in (True, False):
+        short = automodel.PreTokenizedDatasetWrapper(
+            EXAMPLES[1:2], gemma, length - 1, 2, truncate, inject, False
+        )
+        if truncate:
+            assert len(short[0]["input_ids"]) == length - 1
+        else:
+            with pytest.raises(RuntimeError, match="longer than max_length"):
+                short[0]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_onevision", "smolvlm"])
+def test_fake_images_survive_the_shift(name: str) -> None:
+    processor = processor_of(name)
+    rows = [talk(answer="Only words."), talk(answer="Other words.")]
+    wrapper = automodel.PreTokenizedDatasetWrapper(rows, processor)
+    batch = automodel.pad_collate_fn([wrapper[0], wrapper[1]], processor)
+    plain = automodel.default_collate_fn(rows, processor)
+    length = plain["input_ids"].shape[1]
+    held = batch["attention_mask"][:, :length] == 1
+    assert torch.equal(batch["input_ids"][:, :length][held], plain["input_ids"][held])
+    assert not batch["attention_mask"][:, length + 1 :].any()
+    assert (batch["labels"] != -100).sum() == (plain["labels"] != -100).sum()
+    (token,) = collator_for(processor).media_tokens["image"]
+    wanted = processor.tokenizer.convert_tokens_to_ids(token)
+    whole = collator_for(processor, placeholder_media="sample").encode(rows[0]["conversation"])
+    count = (whole.input_ids == wanted).sum()
+    assert count > 0
+    assert ((batch["input_ids"] == wanted).sum(dim=1) == count).all()
+    for limit in (len(wrapper[0]["input_ids"]), len(wrapper[0]["input_ids"]) - 1):
+        short = automodel.PreTokenizedDatasetWrapper(rows, processor, limit, truncate=True)
+        samples = [short[0], short[1]]
+        padded = automodel.pad_collate_fn(samples, processor, limit)
+        assert padded["input_ids"].shape[1] == limit - 1
+        assert ((padded["input_ids"] == wanted).sum(dim=1) == count).all()
+
+
+def test_packs_keep_fake_images_out_of_the_documents(qwen: Any) -> None:
+    wrapper = automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen)
+    plain = automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen, inject_fake_images=False)
+    pack = automodel.PackedDatasetWrapper(wrapper, [[1, 0]], 200)[0]
+    fake = qwen.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    ids, documents = pack["input_ids"], pack["attention_mask"]
+    assert pack["n_images"] == 2
+    assert (documents[ids == fake] == 0).sum() == 4
+    for number, index in ((1, 1), (2, 0)):
+        whole = plain[index]
+        held = documents == number
+        size = int(held.sum())
+        assert torch.equal(ids[held], whole["input_ids"][:size])
+        assert len(whole["input_ids"]) - size in (0, 1)
+    thd = automodel.packed_sequence_thd_vlm_collater([pack])
+    assert thd["seq_lens_padded"].sum() == len(ids)
+    assert thd["seq_lens"].sum() == (documents > 0).sum()
+
+
+def test_our_packs_are_as_the_wheels(wheel: Any, qwen: Any) -> None:
+    for alignment in (1, 8):
+        samples = automodel.PreTokenizedDatasetWrapper(examples(), qwen, inject_fake_images=False)
+        wrapper = automodel.PackedDatasetWrapper(samples, [[0, 1], [2]], 90, 3, alignment)
+        for index, expected in enumerate(packs_of_the_wheel(wheel, qwen, 90, alignment)):
+            ours = wrapper[index]
+            assert ours.pop("media_joins")
+            assert_same(ours, expected, but=("position_ids",))
+            assert ours["position_ids"].shape == (3, len(expected["input_ids"]))
+    rope = automodel.PackedDatasetWrapper(samples, [[0]], 90, get_rope_index=print)
+    assert rope.has_mrope
+    assert torch.equal(
+        rope[0]["position_ids"], wrapper[0]["position_ids"][:, : len(rope[0]["input_ids"])]
+    )
+    flat = automodel.PreTokenizedDatasetWrapper(examples(), processor_of("smolvlm"))
+    with pytest.raises(ConfigError, match="positions of one axis"):
+        automodel.PackedDatasetWrapper(flat, [[0]], 2000, get_rope_index=print)[0]
+    for options, message in (
+        ({"get_rope_index": print, "sequence_alignment": 2}, "sequence_alignment=2"),
+        ({"max_retries": 3}, "max_retries=3 has no effect"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            automodel.PackedDatasetWrapper(samples, [[0]], 90, **options)
+    theirs = wheel.datasets.PreTokenizedDatasetWrapper(examples(), qwen)
+    with pytest.raises(ConfigError, match="inner_dataset is no wrapper of this library"):
+        automodel.PackedDatasetWrapper(theirs, [[0]], 90)
+
+
+def test_samples_that_do_not_fit_their_pack_are_reported(
+    qwen: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen, inject_fake_images=False)
+    sizes = [len(samples[i]["input_ids"]) - 1 for i in range(3)]
+    pack = automodel.PackedDatasetWrapper(samples, [[2, 0, 1]], sizes[2] + sizes[1])[0]
+    assert pack["seq_lens"] == [sizes[2], sizes[1]]
+    assert "pack 0 leaves out sample 0" in caplog.text
+    with pytest.raises(SampleTooLongError, match="no sample of the pack fits"):
+        automodel.PackedDatasetWrapper(samples, [[2]], sizes[2] - 1)[0]
+
+
+def test_packs_are_planned_by_true_lengths(qwen: Any, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        chat((64, 48), answer="word " * n) if n % 2 else talk(answer="word " * n)
+        for n in range(1, 13)
+    ]
+    rows[3] = {"conversation": "nothing"}
+    samples = automodel.PreTokenizedDatasetWrapper(rows, qwen)
+    lengths = [len(samples[i]["input_ids"]) - 1 for i in range(len(rows))]
+    for balanced in (True, False):
+        packed = automodel.neat_pack_dataset_vlm(
+            samples, 120, 0, ds_raw=rows, processor=qwen, balance_media_tokens=balanced
+        )
+        assert sorted(i for members in packed.bins for i in members) == list(range(12))
+        for members, pack in zip(packed.bins, all_of(packed), strict=True):
+            assert len(pack["input_ids"]) == sum(lengths[i] for i in members) <= 120
+    media = [sum(i % 2 == 0 for i in members) for members in packed.bins]
+    spread = automodel.neat_pack_dataset_vlm(samples, 120)
+    assert max(sum(i % 2 == 0 for i in m) for m in spread.bins) <= max(media)
+    assert len(automodel.neat_pack_dataset_vlm(samples, 120, max_packs=1)) == 1
+    half = automodel.neat_pack_dataset_vlm(samples, 120, packing_ratio=0.5)
+    assert all(sum(lengths[i] for i in m) <= 60 or len(m) == 1 for m in half.bins)
+    aligned = automodel.neat_pack_dataset_vlm(samples, 128, sequence_alignment=16)
+    assert all(len(pack["input_ids"]) % 16 == 0 for pack in all_of(aligned))
+    limit = max(lengths) - 1
+    with pytest.raises(SampleTooLongError, match="do not fit a pack"):
+        automodel.neat_pack_dataset_vlm(samples, limit)
+    fewer = automodel.neat_pack_dataset_vlm(samples, limit, drop_long_samples=True)
+    kept = [i for i, length in enumerate(lengths) if length <= limit]
+    assert sorted(i for members in fewer.bins for i in members) == kept
+    assert "is left out" in caplog.text
+    for options, message in (
+        ({"packing_ratio": 0}, "packing_ratio"),
+        ({"processor": processor_of("qwen3_vl")}, "processor is another"),
+        ({"ds_raw": rows[:3]}, "ds_raw is another"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            automodel.neat_pack_dataset_vlm(samples, 120, **options)
+
+
+def test_the_sampler_draws_as_the_wheels(wheel: Any, qwen: Any) -> None:
+    rows = [talk(answer="word " * (n * 37 % 60)) for n in range(24)]
+    rows[5]["_text_tokens"] = 7
+    for seed, epoch in ((42, 0), (1, 3)):
+        ours, theirs = (
+            m.LengthGroupedSampler(rows, seed, None, 20, 4) for m in (automodel, wheel.samplers)
+        )
+        for sampler in (ours, theirs):
+            sampler.set_epoch(epoch)
+        assert ours.lengths == theirs.lengths
+        assert ours.sorted_indices == theirs.sorted_indices
+        assert list(ours) == list(theirs)
+    collator = collator_for(qwen)
+    mixed = [*rows, *EXAMPLES]
+    exact = automodel.LengthGroupedSampler(
+        automodel.RobustDatasetWrapper(mixed), processor=qwen, max_length=60, batch_size=4
+    )
+    assert exact.lengths == [len(collator.encode(row["conversation"])) for row in mixed]
+    assert exact.media_lengths[-3:] == [3, 0, 12]
+    assert all(exact.lengths[i] <= 60 for i in exact)
+    drawn = list(exact)
+    assert len(drawn) == len(exact)
+    batches = [drawn[i : i + 4] for i in range(0, len(drawn) // 4 * 4, 4)]
+    order = {index: place for place, index in enumerate(exact.sorted_indices)}
+    for batch in batches:  # neighbours in length, also with a smaller rest
+        places = sorted(order[i] for i in batch)
+        assert places == list(range(places[0], places[0] + 4))
+    part: Any = torch.utils.data.Subset(rows, [8, 3])  # type: ignore[arg-type]  # a map-style dataset
+    some = automodel.LengthGroupedSampler(part)
+    assert some.lengths == [ours.lengths[8], ours.lengths[3]]
+
+
+def made_rows() -> list[dict[str, Any]]:
+    return examples()
+
+
+def made_processor(**_: Any) -> Any:
+    return processor_of("qwen2_5_vl")
+
+
+def test_its_loader_collates_our_packs(wheel: Any, qwen: Any) -> None:
+    recipe = importlib.import_module("nemo_automodel.recipes._typed_config").RecipeConfig
+    loader = {"shuffle": False, "num_workers": 0}
+    run = {
+        "pretrained_model_name_or_path": "none",
+        "dp_rank": 0,
+        "dp_world_size": 1,
+        "batch_size": 2,
+    }
+    processor = {"_target_": made_processor}
+    # the way by YAML: the dataset packs, and the loader takes the collate function
+    config = recipe.resolve_vlm_dataloader(
+        {
+            "_target_": automodel.make_packed_dataset,
+            "dataset": {"_target_": made_rows},
+            "processor": processor,
+            "pack_size": 80,
+            "samples": {"max_length": 60, "truncate": True},
+            "packs": {"drop_long_samples": True},
+        },
+        {**loader, "collate_fn": {"_target_": automodel.packed_collate_fn, "max_length": 96}},
+        processor_node=processor,
+    )
+    assert config.packing is None
+    assert config.pretokenization is None
+    (batch,) = list(config.build(**run).dataloader)
+    assert batch["input_ids"].shape == (2, 96)
+    assert batch["position_ids"].shape == (3, 2, 96)
+    assert batch["attention_mask"].shape == (2, 1, 96, 96)
+    words = qwen.tokenizer.decode(batch["labels"][batch["labels"] != -100])
+    assert all(answer in words for answer in ("A cat.", "No image here.", "Two."))
+    # with packing on, the loader ignores it
+    packed = {"pack_size": 80}
+    config = recipe.resolve_vlm_dataloader(
+        {"_target_": made_rows},
+        {**loader, "collate_fn": {"_target_": _never}},
+        processor_node=processor,
+        packed_sequence_node=packed,
+    )
+    assert list(config.build(**run).dataloader)
+    # the way in Python: its wrappers become ours, and so do its collate functions
+    config.pretokenization = automodel.PreTokenizedDatasetWrapperConfig(max_length=60)
+    config.packing = automodel.NeatPackConfig(pack_size=80, collate_max_length=96)
+    built_loader = config.build(**run, packing_contract=contract("flash_varlen"))
+    (again,) = list(built_loader.dataloader)
+    assert built_loader.dataloader.dataset.inner.processor is qwen
+    assert torch.equal(again["input_ids"], batch["input_ids"])
+    assert again["cu_seq_lens_q"][-1] == 192
+    config.packing = automodel.NeatPackConfig(80, collate_max_length=96, packing_format="thd")
+    (thd,) = list(config.build(**run).dataloader)
+    assert thd["seq_lens_padded"].clamp(min=0).sum(dim=1).tolist() == [96, 96]
+
+
+def _never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the loader ignores this")
+
+
+def test_the_collate_function_of_packs_refuses_contradictions(qwen: Any) -> None:
+    rows = automodel.make_packed_dataset(made_rows(), qwen, 80)
+    packs = all_of(rows)
+    for options, message in (
+        ({"packed_mask_type": "document_ids", "attn_implementation": "sdpa"}, "contradict"),
+        ({"packing_format": "thd", "attn_implementation": "sdpa"}, "contradict"),
+        ({"packing_format": "flat"}, "packing_format is unknown"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            automodel.packed_collate_fn(packs, qwen, **options)  # type: ignore[arg-type]
+    assert automodel.packed_collate_fn(packs, qwen, packing_format="thd")["qkv_format"] == "thd"
+    for samples, more in (({"max_lenght": 3}, {}), ({}, {"pack": 3})):
+        with pytest.raises(ConfigError, match="is unknown"):
+            automodel.make_packed_dataset(made_rows(), qwen, 80, samples, more)
+    with pytest.raises(ConfigError, match="not callable"):
+        automodel.make_packed_dataset({"_target_": "x.y"}, qwen, 80)

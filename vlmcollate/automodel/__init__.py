@@ -66,6 +66,7 @@ from vlmcollate.automodel.gemma4 import (
 )
 from vlmcollate.automodel.given import _merge_media_values
 from vlmcollate.automodel.labelling import build_labels, build_labels_from_template
+from vlmcollate.automodel.loader import make_packed_dataset, packed_collate_fn
 from vlmcollate.automodel.markers import (
     _IMSTART_TEMPLATE_PROCESSORS,
     _build_labels_from_markers,
@@ -76,6 +77,7 @@ from vlmcollate.automodel.markers import (
     _get_stop_token_id,
 )
 from vlmcollate.automodel.packing import (
+    NeatPackConfig,
     PackedDatasetWrapper,
     PackedDatasetWrapperConfig,
     neat_pack_dataset_vlm,
@@ -90,6 +92,7 @@ __all__ = [
     "COLLATE_FNS",
     "DEFAULT_PACKED_SEQUENCE_CONTRACT",
     "LengthGroupedSampler",
+    "NeatPackConfig",
     "PackedDatasetWrapper",
     "PackedDatasetWrapperConfig",
     "PackedSequenceContract",
@@ -133,6 +136,7 @@ __all__ = [
     "kimi_k25_vl_collate_fn",
     "kimi_vl_collate_fn",
     "llava_onevision_collate_fn",
+    "make_packed_dataset",
     "make_robust_collate",
     "mask_fake_vision_tokens_batch",
     "mask_fake_vision_tokens_single",
@@ -141,6 +145,7 @@ __all__ = [
     "nemotron_omni_collate_fn",
     "nemotron_parse_collate_fn",
     "packed_sequence_thd_vlm_collater",
+    "packed_collate_fn",
     "pad_collate_fn",
     "phi4_mm_collate_fn",
     "qwen2_5_collate_fn",

@@ -22,6 +22,7 @@ from vlmcollate.automodel.retrying import first_good, make_robust_collate, read_
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
 from vlmcollate.models import collator_for
+from vlmcollate.options import an_instance_of, at_least_one
 from vlmcollate.sample import EncodedSample
 from vlmcollate.stacking import fill_values
 
@@ -52,14 +53,12 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
     dataset: Any
     processor: Any
     max_length: int | None = None
-    max_retries: int = attrs.field(default=10, validator=attrs.validators.instance_of(int))
-    truncate: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    max_retries: int = attrs.field(default=10, validator=at_least_one)
+    truncate: bool = attrs.field(default=False, validator=an_instance_of(bool))
     post_tokenize_hook: Hook | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.is_callable())
     )
-    inject_fake_images: bool = attrs.field(
-        default=True, validator=attrs.validators.instance_of(bool)
-    )
+    inject_fake_images: bool = attrs.field(default=True, validator=an_instance_of(bool))
     template_kwargs: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     collator_options: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     preload_media: bool = attrs.field(default=False, init=False)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -18,9 +19,10 @@ from torch.utils.data import Dataset
 
 from vlmcollate.automodel.datasets import PreTokenizedDatasetWrapper, item_counts
 from vlmcollate.automodel.given import JOINS_KEY
+from vlmcollate.automodel.packs import neat_packed_vlm_collater, packed_sequence_thd_vlm_collater
 from vlmcollate.automodel.retrying import draws, make_robust_collate
 from vlmcollate.errors import ConfigError, SampleTooLongError
-from vlmcollate.options import at_least_one
+from vlmcollate.options import at_least_one, check_count, one_of
 from vlmcollate.packing import plan_packs
 from vlmcollate.padding import BlockCausalMask
 from vlmcollate.sample import EncodedSample
@@ -29,6 +31,10 @@ from vlmcollate.stacking import fill_values
 Ints = npt.NDArray[np.int64]
 _LOG = logging.getLogger(__name__)
 _AHEAD = ("labels", "loss_weights")
+_COLLATERS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (neat_packed_vlm_collater, packed_sequence_thd_vlm_collater)
+}
 
 
 def _pretokenized(_: object, __: object, value: Any) -> None:
@@ -95,7 +101,14 @@ class PackedDatasetWrapper(Dataset[Any]):
         return len(self.bins)
 
     def robust_collate(self, collate_fn: Callable[[list[Any]], Any]) -> Callable[..., Any]:
-        """Has a batch of packs that fails drawn again; see `make_robust_collate`."""
+        """Has a batch of packs that fails drawn again; see `make_robust_collate`.
+
+        Automodel's loader calls this with its own packed collate functions, which know neither all
+        media keys nor tokens of no document: they become this library's.
+        """
+        if isinstance(collate_fn, partial) and collate_fn.func.__name__ in _COLLATERS:
+            ours = _COLLATERS[collate_fn.func.__name__]
+            collate_fn = partial(ours, *collate_fn.args, **collate_fn.keywords)
         return make_robust_collate(self, collate_fn, self.inner.max_retries)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -134,7 +147,8 @@ class PackedDatasetWrapper(Dataset[Any]):
 
     def _fitting(self, index: int) -> list[EncodedSample]:
         """The samples of a pack, as many as fit."""
-        kept, room = [], self.pack_size
+        kept: list[EncodedSample] = []
+        room = self.pack_size
         for number in self.bins[index]:
             sample = self.inner.encode(int(number))
             taken = self._aligned(len(sample) - 1)
@@ -297,6 +311,75 @@ def neat_pack_dataset_vlm(
         sequence_alignment=sequence_alignment,
         get_rope_index=get_rope_index,
     )
+
+
+@attrs.define
+class NeatPackConfig:
+    """The options of `neat_pack_dataset_vlm`, before there are samples.
+
+    Args:
+        pack_size: See there, as for the others.
+        drop_long_samples: See there.
+        max_packs: See there.
+        packing_ratio: See there.
+        balance_media_tokens: See there.
+        collate_max_length: The length of every batch; the longest pack by default.
+        attn_implementation: See `neat_packed_vlm_collater`.
+        packing_format: `"neat"`, or `"thd"` for Transformer Engine.
+    """
+
+    pack_size: int = 2048
+    drop_long_samples: bool = False
+    max_packs: int | None = None
+    packing_ratio: float = 1.0
+    balance_media_tokens: bool = True
+    collate_max_length: int | None = None
+    attn_implementation: str | None = None
+    packing_format: Literal["neat", "thd"] = attrs.field(
+        default="neat", validator=one_of("neat", "thd")
+    )
+
+    def build(
+        self,
+        *,
+        dataset: Any,
+        padding_idx: int,
+        ds_raw: Any = None,
+        get_rope_index: Callable[..., Any] | None = None,
+        processor: Any = None,
+        cp_size: int = 1,
+    ) -> PackedDatasetWrapper:
+        """Plans the packs.
+
+        Args:
+            dataset: See `neat_pack_dataset_vlm`, as for the others.
+            padding_idx: See there.
+            ds_raw: See there.
+            get_rope_index: See there.
+            processor: See there.
+            cp_size: The context parallel ranks; with `"thd"`, documents are padded to a multiple
+                of twice as many tokens.
+        """
+        check_count("cp_size", cp_size)
+        alignment = 2 * cp_size if self.packing_format == "thd" and cp_size > 1 else 1
+        if (self.collate_max_length or 0) % alignment:
+            raise ConfigError(
+                f"collate_max_length={self.collate_max_length} is no multiple of 2 * "
+                f"cp_size={alignment}; choose one that is"
+            )
+        return neat_pack_dataset_vlm(
+            dataset,
+            self.pack_size,
+            padding_idx,
+            drop_long_samples=self.drop_long_samples,
+            max_packs=self.max_packs,
+            get_rope_index=get_rope_index,
+            ds_raw=ds_raw,
+            packing_ratio=self.packing_ratio,
+            processor=processor,
+            balance_media_tokens=self.balance_media_tokens,
+            sequence_alignment=alignment,
+        )
 
 
 def _lengths(dataset: PreTokenizedDatasetWrapper) -> tuple[Ints, Ints]:

@@ -104,8 +104,11 @@ def first_good(size: int, index: int, max_retries: int, take: Callable[[int], _T
         take: Reads a sample; a `SampleError` has another tried.
 
     Raises:
+        IndexError: There is no such sample.
         RuntimeError: All of them failed.
     """
+    if not -size <= index < size:
+        raise IndexError(f"sample {index} of {size}")
     last: SampleError | None = None
     for tried in draws(index, size, max_retries):
         try:
