@@ -170,13 +170,16 @@ class TemplateMarkerLabels(LabelStrategy):
         """
         known = _KNOWN.setdefault(context.processor, {})
         template = chat_template_of(context.processor)
-        key = repr((template, context.render.template_kwargs, tuple(context.stop_ids)))
+        options = repr((template, context.render.template_kwargs, tuple(context.stop_ids)))
+        key = Vocabulary.known(context.processor.tokenizer), options
         if key not in known:
             known[key] = _derive(context)
         return known[key]
 
 
-_KNOWN: weakref.WeakKeyDictionary[Any, dict[str, TurnMarkers]] = weakref.WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[tuple[Vocabulary, str], TurnMarkers]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _derive(context: LabelContext) -> TurnMarkers:
@@ -185,7 +188,7 @@ def _derive(context: LabelContext) -> TurnMarkers:
     if not probes:
         raise LabelError("the chat template renders none of the probe chats, so no marker is known")
     truth = [[(turn.start, turn.end) for turn in probe.turns] for probe in probes]
-    vocabulary = Vocabulary.of(context.processor.tokenizer)
+    vocabulary = Vocabulary.known(context.processor.tokenizer)
     for depth in _DEPTHS:
         openers = {
             opener
