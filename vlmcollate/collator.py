@@ -226,10 +226,12 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         Raises:
             EmptyBatchError: There is no example, or none is left.
         """
+        Vocabulary.of(self._tokenizer)  # tokens may have been added since the last call
         samples = []
         for index, example in enumerate(examples):
             try:
-                sample: EncodedSample | None = self.encode(example)
+                with unwatched():
+                    sample: EncodedSample | None = self._sample_encoder(example)
             except SampleError as error:
                 if isinstance(error, SampleTooLongError) and self.on_overlong == "drop":
                     continue
@@ -265,6 +267,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             SampleError: The example is at fault. With `on_overlong="drop"`, too, a sample that is
                 too long raises `SampleTooLongError` here; calling the collator drops it.
         """
+        Vocabulary.of(self._tokenizer)
         with unwatched():  # what a stage of an explained sample encodes is no part of it
             return self._sample_encoder(example)
 
@@ -285,6 +288,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         Raises:
             SampleError: The example is at fault, as far as that shows.
         """
+        Vocabulary.of(self._tokenizer)
         return self._token_counter(example)
 
     @final
@@ -509,7 +513,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
                 getattr(self.processor, f"{kind}_token_id", None)
             ]
             tokens = [self._tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None]
-            if not tokens and Vocabulary.of(self._tokenizer).id_of(placeholder) is not None:
+            if not tokens and Vocabulary.known(self._tokenizer).id_of(placeholder) is not None:
                 tokens = [placeholder]
             found[kind] = tuple(tokens)
         return found
@@ -526,18 +530,18 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         rates = (getattr(part, "sampling_rate", None) for part in parts if part is not None)
         return next((rate for rate in rates if rate is not None), None)
 
-    @cached_property
+    @property
     def turn_ends(self) -> tuple[str, ...]:
         """The tokens that may end an assistant turn: the user's, or the family's and eos."""
-        vocabulary = Vocabulary.of(self._tokenizer)
+        vocabulary = Vocabulary.known(self._tokenizer)
         eos = self._tokenizer.eos_token
         declared = self.stop_tokens or (*self.default_stop_tokens, *([eos] if eos else []))
         return tuple(t for t in dict.fromkeys(declared) if vocabulary.id_of(t) is not None)
 
-    @cached_property
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """The ids of `turn_ends`."""
-        vocabulary = Vocabulary.of(self._tokenizer)
+        vocabulary = Vocabulary.known(self._tokenizer)
         return tuple(i for t in self.turn_ends if (i := vocabulary.id_of(t)) is not None)
 
     @property
@@ -567,7 +571,21 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         return self._token_counter.small_image()
 
     @cached_property
+    def _renderers(self) -> dict[Vocabulary, ChatRenderer]:
+        """The renderer, for the tokens that the tokenizer has now."""
+        return {}
+
+    @property
     def _renderer(self) -> ChatRenderer:
+        vocabulary = Vocabulary.known(self._tokenizer)
+        renderer = self._renderers.get(vocabulary)
+        if renderer is None:  # of what a thread may be using, nothing is changed
+            renderer = self._new_renderer()
+            self._renderers.clear()
+            self._renderers[vocabulary] = renderer
+        return renderer
+
+    def _new_renderer(self) -> ChatRenderer:
         return ChatRenderer(
             processor=self.processor,
             placeholders=self.placeholders,

@@ -139,7 +139,7 @@ class PromptEncoder:
             LabelError: A turn's border falls inside a word that cannot be cut.
             MediaMismatchError: Media tokens were lost or gained.
         """
-        vocabulary = Vocabulary.of(self.processor.tokenizer)
+        vocabulary = Vocabulary.known(self.processor.tokenizer)
         if len(media.replacements) != len(rendering.media):
             raise MediaMismatchError(
                 f"the processor replaced {len(media.replacements)} placeholders of "

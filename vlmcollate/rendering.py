@@ -162,7 +162,7 @@ class ChatRenderer:
     @property
     def structure(self) -> Structure:
         """Which control tokens are structure, read once for a template and its tokens."""
-        vocabulary = Vocabulary.of(self.processor.tokenizer)
+        vocabulary = Vocabulary.known(self.processor.tokenizer)
         key = chat_template_of(self.processor), vocabulary
         if key not in self._structures:
             self._structures.clear()
@@ -212,7 +212,7 @@ class ChatRenderer:
         return template, repr((conversation.tools, conversation.template_kwargs)), shapes
 
     def _trace(self, conversation: Conversation, plain: str, template: str) -> Trace:
-        vocabulary = Vocabulary.of(self.processor.tokenizer)
+        vocabulary = Vocabulary.known(self.processor.tokenizer)
         literals = tested_literals(template)
         for splits in (False, True):
             marks = Marks(conversation, vocabulary.pattern, literals, splits=splits)
@@ -229,7 +229,7 @@ class ChatRenderer:
             conversation=conversation,
             trace=trace,
             render=self.render,
-            vocabulary=Vocabulary.of(self.processor.tokenizer),
+            vocabulary=Vocabulary.known(self.processor.tokenizer),
             stop_tokens=self.stop_tokens,
             structure=self.structure,
         )

@@ -236,7 +236,7 @@ class SampleEncoder:
         collator = self.collator
         types = np.zeros(len(prompt.ids), np.int64)
         of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
-        vocabulary = Vocabulary.of(collator.processor.tokenizer)
+        vocabulary = Vocabulary.known(collator.processor.tokenizer)
         for kind, tokens in collator.media_tokens.items() if prompt.rendering.media else ():
             for token in tokens:
                 at = (prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)

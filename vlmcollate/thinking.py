@@ -58,7 +58,7 @@ class ThinkingPrefix:
             The sample of L + turns * P tokens: the inserted ones attended to, of type text, of no
             message, and not trained.
         """
-        vocabulary = Vocabulary.of(tokenizer)
+        vocabulary = Vocabulary.known(tokenizer)
         prefix, marker = _ids_of(vocabulary, self.text), _ids_of(vocabulary, self.after)
         places = _places(sample.input_ids.numpy(), marker, int(prefix[0]))
         if not len(places):

@@ -70,11 +70,20 @@ class Vocabulary:
     prefix_ids: list[int]
     suffix_ids: list[int]
     bos_token: str | None
-    size: int
+    state: str
+
+    @classmethod
+    def known(cls, tokenizer: Any) -> Vocabulary:
+        """The vocabulary that `of` found last, without another look at the tokenizer.
+
+        For what happens inside one call of a collator, which begins with `of`: comparing all of
+        Gemma's 6,400 added tokens takes milliseconds.
+        """
+        return _KNOWN.get(tokenizer) or cls.of(tokenizer)
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
-        """The vocabulary of a tokenizer, read once a process and whenever tokens were added.
+        """The vocabulary of a tokenizer, read again whenever an added token has changed.
 
         Args:
             tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library, or
@@ -84,7 +93,7 @@ class Vocabulary:
             ConfigError: The tokenizer has neither, so it cannot give offsets.
         """
         known = _KNOWN.get(tokenizer)
-        if known is None or known.size != _size(tokenizer, known.backend):
+        if known is None or known.state != _state(tokenizer, known.backend):
             known = _KNOWN[tokenizer] = cls._read(tokenizer)
         return known
 
@@ -106,7 +115,7 @@ class Vocabulary:
             prefix,
             suffix,
             tokenizer.bos_token,
-            _size(tokenizer, backend),
+            _state(tokenizer, backend),
         )
         if isinstance(backend, TiktokenBackend):
             _check_agreement(found, tokenizer)
@@ -276,12 +285,11 @@ def _bare_clone(backend: Tokenizer) -> Tokenizer:
     return clone
 
 
-def _size(tokenizer: Any, backend: Backend) -> int:
-    """What grows where tokens are added to a tokenizer."""
+def _state(tokenizer: Any, backend: Backend) -> str:
+    """What changes when a token is added to a tokenizer, even again with other flags."""
     if isinstance(backend, TiktokenBackend):
-        return len(tokenizer.added_tokens_decoder)
-    size: int = backend.get_vocab_size()
-    return size
+        return repr((tokenizer.bos_token, tokenizer.added_tokens_decoder))
+    return repr((tokenizer.bos_token, backend.get_added_tokens_decoder()))
 
 
 _AGREEMENT = "It's 12,345 tokens:\n\n  naïve 中文 текст 🏳️‍🌈\tdef f(x):\r\n    return x  "

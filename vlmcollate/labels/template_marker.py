@@ -169,13 +169,14 @@ class TemplateMarkerLabels(LabelStrategy):
         """
         known = _KNOWN.get_or_make(context.processor, dict)
         template = chat_template_of(context.processor)
-        key = repr((template, context.render.template_kwargs, tuple(context.stop_ids)))
+        options = repr((template, context.render.template_kwargs, tuple(context.stop_ids)))
+        key = Vocabulary.known(context.processor.tokenizer), options
         if key not in known:
             known[key] = _derive(context)
         return known[key]
 
 
-_KNOWN = IdentityCache[dict[str, TurnMarkers]]()
+_KNOWN = IdentityCache[dict[tuple[Vocabulary, str], TurnMarkers]]()
 
 
 def _derive(context: LabelContext) -> TurnMarkers:
@@ -184,7 +185,7 @@ def _derive(context: LabelContext) -> TurnMarkers:
     if not probes:
         raise LabelError("the chat template renders none of the probe chats, so no marker is known")
     truth = [[(turn.start, turn.end) for turn in probe.turns] for probe in probes]
-    vocabulary = Vocabulary.of(context.processor.tokenizer)
+    vocabulary = Vocabulary.known(context.processor.tokenizer)
     for depth in _DEPTHS:
         openers = {
             opener

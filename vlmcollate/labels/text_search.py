@@ -31,7 +31,7 @@ class TextSearchLabels(LabelStrategy):
             LabelError: An answer is empty or begins with space, is not found, is found in more than
                 one place, or has parts (tool calls, reasoning) that only a template can write.
         """
-        vocabulary = Vocabulary.of(context.processor.tokenizer)
+        vocabulary = Vocabulary.known(context.processor.tokenizer)
         answers = assistant_indices(context.conversation)
         options = [
             _hits(

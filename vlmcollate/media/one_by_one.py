@@ -54,7 +54,7 @@ def process_one_by_one(
         output = processor(text=[text], add_special_tokens=False, **arguments)
         # what the placeholder became is read off the ids, which every processor returns
         ids = list(output["input_ids"][0])
-        replacements.append(Vocabulary.of(processor.tokenizer).decode(ids))
+        replacements.append(Vocabulary.known(processor.tokenizer).decode(ids))
         for key in output.keys() - _NO_MEDIA:
             tensors.setdefault(key, []).append(as_tensor(output[key]))
     return ProcessedMedia(
