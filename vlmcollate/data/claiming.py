@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vlmcollate.data.manifest import MANIFEST, SCHEMA, check_same, plan_text
+from vlmcollate.data.writing import OutputFile
 from vlmcollate.errors import ConfigError, stack_level
 
 PLAN = "plan.json"
@@ -42,7 +42,7 @@ def claimed(folder: Path, plan: dict[str, Any], *, resume: bool, unsure: str) ->
             raise ConfigError(
                 f"'{folder}' holds other files, such as {others[0]!r}; name a new one"
             )
-        held = file.open("a+b")
+        held: Any = file.open("a+b", buffering=0)
     except OSError as error:
         raise ConfigError(f"cannot write into '{folder}': {error}; name another folder") from error
     with held:
@@ -52,13 +52,20 @@ def claimed(folder: Path, plan: dict[str, Any], *, resume: bool, unsure: str) ->
         if others or text == ours or not ours.startswith(text):
             _check(text, folder, plan, resume=resume, unsure=unsure)
         else:  # nothing was done yet; a run may have been killed as it wrote its plan
-            held.write(ours[len(text) :])
-            held.flush()
-            os.fsync(held.fileno())
-        for name in others:
-            if _OURS.fullmatch(name):
-                (folder / name).unlink(missing_ok=True)
-        yield
+            target = OutputFile(file, held)
+            target.write(ours[len(text) :])
+            target.sync()
+        _remove_halves(folder)
+        try:
+            yield
+        finally:
+            _remove_halves(folder)  # of processes that were killed
+
+
+def _remove_halves(folder: Path) -> None:
+    for file in folder.iterdir():
+        if _OURS.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def _lock(file: IO[bytes], folder: Path) -> None:

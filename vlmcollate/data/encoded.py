@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import DamagedError, check_sum, sum_of
+from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.options import an_instance_of, check_count
 from vlmcollate.sample import Document, EncodedSample
@@ -140,11 +141,13 @@ def save_sample(sample: EncodedSample, path: str | os.PathLike[str]) -> None:
     Args:
         sample: What `encode` or `pack` gave.
         path: The file, which appears only when it is complete. It holds a checksum.
+
+    Raises:
+        ConfigError: It cannot be written, such as to a full disk.
     """
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    partial.write_bytes(sample_bytes(sample))
-    partial.replace(target)
+    data = sample_bytes(sample)
+    with partial_file(Path(path)) as file:
+        file.write(data)
 
 
 def load_sample(path: str | os.PathLike[str]) -> EncodedSample:

@@ -16,6 +16,7 @@ from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.prepared import row_of
 from vlmcollate.data.shards import write_shard
 from vlmcollate.data.sources import Piece, place_of, rows_of
+from vlmcollate.data.writing import OutputFile, disk_errors
 from vlmcollate.errors import ConversationError, SampleError, SampleTooLongError
 from vlmcollate.packing import plan_packs
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -131,11 +132,15 @@ class Encoder:
         limit = self.collator.max_length
         assert limit is not None  # noqa: S101  # as prepare_dataset checked
         numbers, lengths, edges = [], [], [0]
-        with TemporaryFile(dir=folder) as waiting:  # without a name, so it goes with the process
+        name = folder / "the samples of a shard"
+        with disk_errors(name):  # without a name, so it goes with the process
+            waiting = TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed below
+        with waiting:
+            target = OutputFile(name, waiting)
             for number, sample in samples:
                 numbers.append(number)
                 lengths.append(len(sample))
-                edges.append(edges[-1] + waiting.write(sample_bytes(sample)))
+                edges.append(edges[-1] + target.write(sample_bytes(sample)))
 
             def sample_at(place: int) -> EncodedSample:
                 waiting.seek(edges[place])

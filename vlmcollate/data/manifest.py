@@ -7,16 +7,16 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import UNSEALED, DamagedError, seal_of, sealed, sum_of
+from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import LocalMedia
 from vlmcollate.templates import chat_template_of
@@ -276,20 +276,6 @@ def check_same(expected: Mapping[str, Any], found: Mapping[str, Any], what: str,
             for key in keys
         )
         raise ConfigError(f"{what}: {listed}. {mend}")
-
-
-@contextmanager
-def partial_file(file: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears only when it is complete and on disk."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with partial.open("w+b") as target:
-            yield target
-            target.flush()
-            os.fsync(target.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _settings(processor: Any) -> str:

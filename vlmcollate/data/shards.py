@@ -16,9 +16,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from vlmcollate.data.manifest import ShardFacts, partial_file
+from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.sealing import DamagedError, check_sum, seal_of, sealed
 from vlmcollate.data.sources import parquet
+from vlmcollate.data.writing import OutputFile, partial_file
 from vlmcollate.errors import ConfigError
 
 ROWS_PER_GROUP = 32
@@ -77,13 +78,13 @@ def write_shard(
         return attrs.evolve(told, seal=_seal(target))
 
 
-def _seal(target: BinaryIO) -> str:
+def _seal(target: OutputFile) -> str:
     """Writes the seal into the index of a shard that is otherwise complete."""
-    index, start = _index(target)
-    target.seek(start)
+    index, start = _index(target.data)
+    target.data.seek(start)
     target.write(sealed(index, _SEAL))
-    target.seek(start)
-    return seal_of(target.read(), _SEAL, "its index was not sealed")
+    target.data.seek(start)
+    return seal_of(target.data.read(), _SEAL, "its index was not sealed")
 
 
 @attrs.frozen(eq=False)
@@ -239,7 +240,7 @@ class _Summed:
 
     closed = False
 
-    def __init__(self, target: BinaryIO) -> None:
+    def __init__(self, target: OutputFile) -> None:
         self._target, self._sum = target, hashlib.sha256()
         self._start = self._at = 0
 
@@ -254,7 +255,7 @@ class _Summed:
         return self._at
 
     def flush(self) -> None:
-        self._target.flush()
+        """Does nothing, since nothing waits in memory."""
 
     def cut(self) -> tuple[int, str]:
         """How many bytes came since the last cut, and their sum."""

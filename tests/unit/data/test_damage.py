@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -218,8 +217,8 @@ def test_a_damaged_sample_is_refused(prepared, tmp_path):
 
 
 def test_packs_are_made_of_samples_as_they_were(collator, rows, tmp_path, monkeypatch):
-    def rotten(dir: Path) -> Any:
-        file = TemporaryFile(dir=dir)  # noqa: SIM115  # closed by the encoder
+    def rotten(**options: Any) -> Any:
+        file = TemporaryFile(**options)  # noqa: SIM115  # closed by the encoder
         read = file.read
         monkeypatch.setattr(file, "read", lambda size: damaged(read(size), random), raising=False)
         return file
