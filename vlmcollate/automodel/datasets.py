@@ -27,6 +27,7 @@ class PreTokenizedDatasetWrapper:
         inject_fake_images: Whether a sample without images gets a small white one, with attention 0
             and no label, so that the vision tower runs on every rank.
         template_kwargs: Chat template variables, such as `{"enable_thinking": False}`.
+        model_config: The configuration of the model, for packs; see `BaseCollator`.
     """
 
     dataset: Any
@@ -34,6 +35,7 @@ class PreTokenizedDatasetWrapper:
     max_length: int | None = None
     inject_fake_images: bool = False
     template_kwargs: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
+    model_config: Any = attrs.field(default=None, kw_only=True)
     collator: BaseCollator = attrs.field(init=False)
 
     @collator.default
@@ -46,6 +48,7 @@ class PreTokenizedDatasetWrapper:
             on_overlong=policy,
             placeholder_media=wanted,
             template_kwargs=dict(self.template_kwargs or {}),
+            model_config=self.model_config,
         )
 
     def __len__(self) -> int:
@@ -75,8 +78,9 @@ class PackedDatasetWrapper:
         on_overlong: What becomes of a sample longer than a pack; see `plan_packs`.
 
     Raises:
-        ConfigError: The family's masks are more than the packed collate functions make, as Gemma
-            3's for its sliding layers; `BaseCollator.pack` and `BlockCausalMask` make them.
+        ConfigError: The masks that the packed collate functions make would not keep the documents
+            apart in the model, as in Gemma 3 with its sliding layers, or `model_config` is needed
+            to know that; `BaseCollator.pack` serves more models, with other layouts.
     """
 
     dataset: PreTokenizedDatasetWrapper
@@ -87,7 +91,7 @@ class PackedDatasetWrapper:
 
     @plan.default
     def _plan(self) -> PackPlan:
-        # a family whose layers need more than one mask refuses this one
+        # the mask that the packed functions make, refused for models in which documents would leak
         attrs.evolve(self.dataset.collator, padding=BlockCausalMask())
         lengths = self.lengths
         if lengths is None:
