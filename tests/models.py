@@ -16,6 +16,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     SmolVLMConfig,
@@ -45,6 +47,29 @@ def _qwen2(processor: Any, config: Any, model: Any, vision: dict[str, Any]) -> A
     return model(
         config(
             text_config={**_TEXT, "vocab_size": len(tokenizer), "rope_parameters": _MROPE},
+            vision_config=vision,
+            image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+            video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+            vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+            vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        )
+    )
+
+
+def _qwen3_5(processor: Any, vision: dict[str, Any]) -> Any:
+    """One layer of each kind: linear attention, and full attention."""
+    tokenizer = processor.tokenizer
+    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
+    text = {**_TEXT, **linear, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+    return Qwen3_5ForConditionalGeneration(
+        Qwen3_5Config(
+            text_config={
+                **text,
+                "num_hidden_layers": 2,
+                "layer_types": ["linear_attention", "full_attention"],
+                "vocab_size": len(tokenizer),
+                "rope_parameters": {**_MROPE, "partial_rotary_factor": 1.0},
+            },
             vision_config=vision,
             image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
             video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
@@ -111,7 +136,16 @@ def tiny_model(name: str, processor: Any) -> Any:
     elif name == "qwen2_5_vl":
         config = {**vision, "hidden_size": 32, "out_hidden_size": 32, "fullatt_block_indexes": [0]}
         model = _qwen2(processor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, config)
-    elif name in ("qwen3_vl", "qwen3_5"):
+    elif name == "qwen3_5":
+        config = {
+            **vision,
+            "hidden_size": 32,
+            "out_hidden_size": 32,
+            "patch_size": 16,
+            "num_position_embeddings": 16,
+        }
+        model = _qwen3_5(processor, config)
+    elif name == "qwen3_vl":
         config = {
             **vision,
             "hidden_size": 32,

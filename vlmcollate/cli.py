@@ -141,6 +141,7 @@ def inspect(
             media_root=media_root,
             max_length=max_length,
             trust_remote_code=trust_remote_code,
+            packs=pack is not None,
         )
     if not run(console, collator, data, rows=rows, pack=pack, diff=diff, page=html):
         raise typer.Exit(1)
@@ -221,6 +222,7 @@ def prepare(
             media_root=media_root,
             max_length=max_length,
             trust_remote_code=trust_remote_code,
+            packs=packing,
         )
         wanted: Any = on_overlong  # the collator refuses what is none of its policies
         collator = attrs.evolve(collator, on_overlong=wanted)
@@ -258,7 +260,7 @@ def check(
         from vlmcollate.inspecting import collator_of
         from vlmcollate.testing.command import run
 
-        collator = collator_of(processor, trust_remote_code=trust_remote_code)
+        collator = collator_of(processor, trust_remote_code=trust_remote_code, packs=True)
     if not run(
         console, collator, examples=examples, seed=seed, seconds=seconds, names=law, junit=junit
     ):

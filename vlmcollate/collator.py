@@ -42,8 +42,10 @@ from vlmcollate.media import (
     processor_inputs,
 )
 from vlmcollate.media.processor_inputs import sampling_of
-from vlmcollate.options import an_instance_of, as_strings, one_of, token_strings
+from vlmcollate.options import a_model_config, an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
+from vlmcollate.packing.layout_rules import check_layout, refusal
+from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.placeholders import Placeholders
 from vlmcollate.rendering import ChatRenderer, Rendering
@@ -115,6 +117,9 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             on every rank, as FSDP and ZeRO-3 need: `"never"`; `"batch"`, to one sample of a batch
             that leaves a tower idle; `"sample"`, to every sample that does. It is a white image or
             a silence at the sample's end, with attention 0 and no label.
+        model_config: The configuration of the model to train, such as `model.config`, for packs:
+            which layouts keep documents apart depends on the model's layers. It is needed where
+            the processor serves models with different ones.
     """
 
     media_joins: ClassVar[Mapping[str, Join]] = {}
@@ -140,6 +145,8 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
     """The kinds of media whose tokens `num_media_tokens` knows."""
     no_packs_because: ClassVar[str] = ""
     """Why samples cannot be packed for this model, if so."""
+    token_mixing: ClassVar[TokenMixing | None] = None
+    """What mixes tokens in the family's models, where all that its processor serves are alike."""
 
     processor: Any = attrs.field(repr=lambda processor: type(processor).__name__)
     max_length: int | None = attrs.field(default=None, validator=valid_max_length)
@@ -174,6 +181,11 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
     placeholder_media: PlaceholderPolicy = attrs.field(
         default="never", validator=one_of("never", "batch", "sample")
     )
+    model_config: Any = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(a_model_config),
+        repr=lambda config: repr(config and type(config).__name__),
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuses options that contradict each other or that the processor cannot serve."""
@@ -187,6 +199,8 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             raise ConfigError(f"stop_tokens {unknown} are not tokens of the tokenizer")
         if self.allowed_special_tokens:
             self._check_allowed(vocabulary)
+        if self.padding.separates_by is not None:
+            self._check_packs()
 
     # ---------------------------------------------------------------- the two halves
 
@@ -337,7 +351,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             shortest = min(range(len(samples)), key=lambda i: len(samples[i]))
             filled = self._sample_encoder.placeholders.added(samples[shortest], samples)
             samples = [*samples[:shortest], filled, *samples[shortest + 1 :]]
-        if self.padding.keeps_documents_apart:
+        if self.padding.separates_by is not None:
             samples = [s if s.documents else self.pack([s]) for s in samples]
         elif any(sample.documents for sample in samples):
             raise ConfigError(
@@ -345,7 +359,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
                 "see each other; set padding to a layout that keeps them apart, such as "
                 "BlockCausalMask() or FlattenedDocuments()"
             )
-        rows, is_packed = token_rows(samples), self.padding.keeps_documents_apart
+        rows, is_packed = token_rows(samples), self.padding.separates_by is not None
         if self.shift_labels and is_packed:  # a mask has more token axes than one
             rows = [shifted(row, axis=0) for row in rows]
         fill = fill_values(self._tokenizer)
@@ -377,8 +391,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         """
         if not samples:
             raise EmptyBatchError("no sample to pack")
-        if self.no_packs_because:
-            raise ConfigError(f"{type(self).__name__} makes no packs: {self.no_packs_because}")
+        self._check_packs()
         if any(sample.documents for sample in samples):
             raise ConfigError("one of the samples is a pack already; unpack it first")
         positions = [self.position_ids(sample) for sample in samples]
@@ -628,6 +641,36 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
                 f"allowed_special_tokens {unknown} are not added tokens of the tokenizer; add them "
                 "with tokenizer.add_tokens, or leave them out"
             )
+
+    @cached_property
+    def mixing(self) -> TokenMixing | None:
+        """What mixes tokens in the model; `None` where `model_config` would have to say it."""
+        mixing = self.token_mixing
+        if self.model_config is not None:
+            mixing = token_mixing(self.model_config)
+        if mixing is not None and self.bidirectional_images:
+            mixing = with_image_blocks(mixing)
+        return mixing
+
+    @property
+    def packing_refusal(self) -> str:
+        """Why `pack` would refuse every sample, or an empty string."""
+        if self.no_packs_because:
+            return self.no_packs_because
+        if self.mixing is None:
+            return (
+                f"{type(self.processor).__name__} serves models with different layers, on which "
+                "the right layout depends; set model_config to the configuration of the model to "
+                "train, such as model.config"
+            )
+        return refusal(self.mixing)
+
+    def _check_packs(self) -> None:
+        """Refuses packs that the model, or the layout, would not keep apart."""
+        if self.packing_refusal:
+            raise ConfigError(f"{type(self).__name__} makes no packs: {self.packing_refusal}")
+        if self.padding.separates_by is not None and self.mixing is not None:
+            check_layout(self.padding, self.mixing)
 
     @property
     def opening(self) -> str:

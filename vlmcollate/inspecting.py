@@ -103,6 +103,7 @@ def collator_of(
     media_root: Path | None = None,
     max_length: int | None = None,
     trust_remote_code: bool = False,
+    packs: bool = False,
 ) -> BaseCollator:
     """The collator of a processor's folder or hub name.
 
@@ -111,6 +112,8 @@ def collator_of(
         media_root: The folder from which relative media paths start, and which none may leave.
         max_length: The most tokens of a sample; a longer one is an error.
         trust_remote_code: Whether the processor's own code may run.
+        packs: Whether it makes packs, for which it reads the configuration of the model beside the
+            processor where its family needs that.
 
     Raises:
         ConfigError: There is no such processor, or it has no chat template.
@@ -121,7 +124,21 @@ def collator_of(
         loaded = AutoProcessor.from_pretrained(processor, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, LookupError) as error:
         raise ConfigError(f"cannot load the processor {processor!r}: {error}") from error
-    return collator_for(loaded, media=LocalMedia(root=media_root), max_length=max_length)
+    found = collator_for(loaded, media=LocalMedia(root=media_root), max_length=max_length)
+    if not packs or found.mixing is not None or found.no_packs_because:
+        return found
+    config = _model_config(processor, trust_remote_code=trust_remote_code)
+    return attrs.evolve(found, model_config=config)
+
+
+def _model_config(name: str, *, trust_remote_code: bool) -> Any:
+    """The configuration of the model beside a processor, or `None` if there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError):  # a folder with a processor alone; packs may not need more
+        return None
 
 
 def inspected(

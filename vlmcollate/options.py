@@ -35,6 +35,15 @@ def an_instance_of(kind: type) -> Any:
     return check
 
 
+def a_model_config(_: object, __: object, value: object) -> None:
+    """Refuses what is not the configuration of a model."""
+    if not (callable(getattr(value, "get_text_config", None)) and hasattr(value, "model_type")):
+        raise ConfigError(
+            f"model_config is wrong: found {value!r:.80}, expected a PreTrainedConfig of "
+            "transformers; set it to model.config, or to AutoConfig.from_pretrained(...)"
+        )
+
+
 def max_length(_: object, __: object, value: int | None) -> None:
     """Refuses what is not a number of tokens."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

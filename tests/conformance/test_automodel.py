@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import LlavaNextConfig
 
 from tests import omni_processors, remote_stand_ins
 from tests.conformance.test_laws import SERVED
@@ -569,15 +570,16 @@ def test_what_joins_without_a_processor() -> None:
 
 
 PACKABLE = {
-    "Gemma3nProcessor": "token_type_ids",
-    "KimiVLProcessor": "image_grid_hws",
-    "Llama4Processor": "pixel_values",
     "LlavaNextProcessor": "image_sizes",
-    "Molmo2Processor": "image_token_pooling",
-    "NemotronH_Omni_Reasoning_V3Processor": "image_grid_hw",
-    "Phi4MultimodalProcessor": "image_attention_mask",
     "Qwen2_5_VLProcessor": "image_grid_thw",
     "SmolVLMProcessor": "pixel_attention_mask",
+}
+LEAKING = {
+    "Gemma3nProcessor": "set model_config",
+    "KimiVLProcessor": "remote code",
+    "Llama4Processor": "set model_config",
+    "Molmo2Processor": "both ways",
+    "NemotronH_Omni_Reasoning_V3Processor": "set model_config",
 }
 
 
@@ -586,8 +588,13 @@ def test_packs_of_every_family_lose_nothing(name: str) -> None:
     processor, variables = of_family(name)
     collator = collator_for(processor, template_kwargs=variables)
     examples = [e for e in with_media_of(name) if "video" not in str(e)]
+    config = LlavaNextConfig() if name == "LlavaNextProcessor" else None
     dataset = automodel.PreTokenizedDatasetWrapper(
-        examples, processor, inject_fake_images=False, template_kwargs=variables
+        examples,
+        processor,
+        inject_fake_images=False,
+        template_kwargs=variables,
+        collator_options={"model_config": config},
     )
     longest = max(len(dataset.encode(i)) for i in range(len(dataset)))
     packed = automodel.neat_pack_dataset_vlm(dataset, longest - 1)
@@ -613,9 +620,17 @@ def test_packs_of_every_family_lose_nothing(name: str) -> None:
             assert batch[key].sum() == expected[key].sum()
 
 
+@pytest.mark.parametrize("name", LEAKING)
+def test_packs_that_may_leak_are_refused(name: str) -> None:
+    processor, variables = of_family(name)
+    dataset = automodel.PreTokenizedDatasetWrapper([], processor, template_kwargs=variables)
+    with pytest.raises(ConfigError, match=LEAKING[name]):
+        automodel.PackedDatasetWrapper(dataset, [], pack_size=99)
+
+
 def test_packs_whose_masks_are_more_than_one_are_refused() -> None:
     dataset = automodel.PreTokenizedDatasetWrapper(EXAMPLES, processor_of("gemma3"))
-    with pytest.raises(ConfigError, match="sliding layers"):
+    with pytest.raises(ConfigError, match="sliding_attention layers need a mask of their own"):
         automodel.PackedDatasetWrapper(dataset, [[0]], pack_size=999)
 
 

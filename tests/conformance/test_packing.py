@@ -16,6 +16,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from tests.models import tiny_model
 from tests.processors import processor_of
 from vlmcollate import (
+    BaseCollator,
     BlockCausalMask,
     ConfigError,
     FlattenedDocuments,
@@ -71,6 +72,11 @@ def _flex_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_flex, "compile_friendly_flex_attention", uncompiled)
 
 
+def _collator(name: str, **options: Any) -> BaseCollator:
+    config = _model(name, "sdpa").config
+    return collator_for(processor_of(name), model_config=config, **options)
+
+
 def _forward(model: Any, batch: dict[str, Any]) -> Any:
     return model(**{k: v for k, v in batch.items() if k not in NOT_IN_THE_MODEL})
 
@@ -88,7 +94,7 @@ def _layouts(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_of_a_document_are_those_of_the_sample(name: str, attention: str) -> None:
     model = _model(name, attention)
-    collator = collator_for(processor_of(name), padding=_layouts(name)[attention])
+    collator = _collator(name, padding=_layouts(name)[attention])
     alone = attrs.evolve(collator, padding=collator_for(processor_of(name)).padding)
     samples = [collator.encode(example) for example in EXAMPLES]
     pack = collator.pack(samples)
@@ -106,7 +112,7 @@ def test_logits_of_a_document_are_those_of_the_sample(name: str, attention: str)
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "gemma3"])
 def test_flattened_documents_need_no_mask(name: str) -> None:
     model = _model(name, "sdpa")
-    collator = collator_for(processor_of(name), padding=FlattenedDocuments(multiple_of=16))
+    collator = _collator(name, padding=FlattenedDocuments(multiple_of=16))
     alone = collator_for(processor_of(name))
     samples = [collator.encode(example) for example in EXAMPLES]
     batch = collator.stack([collator.pack(samples[:2]), samples[2]])
@@ -129,7 +135,7 @@ def test_flattened_documents_need_no_mask(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_and_gradients_are_those_of_the_samples(name: str, attention: str) -> None:
     model = _model(name, attention)
-    collator = collator_for(processor_of(name), padding=_layouts(name)[attention])
+    collator = _collator(name, padding=_layouts(name)[attention])
     alone = collator_for(processor_of(name))
     samples = [collator.encode(example) for example in EXAMPLES]
 
@@ -223,16 +229,18 @@ def test_shifted_labels_of_a_pack_stay_inside_documents() -> None:
 
 
 def test_gemma3_needs_its_window_and_a_mask_of_its_blocks() -> None:
-    collator = collator_for(processor_of("gemma3"), padding=FlattenedDocuments())
     with pytest.raises(ConfigError, match="both ways"):
-        collator([EXAMPLES[0]])
-    with pytest.raises(ConfigError, match="sliding_window"):
+        collator_for(processor_of("gemma3"), padding=FlattenedDocuments())
+    with pytest.raises(ConfigError, match=r"BlockCausalMask\(sliding_window=\.\.\.\)"):
         collator_for(processor_of("gemma3"), padding=BlockCausalMask())
+    assert collator_for(processor_of("gemma3"), padding=BlockCausalMask(sliding_window=7))
+    with pytest.raises(ConfigError, match="found 7, expected 64"):
+        _collator("gemma3", padding=BlockCausalMask(sliding_window=7))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_unpacking_returns_the_samples(name: str) -> None:
-    collator = collator_for(processor_of(name))
+    collator = _collator(name)
     samples = [collator.encode(example) for example in EXAMPLES]
     for sample, again in zip(samples, unpack(collator.pack(samples, multiple_of=8)), strict=True):
         for key, value in sample.tokens.items():

@@ -246,7 +246,7 @@ def test_tiny_processors_need_no_hypothesis():
 @pytest.mark.parametrize(
     "options",
     [
-        {"padding": BlockCausalMask(sliding_window=4096, additive=True)},
+        {"padding": BlockCausalMask(additive=True)},
         {"padding": FlattenedDocuments(multiple_of=16), "shift_labels": True},
         {"padding": FlexBlockMask()},
         {"padding": IndexedMask(length=512)},

@@ -19,6 +19,7 @@ from vlmcollate.data.sealing import UNSEALED, DamagedError, seal_of, sealed, sum
 from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import LocalMedia
+from vlmcollate.packing.token_mixing import token_mixing
 from vlmcollate.templates import chat_template_of
 from vlmcollate.tokenizing import Vocabulary
 
@@ -223,6 +224,7 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
         if field.name not in _OF_BATCHES | _KEEPING
     }
     found["media"] = _media(collator, refusing=False)
+    found["model_config"] = _layers(collator)
     if collator.placeholder_media == "batch":  # which is added as a batch is made
         found["placeholder_media"] = repr("never")
     return {
@@ -238,6 +240,16 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
         **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},
         "version of tokenizers": _version("tokenizers"),
     }
+
+
+def _layers(collator: BaseCollator) -> str:
+    """What packs depend on of the model's configuration, the same in every process."""
+    if collator.model_config is None:
+        return "None"
+    mixing = token_mixing(collator.model_config)
+    return json.dumps(
+        [mixing.model, sorted(mixing.kinds), sorted(mixing.separates_by), mixing.window]
+    )
 
 
 def keeping_of(collator: BaseCollator) -> dict[str, Any]:

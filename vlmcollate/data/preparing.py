@@ -226,9 +226,9 @@ def running(
         collator = attrs.evolve(collator, max_length=max_length)
     if packing and collator.max_length is None:
         raise ConfigError("packing=True needs max_length, the most tokens of a pack")
-    if packing and collator.no_packs_because:
+    if packing and collator.packing_refusal:
         name = type(collator).__name__
-        raise ConfigError(f"{name} makes no packs: {collator.no_packs_because}")
+        raise ConfigError(f"{name} makes no packs: {collator.packing_refusal}")
     parquet()
     found = Source.of(source, rows_per_shard=rows_per_shard)
     identity, unsure = found.identity()

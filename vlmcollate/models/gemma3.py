@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import ConfigError
 from vlmcollate.media import Concatenate
+from vlmcollate.packing.token_mixing import TokenMixing
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -23,13 +23,7 @@ class Gemma3Collator(BaseCollator):
     token_type_key = "token_type_ids"
     counted_media = ("image",)
     default_stop_tokens = ("<end_of_turn>",)
+    token_mixing = TokenMixing(
+        model="Gemma 3", kinds=frozenset({"full_attention", "sliding_attention"})
+    )
     bidirectional_images = True
-
-    def __attrs_post_init__(self) -> None:
-        """Refuses a mask that the sliding layers would take for their own."""
-        super().__attrs_post_init__()
-        if getattr(self.padding, "sliding_window", 0) is None:
-            raise ConfigError(
-                f"Gemma 3 has sliding layers; set {type(self.padding).__name__}(sliding_window=...)"
-                " to its text config's sliding_window"
-            )

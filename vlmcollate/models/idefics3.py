@@ -6,6 +6,7 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.media import PadAndConcatenate
+from vlmcollate.packing.token_mixing import TokenMixing
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -25,3 +26,4 @@ class Idefics3Collator(BaseCollator):
     }
     counted_media = ("image",)
     default_stop_tokens = ("<end_of_utterance>",)
+    token_mixing = TokenMixing(model="Idefics 3")

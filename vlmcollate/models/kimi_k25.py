@@ -6,6 +6,7 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.media import Concatenate
+from vlmcollate.packing.token_mixing import TokenMixing
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -29,3 +30,4 @@ class Kimi_K25Collator(BaseCollator):
     }
     counted_media = ("image",)
     default_stop_tokens = ("<|im_end|>",)
+    token_mixing = TokenMixing(model="Kimi K2.5")

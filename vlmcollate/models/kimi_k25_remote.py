@@ -11,6 +11,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate
+from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.rendering import Rendering
 
 
@@ -34,6 +35,11 @@ class KimiK25Collator(BaseCollator):
     }
     counted_media = ("image",)
     default_stop_tokens = ("<|im_end|>",)
+    token_mixing = TokenMixing(
+        model="Kimi K2.5",
+        separates_by=frozenset({"lengths"}),
+        why="what masks its remote code takes is not known",
+    )
     merge_kernel_size: ClassVar[tuple[int, int]] = (2, 2)
 
     @property

@@ -10,6 +10,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate
+from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.rendering import Rendering
 
 
@@ -28,6 +29,11 @@ class KimiVLCollator(BaseCollator):
         "image_grid_hws": Concatenate(by="image"),
     }
     default_stop_tokens = ("<|im_end|>",)
+    token_mixing = TokenMixing(
+        model="Kimi-VL",
+        separates_by=frozenset({"lengths"}),
+        why="what masks its remote code takes is not known",
+    )
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """See `BaseCollator`."""

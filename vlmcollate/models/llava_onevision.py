@@ -9,6 +9,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import Concatenate, PadAndConcatenate
+from vlmcollate.packing.token_mixing import TokenMixing
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -31,6 +32,7 @@ class LlavaOnevisionCollator(BaseCollator):
     }
     counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
+    token_mixing = TokenMixing(model="LLaVA-OneVision")
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
         """See `BaseCollator`; several images are cut in another way than one."""

@@ -51,6 +51,7 @@ class Molmo2Collator(BaseCollator):
     token_type_key = "mm_token_type_ids"
     counted_media = ("image",)
     default_stop_tokens = ("<|im_end|>",)
+    no_packs_because = "its image tokens see each other both ways"
 
     @property
     def opening(self) -> str:

@@ -13,6 +13,7 @@ from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate, process_patch_grids
 from vlmcollate.mrope import mrope_positions
 from vlmcollate.options import at_least_one
+from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 
@@ -43,6 +44,7 @@ class Qwen2_5_VLCollator(BaseCollator):
     token_type_key = "mm_token_type_ids"
     counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
+    token_mixing = TokenMixing(model="Qwen2.5-VL")
 
     tokens_per_second: int = attrs.field(default=2, validator=at_least_one)
 

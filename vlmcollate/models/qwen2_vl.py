@@ -12,6 +12,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate, process_patch_grids
 from vlmcollate.mrope import mrope_positions
+from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 
@@ -36,6 +37,7 @@ class Qwen2VLCollator(BaseCollator):
     token_type_key = "mm_token_type_ids"
     counted_media = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
+    token_mixing = TokenMixing(model="Qwen2-VL")
 
     def position_ids(self, sample: EncodedSample) -> Tensor:
         """(L, 4): the position in the text, then the layer, row and column."""

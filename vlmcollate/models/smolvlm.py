@@ -12,6 +12,7 @@ from vlmcollate.conversation import MediaKind
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.errors import MediaError
 from vlmcollate.media import PadAndConcatenate, process_one_by_one
+from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.rendering import Rendering
 
 
@@ -32,6 +33,7 @@ class SmolVLMCollator(BaseCollator):
     }
     counted_media = ("image",)
     default_stop_tokens = ("<end_of_utterance>",)
+    token_mixing = TokenMixing(model="SmolVLM")
 
     def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
         """See `BaseCollator`.

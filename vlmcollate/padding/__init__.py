@@ -1,6 +1,6 @@
 """How samples of different lengths become one batch."""
 
-from vlmcollate.padding.base import PaddingStrategy
+from vlmcollate.padding.base import PaddingStrategy, Separation
 from vlmcollate.padding.block_causal import BlockCausalMask
 from vlmcollate.padding.documents import DocumentLayout
 from vlmcollate.padding.fixed import PadToLength
@@ -19,5 +19,6 @@ __all__ = [
     "PadToLength",
     "PadToLongest",
     "PaddingStrategy",
+    "Separation",
     "TransformerEngineTHD",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 from vlmcollate.errors import ConfigError
 
 Side = Literal["right", "left"]
+Separation = Literal["mask", "positions", "lengths"]
 
 
 @attrs.frozen(kw_only=True)
@@ -27,8 +28,10 @@ class PaddingStrategy(ABC):
             to for generation.
     """
 
-    keeps_documents_apart: ClassVar[bool] = False
-    """Whether the documents of a pack cannot see each other in the batch."""
+    separates_by: ClassVar[Separation | None] = None
+    """What keeps the documents of a pack apart in the batch: a `"mask"` for each pair of tokens;
+    `"positions"` that start over, with all that the kernels of a model read; the documents'
+    `"lengths"` or numbers, for a trainer with attention of its own; `None` if nothing does."""
 
     side: Side = attrs.field(default="right")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
 
 from vlmcollate.options import an_instance_of, at_least_one
+from vlmcollate.padding.base import Separation
 from vlmcollate.padding.documents import DocumentLayout, segments
 
 
@@ -28,6 +31,8 @@ class BlockCausalMask(DocumentLayout):
             does not: the eager attention of `transformers` adds its mask, and would add a bool one,
             too. SDPA takes bool ones.
     """
+
+    separates_by: ClassVar[Separation | None] = "mask"
 
     sliding_window: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(at_least_one)

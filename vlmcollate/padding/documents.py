@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlmcollate.errors import ConfigError, SampleTooLongError
 from vlmcollate.options import at_least_one
-from vlmcollate.padding.base import PaddingStrategy
+from vlmcollate.padding.base import PaddingStrategy, Separation
 
 
 @attrs.frozen(kw_only=True)
@@ -30,7 +30,7 @@ class DocumentLayout(PaddingStrategy):
             parallel ranks.
     """
 
-    keeps_documents_apart: ClassVar[bool] = True
+    separates_by: ClassVar[Separation | None] = "lengths"
 
     length: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(at_least_one)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.padding.base import Separation
 from vlmcollate.padding.documents import DocumentLayout, refuse_blocks, segments
 
 
@@ -16,9 +18,11 @@ class FlattenedDocuments(DocumentLayout):
     """Lays all documents of the batch into one row (1, T) and leaves out `attention_mask`.
 
     Adds `cu_seq_lens_q` and `cu_seq_lens_k` (documents + 1,) int32, `max_length_q` and
-    `max_length_k` () int64, which FlashAttention takes. Other attentions of `transformers` tell the
-    documents by `position_ids`, which start over with each, but only without a key-value cache;
-    hence the batch also holds `use_cache=False`.
+    `max_length_k` () int64, which FlashAttention takes, and `seq_idx` (1, T) int32, each token's
+    document from 0 on, which the kernels of linear attention, state-space layers and short
+    convolutions take beside them. Other attentions of `transformers` separate the documents by
+    `position_ids`, which start over with each, but only without a key-value cache; hence the batch
+    also holds `use_cache=False`.
 
     Args:
         side: `"right"`.
@@ -29,6 +33,8 @@ class FlattenedDocuments(DocumentLayout):
     Source:
         transformers, `DataCollatorWithFlattening` and `find_packed_sequence_indices`.
     """
+
+    separates_by: ClassVar[Separation | None] = "positions"
 
     def __call__(
         self, samples: Sequence[Mapping[str, Tensor]], fill: Mapping[str, float]
@@ -52,6 +58,7 @@ class FlattenedDocuments(DocumentLayout):
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
         edges = torch.cat([ends.new_zeros(1), ends]).to(torch.int32)
         longest = (ends - starts).max()
+        numbers = torch.arange(len(ends)).repeat_interleave(ends - starts)
         _restart_outside(batch["position_ids"], documents[0])
         return {
             **batch,
@@ -59,6 +66,7 @@ class FlattenedDocuments(DocumentLayout):
             "cu_seq_lens_k": edges.clone(),
             "max_length_q": longest,
             "max_length_k": longest.clone(),
+            "seq_idx": numbers.to(torch.int32)[None],
             "use_cache": False,  # type: ignore[dict-item]  # an argument of the model
         }
 

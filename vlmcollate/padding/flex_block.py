@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from vlmcollate.options import at_least_one
+from vlmcollate.padding.base import Separation
 from vlmcollate.padding.documents import DocumentLayout
 
 
@@ -24,6 +27,8 @@ class FlexBlockMask(DocumentLayout):
         sliding_window: How many tokens the model's sliding layers see, if it has such; see
             `BlockCausalMask`.
     """
+
+    separates_by: ClassVar[Separation | None] = "mask"
 
     sliding_window: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(at_least_one)

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import Qwen2_5_VLConfig
 
 from tests import more_processors, omni_processors, remote_stand_ins
 from tests.processors import FAMILIES, processor_of
@@ -149,11 +150,15 @@ def test_it_refuses_what_it_does_not_know() -> None:
 
 def test_masks_of_packs_go_with_their_rows() -> None:
     chats = [chat(0), chat(1), chat(0)]
-    layered = attrs.evolve(built("qwen2_5_vl"), padding=BlockCausalMask(sliding_window=8))
+    text = {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}
+    config = Qwen2_5_VLConfig(text_config={**text, "use_sliding_window": True, "sliding_window": 8})
+    layered = attrs.evolve(
+        built("qwen2_5_vl"), padding=BlockCausalMask(sliding_window=8), model_config=config
+    )
     batch = layered(chats)
     masks = [p["attention_mask"] for p in split_microbatches(batch, 2, items=layered.media_joins)]
     for name, whole in batch["attention_mask"].items():
         assert torch.equal(torch.cat([mask[name] for mask in masks]), whole)
-    flex = attrs.evolve(layered, padding=FlexBlockMask())
+    flex = attrs.evolve(layered, padding=FlexBlockMask(sliding_window=8))
     with pytest.raises(ConfigError, match="attention_mask is BlockMask, which cannot be cut"):
         split_microbatches(flex(chats), 2, items=flex.media_joins)

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import ConfigError
 from vlmcollate.joining import unpack
-from vlmcollate.padding import BlockCausalMask
+from vlmcollate.padding import (
+    BlockCausalMask,
+    DocumentLayout,
+    FlattenedDocuments,
+    IndexedMask,
+)
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
 from vlmcollate.testing.laws.subject import Subject
@@ -104,8 +108,8 @@ def check_no_document_sees_another(collator: BaseCollator, trial: Trial) -> None
 
 def _packing(collator: BaseCollator) -> Subject:
     subject = Subject.of(collator)
-    if collator.no_packs_because:
-        raise NotApplicable(collator.no_packs_because)
+    if collator.packing_refusal:
+        raise NotApplicable(collator.packing_refusal)
     return subject
 
 
@@ -114,13 +118,22 @@ def _short(subject: Subject) -> Any:
 
 
 def _with_layout(collator: BaseCollator) -> BaseCollator:
-    """The collator with its own layout, or with the dense mask."""
-    if collator.padding.keeps_documents_apart:
+    """The collator with its own layout, or with the first that is right for its model."""
+    if collator.padding.separates_by:
         return collator
-    try:
-        return attrs.evolve(collator, padding=BlockCausalMask())
-    except ConfigError:  # it has sliding layers
-        return attrs.evolve(collator, padding=BlockCausalMask(sliding_window=_WINDOW))
+    mixing = collator.mixing
+    window = mixing.window or _WINDOW if mixing is not None and mixing.slides else None
+    layouts: tuple[DocumentLayout, ...] = (
+        BlockCausalMask(sliding_window=window),
+        FlattenedDocuments(),
+        IndexedMask(),
+    )
+    right = [
+        layout
+        for layout in layouts
+        if mixing is not None and layout.separates_by in mixing.separates_by
+    ]
+    return attrs.evolve(collator, padding=right[0])
 
 
 def _check_document(

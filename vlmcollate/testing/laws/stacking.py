@@ -28,7 +28,7 @@ _AHEAD = ("labels", "loss_weights")
 def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
     """Ids, labels and mask are int64 of one shape, no key is lost, and pictures are counted."""
     subject = Subject.of(collator)
-    packs = subject.collator.padding.keeps_documents_apart
+    packs = subject.collator.padding.separates_by is not None
 
     def check(examples: list[Chat]) -> None:
         samples, batch = _stacked(subject.collator, examples)
@@ -98,10 +98,10 @@ def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) ->
         lengths = [len(sample) for sample in samples]
         is_flat = len(batch["input_ids"]) < len(samples)
         longest = sum(lengths) if is_flat else max(lengths)
-        if padding.keeps_documents_apart:  # these are cut before they are padded
+        if padding.separates_by is not None:  # these are cut before they are padded
             longest -= shift * (len(samples) if is_flat else 1)
         expected = fixed or -(-longest // multiple) * multiple
-        if not padding.keeps_documents_apart:
+        if padding.separates_by is None:
             expected -= shift
         found = batch["input_ids"].shape[1]
         if found != expected:
