@@ -5,6 +5,7 @@ Heavy imports are inside the commands, so that asking for help does not wait for
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,13 +28,17 @@ class _Commands(TyperGroup):
     """Commands whose errors are one line instead of a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; exits with 1 where vlmcollate refuses something."""
+        """Runs the command; exits with 1 where vlmcollate refuses something, 130 for Ctrl-C."""
         try:
             return super().invoke(ctx)
         except CollateError as error:
             message = " ".join(f"error: {error}".split())
             Console(stderr=True).print(Text(message, "bold red"), soft_wrap=True)
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
+            Console(stderr=True).print("interrupted")
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
