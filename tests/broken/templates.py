@@ -85,3 +85,30 @@ def processor(fault: str) -> Any:
 
 
 Build = Callable[[], Any]
+
+
+_TOOLS = (
+    "{%- if tools -%}{{- '<|im_start|>system\\n' -}}"
+    "{%- for tool in tools -%}{{- tool | tojson -}}{{- '\\n' -}}{%- endfor -%}"
+    "{{- '<|im_end|>\\n' -}}{%- endif -%}"
+)
+_REASONING = (
+    "{%- if message.reasoning_content -%}"
+    "{{- '<think>\\n' -}}{{- message.reasoning_content -}}{{- '\\n</think>\\n\\n' -}}{%- endif -%}"
+)
+_CALLS = (
+    '{%- for call in message.tool_calls or [] -%}{{- \'<tool_call>\\n{"name": "\' -}}'
+    '{{- call.function.name -}}{{- \'", "arguments": \' -}}{{- call.function.arguments | tojson -}}'
+    "{{- '}\\n</tool_call>' -}}{%- endfor -%}"
+)
+
+
+def with_tools() -> Any:
+    """A right processor whose template writes tools, calls and reasoning."""
+    made = tiny_processor()
+    is_string = "{%- if message.content is string -%}"
+    assert is_string in made.chat_template
+    assert _FOOTER in made.chat_template
+    template = made.chat_template.replace(is_string, _REASONING + is_string, 1)
+    made.chat_template = _TOOLS + template.replace(_FOOTER, _CALLS + _FOOTER, 1)
+    return made

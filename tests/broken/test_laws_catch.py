@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 
 from tests.broken import collators as broken
-from tests.broken import mislabelled, misread, missized, misstacked, templates
+from tests.broken import (
+    mislabelled,
+    mismeasured,
+    misquoted,
+    misread,
+    missized,
+    misstacked,
+    templates,
+)
 from vlmcollate import collator_for
 from vlmcollate.testing import LAWS, LawFailure, Trial, check_collator
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.trial import forall
 
+BY_PROBE = {**mismeasured.CAUGHT_BY, **misquoted.CAUGHT_BY}
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 CAUGHT_BY: dict[type[Any], str] = {
     broken.NotDecorated: "check_is_frozen",
@@ -41,6 +50,8 @@ CAUGHT_BY: dict[type[Any], str] = {
     broken.ShiftsTwice: "check_shifted_labels_are_the_next",
     broken.PositionsRunOn: "check_packed_documents_stay_apart",
     **mislabelled.CAUGHT_BY,
+    **mismeasured.CAUGHT_BY,
+    **misquoted.CAUGHT_BY,
     **misread.CAUGHT_BY,
     **missized.CAUGHT_BY,
     **misstacked.CAUGHT_BY,
@@ -88,10 +99,15 @@ def _law(name: str):
 
 @pytest.mark.parametrize("kind", CAUGHT_BY, ids=lambda kind: kind.__name__)
 def test_a_broken_collator_is_caught_by_its_law(kind):
-    collator, name = kind(processor=broken.PROCESSOR), CAUGHT_BY[kind]
-    (caught,) = check_collator(
-        collator, laws=[_law(name)], shrink=False, raise_on_failure=False
-    ).results
+    collator = kind(processor=getattr(kind, "example_processor", broken.PROCESSOR))
+    report = check_collator(
+        collator,
+        laws=[_law(CAUGHT_BY[kind])],
+        examples=1 if kind in BY_PROBE else 10,
+        shrink=False,
+        raise_on_failure=False,
+    )
+    (caught,) = report.results
     assert caught.status == "failed", caught
     assert "what to change: " in caught.message
     assert len(caught.message) < 3000

@@ -208,7 +208,7 @@ def described(messages: Sequence[Mapping[str, Any]]) -> str:
     """A conversation in a few lines, for a failure's message."""
     lines = []
     for message in messages:
-        content = message["content"]
+        content = message["content"] or ""
         parts = [_text(content)] if isinstance(content, str) else content
         counts = f" (weight {weight_of(message)})" if {"weight", "train"} & set(message) else ""
         lines.append(f"{message['role']}{counts}: {' '.join(map(_shown, parts))}")
@@ -246,6 +246,9 @@ def _part(kind: str, media: Any) -> dict[str, Any]:
     return {"type": kind, kind: media}
 
 
+_MOST_CHARACTERS = 200
+
+
 def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
@@ -255,6 +258,13 @@ def _as_string(message: dict[str, Any]) -> dict[str, Any]:
     return message if more or first["type"] != "text" else {**message, "content": first["text"]}
 
 
+def _cut(text: str) -> str:
+    """A text as Python spells it, without the middle of a long one."""
+    if len(text) <= _MOST_CHARACTERS:
+        return repr(text)
+    return f"{text[: _MOST_CHARACTERS // 2]!r} ... {text[-_MOST_CHARACTERS // 2 :]!r}"
+
+
 def _shown(part: Mapping[str, Any]) -> str:
     if part["type"] == "image":
         return f"<image {part['image'].width}x{part['image'].height}>"
@@ -262,5 +272,5 @@ def _shown(part: Mapping[str, Any]) -> str:
         frames, height, width, _ = part["video"].shape
         return f"<video {frames} x {width}x{height}>"
     return (
-        f"<audio {len(part['audio'])} samples>" if part["type"] == "audio" else repr(part["text"])
+        f"<audio {len(part['audio'])} samples>" if part["type"] == "audio" else _cut(part["text"])
     )

@@ -6,6 +6,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.testing.laws import (
     batching,
     construction,
+    exchanges,
     labels,
     lengths,
     media,
@@ -25,6 +26,7 @@ LAWS: tuple[Law, ...] = tuple(
         construction,
         prompts,
         labels,
+        exchanges,
         media,
         lengths,
         batching,

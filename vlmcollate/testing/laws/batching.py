@@ -14,6 +14,7 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import EmptyBatchError, SampleError
 from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.probes import six_rows
 from vlmcollate.testing.laws.rows import rows_of
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, media_of, parts_of, same
@@ -116,7 +117,7 @@ def check_rows_do_not_depend_on_neighbours(collator: BaseCollator, trial: Trial)
                         found=together[row][key].tolist(),
                     )
 
-    forall(trial, batches(_short_chats(subject), min_size=2), check)
+    forall(trial, batches(_short_chats(subject), min_size=2), check, also=[six_rows(subject)])
 
 
 def check_permuting_examples_permutes_rows(collator: BaseCollator, trial: Trial) -> None:
@@ -138,7 +139,7 @@ def check_permuting_examples_permutes_rows(collator: BaseCollator, trial: Trial)
                         found=theirs[key].tolist(),
                     )
 
-    forall(trial, batches(_short_chats(subject), min_size=2), check)
+    forall(trial, batches(_short_chats(subject), min_size=2), check, also=[six_rows(subject)])
 
 
 def check_an_empty_batch_is_refused(collator: BaseCollator, trial: Trial) -> None:

@@ -9,11 +9,23 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import weight_of
 from vlmcollate.testing.laws.answers import answers_of, check_answers
+from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, runs_of, text_of, unsaid, with_text
 from vlmcollate.testing.laws.templates import openings_of
 from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 from vlmcollate.tokenizing import Vocabulary
+
+_PROBES = (
+    "long",
+    "two parts",
+    "two answers in a row",
+    "an empty answer",
+    "five images",
+    "text, image, text",
+    "a video",
+    "a sound",
+)
 
 
 def check_labels_are_inputs_or_ignored(collator: BaseCollator, trial: Trial) -> None:
@@ -49,6 +61,7 @@ def check_only_answers_train(collator: BaseCollator, trial: Trial) -> None:
     parrot[0] = with_text(parrot[0], "Yes")
     answers = ("\nYes", "A cat") * 3 if subject.turns > 1 else ("\nYes",)
     also = [parrot, subject.chat(*answers, images=subject.images, system=subject.system)]
+    also += probes(subject, *_PROBES)
     takes_hostile = subject.collator.control_text == "literal"
     hostile = {"processor": subject.collator.processor} if takes_hostile else {}
     forall(trial, subject.chats(**hostile), check, also=also)
@@ -101,7 +114,12 @@ def check_media_never_trains(collator: BaseCollator, trial: Trial) -> None:
                 ),
             )
 
-    forall(trial, subject.chats(min_images=1), check)
+    forall(
+        trial,
+        subject.chats(min_images=1),
+        check,
+        also=probes(subject, "five images", "a video", "a sound"),
+    )
 
 
 def check_last_turn_alone(collator: BaseCollator, trial: Trial) -> None:

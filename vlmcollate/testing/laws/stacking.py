@@ -16,6 +16,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.rows import cut
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, pictures_of
@@ -113,7 +114,8 @@ def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) ->
                 found=found,
             )
 
-    forall(trial, batches(_short(subject)), check)
+    also = [[messages, subject.chat("Yes")] for messages in probes(subject, "long")]
+    forall(trial, batches(_short(subject)), check, also=also)
 
 
 def check_shifted_labels_are_the_next(collator: BaseCollator, trial: Trial) -> None:

@@ -98,6 +98,11 @@ def pictures_of(messages: Chat) -> list[Any]:
     return [p["image"] for m in messages for p in media_of(m) if p["type"] == "image"]
 
 
+def videos_of(messages: Chat) -> list[Any]:
+    """The videos of a conversation in order."""
+    return [p["video"] for m in messages for p in media_of(m) if p["type"] == "video"]
+
+
 def with_text(message: Mapping[str, Any], text: str) -> dict[str, Any]:
     """A message that says something else, with the same media before it."""
     return {**message, "content": [*media_of(message), {"type": "text", "text": text}]}

@@ -1,0 +1,213 @@
+"""Laws of what is more than words: tools, calls, results, reasoning, prompts with a completion.
+
+What has to stand in the prompt is what the processor's own template writes there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.sample import EncodedSample
+from vlmcollate.templates import TEMPLATE_ERRORS
+from vlmcollate.testing.laws.answers import check_answers
+from vlmcollate.testing.laws.probes import probes, takes
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.telling import failure, media_of, parts_of, runs_of, text_of
+from vlmcollate.testing.laws.templates import openings_of
+from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial
+
+_DESCRIPTION, _ARGUMENT, _RESULT, _THOUGHT = "Zqfinds", "Zqrome", "Zqsunny", "Zqponder"
+_ANSWERS = (_ARGUMENT, _THOUGHT)
+"""The words that the model writes."""
+_NAMES = {
+    _DESCRIPTION: "the description of a tool",
+    _ARGUMENT: "the argument of a tool call",
+    _RESULT: "the result of a tool",
+    _THOUGHT: "the reasoning of an answer",
+}
+
+
+def check_tools_and_reasoning_are_written(collator: BaseCollator, trial: Trial) -> None:
+    """Tools, calls, results and reasoning stand in the prompt if the template writes them."""
+    del trial
+    for subject, example, wanted in _exchanges(collator):
+        sample = subject.collator.encode(example)
+        found = _decoded(subject, sample.input_ids.tolist())
+        for word in wanted:
+            if word not in found:
+                raise _failure(
+                    f"{_NAMES[word]} is not among the tokens, though the chat template writes it",
+                    "let `read` keep tools and all keys of messages, and `render` give them to the "
+                    "template",
+                    subject,
+                    example,
+                    sample,
+                    expected=word,
+                )
+
+
+def check_calls_train_and_results_do_not(collator: BaseCollator, trial: Trial) -> None:
+    """Calls and reasoning of answers train, descriptions and results of tools do not."""
+    del trial
+    for subject, example, wanted in _exchanges(collator):
+        sample = subject.collator.encode(example)
+        prompt = _decoded(subject, sample.input_ids.tolist())
+        runs = runs_of(sample.input_ids, sample.labels)
+        trained = " ".join(_decoded(subject, run) for run in runs)
+        for word in wanted:
+            if word in prompt and (word in trained) != (word in _ANSWERS):
+                is_trained = "trains" if word in trained else "does not train"
+                raise _failure(
+                    f"{_NAMES[word]} {is_trained}",
+                    "let all that the template writes of an assistant message train, and nothing "
+                    "of tools and their results",
+                    subject,
+                    example,
+                    sample,
+                    found=trained,
+                )
+
+
+def check_only_the_completion_trains(collator: BaseCollator, trial: Trial) -> None:
+    """Of a prompt with a completion, the completion trains, and no answer of the prompt."""
+    del trial
+    given = Subject.of(collator)
+    subject = attrs.evolve(given, collator=attrs.evolve(given.collator, turns="all"))
+    openings = openings_of(collator)
+    for answers in (("Yes",), ("Zqfirst", "Yes"))[: min(subject.turns, 2)]:
+        (*prompt, completion) = subject.chat(*answers)
+        messages = [{**m, "weight": 0} if m["role"] == "assistant" else m for m in prompt]
+        sample = subject.collator.encode({"prompt": prompt, "completion": [completion]})
+        check_answers(subject, [*messages, completion], sample, openings)
+
+
+def check_media_stays_between_its_texts(collator: BaseCollator, trial: Trial) -> None:
+    """Pictures between the texts of a message stay there if the template writes them there."""
+    del trial
+    subject = Subject.of(collator)
+    for messages in probes(subject, "text, image, text"):
+        wanted = [
+            text_of({"content": [part]}).strip() if part["type"] == "text" else placeholder
+            for part in parts_of(messages[0])
+            if (placeholder := collator.placeholders.get("image", "")) or part["type"] == "text"
+        ]
+        own = _written(collator, {"messages": messages})
+        if own is None or not _in_order(own, wanted):
+            continue
+        found = collator.render(collator.read(messages)).text
+        if not _in_order(found, wanted):
+            raise failure(
+                "pictures do not stand between the texts between which they were shown",
+                "keep the order of parts in `read` and `render`",
+                messages=messages,
+                expected=wanted,
+                found=found,
+            )
+        return
+    raise NotApplicable("its template writes no pictures between texts")
+
+
+def _exchanges(collator: BaseCollator) -> list[tuple[Subject, dict[str, Any], list[str]]]:
+    """The exchanges that are taken, with the words that the processor's own template writes.
+
+    Raises:
+        NotApplicable: It writes no such words.
+    """
+    if not collator.needs_chat_template:
+        raise NotApplicable("it has no chat template")
+    written = [(e, _written(collator, e) or "") for e in (_tool_exchange(), _reasoned())]
+    wanted = [(e, [word for word in _NAMES if word in text]) for e, text in written]
+    if not any(words for _, words in wanted):
+        raise NotApplicable("its chat template writes neither tools nor reasoning")
+    subject = Subject.of(collator)
+    if not subject.text_only:
+        raise NotApplicable("it takes no text alone")
+    return [
+        (subject, example, words)
+        for example, words in wanted
+        if words and takes(subject.collator, example)
+    ]
+
+
+def _tool_exchange() -> dict[str, Any]:
+    """A question, a call, its result, and the answer."""
+    parameters = {"type": "object", "properties": {"place": {"type": "string"}}}
+    function = {"name": "look_up", "description": _DESCRIPTION, "parameters": parameters}
+    call = {"name": "look_up", "arguments": {"place": _ARGUMENT}}
+    return {
+        "messages": [
+            {"role": "user", "content": "How is the weather?"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"type": "function", "id": "call00000", "function": call}],
+            },
+            {"role": "tool", "content": _RESULT, "name": "look_up", "tool_call_id": "call00000"},
+            {"role": "assistant", "content": "It is warm."},
+        ],
+        "tools": [{"type": "function", "function": function}],
+    }
+
+
+def _reasoned() -> dict[str, Any]:
+    answer = {"role": "assistant", "content": "It is warm.", "reasoning_content": _THOUGHT}
+    return {"messages": [{"role": "user", "content": "How is the weather?"}, answer]}
+
+
+def _written(collator: BaseCollator, example: dict[str, Any]) -> str | None:
+    """What the processor's own template makes of an example; `None` where it takes none."""
+    as_parts: Chat = [{**m, "content": parts_of(m)} for m in example["messages"]]
+    bare: Chat = [
+        {**m, "content": [{"type": p["type"]} if p in media_of(m) else p for p in m["content"]]}
+        if media_of(m)
+        else m
+        for m in as_parts
+    ]
+    for messages in (example["messages"], bare):
+        try:
+            return str(
+                collator.processor.apply_chat_template(
+                    messages,
+                    tools=example.get("tools"),
+                    tokenize=False,
+                    **collator.template_kwargs,
+                )
+            )
+        except TEMPLATE_ERRORS:
+            continue
+    return None
+
+
+def _in_order(text: str, pieces: list[str]) -> bool:
+    at = 0
+    for piece in pieces:
+        found = text.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+def _decoded(subject: Subject, ids: list[int]) -> str:
+    return "".join(str(subject.tokenizer.decode(ids)).split())
+
+
+def _failure(
+    problem: str,
+    change: str,
+    subject: Subject,
+    example: dict[str, Any],
+    sample: EncodedSample,
+    **more: Any,
+) -> Exception:
+    return failure(
+        problem,
+        change,
+        messages=example["messages"],
+        sample=sample,
+        collator=subject.collator,
+        **more,
+    )
