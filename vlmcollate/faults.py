@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
+
 from vlmcollate.errors import CollateError, LocatedError, MediaError, StrategyError
 
 T = TypeVar("T")
@@ -27,7 +29,8 @@ def run_hook(
     Raises:
         CollateError: The hook raised it; the place is filled in if it was unknown.
         MediaError: The hook raised one of the strategy's `media_errors`.
-        StrategyError: The hook raised anything else but a `MemoryError`; that is its cause.
+        StrategyError: The hook raised anything else, which is its cause. A lack of memory passes
+            through.
     """
     try:
         return hook(*arguments)
@@ -35,7 +38,7 @@ def run_hook(
         if isinstance(error, LocatedError) and error.where is None and place is not None:
             raise error.at(where=place) from error.__cause__
         raise
-    except MemoryError:
+    except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

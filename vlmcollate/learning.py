@@ -50,6 +50,8 @@ def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
         output = collator.processor(
             text=[rendering.text], add_special_tokens=False, **processor_inputs([kind], media)
         )
+    except torch.OutOfMemoryError:  # it shows nothing about the processor
+        raise
     except _PROCESSOR_ERRORS as error:
         raise _refusal(collator, kind, error) from error
     (span,) = rendering.media
@@ -126,6 +128,8 @@ def _learn_kind(
                 add_special_tokens=False,
                 **given,
             )
+        except torch.OutOfMemoryError:
+            raise
         except _PROCESSOR_ERRORS as error:
             raise _refusal(collator, kind, error) from error
         return {key: as_tensor(value) for key, value in output.items() if key not in _METADATA}

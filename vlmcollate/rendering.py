@@ -28,6 +28,7 @@ from vlmcollate.structure import Structure, StructureReader
 from vlmcollate.templates import (
     TEMPLATE_ERRORS,
     chat_template_of,
+    is_template_error,
     prompt_is_constant,
     tested_literals,
     wants_strings,
@@ -134,6 +135,10 @@ class ChatRenderer:
                 **(variables if marks is None else marks.guard(variables)),
             )
         except TEMPLATE_ERRORS as error:
+            # the row's variables may take names that the call itself gives
+            is_taken = conversation.template_kwargs and "multiple values for" in str(error)
+            if not is_taken and not is_template_error(error):
+                raise
             raise ConversationError(
                 f"the chat template refuses this conversation: {error}"
             ) from error
@@ -171,12 +176,13 @@ class ChatRenderer:
 
     def _read_structure(self, template: str, vocabulary: Vocabulary) -> Structure:
         named = self.processor.tokenizer.special_tokens_map
-        told = {k: v for k, v in vars(self.processor).items() if k != "chat_template"}
+        options = getattr(self.processor, "__dict__", {})
+        told = {k: v for k, v in options.items() if k != "chat_template"}
         words = [v for v in told.values() if isinstance(v, str)]
         return StructureReader(
             render=attrs.evolve(self, closing="", answer_end="").render,
             vocabulary=vocabulary,
-            template=template,
+            template=template if hasattr(self.processor, "apply_chat_template") else "",
             placeholders=self.placeholders,
             stop_tokens=self.stop_tokens,
             fixed={

@@ -21,6 +21,22 @@ TEMPLATE_ERRORS = (
 )
 
 
+def is_template_error(error: Exception) -> bool:
+    """Whether one of `TEMPLATE_ERRORS` was raised by the template, or on purpose.
+
+    A TypeError, AttributeError or LookupError that no template was running for is a bug of the
+    processor's own code.
+    """
+    if isinstance(error, jinja2.TemplateError | ValueError):
+        return True
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "jinja2":
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
 def chat_template_of(processor: Any) -> str:
     """The chat template of a processor, or of its tokenizer."""
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from tests.processors import qwen2_5_vl
 from vlmcollate import (
+    ConfigError,
     FirstApplicable,
     LabelStrategy,
     LocalMedia,
@@ -227,6 +228,21 @@ def test_an_error_of_a_strategy_survives_pickling_and_a_worker(processor):
     loader: Any = DataLoader(rows, batch_size=2, collate_fn=collator, num_workers=1)
     with pytest.raises(StrategyError, match=r"sample 1, .*worn out"):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("declared", [KeyError, (Exception,), (KeyboardInterrupt,), ("KeyError",)])
+def test_media_errors_are_exceptions_and_not_all_of_them(declared):
+    with pytest.raises(ConfigError, match="media_errors is wrong"):
+        type("Mine", (LocalMedia,), {"media_errors": declared})
+
+
+def test_a_bug_beside_the_template_is_not_a_bad_row(processor, monkeypatch):
+    def broken(*_: Any, **__: Any) -> str:
+        return str(object().missing)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(type(processor), "apply_chat_template", broken)
+    with pytest.raises(AttributeError):
+        _skip(collator_for(processor))([TEXT])
 
 
 def test_plain_media_of_each_kind_is_what_is_tried_again(processor):

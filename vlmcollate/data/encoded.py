@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import DamagedError, check_sum, sum_of
 from vlmcollate.data.writing import partial_file
-from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.errors import ConfigError, LocatedError
 from vlmcollate.options import an_instance_of, check_count
 from vlmcollate.sample import Document, EncodedSample
 
@@ -131,7 +131,7 @@ class PretokenizedIterableDataset(IterableDataset[EncodedSample]):
 def _encoded(collator: BaseCollator, example: object, index: int) -> EncodedSample:
     try:
         return collator.encode(example)
-    except SampleError as error:
+    except LocatedError as error:
         raise error.at(index=index) from error.__cause__
 
 

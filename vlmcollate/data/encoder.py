@@ -17,7 +17,7 @@ from vlmcollate.data.prepared import row_of
 from vlmcollate.data.shards import write_shard
 from vlmcollate.data.sources import Piece, place_of, rows_of
 from vlmcollate.data.writing import OutputFile, disk_errors
-from vlmcollate.errors import ConversationError, SampleError, SampleTooLongError
+from vlmcollate.errors import ConversationError, SampleError, SampleTooLongError, StrategyError
 from vlmcollate.packing import plan_packs
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
@@ -112,6 +112,8 @@ class Encoder:
                 ):
                     raise told from error
                 tally.drop(told)
+            except StrategyError as error:
+                raise StrategyError(f"{place_of(piece, offset)}: {error}") from error
             else:
                 tally.add(sample)
                 yield piece.first + offset, sample

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.errors import ConfigError, LocatedError
 from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.options import whole_numbers
 
@@ -49,7 +49,7 @@ def token_counts(dataset: Any, collator: BaseCollator, *, encode_unknown: bool =
             count = whole.token_count(example)
             if count is None and encode_unknown:
                 count = len(whole.encode(example))
-        except SampleError as error:
+        except LocatedError as error:
             raise error.at(index=index) from error.__cause__
         if count is None:
             raise ConfigError(

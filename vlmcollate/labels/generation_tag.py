@@ -11,7 +11,7 @@ from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy
 from vlmcollate.marking import Span
-from vlmcollate.templates import TEMPLATE_ERRORS, chat_template_of
+from vlmcollate.templates import TEMPLATE_ERRORS, chat_template_of, is_template_error
 
 
 @attrs.frozen
@@ -49,6 +49,8 @@ class GenerationTagLabels(LabelStrategy):
                 **{**context.processor.tokenizer.special_tokens_map, **variables},
             )
         except TEMPLATE_ERRORS as error:
+            if not is_template_error(error):
+                raise
             raise LabelError(
                 f"the chat template cannot be rendered while its blocks are tracked: {error}"
             ) from error

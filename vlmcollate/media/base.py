@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
-from vlmcollate.errors import MediaError
+from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media.videos import FrameSampling, Video
 
 
@@ -26,6 +26,19 @@ class MediaStrategy(ABC):
 
     media_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """The exceptions that mean bad media, such as `(KeyError,)` for names in a zip archive."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuses `media_errors` that are no exceptions, or that would hide every bug."""
+        super().__init_subclass__(**options)
+        declared = cls.media_errors
+        if not isinstance(declared, tuple) or not all(
+            isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception
+            for kind in declared
+        ):
+            raise ConfigError(
+                f"{cls.__name__}.media_errors is wrong: found {declared!r}, expected a tuple of "
+                "subclasses of Exception; name those that mean bad media"
+            )
 
     @abstractmethod
     def load_image(self, source: object, *, where: str) -> Image.Image:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from vlmcollate.media.videos import Video
 
-_SIDE = 56
+_SIDE = 224
 _FRAMES = 8
+_SAMPLES = 32_000
 
 
 def refuses_media(
@@ -49,7 +50,7 @@ def _comes_from_a_part(error: Exception, processor: Any) -> bool:
 
 
 def _plain(item: Any) -> Any:
-    """A white image, a black video or a silence, which every processor takes."""
+    """A white image, a black video or a tone, which every processor takes."""
     if isinstance(item, Image.Image):
         return Image.new("RGB", (_SIDE, _SIDE), "white")
     if isinstance(item, Video):
@@ -63,4 +64,4 @@ def _plain(item: Any) -> Any:
             duration=_FRAMES / 2,
             audio=None if item.audio is None else _plain(item.audio),
         )
-    return np.zeros(len(item), np.float32) if isinstance(item, np.ndarray) else item
+    return (np.sin(np.arange(_SAMPLES) / 30) / 2).astype(np.float32)
