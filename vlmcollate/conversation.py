@@ -6,7 +6,6 @@ parts. Everything behind it sees only this form, and the caller's objects are ne
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -42,6 +41,8 @@ _KIND_OF_TYPE: dict[str, MediaKind] = {
 }
 _STACKED_AXES: dict[MediaKind, int] = {"image": 4, "video": 5, "audio": 2}  # of one array of many
 _NUMBERS = frozenset({"weight", "fps", "sampling_rate", "channel_axis"})
+_LEAST_WEIGHT = float(np.finfo(np.float32).tiny)  # smaller ones lose digits, then become 0
+_MOST_WEIGHT = float(np.finfo(np.float32).max)
 _ROLE = re.compile(r"[A-Za-z][\w \-]*")
 
 
@@ -124,10 +125,10 @@ class Conversation:
                 with an optional `"images"` / `"videos"` / `"audios"` list that fills the empty
                 media parts in order, `"tools"`, and `"chat_template_kwargs"`. A message is
                 `{"role": ..., "content": ...}` with content as a string or a list of parts, and
-                optionally `"train": bool` or `"weight": float`. Keys whose value is `None` count
-                as absent, as Arrow fills them, also inside tools and tool calls. Arrays, Series and
-                scalars of NumPy, pandas, Arrow and PyTorch count as the lists and values that they
-                hold, and the missing values of these libraries as `None`.
+                optionally `"train": bool` or `"weight": float` (0, or a normal number of float32).
+                Keys whose value is `None` count as absent, as Arrow fills them, also inside tools
+                and tool calls. Arrays, Series and scalars of NumPy, pandas, Arrow and PyTorch count
+                as the lists and values that they hold, and their missing values as `None`.
 
         Returns:
             The conversation. It refers to the caller's media objects and to nothing else.
@@ -283,13 +284,11 @@ def _read_weight(fields: dict[str, Any], role: str, where: str) -> float:
     elif train is not None:
         raise ConversationError("has both 'train' and 'weight'; keep one", where=where)
     number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    try:
-        number = number and math.isfinite(weight) and weight >= 0
-    except OverflowError:  # an integer that no float holds
-        number = False
-    if not number:
+    if not number or (weight != 0 and not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT):
         raise ConversationError(
-            f"expected a finite weight of at least 0, found {show(weight)}", where=f"{where}.weight"
+            "expected a finite weight of at least 0 that float32 holds (0, or "
+            f"{_LEAST_WEIGHT:.3g} to {_MOST_WEIGHT:.3g}), found {show(weight)}",
+            where=f"{where}.weight",
         )
     if role != "assistant" and train:
         raise ConversationError(

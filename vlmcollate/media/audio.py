@@ -14,10 +14,12 @@ import numpy.typing as npt
 import torch
 
 from vlmcollate.errors import ConfigError, MediaError
+from vlmcollate.plain_values import show
 
 Samples = npt.NDArray[np.float32]
 
 _INSTALL = "run pip install 'vlmcollate[audio]'"
+_HIGHEST_RATE = 10_000_000  # Hz; resampling from 1e300 does not end
 _LOUDEST = 8.0  # float samples lie within [-1, 1] but for a little overshoot
 
 
@@ -215,9 +217,9 @@ def _scaled(samples: npt.NDArray[Any], where: str) -> Samples:
 
 def _whole_rate(rate: Any, where: str) -> int:
     number = isinstance(rate, int | float | np.number) and not isinstance(rate, bool)
-    if not number or not np.isfinite(rate) or rate <= 0 or rate != int(rate):
+    if not number or not 1 <= rate <= _HIGHEST_RATE or rate != int(rate):
         raise MediaError(
-            f"the sampling rate is {rate!r:.60}, expected samples a second such as 16000",
+            f"the sampling rate is {show(rate)}, expected samples a second such as 16000",
             where=where,
         )
     return int(rate)
