@@ -6,15 +6,25 @@ parts. Everything behind it sees only this form, and the caller's objects are ne
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 import numpy as np
+import torch
 
 from vlmcollate.errors import ConversationError
+from vlmcollate.plain_values import (
+    describe,
+    is_missing,
+    plain,
+    plain_source,
+    plain_text,
+    show,
+    show_all,
+    unwrap,
+)
 
 MediaKind = Literal["image", "video", "audio"]
 
@@ -29,6 +39,10 @@ _KIND_OF_TYPE: dict[str, MediaKind] = {
     for kind in _SOURCE_KEYS
     for spelling in (kind, f"{kind}_url")  # as the type of a part, and as a key without a type
 }
+_STACKED_AXES: dict[MediaKind, int] = {"image": 4, "video": 5, "audio": 2}  # of one array of many
+_NUMBERS = frozenset({"weight", "fps", "sampling_rate", "channel_axis"})
+_LEAST_WEIGHT = float(np.finfo(np.float32).tiny)  # smaller ones lose digits, then become 0
+_MOST_WEIGHT = float(np.finfo(np.float32).max)
 _ROLE = re.compile(r"[A-Za-z][\w \-]*")
 
 
@@ -111,8 +125,10 @@ class Conversation:
                 with an optional `"images"` / `"videos"` / `"audios"` list that fills the empty
                 media parts in order, `"tools"`, and `"chat_template_kwargs"`. A message is
                 `{"role": ..., "content": ...}` with content as a string or a list of parts, and
-                optionally `"train": bool` or `"weight": float`. Keys whose value is `None` count
-                as absent, as Arrow fills them, also inside tools and tool calls.
+                optionally `"train": bool` or `"weight": float` (0, or a normal number of float32).
+                Keys whose value is `None` count as absent, as Arrow fills them, also inside tools
+                and tool calls. Arrays, Series and scalars of NumPy, pandas, Arrow and PyTorch count
+                as the lists and values that they hold, and their missing values as `None`.
 
         Returns:
             The conversation. It refers to the caller's media objects and to nothing else.
@@ -124,20 +140,19 @@ class Conversation:
             >>> Conversation.from_example([{"role": "user", "content": "Hi"}]).messages[0].content
             (TextPart(text='Hi'),)
         """
-        fields = _present(example) if isinstance(example, Mapping) else {"messages": example}
+        row = unwrap(example)
+        fields = _present(row) if isinstance(row, Mapping) else {"messages": row}
         fill = _MediaFill(fields)
         messages = _read_all(fields, fill)
         fill.finish()
-        variables = fields.get("chat_template_kwargs", {})
+        variables = plain(fields.get("chat_template_kwargs", {}), "chat_template_kwargs")
         if not isinstance(variables, Mapping):
             raise ConversationError(
-                f"expected a dict of template variables, found {_name(variables)}",
+                f"expected a dict of template variables, found {describe(variables)}",
                 where="chat_template_kwargs",
             )
-        tools = fields.get("tools")
-        if tools is not None:
-            tools = [_without_none(tool) for tool in _as_list(tools, "tools")]
-        return cls(messages=messages, tools=tools or None, template_kwargs=dict(variables))
+        tools = _read_tools(fields["tools"]) if "tools" in fields else None
+        return cls(messages=messages, tools=tools or None, template_kwargs=variables)
 
 
 @attrs.define
@@ -155,7 +170,7 @@ class _MediaFill:
                 f"them under {key!r} in the example",
                 where=where,
             )
-        sources, used = _as_list(self.fields[key], key), self._used.get(key, 0)
+        sources, used = self._sources(kind), self._used.get(key, 0)
         if used >= len(sources):
             raise ConversationError(
                 f"no {kind} is left for this part: {key!r} holds {len(sources)}", where=where
@@ -163,10 +178,23 @@ class _MediaFill:
         self._used[key] = used + 1
         return sources[used]
 
+    def _sources(self, kind: MediaKind) -> list[Any]:
+        key = f"{kind}s"
+        value = self.fields[key]
+        is_array = isinstance(value, np.ndarray) and value.dtype.kind != "O"
+        if not is_array and not isinstance(value, torch.Tensor):
+            return _as_list(value, key)
+        if value.ndim < _STACKED_AXES[kind]:
+            raise ConversationError(
+                f"expected a list, found one array of shape {tuple(value.shape)}; put it in a list",
+                where=key,
+            )
+        return list(value)  # how datasets with a format hold media of one size
+
     def finish(self) -> None:
         for kind in _SOURCE_KEYS:
             key = f"{kind}s"
-            held = len(_as_list(self.fields[key], key)) if key in self.fields else 0
+            held = len(self._sources(kind)) if key in self.fields else 0
             used = self._used.get(key, 0)
             if held != used:
                 raise ConversationError(
@@ -186,11 +214,28 @@ def _read_all(fields: Mapping[str, Any], fill: _MediaFill) -> tuple[Message, ...
         return (*(attrs.evolve(message, weight=0.0) for message in prompt), *answer)
     raise ConversationError(
         "not a conversation: expected a list of messages, or a dict with 'messages', "
-        f"'conversation' or 'prompt' and 'completion'; found a dict with {sorted(map(str, fields))}"
+        f"'conversation' or 'prompt' and 'completion'; found a dict with {show_all(fields)}"
     )
 
 
+def _read_tools(value: object) -> list[Any]:
+    tools = [plain(tool, f"tools[{i}]") for i, tool in enumerate(_as_list(value, "tools"))]
+    for i, tool in enumerate(tools):
+        if not isinstance(tool, Mapping) and not callable(tool):
+            raise ConversationError(
+                f"expected a JSON schema or a function, found {describe(tool)}", where=f"tools[{i}]"
+            )
+        function = tool.get("function", {}) if isinstance(tool, Mapping) else {}
+        if not isinstance(function, Mapping):
+            raise ConversationError(
+                f"expected a dict with 'name', found {describe(function)}",
+                where=f"tools[{i}].function",
+            )
+    return tools
+
+
 def _as_turn(value: object, role: str) -> object:
+    value = unwrap(value)
     return [{"role": role, "content": value}] if isinstance(value, str) else value
 
 
@@ -202,44 +247,48 @@ def _read_messages(value: object, where: str, fill: _MediaFill) -> tuple[Message
 
 
 def _read_message(value: object, where: str, fill: _MediaFill) -> Message:
+    value = unwrap(value)
     if not isinstance(value, Mapping):
         raise ConversationError(
-            f'expected a message such as {{"role": "user", "content": ...}}, found {_name(value)}',
+            'expected a message such as {"role": "user", "content": ...}, found '
+            f"{describe(value)}",
             where=where,
         )
     fields = _present(value)
-    role = fields.pop("role", None)
+    odd = [key for key in fields if not isinstance(key, str)]
+    if odd:
+        raise ConversationError(f"has keys that are no strings: {show_all(odd)}", where=where)
+    role = unwrap(fields.pop("role", None))
     if not isinstance(role, str) or not _ROLE.fullmatch(role):
         raise ConversationError(
-            f"expected a role such as 'user' or 'assistant', found {role!r}", where=f"{where}.role"
+            f"expected a role such as 'user' or 'assistant', found {describe(role)}",
+            where=f"{where}.role",
         )
     weight = _read_weight(fields, role, where)
-    content = fields.pop("content", None)
+    content = unwrap(fields.pop("content", None))
     if content is None and not fields:
         raise ConversationError("the message has no content", where=f"{where}.content")
-    if content is None or (content == "" and "tool_calls" in fields):
+    if content is None or (isinstance(content, str) and not content and "tool_calls" in fields):
         content = []  # templates ask whether there is any content beside the calls
     parts = _read_content(content, f"{where}.content", fill)
-    extra = {key: _without_none(item) for key, item in fields.items()}
+    extra = {key: plain(item, f"{where}.{key}") for key, item in fields.items()}
     return Message(role=role, content=parts, weight=weight, extra=extra)
 
 
 def _read_weight(fields: dict[str, Any], role: str, where: str) -> float:
-    train, weight = fields.pop("train", None), fields.pop("weight", None)
-    if train is not None and not isinstance(train, bool | np.bool_):
-        raise ConversationError(f"expected a bool, found {train!r}", where=f"{where}.train")
+    train, weight = unwrap(fields.pop("train", None)), unwrap(fields.pop("weight", None))
+    if train is not None and not isinstance(train, bool):
+        raise ConversationError(f"expected a bool, found {describe(train)}", where=f"{where}.train")
     if weight is None:
         weight = 1.0 if train is None else float(train)
     elif train is not None:
         raise ConversationError("has both 'train' and 'weight'; keep one", where=where)
-    number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
-    try:
-        number = number and math.isfinite(weight) and weight >= 0
-    except OverflowError:  # an integer that no float holds, and whose digits Python may not print
-        weight, number = f"an integer of {weight.bit_length()} bits", False
-    if not number:
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not number or (weight != 0 and not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT):
         raise ConversationError(
-            f"expected a finite weight of at least 0, found {weight!r}", where=f"{where}.weight"
+            "expected a finite weight of at least 0 that float32 holds (0, or "
+            f"{_LEAST_WEIGHT:.3g} to {_MOST_WEIGHT:.3g}), found {show(weight)}",
+            where=f"{where}.weight",
         )
     if role != "assistant" and train:
         raise ConversationError(
@@ -250,35 +299,36 @@ def _read_weight(fields: dict[str, Any], role: str, where: str) -> float:
 
 def _read_content(value: object, where: str, fill: _MediaFill) -> tuple[Part, ...]:
     if isinstance(value, str):
-        return (TextPart(_clean(value, where)),)
+        return (TextPart(plain_text(value, where)),)
     items = [value] if isinstance(value, Mapping) else _as_list(value, where)
     return tuple(_read_part(item, f"{where}[{i}]", fill) for i, item in enumerate(items))
 
 
 def _read_part(value: object, where: str, fill: _MediaFill) -> Part:
+    value = unwrap(value)
     if isinstance(value, str):
-        return TextPart(_clean(value, where))
+        return TextPart(plain_text(value, where))
     if not isinstance(value, Mapping):
         raise ConversationError(
-            f'expected a part such as {{"type": "text", "text": ...}}, found {_name(value)}',
+            f'expected a part such as {{"type": "text", "text": ...}}, found {describe(value)}',
             where=where,
         )
     fields = _present(value)
     kind = _kind_of(fields, where)
     if kind == "text":
-        text = fields.pop("text", None)
+        text = unwrap(fields.pop("text", None))
         if not isinstance(text, str):
             raise ConversationError(
-                f"expected a string, found {_name(text)}", where=f"{where}.text"
+                f"expected a string, found {describe(text)}", where=f"{where}.text"
             )
-        part: Part = TextPart(_clean(text, where))
+        part: Part = TextPart(plain_text(text, where))
     else:
         part = MediaPart(
             kind, _with_rate(_source_of(fields, kind, where, fill), kind, fields), where
         )
     if fields:
         raise ConversationError(
-            f"has keys that nothing would read: {sorted(fields)}; remove them (sizes and limits "
+            f"has keys that nothing would read: {show_all(fields)}; remove them (sizes and limits "
             "belong to the processor)",
             where=where,
         )
@@ -286,7 +336,7 @@ def _read_part(value: object, where: str, fill: _MediaFill) -> Part:
 
 
 def _kind_of(fields: dict[str, Any], where: str) -> Literal["text"] | MediaKind:
-    kind = fields.pop("type", None)
+    kind = unwrap(fields.pop("type", None))
     if kind is None:
         named = [key for key in ("text", *_KIND_OF_TYPE) if key in fields]
         kind = named[0] if len(named) == 1 else None
@@ -295,8 +345,8 @@ def _kind_of(fields: dict[str, Any], where: str) -> Literal["text"] | MediaKind:
     if isinstance(kind, str) and kind in _KIND_OF_TYPE:
         return _KIND_OF_TYPE[kind]
     raise ConversationError(
-        f"expected a part of type 'text', 'image', 'video' or 'audio', found {kind!r} with keys "
-        f"{sorted(fields)}",
+        f"expected a part of type 'text', 'image', 'video' or 'audio', found {describe(kind)} "
+        f"with keys {show_all(fields)}",
         where=where,
     )
 
@@ -304,12 +354,12 @@ def _kind_of(fields: dict[str, Any], where: str) -> Literal["text"] | MediaKind:
 def _source_of(fields: dict[str, Any], kind: MediaKind, where: str, fill: _MediaFill) -> Any:
     given = [key for key in _SOURCE_KEYS[kind] if key in fields]
     if not given:
-        return fill.take(kind, where)
+        return plain_source(fill.take(kind, where), where)
     if set(given) == {"bytes", "path"}:  # one picture, as Hugging Face datasets store it
-        return {key: fields.pop(key) for key in given}
+        return plain_source({key: fields.pop(key) for key in given}, where)
     if len(given) > 1:
         raise ConversationError(f"names more than one {kind}: {given}; keep one", where=where)
-    source = fields.pop(given[0])
+    source = plain_source(fields.pop(given[0]), where)
     if given[0].endswith("_url") and isinstance(source, Mapping):  # as the OpenAI API spells it
         source = source.get("url")
     if given[0] == "base64" and isinstance(source, str) and not source.startswith("data:"):
@@ -321,36 +371,18 @@ def _with_rate(source: Any, kind: MediaKind, fields: dict[str, Any]) -> Any:
     """The source with what the part says of its rate, which belongs to decoded media."""
     for of, named, under in (("video", "fps", "video"), ("audio", "sampling_rate", "array")):
         if kind == of and named in fields:
-            more = {"channel_axis": fields.pop("channel_axis")} if "channel_axis" in fields else {}
-            return {under: source, named: fields.pop(named), **more}
+            stated = [key for key in (named, "channel_axis") if key in fields]
+            return {under: source, **{key: unwrap(fields.pop(key)) for key in stated}}
     return source
 
 
-def _clean(text: str, where: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConversationError(
-            f"holds a lone surrogate at character {error.start}, which no tokenizer can encode; "
-            'mend it with text.encode("utf-8", "replace").decode()',
-            where=where,
-        ) from None
-    return str(text)
-
-
-def _present(value: Mapping[Any, Any]) -> dict[str, Any]:
-    return {key: item for key, item in value.items() if item is not None}
-
-
-def _without_none(value: Any) -> Any:
-    """A copy of a JSON-like value without the `None`-valued keys; other objects stay the same."""
-    if isinstance(value, Mapping):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        return [_without_none(item) for item in value]
-    return value
+def _present(value: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The entries that a library did not fill in; NaN stays where a number is expected."""
+    return {
+        unwrap(key): item
+        for key, item in value.items()
+        if not is_missing(item) or (key in _NUMBERS and unwrap(item) is not None)
+    }
 
 
 def map_strings(
@@ -382,12 +414,7 @@ def map_strings(
 
 
 def _as_list(value: object, where: str) -> list[Any]:
+    value = unwrap(value)
     if isinstance(value, list | tuple):
         return list(value)
-    if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
-        return list(value)  # how pandas reads a list column
-    raise ConversationError(f"expected a list, found {_name(value)}", where=where)
-
-
-def _name(value: object) -> str:
-    return f"{type(value).__name__} {value!r:.60}" if value is not None else "nothing"
+    raise ConversationError(f"expected a list, found {describe(value)}", where=where)

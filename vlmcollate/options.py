@@ -83,4 +83,6 @@ def whole_numbers(name: str, value: npt.ArrayLike) -> npt.NDArray[np.int64]:
         raise ConfigError(
             f"{name} must hold one whole number a sample, not {found.dtype} of shape {found.shape}"
         )
+    if len(found) and found.max() > np.iinfo(np.int64).max:
+        raise ConfigError(f"{name} must fit into int64, found {found.max()}")
     return found.astype(np.int64)

@@ -20,6 +20,7 @@ def falls(losses):
     ("name", "package"),
     [
         ("hf_trainer", "accelerate"),
+        ("hf_trainer_streaming", "accelerate"),
         ("trl_sft", "trl"),
         ("lightning_module", "lightning"),
     ],
@@ -27,6 +28,15 @@ def falls(losses):
 def test_a_trainer_learns(name, package):
     pytest.importorskip(package, reason=f"the extra vlmcollate[examples] installs {package}")
     falls(importlib.import_module(f"examples.{name}").main())
+
+
+@pytest.mark.filterwarnings("ignore")  # trainers warn about themselves
+def test_a_dispatcher_of_batches_cuts_the_images():
+    """Which is why the example turns it off; once this fails, the docs need not say so."""
+    pytest.importorskip("accelerate", reason="the extra vlmcollate[examples] installs accelerate")
+    streaming = importlib.import_module("examples.hf_trainer_streaming")
+    with pytest.raises(IndexError):
+        streaming.main(2, dispatch_batches=True)
 
 
 def test_packs_teach():

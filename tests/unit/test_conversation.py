@@ -131,6 +131,13 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         ([{**ANSWER, "weight": -1}], "messages[0].weight", "at least 0"),
         ([{**ANSWER, "weight": 10**400}], "messages[0].weight", "an integer of 1329 bits"),
         ([{**ANSWER, "weight": 10**5000}], "messages[0].weight", "finite"),
+        ([{**ANSWER, "weight": 1e39}], "messages[0].weight", r"float32 .*found 1e\+39"),
+        ([{**ANSWER, "weight": 1e-60}], "messages[0].weight", "float32 .*found 1e-60"),
+        ([{**ANSWER, "weight": 1e-40}], "messages[0].weight", "float32 .*found 1e-40"),
+        ([{**ANSWER, "weight": np.float64(-1e-60)}], "messages[0].weight", "at least 0"),
+        ([{**ANSWER, "weight": float("inf")}], "messages[0].weight", "finite"),
+        ([{**ANSWER, "weight": True}], "messages[0].weight", "found True"),
+        ([{**ANSWER, "weight": "1"}], "messages[0].weight", "found '1'"),
         ([{**ANSWER, "weight": float("nan")}], "messages[0].weight", "finite"),
         ([{**ANSWER, "train": 1}], "messages[0].train", "expected a bool"),
         ([{**ANSWER, "train": True, "weight": 1}], "messages[0]", "both"),
@@ -144,3 +151,10 @@ def test_what_is_no_conversation_says_where_and_why(example, where, problem):
     with pytest.raises(ConversationError, match=problem) as raised:
         Conversation.from_example(example)
     assert raised.value.where == where
+
+
+def test_every_weight_that_is_read_survives_float32():
+    for weight in (0, 0.0, np.float32(1e-30), 3e38, 1, 10**30, float(np.finfo(np.float32).tiny)):
+        (message,) = Conversation.from_example([{**ANSWER, "weight": weight}]).messages
+        assert np.float32(message.weight) == pytest.approx(float(weight), rel=1e-7)
+        assert type(message.weight) is float

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from vlmcollate.errors import ConfigError, MediaError
+from vlmcollate.plain_values import show
 
 Samples = npt.NDArray[np.float32]
 
@@ -333,9 +334,9 @@ def _scaled(samples: npt.NDArray[Any], where: str, *, start: int = 0) -> Samples
 
 def _whole_rate(rate: Any, where: str) -> int:
     number = isinstance(rate, int | float | np.number) and not isinstance(rate, bool)
-    if not number or not 0 < rate <= _HIGHEST_RATE or rate != int(rate):
+    if not number or not 1 <= rate <= _HIGHEST_RATE or rate != int(rate):
         raise MediaError(
-            f"the sampling rate is {rate!r:.60}, expected samples a second such as 16000, at most "
+            f"the sampling rate is {show(rate)}, expected samples a second such as 16000, at most "
             f"{_HIGHEST_RATE}",
             where=where,
         )

@@ -17,11 +17,20 @@ from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media.containers import check_decodable, opened, stated_seconds, told
+from vlmcollate.plain_values import show
+
+_SLOWEST_FPS, _FASTEST_FPS = 1e-6, 1e6  # a model multiplies the times of frames in float32
 
 
 def _above_zero(_: object, option: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise ConfigError(f"{option.name} must be a number above 0, not {value!r}")
+
+
+def _frame_rate(_: object, option: attrs.Attribute[Any], value: object) -> None:
+    _above_zero(_, option, value)
+    if not value <= _FASTEST_FPS:  # type: ignore[operator]  # a number, as just found
+        raise ConfigError(f"{option.name} must be at most {_FASTEST_FPS:g}, not {show(value)}")
 
 
 def _whole(_: object, option: attrs.Attribute[Any], value: object) -> None:
@@ -46,7 +55,7 @@ class FrameSampling:
 
     fps: float | None = attrs.field(
         default=2.0,
-        validator=attrs.validators.optional(_above_zero),  # type: ignore[arg-type]  # of 2.0's type
+        validator=attrs.validators.optional(_frame_rate),  # type: ignore[arg-type]  # of 2.0's type
     )
     num_frames: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole))
     min_frames: int = attrs.field(default=4, validator=_whole)
@@ -234,8 +243,12 @@ def frames_video(
     pixels = _stacked(frames, where) if isinstance(frames, list) else _channels_last(frames, where)
     if not len(pixels):
         raise MediaError("the video has no frames; drop it", where=where)
-    if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps < np.inf):
-        raise MediaError(f"fps is {fps!r}, expected a number above 0", where=where)
+    number = isinstance(fps, int | float | np.number) and not isinstance(fps, bool)
+    if fps is not None and not (number and _SLOWEST_FPS <= fps <= _FASTEST_FPS):
+        raise MediaError(
+            f"fps is {show(fps)}, expected a number from {_SLOWEST_FPS:g} to {_FASTEST_FPS:g}",
+            where=where,
+        )
     if pixels.shape[1] * pixels.shape[2] > limits.max_pixels or len(pixels) > limits.max_frames:
         raise MediaError(
             f"the video has {len(pixels)} frames of {pixels.shape[2]}x{pixels.shape[1]}, more than "

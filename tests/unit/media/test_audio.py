@@ -82,6 +82,8 @@ def test_resampling_keeps_pitch_and_loudness(rate):
         ((RATE, TONE), "comes before its rate"),
         ((TONE, TONE), "sampling rate"),
         ((TONE, 0), "sampling rate"),
+        ((TONE, 10**400), "sampling rate is an integer of 1329 bits"),
+        ((TONE, 1e300), "sampling rate"),  # soxr would not end
         ((TONE, 16000.5), "sampling rate"),
         ((np.stack([TONE, TONE]), RATE), "state the layout"),
         ((TONE[:0], RATE), "empty"),

@@ -103,7 +103,10 @@ def test_frames_that_were_chosen_already():
         (np.zeros((0, 8, 8, 3), np.uint8), "no frames"),
         ([Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))], "frame 1 has size"),
         ([], "no frames"),
-        ({"video": np.zeros((4, 8, 8, 3), np.uint8), "fps": 0}, "fps"),
+        *[
+            ({"video": np.zeros((4, 8, 8, 3), np.uint8), "fps": fps}, "fps is")
+            for fps in (0, True, 10**400, 1e300, 1e-320)
+        ],
         (7, "video is int"),
     ],
 )
@@ -169,7 +172,11 @@ def test_encoded_bytes_are_limited_before_reading(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"fps": None}, {"fps": 2.0, "num_frames": 3}, {"fps": 0}, {"min_frames": 9, "max_frames": 3}],
+    [
+        *({"fps": fps} for fps in (None, 0, float("inf"), 10**400)),
+        {"fps": 2.0, "num_frames": 3},
+        {"min_frames": 9, "max_frames": 3},
+    ],
 )
 def test_sampling_options_are_checked(options):
     with pytest.raises(ConfigError):

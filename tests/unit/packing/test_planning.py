@@ -80,6 +80,8 @@ def test_bad_options_are_refused() -> None:
     for lengths in ([1.9], ["a"], [[1]], 3):
         with pytest.raises(ConfigError, match="lengths must hold one whole number"):
             plan_packs(lengths, max_length=8)  # type: ignore[arg-type]  # likewise
+    with pytest.raises(ConfigError, match="lengths must fit into int64, found 9223372036854775808"):
+        plan_packs([2**63], max_length=8)
     with pytest.raises(ConfigError, match="media_tokens"):
         plan_packs([1, 2], max_length=8, media_tokens=[1])
     with pytest.raises(ConfigError, match="that of sample 1 is 0"):

@@ -1,0 +1,273 @@
+"""Rows as pandas, NumPy, Arrow and PyTorch hold them read as their plain twins do."""
+
+import datetime
+import enum
+import io
+import random
+
+import datasets
+import numpy as np
+import pandas
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from PIL import Image
+
+from tests.grafts import grafted
+from tests.processors import qwen3_vl
+from vlmcollate import Conversation, ConversationError, collator_for
+from vlmcollate.conversation import MediaPart
+from vlmcollate.errors import CollateError
+from vlmcollate.plain_values import MOST_LEVELS, plain, plain_source, unwrap
+
+USER = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Yo"}
+
+
+class Word(str, enum.Enum):
+    """Strings that print as their names."""
+
+    USER = "user"
+    TEXT = "Hi"
+
+
+def png(side):
+    out = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+ROWS = [
+    {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "image": {"bytes": png(56), "path": None}},
+                    {"type": "text", "text": "What?"},
+                    {"type": "text", "text": "And why?"},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [{"type": "text", "text": "This."}, {"type": "text", "text": "So."}],
+                "weight": 0.5,
+            },
+            {"role": "user", "content": [{"type": "text", "text": "Thanks"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "Welcome"}]},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "sizes": [1, 2]}}],
+    },
+    {
+        "messages": [
+            {**m, "content": [{"type": "text", "text": m["content"]}]} for m in (USER, ANSWER)
+        ]
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def collator():
+    return collator_for(qwen3_vl(), on_dropped="allow")
+
+
+@pytest.fixture(scope="module")
+def expected(collator):
+    return [collator([row]) for row in ROWS]
+
+
+def rows_of_pandas(path):
+    return pandas.read_parquet(path).to_dict("records")
+
+
+def series_of_pandas(path):
+    return [row for _, row in pandas.read_parquet(path).iterrows()]
+
+
+def rows_of_arrow(path):
+    return list(parquet.read_table(path).to_struct_array())
+
+
+def rows_of_datasets(path, form):
+    read = datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent))
+    return list(read.with_format(form))
+
+
+@pytest.mark.parametrize(
+    "rows_of",
+    [
+        rows_of_pandas,
+        series_of_pandas,
+        rows_of_arrow,
+        *[
+            pytest.param(lambda path, form=form: rows_of_datasets(path, form), id=form)
+            for form in ("numpy", "torch")
+        ],
+    ],
+)
+def test_rows_of_every_library_collate_alike(rows_of, collator, expected, tmp_path):
+    parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
+    rows = rows_of(tmp_path / "rows.parquet")
+    assert len(rows) == len(ROWS)
+    for row, batch in zip(rows, expected, strict=True):
+        found = collator([row])
+        assert found.keys() == batch.keys()
+        assert all(torch.equal(found[key], batch[key]) for key in batch)
+
+
+@pytest.mark.parametrize("form", ["numpy", "torch"])
+def test_a_stack_of_decoded_images_fills_the_parts_in_order(form, collator):
+    images = [Image.new("RGB", (56, 56), colour) for colour in ("red", "blue")]
+    asks = {"role": "user", "content": [{"type": "image"}, {"type": "image"}]}
+    row = {"messages": [asks, {**ANSWER, "content": [{"type": "text", "text": "Yo"}]}]}
+    data = datasets.Dataset.from_list([{**row, "images": images}])
+    batch = collator([data.with_format(form)[0]])
+    pixels = collator([{**row, "images": images}])["pixel_values"]
+    assert torch.equal(batch["pixel_values"], pixels)
+
+
+def test_the_missing_values_of_pandas_count_as_absent():
+    for missing in (None, pandas.NA, pandas.NaT, np.datetime64("NaT"), float("nan")):
+        row = {"messages": [USER, {**ANSWER, "name": missing}], "tools": missing, "images": missing}
+        read = Conversation.from_example(row)
+        assert read.messages == Conversation.from_example([USER, ANSWER]).messages
+        assert read.tools is None
+    whole = Conversation.from_example([USER, {**ANSWER, "weight": pandas.NA}])
+    assert whole.messages[1].weight == 1.0
+    with pytest.raises(ConversationError, match="finite weight of at least 0, found nan"):
+        Conversation.from_example([USER, {**ANSWER, "weight": np.float32("nan")}])
+
+
+def test_scalars_become_pythons():
+    day = datetime.datetime(2020, 1, 2)
+    for given, expected in [
+        (np.int8(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.float64(0.5), 0.5),
+        (np.longdouble(0.5), 0.5),
+        (np.bool_(True), True),
+        (np.str_("a"), "a"),
+        (Word.USER, "user"),
+        (np.datetime64("2020-01-02", "ns"), day),
+        (pandas.Timestamp(day), day),
+        (torch.tensor(0.5), 0.5),
+        (np.array(3), 3),
+        (arrow.scalar("a"), "a"),
+        (arrow.scalar(None, arrow.int64()), None),
+        (arrow.array([1, 2]), [1, 2]),
+        (arrow.chunked_array([["a"], ["b"]]), ["a", "b"]),
+        (pandas.Series([1, 2]), [1, 2]),
+        (pandas.Series({"a": 1}), {"a": 1}),
+        (pandas.array([1, 2]), [1, 2]),
+        (torch.ones(2, 1), [[1.0], [1.0]]),
+        (np.array([["a"], ["b"]]), [["a"], ["b"]]),
+    ]:
+        found = plain(given, "here")
+        assert found == expected
+        assert type(found) is type(expected)
+
+
+def test_a_string_of_an_enum_is_its_value_and_not_its_name(collator):
+    named = [{"role": Word.USER, "content": Word.TEXT}, ANSWER]
+    assert collator.render(collator.read(named)) == collator.render(collator.read([USER, ANSWER]))
+
+
+def test_arrays_of_samples_and_pixels_stay_the_callers():
+    pixels, samples = np.zeros((4, 4, 3), np.uint8), torch.zeros(8)
+    assert plain_source(pixels, "here") is pixels
+    assert plain_source((samples, np.int64(8)), "here") == (samples, 8)
+    assert plain_source(pandas.Series([1, 2], dtype="int16"), "here").dtype == np.int16
+    frames = np.empty(2, object)
+    frames[:] = [pixels, pixels]
+    assert all(frame is pixels for frame in plain_source({"video": frames}, "here")["video"])
+
+
+def nested(levels, leaf):
+    for level in range(levels):
+        leaf = [leaf] if level % 2 else {"k": leaf}
+    return leaf
+
+
+def cycle():
+    found: dict[str, object] = {"a": 1}
+    found["b"] = [found]
+    return found
+
+
+@pytest.mark.parametrize("value", [nested(3000, 1), cycle()], ids=["deep", "cyclic"])
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        (lambda v: {"messages": [USER, ANSWER], "tools": [v]}, "tools[0]"),
+        (lambda v: [USER, {**ANSWER, "tool_calls": [v]}], "messages[1].tool_calls"),
+        (lambda v: {"messages": [USER, ANSWER], "chat_template_kwargs": v}, "chat_template_kwargs"),
+        (lambda v: [{"role": "user", "content": v}, ANSWER], "messages[0].content[0]"),
+        (lambda v: [{"role": "user", "content": [{"image": v}]}, ANSWER], "messages[0].content[0]"),
+        (lambda v: [{"role": "user", "content": [{"type": v}]}, ANSWER], "messages[0].content[0]"),
+        (lambda v: [{"role": v, "content": "a"}, ANSWER], "messages[0].role"),
+        (lambda v: [USER, {**ANSWER, "weight": v}], "messages[1].weight"),
+    ],
+)
+def test_cycles_and_depths_are_refused_with_their_place(row, where, value):
+    with pytest.raises(ConversationError) as raised:
+        Conversation.from_example(row(value))
+    assert raised.value.where == where
+
+
+def test_what_json_nests_is_read_up_to_the_limit(collator):
+    call = {"type": "function", "function": {"name": "f", "arguments": nested(MOST_LEVELS - 4, 1)}}
+    assert plain([call, call], "here") == [call, call]  # used twice, which is no cycle
+    collator.encode([USER, {**ANSWER, "tool_calls": [call]}])
+
+
+@pytest.mark.parametrize(
+    ("example", "where", "problem"),
+    [
+        ([{"role": "user", "content": [{"type": "text", "text": "a", 3: 1, "q": 2}]}],
+         "messages[0].content[0]", r"\['q', 3\]"),
+        ([{"role": "user", "content": [{3: 1, "q": 2}]}], "messages[0].content[0]", "nothing"),
+        ([{"role": "user", "content": "a", 3: 1}], "messages[0]", "no strings"),
+        ([{"role": "user", "content": [{"type": np.array(["text", "a"])}]}],
+         "messages[0].content[0]", "found list"),
+        ([{"role": "user", "content": np.arange(3)}], "messages[0].content[0]", "found int 0"),
+        ({"messages": [USER], "images": np.zeros((2, 2, 3))}, "images", r"shape \(2, 2, 3\)"),
+        ({"messages": [USER], "tools": [{("a",): 1}]}, "tools[0]", "the key"),
+        ({"messages": [USER], "tools": [{"a": 10**5000}]}, "tools[0]", "16610 bits"),
+        ({"messages": [USER], "tools": [{"a": "\ud800"}]}, "tools[0]", "surrogate"),
+        ({"messages": [USER], "tools": [{"function": "f"}]}, "tools[0].function", "'name'"),
+        ({"messages": [USER], "tools": [7]}, "tools[0]", "schema or a function"),
+        ([USER, {**ANSWER, "reasoning": "\ud800"}], "messages[1].reasoning", "surrogate"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(example, where, problem):
+    with pytest.raises(ConversationError, match=problem) as raised:
+        Conversation.from_example(example)
+    assert raised.value.where == where
+
+
+def test_media_of_a_part_without_a_list_reads_its_values_plainly():
+    part = {"type": "audio", "array": np.zeros(8, np.float32), "sampling_rate": np.int64(8)}
+    ((_, media),) = Conversation.from_example([{"role": "user", "content": [part]}]).media
+    assert isinstance(media, MediaPart)
+    assert type(media.source["sampling_rate"]) is int
+
+
+@pytest.mark.parametrize(("read", "rows"), [("read", 6000), ("encode", 500)])
+def test_random_values_in_a_row_raise_no_foreign_exception(read, rows, collator):
+    stage = getattr(collator, read)
+    good = 0
+    for seed in range(rows):
+        try:
+            stage(grafted(random.Random(seed)))
+        except CollateError:
+            continue
+        good += 1
+    assert rows / 10 < good < 0.9 * rows
+
+
+def test_unwrap_opens_one_level():
+    inner = np.array([1, 2])
+    outer = np.empty(1, object)
+    outer[0] = inner
+    assert unwrap(outer)[0] is inner

@@ -1,0 +1,248 @@
+"""The plain Python values behind what pandas, NumPy, Arrow and PyTorch put into a row.
+
+`pandas.read_parquet(...).to_dict("records")` holds lists as object arrays, a dataset with a format
+holds scalars and arrays of that library, and both fill absent keys. A conversation holds strings,
+numbers, lists and dicts. pandas and Arrow are recognised by the module of a value's type, so that
+neither has to be installed.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlmcollate.errors import ConversationError
+
+MOST_LEVELS = 64  # of nesting; JSON schemas have a dozen, and Python's own limit allows some 300
+_MOST_BITS = 10_000  # of an integer; Python prints no more than 4,300 digits
+
+
+def unwrap(value: Any) -> Any:
+    """Converts the outermost level of a value to plain Python.
+
+    Args:
+        value: Any value of a row.
+
+    Returns:
+        A list for an array, a Series or an Arrow list; a dict for a Series with named entries; a
+        plain scalar for a scalar; `None` for the missing values of these libraries, except a
+        float's NaN; anything else unchanged.
+    """
+    if value is None or type(value) in _PLAIN:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # `str` of an enum's member is the member's name
+    if isinstance(value, np.generic):
+        return _unwrap_numpy(value)
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim else unwrap(value[()])
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    library = _library_of(value)
+    if library == "pandas":
+        return _unwrap_pandas(value)
+    if library == "pyarrow":
+        return _unwrap_arrow(value)
+    if isinstance(value, int):
+        return int.__index__(value)
+    return float.__float__(value) if isinstance(value, float) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a library filled in the value for a key that the row lacks; NaN is a number, too."""
+    if isinstance(value, float | np.floating):
+        return math.isnan(value)
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return _library_of(value) == "pandas"
+    is_scalar = _library_of(value) == "pyarrow" and hasattr(value, "as_py")
+    return value is None or (is_scalar and value.as_py() is None)
+
+
+def plain(value: Any, where: str) -> Any:
+    """A copy of a JSON-like value in plain Python, without the keys whose value is missing.
+
+    Args:
+        value: What a template variable, a tool or a tool call holds.
+        where: Its place in the example, for errors.
+
+    Returns:
+        The copy; functions and other objects in it are the caller's own.
+
+    Raises:
+        ConversationError: It holds itself, is nested too deeply, or holds a key, an integer or a
+            string that no template can write.
+    """
+    return _Copy(where)(value)
+
+
+def plain_source(value: Any, where: str) -> Any:
+    """A media source in plain Python; arrays of numbers, images and bytes are the caller's own.
+
+    Args:
+        value: What stands under `"image"`, `"video"` or `"audio"`.
+        where: Its place in the example, for errors.
+
+    Raises:
+        ConversationError: It holds itself or is nested too deeply.
+    """
+    return _Copy(where, is_source=True)(value)
+
+
+def plain_text(text: str, where: str) -> str:
+    """The text as an exact `str`; refuses a lone surrogate with a ConversationError."""
+    text = str.__str__(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConversationError(
+            f"holds a lone surrogate at character {error.start}, which no tokenizer can encode; "
+            'replace it with text.encode("utf-8", "replace").decode()',
+            where=where,
+        ) from None
+    return text
+
+
+def describe(value: Any) -> str:
+    """The type and the beginning of a value, for errors."""
+    return "nothing" if value is None else f"{type(value).__name__} {show(value):.60}"
+
+
+def show(value: Any) -> str:
+    """The beginning of a value's `repr`, whatever the value is."""
+    return _SHOWN.repr(value)
+
+
+def show_all(values: Iterable[Any]) -> str:
+    """Sorted values, such as the keys of a dict, whatever their types are."""
+    return f"[{', '.join(sorted(map(show, values)))}]"
+
+
+class _Copy:
+    """Copies one value, knowing which containers it is inside."""
+
+    def __init__(self, where: str, *, is_source: bool = False) -> None:
+        self.where = where
+        self.is_source = is_source
+        self._inside: set[int] = set()
+
+    def __call__(self, value: Any) -> Any:
+        if self.is_source and _library_of(value) == "pandas" and hasattr(value, "to_numpy"):
+            value = value.to_numpy()
+        if self.is_source and _is_array_of_numbers(value):
+            return value
+        found = unwrap(value)
+        if isinstance(found, Mapping):
+            return self._inside_of(value, self._mapping, found)
+        if isinstance(found, list | tuple):
+            return self._inside_of(value, self._list, found)
+        if isinstance(found, str) and not self.is_source:
+            return plain_text(found, self.where)
+        if type(found) is int and found.bit_length() > _MOST_BITS:
+            raise ConversationError(
+                f"holds {show(found)}; expected one that Python prints", where=self.where
+            )
+        return found
+
+    def _inside_of(self, container: Any, copy: Callable[[Any], Any], value: Any) -> Any:
+        if id(container) in self._inside:
+            raise ConversationError(
+                f"holds a {type(container).__name__} that contains itself; expected a tree of "
+                "values, as JSON has it",
+                where=self.where,
+            )
+        if len(self._inside) >= MOST_LEVELS:
+            raise ConversationError(
+                f"is nested more than {MOST_LEVELS} levels deep; flatten it", where=self.where
+            )
+        self._inside.add(id(container))
+        copied = copy(value)
+        self._inside.remove(id(container))
+        return copied
+
+    def _list(self, items: Sequence[Any]) -> Sequence[Any]:
+        copied = [self(item) for item in items]
+        is_tuple = self.is_source and isinstance(items, tuple)  # (array, rate)
+        return tuple(copied) if is_tuple else copied
+
+    def _mapping(self, value: Mapping[Any, Any]) -> dict[Any, Any]:
+        if self.is_source:
+            return {unwrap(key): self(item) for key, item in value.items()}
+        copied = ((self._key(key), self(item)) for key, item in value.items())
+        return {key: item for key, item in copied if item is not None}
+
+    def _key(self, key: Any) -> Any:
+        key = unwrap(key)
+        if not isinstance(key, str | int | float):
+            raise ConversationError(
+                f"holds the key {show(key)}; expected a string, as JSON has it", where=self.where
+            )
+        return self(key)
+
+
+def _library_of(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _unwrap_numpy(value: np.generic) -> Any:
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        if np.isnat(value):
+            return None
+        if isinstance(value, np.datetime64):
+            return value.astype("datetime64[us]").item()  # nanoseconds would be a bare integer
+        return value.astype("timedelta64[us]").item()
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.floating):
+        return float(value)
+    return bytes(value) if isinstance(value, np.bytes_) else value
+
+
+def _unwrap_pandas(value: Any) -> Any:
+    name = type(value).__name__
+    if name in ("NAType", "NaTType"):
+        return None
+    if name == "Timestamp":
+        return value.to_pydatetime(warn=False)
+    if name == "Timedelta":
+        return value.to_pytimedelta()
+    if name == "Series" and len(value) and all(isinstance(key, str) for key in value.index):
+        return dict(value.items())  # a row, as `iterrows` has it
+    if name == "DataFrame" or not hasattr(value, "tolist"):
+        return value
+    return value.tolist()
+
+
+def _unwrap_arrow(value: Any) -> Any:
+    if hasattr(value, "as_py"):
+        return value.as_py()
+    is_table = hasattr(value, "column_names")
+    return value.to_pylist() if hasattr(value, "to_pylist") and not is_table else value
+
+
+def _is_array_of_numbers(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biufc"
+    return isinstance(value, torch.Tensor)
+
+
+class _Shown(reprlib.Repr):
+    """A `repr` that ends early, and that works for integers of any size."""
+
+    def repr_int(self, value: int, level: int) -> str:
+        if value.bit_length() > 1000:
+            return f"an integer of {value.bit_length()} bits"
+        return super().repr_int(value, level)
+
+
+_PLAIN = frozenset({str, bytes, int, float, bool, list, tuple, dict})
+_SHOWN = _Shown()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60
