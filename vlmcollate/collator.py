@@ -58,6 +58,7 @@ from vlmcollate.stacking import (
     media_counts,
     shifted,
     token_rows,
+    with_spare_token,
 )
 from vlmcollate.tokenizing import Vocabulary
 from vlmcollate.watching import Watch, unwatched
@@ -359,10 +360,12 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
                 "see each other; set padding to a layout that keeps them apart, such as "
                 "BlockCausalMask() or FlattenedDocuments()"
             )
+        fill = fill_values(self._tokenizer)
+        if self.shift_labels:
+            samples = [with_spare_token(sample, fill) for sample in samples]
         rows, is_packed = token_rows(samples), self.padding.separates_by is not None
         if self.shift_labels and is_packed:  # a mask has more token axes than one
             rows = [shifted(row, axis=0) for row in rows]
-        fill = fill_values(self._tokenizer)
         batch = run_hook(self.padding, rows, fill, strategy=self.padding)
         if self.shift_labels and not is_packed:
             batch = shifted(batch, axis=1)

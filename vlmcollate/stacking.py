@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -45,6 +46,22 @@ def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
         key: value.narrow(axis, int(key in ahead), value.shape[axis] - 1).contiguous()
         for key, value in tensors.items()
     }
+
+
+def with_spare_token(sample: EncodedSample, fill: Mapping[str, float]) -> EncodedSample:
+    """A sample whose last token a shift may take away: padding stands behind media at its end."""
+    if sample.media_ids[-1] < 0:
+        return sample
+
+    def longer(value: Tensor, last: float) -> Tensor:
+        return torch.cat([value, value.new_full((1, *value.shape[1:]), last)])
+
+    return attrs.evolve(
+        sample,
+        tokens={key: longer(value, fill.get(key, 0)) for key, value in sample.tokens.items()},
+        message_ids=longer(sample.message_ids, -1),
+        media_ids=longer(sample.media_ids, -1),
+    )
 
 
 def joined_media(samples: Sequence[EncodedSample], joins: Mapping[str, Join]) -> dict[str, Tensor]:

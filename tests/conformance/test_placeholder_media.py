@@ -10,7 +10,13 @@ from tests.conformance.test_omni import processor_of as omni_processor
 from tests.families import CASES
 from tests.models import tiny_model
 from tests.processors import FAMILIES, processor_of
-from vlmcollate import IGNORE_INDEX, SampleTooLongError, collator_for
+from vlmcollate import (
+    IGNORE_INDEX,
+    BlockCausalMask,
+    PadToLongest,
+    SampleTooLongError,
+    collator_for,
+)
 
 
 def chat(answer, *colours):
@@ -96,3 +102,41 @@ def test_a_kind_that_the_processor_is_refused_for_gets_no_placeholder():
     batch = collator_for(processor, placeholder_media="batch")([chat("Yes")])
     assert batch["n_images_per_sample"].tolist() == [1]
     assert "n_audios_per_sample" not in batch
+
+
+@pytest.mark.parametrize("policy", ["batch", "sample"])
+@pytest.mark.parametrize("name", ["LlavaProcessor", "Qwen2_5_VLProcessor", "SmolVLMProcessor"])
+def test_shifting_the_labels_takes_no_media_token_away(name, policy):
+    """Dummy media stands at a sample's end, where a shift drops the last column."""
+    case = CASES[name]
+    assert case.build is not None
+    processor, options = case.build(), {**case.options, "placeholder_media": policy}
+    chats = [chat("Yes."), chat("No.")]
+    plain = collator_for(processor, **options)(chats)
+
+    shifted = collator_for(processor, shift_labels=True, **options)(chats)
+
+    (token,) = collator_for(processor).media_tokens["image"]
+    media_token = processor.tokenizer.convert_tokens_to_ids(token)
+    assert (shifted["input_ids"] == media_token).sum() == (plain["input_ids"] == media_token).sum()
+    trained = shifted["labels"][shifted["labels"] != IGNORE_INDEX]
+    assert torch.equal(trained, plain["labels"][plain["labels"] != IGNORE_INDEX])
+
+
+def test_shifting_keeps_media_at_the_end_of_a_truncated_sample_and_of_a_pack():
+    processor = processor_of("qwen2_5_vl")
+    whole = collator_for(processor).encode(chat("Yes.", "red"))
+    end = int((whole.media_ids >= 0).nonzero().max()) + 1
+    for padding in (PadToLongest(), BlockCausalMask()):
+        collator = collator_for(
+            processor,
+            max_length=end,
+            on_overlong="truncate",
+            require_labels=False,
+            shift_labels=True,
+            padding=padding,
+        )
+        batch = collator([chat("Yes.", "red")])
+        (token,) = collator.media_tokens["image"]
+        found = (batch["input_ids"] == processor.tokenizer.convert_tokens_to_ids(token)).sum()
+        assert found * 4 == batch["pixel_values"].shape[0]

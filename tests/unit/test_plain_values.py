@@ -135,7 +135,7 @@ def test_the_missing_values_of_pandas_count_as_absent():
         assert read.tools is None
     whole = Conversation.from_example([USER, {**ANSWER, "weight": pandas.NA}])
     assert whole.messages[1].weight == 1.0
-    with pytest.raises(ConversationError, match="finite weight .*, found nan"):
+    with pytest.raises(ConversationError, match=r"finite weight .*, found nan"):
         Conversation.from_example([USER, {**ANSWER, "weight": np.float32("nan")}])
 
 

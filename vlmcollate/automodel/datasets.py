@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmcollate.automodel.conventions import TOKEN_KEYS, conversations_of
@@ -24,7 +23,7 @@ from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
 from vlmcollate.models import collator_for
 from vlmcollate.options import an_instance_of, at_least_one
 from vlmcollate.sample import EncodedSample
-from vlmcollate.stacking import fill_values
+from vlmcollate.stacking import fill_values, with_spare_token
 
 
 @attrs.define(eq=False)
@@ -125,7 +124,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
                 sample = self._changed(sample, conversation, self.post_tokenize_hook)
         except SampleError as error:
             raise error.at(index=index) from error.__cause__
-        return _with_a_last_token(sample, self.processor) if is_faked else sample
+        return with_spare_token(sample, fill_values(self.processor.tokenizer))
 
     def _fakes(self, conversation: Any) -> bool:
         is_read = isinstance(conversation, list | tuple)
@@ -190,23 +189,6 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
 def item_counts(sample: EncodedSample) -> dict[str, int]:
     """How many media items of each kind a sample has: `n_images` and so on."""
     return {f"n_{kind}s": count for kind, count in sample.media_counts.items()}
-
-
-def _with_a_last_token(sample: EncodedSample, processor: Any) -> EncodedSample:
-    """The sample with padding behind its fake image, so that the shift takes that away."""
-    if not sample.media or sample.tokens["attention_mask"][-1]:
-        return sample
-    fill = fill_values(processor.tokenizer)
-
-    def longer(value: Tensor, last: float) -> Tensor:
-        return torch.cat([value, value.new_full((1, *value.shape[1:]), last)])
-
-    return attrs.evolve(
-        sample,
-        tokens={key: longer(value, fill.get(key, 0)) for key, value in sample.tokens.items()},
-        message_ids=longer(sample.message_ids, -1),
-        media_ids=longer(sample.media_ids, -1),
-    )
 
 
 @attrs.define(kw_only=True)
