@@ -112,6 +112,11 @@ class LengthGroupedSampler(Sampler[int]):
             ConfigError: The state is none of this sampler's, or of another seed, batch size, number
                 of ranks or lengths.
         """
+        if not isinstance(state, Mapping):
+            raise ConfigError(
+                f"the state is no mapping: found {type(state).__name__}, expected what state_dict "
+                "returned; resume with that"
+            )
         for name, here in self._identity().items():
             if state.get(name) != here:
                 raise ConfigError(

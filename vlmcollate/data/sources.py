@@ -237,7 +237,18 @@ def _line_starts(file: Path) -> list[int]:
 
 
 def _parquet_rows(piece: Piece) -> Iterator[Any]:
-    file, before, end = parquet().ParquetFile(piece.source), 0, piece.first + piece.rows
+    reader = parquet()
+    try:
+        file = reader.ParquetFile(piece.source, page_checksum_verification=True)
+        yield from _rows_of_groups(file, piece)
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+        raise ConfigError(
+            f"'{piece.source}' is damaged: {error}; write the file again, or prepare from another"
+        ) from error
+
+
+def _rows_of_groups(file: Any, piece: Piece) -> Iterator[Any]:
+    before, end = 0, piece.first + piece.rows
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         start, before = before, before + rows

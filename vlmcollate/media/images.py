@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -165,6 +166,11 @@ def check_pixels(size: tuple[int, int], name: str, max_pixels: int, where: str) 
         raise MediaError(f"{name} is empty ({width}x{height}); drop it", where=where)
 
 
+def _comes_from_pillow(error: Exception) -> bool:
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__", "").startswith("PIL.") for frame in frames)
+
+
 @contextmanager
 def _told(name: str, where: str) -> Iterator[None]:
     """Tells what Pillow raises on broken data as a MediaError."""
@@ -173,6 +179,8 @@ def _told(name: str, where: str) -> Iterator[None]:
     except MediaError:
         raise
     except _BROKEN as error:
+        if isinstance(error, TypeError | AttributeError) and not _comes_from_pillow(error):
+            raise  # a bug around the parser
         raise MediaError(
             f"{name} cannot be decoded ({type(error).__name__}: {error}); expected a whole, "
             "undamaged image; fetch or encode it again, or drop the sample",

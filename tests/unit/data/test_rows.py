@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from vlmcollate import ConfigError, ConversationError
 from vlmcollate.data.rows import read_rows, row_range
@@ -78,3 +80,18 @@ def test_ranges():
     for bad in ("", "a", "-1", "1:2:3"):
         with pytest.raises(ConfigError, match="rows must be"):
             row_range(bad)
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    """With checksums of its pages, no flipped bit of a page is read as data."""
+    whole = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS * 50), whole, write_page_checksum=True)
+    data, damaged = whole.read_bytes(), tmp_path / "b.parquet"
+    expected = list(read_rows(whole))
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")  # it has no checksum
+    for at in range(4, footer, footer // 97):
+        damaged.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        try:
+            assert list(read_rows(damaged)) == expected
+        except ConfigError as error:
+            assert "b.parquet" in str(error)

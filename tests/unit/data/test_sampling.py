@@ -98,7 +98,8 @@ def test_a_state_of_another_sampler_is_refused() -> None:
         with pytest.raises(ConfigError, match=f"another sampler: its {name} is"):
             LengthGroupedSampler(**{**options, name: value}).load_state_dict(state)
     wrong: list[dict[str, Any]] = [{"given": 21}, {"epoch": -1}, {"given": None}]
-    for bad in [{}, *[{**state, **change} for change in wrong]]:
+    bad: Any
+    for bad in [None, {}, *[{**state, **change} for change in wrong]]:
         with pytest.raises(ConfigError, match="state"):
             LengthGroupedSampler(**options).load_state_dict(bad)
 
