@@ -22,7 +22,7 @@ from typing import Any
 import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
-from vlmcollate.errors import ConversationError, LabelError, MediaMismatchError
+from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.marking import Marks, Place, Span, Trace, template_inputs
 from vlmcollate.structure import Structure, StructureReader
 from vlmcollate.templates import (
@@ -125,6 +125,11 @@ class ChatRenderer:
         self, conversation: Conversation, marks: Marks | None, *, upto: int | None = None
     ) -> str:
         """The prompt; with `upto`, that of the messages before it and a generation prompt."""
+        if not hasattr(self.processor, "apply_chat_template"):
+            raise ConfigError(
+                f"{type(self.processor).__name__} has no chat template; use a label strategy that "
+                "needs none, such as the collator's default"
+            )
         chat, tools = self.inputs(conversation, marks)
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         try:

@@ -100,3 +100,13 @@ def test_phi4_expands_and_says_what_the_batch_holds():
         batch["input_audio_embeds"][frames[:, : batch["input_audio_embeds"].shape[1]]],
         real["audio_input_features"][frames],
     )
+
+
+def test_kimi_vl_takes_no_videos():
+    frames = np.zeros((4, 56, 56, 3), np.uint8)
+    chat = [
+        {"role": "user", "content": [{"type": "video", "video": frames, "fps": 2.0}]},
+        {"role": "assistant", "content": "A cat."},
+    ]
+    with pytest.raises(MediaError, match="KimiVLCollator takes no video; it takes image"):
+        collator_for(processor_of("kimi_vl"))([chat])

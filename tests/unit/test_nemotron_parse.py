@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.decoding import trained_texts
 from tests.remote_stand_ins import nemotron_parse
-from vlmcollate import ConfigError, ConversationError, collator_for
+from vlmcollate import ConfigError, ConversationError, TemplateMarkerLabels, collator_for
 
 TASK = "</s><s><predict_bbox><predict_classes><output_markdown>"
 
@@ -62,3 +62,9 @@ def test_a_second_page_is_refused():
     ]
     with pytest.raises(ConversationError, match=r"content\[1\]: 2 pages, expected one"):
         collator_for(nemotron_parse()).encode(messages)
+
+
+def test_a_label_strategy_that_needs_a_chat_template_is_refused():
+    collator = collator_for(nemotron_parse(), labels=TemplateMarkerLabels())
+    with pytest.raises(ConfigError, match="NemotronParseProcessor has no chat template"):
+        collator([page("Yes", "Read it.")])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import MediaKind
 from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate
 from vlmcollate.packing.token_mixing import TokenMixing
@@ -34,6 +36,11 @@ class KimiVLCollator(BaseCollator):
         separates_by=frozenset({"lengths"}),
         why="what masks its remote code takes is not known",
     )
+
+    @cached_property
+    def placeholders(self) -> dict[MediaKind, str]:
+        """That of images; the model takes no videos, whatever parts its processor has."""
+        return {"image": self.processor.image_token}
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """See `BaseCollator`."""
