@@ -34,19 +34,53 @@ def run_hook(
     """
     try:
         return hook(*arguments)
-    except CollateError as error:
-        if isinstance(error, LocatedError) and error.where is None and place is not None:
+    except LocatedError as error:
+        if error.index is not None:  # of another batch, which the hook collated
+            raise _failure(strategy, error, place) from error
+        if error.where is None and place is not None:
             raise error.at(where=place) from error.__cause__
         raise
-    except (MemoryError, torch.OutOfMemoryError):
+    except (CollateError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        name = type(strategy).__name__
         if isinstance(error, getattr(strategy, "media_errors", ())):
-            raise MediaError(f"{name} cannot load this media: {found}", where=place) from error
+            raise MediaError(
+                f"{type(strategy).__name__} cannot load this media: {_shown(error)}", where=place
+            ) from error
+        raise _failure(strategy, error, place) from error
+
+
+def check_result(
+    value: object, expected: str, *, holds: bool, strategy: object, where: str | None = None
+) -> None:
+    """Refuses what a strategy returned.
+
+    Raises:
+        StrategyError: It does not hold.
+    """
+    if not holds:
         raise StrategyError(
-            f"{name} failed: {found}; mend the strategy, or raise a SampleError if the sample is "
-            "at fault",
-            where=place,
-        ) from error
+            f"{type(strategy).__name__} returned the wrong thing: found {_outline(value)}, "
+            f"expected {expected}; mend the strategy",
+            where=where,
+        )
+
+
+def _failure(strategy: object, error: Exception, place: str | None) -> StrategyError:
+    return StrategyError(
+        f"{type(strategy).__name__} failed: {_shown(error)}; mend the strategy, or raise a "
+        "SampleError if the sample is at fault",
+        where=place,
+    )
+
+
+def _shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _outline(value: object) -> str:
+    """A value's type, with its mode, dtype and shape if it has such."""
+    if isinstance(value, tuple):  # a turn
+        return repr(value)
+    facts = (str(getattr(value, name, "")) for name in ("mode", "dtype", "shape"))
+    return " ".join([type(value).__name__, *filter(None, facts)])

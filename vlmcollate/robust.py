@@ -165,19 +165,25 @@ class RobustCollator:
         ) from last
 
 
-def example_digest(value: object, digest: Any) -> None:
+def example_digest(value: object, digest: Any, *, depth: int = 64) -> None:
     """Feeds what tells one example from another, and is the same in every process."""
+    if not depth:  # nested that deeply, or holding itself
+        return
     if isinstance(value, Mapping):
         for key, item in value.items():
-            digest.update(str(key).encode("utf-8", "surrogatepass"))
-            example_digest(item, digest)
+            example_digest(key, digest, depth=depth - 1)
+            example_digest(item, digest, depth=depth - 1)
     elif isinstance(value, list | tuple):
         digest.update(str(len(value)).encode())
         for item in value:
-            example_digest(item, digest)
+            example_digest(item, digest, depth=depth - 1)
     elif isinstance(value, bytes):
         digest.update(value[:4096])
-    elif isinstance(value, str | int | float | bool | None):
+    elif isinstance(value, int):
+        digest.update(f"{value:x}".encode())
+    elif isinstance(value, str | float | None):
         digest.update(repr(value).encode("utf-8", "surrogatepass"))
     else:  # media: an object's address differs from process to process, its size does not
-        digest.update(f"{type(value).__name__}{getattr(value, 'size', '')}".encode())
+        size = getattr(value, "shape", getattr(value, "size", None))
+        shown = tuple(size) if isinstance(size, tuple) else ""
+        digest.update(f"{type(value).__name__}{shown}".encode())

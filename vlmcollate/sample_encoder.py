@@ -8,13 +8,14 @@ Shapes: L a sample's tokens.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
@@ -27,7 +28,7 @@ from vlmcollate.errors import (
     MediaError,
     stack_level,
 )
-from vlmcollate.faults import run_hook
+from vlmcollate.faults import check_result, run_hook
 from vlmcollate.fitting import fitted
 from vlmcollate.media import Video
 from vlmcollate.media.arrays import as_tensor
@@ -49,6 +50,20 @@ _NO_MEDIA = _TOKEN_TYPE_KEYS | {
     "text_replacement_offsets",
     "video_metadata",
 }
+
+
+_EXPECTED: dict[MediaKind, tuple[str, Callable[[Any], bool]]] = {
+    "image": (
+        "an RGB image of Pillow with at least one pixel",
+        lambda item: isinstance(item, Image.Image) and item.mode == "RGB" and min(item.size) > 0,
+    ),
+    "video": ("a vlmcollate.Video", lambda item: isinstance(item, Video)),
+    "audio": (
+        "a float32 array (N,)",
+        lambda item: isinstance(item, np.ndarray) and item.dtype == np.float32 and item.ndim == 1,
+    ),
+}
+"""For each kind of media, what a strategy has to load."""
 
 
 class DroppedTextWarning(UserWarning):
@@ -103,7 +118,10 @@ class SampleEncoder:
             options["sampling_rate"] = collator.sampling_rate
         load = getattr(collator.media, f"load_{part.kind}")
         hook = partial(load, part.source, where=part.where, **options)
-        return run_hook(hook, strategy=collator.media, place=part.where)
+        item = run_hook(hook, strategy=collator.media, place=part.where)
+        expected, holds = _EXPECTED[part.kind]
+        check_result(item, expected, holds=holds(item), strategy=collator.media, where=part.where)
+        return item
 
     def labelled(
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
@@ -149,6 +167,7 @@ class SampleEncoder:
         ids, message_ids = sample.input_ids.numpy(), sample.message_ids.numpy()
         labels = np.full(len(ids), IGNORE_INDEX, np.int64)
         weights = np.zeros(len(ids), np.float32)
+        self._check_turns(turns, conversation, len(ids))
         turn_weights = self._weights(conversation, turns)
         for (message, start, end), weight in zip(turns, turn_weights, strict=True):
             message_ids[start:end] = message
@@ -222,6 +241,20 @@ class SampleEncoder:
                 where=places,
             ) from error
 
+    def _check_turns(self, turns: Any, conversation: Conversation, length: int) -> None:
+        """Refuses turns that a label strategy may not return."""
+        expected = f"turns in order, each of an assistant message, within {length} tokens"
+        refuse = partial(check_result, expected=expected, strategy=self.collator.labels)
+        refuse(turns, holds=isinstance(turns, list | tuple))
+        done, messages = 0, conversation.messages
+        for turn in turns:
+            is_turn = isinstance(turn, tuple) and list(map(type, turn)) == [int, int, int]
+            refuse(turn, holds=is_turn)
+            message, start, end = turn
+            is_answer = 0 <= message < len(messages) and messages[message].is_assistant
+            refuse(turn, holds=is_answer and done <= start < end <= length)
+            done = end
+
     def _weights(self, conversation: Conversation, turns: Sequence[Turn]) -> list[float]:
         """The weight of each turn, 0 where it does not train."""
         last = max((turn.message for turn in turns), default=-1)
@@ -257,7 +290,11 @@ class SampleEncoder:
                     f"declared; add it to {type(collator).__name__}.media_joins"
                 )
             cast = collator.media.cast
-            tensors[key] = run_hook(cast, key, as_tensor(value), strategy=collator.media)
+            tensor = as_tensor(value)
+            tensors[key] = run_hook(cast, key, tensor, strategy=collator.media)
+            holds = isinstance(tensors[key], Tensor) and tensors[key].shape == tensor.shape
+            expected = f"{key!r} as a tensor of shape {tuple(tensor.shape)}"
+            check_result(tensors[key], expected, holds=holds, strategy=collator.media)
         return tensors
 
 

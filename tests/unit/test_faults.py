@@ -27,6 +27,7 @@ from vlmcollate import (
     StrategyError,
     collator_for,
 )
+from vlmcollate.encoding import Turn
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 
 
@@ -254,3 +255,62 @@ def test_plain_media_of_each_kind_is_what_is_tried_again(processor):
     ]
     with pytest.raises(MediaError, match="refuses"):
         collator_for(processor)([chat])
+
+
+@pytest.mark.parametrize(
+    "image", [None, 42, b"", "a.png", [IMAGE], IMAGE.convert("L"), IMAGE.convert("RGBA")], ids=repr
+)
+def test_an_image_that_is_no_rgb_image_is_refused(processor, image, monkeypatch):
+    monkeypatch.setattr(LocalMedia, "load_image", lambda *_, **__: image)
+    with pytest.raises(StrategyError, match=r"messages\[0\]\.content\[0\]: LocalMedia returned"):
+        _skip(collator_for(processor))([GOOD])
+
+
+@pytest.mark.parametrize("change", [lambda _: None, lambda value: value[:1], lambda _: 3])
+def test_what_cast_returns_has_the_tensors_shape(processor, change, monkeypatch):
+    monkeypatch.setattr(LocalMedia, "cast", lambda _, __, value: change(value))
+    with pytest.raises(StrategyError, match=r"LocalMedia returned .* expected 'pixel_values'"):
+        _skip(collator_for(processor))([GOOD])
+
+
+@attrs.frozen
+class _Turns(LabelStrategy):
+    found: Any
+
+    def __call__(self, prompt: Any, context: Any) -> Any:
+        return self.found
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        [None],
+        [(1, 0)],
+        [Turn(0, 0, 3)],
+        [Turn(9, 0, 3)],
+        [Turn(1, 0, 9999)],
+        [Turn(1, 3, 3)],
+        [Turn(1, -1, 3)],
+        [Turn(1, 4, 6), Turn(1, 2, 4)],
+        [Turn(1, 0.0, 3.0)],  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
+def test_turns_that_no_answer_has_are_refused(processor, found):
+    with pytest.raises(StrategyError, match=r"_Turns returned the wrong thing: found .*turns in"):
+        _skip(collator_for(processor, labels=_Turns(found)))([TEXT])
+
+
+def test_an_error_of_another_batch_is_not_the_samples(processor):
+    """A collator that runs in a hook counts its samples from 0, and they are not this batch's."""
+    inner = collator_for(processor, max_length=5)
+
+    class Nested(LocalMedia):
+        def load_image(self, source: object, *, where: str) -> Image.Image:
+            inner([TEXT, TEXT])
+            return super().load_image(source, where=where)
+
+    collator = collator_for(processor, media=Nested(), max_length=500, on_overlong="drop")
+    with pytest.raises(StrategyError, match=r"^sample 2, messages\[0\]\.content\[0\]: Nested fail"):
+        _skip(collator)([TEXT, TEXT, GOOD])

@@ -1,7 +1,9 @@
 """A bad sample is left out or replaced, counted, and never hidden for ever."""
 
 import pickle
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -230,3 +232,24 @@ def test_wrong_options_are_refused(collator):
         robust(collator, "skip", max_failures=0)
     with pytest.raises(ConfigError, match="collator"):
         robust(collator.processor, "skip")
+
+
+def test_what_is_drawn_depends_on_no_address_and_ends_for_any_row():
+    cycle: dict[str, Any] = {}
+    cycle["x"] = cycle
+    deep: Any = []
+    for _ in range(3000):
+        deep = [deep]
+    policy = resample([chat("a")] * 1000)
+    rows: list[Any] = [
+        cycle,
+        deep,
+        10**5000,
+        torch.zeros(3, 5),
+        np.zeros(4),
+        Image.new("L", (2, 3)),
+    ]
+    drawn = [policy.draws(row) for row in rows]
+    again = [torch.zeros(3, 5), np.zeros(4), Image.new("L", (2, 3))]
+    assert [policy.draws(row) for row in again] == drawn[3:]
+    assert policy.draws(torch.zeros(5, 3)) != policy.draws(torch.zeros(3, 5))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Join
+from vlmcollate.options import check_count
 
 _KINDS = ("image", "video", "audio")
 
@@ -43,8 +44,9 @@ def split_microbatches(
         [[0], [1]]
     """
     rows = len(batch["input_ids"])
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= rows:
-        raise ConfigError(f"n must be from 1 to the batch's {rows} rows, not {n!r}")
+    check_count("n", n)
+    if n > rows:
+        raise ConfigError(f"n must be at most the batch's {rows} rows, not {n}")
     sizes = [rows // n + (i < rows % n) for i in range(n)]
     told = {
         key: rule.by if isinstance(rule, Join) else rule
@@ -90,7 +92,7 @@ def _pieces(
         if sum(per_part) != len(value):
             raise ConfigError(f"{key} has {len(value)} rows, the counts say {sum(per_part)}")
         return torch.split(value, per_part)
-    if isinstance(value, str | bool | int | float):
+    if isinstance(value, str | bool | int | float) or getattr(value, "shape", None) == ():
         return [value] * len(sizes)
     if isinstance(value, Mapping):  # a mask for each kind of attention layer
         cut = {k: _pieces(key, v, batch, told, sizes) for k, v in value.items()}
@@ -104,8 +106,12 @@ def _pieces(
         return torch.split(value, list(sizes), dim=1)
     if key in _ROWS or (key.startswith("n_") and key.endswith("_per_sample")):
         return torch.split(value, list(sizes))
+    if key.startswith(("cu_seq", "max_length_")) or key == "seq_idx":
+        raise ConfigError(
+            f"a flattened batch has no rows to cut: found {key!r}; split the packs before stacking"
+        )
     raise ConfigError(
-        f"nobody said what the rows of {key!r} {tuple(value.shape)} are; pass "
+        f"the rows of {key!r} {tuple(value.shape)} are not declared; pass "
         "items=collator.media_joins, or name them there, such as "
         f'items={{{key!r}: "image"}}'
     )
