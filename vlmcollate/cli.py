@@ -5,8 +5,12 @@ Heavy imports are inside the commands, so that asking for help does not wait for
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -22,6 +26,8 @@ from vlmcollate.errors import CollateError
 from vlmcollate.families import Family, Support, family_table
 
 _WIDE = 120
+_INTERRUPTED = 130
+"""What a shell says of a command that Ctrl-C ended."""
 
 
 class _Commands(TyperGroup):
@@ -38,7 +44,7 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
             Console(stderr=True).print("interrupted")
-            raise typer.Exit(130) from None
+            raise typer.Exit(_INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -50,8 +56,17 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Runs the command line."""
-    app()
+    """Runs the command line; after Ctrl-C it leaves without taking torch down, which takes long."""
+    try:
+        app()
+    except SystemExit as error:
+        if error.code == _INTERRUPTED:
+            atexit._run_exitfuncs()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
+            os._exit(_INTERRUPTED)
+        raise
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001  # typer passes it so

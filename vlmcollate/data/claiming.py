@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from vlmcollate.data.interrupting import uninterrupted
 from vlmcollate.data.manifest import MANIFEST, SCHEMA, check_same, plan_text
 from vlmcollate.data.writing import OutputFile
 from vlmcollate.errors import ConfigError, stack_level
@@ -59,7 +60,8 @@ def claimed(folder: Path, plan: dict[str, Any], *, resume: bool, unsure: str) ->
         try:
             yield
         finally:
-            _remove_halves(folder)  # of processes that were killed
+            with uninterrupted():
+                _remove_halves(folder)  # of processes that were killed
 
 
 def _remove_halves(folder: Path) -> None:

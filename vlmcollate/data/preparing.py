@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from multiprocessing import connection
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-import torch
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.claiming import claimed
@@ -27,6 +22,7 @@ from vlmcollate.data.manifest import (
     run_of,
     shard_name,
 )
+from vlmcollate.data.processes import write_shards
 from vlmcollate.data.shards import Shard
 from vlmcollate.data.sources import Piece, Source, parquet
 from vlmcollate.errors import ConfigError
@@ -117,9 +113,10 @@ def prepare_dataset(
             dropped=sum(sum(facts.dropped.values()) for facts in finished),
         )
         teller.now()
-        for facts in _written(run.encoder, left, num_proc, teller):
-            teller.dropped += sum(facts.dropped.values())
-            teller.now()
+        with closing(_written(run.encoder, left, num_proc, teller)) as written:
+            for facts in written:
+                teller.dropped += sum(facts.dropped.values())
+                teller.now()
         return run.finish()
 
 
@@ -251,54 +248,10 @@ def running(
 
 def _written(
     encoder: Encoder, left: Sequence[tuple[Piece, Path]], num_proc: int, teller: _Teller
-) -> Iterator[ShardFacts]:
+) -> Generator[ShardFacts, None, None]:
     """Writes the shards that are left, and tells of each as soon as it is there."""
     if num_proc == 1:
         for piece, file in left:
             yield encoder.write(piece, file, lambda: teller.reached(teller.read + 1))
         return
-    # a forked process would inherit the locks of torch's and the tokenizer's threads
-    context = multiprocessing.get_context("spawn")
-    read = context.Value("q", 0)
-    with ProcessPoolExecutor(
-        num_proc, mp_context=context, initializer=_start, initargs=(encoder, read)
-    ) as pool:
-        pending: set[Future[ShardFacts]] = {pool.submit(_work, *task) for task in left}
-        try:
-            while pending:
-                finished, pending = wait(pending, _SECONDS, return_when=FIRST_COMPLETED)
-                # without its lock, which a worker that is killed may hold
-                teller.reached(read.get_obj().value)
-                for task in finished:
-                    yield task.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-_OF_THIS_PROCESS: dict[str, Any] = {}
-"""The encoder of this process of the pool, and the number of rows that all have read."""
-
-
-def _start(encoder: Encoder, read: Any) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    _OF_THIS_PROCESS.update(encoder=encoder, read=read)
-
-
-def _die_with_parent() -> None:
-    """Ends this process as soon as its parent is gone, who else would have ended it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def _work(piece: Piece, file: Path) -> ShardFacts:
-    read = _OF_THIS_PROCESS["read"]
-
-    def count() -> None:
-        with read.get_lock():
-            read.value += 1
-
-    facts: ShardFacts = _OF_THIS_PROCESS["encoder"].write(piece, file, count)
-    return facts
+    yield from write_shards(encoder, left, num_proc, teller.reached)

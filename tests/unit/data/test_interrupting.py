@@ -7,61 +7,132 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from vlmcollate.cli import app
+from vlmcollate.data.interrupting import uninterrupted
 from vlmcollate.testing import tiny_processor
 
-SECONDS = 10.0
-"""Generous, for a machine that is busy: 3 s were measured on two busy cores."""
+SECONDS = 8.0
+"""Generous, for a machine that is busy; a shard that is begun would take 12 s at least."""
+PER_SHARD = 120
+_COMMAND = ["prepare", "processor", "chats.jsonl", "--rows-per-shard", str(PER_SHARD), "-o"]
 _RUN = """
-import signal, sys, vlmcollate.data.commands as commands
+import signal, sys, time
+import vlmcollate.data.commands as commands
+import vlmcollate.data.encoder as encoder
 from vlmcollate.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-prepare = commands.prepare_dataset
+
+rows_of, prepare = encoder.rows_of, commands.prepare_dataset
+
+def slow(piece, dataset):  # in each process, which imports this, after the first shard
+    for row in rows_of(piece, dataset):
+        time.sleep(0.1 if piece.first else 0)
+        yield row
+
 def told(*args, on_progress, **options):
     def show(progress):
         on_progress(progress)
-        print(progress.done, file=sys.stderr, flush=True)
+        print("done", progress.done, file=sys.stderr, flush=True)
     return prepare(*args, on_progress=show, **options)
-commands.prepare_dataset = told
+
+encoder.rows_of = slow
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    commands.prepare_dataset = told
     main()
 """
 
 
-def test_an_interrupted_run_ends_at_once(tmp_path):
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), *sys.path]))
+    monkeypatch.chdir(tmp_path)
     tiny_processor().save_pretrained(tmp_path / "processor")
-    chat = [{"role": "user", "content": "Hi " * 50}, {"role": "assistant", "content": "Yes"}]
-    (tmp_path / "chats.jsonl").write_text((json.dumps({"messages": chat}) + "\n") * 30_000)
+    lines = [
+        json.dumps(
+            [{"role": "user", "content": f"Hi {n}"}, {"role": "assistant", "content": "Yes"}]
+        )
+        for n in range(4 * PER_SHARD)
+    ]
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines))
     (tmp_path / "run.py").write_text(_RUN)
-    command = [sys.executable, "run.py", "prepare", "processor", "chats.jsonl", "-o", "out"]
+    return tmp_path
+
+
+def interrupted(processes: int, rows: int, signals: int) -> tuple[float, int, str]:
+    """Sends Ctrl-C once so many rows were read; how long it took to end, and how it did."""
     run = subprocess.Popen(  # noqa: S603  # this Python
-        [*command, "--rows-per-shard", "50"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
+        [sys.executable, "run.py", *_COMMAND, "out", "--num-proc", str(processes)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    overdue = threading.Timer(150, os.killpg, (run.pid, signal.SIGKILL))
+    overdue.start()
     try:
         assert run.stderr is not None
-        while int(run.stderr.readline()) < 60:  # a shard is there
-            pass
+        for line in run.stderr:
+            if line.startswith("done") and int(line.split()[1]) >= rows:
+                break
+        time.sleep(0.3)
         start = time.monotonic()
-        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-        _, error = run.communicate(timeout=60)
-        took = time.monotonic() - start
+        for _ in range(signals):
+            os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+            time.sleep(0.01)
+        error = run.stderr.read()  # until no process is left that could write there
+        return time.monotonic() - start, run.wait(), error
     finally:
+        overdue.cancel()
         run.kill()
         run.wait()
-    assert run.returncode == 130
+        run.stderr.close()  # type: ignore[union-attr]  # it is a pipe
+
+
+@pytest.mark.parametrize(
+    ("processes", "rows", "signals"),
+    [
+        (1, PER_SHARD + 1, 1),
+        (2, 0, 1),  # the processes are importing
+        (2, PER_SHARD + 10, 20),
+    ],
+)
+def test_an_interrupted_run_ends_at_once_and_is_resumed(folder, processes, rows, signals):
+    took, code, error = interrupted(processes, rows, signals)
+    assert code == 130, error
     assert "Traceback" not in error
     assert took < SECONDS
-    with pytest.raises(ProcessLookupError):
-        os.killpg(run.pid, 0)
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names[-1] == "plan.json"
-    assert not [name for name in names if name.startswith(".")]
+    assert {path.name for path in (folder / "out").iterdir()} <= {"000000.parquet", "plan.json"}
+    for out in ("out", "whole"):
+        result = CliRunner().invoke(app, [*_COMMAND, out])
+        assert result.exit_code == 0, result.stderr
+    assert files_of(folder / "out") == files_of(folder / "whole")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_uninterrupted_is_finished_first():
+    before, done = signal.signal(signal.SIGINT, signal.default_int_handler), []
+
+    def work() -> None:
+        with uninterrupted():
+            for step in range(3):
+                signal.raise_signal(signal.SIGINT)
+                done.append(step)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == [0, 1, 2]
