@@ -57,20 +57,15 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line; after Ctrl-C it leaves without taking torch down, which takes long."""
-    code: object = 0
-
-    def leave() -> None:
-        if code == _INTERRUPTED:
+    try:
+        app()
+    except SystemExit as error:
+        if error.code == _INTERRUPTED:
+            atexit._run_exitfuncs()
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError):
                     stream.flush()
             os._exit(_INTERRUPTED)
-
-    atexit.register(leave)  # before what the commands import, so that it comes after theirs
-    try:
-        app()
-    except SystemExit as error:
-        code = error.code
         raise
 
 
