@@ -18,6 +18,7 @@ from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.rendering import Rendering
 
 _CALLS = itertools.count(1)
+_BATCHES = itertools.count(1)
 _BUFFERS: dict[tuple[int, ...], Tensor] = {}
 
 
@@ -91,6 +92,37 @@ class MarksDicts(Qwen2_5_VLCollator):
         return found
 
 
+def _sign(example: Any) -> None:
+    """Writes a word behind the last message's."""
+    last = (example["messages"] if isinstance(example, dict) else example)[-1]
+    if isinstance(last["content"], str):
+        last["content"] += " Bye"
+    else:
+        last["content"][-1]["text"] += " Bye"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EditsEverySecondTime(Qwen2_5_VLCollator):
+    """Signs the first example of every second batch."""
+
+    def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:  # type: ignore[misc]
+        batch = super().__call__(examples)
+        if next(_BATCHES) % 2 == 0 and len(examples):
+            _sign(examples[0])
+        return batch
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EditsLaterRows(Qwen2_5_VLCollator):
+    """Signs all examples but the first."""
+
+    def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:  # type: ignore[misc]
+        batch = super().__call__(examples)
+        for example in examples[1:]:
+            _sign(example)
+        return batch
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class ReusesMemory(Qwen2_5_VLCollator):
     """Gives the same tensor for every batch of a shape."""
@@ -134,6 +166,8 @@ CAUGHT_BY: dict[type[Any], str] = {
     TakesNoDict: "check_every_form_says_the_same",
     WritesParts: "check_input_is_unchanged",
     MarksDicts: "check_input_is_unchanged",
+    EditsEverySecondTime: "check_input_is_unchanged",
+    EditsLaterRows: "check_input_is_unchanged",
     ReusesMemory: "check_output_is_deterministic",
     EverySeventhIsWrong: "check_output_is_deterministic",
 }

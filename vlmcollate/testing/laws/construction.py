@@ -9,11 +9,10 @@ import attrs
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import ConfigError, ConversationError, MediaError
-from vlmcollate.templates import TEMPLATE_ERRORS
+from vlmcollate.errors import ConfigError
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, same, text_of
-from vlmcollate.testing.laws.trial import Chat, Trial
+from vlmcollate.testing.laws.telling import failure, same
+from vlmcollate.testing.laws.trial import Trial
 
 BAD_OPTIONS: tuple[dict[str, Any], ...] = (
     {"max_length": 0},
@@ -26,49 +25,6 @@ BAD_OPTIONS: tuple[dict[str, Any], ...] = (
     {"labels": "exact"},
     {"padding": 8},
 )
-
-
-def check_takes_a_plain_question(collator: BaseCollator, trial: Trial) -> None:
-    """One question and its answer can be encoded, with a picture or without."""
-    del trial
-    Subject.of(collator)
-
-
-def check_takes_what_the_template_takes(collator: BaseCollator, trial: Trial) -> None:
-    """Text alone, pictures, a second answer and a system message are taken, or refused on purpose.
-
-    What is refused is tried by no other law, so it is on purpose only where the processor's own
-    template raises, or, for several pictures and for models without a template, where the error is
-    a `ConversationError` or a `MediaError`.
-    """
-    del trial
-    subject = Subject.of(collator)
-    for what, (messages, error) in subject.refused.items():
-        may_tell = not collator.needs_chat_template or what == "several pictures"
-        is_told = isinstance(error, ConversationError | MediaError) and what != "a picture"
-        if (may_tell and is_told) or _template_refuses(collator, messages):
-            continue
-        raise failure(
-            f"the collator refuses {what}, so that no other law tries it: "
-            f"{type(error).__name__}: {error}",
-            "mend what the error names; where the model takes no such thing, let the chat template "
-            "refuse it by raise_exception(...), or leave the kind out of `placeholders`",
-            messages=messages,
-        )
-
-
-def _template_refuses(collator: BaseCollator, messages: Chat) -> bool:
-    """Whether the processor's own template raises, for messages of parts and of strings."""
-    if not collator.needs_chat_template:
-        return False
-    flat = [{**message, "content": text_of(message)} for message in messages]
-    for form in (messages, flat):
-        try:
-            collator.processor.apply_chat_template(form, tokenize=False, **collator.template_kwargs)
-        except TEMPLATE_ERRORS:
-            continue
-        return False
-    return True
 
 
 def check_is_frozen(collator: BaseCollator, trial: Trial) -> None:
