@@ -7,9 +7,12 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from transformers import logging
+
+from vlmcollate.testing.another_process import another_process
 
 logging.set_verbosity_error()
 torch.set_num_threads(1)
@@ -28,3 +31,10 @@ def pytest_report_header() -> str:
     import transformers
 
     return f"transformers {transformers.__version__}, torch {torch.__version__}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_process():
+    """One other process for all collators that are checked, once one is."""
+    with another_process():
+        yield

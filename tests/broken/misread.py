@@ -18,6 +18,9 @@ from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.rendering import Rendering
 
 _CALLS = itertools.count(1)
+_BATCHES = itertools.count(1)
+_REGISTERED: dict[str, int] = {}
+_WORDS = frozenset(f"word {number}" for number in range(20))
 _BUFFERS: dict[tuple[int, ...], Tensor] = {}
 
 
@@ -91,6 +94,37 @@ class MarksDicts(Qwen2_5_VLCollator):
         return found
 
 
+def _sign(example: Any) -> None:
+    """Writes a word behind the last message's."""
+    last = (example["messages"] if isinstance(example, dict) else example)[-1]
+    if isinstance(last["content"], str):
+        last["content"] += " Bye"
+    else:
+        last["content"][-1]["text"] += " Bye"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EditsEverySecondTime(Qwen2_5_VLCollator):
+    """Signs the first example of every second batch."""
+
+    def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:  # type: ignore[misc]
+        batch = super().__call__(examples)
+        if next(_BATCHES) % 2 == 0 and len(examples):
+            _sign(examples[0])
+        return batch
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EditsLaterRows(Qwen2_5_VLCollator):
+    """Signs all examples but the first."""
+
+    def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:  # type: ignore[misc]
+        batch = super().__call__(examples)
+        for example in examples[1:]:
+            _sign(example)
+        return batch
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class ReusesMemory(Qwen2_5_VLCollator):
     """Gives the same tensor for every batch of a shape."""
@@ -114,6 +148,32 @@ class EverySeventhIsWrong(Qwen2_5_VLCollator):
         return batch
 
 
+def _with_rank(sample: EncodedSample, rank: int) -> EncodedSample:
+    ranks = torch.full_like(sample.input_ids, rank)
+    return attrs.evolve(sample, tokens={**sample.tokens, "ranks": ranks})
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class NumbersASet(Qwen2_5_VLCollator):
+    """Numbers words in the order of a set, which depends on how strings hash."""
+
+    def refine(self, sample: EncodedSample) -> EncodedSample:
+        order = [int(word.split()[1]) for word in _WORDS]
+        return _with_rank(sample, sum(number * at for at, number in enumerate(order)))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class RegistersItself(Qwen2_5_VLCollator):
+    """Keeps what it needs in its module, where a copy in another process does not find it."""
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        _REGISTERED["rank"] = 3
+
+    def refine(self, sample: EncodedSample) -> EncodedSample:
+        return _with_rank(sample, _REGISTERED["rank"])
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class RaisesOnEmoji(Qwen2_5_VLCollator):
     """Raises what no collator should, and for some texts alone."""
@@ -134,6 +194,10 @@ CAUGHT_BY: dict[type[Any], str] = {
     TakesNoDict: "check_every_form_says_the_same",
     WritesParts: "check_input_is_unchanged",
     MarksDicts: "check_input_is_unchanged",
+    EditsEverySecondTime: "check_input_is_unchanged",
+    EditsLaterRows: "check_input_is_unchanged",
+    NumbersASet: "check_a_pickled_copy_agrees",
+    RegistersItself: "check_a_pickled_copy_agrees",
     ReusesMemory: "check_output_is_deterministic",
     EverySeventhIsWrong: "check_output_is_deterministic",
 }

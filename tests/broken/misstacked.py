@@ -12,6 +12,7 @@ from torch import Tensor
 from vlmcollate import EncodedSample
 from vlmcollate.conversation import Conversation
 from vlmcollate.encoding import ProcessedMedia
+from vlmcollate.media import PadAndConcatenate, Stack
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.options import an_instance_of
 from vlmcollate.padding import BlockCausalMask, FlattenedDocuments, PaddingStrategy
@@ -150,6 +151,59 @@ class LeakyLengths(Qwen2_5_VLCollator):
     )
 
 
+@attrs.frozen(kw_only=True)
+class PadsWithOnes(PadAndConcatenate):
+    """Pads with another value than it says."""
+
+    def __call__(self, values: Sequence[Tensor], *, key: str) -> Tensor:
+        return PadAndConcatenate(value=1)(values, key=key)
+
+
+@attrs.frozen(kw_only=True)
+class JoinsTheFirst(Stack):
+    """Stacks the first sample over and over."""
+
+    def __call__(self, values: Sequence[Tensor], *, key: str) -> Tensor:
+        return super().__call__([values[0]] * len(values), key=key)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class HasOwnKeys(Qwen2_5_VLCollator):
+    """Has keys of its own beside the pictures', each padded or stacked."""
+
+    no_packs_because = "`area` holds for a whole row"
+
+    def refine(self, sample: EncodedSample) -> EncodedSample:
+        grids = sample.media.get("image_grid_thw")
+        areas = torch.zeros(0) if grids is None else grids.prod(dim=1)
+        own = {"area": areas.sum().long()}
+        if grids is not None:
+            own["patches"] = areas[:, None].expand(-1, int(areas.max())).clone()
+        joined = {key: value for key, value in own.items() if key in self.media_joins}
+        return attrs.evolve(sample, media={**sample.media, **joined})
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PadsMediaWithOnes(HasOwnKeys):
+    """Has a joining rule that pads wrong."""
+
+    media_joins = {**Qwen2_5_VLCollator.media_joins, "patches": PadsWithOnes(by="image")}
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PadsOpenMediaWithOnes(HasOwnKeys):
+    """Has a joining rule that pads wrong and does not say how its rows count."""
+
+    media_joins = {**Qwen2_5_VLCollator.media_joins, "patches": PadsWithOnes()}
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class StacksTheFirst(HasOwnKeys):
+    """Has a joining rule that stacks wrong."""
+
+    media_joins = {**Qwen2_5_VLCollator.media_joins, "area": JoinsTheFirst()}
+
+
 CAUGHT_BY: dict[type[Any], str] = {
     ReversesPictures: "check_media_is_what_the_processor_gives",
     RemembersPictures: "check_media_is_what_the_processor_gives",
@@ -192,6 +246,9 @@ CAUGHT_BY: dict[type[Any], str] = {
     _stacking(
         "ShiftsLabelsAlone", "Leaves the ids as long as they were.", _shift_labels_alone
     ): "check_shifted_labels_are_the_next",
+    PadsMediaWithOnes: "check_unstacking_returns_the_samples",
+    PadsOpenMediaWithOnes: "check_unstacking_returns_the_samples",
+    StacksTheFirst: "check_unstacking_returns_the_samples",
     OneDocument: "check_packed_documents_stay_apart",
     LeakyLayout: "check_no_document_sees_another",
     LeakyLengths: "check_no_document_sees_another",

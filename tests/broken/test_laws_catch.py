@@ -90,7 +90,7 @@ BY_TEMPLATE = {
     "pictures late": {SAYS: "the words of messages[1] stand before its picture"},
     "trims answers": {},
 }
-OF_THE_TEMPLATE = [law for law in LAWS if law.__module__.endswith((".construction", ".prompts"))]
+OF_THE_TEMPLATE = [law for law in LAWS if law.__module__.endswith((".taking", ".prompts"))]
 
 
 def _law(name: str):
@@ -155,6 +155,23 @@ def test_a_root_cause_is_told_once():
     statuses = {r.status for r in report.results if r.message == f"see {PLAIN}"}
     assert statuses == {"not reached"}
     assert len(report.failed) == 1
+
+
+@pytest.mark.parametrize("kind", [misread.EditsEverySecondTime, misread.EditsLaterRows])
+def test_an_edited_example_is_told_once(kind):
+    report = check_collator(
+        kind(processor=broken.PROCESSOR), examples=2, shrink=False, raise_on_failure=False
+    )
+    assert [result.law for result in report.failed] == ["check_input_is_unchanged"]
+    statuses = {r.status for r in report.results if r.message == "see check_input_is_unchanged"}
+    assert statuses <= {"not reached"}
+    by_itself = check_collator(
+        kind(processor=broken.PROCESSOR),
+        laws=[_law("check_permuting_examples_permutes_rows")],
+        shrink=False,
+        raise_on_failure=False,
+    )
+    assert by_itself.failed[0].message.startswith("the collator edits its input")
 
 
 def test_an_exception_names_its_example():

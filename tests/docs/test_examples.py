@@ -20,8 +20,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 )
 def test_examples_run(page, monkeypatch):
     monkeypatch.setattr("vlmcollate.models.COLLATORS", {**_collators()})
-    module = ModuleType("example")  # where pickle looks for the page's classes
-    monkeypatch.setitem(sys.modules, "example", module)
+    module = ModuleType("__main__")  # where pickle looks for the page's classes
+    monkeypatch.setitem(sys.modules, "__main__", module)
     names = vars(module)
     for block in BLOCK.finditer(page.read_text()):
         exec(compile(block.group(1), str(page), "exec"), names)  # noqa: S102 - our own pages

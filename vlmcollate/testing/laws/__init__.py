@@ -13,6 +13,7 @@ from vlmcollate.testing.laws import (
     packing,
     prompts,
     stacking,
+    taking,
     unstacking,
 )
 from vlmcollate.testing.laws.subject import NothingTaken, Subject
@@ -23,6 +24,7 @@ Law = Callable[[BaseCollator, Trial], None]
 LAWS: tuple[Law, ...] = tuple(
     law
     for module in (
+        taking,
         construction,
         prompts,
         labels,

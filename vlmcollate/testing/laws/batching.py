@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -44,31 +41,6 @@ def check_every_form_says_the_same(collator: BaseCollator, trial: Trial) -> None
                 )
 
     forall(trial, _short_chats(subject), check)
-
-
-def check_input_is_unchanged(collator: BaseCollator, trial: Trial) -> None:
-    """Examples are only read, be they lists or dicts, their content strings or parts."""
-    subject = Subject.of(collator)
-
-    def check(drawn: tuple[Chat, bool]) -> None:
-        messages, is_dict = drawn
-        example: Any = {"messages": messages, "id": 7} if is_dict else messages
-        before = copy.deepcopy(example)
-        subject.collator([example])
-        if not _equal(example, before):
-            raise failure(
-                "collating changes the example, which the next epoch reads",
-                "copy what you change",
-                messages=before["messages"] if is_dict else before,
-                expected=before,
-                found=example,
-            )
-
-    parrot: Chat = [{**m, "content": parts_of(m)[-1]["text"]} for m in subject.chat("Yes")]
-    also = [(subject.chat("Yes", images=subject.images), True)]
-    if subject.text_only:
-        also += [(parrot, False), (copy.deepcopy(parrot), True)]
-    forall(trial, st.tuples(subject.chats(weights=True), st.booleans()), check, also=also)
 
 
 def check_output_is_deterministic(collator: BaseCollator, trial: Trial) -> None:
@@ -210,14 +182,3 @@ def _forms(messages: Chat) -> dict[str, Any]:
         "content as parts": [{**m, "content": parts_of(m)} for m in messages],
         "a dict with `images`": {"messages": bare, **({"images": pictures} if pictures else {})},
     }
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two examples are the same, arrays included."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(_equal(one[k], other[k]) for k in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import ConfigError, ConversationError, MediaError
-from vlmcollate.templates import TEMPLATE_ERRORS
+from vlmcollate.errors import ConfigError
+from vlmcollate.testing.another_process import another_process, tensors_of
+from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.probes import probes, six_rows
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, same, text_of
-from vlmcollate.testing.laws.trial import Chat, Trial
+from vlmcollate.testing.laws.telling import failure, same
+from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 
 BAD_OPTIONS: tuple[dict[str, Any], ...] = (
     {"max_length": 0},
@@ -26,49 +29,6 @@ BAD_OPTIONS: tuple[dict[str, Any], ...] = (
     {"labels": "exact"},
     {"padding": 8},
 )
-
-
-def check_takes_a_plain_question(collator: BaseCollator, trial: Trial) -> None:
-    """One question and its answer can be encoded, with a picture or without."""
-    del trial
-    Subject.of(collator)
-
-
-def check_takes_what_the_template_takes(collator: BaseCollator, trial: Trial) -> None:
-    """Text alone, pictures, a second answer and a system message are taken, or refused on purpose.
-
-    What is refused is tried by no other law, so it is on purpose only where the processor's own
-    template raises, or, for several pictures and for models without a template, where the error is
-    a `ConversationError` or a `MediaError`.
-    """
-    del trial
-    subject = Subject.of(collator)
-    for what, (messages, error) in subject.refused.items():
-        may_tell = not collator.needs_chat_template or what == "several pictures"
-        is_told = isinstance(error, ConversationError | MediaError) and what != "a picture"
-        if (may_tell and is_told) or _template_refuses(collator, messages):
-            continue
-        raise failure(
-            f"the collator refuses {what}, so that no other law tries it: "
-            f"{type(error).__name__}: {error}",
-            "mend what the error names; where the model takes no such thing, let the chat template "
-            "refuse it by raise_exception(...), or leave the kind out of `placeholders`",
-            messages=messages,
-        )
-
-
-def _template_refuses(collator: BaseCollator, messages: Chat) -> bool:
-    """Whether the processor's own template raises, for messages of parts and of strings."""
-    if not collator.needs_chat_template:
-        return False
-    flat = [{**message, "content": text_of(message)} for message in messages]
-    for form in (messages, flat):
-        try:
-            collator.processor.apply_chat_template(form, tokenize=False, **collator.template_kwargs)
-        except TEMPLATE_ERRORS:
-            continue
-        return False
-    return True
 
 
 def check_is_frozen(collator: BaseCollator, trial: Trial) -> None:
@@ -106,25 +66,64 @@ def check_bad_options_are_refused(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_a_pickled_copy_agrees(collator: BaseCollator, trial: Trial) -> None:
-    """A copy in another process gives the same batch."""
-    del trial
+    """A copy in another process, where strings hash in another way, gives the same batch."""
     subject = Subject.of(collator)
-    messages = subject.chat(images=min(1, subject.images))
+    kind = type(collator).__name__
     try:
-        copied = pickle.loads(pickle.dumps(subject.collator))  # noqa: S301  # made just here
+        pickled = pickle.dumps(subject.collator)
     except Exception as error:  # whatever a field raises
         raise failure(
-            f"{type(collator).__name__} cannot be pickled, so no DataLoader worker can have it: "
-            f"{error}",
-            "keep lambdas, open files and locks out of its options",
+            f"{kind} cannot be pickled, so no DataLoader worker can have it: {error}",
+            "keep lambdas, open files and locks out of its options, and define its class at the "
+            "top of a module",
         ) from error
-    ours, theirs = subject.collator([messages]), copied([messages])
-    tensors = [key for key, value in ours.items() if isinstance(value, Tensor)]
-    if ours.keys() != theirs.keys() or not same(
-        [ours[key] for key in tensors], [theirs[key] for key in tensors]
-    ):
-        raise failure(
-            "a pickled copy gives another batch",
-            "keep all that a batch depends on in the collator's options",
-            messages=messages,
-        )
+    plain = [subject.chat("Yes", images=min(1, subject.images))]
+    if _others(tensors_of(subject.collator(plain)), tensors_of(subject.collator(plain))):
+        raise NotApplicable("it gives another batch each time, even here")
+    with another_process() as process:
+        found = process.load(pickled)
+        if found.outcome == "in main":
+            raise NotApplicable(
+                f"{found.problem} is defined in __main__, which another process does not import; "
+                "define it in a module to have this tried"
+            )
+        if found.outcome != "given":
+            raise failure(
+                f"{kind} cannot be unpickled in another process, so no spawned DataLoader worker "
+                f"can have it: {found.problem}",
+                "define its class and those of its options in modules that can be imported by name",
+            )
+
+        def check(examples: list[Chat]) -> None:
+            ours = tensors_of(subject.collator(examples))
+            theirs = process.collate(examples)
+            which = "a copy in another process, under another hash seed,"
+            if theirs.outcome != "given":
+                raise failure(
+                    f"{which} raises {theirs.problem}",
+                    "keep all that a batch depends on in the collator's options, and nothing in "
+                    "variables of its module",
+                    messages=examples[0],
+                )
+            if keys := _others(ours, theirs.tensors):
+                raise failure(
+                    f"{which} gives another batch, with other {', '.join(keys)}",
+                    "keep all that a batch depends on in the collator's options, and let nothing "
+                    "depend on the order of a set or on hash()",
+                    messages=examples[0],
+                    expected=ours.get(keys[0]),
+                    found=theirs.tensors.get(keys[0]),
+                )
+
+        few = subject.chats(max_turns=min(2, subject.turns), max_images=min(1, subject.images))
+        also = [[messages] for messages in probes(subject, "a video", "a sound")]
+        forall(trial, batches(few), check, also=[*also, six_rows(subject)])
+
+
+def _others(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
+    """The keys under which two batches differ."""
+    return [
+        key
+        for key in dict.fromkeys([*ours, *theirs])
+        if key not in ours or key not in theirs or not same([ours[key]], [theirs[key]])
+    ]

@@ -6,6 +6,7 @@ a long sample, which every collator has to take.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def six_rows(subject: Subject) -> list[Chat]:
 def takes(collator: BaseCollator, example: object) -> bool:
     """Whether a collator takes an example."""
     try:
-        collator.encode(example)
+        collator.encode(copy.deepcopy(example))
     except SampleError:
         return False
     return True

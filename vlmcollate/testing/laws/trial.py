@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import attrs
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
@@ -19,13 +21,16 @@ from vlmcollate.testing.generators import described
 T = TypeVar("T")
 Chat = list[dict[str, Any]]
 
+EDITED = "the collator edits its input"
+"""The root of what fails because an example was another one when it was read again."""
+
 
 class LawFailure(AssertionError):  # noqa: N818  # pytest shows it as the assertion it is
     """A collator breaks a law; the message says where, what was found and what to change.
 
     Args:
         message: All of that.
-        root: What the collator itself raised, without the place, if it did.
+        root: What the collator itself raised, without the place, if it did, or `EDITED`.
     """
 
     def __init__(self, message: str, root: str = "") -> None:
@@ -46,8 +51,7 @@ class Trial:
         seed: Decides which.
         shrink: Whether to look for a smaller example where a law is broken, which takes the time
             of some hundred more.
-        known: What the collator has raised before, in the form of `root_of`: a law that meets it
-            again stops there.
+        known: The roots of what failed before: a law that meets one again stops there.
     """
 
     examples: int = 10
@@ -88,18 +92,24 @@ class _Search:
         if self.calls > _MOST_SHRINKS:
             self.is_over = True
             return
+        before = copy.deepcopy(value)
         try:
             self.body(value)
         except NotApplicable:
             raise
         except LawFailure as error:
-            self._keep(error, value)
+            self._keep(error, value, before)
         except Exception as error:  # noqa: BLE001  # whatever a collator raises, with the example
-            told = _raised(error, value)
+            told = _raised(error, before)
             told.__cause__ = error
-            self._keep(told, value)
+            self._keep(told, value, before)
 
-    def _keep(self, error: LawFailure, value: Any) -> None:
+    def _keep(self, error: LawFailure, value: Any, before: Any) -> None:
+        if error.root != EDITED and not equal(value, before):
+            error = LawFailure(
+                f"{EDITED}, which may be why this fails; try check_input_is_unchanged\n{error}",
+                root=EDITED,
+            )
         self.failure, self.value = error, value
         self.is_over = not self.trial.shrink or (
             bool(error.root) and error.root in self.trial.known
@@ -110,6 +120,8 @@ class _Search:
         """The failure to show, of a search that ended before hypothesis did."""
         if self.failure is None:
             return None
+        if self.failure.root == EDITED:
+            return self.failure
         try:
             self.body(self.value)
         except Exception:  # noqa: BLE001  # it fails again, as it has to
@@ -159,7 +171,8 @@ def forall(
     except Flaky as error:
         if search.is_over and (found := search.smallest()) is not None:
             raise found from error
-        raise _unsteady(_first_failure(error)) from error
+        first = _first_failure(error) or search.failure
+        raise first if first and first.root == EDITED else _unsteady(first) from error
     for value in also:
         search(value)
 
@@ -217,6 +230,17 @@ def _example(value: object) -> str:
     if not isinstance(value[0], dict):
         return "".join(_example(part) for part in value)
     return f"conversation:\n{indented(described(value))}\n"
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two examples are the same, arrays included."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)
 
 
 def indented(text: str) -> str:

@@ -5,6 +5,7 @@ Shapes: B rows, L a sample's tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -58,9 +59,6 @@ def _check_row(key: str, row: int, found: Tensor, value: Tensor | None, messages
         )
 
 
-_PLAIN = (Concatenate, PadAndConcatenate, Stack)
-
-
 def _check_media(
     key: str,
     collator: BaseCollator,
@@ -75,17 +73,53 @@ def _check_media(
     if key not in batch:
         raise failure(f"the batch has no {key}", "keep every key in stack", **told)
     is_flat = len(batch["input_ids"]) < len(samples)
-    if type(join) not in _PLAIN or join.by is None or is_flat:
-        like = next(value for value in given if value is not None)
-        filled = [join.absent(like) if value is None else value for value in given]
-        expected = join([value for value in filled if value is not None], key=key)
-        if not torch.equal(batch[key], expected):
+    if join.by is None or is_flat or not _is_known(join):
+        expected = _joined(join, key, given)
+        if expected.shape != batch[key].shape or not torch.equal(batch[key], expected):
             raise _other_media(key, "the batch", expected, batch[key], told)
         return
     for row, (value, part) in enumerate(
         zip(given, _parts(key, collator, batch, told), strict=True)
     ):
         _check_part(key, join, f"row {row}", value, part, {"messages": examples[row]})
+
+
+_KNOWN = (Concatenate, PadAndConcatenate, Stack)
+
+
+def _is_known(join: Join) -> bool:
+    """Whether a rule says what one of the library's does, and declares no other joining."""
+    return any(
+        isinstance(join, kind)
+        and type(join)._join is kind._join
+        and type(join).absent is kind.absent
+        for kind in _KNOWN
+    )
+
+
+def _joined(join: Join, key: str, given: Sequence[Tensor | None]) -> Tensor:
+    """What the samples' tensors are together, by what the rule says and not by what it does.
+
+    Only a rule that declares a joining of its own is asked for it.
+    """
+    held = [value for value in given if value is not None]
+    if not _is_known(join):
+        filled = [join.absent(held[0]) if value is None else value for value in given]
+        return join([value for value in filled if value is not None], key=key)
+    if isinstance(join, Concatenate):
+        return torch.cat(held)
+    if isinstance(join, Stack):
+        return torch.stack(held)
+    assert isinstance(join, PadAndConcatenate)  # noqa: S101  # the last that is known
+    tail = [max(sizes) for sizes in zip(*(value.shape[1:] for value in held), strict=True)]
+    rows = []
+    for value in given:
+        if value is not None or join.every_sample:
+            row = held[0].new_full((1 if value is None else len(value), *tail), join.value)
+            if value is not None:
+                row[tuple(slice(size) for size in value.shape)] = value
+            rows.append(row)
+    return torch.cat(rows)
 
 
 def _parts(

@@ -1,0 +1,98 @@
+"""The other process in which a pickled copy is tried."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from types import ModuleType
+
+import attrs
+import pytest
+import torch
+
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.testing import LAWS, check_collator, tiny_processor
+from vlmcollate.testing.another_process import AnotherProcess, another_process, tensors_of
+
+LAW = [law for law in LAWS if law.__name__ == "check_a_pickled_copy_agrees"]
+
+
+class Told:
+    """Says where it is, and prints what is no answer."""
+
+    def __call__(self, examples):
+        if examples == ["raise"]:
+            raise ValueError("no such example")
+        if examples == ["end"]:
+            os._exit(3)
+        sys.stdout.write("printed")
+        sys.stdout.flush()
+        hashed = torch.tensor([os.getpid(), hash("a word")])
+        return {"hashed": hashed, "masks": {"full": torch.ones(2)}, "name": "none"}
+
+
+def _defined_in(monkeypatch, name):
+    """A collator of a class that this process alone knows by the name of a module."""
+    module = ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    made = type("Known", (Qwen2_5_VLCollator,), {"__module__": name})
+    module.Known = attrs.frozen(kw_only=True, eq=False)(made)  # type: ignore[attr-defined]  # it is new
+    return module.Known(processor=tiny_processor())
+
+
+def test_it_answers_under_another_hash_seed():
+    with another_process() as process:
+        assert process.load(pickle.dumps(Told())).outcome == "given"
+        one, two = process.collate(["one"]), process.collate(["two"])
+        raised = process.collate(["raise"])
+    assert one.tensors.keys() == tensors_of(Told()(["one"])).keys() == {"hashed", "masks.full"}
+    pid, hashed = one.tensors["hashed"].tolist()
+    assert pid != os.getpid()
+    assert hashed != hash("a word")
+    assert two.tensors["hashed"].tolist() == [pid, hashed]
+    assert (raised.outcome, raised.problem) == ("raised", "ValueError: no such example")
+
+
+def test_blocks_share_it_and_close_ends_it():
+    with another_process() as outer, another_process() as inner:
+        assert outer is inner
+    process = AnotherProcess()
+    process.close()
+    process.load(pickle.dumps(Told()))
+    pid = int(process.collate(["one"]).tensors["hashed"][0])
+    process.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_its_end_is_told_and_it_is_started_anew():
+    with another_process() as process:
+        process.load(pickle.dumps(Told()))
+        assert "the process ended" in process.collate(["end"]).problem
+        assert process.load(pickle.dumps(Told())).outcome == "given"
+
+
+@pytest.mark.parametrize(
+    ("module", "status", "words"),
+    [
+        ("__main__", "not applicable", "Known is defined in __main__"),
+        ("known_here", "failed", "ModuleNotFoundError: No module named 'known_here'"),
+    ],
+)
+def test_a_class_has_to_be_found_by_name(monkeypatch, module, status, words):
+    collator = _defined_in(monkeypatch, module)
+    (result,) = check_collator(collator, laws=LAW, examples=1, raise_on_failure=False).results
+    assert result.status == status
+    assert words in result.message
+
+
+def test_a_class_of_a_function_cannot_be_pickled():
+    @attrs.frozen(kw_only=True, eq=False)
+    class Local(Qwen2_5_VLCollator):
+        """Has no name that can be imported."""
+
+    collator = Local(processor=tiny_processor())
+    (result,) = check_collator(collator, laws=LAW, examples=1, raise_on_failure=False).results
+    assert result.message.startswith("Local cannot be pickled")
+    assert "at the top of a module" in result.message

@@ -1,0 +1,123 @@
+"""Laws of what is taken, and that it is only read: where they fail, the others show little."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import strategies as st
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConversationError, MediaError
+from vlmcollate.templates import TEMPLATE_ERRORS
+from vlmcollate.testing.laws.probes import probes, six_rows
+from vlmcollate.testing.laws.subject import Subject
+from vlmcollate.testing.laws.telling import failure, parts_of, text_of
+from vlmcollate.testing.laws.trial import EDITED, Chat, Trial, equal, forall
+
+Row = tuple[Chat, dict[str, Any]]
+"""Messages with what else their dict has; without it they are an example by themselves."""
+_PROBES = ("text, image, text", "two parts", "five images", "a video", "a sound")
+
+
+def check_takes_a_plain_question(collator: BaseCollator, trial: Trial) -> None:
+    """One question and its answer can be encoded, with a picture or without."""
+    del trial
+    Subject.of(collator)
+
+
+def check_input_is_unchanged(collator: BaseCollator, trial: Trial) -> None:
+    """Examples are only read, be they lists or dicts, their content strings or parts."""
+    subject = Subject.of(collator)
+
+    def check(drawn: list[Row]) -> None:
+        examples: list[Any] = [{"messages": m, **more} if more else m for m, more in drawn]
+        rows = copy.deepcopy(examples)
+        _check_unchanged("collating", subject.collator, rows, examples)
+        _check_unchanged("collating a second time", subject.collator, rows, examples)
+        for row in range(len(examples)):
+            one, before = rows[row : row + 1], examples[row : row + 1]
+            _check_unchanged("encoding", lambda given: subject.collator.encode(*given), one, before)
+
+    also: list[list[Row]] = [
+        [(messages, {"id": number} if number % 2 else {})]
+        for number, messages in enumerate(probes(subject, *_PROBES))
+    ]
+    also += [[(messages, {}) for messages in six_rows(subject)]]
+    also += [[(subject.chat("Yes", images=subject.images), {"id": 7})]]
+    if subject.text_only:
+        parrot: Chat = [{**m, "content": parts_of(m)[-1]["text"]} for m in subject.chat("Yes")]
+        also += [[(parrot, {}), (copy.deepcopy(parrot), {"id": 7})]]
+    row = st.tuples(subject.chats(weights=True), st.sampled_from([{}, {"id": 7}]))
+    forall(trial, st.lists(row, min_size=1, max_size=3), check, also=also)
+
+
+def _check_unchanged(what: str, read: Any, rows: list[Any], before: list[Any]) -> None:
+    """Reads rows, and compares them with what they were, even if they are refused."""
+    raised: Exception | None = None
+    try:
+        read(rows)
+    except Exception as error:  # noqa: BLE001  # raised below, unless its cause is an edit
+        raised = error
+    if not equal(rows, before):
+        row = _first_other(rows, before)
+        example = before[row]
+        now: Any = rows[row] if row < len(rows) else None
+        shown = (example, now)
+        if isinstance(example, list) and isinstance(now, list) and len(now) == len(example):
+            message = _first_other(now, example)
+            shown = (example[message], now[message])
+        told = failure(
+            f"{what} changes the example, which the next epoch reads",
+            "copy what you change",
+            messages=example["messages"] if isinstance(example, dict) else example,
+            expected=shown[0],
+            found=shown[1],
+        )
+        told.root = EDITED
+        raise told
+    if raised is not None:
+        raise raised
+
+
+def check_takes_what_the_template_takes(collator: BaseCollator, trial: Trial) -> None:
+    """Text alone, pictures, a second answer and a system message are taken, or refused on purpose.
+
+    What is refused is tried by no other law, so it is on purpose only where the processor's own
+    template raises, or, for several pictures and for models without a template, where the error is
+    a `ConversationError` or a `MediaError`.
+    """
+    del trial
+    subject = Subject.of(collator)
+    for what, (messages, error) in subject.refused.items():
+        may_tell = not collator.needs_chat_template or what == "several pictures"
+        is_told = isinstance(error, ConversationError | MediaError) and what != "a picture"
+        if (may_tell and is_told) or _template_refuses(collator, messages):
+            continue
+        raise failure(
+            f"the collator refuses {what}, so that no other law tries it: "
+            f"{type(error).__name__}: {error}",
+            "mend what the error names; where the model takes no such thing, let the chat template "
+            "refuse it by raise_exception(...), or leave the kind out of `placeholders`",
+            messages=messages,
+        )
+
+
+def _first_other(now: list[Any], before: list[Any]) -> int:
+    """The first place at which a list is not what it was."""
+    pairs = enumerate(zip(now, before, strict=False))
+    return next((at for at, pair in pairs if not equal(*pair)), 0)
+
+
+def _template_refuses(collator: BaseCollator, messages: Chat) -> bool:
+    """Whether the processor's own template raises, for messages of parts and of strings."""
+    if not collator.needs_chat_template:
+        return False
+    flat = [{**message, "content": text_of(message)} for message in messages]
+    for form in (messages, flat):
+        try:
+            collator.processor.apply_chat_template(form, tokenize=False, **collator.template_kwargs)
+        except TEMPLATE_ERRORS:
+            continue
+        return False
+    return True
