@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from transformers import Qwen3_5Config, Qwen3VLConfig
 
 from tests.processors import FAMILIES, processor_of
 from vlmcollate import ConfigError, ConversationError, EncodedSample, collator_for
@@ -174,7 +175,8 @@ def equal(a: EncodedSample, b: EncodedSample) -> bool:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_sample_and_a_pack_survive_the_disk(name: str, tmp_path: Path) -> None:
-    collator = collator_for(processor_of(name))
+    configs = {"qwen3_vl": Qwen3VLConfig(), "qwen3_5": Qwen3_5Config()}
+    collator = collator_for(processor_of(name), model_config=configs.get(name))
     samples = [collator.encode(example) for example in CHATS]
     for sample in (*samples, collator.pack(samples)):
         save_sample(sample, tmp_path / "sample")
