@@ -258,7 +258,7 @@ def test_plain_media_of_each_kind_is_what_is_tried_again(processor):
 
 
 @pytest.mark.parametrize(
-    "image", [None, 42, b"", "a.png", [IMAGE], IMAGE.convert("L"), IMAGE.convert("RGBA")], ids=repr
+    "image", [None, 42, b"", "a.png", [IMAGE], IMAGE.convert("L"), IMAGE.convert("RGBA")]
 )
 def test_an_image_that_is_no_rgb_image_is_refused(processor, image, monkeypatch):
     monkeypatch.setattr(LocalMedia, "load_image", lambda *_, **__: image)
