@@ -263,7 +263,7 @@ def _schema_of(function: Callable[..., Any], where: str) -> Mapping[str, Any]:
         schema: Mapping[str, Any] = chat_template_utils.get_json_schema(function)
     except _NO_SCHEMA as error:
         raise ConversationError(
-            f"no JSON schema can be made of the function {function.__name__}: {error}; give its "
+            f"no JSON schema can be made of {show(function)}: {error}; give its "
             "arguments type hints and descriptions under 'Args:' in its docstring, or pass the "
             "schema as a dict",
             where=where,
