@@ -6,6 +6,7 @@ parts. Everything behind it sees only this form, and the caller's objects are ne
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -13,10 +14,12 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 import torch
+from transformers.utils import chat_template_utils
 
 from vlmcollate.errors import ConversationError
 from vlmcollate.plain_values import (
     describe,
+    fields_of,
     is_missing,
     plain,
     plain_source,
@@ -43,6 +46,18 @@ _STACKED_AXES: dict[MediaKind, int] = {"image": 4, "video": 5, "audio": 2}  # of
 _NUMBERS = frozenset({"weight", "fps", "sampling_rate", "channel_axis"})
 _LEAST_WEIGHT = float(np.finfo(np.float32).tiny)  # smaller ones lose digits, then become 0
 _MOST_WEIGHT = float(np.finfo(np.float32).max)
+_FOR_CALLS = frozenset({"tool_calls", "function_call", "tools", "functions"})
+_NO_SCHEMA = (
+    # what making a JSON schema of a function raises
+    chat_template_utils.DocstringParsingException,
+    chat_template_utils.TypeHintParsingException,
+    AttributeError,
+    LookupError,
+    NameError,  # of a type hint
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 _ROLE = re.compile(r"[A-Za-z][\w \-]*")
 
 
@@ -99,7 +114,7 @@ class Conversation:
 
     Attributes:
         messages: The messages in order.
-        tools: Tool schemas or functions for the template, or `None`.
+        tools: Tool schemas for the template, or `None`.
         template_kwargs: Further variables for the template.
     """
 
@@ -126,6 +141,8 @@ class Conversation:
                 media parts in order, `"tools"`, and `"chat_template_kwargs"`. A message is
                 `{"role": ..., "content": ...}` with content as a string or a list of parts, and
                 optionally `"train": bool` or `"weight": float` (0, or a normal number of float32).
+                A tool is a JSON schema, or a function with type hints and a docstring, of which
+                `transformers.utils.get_json_schema` makes one.
                 Keys whose value is `None` count as absent, as Arrow fills them, also inside tools
                 and tool calls. Arrays, Series and scalars of NumPy, pandas, Arrow and PyTorch count
                 as the lists and values that they hold, and their missing values as `None`.
@@ -219,19 +236,39 @@ def _read_all(fields: Mapping[str, Any], fill: _MediaFill) -> tuple[Message, ...
 
 
 def _read_tools(value: object) -> list[Any]:
-    tools = [plain(tool, f"tools[{i}]") for i, tool in enumerate(_as_list(value, "tools"))]
-    for i, tool in enumerate(tools):
-        if not isinstance(tool, Mapping) and not callable(tool):
-            raise ConversationError(
-                f"expected a JSON schema or a function, found {describe(tool)}", where=f"tools[{i}]"
-            )
-        function = tool.get("function", {}) if isinstance(tool, Mapping) else {}
-        if not isinstance(function, Mapping):
-            raise ConversationError(
-                f"expected a dict with 'name', found {describe(function)}",
-                where=f"tools[{i}].function",
-            )
-    return tools
+    return [_read_tool(tool, f"tools[{i}]") for i, tool in enumerate(_as_list(value, "tools"))]
+
+
+def _read_tool(value: object, where: str) -> Mapping[str, Any]:
+    if inspect.isfunction(value) or inspect.ismethod(value):
+        tool = _schema_of(value, where)
+    else:
+        tool = fields_of(unwrap(value))
+    if not isinstance(tool, Mapping):
+        raise ConversationError(
+            f"expected a JSON schema or a function, found {describe(tool)}", where=where
+        )
+    read: Mapping[str, Any] = plain(tool, where)
+    function = read.get("function", {})
+    if not isinstance(function, Mapping):
+        raise ConversationError(
+            f"expected a dict with 'name', found {describe(function)}", where=f"{where}.function"
+        )
+    return read
+
+
+def _schema_of(function: Callable[..., Any], where: str) -> Mapping[str, Any]:
+    """The JSON schema of a function, made here so that its words are followed like a dict's."""
+    try:
+        schema: Mapping[str, Any] = chat_template_utils.get_json_schema(function)
+    except _NO_SCHEMA as error:
+        raise ConversationError(
+            f"no JSON schema can be made of {show(function)}: {error}; give its "
+            "arguments type hints and descriptions under 'Args:' in its docstring, or pass the "
+            "schema as a dict",
+            where=where,
+        ) from error
+    return schema
 
 
 def _as_turn(value: object, role: str) -> object:
@@ -271,7 +308,10 @@ def _read_message(value: object, where: str, fill: _MediaFill) -> Message:
     if content is None or (isinstance(content, str) and not content and "tool_calls" in fields):
         content = []  # templates ask whether there is any content beside the calls
     parts = _read_content(content, f"{where}.content", fill)
-    extra = {key: plain(item, f"{where}.{key}") for key, item in fields.items()}
+    extra = {
+        key: plain(item, f"{where}.{key}", allow_dates=key not in _FOR_CALLS)
+        for key, item in fields.items()
+    }
     return Message(role=role, content=parts, weight=weight, extra=extra)
 
 

@@ -8,11 +8,16 @@ neither has to be installed.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import datetime
+import decimal
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 
@@ -65,21 +70,24 @@ def is_missing(value: Any) -> bool:
     return value is None or (is_scalar and value.as_py() is None)
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str, *, allow_dates: bool = False, keep_missing: bool = False) -> Any:
     """A copy of a JSON-like value in plain Python, without the keys whose value is missing.
+
+    Dataclasses, attrs classes and models with `model_dump` are copied as dicts of their fields. No
+    other object is in the copy, as templates would write text of its that nobody looked at.
 
     Args:
         value: What a template variable, a tool or a tool call holds.
         where: Its place in the example, for errors.
-
-    Returns:
-        The copy; functions and other objects in it are the caller's own.
+        allow_dates: Whether dates, decimals and NaN may be in it, as in what rows note down about
+            a message.
+        keep_missing: Whether keys whose value is `None` stay.
 
     Raises:
-        ConversationError: It holds itself, is nested too deeply, or holds a key, an integer or a
-            string that no template can write.
+        ConversationError: It holds itself, is nested too deeply, or holds an object, a key, a
+            number or a string that JSON does not have.
     """
-    return _Copy(where)(value)
+    return _Copy(where, allow_dates=allow_dates, keep_missing=keep_missing)(value)
 
 
 def plain_source(value: Any, where: str) -> Any:
@@ -93,6 +101,22 @@ def plain_source(value: Any, where: str) -> Any:
         ConversationError: It holds itself or is nested too deeply.
     """
     return _Copy(where, is_source=True)(value)
+
+
+def fields_of(value: Any) -> Any:
+    """The fields of a dataclass, an attrs class or a model with `model_dump`; else the value."""
+    kind = type(value)
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+    elif attrs.has(kind):
+        names = [field.name for field in attrs.fields(kind)]
+    elif callable(getattr(kind, "model_dump", None)):
+        with contextlib.suppress(Exception):  # of the caller's; then it is no plain value
+            return value.model_dump()
+        return value
+    else:
+        return value
+    return {name: getattr(value, name, None) for name in names}
 
 
 def plain_text(text: str, where: str) -> str:
@@ -127,10 +151,20 @@ def show_all(values: Iterable[Any]) -> str:
 class _Copy:
     """Copies one value, knowing which containers it is inside."""
 
-    def __init__(self, where: str, *, is_source: bool = False) -> None:
+    def __init__(
+        self,
+        where: str,
+        *,
+        is_source: bool = False,
+        allow_dates: bool = False,
+        keep_missing: bool = False,
+    ) -> None:
         self.where = where
         self.is_source = is_source
+        self.allow_dates = allow_dates
+        self.keep_missing = keep_missing
         self._inside: set[int] = set()
+        self._path: list[str] = []
 
     def __call__(self, value: Any) -> Any:
         if self.is_source and _library_of(value) == "pandas" and hasattr(value, "to_numpy"):
@@ -138,6 +172,8 @@ class _Copy:
         if self.is_source and _is_array_of_numbers(value):
             return value
         found = unwrap(value)
+        if not self.is_source and type(found) not in _PLAIN:
+            found = fields_of(found)
         if isinstance(found, Mapping):
             return self._inside_of(value, self._mapping, found)
         if isinstance(found, list | tuple):
@@ -148,7 +184,27 @@ class _Copy:
             raise ConversationError(
                 f"holds {show(found)}; expected one that Python prints", where=self.where
             )
+        if not self.is_source:
+            self._check_scalar(found)
         return found
+
+    def _check_scalar(self, value: Any) -> None:
+        where = self.where + "".join(self._path)
+        if type(value) is float:
+            if not math.isfinite(value) and not self.allow_dates:
+                raise ConversationError(
+                    f"found {value}, which JSON does not have; expected a finite number, or leave "
+                    "it out",
+                    where=where,
+                )
+        elif value is not None and type(value) not in (bool, int):
+            if self.allow_dates and type(value) in _DATES:
+                return
+            raise ConversationError(
+                f"found {describe(value)}; expected a string, a number, a bool, a list or a dict: "
+                "write it as one of these",
+                where=where,
+            )
 
     def _inside_of(self, container: Any, copy: Callable[[Any], Any], value: Any) -> Any:
         if id(container) in self._inside:
@@ -167,15 +223,21 @@ class _Copy:
         return copied
 
     def _list(self, items: Sequence[Any]) -> Sequence[Any]:
-        copied = [self(item) for item in items]
+        copied = [self._at(f"[{i}]", item) for i, item in enumerate(items)]
         is_tuple = self.is_source and isinstance(items, tuple)  # (array, rate)
         return tuple(copied) if is_tuple else copied
 
     def _mapping(self, value: Mapping[Any, Any]) -> dict[Any, Any]:
         if self.is_source:
             return {unwrap(key): self(item) for key, item in value.items()}
-        copied = ((self._key(key), self(item)) for key, item in value.items())
-        return {key: item for key, item in copied if item is not None}
+        copied = ((self._key(k), self._at(_step(k), item)) for k, item in value.items())
+        return {key: item for key, item in copied if self.keep_missing or item is not None}
+
+    def _at(self, step: str, item: Any) -> Any:
+        self._path.append(step)
+        copied = self(item)
+        self._path.pop()
+        return copied
 
     def _key(self, key: Any) -> Any:
         key = unwrap(key)
@@ -184,6 +246,11 @@ class _Copy:
                 f"holds the key {show(key)}; expected a string, as JSON has it", where=self.where
             )
         return self(key)
+
+
+def _step(key: Any) -> str:
+    is_name = isinstance(key, str) and key.isidentifier()
+    return f".{key:.60}" if is_name else f"[{show(key)}]"
 
 
 def _library_of(value: Any) -> str:
@@ -244,5 +311,8 @@ class _Shown(reprlib.Repr):
 
 
 _PLAIN = frozenset({str, bytes, int, float, bool, list, tuple, dict})
+_DATES = frozenset(
+    {datetime.date, datetime.datetime, datetime.time, datetime.timedelta, decimal.Decimal}
+)
 _SHOWN = _Shown()
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60

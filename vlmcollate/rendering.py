@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.marking import Marks, Place, Span, Trace, template_inputs
@@ -68,6 +69,14 @@ class Rendering:
     altered: tuple[str, ...] = ()
 
 
+def _plain_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        read = plain_values.plain(variables, "template_kwargs", keep_missing=True)
+    except ConversationError as error:
+        raise ConfigError(str(error)) from error
+    return dict(read)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class ChatRenderer:
     """Renders conversations with a processor's chat template.
@@ -88,7 +97,7 @@ class ChatRenderer:
     processor: Any
     placeholders: Mapping[MediaKind, str]
     stop_tokens: Sequence[str]
-    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, converter=_plain_variables)
     placeholders_in_text: bool = False
     opening: str = ""
     closing: str = ""

@@ -18,14 +18,17 @@ TEMPLATE_ERRORS = (
     ValueError,
     LookupError,
     AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,  # also RecursionError and NotImplementedError
 )
 
 
 def is_template_error(error: Exception) -> bool:
     """Whether one of `TEMPLATE_ERRORS` was raised by the template, or on purpose.
 
-    A TypeError, AttributeError or LookupError that no template was running for is a bug of the
-    processor's own code.
+    Any other than a TemplateError and a ValueError that no template was running for, such as a
+    TypeError, is a bug of the processor's own code.
     """
     if isinstance(error, jinja2.TemplateError | ValueError):
         return True
