@@ -366,7 +366,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         rows, is_packed = token_rows(samples), self.padding.separates_by is not None
         if self.shift_labels and is_packed:  # a mask has more token axes than one
             rows = [shifted(row, axis=0) for row in rows]
-        batch = run_hook(self.padding, rows, fill, strategy=self.padding)
+        batch = run_hook(self.padding, rows, fill, strategy=self.padding, is_of_batch=True)
         if self.shift_labels and not is_packed:
             batch = shifted(batch, axis=1)
         return {**batch, **joined_media(samples, self.media_joins), **media_counts(samples)}

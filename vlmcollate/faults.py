@@ -13,7 +13,12 @@ T = TypeVar("T")
 
 
 def run_hook(
-    hook: Callable[..., T], /, *arguments: Any, strategy: object, place: str | None = None
+    hook: Callable[..., T],
+    /,
+    *arguments: Any,
+    strategy: object,
+    place: str | None = None,
+    is_of_batch: bool = False,
 ) -> T:
     """Runs a strategy's hook, and names the strategy if it fails.
 
@@ -22,6 +27,7 @@ def run_hook(
         *arguments: Its arguments.
         strategy: The strategy. Its `media_errors`, if any, mean bad media.
         place: The path inside the sample, if the hook works on a part of it.
+        is_of_batch: Whether the hook works on a batch, so that it knows the index of a sample.
 
     Returns:
         What the hook returns.
@@ -35,7 +41,7 @@ def run_hook(
     try:
         return hook(*arguments)
     except LocatedError as error:
-        if error.index is not None:  # of another batch, which the hook collated
+        if error.index is not None and not is_of_batch:  # of another batch, which the hook collated
             raise _failure(strategy, error, place) from error
         if error.where is None and place is not None:
             raise error.at(where=place) from error.__cause__
