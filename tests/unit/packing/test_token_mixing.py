@@ -248,7 +248,7 @@ def test_models_that_leak_are_refused(model_type: str) -> None:
 def test_what_leaked_before_5_24_is_refused_there(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables.transformers, "__version__", version)
+    monkeypatch.setattr(f"{tables.__name__}.transformers.__version__", version)
     for model_type in ("llama4_text", "qwen3_5_text", "lfm2"):
         assert not token_mixing(tiny_config(model_type)).separates_by
     assert token_mixing(tiny_config("qwen2")).separates_by >= {"mask", "positions"}
