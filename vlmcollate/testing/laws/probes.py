@@ -39,6 +39,13 @@ def probes(subject: Subject, *names: str) -> list[Chat]:
     ]
 
 
+def batch_probes(subject: Subject, *names: str) -> list[list[Chat]]:
+    """Batches of two with such a probe; no long one if the padding has a length of its own."""
+    is_fixed = getattr(subject.collator.padding, "length", None) is not None
+    fitting = [name for name in names if not (is_fixed and name == "long")]
+    return [[messages, subject.chat("Yes")] for messages in probes(subject, *fitting)]
+
+
 def six_rows(subject: Subject) -> list[Chat]:
     """A batch of more rows than are drawn, no two of one length, some with a picture."""
     return [

@@ -16,7 +16,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
-from vlmcollate.testing.laws.probes import probes
+from vlmcollate.testing.laws.probes import batch_probes
 from vlmcollate.testing.laws.rows import cut
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, pictures_of
@@ -114,9 +114,7 @@ def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) ->
                 found=found,
             )
 
-    long = [] if fixed else probes(subject, "long")  # which a fixed length may not hold
-    also = [[messages, subject.chat("Yes")] for messages in long]
-    forall(trial, batches(_short(subject)), check, also=also)
+    forall(trial, batches(_short(subject)), check, also=batch_probes(subject, "long"))
 
 
 def check_shifted_labels_are_the_next(collator: BaseCollator, trial: Trial) -> None:
