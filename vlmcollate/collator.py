@@ -362,7 +362,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             )
         fill = fill_values(self._tokenizer)
         if self.shift_labels:
-            samples = [with_spare_token(sample, fill) for sample in samples]
+            samples = [with_spare_token(s, fill) if s.media_ids[-1] >= 0 else s for s in samples]
         rows, is_packed = token_rows(samples), self.padding.separates_by is not None
         if self.shift_labels and is_packed:  # a mask has more token axes than one
             rows = [shifted(row, axis=0) for row in rows]

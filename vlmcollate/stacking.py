@@ -49,9 +49,7 @@ def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
 
 
 def with_spare_token(sample: EncodedSample, fill: Mapping[str, float]) -> EncodedSample:
-    """A sample whose last token a shift may take away: padding stands behind media at its end."""
-    if sample.media_ids[-1] < 0:
-        return sample
+    """A sample with padding behind it, so that a shift takes no media token away."""
 
     def longer(value: Tensor, last: float) -> Tensor:
         return torch.cat([value, value.new_full((1, *value.shape[1:]), last)])

@@ -124,7 +124,10 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
                 sample = self._changed(sample, conversation, self.post_tokenize_hook)
         except SampleError as error:
             raise error.at(index=index) from error.__cause__
-        return with_spare_token(sample, fill_values(self.processor.tokenizer))
+        is_last = bool(sample.media_ids[-1] >= 0)  # unknown of what a hook has changed
+        if is_last or (is_faked and sample.media and not sample.tokens["attention_mask"][-1]):
+            return with_spare_token(sample, fill_values(self.processor.tokenizer))
+        return sample
 
     def _fakes(self, conversation: Any) -> bool:
         is_read = isinstance(conversation, list | tuple)
