@@ -252,7 +252,7 @@ class SampleEncoder:
             refuse(turn, holds=is_turn)
             message, start, end = turn
             is_answer = 0 <= message < len(messages) and messages[message].is_assistant
-            refuse(turn, holds=is_answer and done <= start < end <= length)
+            refuse(turn, holds=is_answer and done <= start <= end <= length)
             done = end
 
     def _weights(self, conversation: Conversation, turns: Sequence[Turn]) -> list[float]:

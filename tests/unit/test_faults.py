@@ -290,7 +290,6 @@ class _Turns(LabelStrategy):
         [Turn(0, 0, 3)],
         [Turn(9, 0, 3)],
         [Turn(1, 0, 9999)],
-        [Turn(1, 3, 3)],
         [Turn(1, -1, 3)],
         [Turn(1, 4, 6), Turn(1, 2, 4)],
         [Turn(1, 0.0, 3.0)],  # type: ignore[arg-type]
