@@ -65,7 +65,7 @@ class TrainsResults(WithTools):
         for number, message in enumerate(conversation.messages):
             at = (prompt.message_ids == number).nonzero()[0]
             if message.role == "tool":
-                turns = [*turns, Turn(number, int(at[0]), int(at[-1]) + 1)]
+                turns = [*turns, Turn(number - 1, int(at[0]), int(at[-1]) + 1)]
         return name, sorted(turns, key=lambda turn: turn.start)
 
 
