@@ -1,6 +1,6 @@
 """Fixed conversations that are rarely drawn: long, wide, in several parts, with moving media.
 
-A law tries those that the collator takes; what it refuses by a `SampleError` is left out, but for
+A law tries those that the collator takes; what it refuses is left out, but for
 a long sample, which every collator has to take.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import SampleError
+from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.testing.generators import picture
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.trial import Chat
@@ -58,7 +58,7 @@ def takes(collator: BaseCollator, example: object) -> bool:
     """Whether a collator takes an example."""
     try:
         collator.encode(copy.deepcopy(example))
-    except SampleError:
+    except (ConfigError, SampleError):  # the former: it cannot serve a kind of media
         return False
     return True
 
