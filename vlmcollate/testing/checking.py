@@ -111,7 +111,8 @@ def check_collator(
         collator: Any collator, built in or yours, with a processor that can be called here.
         laws: Which laws.
         examples: How many examples each law draws.
-        seed: Decides which; the same seed draws the same.
+        seed: Decides which; hypothesis may draw others where other modules are imported, since it
+            takes values from their source, too.
         seconds: How long to go on; laws that are left are reported as not reached.
         shrink: Whether to look for a small example of each failure, or to show the first.
         raise_on_failure: Whether to raise where a law does not hold, or only to report.

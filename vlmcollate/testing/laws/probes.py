@@ -54,6 +54,12 @@ def six_rows(subject: Subject) -> list[Chat]:
     ]
 
 
+def unequal_images(subject: Subject) -> list[list[Chat]]:
+    """A batch whose images have two sizes, the larger one not in the first row, if it is taken."""
+    rows = probes(subject, "a narrow image", "a large image")
+    return [rows] if rows else []
+
+
 def takes(collator: BaseCollator, example: object) -> bool:
     """Whether a collator takes an example."""
     try:

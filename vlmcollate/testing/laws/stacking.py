@@ -16,7 +16,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
-from vlmcollate.testing.laws.probes import batch_probes
+from vlmcollate.testing.laws.probes import batch_probes, six_rows
 from vlmcollate.testing.laws.rows import cut
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, pictures_of
@@ -52,7 +52,8 @@ def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
                 found=None if found is None else found.tolist(),
             )
 
-    forall(trial, batches(_weighted(subject)), check, also=[[subject.chat("Yes"), *_half(subject)]])
+    also = [[subject.chat("Yes"), *_half(subject)], six_rows(subject)]
+    forall(trial, batches(_weighted(subject)), check, also=also)
 
 
 def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:

@@ -18,7 +18,7 @@ from vlmcollate.media import Concatenate, Join, PadAndConcatenate, Stack
 from vlmcollate.packing import split_microbatches
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import batches
-from vlmcollate.testing.laws.probes import batch_probes, six_rows
+from vlmcollate.testing.laws.probes import batch_probes, six_rows, unequal_images
 from vlmcollate.testing.laws.rows import cut
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure
@@ -41,7 +41,11 @@ def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -
             _check_media(key, whole, samples, batch, examples)
 
     few = subject.chats(max_turns=min(2, subject.turns), max_images=min(2, subject.images))
-    also = [*batch_probes(subject, "long", "a video"), six_rows(subject)]
+    also = [
+        *batch_probes(subject, "long", "a video"),
+        six_rows(subject),
+        *unequal_images(subject),
+    ]
     forall(trial, batches(few), check, also=also)
 
 
