@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from vlmcollate.options import at_least_one
 from vlmcollate.padding.base import Separation
 from vlmcollate.padding.documents import DocumentLayout
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +50,8 @@ class FlexBlockMask(DocumentLayout):
 
 
 def _mask(documents: Tensor, blocks: Tensor | None, window: int | None) -> BlockMask:
+    from torch.nn.attention.flex_attention import create_block_mask  # imports sympy: 0.3 s
+
     count, length = documents.shape
 
     def sees(b: Tensor, _: Tensor, q: Tensor, k: Tensor) -> Tensor:
