@@ -60,7 +60,7 @@ from vlmcollate.stacking import (
     token_rows,
     with_spare_token,
 )
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.watching import Watch, unwatched
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]

@@ -23,7 +23,7 @@ from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConversationError, MediaMismatchError
 from vlmcollate.prompt_text import PromptText
 from vlmcollate.rendering import Rendering
-from vlmcollate.tokenizing import Ints, Tokens, Vocabulary
+from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
 
 ControlTextPolicy = Literal["literal", "error"]
 TOKEN_TYPES: dict[MediaKind, int] = {"image": 1, "video": 2, "audio": 3}

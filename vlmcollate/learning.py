@@ -18,7 +18,6 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
 from vlmcollate.errors import ConfigError
-from vlmcollate.identity_cache import IdentityCache
 from vlmcollate.media import (
     Concatenate,
     Join,
@@ -28,6 +27,7 @@ from vlmcollate.media import (
     processor_inputs,
 )
 from vlmcollate.media.arrays import as_tensor
+from vlmcollate.tokens.identity_cache import IdentityCache
 
 _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
 _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))

@@ -17,7 +17,7 @@ import numpy as np
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError
 from vlmcollate.rendering import Rendering
-from vlmcollate.tokenizing import Tokens, Vocabulary, token_pattern
+from vlmcollate.tokens.vocabulary import Tokens, Vocabulary, token_pattern
 
 
 @attrs.frozen(kw_only=True, eq=False)

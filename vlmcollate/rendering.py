@@ -34,7 +34,7 @@ from vlmcollate.templates import (
     tested_literals,
     wants_strings,
 )
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.turns import TurnFinder
 
 

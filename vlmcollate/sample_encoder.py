@@ -36,7 +36,7 @@ from vlmcollate.media.refusals import refuses_media
 from vlmcollate.placeholders import TOWERS, Placeholders, blank, untrained
 from vlmcollate.rendering import MediaSpan, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.watching import watched
 
 if TYPE_CHECKING:

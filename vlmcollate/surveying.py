@@ -28,7 +28,7 @@ from vlmcollate.sample import IGNORE_INDEX
 from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.seeing.charts import bars, histogram
 from vlmcollate.seeing.page import document
-from vlmcollate.tokenizing import Ints
+from vlmcollate.tokens.vocabulary import Ints
 from vlmcollate.view import visible
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.marking import Marks, Slot, Span, Trace
 from vlmcollate.structure import Structure
-from vlmcollate.tokenizing import Vocabulary, token_pattern
+from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
 Render = Callable[..., str]
 

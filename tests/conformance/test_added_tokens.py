@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 
 from tests.processors import qwen3_vl
 from vlmcollate import collator_for
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 _CHAT = [
     {"role": "user", "content": [{"type": "text", "text": "Say"}]},

@@ -41,7 +41,7 @@ from vlmcollate.testing import (
 )
 from vlmcollate.testing.generators import EXAMPLES, HAZARDS, described, examples_of, weight_of
 from vlmcollate.testing.laws.telling import parts_of, text_of
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 PROCESSOR = tiny_processor()
 

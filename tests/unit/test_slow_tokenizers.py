@@ -17,7 +17,7 @@ from tests.slow_tokenizers import TikTokenTokenizer, slow_twin
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data.manifest import fingerprint_of
 from vlmcollate.testing import check_collator
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 FAST = kimi_k25().tokenizer
 SLOW = slow_twin(FAST)

@@ -15,7 +15,7 @@ from torch import Tensor
 from vlmcollate.automodel.conventions import automodel_collator
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 Messages = Sequence[Mapping[str, Any]]
 

@@ -23,7 +23,7 @@ from vlmcollate.labels import LabelContext, TemplateMarkerLabels, TextSearchLabe
 from vlmcollate.models.gemma4 import Gemma4Collator
 from vlmcollate.sample import IGNORE_INDEX
 from vlmcollate.thinking import ThinkingPrefix
-from vlmcollate.tokenizing import Ints, Vocabulary
+from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
 Conversations = Sequence[Sequence[Mapping[str, Any]]]
 _Find = Callable[[Ints, Conversation], Sequence[Turn]]

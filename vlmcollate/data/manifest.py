@@ -21,7 +21,7 @@ from vlmcollate.errors import ConfigError
 from vlmcollate.media import LocalMedia
 from vlmcollate.packing.token_mixing import token_mixing
 from vlmcollate.templates import chat_template_of
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 SCHEMA = 3
 MANIFEST = "manifest.json"

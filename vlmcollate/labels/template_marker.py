@@ -16,10 +16,10 @@ from torch import Tensor
 from vlmcollate.conversation import Conversation
 from vlmcollate.encoding import EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.errors import LabelError, SampleError
-from vlmcollate.identity_cache import IdentityCache
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
 from vlmcollate.templates import chat_template_of
-from vlmcollate.tokenizing import Ints, Vocabulary
+from vlmcollate.tokens.identity_cache import IdentityCache
+from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
 _DEPTHS = range(1, 5)
 _PROBES: tuple[tuple[tuple[str, str], ...], ...] = (

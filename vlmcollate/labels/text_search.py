@@ -11,7 +11,7 @@ from vlmcollate.conversation import MediaPart, Message, TextPart
 from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
-from vlmcollate.tokenizing import Ints, Vocabulary
+from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
 Hit = tuple[int, int]
 

@@ -12,7 +12,7 @@ from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media.arrays import as_tensor
 from vlmcollate.media.joins import Join
 from vlmcollate.media.processor_inputs import processor_inputs
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 _NO_MEDIA = {
     "input_ids",

@@ -17,7 +17,7 @@ from vlmcollate.placeholders import blank
 from vlmcollate.prompting import PromptWriter, prompt_and_answer
 from vlmcollate.rendering import MediaSpan, Rendering
 from vlmcollate.sample import EncodedSample
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from vlmcollate.tokenizing import Ints
+from vlmcollate.tokens.vocabulary import Ints
 
 
 def aligned(ids: Ints, prompt_ids: Ints) -> Ints:

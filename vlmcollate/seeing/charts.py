@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vlmcollate.tokenizing import Ints
+from vlmcollate.tokens.vocabulary import Ints
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 420, 190, 8, 18, 22
 

@@ -23,7 +23,7 @@ from vlmcollate.seeing.alignment import aligned
 from vlmcollate.seeing.findings import findings
 from vlmcollate.seeing.media_items import MediaItem, media_items
 from vlmcollate.seeing.parts import CLASSES, DIFFERENCES, MEANINGS, Block, Run, Token
-from vlmcollate.tokenizing import Ints, Vocabulary
+from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 from vlmcollate.view import visible
 from vlmcollate.watching import Stage, Watch
 

@@ -10,7 +10,7 @@ import numpy as np
 from vlmcollate.conversation import Conversation
 from vlmcollate.encoding import EncodedPrompt
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.watching import Watch
 
 _MUCH_MEDIA = 0.95

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlmcollate.errors import ConfigError
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 Profile = Literal["quick", "ci", "nightly"]
 EXAMPLES: Mapping[Profile, int] = {"quick": 10, "ci": 50, "nightly": 1000}

@@ -14,7 +14,7 @@ from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, runs_of, text_of, unsaid, with_text
 from vlmcollate.testing.laws.templates import openings_of
 from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 _PROBES = (
     "long",

@@ -13,7 +13,7 @@ from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, pictures_of, same
 from vlmcollate.testing.laws.trial import Chat, LawFailure, NotApplicable, Trial, forall
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 _MEND = "leave lengths to BaseCollator"
 _MOST_LIMITS = 8

@@ -16,7 +16,7 @@ from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, media_of, pictures_of, videos_of
 from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 _SIZES = ("five images", "a large image", "a narrow image")
 

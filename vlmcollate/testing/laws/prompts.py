@@ -18,7 +18,7 @@ from vlmcollate.testing.laws.subject import Subject, chat
 from vlmcollate.testing.laws.telling import failure, media_of, unsaid, with_text
 from vlmcollate.testing.laws.templates import openings_of
 from vlmcollate.testing.laws.trial import Chat, LawFailure, NotApplicable, Trial, forall
-from vlmcollate.tokenizing import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 _MEND = "mend the chat template, or `render`, so that it writes every message once, as it was said"
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer
 
 from vlmcollate.errors import ConfigError, LabelError
-from vlmcollate.tiktoken_backend import TiktokenBackend
+from vlmcollate.tokens.tiktoken import TiktokenBackend
 
 Ints = npt.NDArray[np.int64]
 Backend = Tokenizer | TiktokenBackend

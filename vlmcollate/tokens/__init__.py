@@ -1,0 +1,1 @@
+"""The tokenizer as the collators need it: its tokens, their offsets, and tiktoken's."""
