@@ -16,13 +16,6 @@ from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.counting import TokenCounter
-from vlmcollate.encoding import (
-    ControlTextPolicy,
-    EncodedPrompt,
-    ProcessedMedia,
-    PromptEncoder,
-    Turn,
-)
 from vlmcollate.errors import (
     ConfigError,
     EmptyBatchError,
@@ -48,7 +41,14 @@ from vlmcollate.packing.layout_rules import check_layout, refusal
 from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.placeholders import Placeholders
-from vlmcollate.rendering import ChatRenderer, Rendering
+from vlmcollate.prompt.chat import ChatRenderer, Rendering
+from vlmcollate.prompt.encoder import (
+    ControlTextPolicy,
+    EncodedPrompt,
+    ProcessedMedia,
+    PromptEncoder,
+    Turn,
+)
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.sample_encoder import SampleEncoder
 from vlmcollate.seeing import Explanation

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from vlmcollate.conversation import MediaKind, MediaPart
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.faults import run_hook
 from vlmcollate.media import Video
-from vlmcollate.rendering import MediaSpan, Rendering
+from vlmcollate.prompt.chat import MediaSpan, Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
 from vlmcollate.sample_encoder import SampleEncoder, media_counts
 
 if TYPE_CHECKING:

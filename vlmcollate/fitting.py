@@ -13,7 +13,7 @@ import torch
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import LabelError, SampleTooLongError
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.watching import watched
 

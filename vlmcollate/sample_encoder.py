@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
-from vlmcollate.encoding import TOKEN_TYPES, EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.errors import (
     CollateError,
     ConfigError,
@@ -34,7 +33,8 @@ from vlmcollate.media import Video
 from vlmcollate.media.arrays import as_tensor
 from vlmcollate.media.refusals import refuses_media
 from vlmcollate.placeholders import TOWERS, Placeholders, blank, untrained
-from vlmcollate.rendering import MediaSpan, Rendering
+from vlmcollate.prompt.chat import MediaSpan, Rendering
+from vlmcollate.prompt.encoder import TOKEN_TYPES, EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.watching import watched

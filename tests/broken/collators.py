@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vlmcollate import EmptyBatchError, EncodedSample, PadToLongest, SampleError
 from vlmcollate.conversation import Conversation
-from vlmcollate.encoding import EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.padding import PaddingStrategy
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.testing import tiny_processor
 
 PROCESSOR = tiny_processor()

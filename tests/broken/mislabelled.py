@@ -9,8 +9,8 @@ import attrs
 
 from vlmcollate import EncodedSample
 from vlmcollate.conversation import Conversation
-from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 
 Labelled = tuple[str, list[Turn]]
 

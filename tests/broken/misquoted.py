@@ -10,8 +10,8 @@ import attrs
 from tests.broken import templates
 from vlmcollate import EncodedSample
 from vlmcollate.conversation import Conversation, MediaPart, Message
-from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 
 Labelled = tuple[str, list[Turn]]
 PROCESSOR = templates.with_tools()

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from vlmcollate import EncodedSample
 from vlmcollate.conversation import Conversation
-from vlmcollate.encoding import EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.errors import ConversationError, LabelError, MediaError
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import EncodedPrompt, ProcessedMedia, Turn
 
 _CALLS = itertools.count(1)
 _BATCHES = itertools.count(1)

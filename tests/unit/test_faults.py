@@ -27,8 +27,8 @@ from vlmcollate import (
     StrategyError,
     collator_for,
 )
-from vlmcollate.encoding import Turn
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.prompt.encoder import Turn
 
 
 def _chat(image: Any) -> list[dict[str, Any]]:

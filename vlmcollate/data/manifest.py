@@ -20,7 +20,7 @@ from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import LocalMedia
 from vlmcollate.packing.token_mixing import token_mixing
-from vlmcollate.templates import chat_template_of
+from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 SCHEMA = 3

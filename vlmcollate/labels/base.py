@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.encoding import EncodedPrompt, PromptEncoder, Turn
 from vlmcollate.faults import run_hook
-from vlmcollate.rendering import ChatRenderer
+from vlmcollate.prompt.chat import ChatRenderer
+from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
 
 
 @attrs.frozen(kw_only=True, eq=False)

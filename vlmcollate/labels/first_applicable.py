@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import attrs
 
-from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.errors import ConfigError, LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 
 
 def _check(_: object, __: object, value: tuple[LabelStrategy, ...]) -> None:

@@ -7,11 +7,11 @@ import re
 import attrs
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy
-from vlmcollate.marking import Span
-from vlmcollate.templates import TEMPLATE_ERRORS, chat_template_of, is_template_error
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.prompt.marks import Span
+from vlmcollate.prompt.templates import TEMPLATE_ERRORS, chat_template_of, is_template_error
 
 
 @attrs.frozen

@@ -5,9 +5,9 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 
 
 @attrs.frozen

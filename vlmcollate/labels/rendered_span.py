@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.labels.base import LabelContext, LabelStrategy
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 
 
 @attrs.frozen

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.encoding import EncodedPrompt, ProcessedMedia, Turn
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
-from vlmcollate.templates import chat_template_of
+from vlmcollate.prompt.encoder import EncodedPrompt, ProcessedMedia, Turn
+from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 

@@ -8,9 +8,9 @@ import attrs
 import numpy as np
 
 from vlmcollate.conversation import MediaPart, Message, TextPart
-from vlmcollate.encoding import EncodedPrompt, Turn
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
 Hit = tuple[int, int]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media.joins import Join
 from vlmcollate.media.one_by_one import process_one_by_one
 from vlmcollate.media.videos import Video
+from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 def process_omni(

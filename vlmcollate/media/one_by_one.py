@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media.arrays import as_tensor
 from vlmcollate.media.joins import Join
 from vlmcollate.media.processor_inputs import processor_inputs
+from vlmcollate.prompt.encoder import ProcessedMedia
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _NO_MEDIA = {

@@ -34,7 +34,7 @@ from vlmcollate.models.qwen2_vl import Qwen2VLCollator
 from vlmcollate.models.qwen3_omni_moe import Qwen3OmniMoeCollator
 from vlmcollate.models.qwen3_vl import Qwen3VLCollator
 from vlmcollate.models.smolvlm import SmolVLMCollator
-from vlmcollate.templates import chat_template_of
+from vlmcollate.prompt.templates import chat_template_of
 
 COLLATORS: dict[str, type[BaseCollator]] = {
     "Gemma3Processor": Gemma3Collator,

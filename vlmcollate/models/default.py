@@ -10,11 +10,11 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.errors import ConfigError
 from vlmcollate.learning import check_prompt, facts_of
 from vlmcollate.media import Join
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
 
 _ENCODER_DECODER = frozenset(
     {

@@ -10,10 +10,10 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate
 from vlmcollate.packing.token_mixing import TokenMixing
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

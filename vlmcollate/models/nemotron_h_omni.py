@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate, PadAndConcatenate, process_one_by_one
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

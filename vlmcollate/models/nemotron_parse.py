@@ -10,12 +10,12 @@ import torch
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.media import Concatenate
 from vlmcollate.placeholders import blank
-from vlmcollate.prompting import PromptWriter, prompt_and_answer
-from vlmcollate.rendering import MediaSpan, Rendering
+from vlmcollate.prompt.chat import MediaSpan, Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
+from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 

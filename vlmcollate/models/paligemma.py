@@ -9,10 +9,10 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate
-from vlmcollate.prompting import PromptWriter, prompt_and_answer
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
+from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.sample import EncodedSample
 
 

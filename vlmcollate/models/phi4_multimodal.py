@@ -9,9 +9,9 @@ import attrs
 import torch
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate, PadAndConcatenate
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate, Join, PadAndConcatenate
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
 from vlmcollate.sample import EncodedSample
 
 

@@ -9,11 +9,11 @@ import attrs
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate, process_patch_grids
 from vlmcollate.mrope import mrope_positions
 from vlmcollate.packing.token_mixing import TokenMixing
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
 from vlmcollate.sample import EncodedSample
 
 

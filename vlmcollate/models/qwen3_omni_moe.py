@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.encoding import ProcessedMedia
 from vlmcollate.media import Concatenate, PadAndConcatenate, process_omni
 from vlmcollate.options import an_instance_of
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

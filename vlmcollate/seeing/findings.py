@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.encoding import EncodedPrompt
+from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.watching import Watch

@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.prompt.templates import TEMPLATE_ERRORS
 from vlmcollate.sample import EncodedSample
-from vlmcollate.templates import TEMPLATE_ERRORS
 from vlmcollate.testing.laws.answers import check_answers
 from vlmcollate.testing.laws.probes import probes, takes
 from vlmcollate.testing.laws.subject import Subject

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConversationError, MediaError
-from vlmcollate.templates import TEMPLATE_ERRORS
+from vlmcollate.prompt.templates import TEMPLATE_ERRORS
 from vlmcollate.testing.laws.probes import probes, six_rows
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.testing.laws.telling import failure, parts_of, text_of

@@ -24,9 +24,9 @@ import attrs
 from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
-from vlmcollate.marking import Marks, Place, Span, Trace, template_inputs
-from vlmcollate.structure import Structure, StructureReader
-from vlmcollate.templates import (
+from vlmcollate.prompt.marks import Marks, Place, Span, Trace, template_inputs
+from vlmcollate.prompt.structure import Structure, StructureReader
+from vlmcollate.prompt.templates import (
     TEMPLATE_ERRORS,
     chat_template_of,
     is_template_error,
@@ -34,8 +34,8 @@ from vlmcollate.templates import (
     tested_literals,
     wants_strings,
 )
+from vlmcollate.prompt.turns import TurnFinder
 from vlmcollate.tokens.vocabulary import Vocabulary
-from vlmcollate.turns import TurnFinder
 
 
 @attrs.frozen

@@ -16,7 +16,7 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
 from vlmcollate.tokens.vocabulary import Tokens, Vocabulary, token_pattern
 
 

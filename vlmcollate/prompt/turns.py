@@ -8,8 +8,8 @@ import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
-from vlmcollate.marking import Marks, Slot, Span, Trace
-from vlmcollate.structure import Structure
+from vlmcollate.prompt.marks import Marks, Slot, Span, Trace
+from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
 Render = Callable[..., str]

@@ -15,7 +15,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import SampleError
-from vlmcollate.templates import literals_of
+from vlmcollate.prompt.templates import literals_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 Render = Callable[..., str]

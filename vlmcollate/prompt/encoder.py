@@ -21,8 +21,8 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConversationError, MediaMismatchError
-from vlmcollate.prompt_text import PromptText
-from vlmcollate.rendering import Rendering
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.expansion import PromptText
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
 
 ControlTextPolicy = Literal["literal", "error"]

@@ -6,8 +6,8 @@ import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConversationError
-from vlmcollate.marking import Span
-from vlmcollate.rendering import MediaSpan, Rendering
+from vlmcollate.prompt.chat import MediaSpan, Rendering
+from vlmcollate.prompt.marks import Span
 
 
 @attrs.define
