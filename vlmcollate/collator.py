@@ -34,7 +34,8 @@ from vlmcollate.media import (
     process_one_by_one,
     processor_inputs,
 )
-from vlmcollate.media.processor_inputs import sampling_of
+from vlmcollate.media.processing.inputs import sampling_of
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.options import a_model_config, an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.packing.layout_rules import check_layout, refusal
@@ -42,13 +43,7 @@ from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_imag
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.placeholders import Placeholders
 from vlmcollate.prompt.chat import ChatRenderer, Rendering
-from vlmcollate.prompt.encoder import (
-    ControlTextPolicy,
-    EncodedPrompt,
-    ProcessedMedia,
-    PromptEncoder,
-    Turn,
-)
+from vlmcollate.prompt.encoder import ControlTextPolicy, EncodedPrompt, PromptEncoder, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.sample_encoder import SampleEncoder
 from vlmcollate.seeing import Explanation

@@ -14,8 +14,8 @@ from PIL import Image
 from vlmcollate.conversation import MediaKind, MediaPart
 from vlmcollate.faults import run_hook
 from vlmcollate.media import Video
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import MediaSpan, Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 from vlmcollate.sample_encoder import SampleEncoder, media_counts
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from vlmcollate.media import (
     Video,
     processor_inputs,
 )
-from vlmcollate.media.arrays import as_tensor
+from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.tokens.identity_cache import IdentityCache
 
 _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)

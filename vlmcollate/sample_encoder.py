@@ -30,11 +30,11 @@ from vlmcollate.errors import (
 from vlmcollate.faults import check_result, run_hook
 from vlmcollate.fitting import fitted
 from vlmcollate.media import Video
-from vlmcollate.media.arrays import as_tensor
-from vlmcollate.media.refusals import refuses_media
+from vlmcollate.media.processing.refusals import refuses_media
+from vlmcollate.media.processing.result import ProcessedMedia, as_tensor
 from vlmcollate.placeholders import TOWERS, Placeholders, blank, untrained
 from vlmcollate.prompt.chat import MediaSpan, Rendering
-from vlmcollate.prompt.encoder import TOKEN_TYPES, EncodedPrompt, ProcessedMedia, Turn
+from vlmcollate.prompt.encoder import TOKEN_TYPES, EncodedPrompt, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.watching import watched

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from vlmcollate import EmptyBatchError, EncodedSample, PadToLongest, SampleError
 from vlmcollate.conversation import Conversation
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.padding import PaddingStrategy
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import EncodedPrompt, ProcessedMedia, Turn
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.testing import tiny_processor
 
 PROCESSOR = tiny_processor()

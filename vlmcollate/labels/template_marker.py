@@ -16,7 +16,8 @@ from torch import Tensor
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
-from vlmcollate.prompt.encoder import EncodedPrompt, ProcessedMedia, Turn
+from vlmcollate.media.processing.result import ProcessedMedia
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary

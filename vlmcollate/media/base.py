@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
-from vlmcollate.media.videos import FrameSampling, Video
+from vlmcollate.media.loading.videos import FrameSampling, Video
 
 
 class MediaStrategy(ABC):

@@ -13,8 +13,8 @@ from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import ConfigError
 from vlmcollate.learning import check_prompt, facts_of
 from vlmcollate.media import Join
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 
 _ENCODER_DECODER = frozenset(
     {

@@ -11,9 +11,9 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import Concatenate
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -12,8 +12,8 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import PadAndConcatenate
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 from vlmcollate.sample import EncodedSample
 
 

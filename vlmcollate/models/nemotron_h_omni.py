@@ -9,8 +9,8 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.media import Concatenate, PadAndConcatenate, process_one_by_one
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

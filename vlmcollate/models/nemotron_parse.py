@@ -12,9 +12,9 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.media import Concatenate
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.placeholders import blank
 from vlmcollate.prompt.chat import MediaSpan, Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary

@@ -10,8 +10,8 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
 from vlmcollate.media import Concatenate
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.sample import EncodedSample
 

@@ -10,8 +10,8 @@ import torch
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.media import Concatenate, PadAndConcatenate
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -9,9 +9,9 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.media import Concatenate, PadAndConcatenate, process_omni
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.options import an_instance_of
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

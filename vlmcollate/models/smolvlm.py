@@ -11,9 +11,9 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import MediaError
 from vlmcollate.media import PadAndConcatenate, process_one_by_one
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import ProcessedMedia
 
 
 @attrs.frozen(kw_only=True, eq=False)

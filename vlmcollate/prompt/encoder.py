@@ -21,6 +21,7 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConversationError, MediaMismatchError
+from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.expansion import PromptText
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
@@ -35,19 +36,6 @@ class Turn(NamedTuple):
     message: int
     start: int
     end: int
-
-
-@attrs.frozen(kw_only=True)
-class ProcessedMedia:
-    """What the processor made of one sample's media.
-
-    Attributes:
-        replacements: For each placeholder in order, the text that it stands for.
-        tensors: What the processor returned; of it the declared media keys are kept.
-    """
-
-    replacements: tuple[str, ...] = ()
-    tensors: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True, eq=False)

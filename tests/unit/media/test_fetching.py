@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from vlmcollate import ConfigError, LocalMedia, MediaError, UrlFetcher
-from vlmcollate.media.addresses import may_reach
+from vlmcollate.media.loading.addresses import may_reach
 
 LOOPBACK = ("127.0.0.0/8",)
 

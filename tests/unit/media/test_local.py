@@ -17,7 +17,7 @@ from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media import LocalMedia
-from vlmcollate.media.sources import decode_base64
+from vlmcollate.media.loading.sources import decode_base64
 
 WHERE = "images[2]"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
-from vlmcollate.media.arrays import as_tensor
+from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.subject import Subject

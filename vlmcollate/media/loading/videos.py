@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
-from vlmcollate.media.containers import check_decodable, opened, stated_seconds, told
+from vlmcollate.media.loading.containers import check_decodable, opened, stated_seconds, told
 from vlmcollate.plain_values import show
 
 _SLOWEST_FPS, _FASTEST_FPS = 1e-6, 1e6  # a model multiplies the times of frames in float32

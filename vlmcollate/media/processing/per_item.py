@@ -8,10 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.media.arrays import as_tensor
 from vlmcollate.media.joins import Join
-from vlmcollate.media.processor_inputs import processor_inputs
-from vlmcollate.prompt.encoder import ProcessedMedia
+from vlmcollate.media.processing.inputs import processor_inputs
+from vlmcollate.media.processing.result import ProcessedMedia, as_tensor
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _NO_MEDIA = {

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmcollate.errors import ConfigError, MediaError
-from vlmcollate.media.audio import AudioLimits, Samples, mono_of_blocks
+from vlmcollate.media.loading.audio import AudioLimits, Samples, mono_of_blocks
 
 _NOT_MEDIA = ("concat", "ffmetadata", "hls", "dash", "sdp", "tty", "image2", "webvtt", "srt", "ass")
 

@@ -16,15 +16,21 @@ import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
-from vlmcollate.media.arrays import from_array
-from vlmcollate.media.audio import AudioLimits, decode_audio, mono_at, stated_samples
 from vlmcollate.media.base import MediaStrategy
-from vlmcollate.media.containers import soundtrack
-from vlmcollate.media.fetching import UrlFetcher
-from vlmcollate.media.images import Colour, identify, known_formats, upright_rgb, upright_size
-from vlmcollate.media.sources import check_bytes, decode_base64, read_file, shortened
-from vlmcollate.media.urls import without_secrets
-from vlmcollate.media.videos import (
+from vlmcollate.media.loading.arrays import from_array
+from vlmcollate.media.loading.audio import AudioLimits, decode_audio, mono_at, stated_samples
+from vlmcollate.media.loading.containers import soundtrack
+from vlmcollate.media.loading.fetching import UrlFetcher
+from vlmcollate.media.loading.images import (
+    Colour,
+    identify,
+    known_formats,
+    upright_rgb,
+    upright_size,
+)
+from vlmcollate.media.loading.sources import check_bytes, decode_base64, read_file, shortened
+from vlmcollate.media.loading.urls import without_secrets
+from vlmcollate.media.loading.videos import (
     FrameSampling,
     Video,
     VideoLimits,

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from vlmcollate.errors import MediaError
-from vlmcollate.media.depth import SIGNIFICANT_BITS, png_significant_bits, white_of
+from vlmcollate.media.loading.depth import SIGNIFICANT_BITS, png_significant_bits, white_of
 
 Colour = str | tuple[int, int, int]
 _Factory = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 from PIL import Image
 
-from vlmcollate.media.videos import Video
+from vlmcollate.media.loading.videos import Video
 
 _SIDE = 224
 _FRAMES = 8

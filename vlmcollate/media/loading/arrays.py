@@ -1,4 +1,4 @@
-"""Turning arrays of pixels into Pillow images, and what processors return into tensors.
+"""Converting arrays of pixels to Pillow images.
 
 Shapes: H rows, W columns, C channels.
 """
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from vlmcollate.errors import MediaError
-from vlmcollate.media.images import check_pixels
+from vlmcollate.media.loading.images import check_pixels
 
 _CHANNELS = (3, 4)
 
@@ -72,10 +72,3 @@ def _channels_last(pixels: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
             where=where,
         )
     return pixels if shape[2] in _CHANNELS else pixels.transpose(1, 2, 0)
-
-
-def as_tensor(value: Any) -> torch.Tensor:
-    """What a processor returned under a media key, as a tensor."""
-    if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
-        return torch.tensor(value)  # as BatchFeature makes it: floats become float32
-    return value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))

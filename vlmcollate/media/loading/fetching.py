@@ -16,8 +16,8 @@ from typing import Any
 import attrs
 
 from vlmcollate.errors import ConfigError, MediaError
-from vlmcollate.media.addresses import may_reach
-from vlmcollate.media.urls import Url, ascii_host, without_secrets
+from vlmcollate.media.loading.addresses import may_reach
+from vlmcollate.media.loading.urls import Url, ascii_host, without_secrets
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK = 1 << 16

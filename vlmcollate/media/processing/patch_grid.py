@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from vlmcollate.prompt.encoder import ProcessedMedia
+from vlmcollate.media.processing.result import ProcessedMedia
 
 
 def process_patch_grids(processor: Any, images: Sequence[Image.Image]) -> ProcessedMedia:

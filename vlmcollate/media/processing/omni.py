@@ -7,9 +7,9 @@ from typing import Any
 
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media.joins import Join
-from vlmcollate.media.one_by_one import process_one_by_one
-from vlmcollate.media.videos import Video
-from vlmcollate.prompt.encoder import ProcessedMedia
+from vlmcollate.media.loading.videos import Video
+from vlmcollate.media.processing.per_item import process_one_by_one
+from vlmcollate.media.processing.result import ProcessedMedia
 
 
 def process_omni(

@@ -1,0 +1,1 @@
+"""Calling a processor for decoded media."""
