@@ -14,6 +14,14 @@ import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.batch.stacking import (
+    fill_values,
+    joined_media,
+    media_counts,
+    shifted,
+    token_rows,
+    with_spare_token,
+)
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.counting import TokenCounter
 from vlmcollate.errors import (
@@ -24,7 +32,6 @@ from vlmcollate.errors import (
     StrategyError,
 )
 from vlmcollate.faults import run_hook
-from vlmcollate.joining import joined_documents, with_blocks
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import (
     FrameSampling,
@@ -38,6 +45,7 @@ from vlmcollate.media.processing.inputs import sampling_of
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.options import a_model_config, an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.options import max_length as valid_max_length
+from vlmcollate.packing.documents import joined_documents, with_blocks
 from vlmcollate.packing.layout_rules import check_layout, refusal
 from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
 from vlmcollate.padding import PaddingStrategy, PadToLongest
@@ -47,14 +55,6 @@ from vlmcollate.prompt.encoder import ControlTextPolicy, EncodedPrompt, PromptEn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.sample_encoder import SampleEncoder
 from vlmcollate.seeing import Explanation
-from vlmcollate.stacking import (
-    fill_values,
-    joined_media,
-    media_counts,
-    shifted,
-    token_rows,
-    with_spare_token,
-)
 from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.watching import Watch, unwatched
 

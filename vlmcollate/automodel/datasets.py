@@ -18,12 +18,12 @@ from vlmcollate.automodel.fake_image import _conversation_has_media
 from vlmcollate.automodel.given import read
 from vlmcollate.automodel.labelling import media_ids_of
 from vlmcollate.automodel.retrying import first_good, make_robust_collate, read_sample
+from vlmcollate.batch.stacking import fill_values, with_spare_token
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
 from vlmcollate.models import collator_for
 from vlmcollate.options import an_instance_of, at_least_one
 from vlmcollate.sample import EncodedSample
-from vlmcollate.stacking import fill_values, with_spare_token
 
 
 @attrs.define(eq=False)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from vlmcollate.automodel.conventions import PIXELS, TOKEN_KEYS
+from vlmcollate.batch.stacking import joined_media, media_counts
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Concatenate, Join
 from vlmcollate.sample import EncodedSample
-from vlmcollate.stacking import joined_media, media_counts
 
 JOINS_KEY = "media_joins"
 """The key under which a pack brings the rules by which its media joins that of others."""

@@ -21,12 +21,12 @@ from vlmcollate.automodel.datasets import PreTokenizedDatasetWrapper, item_count
 from vlmcollate.automodel.given import JOINS_KEY
 from vlmcollate.automodel.packs import neat_packed_vlm_collater, packed_sequence_thd_vlm_collater
 from vlmcollate.automodel.retrying import draws, make_robust_collate
+from vlmcollate.batch.stacking import fill_values
 from vlmcollate.errors import ConfigError, SampleTooLongError
 from vlmcollate.options import at_least_one, check_count, one_of
 from vlmcollate.packing import plan_packs
 from vlmcollate.padding import BlockCausalMask
 from vlmcollate.sample import EncodedSample
-from vlmcollate.stacking import fill_values
 
 Ints = npt.NDArray[np.int64]
 _LOG = logging.getLogger(__name__)

@@ -22,12 +22,12 @@ from vlmcollate.automodel.contracts import (
 )
 from vlmcollate.automodel.conventions import with_bfloat16
 from vlmcollate.automodel.given import JOINS_KEY, MEDIA_JOINS, Given, media_of, read
+from vlmcollate.batch.stacking import token_rows
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.media import Join
 from vlmcollate.padding import BlockCausalMask, DocumentLayout, IndexedMask
 from vlmcollate.padding.documents import segments
 from vlmcollate.sample import IGNORE_INDEX
-from vlmcollate.stacking import token_rows
 
 _PACK_KEYS = ("position_ids", "block_ids")
 _LENGTH_KEYS = ("seq_lens", "seq_lens_padded")

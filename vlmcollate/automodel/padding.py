@@ -9,10 +9,10 @@ from torch import Tensor
 
 from vlmcollate.automodel.conventions import automodel_collator, shifted_tokens, with_bfloat16
 from vlmcollate.automodel.given import MEDIA_JOINS, media_of, read
+from vlmcollate.batch.stacking import fill_values, token_rows
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.media import Join
 from vlmcollate.padding import PadToLength, PadToLongest
-from vlmcollate.stacking import fill_values, token_rows
 
 
 def pad_collate_fn(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.joining import unpack
+from vlmcollate.packing.documents import unpack
 from vlmcollate.padding import (
     BlockCausalMask,
     DocumentLayout,

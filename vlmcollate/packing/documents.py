@@ -11,10 +11,10 @@ import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.batch.stacking import token_rows
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Join
 from vlmcollate.sample import IGNORE_INDEX, Document, EncodedSample
-from vlmcollate.stacking import token_rows
 
 PACK_KEYS = frozenset({"document_ids", "position_ids", "block_ids"})
 """The token keys that only a pack has."""
