@@ -2,6 +2,8 @@
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
+from vlmcollate.encode.sample_encoder import DroppedTextWarning
+from vlmcollate.encode.thinking_prefix import ThinkingPrefix
 from vlmcollate.errors import (
     CollateError,
     ConfigError,
@@ -51,9 +53,7 @@ from vlmcollate.padding import (
 )
 from vlmcollate.robust import Resample, RobustCollator, TooManyFailuresError, resample
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.seeing import Explanation
-from vlmcollate.thinking import ThinkingPrefix
 
 __all__ = [
     "IGNORE_INDEX",

@@ -23,7 +23,11 @@ from vlmcollate.batch.stacking import (
     with_spare_token,
 )
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.counting import TokenCounter
+from vlmcollate.encode.dummy_media import Placeholders
+from vlmcollate.encode.hooks import run_hook
+from vlmcollate.encode.sample_encoder import SampleEncoder
+from vlmcollate.encode.token_count import TokenCounter
+from vlmcollate.encode.trace import Watch, unwatched
 from vlmcollate.errors import (
     ConfigError,
     EmptyBatchError,
@@ -31,7 +35,6 @@ from vlmcollate.errors import (
     SampleTooLongError,
     StrategyError,
 )
-from vlmcollate.faults import run_hook
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import (
     FrameSampling,
@@ -49,14 +52,11 @@ from vlmcollate.packing.documents import joined_documents, with_blocks
 from vlmcollate.packing.layout_rules import check_layout, refusal
 from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
 from vlmcollate.padding import PaddingStrategy, PadToLongest
-from vlmcollate.placeholders import Placeholders
 from vlmcollate.prompt.chat import ChatRenderer, Rendering
 from vlmcollate.prompt.encoder import ControlTextPolicy, EncodedPrompt, PromptEncoder, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.sample_encoder import SampleEncoder
 from vlmcollate.seeing import Explanation
 from vlmcollate.tokens.vocabulary import Vocabulary
-from vlmcollate.watching import Watch, unwatched
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 DroppedPolicy = Literal["warn", "raise", "allow"]

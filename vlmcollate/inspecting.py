@@ -17,6 +17,7 @@ from rich.text import Text
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import read_rows, row_range
+from vlmcollate.encode.sample_encoder import DroppedTextWarning
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.labels import (
     GenerationTagLabels,
@@ -29,7 +30,6 @@ from vlmcollate.labels import (
 from vlmcollate.media import LocalMedia
 from vlmcollate.models import collator_for
 from vlmcollate.packing import plan_packs, unpack
-from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.seeing import Explanation, terminal
 from vlmcollate.seeing.page import inspect_page, page_entry
 from vlmcollate.view import visible

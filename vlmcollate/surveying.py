@@ -22,10 +22,10 @@ from rich.text import Text
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import read_rows, row_range
+from vlmcollate.encode.sample_encoder import DroppedTextWarning
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.packing import plan_packs
 from vlmcollate.sample import IGNORE_INDEX
-from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.seeing.charts import bars, histogram
 from vlmcollate.seeing.page import document
 from vlmcollate.tokens.vocabulary import Ints

@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 
 from vlmcollate import EncodedSample
+from vlmcollate.encode.overlong import cut
 from vlmcollate.errors import SampleTooLongError
-from vlmcollate.fitting import cut
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 
 

@@ -19,11 +19,11 @@ from vlmcollate.automodel.conventions import (
     with_bfloat16,
 )
 from vlmcollate.automodel.encoding import collated
+from vlmcollate.encode.thinking_prefix import ThinkingPrefix
 from vlmcollate.errors import ConfigError, MediaMismatchError
 from vlmcollate.models.gemma4 import Gemma4Collator
 from vlmcollate.padding import PadToLength
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.thinking import ThinkingPrefix
 
 _GEMMA4_MODEL_TURN = "<|turn>model\n"
 _GEMMA4_THINKING_PREFIX = "<|channel>thought\n<channel|>"

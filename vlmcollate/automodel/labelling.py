@@ -17,12 +17,12 @@ from torch import Tensor
 from vlmcollate.automodel.conventions import automodel_collator
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
+from vlmcollate.encode.thinking_prefix import ThinkingPrefix
 from vlmcollate.errors import ConfigError, LabelError, SampleError
 from vlmcollate.labels import LabelContext, TemplateMarkerLabels, TextSearchLabels
 from vlmcollate.models.gemma4 import Gemma4Collator
 from vlmcollate.prompt.encoder import Turn
 from vlmcollate.sample import IGNORE_INDEX
-from vlmcollate.thinking import ThinkingPrefix
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
 Conversations = Sequence[Sequence[Mapping[str, Any]]]

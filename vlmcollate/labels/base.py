@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.faults import run_hook
+from vlmcollate.encode.hooks import run_hook
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
 

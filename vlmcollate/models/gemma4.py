@@ -5,9 +5,9 @@ from __future__ import annotations
 import attrs
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.encode.thinking_prefix import ThinkingPrefix
 from vlmcollate.media import Concatenate, PadAndConcatenate
 from vlmcollate.sample import EncodedSample
-from vlmcollate.thinking import ThinkingPrefix
 
 
 @attrs.frozen(kw_only=True, eq=False)

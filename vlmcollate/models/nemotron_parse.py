@@ -10,10 +10,10 @@ import torch
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.encode.dummy_media import blank
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.media import Concatenate
 from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.placeholders import blank
 from vlmcollate.prompt.chat import MediaSpan, Rendering
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.sample import EncodedSample

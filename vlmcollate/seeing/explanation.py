@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vlmcollate.encode.trace import Stage, Watch
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.seeing.alignment import aligned
@@ -25,7 +26,6 @@ from vlmcollate.seeing.media_items import MediaItem, media_items
 from vlmcollate.seeing.parts import CLASSES, DIFFERENCES, MEANINGS, Block, Run, Token
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 from vlmcollate.view import visible
-from vlmcollate.watching import Stage, Watch
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COLOURS = {

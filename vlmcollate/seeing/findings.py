@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from vlmcollate.conversation import Conversation
+from vlmcollate.encode.trace import Watch
 from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
-from vlmcollate.watching import Watch
 
 _MUCH_MEDIA = 0.95
 _NO_LIMIT = 10**9

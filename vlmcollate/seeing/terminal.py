@@ -8,10 +8,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from vlmcollate.encode.trace import STAGES
 from vlmcollate.seeing.explanation import Explanation
 from vlmcollate.seeing.parts import MEANINGS, Difference, TokenClass
 from vlmcollate.view import STYLES, visible
-from vlmcollate.watching import STAGES
 
 _STYLES: dict[TokenClass, str] = {
     **{name: STYLES[name] for name in STYLES},

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
+from vlmcollate.encode.sample_encoder import DroppedTextWarning
 from vlmcollate.errors import SampleError
-from vlmcollate.sample_encoder import DroppedTextWarning
 from vlmcollate.testing.generators import described
 
 T = TypeVar("T")

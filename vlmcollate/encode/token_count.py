@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from vlmcollate.conversation import MediaKind, MediaPart
-from vlmcollate.faults import run_hook
+from vlmcollate.encode.hooks import run_hook
+from vlmcollate.encode.sample_encoder import SampleEncoder, media_counts
 from vlmcollate.media import Video
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import MediaSpan, Rendering
-from vlmcollate.sample_encoder import SampleEncoder, media_counts
 
 if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator

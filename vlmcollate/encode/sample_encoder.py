@@ -19,6 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
+from vlmcollate.encode.dummy_media import TOWERS, Placeholders, blank, untrained
+from vlmcollate.encode.hooks import check_result, run_hook
+from vlmcollate.encode.overlong import fitted
+from vlmcollate.encode.trace import watched
 from vlmcollate.errors import (
     CollateError,
     ConfigError,
@@ -27,17 +31,13 @@ from vlmcollate.errors import (
     MediaError,
     stack_level,
 )
-from vlmcollate.faults import check_result, run_hook
-from vlmcollate.fitting import fitted
 from vlmcollate.media import Video
 from vlmcollate.media.processing.refusals import refuses_media
 from vlmcollate.media.processing.result import ProcessedMedia, as_tensor
-from vlmcollate.placeholders import TOWERS, Placeholders, blank, untrained
 from vlmcollate.prompt.chat import MediaSpan, Rendering
 from vlmcollate.prompt.encoder import TOKEN_TYPES, EncodedPrompt, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
-from vlmcollate.watching import watched
 
 if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator

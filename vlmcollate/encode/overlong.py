@@ -12,13 +12,13 @@ import attrs
 import torch
 
 from vlmcollate.conversation import Conversation
+from vlmcollate.encode.trace import watched
 from vlmcollate.errors import LabelError, SampleTooLongError
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.watching import watched
 
 if TYPE_CHECKING:
-    from vlmcollate.sample_encoder import SampleEncoder
+    from vlmcollate.encode.sample_encoder import SampleEncoder
 
 
 def fitted(

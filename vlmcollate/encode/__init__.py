@@ -1,0 +1,1 @@
+"""Functions that encode one sample, below the collator."""
