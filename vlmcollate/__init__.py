@@ -16,6 +16,7 @@ from vlmcollate.errors import (
     SampleTooLongError,
     StrategyError,
 )
+from vlmcollate.explain import Explanation
 from vlmcollate.labels import (
     FirstApplicable,
     GenerationTagLabels,
@@ -53,7 +54,6 @@ from vlmcollate.padding import (
 )
 from vlmcollate.robust import Resample, RobustCollator, TooManyFailuresError, resample
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.seeing import Explanation
 
 __all__ = [
     "IGNORE_INDEX",

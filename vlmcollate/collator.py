@@ -35,6 +35,7 @@ from vlmcollate.errors import (
     SampleTooLongError,
     StrategyError,
 )
+from vlmcollate.explain import Explanation
 from vlmcollate.labels import LabelContext, LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import (
     FrameSampling,
@@ -55,7 +56,6 @@ from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.prompt.chat import ChatRenderer, Rendering
 from vlmcollate.prompt.encoder import ControlTextPolicy, EncodedPrompt, PromptEncoder, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.seeing import Explanation
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from vlmcollate import view
+from vlmcollate.explain.mask_text import legend, mask_text, trained_texts, visible
 from vlmcollate.models import collator_for
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
@@ -149,10 +149,10 @@ def print_masks(console: Console, samples: Mapping[str, EncodedSample], processo
     """
     brackets = console.color_system is None
     for title, sample in samples.items():
-        mask = view.mask_text(sample, processor, brackets=brackets)
+        mask = mask_text(sample, processor, brackets=brackets)
         mask.rstrip()
         console.print(Panel(mask, title=title, title_align="left", border_style="dim"))
-    console.print(view.legend(brackets=brackets))
+    console.print(legend(brackets=brackets))
     console.print()
 
 
@@ -173,14 +173,14 @@ def trained_table(samples: Mapping[str, EncodedSample], processor: Any) -> Table
     table.add_column("trained text", ratio=1, overflow="fold")
     for title, sample in samples.items():
         trained = int((sample.labels != IGNORE_INDEX).sum())
-        texts = view.trained_texts(sample, processor)
+        texts = trained_texts(sample, processor)
         table.add_row(
             title,
             str(len(sample)),
             str(int((sample.media_ids >= 0).sum())),
             str(trained),
             f"{trained / len(sample):.0%}",
-            Text("\n").join(Text(view.visible(text), "green") for text in texts),
+            Text("\n").join(Text(visible(text), "green") for text in texts),
         )
     return table
 

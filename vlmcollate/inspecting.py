@@ -19,6 +19,9 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import read_rows, row_range
 from vlmcollate.encode.sample_encoder import DroppedTextWarning
 from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.explain import Explanation, terminal
+from vlmcollate.explain.mask_text import visible
+from vlmcollate.explain.page import inspect_page, page_entry
 from vlmcollate.labels import (
     GenerationTagLabels,
     LabelStrategy,
@@ -30,9 +33,6 @@ from vlmcollate.labels import (
 from vlmcollate.media import LocalMedia
 from vlmcollate.models import collator_for
 from vlmcollate.packing import plan_packs, unpack
-from vlmcollate.seeing import Explanation, terminal
-from vlmcollate.seeing.page import inspect_page, page_entry
-from vlmcollate.view import visible
 
 STRATEGIES: dict[str, type[LabelStrategy]] = {
     strategy.__name__: strategy

@@ -24,12 +24,12 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import read_rows, row_range
 from vlmcollate.encode.sample_encoder import DroppedTextWarning
 from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.explain.charts import bars, histogram
+from vlmcollate.explain.mask_text import visible
+from vlmcollate.explain.page import document
 from vlmcollate.packing import plan_packs
 from vlmcollate.sample import IGNORE_INDEX
-from vlmcollate.seeing.charts import bars, histogram
-from vlmcollate.seeing.page import document
 from vlmcollate.tokens.vocabulary import Ints
-from vlmcollate.view import visible
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 

@@ -11,8 +11,8 @@ from PIL import Image
 from rich.text import Text
 
 from vlmcollate import EncodedSample, collator_for
+from vlmcollate.explain.mask_text import STYLES, legend, mask_text, trained_texts, visible
 from vlmcollate.testing import tiny_processor
-from vlmcollate.view import STYLES, legend, mask_text, trained_texts, visible
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from vlmcollate import ConfigError, collator_for, inspecting
 from vlmcollate.cli import app
-from vlmcollate.seeing import terminal
-from vlmcollate.seeing.charts import bars, histogram
-from vlmcollate.seeing.page import inspect_page, page_entry, thumbnail
+from vlmcollate.explain import terminal
+from vlmcollate.explain.charts import bars, histogram
+from vlmcollate.explain.page import inspect_page, page_entry, thumbnail
 from vlmcollate.surveying import Survey, survey
 from vlmcollate.testing import tiny_processor
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tests import omni_processors as omni
 from tests.processors import gemma3, processor_of
 from vlmcollate import IGNORE_INDEX, ConversationError, ThinkingPrefix, collator_for
-from vlmcollate.seeing.alignment import aligned
+from vlmcollate.explain.alignment import aligned
 from vlmcollate.testing import tiny_processor
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.explain.mask_text import mask_text
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import described
 from vlmcollate.testing.laws.trial import Chat, LawFailure, indented
-from vlmcollate.view import mask_text
 
 _MOST_SHOWN = 700
 _MOST_VALUES = 300

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vlmcollate.explain.explanation import Explanation
+from vlmcollate.explain.media_items import MediaItem
+from vlmcollate.explain.tokens import CLASSES, DIFFERENCES, MEANINGS
 from vlmcollate.media import Video
-from vlmcollate.seeing.explanation import Explanation
-from vlmcollate.seeing.media_items import MediaItem
-from vlmcollate.seeing.parts import CLASSES, DIFFERENCES, MEANINGS
 
 _THUMBNAIL = (144, 108)
 _FRAMES = 4
@@ -100,7 +100,7 @@ def _json_script(data: Mapping[str, Any]) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("vlmcollate.seeing").joinpath(name).read_text("utf-8")
+    return files("vlmcollate.explain").joinpath(name).read_text("utf-8")
 
 
 def _blocks(explanation: Explanation) -> list[dict[str, Any]]:

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from vlmcollate.encode.trace import Stage, Watch
 from vlmcollate.errors import ConfigError
+from vlmcollate.explain.alignment import aligned
+from vlmcollate.explain.mask_text import visible
+from vlmcollate.explain.media_items import MediaItem, media_items
+from vlmcollate.explain.tokens import CLASSES, DIFFERENCES, MEANINGS, Block, Run, Token
+from vlmcollate.explain.warnings import findings
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.seeing.alignment import aligned
-from vlmcollate.seeing.findings import findings
-from vlmcollate.seeing.media_items import MediaItem, media_items
-from vlmcollate.seeing.parts import CLASSES, DIFFERENCES, MEANINGS, Block, Run, Token
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
-from vlmcollate.view import visible
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COLOURS = {

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmcollate.encode.trace import STAGES
-from vlmcollate.seeing.explanation import Explanation
-from vlmcollate.seeing.parts import MEANINGS, Difference, TokenClass
-from vlmcollate.view import STYLES, visible
+from vlmcollate.explain.explanation import Explanation
+from vlmcollate.explain.mask_text import STYLES, visible
+from vlmcollate.explain.tokens import MEANINGS, Difference, TokenClass
 
 _STYLES: dict[TokenClass, str] = {
     **{name: STYLES[name] for name in STYLES},
