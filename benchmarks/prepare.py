@@ -72,7 +72,7 @@ def seconds_beyond_encoding(rows: list[Any], collator: BaseCollator) -> tuple[fl
     """What two processes and two Ray actors take as a whole, and Ray's start among it."""
     import ray
 
-    from vlmcollate.ray import prepare_dataset as prepare_with_ray
+    from vlmcollate.data.ray import prepare_dataset as prepare_with_ray
 
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()

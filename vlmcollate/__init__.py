@@ -2,6 +2,7 @@
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
+from vlmcollate.data.robust import Resample, RobustCollator, TooManyFailuresError, resample
 from vlmcollate.encode.sample_encoder import DroppedTextWarning
 from vlmcollate.encode.thinking_prefix import ThinkingPrefix
 from vlmcollate.errors import (
@@ -52,7 +53,6 @@ from vlmcollate.padding import (
     PadToLongest,
     TransformerEngineTHD,
 )
-from vlmcollate.robust import Resample, RobustCollator, TooManyFailuresError, resample
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 __all__ = [

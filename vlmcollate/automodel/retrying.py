@@ -16,8 +16,8 @@ from vlmcollate.automodel.fake_image import (
     _conversation_has_media,
     inject_fake_image_into_conversation,
 )
+from vlmcollate.data.robust import example_digest
 from vlmcollate.errors import ConfigError, SampleError
-from vlmcollate.robust import example_digest
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")

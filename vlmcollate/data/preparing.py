@@ -12,8 +12,8 @@ from typing import Any, Literal
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.claiming import claimed
 from vlmcollate.data.encoder import Encoder
+from vlmcollate.data.locking import claimed
 from vlmcollate.data.manifest import (
     Manifest,
     ShardFacts,

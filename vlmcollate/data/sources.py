@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-from vlmcollate.data.identity import UnknownContentError, file_digest, rows_digest
+from vlmcollate.data.source_hash import UnknownContentError, file_digest, rows_digest
 from vlmcollate.errors import ConfigError, ConversationError
 
 Kind = Literal["json lines", "parquet", "dataset"]

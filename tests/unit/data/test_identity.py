@@ -13,7 +13,7 @@ from PIL import Image
 
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import prepare_dataset
-from vlmcollate.data.identity import UnknownContentError, file_digest, rows_digest
+from vlmcollate.data.source_hash import UnknownContentError, file_digest, rows_digest
 from vlmcollate.testing import tiny_processor
 
 

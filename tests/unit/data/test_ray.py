@@ -9,7 +9,7 @@ import pytest
 
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import prepare_dataset
-from vlmcollate.ray import prepare_dataset as prepare_with_ray
+from vlmcollate.data.ray import prepare_dataset as prepare_with_ray
 from vlmcollate.testing import tiny_processor
 
 
