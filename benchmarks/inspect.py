@@ -24,7 +24,7 @@ from rich.table import Table
 
 from tests.processors import processor_of
 from vlmcollate import collator_for
-from vlmcollate.inspecting import Inspected, show, write_page
+from vlmcollate.cli.inspect import Inspected, show, write_page
 
 _SAMPLES = 100
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from vlmcollate import collator_for
-from vlmcollate.demo import conversations
-from vlmcollate.inspecting import Inspected, write_page
+from vlmcollate.cli.demo import conversations
+from vlmcollate.cli.inspect import Inspected, write_page
 from vlmcollate.testing import tiny_processor
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "inspect.png"

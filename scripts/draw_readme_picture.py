@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from vlmcollate import collator_for
-from vlmcollate.demo import conversations, print_masks
+from vlmcollate.cli.demo import conversations, print_masks
 from vlmcollate.testing import tiny_processor
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "mask.svg"

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Writes vlmcollate/families.json and docs/reference/families.md."""
+    """Writes vlmcollate/cli/families.json and docs/reference/families.md."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported
     sys.path.insert(0, str(ROOT))
     import attrs
@@ -19,7 +19,7 @@ def main() -> None:
 
     from tests.families import CASES
     from tests.measuring import measure, page
-    from vlmcollate.families import FamilyTable
+    from vlmcollate.cli.families import FamilyTable
 
     transformers.logging.set_verbosity_error()
     rows = []
@@ -28,7 +28,7 @@ def main() -> None:
         print(f"{name}: {rows[-1].support} ({', '.join(rows[-1].media) or 'no media'})")
     table = FamilyTable(transformers.__version__, tuple(rows))
     data = json.dumps(attrs.asdict(table), indent=1) + "\n"
-    (ROOT / "vlmcollate/families.json").write_text(data, encoding="utf-8")
+    (ROOT / "vlmcollate/cli/families.json").write_text(data, encoding="utf-8")
     target = ROOT / "docs/reference/families.md"
     target.parent.mkdir(exist_ok=True)
     target.write_text(page(table), encoding="utf-8")

@@ -16,7 +16,7 @@ from tests.decoding import trained_texts
 from tests.families import Case
 from tests.unit.media.making import video_bytes
 from vlmcollate import BaseCollator, CollateError, collator_for
-from vlmcollate.families import Family, FamilyTable, Support
+from vlmcollate.cli.families import Family, FamilyTable, Support
 from vlmcollate.media import processor_inputs
 from vlmcollate.models.default import DefaultCollator
 

@@ -22,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from vlmcollate.cli.families import Family, Support, family_table
 from vlmcollate.errors import CollateError
-from vlmcollate.families import Family, Support, family_table
 
 _WIDE = 120
 _INTERRUPTED = 130
@@ -102,7 +102,7 @@ def demo(
     """Collate a few conversations, show what is trained, and train a tiny model on them."""
     console = Console()
     with console.status("Importing torch and transformers ..."):
-        from vlmcollate.demo import run
+        from vlmcollate.cli.demo import run
     run(console, steps=steps, seed=seed)
 
 
@@ -154,7 +154,7 @@ def inspect(
     """Show the label mask of a dataset's rows, in the terminal or on a page."""
     console = Console()
     with console.status("Importing torch and transformers ..."):
-        from vlmcollate.inspecting import collator_of, run
+        from vlmcollate.cli.inspect import collator_of, run
 
         collator = collator_of(
             processor,
@@ -186,8 +186,8 @@ def stats(
     """Count a dataset's tokens: lengths, trained share, media, padding and packing."""
     console = Console()
     with console.status("Importing torch and transformers ..."):
-        from vlmcollate.inspecting import collator_of
-        from vlmcollate.surveying import run
+        from vlmcollate.cli.inspect import collator_of
+        from vlmcollate.cli.stats import run
 
         collator = collator_of(
             processor,
@@ -234,8 +234,8 @@ def prepare(
     with console.status("Importing torch and transformers ..."):
         import attrs
 
-        from vlmcollate.data.commands import run
-        from vlmcollate.inspecting import collator_of
+        from vlmcollate.cli.inspect import collator_of
+        from vlmcollate.cli.prepare import run
 
         collator = collator_of(
             processor,
@@ -277,8 +277,8 @@ def check(
     """Prove the label masks of a processor's collator, on drawn conversations."""
     console = Console()
     with console.status("Importing torch and transformers ..."):
-        from vlmcollate.inspecting import collator_of
-        from vlmcollate.testing.command import run
+        from vlmcollate.cli.check import run
+        from vlmcollate.cli.inspect import collator_of
 
         collator = collator_of(processor, trust_remote_code=trust_remote_code, packs=True)
     if not run(

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from vlmcollate import collator_for
-from vlmcollate.inspecting import Inspected, inspected, packed, write_page
-from vlmcollate.surveying import page as stats_page
-from vlmcollate.surveying import survey
+from vlmcollate.cli.inspect import Inspected, inspected, packed, write_page
+from vlmcollate.cli.stats import page as stats_page
+from vlmcollate.cli.stats import survey
 from vlmcollate.testing import tiny_processor
 
 ATTACK = '</script><img src=x onerror="window.hacked=1"><!--<script>'

@@ -9,7 +9,7 @@ import transformers
 from tests.families import CASES
 from tests.measuring import chat
 from vlmcollate import collator_for
-from vlmcollate.families import family_table
+from vlmcollate.cli.families import family_table
 
 TABLE = family_table()
 KINDS = {row.processor: row.media for row in TABLE.families}

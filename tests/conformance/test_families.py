@@ -12,7 +12,7 @@ from tests.families import CASES, LEFT_OUT
 from tests.measuring import chat, measure, processors_of_transformers
 from tests.more_processors import LLAVA_TEMPLATE, _turns, llava, llava_next
 from vlmcollate import Conversation, LabelError, collator_for
-from vlmcollate.families import family_table
+from vlmcollate.cli.families import family_table
 from vlmcollate.models import COLLATORS
 
 TABLE = family_table()

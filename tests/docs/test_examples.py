@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from tests.measuring import page
-from vlmcollate.families import family_table
+from vlmcollate.cli.families import family_table
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))

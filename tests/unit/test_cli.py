@@ -8,11 +8,11 @@ import re
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
+from vlmcollate.cli.app import app
 
-from vlmcollate import demo
-from vlmcollate.cli import app
+from vlmcollate.cli import demo
+from vlmcollate.cli.families import family_table
 from vlmcollate.errors import ConfigError
-from vlmcollate.families import family_table
 from vlmcollate.models import COLLATORS
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from typer.testing import CliRunner
+from vlmcollate.cli.app import app
 
 from tests.broken import collators as broken
 from tests.broken import templates
 from vlmcollate import ConfigError, collator_for
-from vlmcollate.cli import app
 from vlmcollate.conversation import Conversation
 from vlmcollate.padding import (
     BlockCausalMask,

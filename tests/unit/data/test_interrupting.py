@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from vlmcollate.cli.app import app
 
-from vlmcollate.cli import app
 from vlmcollate.data.interrupting import uninterrupted
 from vlmcollate.testing import tiny_processor
 
@@ -24,9 +24,9 @@ PER_SHARD = 120
 _COMMAND = ["prepare", "processor", "chats.jsonl", "--rows-per-shard", str(PER_SHARD), "-o"]
 _RUN = """
 import signal, sys, time
-import vlmcollate.data.commands as commands
+import vlmcollate.cli.prepare as commands
 import vlmcollate.data.encoder as encoder
-from vlmcollate.cli import main
+from vlmcollate.cli.app import main
 
 rows_of, prepare = encoder.rows_of, commands.prepare_dataset
 

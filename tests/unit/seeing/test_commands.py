@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
+from vlmcollate.cli.app import app
 
-from vlmcollate import ConfigError, collator_for, inspecting
-from vlmcollate.cli import app
+from vlmcollate import ConfigError, collator_for
+from vlmcollate.cli import inspect
+from vlmcollate.cli.stats import Survey, survey
 from vlmcollate.explain import terminal
 from vlmcollate.explain.charts import bars, histogram
 from vlmcollate.explain.page import inspect_page, page_entry, thumbnail
-from vlmcollate.surveying import Survey, survey
 from vlmcollate.testing import tiny_processor
 
 
@@ -209,8 +210,8 @@ def test_colours_are_used_where_there_are_any():
     printed = io.StringIO()
     console = Console(file=printed, force_terminal=True, color_system="standard")
     explanation = collator_for(tiny_processor()).explain(chat("Hi", "Yes"))
-    rows = [inspecting.Inspected(number=0, explanation=explanation)]
-    inspecting.show(console, rows, [], diff="TextSearchLabels")
+    rows = [inspect.Inspected(number=0, explanation=explanation)]
+    inspect.show(console, rows, [], diff="TextSearchLabels")
     shown = printed.getvalue()
     assert "\x1b[1;30;42mYes<|im_end|>" in shown
     assert "only TextSearchLabels trains it" in shown
