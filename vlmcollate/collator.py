@@ -47,8 +47,6 @@ from vlmcollate.media import (
 )
 from vlmcollate.media.processing.inputs import sampling_of
 from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.options import a_model_config, an_instance_of, as_strings, one_of, token_strings
-from vlmcollate.options import max_length as valid_max_length
 from vlmcollate.packing.documents import joined_documents, with_blocks
 from vlmcollate.packing.layout_rules import check_layout, refusal
 from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
@@ -57,6 +55,8 @@ from vlmcollate.prompt.chat import ChatRenderer, Rendering
 from vlmcollate.prompt.encoder import ControlTextPolicy, EncodedPrompt, PromptEncoder, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
+from vlmcollate.validators import a_model_config, an_instance_of, as_strings, one_of, token_strings
+from vlmcollate.validators import max_length as valid_max_length
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 DroppedPolicy = Literal["warn", "raise", "allow"]

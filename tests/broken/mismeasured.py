@@ -15,10 +15,10 @@ from vlmcollate import EncodedSample, PadToLongest
 from vlmcollate.conversation import Conversation
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
-from vlmcollate.options import an_instance_of
 from vlmcollate.padding import PaddingStrategy
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.validators import an_instance_of
 
 
 @attrs.frozen(kw_only=True, eq=False)

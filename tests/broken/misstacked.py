@@ -14,9 +14,9 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.media import PadAndConcatenate, Stack
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
-from vlmcollate.options import an_instance_of
 from vlmcollate.padding import BlockCausalMask, FlattenedDocuments, PaddingStrategy
 from vlmcollate.prompt.chat import Rendering
+from vlmcollate.validators import an_instance_of
 
 Batch = dict[str, Tensor]
 _BY_TEXT: dict[str, ProcessedMedia] = {}

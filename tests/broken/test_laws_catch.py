@@ -19,8 +19,8 @@ from tests.broken import (
 )
 from vlmcollate import collator_for
 from vlmcollate.testing import LAWS, LawFailure, Trial, check_collator
+from vlmcollate.testing.laws.for_all import forall
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.trial import forall
 
 BY_PROBE = {**mismeasured.CAUGHT_BY, **misquoted.CAUGHT_BY}
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"

@@ -40,7 +40,7 @@ from vlmcollate.testing import (
     videos,
 )
 from vlmcollate.testing.generators import EXAMPLES, HAZARDS, described, examples_of, weight_of
-from vlmcollate.testing.laws.telling import parts_of, text_of
+from vlmcollate.testing.laws.failure_messages import parts_of, text_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 PROCESSOR = tiny_processor()

@@ -22,8 +22,8 @@ from vlmcollate.batch.stacking import fill_values, with_spare_token
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
 from vlmcollate.models import collator_for
-from vlmcollate.options import an_instance_of, at_least_one
 from vlmcollate.sample import EncodedSample
+from vlmcollate.validators import an_instance_of, at_least_one
 
 
 @attrs.define(eq=False)

@@ -23,10 +23,10 @@ from vlmcollate.automodel.packs import neat_packed_vlm_collater, packed_sequence
 from vlmcollate.automodel.retrying import draws, make_robust_collate
 from vlmcollate.batch.stacking import fill_values
 from vlmcollate.errors import ConfigError, SampleTooLongError
-from vlmcollate.options import at_least_one, check_count, one_of
 from vlmcollate.packing import plan_packs
 from vlmcollate.padding import BlockCausalMask
 from vlmcollate.sample import EncodedSample
+from vlmcollate.validators import at_least_one, check_count, one_of
 
 Ints = npt.NDArray[np.int64]
 _LOG = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from vlmcollate.automodel.conventions import automodel_collator, conversations_o
 from vlmcollate.automodel.datasets import PreTokenizedDatasetWrapper
 from vlmcollate.automodel.retrying import RobustDatasetWrapper
 from vlmcollate.errors import ConfigError, SampleError
-from vlmcollate.options import check_count
+from vlmcollate.validators import check_count
 
 _LOG = logging.getLogger(__name__)
 _HEADROOM = 512

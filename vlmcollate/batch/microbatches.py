@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Join
-from vlmcollate.options import check_count
+from vlmcollate.validators import check_count
 
 _KINDS = ("image", "video", "audio")
 

@@ -18,8 +18,8 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import DamagedError, check_sum, sum_of
 from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError, LocatedError
-from vlmcollate.options import an_instance_of, check_count
 from vlmcollate.sample import Document, EncodedSample
+from vlmcollate.validators import an_instance_of, check_count
 
 _HEAD = b"vlmcollate sample 1, sha256 "
 

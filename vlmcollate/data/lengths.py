@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, LocatedError
-from vlmcollate.options import max_length as valid_max_length
-from vlmcollate.options import whole_numbers
+from vlmcollate.validators import max_length as valid_max_length
+from vlmcollate.validators import whole_numbers
 
 Ints = npt.NDArray[np.int64]
 

@@ -22,8 +22,8 @@ from vlmcollate.data.encoded import sample_from_tensor_bytes, tensor_bytes
 from vlmcollate.data.manifest import Manifest, check_same, fingerprint_of
 from vlmcollate.data.shards import Shard
 from vlmcollate.errors import ConfigError
-from vlmcollate.options import an_instance_of
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.validators import an_instance_of
 
 
 def row_of(sample: EncodedSample, source_rows: Sequence[int]) -> dict[str, Any]:

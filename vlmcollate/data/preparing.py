@@ -26,7 +26,7 @@ from vlmcollate.data.processes import write_shards
 from vlmcollate.data.shards import Shard
 from vlmcollate.data.sources import Piece, Source, parquet
 from vlmcollate.errors import ConfigError
-from vlmcollate.options import check_count
+from vlmcollate.validators import check_count
 
 _SECONDS = 0.2
 """How often progress is told at most."""

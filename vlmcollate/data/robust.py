@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import CollateError, ConfigError, SampleError
-from vlmcollate.options import an_instance_of, at_least_one, one_of
 from vlmcollate.sample import EncodedSample
+from vlmcollate.validators import an_instance_of, at_least_one, one_of
 
 ErrorPolicy = Literal["raise", "skip", "placeholder"]
 

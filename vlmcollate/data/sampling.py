@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from vlmcollate.errors import ConfigError
-from vlmcollate.options import at_least_one, check_count, whole_numbers
+from vlmcollate.validators import at_least_one, check_count, whole_numbers
 
 _CHUNK = 50
 

@@ -11,9 +11,9 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import ConfigError
-from vlmcollate.learning import check_prompt, facts_of
 from vlmcollate.media import Join
 from vlmcollate.media.processing.result import ProcessedMedia
+from vlmcollate.models.probing import check_prompt, facts_of
 from vlmcollate.prompt.chat import Rendering
 
 _ENCODER_DECODER = frozenset(

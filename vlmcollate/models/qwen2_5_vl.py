@@ -11,11 +11,11 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.media import Concatenate, process_patch_grids
 from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.options import at_least_one
 from vlmcollate.packing.mrope import mrope_positions
 from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.sample import EncodedSample
+from vlmcollate.validators import at_least_one
 
 
 @attrs.frozen(kw_only=True, eq=False)

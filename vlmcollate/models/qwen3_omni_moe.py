@@ -10,8 +10,8 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.media import Concatenate, PadAndConcatenate, process_omni
 from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.options import an_instance_of
 from vlmcollate.prompt.chat import Rendering
+from vlmcollate.validators import an_instance_of
 
 
 @attrs.frozen(kw_only=True, eq=False)

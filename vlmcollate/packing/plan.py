@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmcollate.errors import ConfigError, SampleTooLongError
-from vlmcollate.options import check_count, whole_numbers
+from vlmcollate.validators import check_count, whole_numbers
 
 Ints = npt.NDArray[np.int64]
 

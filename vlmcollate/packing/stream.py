@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeVar
 
 from vlmcollate.errors import ConfigError, SampleTooLongError
-from vlmcollate.options import check_count
+from vlmcollate.validators import check_count
 
 T = TypeVar("T")
 

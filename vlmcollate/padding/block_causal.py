@@ -8,9 +8,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from vlmcollate.options import an_instance_of, at_least_one
 from vlmcollate.padding.base import Separation
 from vlmcollate.padding.documents import DocumentLayout, segments
+from vlmcollate.validators import an_instance_of, at_least_one
 
 
 @attrs.frozen(kw_only=True)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vlmcollate.errors import ConfigError, SampleTooLongError
-from vlmcollate.options import at_least_one
 from vlmcollate.padding.base import PaddingStrategy, Separation
+from vlmcollate.validators import at_least_one
 
 
 @attrs.frozen(kw_only=True)

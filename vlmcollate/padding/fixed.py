@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 
 from vlmcollate.errors import SampleTooLongError
-from vlmcollate.options import at_least_one
 from vlmcollate.padding.base import PaddingStrategy
+from vlmcollate.validators import at_least_one
 
 
 @attrs.frozen(kw_only=True)

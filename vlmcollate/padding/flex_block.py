@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 import attrs
 from torch import Tensor
 
-from vlmcollate.options import at_least_one
 from vlmcollate.padding.base import Separation
 from vlmcollate.padding.documents import DocumentLayout
+from vlmcollate.validators import at_least_one
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask

@@ -12,7 +12,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.testing.laws import LAWS, Law, LawFailure, NotApplicable, NothingTaken, Trial
-from vlmcollate.testing.laws.trial import root_of, without_warnings
+from vlmcollate.testing.laws.for_all import root_of, without_warnings
 
 OUT_OF_TIME = "out of time"
 Status = Literal["passed", "failed", "not applicable", "not reached"]

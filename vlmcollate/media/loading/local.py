@@ -38,7 +38,7 @@ from vlmcollate.media.loading.videos import (
     decode_video,
     frames_video,
 )
-from vlmcollate.options import an_instance_of
+from vlmcollate.validators import an_instance_of
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 

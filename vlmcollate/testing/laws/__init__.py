@@ -16,8 +16,8 @@ from vlmcollate.testing.laws import (
     taking,
     unstacking,
 )
+from vlmcollate.testing.laws.for_all import LawFailure, NotApplicable, Trial
 from vlmcollate.testing.laws.subject import NothingTaken, Subject
-from vlmcollate.testing.laws.trial import LawFailure, NotApplicable, Trial
 
 Law = Callable[[BaseCollator, Trial], None]
 

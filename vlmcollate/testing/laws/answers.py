@@ -21,10 +21,10 @@ import torch
 from vlmcollate.conversation import Conversation
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import weight_of
+from vlmcollate.testing.laws.failure_messages import failure, text_of, with_text
+from vlmcollate.testing.laws.for_all import Chat
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, text_of, with_text
 from vlmcollate.testing.laws.templates import Openings
-from vlmcollate.testing.laws.trial import Chat
 
 _STAND_INS = ("Zebra", "Quail", "Fox")
 

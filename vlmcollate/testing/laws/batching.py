@@ -11,11 +11,11 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import EmptyBatchError, SampleError
 from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.failure_messages import failure, media_of, parts_of, same
+from vlmcollate.testing.laws.for_all import Chat, LawFailure, Trial, forall, root_of
 from vlmcollate.testing.laws.probes import six_rows
 from vlmcollate.testing.laws.rows import rows_of
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, media_of, parts_of, same
-from vlmcollate.testing.laws.trial import Chat, LawFailure, Trial, forall, root_of
 
 
 def check_every_form_says_the_same(collator: BaseCollator, trial: Trial) -> None:

@@ -13,10 +13,10 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.testing.another_process import another_process, tensors_of
 from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.failure_messages import failure, same
+from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.probes import probes, six_rows
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, same
-from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 
 BAD_OPTIONS: tuple[dict[str, Any], ...] = (
     {"max_length": 0},

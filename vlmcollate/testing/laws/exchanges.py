@@ -13,11 +13,11 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.prompt.templates import TEMPLATE_ERRORS
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.laws.answers import check_answers
+from vlmcollate.testing.laws.failure_messages import failure, media_of, parts_of, runs_of, text_of
+from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial
 from vlmcollate.testing.laws.probes import probes, takes
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, media_of, parts_of, runs_of, text_of
 from vlmcollate.testing.laws.templates import openings_of
-from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial
 
 _DESCRIPTION, _ARGUMENT, _RESULT, _THOUGHT = "Zqfinds", "Zqrome", "Zqsunny", "Zqponder"
 _ANSWERS = (_ARGUMENT, _THOUGHT)

@@ -9,11 +9,11 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import weight_of
 from vlmcollate.testing.laws.answers import answers_of, check_answers
+from vlmcollate.testing.laws.failure_messages import failure, runs_of, text_of, unsaid, with_text
+from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, runs_of, text_of, unsaid, with_text
 from vlmcollate.testing.laws.templates import openings_of
-from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _PROBES = (

@@ -10,9 +10,9 @@ import torch
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import EmptyBatchError, LabelError, SampleError, SampleTooLongError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.testing.laws.failure_messages import failure, pictures_of, same
+from vlmcollate.testing.laws.for_all import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, pictures_of, same
-from vlmcollate.testing.laws.trial import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _MEND = "leave lengths to BaseCollator"

@@ -12,10 +12,10 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
 from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.sample import EncodedSample
+from vlmcollate.testing.laws.failure_messages import failure, media_of, pictures_of, videos_of
+from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, media_of, pictures_of, videos_of
-from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _SIZES = ("five images", "a large image", "a narrow image")

@@ -23,9 +23,9 @@ from vlmcollate.padding import (
 )
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.failure_messages import failure, same
+from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, same
-from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 
 _WINDOW = 4096
 """Of sliding layers, longer than what is drawn."""

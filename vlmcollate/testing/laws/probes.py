@@ -15,8 +15,8 @@ import numpy as np
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.testing.generators import picture
+from vlmcollate.testing.laws.for_all import Chat
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.trial import Chat
 
 _LONG = " ".join(f"item {number}," for number in range(400))
 """About 2,000 tokens, and more than 512 of any vocabulary."""

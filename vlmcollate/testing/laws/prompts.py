@@ -14,10 +14,10 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.errors import CollateError, ConversationError
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import hostile_text, texts
+from vlmcollate.testing.laws.failure_messages import failure, media_of, unsaid, with_text
+from vlmcollate.testing.laws.for_all import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.subject import Subject, chat
-from vlmcollate.testing.laws.telling import failure, media_of, unsaid, with_text
 from vlmcollate.testing.laws.templates import openings_of
-from vlmcollate.testing.laws.trial import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _MEND = "mend the chat template, or `render`, so that it writes every message once, as it was said"

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from vlmcollate.sample import EncodedSample
+from vlmcollate.testing.laws.for_all import Chat
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.trial import Chat
 
 
 def rows_of(

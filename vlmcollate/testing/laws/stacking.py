@@ -16,11 +16,11 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.failure_messages import failure, pictures_of
+from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.probes import batch_probes, six_rows
 from vlmcollate.testing.laws.rows import cut
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, pictures_of
-from vlmcollate.testing.laws.trial import Chat, NotApplicable, Trial, forall
 
 _AHEAD = ("labels", "loss_weights")
 """The keys that a shift takes from the next token."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.testing.generators import conversations, picture
-from vlmcollate.testing.laws.trial import Chat, LawFailure
+from vlmcollate.testing.laws.for_all import Chat, LawFailure
 
 _MOST_TURNS = 5
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConversationError, MediaError
 from vlmcollate.prompt.templates import TEMPLATE_ERRORS
+from vlmcollate.testing.laws.failure_messages import failure, parts_of, text_of
+from vlmcollate.testing.laws.for_all import EDITED, Chat, Trial, equal, forall
 from vlmcollate.testing.laws.probes import probes, six_rows
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure, parts_of, text_of
-from vlmcollate.testing.laws.trial import EDITED, Chat, Trial, equal, forall
 
 Row = tuple[Chat, dict[str, Any]]
 """Messages with what else their dict has; without it they are an example by themselves."""

@@ -8,9 +8,9 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import CollateError
 from vlmcollate.prompt.templates import TEMPLATE_ERRORS, chat_template_of, wants_strings
+from vlmcollate.testing.laws.failure_messages import text_of, with_text
+from vlmcollate.testing.laws.for_all import Chat
 from vlmcollate.testing.laws.subject import chat
-from vlmcollate.testing.laws.telling import text_of, with_text
-from vlmcollate.testing.laws.trial import Chat
 
 
 @attrs.frozen(kw_only=True)

@@ -18,11 +18,11 @@ from vlmcollate.media import Concatenate, Join, PadAndConcatenate, Stack
 from vlmcollate.packing import split_microbatches
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.failure_messages import failure
+from vlmcollate.testing.laws.for_all import Chat, LawFailure, Trial, forall
 from vlmcollate.testing.laws.probes import batch_probes, six_rows, unequal_images
 from vlmcollate.testing.laws.rows import cut
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.telling import failure
-from vlmcollate.testing.laws.trial import Chat, LawFailure, Trial, forall
 
 
 def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -> None:

@@ -14,7 +14,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.explain.mask_text import mask_text
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import described
-from vlmcollate.testing.laws.trial import Chat, LawFailure, indented
+from vlmcollate.testing.laws.for_all import Chat, LawFailure, indented
 
 _MOST_SHOWN = 700
 _MOST_VALUES = 300
