@@ -22,7 +22,7 @@ from transformers import logging
 
 from benchmarks.collate import compare
 from tests import omni_processors, processors
-from tests.unit.media.making import video_bytes
+from tests.media_bytes import video_bytes
 from vlmcollate import EncodedSample, FrameSampling, LocalMedia, ThinkingPrefix, collator_for
 
 

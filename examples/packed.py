@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from examples.chats import chats
 from vlmcollate import BlockCausalMask, collator_for, plan_packs
-from vlmcollate.data import PretokenizedDataset
+from vlmcollate.data import EncodedDataset
 from vlmcollate.testing import tiny_model, tiny_processor
 
 
@@ -19,7 +19,7 @@ def main(epochs: int = 8, max_length: int = 160) -> list[float]:
     model = tiny_model(processor)
     # with FlashAttention: padding=FlattenedDocuments(), and a batch of one pack
     collator = collator_for(processor, padding=BlockCausalMask())
-    dataset = PretokenizedDataset(chats(), collator)
+    dataset = EncodedDataset(chats(), collator)
     samples = [dataset[i] for i in range(len(dataset))]
     plan = plan_packs([len(sample) for sample in samples], max_length=max_length)
     packs = [collator.pack([samples[i] for i in pack]) for pack in plan]

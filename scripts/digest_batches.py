@@ -38,14 +38,18 @@ from vlmcollate import (
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "truncate": {"max_length": 48, "on_overlong": "truncate", "shift_labels": True},
-    "drop_turns": {"max_length": 600, "on_overlong": "drop_turns", "turns": "last"},
+    "drop_turns": {"max_length": 600, "on_overlong": "drop_turns", "train_on": "last_turn"},
     "placeholders": {
-        "placeholder_media": "sample",
+        "dummy_media": "sample",
         "padding": PadToLength(length=4096),
-        "control_text": "error",
-        "on_dropped": "allow",
+        "special_tokens_in_text": "error",
+        "on_template_omission": "allow",
     },
-    "markers": {"labels": TemplateMarkerLabels(), "require_labels": False, "on_dropped": "raise"},
+    "markers": {
+        "labels": TemplateMarkerLabels(),
+        "require_labels": False,
+        "on_template_omission": "raise",
+    },
 }
 LAYOUTS = {"causal": BlockCausalMask(), "flattened": FlattenedDocuments()}
 

@@ -14,7 +14,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from tests.decoding import trained_texts
 from tests.families import Case
-from tests.unit.media.making import video_bytes
+from tests.media_bytes import video_bytes
 from vlmcollate import BaseCollator, CollateError, collator_for
 from vlmcollate.cli.families import Family, FamilyTable, Support
 from vlmcollate.media import processor_inputs

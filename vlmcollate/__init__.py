@@ -2,8 +2,7 @@
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
-from vlmcollate.data.robust import Resample, RobustCollator, TooManyFailuresError, resample
-from vlmcollate.encode.sample_encoder import DroppedTextWarning
+from vlmcollate.data.robust import Resample, RobustCollator, TooManyFailuresError
 from vlmcollate.encode.thinking_prefix import ThinkingPrefix
 from vlmcollate.errors import (
     CollateError,
@@ -16,6 +15,7 @@ from vlmcollate.errors import (
     SampleError,
     SampleTooLongError,
     StrategyError,
+    TemplateOmissionWarning,
 )
 from vlmcollate.explain import Explanation
 from vlmcollate.labels import (
@@ -63,7 +63,7 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "ConversationError",
-    "DroppedTextWarning",
+    "TemplateOmissionWarning",
     "EmptyBatchError",
     "EncodedSample",
     "Explanation",
@@ -99,7 +99,6 @@ __all__ = [
     "VideoLimits",
     "collator_for",
     "register",
-    "resample",
     "BlockCausalMask",
     "DocumentLayout",
     "FlattenedDocuments",

@@ -23,11 +23,11 @@ from vlmcollate.batch.stacking import (
     with_spare_token,
 )
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.encode.dummy_media import Placeholders
+from vlmcollate.encode.dummy_media import DummyMedia
 from vlmcollate.encode.hooks import run_hook
 from vlmcollate.encode.sample_encoder import SampleEncoder
 from vlmcollate.encode.token_count import TokenCounter
-from vlmcollate.encode.trace import Watch, unwatched
+from vlmcollate.encode.trace import Trace, untraced
 from vlmcollate.errors import (
     ConfigError,
     EmptyBatchError,
@@ -52,15 +52,16 @@ from vlmcollate.packing.layout_rules import check_layout, refusal
 from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.prompt.chat import ChatRenderer, Rendering
-from vlmcollate.prompt.encoder import ControlTextPolicy, EncodedPrompt, PromptEncoder, Turn
+from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, SpecialTokensPolicy, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 from vlmcollate.validators import a_model_config, an_instance_of, as_strings, one_of, token_strings
 from vlmcollate.validators import max_length as valid_max_length
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
-DroppedPolicy = Literal["warn", "raise", "allow"]
-PlaceholderPolicy = Literal["never", "batch", "sample"]
+OmissionPolicy = Literal["warn", "raise", "allow"]
+TrainedTurns = Literal["all_turns", "last_turn"]
+DummyMediaPolicy = Literal["never", "batch", "sample"]
 
 _SUBPROCESSORS: dict[MediaKind, tuple[str, ...]] = {
     "image": ("image_processor",),
@@ -85,7 +86,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
     3. `render` writes the prompt.
     4. `process_media` calls the processor for the media, and `tokenize` encodes the prompt.
     5. `label` finds the assistant turns.
-    6. `refine` changes the labelled sample.
+    6. `postprocess` changes the labelled sample.
 
     A subclass needs the decorator `@attrs.frozen(kw_only=True, eq=False)`, as every attrs class.
 
@@ -99,17 +100,17 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         labels: How the trained tokens are found.
         media: How media is loaded, with its limits.
         padding: How rows are brought to one length.
-        turns: Which assistant turns train, `"all"` or the `"last"`.
-        control_text: What becomes of text that spells a control token: `"literal"` encodes it as
-            plain text, `"error"` refuses the sample.
-        on_dropped: What happens when the chat template leaves out a part of the conversation:
-            `"warn"`, `"raise"` or `"allow"`.
+        train_on: The assistant turns that train: `"all_turns"` or the `"last_turn"`.
+        special_tokens_in_text: The policy for text that spells a special token: `"literal"`
+            encodes it as plain text, `"error"` refuses the sample.
+        on_template_omission: The policy for parts of the conversation that the chat template
+            omits: `"warn"`, `"raise"` or `"allow"`.
         allowed_special_tokens: Added tokens that the text of every message may write, and not that
             of answers alone, such as `"<|box_start|>"`: none that the chat template writes.
         stop_tokens: The tokens that end an assistant turn, where the tokenizer does not say.
         template_kwargs: Chat template variables for every sample.
         require_labels: Whether a sample of which nothing is trained is an error.
-        placeholder_media: Where to add media that nobody looks at, so that the model's towers run
+        dummy_media: Where to add media that nobody looks at, so that the model's towers run
             on every rank, as FSDP and ZeRO-3 need: `"never"`; `"batch"`, to one sample of a batch
             that leaves a tower idle; `"sample"`, to every sample that does. It is a white image or
             a silence at the sample's end, with attention 0 and no label.
@@ -128,16 +129,16 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
     """The tokens that end a turn in this family's templates, beside the tokenizer's eos token."""
     closing: ClassVar[str] = ""
     """What ends the last turn where the template leaves it open; one of the stop tokens."""
-    ends_open_answers: ClassVar[bool] = False
+    append_stop_token: ClassVar[bool] = False
     """Whether the first of `turn_ends` is written behind every answer that the template leaves
     open, as the model was trained."""
-    placeholders_in_text: ClassVar[bool] = False
+    string_content_with_media: ClassVar[bool] = False
     """Whether a template that takes strings gets the placeholders in a message's text."""
     needs_chat_template: ClassVar[bool] = True
     """Whether `render` uses the processor's chat template."""
     bidirectional_images: ClassVar[bool] = False
     """Whether the tokens of a picture see each other both ways."""
-    counted_media: ClassVar[Collection[str]] = ()
+    exact_token_counts: ClassVar[Collection[str]] = ()
     """The kinds of media whose tokens `num_media_tokens` knows."""
     no_packs_because: ClassVar[str] = ""
     """Why samples cannot be packed for this model, if so."""
@@ -157,11 +158,13 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
     padding: PaddingStrategy = attrs.field(
         factory=PadToLongest, validator=an_instance_of(PaddingStrategy)
     )
-    turns: Literal["all", "last"] = attrs.field(default="all", validator=one_of("all", "last"))
-    control_text: ControlTextPolicy = attrs.field(
+    train_on: TrainedTurns = attrs.field(
+        default="all_turns", validator=one_of("all_turns", "last_turn")
+    )
+    special_tokens_in_text: SpecialTokensPolicy = attrs.field(
         default="literal", validator=one_of("literal", "error")
     )
-    on_dropped: DroppedPolicy = attrs.field(
+    on_template_omission: OmissionPolicy = attrs.field(
         default="warn", validator=one_of("warn", "raise", "allow")
     )
     allowed_special_tokens: tuple[str, ...] = attrs.field(
@@ -174,7 +177,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         factory=dict, validator=an_instance_of(Mapping)
     )
     require_labels: bool = attrs.field(default=True, validator=an_instance_of(bool))
-    placeholder_media: PlaceholderPolicy = attrs.field(
+    dummy_media: DummyMediaPolicy = attrs.field(
         default="never", validator=one_of("never", "batch", "sample")
     )
     model_config: Any = attrs.field(
@@ -215,20 +218,22 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             StrategyError: A strategy has a bug; it knows the index, too.
             EmptyBatchError: There is no example, or all were dropped.
         """
-        return self.collate_or(examples, _raised)
+        return self.collate(examples)
 
     @final
-    def collate_or(
+    def collate(
         self,
         examples: Sequence[object],
-        failed: Callable[[SampleError], EncodedSample | None],
+        *,
+        on_error: Callable[[SampleError], EncodedSample | None] | None = None,
     ) -> dict[str, Tensor]:
-        """Collates examples into a batch, asking what to do with each that fails.
+        """Collates examples into a batch, with a policy for each example that fails.
 
         Args:
             examples: What the dataset yields.
-            failed: Gets the error with its index, and returns a sample to take instead, or `None`
-                to leave the example out; or raises.
+            on_error: Called with each `SampleError`, which knows its index. It returns a sample to
+                use instead, or `None` to skip the example, or raises. By default the error is
+                raised.
 
         Returns:
             See `stack`.
@@ -240,14 +245,16 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         samples = []
         for index, example in enumerate(examples):
             try:
-                with unwatched():
+                with untraced():
                     sample: EncodedSample | None = self._sample_encoder(example)
             except SampleError as error:
                 if isinstance(error, SampleTooLongError) and self.on_overlong == "drop":
                     continue
                 located = error.at(index=index)
                 located.__cause__ = error.__cause__
-                sample = failed(located)
+                if on_error is None:
+                    raise located from error.__cause__
+                sample = on_error(located)
             except StrategyError as error:
                 raise error.at(index=index) from error.__cause__
             except Exception as error:
@@ -278,7 +285,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
                 too long raises `SampleTooLongError` here; calling the collator drops it.
         """
         Vocabulary.of(self._tokenizer)
-        with unwatched():  # what a stage of an explained sample encodes is no part of it
+        with untraced():  # what a stage of an explained sample encodes is no part of it
             return self._sample_encoder(example)
 
     @final
@@ -314,7 +321,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         Raises:
             SampleError: As in `encode`.
         """
-        with Watch() as watch:
+        with Trace() as watch:
             sample = self._sample_encoder(example)
         return Explanation.of(
             sample,
@@ -343,7 +350,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         """
         if not samples:
             raise EmptyBatchError("no example to collate; the batch is empty")
-        if self.placeholder_media == "batch" and not any(s.documents for s in samples):
+        if self.dummy_media == "batch" and not any(s.documents for s in samples):
             shortest = min(range(len(samples)), key=lambda i: len(samples[i]))
             filled = self._sample_encoder.placeholders.added(samples[shortest], samples)
             samples = [*samples[:shortest], filled, *samples[shortest + 1 :]]
@@ -449,7 +456,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         )
         return run_hook(self.labels.serving, prompt, context, strategy=self.labels)
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Changes the labelled sample, such as by inserting tokens; by default not at all."""
         return sample
 
@@ -457,7 +464,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         """The positions of a document's tokens in a pack, (L,) or (L, axes) int64."""
         return torch.arange(len(sample))
 
-    def untrained_sample(self) -> EncodedSample:
+    def dummy_sample(self) -> EncodedSample:
         """What stands in for a bad sample, where a batch has to keep its rows.
 
         By default one token that is attended to, so that attention has something to look at, and
@@ -472,12 +479,14 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         if self.token_type_key is not None:
             tokens[self.token_type_key] = torch.zeros_like(ids)
         nobody = torch.full_like(ids, -1)
-        sample = self.refine(EncodedSample(tokens=tokens, message_ids=nobody, media_ids=nobody))
-        if self.placeholder_media == "sample":
+        sample = self.postprocess(
+            EncodedSample(tokens=tokens, message_ids=nobody, media_ids=nobody)
+        )
+        if self.dummy_media == "sample":
             sample = self._sample_encoder.placeholders.added(sample, [sample])
         return sample
 
-    def serves(self, kind: MediaKind) -> bool:
+    def supports(self, kind: MediaKind) -> bool:
         """Whether it takes media of a kind for which the processor has a placeholder."""
         return kind in self.placeholders
 
@@ -488,7 +497,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         tells = type(self).num_media_tokens is not BaseCollator.num_media_tokens or hasattr(
             self.processor, "_get_num_multimodal_tokens"
         )
-        return not kinds or (tells and set(kinds) <= set(self.counted_media))
+        return not kinds or (tells and set(kinds) <= set(self.exact_token_counts))
 
     def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
         """The tokens that one item takes up.
@@ -572,7 +581,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         return TokenCounter(self._sample_encoder)
 
     @cached_property
-    def idle_media(self) -> Placeholders:
+    def idle_media(self) -> DummyMedia:
         """What stands in for media that a batch lacks."""
         return self._sample_encoder.make_placeholders()
 
@@ -602,10 +611,10 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             placeholders=self.placeholders,
             stop_tokens=self.turn_ends,
             template_kwargs=self.template_kwargs,
-            placeholders_in_text=self.placeholders_in_text,
+            string_content_with_media=self.string_content_with_media,
             opening=self.opening,
             closing=self.closing,
-            answer_end="".join(self.turn_ends[:1]) if self.ends_open_answers else "",
+            answer_end="".join(self.turn_ends[:1]) if self.append_stop_token else "",
             media_tokens=[token for tokens in self.media_tokens.values() for token in tokens],
         )
 
@@ -617,7 +626,7 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
             media_tokens=self.media_tokens,
             structure=self._renderer.structure.tokens,
             allowed=frozenset(self.allowed_special_tokens),
-            control_text=self.control_text,
+            special_tokens_in_text=self.special_tokens_in_text,
         )
 
     def _check_allowed(self, vocabulary: Vocabulary) -> None:
@@ -676,10 +685,6 @@ class BaseCollator(ABC):  # noqa: B024  # a subclass declares its media keys, or
         return ""
 
     @property
-    def video_sampling_rate(self) -> int | None:
+    def soundtrack_sampling_rate(self) -> int | None:
         """The rate at which a video's own sound is loaded; `None` leaves it out."""
         return None
-
-
-def _raised(error: SampleError) -> None:
-    raise error from error.__cause__

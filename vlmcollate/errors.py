@@ -117,3 +117,7 @@ def stack_level() -> int:
     while frame.f_code.co_filename.startswith(_OWN) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     return level
+
+
+class TemplateOmissionWarning(UserWarning):
+    """The chat template omits or changes a part of the conversation."""

@@ -54,7 +54,7 @@ def _relabelled(sample: EncodedSample, labels: Tensor) -> EncodedSample:
 class LabelsAnotherToken(Qwen2_5_VLCollator):
     """Labels hold another id than the input."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         labels = sample.labels.clone()
         labels[labels >= 0] = 300
         return _relabelled(sample, labels)
@@ -73,7 +73,7 @@ class ForgetsTheEnd(Qwen2_5_VLCollator):
 class TrainsQuestions(Qwen2_5_VLCollator):
     """Trains all that somebody said."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         said = (sample.message_ids >= 0) & (sample.media_ids < 0)
         labels = torch.where(said, sample.input_ids, sample.labels)
         return _relabelled(sample, labels)
@@ -83,7 +83,7 @@ class TrainsQuestions(Qwen2_5_VLCollator):
 class TrainsMedia(Qwen2_5_VLCollator):
     """Trains the placeholders of pictures."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         labels = torch.where(sample.media_ids >= 0, sample.input_ids, sample.labels)
         return _relabelled(sample, labels)
 
@@ -109,7 +109,7 @@ class PaddingTrains(Qwen2_5_VLCollator):
 class TakesControlText(Qwen2_5_VLCollator):
     """Tokenizes what users write as control tokens."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         tokenizer = self.processor.tokenizer
         if sample.media_counts:
             return sample
@@ -162,7 +162,7 @@ class OnePlaceholderTooFew(Qwen2_5_VLCollator):
 class LosesMediaIds(Qwen2_5_VLCollator):
     """Does not know which tokens are whose."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         return attrs.evolve(sample, media_ids=torch.full_like(sample.media_ids, -1))
 
 
@@ -171,7 +171,7 @@ class IgnoresLimits(Qwen2_5_VLCollator):
     """Lets long samples pass."""
 
     def encode(self, example: object) -> EncodedSample:  # type: ignore[misc]
-        return Qwen2_5_VLCollator(processor=self.processor, turns=self.turns).encode(example)
+        return Qwen2_5_VLCollator(processor=self.processor, train_on=self.train_on).encode(example)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -188,7 +188,7 @@ class ChangesItsInput(Qwen2_5_VLCollator):
 class Random(Qwen2_5_VLCollator):
     """Counts its calls in the pixels of a key of its own."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         noise = torch.full_like(sample.input_ids, next(_COUNT))
         return attrs.evolve(sample, tokens={**sample.tokens, "noise": noise})
 

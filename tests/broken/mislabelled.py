@@ -104,7 +104,7 @@ class IgnoresWeights(Qwen2_5_VLCollator):
 class LosesItsWeights(Qwen2_5_VLCollator):
     """Leaves out what the answers count."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         tokens = {k: v for k, v in sample.tokens.items() if k != "loss_weights"}
         return attrs.evolve(sample, tokens=tokens)
 
@@ -116,6 +116,6 @@ CAUGHT_BY: dict[type[Any], str] = {
     TrainsTheNewlineBehind: "check_only_answers_train",
     TrainsFourAnswers: "check_only_answers_train",
     LosesCountOfPictures: "check_only_answers_train",
-    IgnoresWeights: "check_weights_are_honoured",
-    LosesItsWeights: "check_weights_are_honoured",
+    IgnoresWeights: "check_loss_weights",
+    LosesItsWeights: "check_loss_weights",
 }

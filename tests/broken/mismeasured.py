@@ -25,7 +25,7 @@ from vlmcollate.validators import an_instance_of
 class LabelsEndAt512(Qwen2_5_VLCollator):
     """Has no labels from token 512 on."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         labels = sample.labels.clone()
         labels[512:] = -100
         return attrs.evolve(sample, tokens={**sample.tokens, "labels": labels})
@@ -122,7 +122,7 @@ class FilmsRunBackwards(Qwen2_5_VLCollator):
 class VideosAreImages(Qwen2_5_VLCollator):
     """Gives the tokens of a video the type of a picture's."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         types = sample.tokens["mm_token_type_ids"].clamp(max=1)
         return attrs.evolve(sample, tokens={**sample.tokens, "mm_token_type_ids": types})
 

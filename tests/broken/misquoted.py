@@ -106,7 +106,7 @@ class ImagesFirst(Qwen2_5_VLCollator):
 class FirstPartAlone(Qwen2_5_VLCollator):
     """Trains the first part of an answer."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         labels = sample.labels.clone()
         text = self.processor.tokenizer.convert_ids_to_tokens(sample.input_ids)
         trained = [i for i, label in enumerate(labels.tolist()) if label >= 0]

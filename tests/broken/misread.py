@@ -158,7 +158,7 @@ def _with_rank(sample: EncodedSample, rank: int) -> EncodedSample:
 class NumbersASet(Qwen2_5_VLCollator):
     """Numbers words in the order of a set, which depends on how strings hash."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         order = [int(word.split()[1]) for word in _WORDS]
         return _with_rank(sample, sum(number * at for at, number in enumerate(order)))
 
@@ -171,7 +171,7 @@ class RegistersItself(Qwen2_5_VLCollator):
         super().__attrs_post_init__()
         _REGISTERED["rank"] = 3
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         return _with_rank(sample, _REGISTERED["rank"])
 
 

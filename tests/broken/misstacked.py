@@ -65,7 +65,7 @@ class LosesPatches(Qwen2_5_VLCollator):
 class ForgetsTypes(Qwen2_5_VLCollator):
     """Takes every token for text."""
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         types = torch.zeros_like(sample.input_ids)
         return attrs.evolve(sample, tokens={**sample.tokens, "mm_token_type_ids": types})
 
@@ -173,7 +173,7 @@ class HasOwnKeys(Qwen2_5_VLCollator):
 
     no_packs_because = "`area` holds for a whole row"
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         grids = sample.media.get("image_grid_thw")
         areas = torch.zeros(0) if grids is None else grids.prod(dim=1)
         own = {"area": areas.sum().long()}
@@ -187,7 +187,7 @@ class HasOwnKeys(Qwen2_5_VLCollator):
 class PadsMediaWithOnes(HasOwnKeys):
     """Has a joining rule that pads wrong."""
 
-    media_joins = {**Qwen2_5_VLCollator.media_joins, "patches": PadsWithOnes(by="image")}
+    media_joins = {**Qwen2_5_VLCollator.media_joins, "patches": PadsWithOnes(rows="image")}
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -64,7 +64,7 @@ BLAMED = [kind for number, kind in enumerate(CAUGHT_BY) if number % 10 == 0 or D
 
 PLAIN = "check_takes_a_plain_question"
 TAKES = "check_takes_what_the_template_takes"
-SAYS = "check_the_prompt_says_what_was_said"
+SAYS = "check_prompt_preserves_messages"
 ASKS = "check_the_answer_follows_the_generation_prompt"
 BY_TEMPLATE = {
     "no end token": {PLAIN: "nothing ends this turn"},
@@ -75,7 +75,7 @@ BY_TEMPLATE = {
         PLAIN: "unlike its generation prompt",
         ASKS: "does the generation prompt name the wrong role",
     },
-    "one role for all": {"check_turns_open_by_role": "cannot tell who speaks"},
+    "one role for all": {"check_roles_have_distinct_headers": "cannot tell who speaks"},
     "echoes the user": {
         PLAIN: "unlike its generation prompt",
         SAYS: "the words of messages[1] stand in the turn of messages[2]",

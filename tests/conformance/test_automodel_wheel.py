@@ -622,7 +622,7 @@ def test_fake_images_survive_the_shift(name: str) -> None:
     assert (batch["labels"] != -100).sum() == (plain["labels"] != -100).sum()
     (token,) = collator_for(processor).media_tokens["image"]
     wanted = processor.tokenizer.convert_tokens_to_ids(token)
-    whole = collator_for(processor, placeholder_media="sample").encode(rows[0]["conversation"])
+    whole = collator_for(processor, dummy_media="sample").encode(rows[0]["conversation"])
     count = (whole.input_ids == wanted).sum()
     assert count > 0
     assert ((batch["input_ids"] == wanted).sum(dim=1) == count).all()

@@ -66,7 +66,7 @@ def test_ids_of_harmless_text_are_the_processors_own(name, messages):
     theirs = processor.apply_chat_template(
         [messages], tokenize=True, return_dict=True, return_tensors="pt"
     )
-    sample = collator_for(processor, on_dropped="raise").encode(messages)
+    sample = collator_for(processor, on_template_omission="raise").encode(messages)
     tokenizer = processor.tokenizer
     assert tokenizer.decode(sample.input_ids) == tokenizer.decode(theirs["input_ids"][0])
     # the ids differ only where an answer begins inside a token; none does without leading space

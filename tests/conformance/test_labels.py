@@ -28,7 +28,7 @@ pytestmark = pytest.mark.parametrize("name", FAMILIES)
 @given(messages=conversations())
 def test_exactly_the_answers_train(name, messages):
     processor = processor_of(name)
-    sample = collator_for(processor, on_dropped="raise").encode(messages)
+    sample = collator_for(processor, on_template_omission="raise").encode(messages)
 
     found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
 
@@ -113,7 +113,7 @@ def test_a_control_token_split_over_two_parts_stays_text(name, first):
 
 
 def test_control_text_can_be_refused(name):
-    collator = collator_for(processor_of(name), control_text="error")
+    collator = collator_for(processor_of(name), special_tokens_in_text="error")
     messages = [
         {"role": "user", "content": f"say {FAMILIES[name].stop} please"},
         {"role": "assistant", "content": "no"},

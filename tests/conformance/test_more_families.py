@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
+from tests.media_bytes import video_bytes
 from tests.more_processors import MORE
-from tests.unit.media.making import video_bytes
 from vlmcollate import Conversation, LabelError, collator_for
 
 _BUILT: dict[str, Any] = {}
@@ -50,7 +50,9 @@ def test_exactly_the_answers_train(name, messages):
     processor, family = processor_of(name), MORE[name]
     if name in ("llava_next",):  # its template takes no system message
         messages = [message for message in messages if message["role"] != "system"]
-    sample = collator_for(processor, on_dropped="allow", **family.options).encode(messages)
+    sample = collator_for(processor, on_template_omission="allow", **family.options).encode(
+        messages
+    )
     found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
     answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
     expected = [family.before + (a.strip() if family.trims else a) + family.stop for a in answers]

@@ -20,8 +20,8 @@ import soundfile
 import torch
 from PIL import Image
 
+from tests.media_bytes import video_bytes
 from tests.omni_processors import qwen3_omni
-from tests.unit.media.making import video_bytes
 from vlmcollate import BaseCollator, LocalMedia, MediaError, UrlFetcher, collator_for
 
 RATE = 16000

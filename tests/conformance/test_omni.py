@@ -14,7 +14,7 @@ from PIL import Image
 from tests import omni_processors
 from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
-from tests.unit.media.making import video_bytes
+from tests.media_bytes import video_bytes
 from vlmcollate import IGNORE_INDEX, MediaError, collator_for
 
 TONE = (np.sin(np.arange(24000) / 20) * 0.3).astype(np.float32)

@@ -34,7 +34,7 @@ def test_a_text_batch_runs_the_vision_tower(name):
     chats = [chat("Nothing at all."), chat("Yes.")]
     plain = collator_for(processor)(chats)
 
-    batch = collator_for(processor, placeholder_media="batch")(chats)
+    batch = collator_for(processor, dummy_media="batch")(chats)
 
     width = plain["input_ids"].shape[1]
     assert batch["n_images_per_sample"].sum() == 1
@@ -52,7 +52,7 @@ def test_a_text_batch_runs_the_vision_tower(name):
 
 
 def test_batch_adds_one_and_only_where_a_tower_is_idle():
-    collator = collator_for(processor_of("qwen2_5_vl"), placeholder_media="batch")
+    collator = collator_for(processor_of("qwen2_5_vl"), dummy_media="batch")
     with_image = collator([chat("a", "red"), chat("b")])
     assert with_image["n_images_per_sample"].tolist() == [1, 0]
     without = collator([chat("a long answer"), chat("b")])
@@ -60,7 +60,7 @@ def test_batch_adds_one_and_only_where_a_tower_is_idle():
 
 
 def test_sample_adds_one_to_each_that_has_none():
-    collator = collator_for(processor_of("qwen2_5_vl"), placeholder_media="sample")
+    collator = collator_for(processor_of("qwen2_5_vl"), dummy_media="sample")
     batch = collator([chat("a", "red"), chat("b"), chat("c")])
     assert batch["n_images_per_sample"].tolist() == [1, 1, 1]
     sample = collator.encode(chat("b"))
@@ -71,7 +71,7 @@ def test_sample_adds_one_to_each_that_has_none():
 
 
 def test_audio_towers_run_too():
-    collator = collator_for(omni_processor("gemma4"), placeholder_media="batch")
+    collator = collator_for(omni_processor("gemma4"), dummy_media="batch")
     batch = collator([chat("a"), chat("b", "red")])
     assert batch["n_audios_per_sample"].tolist() == [1, 0]
     assert batch["n_images_per_sample"].tolist() == [0, 1]
@@ -82,12 +82,10 @@ def test_the_placeholder_has_its_room_within_max_length():
     processor = processor_of("qwen2_5_vl")
     text = chat("one two three four")
     length = len(collator_for(processor).encode(text))
-    room = len(collator_for(processor, placeholder_media="sample").encode(text)) - length
+    room = len(collator_for(processor, dummy_media="sample").encode(text)) - length
     with pytest.raises(SampleTooLongError, match=f"max_length={length + room} would hold"):
-        collator_for(processor, placeholder_media="sample", max_length=length + room - 1).encode(
-            text
-        )
-    fitting = collator_for(processor, placeholder_media="sample", max_length=length + room)
+        collator_for(processor, dummy_media="sample", max_length=length + room - 1).encode(text)
+    fitting = collator_for(processor, dummy_media="sample", max_length=length + room)
     assert len(fitting.encode(text)) == length + room
 
 
@@ -99,7 +97,7 @@ def test_a_kind_that_the_processor_is_refused_for_gets_no_placeholder():
         processor = dots3()
     except AttributeError as error:  # not in every release of transformers
         pytest.skip(str(error))
-    batch = collator_for(processor, placeholder_media="batch")([chat("Yes")])
+    batch = collator_for(processor, dummy_media="batch")([chat("Yes")])
     assert batch["n_images_per_sample"].tolist() == [1]
     assert "n_audios_per_sample" not in batch
 
@@ -110,7 +108,7 @@ def test_shifting_the_labels_takes_no_media_token_away(name, policy):
     """Dummy media stands at a sample's end, where a shift drops the last column."""
     case = CASES[name]
     assert case.build is not None
-    processor, options = case.build(), {**case.options, "placeholder_media": policy}
+    processor, options = case.build(), {**case.options, "dummy_media": policy}
     chats = [chat("Yes."), chat("No.")]
     plain = collator_for(processor, **options)(chats)
 

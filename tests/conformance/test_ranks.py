@@ -36,7 +36,7 @@ def train(rank: int, port: int, on_error: Any, failed: Any) -> None:
         timeout=timedelta(seconds=60),
     )
     processor = tiny_processor()
-    collator = collator_for(processor, placeholder_media="batch", require_labels=False)
+    collator = collator_for(processor, dummy_media="batch", require_labels=False)
     robust = RobustCollator(collator=collator, on_error=on_error)
     # every weight has to get a gradient on every rank, or the ranks wait for one another
     model = DistributedDataParallel(tiny_model(processor), find_unused_parameters=False)
@@ -50,7 +50,7 @@ def train(rank: int, port: int, on_error: Any, failed: Any) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("on_error", ["skip", "placeholder"])
+@pytest.mark.parametrize("on_error", ["skip", "dummy_sample"])
 def test_both_ranks_finish(on_error):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

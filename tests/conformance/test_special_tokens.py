@@ -84,7 +84,7 @@ def test_thinking_declared_special_stays_a_token_in_answers_alone(name):
     expected = _count(processor, plain, "<think>")
     assert _count(processor, hostile, "<think>") == expected
     with pytest.raises(ConversationError, match="'<think>'"):
-        collator_for(processor, control_text="error").encode(hostile)
+        collator_for(processor, special_tokens_in_text="error").encode(hostile)
 
 
 @pytest.mark.parametrize("token", ["<|im_user|>", "<|im_middle|>", "<|im_system|>", "<|im_end|>"])
@@ -131,9 +131,9 @@ def test_allowed_tokens_are_made_from_all_text():
     asked = [{"role": "system", "content": box}, *_chat(box, box)]
     assert _count(processor, asked, box) == (1, 1)
     assert _count(processor, asked, box, **allowed) == (3, 1)
-    assert _count(processor, asked, box, control_text="error", **allowed) == (3, 1)
+    assert _count(processor, asked, box, special_tokens_in_text="error", **allowed) == (3, 1)
     with pytest.raises(ConversationError, match="box_start"):
-        collator_for(processor, control_text="error").encode(asked)
+        collator_for(processor, special_tokens_in_text="error").encode(asked)
 
 
 @pytest.mark.parametrize(

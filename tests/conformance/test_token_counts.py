@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.families import CASES
-from tests.unit.media.making import video_bytes
+from tests.media_bytes import video_bytes
 from vlmcollate import BaseCollator, LocalMedia, collator_for
 
 

@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from tests.conformance.test_templates import processor_with
 from tests.decoding import trained_texts
 from tests.more_processors import pixtral
-from vlmcollate import ConversationError, DroppedTextWarning, LabelError, collator_for
+from vlmcollate import ConversationError, LabelError, TemplateOmissionWarning, collator_for
 from vlmcollate.testing import tiny_processor
 
 _TEXT = "{% for part in m.content %}{{ part.text }}{% endfor %}"
@@ -117,10 +117,10 @@ def test_text_that_is_cut_out_of_an_answer_is_reported():
     processor = processor_with("gemma4")
     chat = _chat("q", "<|channel>thought\nhm<channel|>yes")
     with pytest.raises(ConversationError, match=r"changes the text of messages\[1\]\.content\[0\]"):
-        _trained(processor, chat, "<turn|>", on_dropped="raise")
-    with pytest.warns(DroppedTextWarning, match="cuts or changes"):
+        _trained(processor, chat, "<turn|>", on_template_omission="raise")
+    with pytest.warns(TemplateOmissionWarning, match="cuts or changes"):
         assert _trained(processor, chat, "<turn|>") == ["yes<turn|>"]
-    assert _trained(processor, chat, "<turn|>", on_dropped="allow") == ["yes<turn|>"]
+    assert _trained(processor, chat, "<turn|>", on_template_omission="allow") == ["yes<turn|>"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_text_that_is_cut_out_of_an_answer_is_reported():
 )
 def test_whitespace_and_escapes_are_no_change(words, writes, is_whole):
     text = f"{{% for p in m.content %}}{{{{ {writes} }}}}{{% endfor %}}"
-    collator = collator_for(_tiny(_chatml(text=text)), on_dropped="raise")
+    collator = collator_for(_tiny(_chatml(text=text)), on_template_omission="raise")
     try:
         rendering = collator.render(collator.read(_chat(words, words)))
     except ConversationError:  # the words and the template's own text cannot be told apart

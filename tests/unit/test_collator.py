@@ -15,7 +15,6 @@ from vlmcollate import (
     BaseCollator,
     ConfigError,
     ConversationError,
-    DroppedTextWarning,
     EmptyBatchError,
     EncodedSample,
     Join,
@@ -26,6 +25,7 @@ from vlmcollate import (
     PadToLength,
     PadToLongest,
     SampleTooLongError,
+    TemplateOmissionWarning,
     collator_for,
     register,
 )
@@ -64,9 +64,9 @@ def trained(sample, processor):
         ({"max_length": True}, "max_length"),
         ({"on_overlong": "cut"}, "on_overlong"),
         ({"on_overlong": "drop"}, "no effect without max_length"),
-        ({"turns": "first"}, "turns"),
-        ({"control_text": "keep"}, "control_text"),
-        ({"on_dropped": "log"}, "on_dropped"),
+        ({"train_on": "first_turn"}, "train_on"),
+        ({"special_tokens_in_text": "keep"}, "special_tokens_in_text"),
+        ({"on_template_omission": "log"}, "on_template_omission"),
         ({"labels": PadToLongest()}, "LabelStrategy"),
         ({"padding": "longest"}, "PaddingStrategy"),
         ({"media": LocalMedia}, "MediaStrategy"),
@@ -124,7 +124,7 @@ def test_turns_last(processor):
         "one<|im_end|>",
         "two<|im_end|>",
     ]
-    last = collator_for(processor, turns="last").encode(chat)
+    last = collator_for(processor, train_on="last_turn").encode(chat)
     assert trained(last, processor) == ["two<|im_end|>"]
 
 
@@ -317,12 +317,12 @@ def test_what_the_template_drops_is_reported():
     )
     chat = [*turn("a", "b"), {"role": "system", "content": "now rhyme"}, *turn("c", "d")]
     collator = collator_for(processor)
-    with pytest.warns(DroppedTextWarning, match=r"leaves out messages\[2\]\.content\[0\]"):
+    with pytest.warns(TemplateOmissionWarning, match=r"leaves out messages\[2\]\.content\[0\]"):
         sample = collator.encode(chat)
     assert trained(sample, processor) == ["b<|im_end|>", "d<|im_end|>"]
     with pytest.raises(ConversationError, match="leaves out"):
-        collator_for(processor, on_dropped="raise").encode(chat)
-    collator_for(processor, on_dropped="allow").encode(chat)
+        collator_for(processor, on_template_omission="raise").encode(chat)
+    collator_for(processor, on_template_omission="allow").encode(chat)
 
 
 @pytest.mark.parametrize("option", ["tokenize", "add_generation_prompt", "messages", "tools"])
@@ -356,7 +356,7 @@ def test_a_template_without_generation_prompt_is_refused():
 class KeepOnly(Join):
     """A third party's join, which returns what it is given."""
 
-    def _join(self, values, key):
+    def join(self, values, key):
         return values[0]
 
 
@@ -415,7 +415,7 @@ def test_a_video_is_cut_off_whole_where_its_words_merge_with_those_before_it():
 
 def test_a_collator_goes_with_its_last_use():
     """No cycle keeps it, since its processor takes a hundred megabytes."""
-    collator = collator_for(tiny_processor(), placeholder_media="batch")
+    collator = collator_for(tiny_processor(), dummy_media="batch")
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
     collator([messages])
     assert collator.token_count(messages) == 15

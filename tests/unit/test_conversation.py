@@ -212,7 +212,7 @@ def test_a_function_is_read_as_its_schema_and_its_words_make_no_control_tokens()
         number = collator.processor.tokenizer.convert_tokens_to_ids(token)
         assert (found == number).sum() == (harmless == number).sum() > 0
     with pytest.raises(ConversationError, match="im_end"):
-        collator_for(qwen3_vl(), control_text="error").encode(example)
+        collator_for(qwen3_vl(), special_tokens_in_text="error").encode(example)
 
 
 @pytest.mark.parametrize("tool", [unhinted, undescribed, unresolved, lambda x: x])

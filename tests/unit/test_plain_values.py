@@ -72,7 +72,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def collator():
-    return collator_for(qwen3_vl(), on_dropped="allow")
+    return collator_for(qwen3_vl(), on_template_omission="allow")
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def test_a_collator_called_inside_a_call(
         return collate.encode(ROWS[2])
 
     outer = {
-        "hook": lambda: collate.collate_or([*ROWS[:2], {"broken": 1}, ROWS[3]], failed),
+        "hook": lambda: collate.collate([*ROWS[:2], {"broken": 1}, ROWS[3]], on_error=failed),
         "examples": lambda: collate(Lazy(ROWS, meanwhile)),
         "read": lambda: ReadsTwice(processor=processor, meanwhile=meanwhile)(ROWS),
         "media": lambda: collator_for(processor, media=LoadsTwice(meanwhile=meanwhile))(ROWS),
@@ -187,7 +187,7 @@ def test_an_explanation_holds_nothing_of_a_sample_that_a_stage_encodes(processor
 class Whole(Join):
     """Joins one sample's tensor as it is."""
 
-    def _join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+    def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         del key
         return values[0]
 

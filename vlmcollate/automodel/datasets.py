@@ -81,7 +81,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
             options["on_overlong"] = "truncate" if self.truncate else "raise"
         return collator_for(
             self.processor,
-            placeholder_media=fake,
+            dummy_media=fake,
             template_kwargs=dict(self.template_kwargs or {}),
             **options,
         )

@@ -22,11 +22,11 @@ JOINS_KEY = "media_joins"
 """The key under which a pack brings the rules by which its media joins that of others."""
 MEDIA_JOINS: Mapping[str, Join] = {
     "pixel_values": Concatenate(),
-    "image_grid_thw": Concatenate(by="image"),
+    "image_grid_thw": Concatenate(rows="image"),
     "image_position_ids": Concatenate(),
     "pixel_values_videos": Concatenate(),
-    "video_grid_thw": Concatenate(by="video"),
-    "second_per_grid_ts": Concatenate(by="video"),
+    "video_grid_thw": Concatenate(rows="video"),
+    "second_per_grid_ts": Concatenate(rows="video"),
 }
 """How media joins if neither a processor nor a pack brings rules: the keys that Automodel knows."""
 _KINDS = ("image", "video", "audio")
@@ -93,7 +93,7 @@ def read(
     sizes = {key: len(value) for key, value in media.items()}
     sizes |= {key: len(values) for key, values in loose.items()}
     for kind in _KINDS:
-        rows = [size for key, size in sizes.items() if joins[key].by == kind]
+        rows = [size for key, size in sizes.items() if joins[key].rows == kind]
         counts.setdefault(kind, max(rows, default=0))
     unknown = torch.full((length,), -1)
     sample = EncodedSample(

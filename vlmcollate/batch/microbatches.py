@@ -26,7 +26,7 @@ def split_microbatches(
     Args:
         batch: What a collator gave, with tokens padded to rows.
         n: How many; the first ones have one row more where B is no multiple.
-        items: How the first axis of each media key counts, as `Join.by` says it: the collator's
+        items: How the first axis of each media key counts, as `Join.rows` says it: the collator's
             `media_joins`, or a dict of your own. Not needed for text alone.
 
     Returns:
@@ -49,7 +49,7 @@ def split_microbatches(
         raise ConfigError(f"n must be at most the batch's {rows} rows, not {n}")
     sizes = [rows // n + (i < rows % n) for i in range(n)]
     told = {
-        key: rule.by if isinstance(rule, Join) else rule
+        key: rule.rows if isinstance(rule, Join) else rule
         for key, rule in (items or {}).items()
         if key in batch
     }

@@ -68,7 +68,7 @@ def joined_media(samples: Sequence[EncodedSample], joins: Mapping[str, Join]) ->
     for key in dict.fromkeys(key for sample in samples for key in sample.media):
         values = [sample.media.get(key) for sample in samples]
         like = next(value for value in values if value is not None)
-        filled = (joins[key].absent(like) if value is None else value for value in values)
+        filled = (joins[key].fill_missing(like) if value is None else value for value in values)
         batch[key] = joins[key]([value for value in filled if value is not None], key=key)
     return batch
 

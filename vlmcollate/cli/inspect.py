@@ -17,8 +17,7 @@ from rich.text import Text
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import read_rows, row_range
-from vlmcollate.encode.sample_encoder import DroppedTextWarning
-from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
 from vlmcollate.explain import Explanation, terminal
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.page import inspect_page, page_entry
@@ -172,7 +171,7 @@ def _inspected(
     if isinstance(row, SampleError):
         return Inspected(number=number, error=str(row))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DroppedTextWarning)  # the explanation tells of it
+        warnings.simplefilter("ignore", TemplateOmissionWarning)  # the explanation tells of it
         try:
             explanation = collator.explain(row)
         except SampleError as error:

@@ -22,8 +22,7 @@ from rich.text import Text
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import read_rows, row_range
-from vlmcollate.encode.sample_encoder import DroppedTextWarning
-from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
 from vlmcollate.explain.charts import bars, histogram
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.page import document
@@ -112,7 +111,7 @@ def survey(collator: BaseCollator, rows: Iterable[tuple[int, Any]]) -> Survey:
             if isinstance(row, SampleError):
                 raise row
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DroppedTextWarning)
+                warnings.simplefilter("ignore", TemplateOmissionWarning)
                 sample = collator.encode(row)
         except SampleError as error:
             name = type(error).__name__
@@ -212,7 +211,7 @@ def _charts(found: Survey) -> list[str]:
         histogram(share, title="Trained share of a row, %", about="What the loss is made of."),
     ]
     if found.media.any():
-        about = "Placeholders that stand for pictures, frames and sounds."
+        about = "DummyMedia that stand for pictures, frames and sounds."
         charts.append(histogram(found.media, title="Media tokens of a row", about=about))
     waste = [found.padding_waste(size) for size in BATCH_SIZES]
     charts.append(

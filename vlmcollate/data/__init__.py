@@ -1,7 +1,7 @@
 """Feeding collators: what is encoded where, and which sample comes when."""
 
 from vlmcollate.data.encoded import (
-    PretokenizedDataset,
+    EncodedDataset,
     PretokenizedIterableDataset,
     load_sample,
     sample_bytes,
@@ -23,7 +23,7 @@ __all__ = [
     "within_length",
     "Manifest",
     "PreparedDataset",
-    "PretokenizedDataset",
+    "EncodedDataset",
     "PretokenizedIterableDataset",
     "load_sample",
     "sample_bytes",

@@ -25,7 +25,7 @@ _HEAD = b"vlmcollate sample 1, sha256 "
 
 
 @attrs.frozen(eq=False)
-class PretokenizedDataset(Dataset[EncodedSample]):
+class EncodedDataset(Dataset[EncodedSample]):
     """A map-style dataset whose samples are encoded when they are asked for, in the worker.
 
     Hand `collator.stack` to the DataLoader as its `collate_fn`; the batches are those of the
@@ -40,7 +40,7 @@ class PretokenizedDataset(Dataset[EncodedSample]):
         >>> from vlmcollate.testing import tiny_processor
         >>> collator = collator_for(tiny_processor())
         >>> chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
-        >>> sorted(collator.stack([PretokenizedDataset([chat], collator)[0]]))
+        >>> sorted(collator.stack([EncodedDataset([chat], collator)[0]]))
         ['attention_mask', 'input_ids', 'labels', 'mm_token_type_ids']
     """
 

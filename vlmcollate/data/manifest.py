@@ -28,7 +28,13 @@ MANIFEST = "manifest.json"
 _SEAL = "manifest_seal"
 _OF_BATCHES = {"processor", "padding", "shift_labels"}
 """Options that change batches only, and the processor, which is hashed by its parts."""
-_KEEPING = {"max_length", "on_overlong", "on_dropped", "require_labels", "control_text"}
+_KEEPING = {
+    "max_length",
+    "on_overlong",
+    "on_template_omission",
+    "require_labels",
+    "special_tokens_in_text",
+}
 """Options that decide which samples are kept, or how much of them."""
 _REFUSING = {
     "root",
@@ -225,8 +231,8 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
     }
     found["media"] = _media(collator, refusing=False)
     found["model_config"] = _layers(collator)
-    if collator.placeholder_media == "batch":  # which is added as a batch is made
-        found["placeholder_media"] = repr("never")
+    if collator.dummy_media == "batch":  # which is added as a batch is made
+        found["dummy_media"] = repr("never")
     return {
         "collator": f"{type(collator).__module__}.{type(collator).__qualname__}",
         **{f"option {name}": value for name, value in found.items()},

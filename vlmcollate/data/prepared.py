@@ -100,8 +100,8 @@ class PreparedDataset(Dataset[EncodedSample]):
         folder: Where they are.
         collator: The collator that stacks them, which has to encode as the one that prepared them.
             What only decides which samples are kept need not be the same: `max_length` and what
-            becomes of longer ones, where media lies and its limits, `require_labels`, `on_dropped`
-            and `control_text`.
+            becomes of longer ones, where media lies and its limits, `require_labels`,
+            `on_template_omission` and `special_tokens_in_text`.
 
     Attributes:
         manifest: What was prepared.

@@ -15,26 +15,39 @@ from vlmcollate.errors import CollateError, ConfigError, SampleError
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of, at_least_one, one_of
 
-ErrorPolicy = Literal["raise", "skip", "placeholder"]
+ErrorPolicy = Literal["raise", "skip", "dummy_sample"]
 
 
 class TooManyFailuresError(CollateError, RuntimeError):
     """More samples in a row failed than is put up with; the last failure is its cause."""
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(eq=False)
 class Resample:
-    """Takes another sample of a dataset for one that fails; see `resample`."""
+    """Replaces a sample that fails with others of a dataset.
+
+    Args:
+        dataset: A map-style dataset with at least one sample.
+        seed: Decides, together with the failing sample, which others are tried; the same in every
+            process.
+        max_retries: The maximum number of others to try.
+
+    Raises:
+        ConfigError: The dataset is empty or has no length.
+
+    Example:
+        `RobustCollator(collator=collate, on_error=Resample(dataset, seed=1))`
+    """
 
     dataset: Any = attrs.field()
-    seed: int = 0
-    max_retries: int = attrs.field(default=10, validator=at_least_one)
+    seed: int = attrs.field(default=0, kw_only=True)
+    max_retries: int = attrs.field(default=10, validator=at_least_one, kw_only=True)
 
     @dataset.validator
     def _check_dataset(self, _: attrs.Attribute[Any], value: Any) -> None:
         if not (hasattr(value, "__len__") and hasattr(value, "__getitem__") and len(value)):
             raise ConfigError(
-                "resample needs a map-style dataset that holds samples; this "
+                "Resample needs a map-style dataset that holds samples; this "
                 f"{type(value).__name__} is empty, or has no length"
             )
 
@@ -49,23 +62,6 @@ class Resample:
         return drawn
 
 
-def resample(dataset: Any, *, seed: int = 0, max_retries: int = 10) -> Resample:
-    """Has a bad sample replaced by others of the dataset.
-
-    Args:
-        dataset: A map-style dataset.
-        seed: With the bad sample itself, it decides which others are tried, in any process alike.
-        max_retries: How many others are tried.
-
-    Returns:
-        A value for `RobustCollator(on_error=...)`.
-
-    Raises:
-        ConfigError: The dataset is empty, or is only iterated.
-    """
-    return Resample(dataset=dataset, seed=seed, max_retries=max_retries)
-
-
 @attrs.define(kw_only=True, eq=False)
 class RobustCollator:
     """Collates in spite of bad samples, counts them, and gives up where nothing but bad ones come.
@@ -76,8 +72,8 @@ class RobustCollator:
     Args:
         collator: The collator.
         on_error: What becomes of a bad sample: `"raise"`; `"skip"` it, so that the batch is
-            smaller; `"placeholder"`, the collator's `untrained_sample`, so that the rows stay and
-            no rank waits for another, even where a whole batch is bad; or `resample(dataset)`.
+            smaller; `"dummy_sample"`, the collator's `dummy_sample`, so that the rows stay and
+            no rank waits for another, even where a whole batch is bad; or `Resample(dataset)`.
         max_failures: How many samples in a row may fail, over batches, before
             `TooManyFailuresError`. Each worker of a DataLoader counts for itself.
 
@@ -98,13 +94,13 @@ class RobustCollator:
     @on_error.validator
     def _check_on_error(self, option: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, Resample):
-            one_of("raise", "skip", "placeholder")(self, option, value)
+            one_of("raise", "skip", "dummy_sample")(self, option, value)
 
     def __attrs_post_init__(self) -> None:
         """Refuses to keep the rows of a collator that drops some."""
-        if self.on_error == "placeholder" and self.collator.on_overlong == "drop":
+        if self.on_error == "dummy_sample" and self.collator.on_overlong == "drop":
             raise ConfigError(
-                'on_error="placeholder" keeps the rows of a batch, which a collator with '
+                'on_error="dummy_sample" keeps the rows of a batch, which a collator with '
                 'on_overlong="drop" does not; set on_overlong="raise", and samples that are too '
                 "long are replaced, too"
             )
@@ -135,7 +131,7 @@ class RobustCollator:
             self._in_a_row += 1
             return self._replaced(error, examples[index])
 
-        batch = self.collator.collate_or(examples, replaced)
+        batch = self.collator.collate(examples, on_error=replaced)
         if not failed or failed[-1] != len(examples) - 1:
             self._in_a_row = 0
         return {**batch, "n_failed_samples": torch.tensor(len(failed))}
@@ -146,8 +142,8 @@ class RobustCollator:
                 f"{self._in_a_row} samples in a row failed, more than "
                 f"max_failures={self.max_failures}; the last: {error}"
             ) from error
-        if self.on_error == "placeholder":
-            return self.collator.untrained_sample()
+        if self.on_error == "dummy_sample":
+            return self.collator.dummy_sample()
         if isinstance(self.on_error, Resample):
             return self._drawn(self.on_error, example, error)
         return None

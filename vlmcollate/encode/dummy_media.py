@@ -22,7 +22,7 @@ TOWERS: dict[MediaKind, tuple[str, ...]] = {"image": ("image", "video"), "audio"
 
 
 @attrs.frozen(eq=False)
-class Placeholders:
+class DummyMedia:
     """What stands in for missing media, ready to be appended.
 
     Attributes:

@@ -12,7 +12,7 @@ import attrs
 import torch
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.encode.trace import watched
+from vlmcollate.encode.trace import run_stage
 from vlmcollate.errors import LabelError, SampleTooLongError
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -32,7 +32,7 @@ def fitted(
     """
     collator = encoder.collator
     labelled = encoder.labelled(conversation, media, rendering)
-    sample = collator.refine(labelled)
+    sample = collator.postprocess(labelled)
     if collator.max_length is None:
         return sample
     limit = collator.max_length - _room(encoder, sample)
@@ -56,7 +56,7 @@ def fitted(
 
 def _room(encoder: SampleEncoder, sample: EncodedSample) -> int:
     """The tokens that placeholder media will add."""
-    if encoder.collator.placeholder_media == "never":
+    if encoder.collator.dummy_media == "never":
         return 0
     return encoder.placeholders.room(sample)
 
@@ -71,7 +71,7 @@ def _truncated(
 ) -> EncodedSample:
     """The longest beginning that cuts through no media, with the media that is left in it."""
     while True:
-        sample = encoder.collator.refine(labelled)
+        sample = encoder.collator.postprocess(labelled)
         length = length_without_cut_media(sample, limit)
         kept = int(sample.media_ids[:length].max()) + 1 if length else 0
         if kept == len(media):
@@ -92,8 +92,8 @@ def _without_oldest_turns(
         kept = [i for i in range(len(roles)) if i >= start or i < starts[0]]
         items = [m for m, (i, _) in zip(media, conversation.media, strict=True) if i in set(kept)]
         shorter = attrs.evolve(conversation, messages=tuple(conversation.messages[i] for i in kept))
-        rendering = watched("render", encoder.collator.render, shorter)
-        sample = encoder.collator.refine(encoder.labelled(shorter, items, rendering))
+        rendering = run_stage("render", encoder.collator.render, shorter)
+        sample = encoder.collator.postprocess(encoder.labelled(shorter, items, rendering))
         if len(sample) <= limit:
             return sample
     return None

@@ -19,16 +19,17 @@ from PIL import Image
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
-from vlmcollate.encode.dummy_media import TOWERS, Placeholders, blank, untrained
+from vlmcollate.encode.dummy_media import TOWERS, DummyMedia, blank, untrained
 from vlmcollate.encode.hooks import check_result, run_hook
 from vlmcollate.encode.overlong import fitted
-from vlmcollate.encode.trace import watched
+from vlmcollate.encode.trace import run_stage
 from vlmcollate.errors import (
     CollateError,
     ConfigError,
     ConversationError,
     LabelError,
     MediaError,
+    TemplateOmissionWarning,
     stack_level,
 )
 from vlmcollate.media import Video
@@ -66,10 +67,6 @@ _EXPECTED: dict[MediaKind, tuple[str, Callable[[Any], bool]]] = {
 """For each kind of media, what a strategy has to load."""
 
 
-class DroppedTextWarning(UserWarning):
-    """The chat template left out or changed something that the conversation says."""
-
-
 @attrs.frozen(eq=False)
 class SampleEncoder:
     """Runs a collator's stages on one example.
@@ -83,17 +80,17 @@ class SampleEncoder:
     def __call__(self, example: object) -> EncodedSample:
         """Encodes one example; see `BaseCollator.encode`."""
         collator = self.collator
-        conversation = watched("read", collator.read, example)
-        media = watched("load", collator.load, conversation)
-        rendering = watched("render", collator.render, conversation)
+        conversation = run_stage("read", collator.read, example)
+        media = run_stage("load", collator.load, conversation)
+        rendering = run_stage("render", collator.render, conversation)
         self._report_dropped(rendering)
-        sample = watched("fit", fitted, self, conversation, media, rendering)
+        sample = run_stage("fit", fitted, self, conversation, media, rendering)
         if collator.require_labels and not (sample.labels != IGNORE_INDEX).any():
             raise LabelError(
                 "nothing is trained: no assistant message has a weight above 0; add one, or set "
                 "require_labels=False"
             )
-        if collator.placeholder_media == "sample":
+        if collator.dummy_media == "sample":
             sample = self.placeholders.added(sample, [sample])
         return sample
 
@@ -109,7 +106,7 @@ class SampleEncoder:
         options: dict[str, Any] = {}
         if part.kind == "video":
             options["sampling"] = collator.frame_sampling
-            options["sampling_rate"] = collator.video_sampling_rate
+            options["sampling_rate"] = collator.soundtrack_sampling_rate
         elif part.kind == "audio":
             if collator.sampling_rate is None:
                 raise ConfigError(
@@ -126,7 +123,7 @@ class SampleEncoder:
     def labelled(
         self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
     ) -> EncodedSample:
-        """The labelled sample, as long as it is, before `refine`."""
+        """The labelled sample, as long as it is, before `postprocess`."""
         prompt, sample = self.tokenized(conversation, media, rendering)
         return self.with_labels(sample, prompt, conversation)
 
@@ -146,7 +143,7 @@ class SampleEncoder:
     ) -> tuple[EncodedPrompt, EncodedSample]:
         """The same, of media that is processed already."""
         collator = self.collator
-        prompt = watched("tokenize", collator.prompt_encoder, conversation, rendering, processed)
+        prompt = run_stage("tokenize", collator.prompt_encoder, conversation, rendering, processed)
         input_ids = torch.from_numpy(prompt.ids)
         tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
         if collator.token_type_key is not None:
@@ -163,7 +160,7 @@ class SampleEncoder:
         self, sample: EncodedSample, prompt: EncodedPrompt, conversation: Conversation
     ) -> EncodedSample:
         """A sample with the labels of its turns."""
-        name, turns = watched("label", self.collator.label, prompt, conversation)
+        name, turns = run_stage("label", self.collator.label, prompt, conversation)
         ids, message_ids = sample.input_ids.numpy(), sample.message_ids.numpy()
         labels = np.full(len(ids), IGNORE_INDEX, np.int64)
         weights = np.zeros(len(ids), np.float32)
@@ -183,26 +180,28 @@ class SampleEncoder:
         return attrs.evolve(sample, tokens=tokens, label_strategy=name)
 
     @property
-    def placeholders(self) -> Placeholders:
+    def placeholders(self) -> DummyMedia:
         """The collator's placeholders, made once."""
         return self.collator.idle_media
 
-    def make_placeholders(self) -> Placeholders:
+    def make_placeholders(self) -> DummyMedia:
         """What stands in for media of each kind that has a tower of its own."""
         collator, nothing = self.collator, Conversation(messages=())
         pieces: dict[MediaKind, EncodedSample] = {}
-        for kind in filter(collator.serves, TOWERS):
+        for kind in filter(collator.supports, TOWERS):
             text = collator.placeholders[kind]
             if not text:  # a page that no text mentions; every sample has its own
                 continue
             span = MediaSpan(0, len(text), -1, kind)
             rendering = Rendering(text=text, given=(), media=(span,))
             _, piece = self.tokenized(nothing, [blank(kind, collator.sampling_rate)], rendering)
-            pieces[kind] = untrained(collator.refine(piece))
-        return Placeholders(pieces, collator.media_joins)
+            pieces[kind] = untrained(collator.postprocess(piece))
+        return DummyMedia(pieces, collator.media_joins)
 
     def _report_dropped(self, rendering: Rendering) -> None:
-        if self.collator.on_dropped == "allow" or not (rendering.dropped or rendering.altered):
+        if self.collator.on_template_omission == "allow" or not (
+            rendering.dropped or rendering.altered
+        ):
             return
         found = " and ".join(
             f"{verb} {', '.join(paths)}"
@@ -212,13 +211,14 @@ class SampleEncoder:
             )
             if paths
         )
-        if self.collator.on_dropped == "raise":
+        if self.collator.on_template_omission == "raise":
             raise ConversationError(
-                f'the chat template {found}; remove it, or set on_dropped="allow"'
+                f'the chat template {found}; remove it, or set on_template_omission="allow"'
             )
         warnings.warn(
-            f'the chat template {found}; set on_dropped="raise" or "allow" to settle this',
-            DroppedTextWarning,
+            f'the chat template {found}; set on_template_omission="raise" to refuse such samples, '
+            'or "allow" to accept them',
+            TemplateOmissionWarning,
             stacklevel=stack_level(),
         )
 
@@ -228,7 +228,7 @@ class SampleEncoder:
         """`process_media`; what the processor refuses is an error of the sample."""
         collator = self.collator
         try:
-            return watched("process", collator.process_media, rendering, media)
+            return run_stage("process", collator.process_media, rendering, media)
         except CollateError:
             raise
         except ValueError as error:
@@ -260,7 +260,7 @@ class SampleEncoder:
         last = max((turn.message for turn in turns), default=-1)
         return [
             conversation.messages[turn.message].weight
-            if self.collator.turns == "all" or turn.message == last
+            if self.collator.train_on == "all_turns" or turn.message == last
             else 0.0
             for turn in turns
         ]

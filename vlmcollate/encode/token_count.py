@@ -50,8 +50,8 @@ class TokenCounter:
         processed = ProcessedMedia(replacements=texts)
         counts = media_counts(rendering, ())
         prompt, sample = encoder.encoded(conversation, processed, rendering, counts)
-        sample = collator.refine(encoder.with_labels(sample, prompt, conversation))
-        if collator.placeholder_media == "sample":
+        sample = collator.postprocess(encoder.with_labels(sample, prompt, conversation))
+        if collator.dummy_media == "sample":
             return len(sample) + encoder.placeholders.room(sample)
         return len(sample)
 
@@ -89,6 +89,6 @@ def _outline(collator: BaseCollator, part: MediaPart) -> tuple[int, int] | Video
     if part.kind == "image":
         hook = partial(collator.media.image_size, part.source, where=part.where)
     else:
-        sampling, outline = collator.frame_sampling, collator.media.video_outline
+        sampling, outline = collator.frame_sampling, collator.media.probe_video
         hook = partial(outline, part.source, sampling=sampling, where=part.where)
     return run_hook(hook, strategy=collator.media, place=part.where)

@@ -26,7 +26,7 @@ class Call:
 
 
 @attrs.define(eq=False)
-class Watch:
+class Trace:
     """Keeps what the stages do while it is entered, in this thread alone.
 
     Attributes:
@@ -34,8 +34,8 @@ class Watch:
         seconds: The time of each stage, without that of the stages inside it.
 
     Example:
-        >>> with Watch() as watch:
-        ...     watched("read", str.upper, "hi")
+        >>> with Trace() as watch:
+        ...     run_stage("read", str.upper, "hi")
         'HI'
         >>> watch.calls[0].result
         'HI'
@@ -43,9 +43,9 @@ class Watch:
 
     calls: list[Call] = attrs.field(factory=list)
     seconds: dict[Stage, float] = attrs.field(factory=dict)
-    _token: Token[Watch | None] | None = None
+    _token: Token[Trace | None] | None = None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Trace:
         self._token = _WATCH.set(self)
         return self
 
@@ -67,17 +67,17 @@ class Watch:
         return result
 
 
-_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+_WATCH: ContextVar[Trace | None] = ContextVar("watch", default=None)
 
 
-def watched(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
+def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
     """Runs a stage, under the eyes of whoever watches."""
     watch = _WATCH.get()
     return call(*arguments) if watch is None else watch.run(stage, call, arguments)
 
 
 @contextmanager
-def unwatched() -> Iterator[None]:
+def untraced() -> Iterator[None]:
     """Runs what is inside out of sight of whoever watches."""
     token = _WATCH.set(None)
     try:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmcollate.encode.trace import Stage, Watch
+from vlmcollate.encode.trace import Stage, Trace
 from vlmcollate.errors import ConfigError
 from vlmcollate.explain.alignment import aligned
 from vlmcollate.explain.mask_text import visible
@@ -73,13 +73,13 @@ class Explanation:
     def of(
         cls,
         sample: EncodedSample,
-        watch: Watch,
+        watch: Trace,
         *,
         processor: Any,
         stop_ids: Sequence[int],
         collator: str,
     ) -> Explanation:
-        """The explanation of a sample whose encoding was watched.
+        """The explanation of a sample whose encoding was run_stage.
 
         Args:
             sample: What `encode` gave.

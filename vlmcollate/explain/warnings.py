@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.encode.trace import Watch
+from vlmcollate.encode.trace import Trace
 from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -19,7 +19,7 @@ _NO_LIMIT = 10**9
 
 
 def findings(
-    sample: EncodedSample, watch: Watch, vocabulary: Vocabulary, processor: Any
+    sample: EncodedSample, watch: Trace, vocabulary: Vocabulary, processor: Any
 ) -> Iterator[str]:
     """Says in words what may not be as the user meant it.
 
@@ -47,7 +47,7 @@ def findings(
         yield "the sequence begins with two bos tokens; the template and the tokenizer add one each"
 
 
-def _left_out(watch: Watch, whole: Conversation, conversation: Conversation) -> Iterator[str]:
+def _left_out(watch: Trace, whole: Conversation, conversation: Conversation) -> Iterator[str]:
     rendering = watch.of("render")[0].result
     if rendering.dropped:
         yield f"the chat template leaves out {', '.join(rendering.dropped)}"

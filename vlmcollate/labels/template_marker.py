@@ -225,7 +225,7 @@ def _probe(chat: Sequence[tuple[str, str]], context: LabelContext) -> EncodedPro
         prompt = context.encode(conversation, rendering, ProcessedMedia())
     except SampleError:
         return None
-    return prompt if rendering.unplaced is None else None
+    return prompt if rendering.turn_error is None else None
 
 
 def _opener(before: Ints, depth: int, vocabulary: Vocabulary) -> tuple[int, ...] | None:

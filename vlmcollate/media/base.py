@@ -113,7 +113,7 @@ class MediaStrategy(ABC):
         del source, where
         return None  # as declared
 
-    def video_outline(self, source: object, *, sampling: FrameSampling, where: str) -> Video | None:
+    def probe_video(self, source: object, *, sampling: FrameSampling, where: str) -> Video | None:
         """What `load_video` gives, with black frames, without decoding them.
 
         Args:

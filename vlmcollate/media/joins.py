@@ -23,13 +23,14 @@ class Join(ABC):
     contiguous and never shares memory with a sample.
 
     Args:
-        by: How the first axis counts, so that a batch can be cut: `"image"`, `"video"` or `"audio"`
-            where every item of that kind has a row; `"sample"` where every sample has one, and
-            `"samples with image"` and so on where those have that hold such media; or the key that
-            says how many rows an item has, such as a grid of patches. `None` leaves it open.
+        rows: The unit of the first axis, by which a batch can be cut: `"image"`, `"video"` or
+            `"audio"` for one row per item of that kind; `"sample"` for one row per sample;
+            `"samples with image"` and the like for one row per sample that has such media; or the
+            key that holds the number of rows per item, such as a grid of patches. `None` if
+            unknown.
     """
 
-    by: str | None = attrs.field(
+    rows: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(str))
     )
 
@@ -47,12 +48,12 @@ class Join(ABC):
             MediaMismatchError: If the tensors do not fit together.
         """
         _check_dtypes(values, key)
-        joined = self._join(values, key).contiguous()
+        joined = self.join(values, key).contiguous()
         place = joined.untyped_storage().data_ptr()
         shared = any(value.untyped_storage().data_ptr() == place for value in values)
         return joined.clone() if shared else joined
 
-    def absent(self, like: torch.Tensor) -> torch.Tensor | None:
+    def fill_missing(self, like: torch.Tensor) -> torch.Tensor | None:
         """What a sample without the key puts in its place; by default nothing.
 
         Args:
@@ -62,8 +63,13 @@ class Join(ABC):
         return None
 
     @abstractmethod
-    def _join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
-        """Joins tensors that are known to share one dtype."""
+    def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+        """Joins the samples' tensors; the hook of a joining rule of your own.
+
+        Args:
+            values: At least one tensor; all have one dtype.
+            key: The media key, for errors.
+        """
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +81,8 @@ class Concatenate(Join):
         torch.Size([3, 3])
     """
 
-    def _join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+    def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+        """See `Join`."""
         _check_has_items(values, key)
         _check_shapes(values, key, first_axis=1, mend="join the key with PadAndConcatenate()")
         return _concatenated(values)
@@ -103,13 +110,14 @@ class PadAndConcatenate(Join):
         if not isinstance(value, int | float):
             raise ConfigError(f"value must be a number to pad with, not {value!r}")
 
-    def absent(self, like: torch.Tensor) -> torch.Tensor | None:
+    def fill_missing(self, like: torch.Tensor) -> torch.Tensor | None:
         """See `Join`."""
         if not self.every_sample:
             return None
         return like.new_full((1,) * like.ndim, self.value)
 
-    def _join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+    def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+        """See `Join`."""
         _check_has_items(values, key)
         _check_axes(values, key)
         tails = {value.shape[1:] for value in values}
@@ -130,7 +138,8 @@ class Stack(Join):
         torch.Size([2, 3])
     """
 
-    def _join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+    def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+        """See `Join`."""
         _check_shapes(values, key, first_axis=0, mend="bring them to one shape first")
         return torch.stack(list(values))
 

@@ -92,7 +92,7 @@ class DefaultCollator(BaseCollator):
         return facts_of(self).joins
 
     @property
-    def counted_media(self) -> tuple[MediaKind, ...]:  # type: ignore[override]  # by processor
+    def exact_token_counts(self) -> tuple[MediaKind, ...]:  # type: ignore[override]  # by processor
         """The kinds whose tokens the processor tells, where that is known to be true."""
         return _COUNTED.get(type(self.processor).__name__, ())
 
@@ -107,7 +107,7 @@ class DefaultCollator(BaseCollator):
         """The key of the token types, where the processor returns one."""
         return facts_of(self).types
 
-    def serves(self, kind: MediaKind) -> bool:
+    def supports(self, kind: MediaKind) -> bool:
         """See `BaseCollator`."""
         return kind in facts_of(self).kinds
 

@@ -19,9 +19,9 @@ class Gemma3Collator(BaseCollator):
         transformers, `Gemma3Processor`; its tokenizer may be set to pad on the left.
     """
 
-    media_joins = {"pixel_values": Concatenate(by="image")}
+    media_joins = {"pixel_values": Concatenate(rows="image")}
     token_type_key = "token_type_ids"
-    counted_media = ("image",)
+    exact_token_counts = ("image",)
     default_stop_tokens = ("<end_of_turn>",)
     token_mixing = TokenMixing(
         model="Gemma 3", kinds=frozenset({"full_attention", "sliding_attention"})

@@ -20,10 +20,10 @@ class Gemma3nCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(by="image"),
-        "input_features": PadAndConcatenate(by="audio"),
-        "input_features_mask": PadAndConcatenate(by="audio"),
+        "pixel_values": Concatenate(rows="image"),
+        "input_features": PadAndConcatenate(rows="audio"),
+        "input_features_mask": PadAndConcatenate(rows="audio"),
     }
     token_type_key = "token_type_ids"
-    counted_media = ("image",)
+    exact_token_counts = ("image",)
     default_stop_tokens = ("<end_of_turn>",)

@@ -27,16 +27,16 @@ class Gemma4Collator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(by="image"),
-        "image_position_ids": PadAndConcatenate(value=-1, by="image"),
-        "pixel_values_videos": PadAndConcatenate(by="num_frames_per_video"),
-        "video_position_ids": PadAndConcatenate(value=-1, by="num_frames_per_video"),
-        "num_frames_per_video": Concatenate(by="video"),
-        "input_features": PadAndConcatenate(by="audio"),
-        "input_features_mask": PadAndConcatenate(by="audio"),
+        "pixel_values": PadAndConcatenate(rows="image"),
+        "image_position_ids": PadAndConcatenate(value=-1, rows="image"),
+        "pixel_values_videos": PadAndConcatenate(rows="num_frames_per_video"),
+        "video_position_ids": PadAndConcatenate(value=-1, rows="num_frames_per_video"),
+        "num_frames_per_video": Concatenate(rows="video"),
+        "input_features": PadAndConcatenate(rows="audio"),
+        "input_features_mask": PadAndConcatenate(rows="audio"),
     }
     token_type_key = "mm_token_type_ids"
-    counted_media = ("image", "video")
+    exact_token_counts = ("image", "video")
     default_stop_tokens = ("<turn|>", "<|tool_response>")  # what a tool's result begins with
     no_packs_because = "whether its pictures see both ways depends on the layer"
 
@@ -51,7 +51,7 @@ class Gemma4Collator(BaseCollator):
         if self.thinking_prefix is not None:
             self.thinking_prefix.check(self.processor.tokenizer)
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """See `BaseCollator`."""
         if self.thinking_prefix is None:
             return sample

@@ -23,14 +23,14 @@ class Glm4vCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(by="image_grid_thw"),
-        "image_grid_thw": Concatenate(by="image"),
-        "pixel_values_videos": Concatenate(by="video_grid_thw"),
-        "video_grid_thw": Concatenate(by="video"),
+        "pixel_values": Concatenate(rows="image_grid_thw"),
+        "image_grid_thw": Concatenate(rows="image"),
+        "pixel_values_videos": Concatenate(rows="video_grid_thw"),
+        "video_grid_thw": Concatenate(rows="video"),
     }
     token_type_key = "mm_token_type_ids"
     types_by_item = True
-    counted_media = ("image", "video")
+    exact_token_counts = ("image", "video")
     default_stop_tokens = ("<|user|>", "<|observation|>", "<|endoftext|>")
     no_packs_because = "the positions of its media in a pack are not known"
     closing = "<|user|>"

@@ -21,9 +21,9 @@ class Idefics3Collator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(by="samples with image"),
-        "pixel_attention_mask": PadAndConcatenate(by="samples with image"),
+        "pixel_values": PadAndConcatenate(rows="samples with image"),
+        "pixel_attention_mask": PadAndConcatenate(rows="samples with image"),
     }
-    counted_media = ("image",)
+    exact_token_counts = ("image",)
     default_stop_tokens = ("<end_of_utterance>",)
     token_mixing = TokenMixing(model="Idefics 3")

@@ -23,11 +23,11 @@ class Kimi_K25Collator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(by="image_grid_thw"),
-        "image_grid_thw": Concatenate(by="image"),
+        "pixel_values": Concatenate(rows="image_grid_thw"),
+        "image_grid_thw": Concatenate(rows="image"),
         "pixel_values_videos": Concatenate(),
         "video_grid_thw": Concatenate(),
     }
-    counted_media = ("image",)
+    exact_token_counts = ("image",)
     default_stop_tokens = ("<|im_end|>",)
     token_mixing = TokenMixing(model="Kimi K2.5")

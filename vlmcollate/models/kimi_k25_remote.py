@@ -30,10 +30,10 @@ class KimiK25Collator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(by="grid_thws"),
-        "grid_thws": Concatenate(by="image"),
+        "pixel_values": Concatenate(rows="grid_thws"),
+        "grid_thws": Concatenate(rows="image"),
     }
-    counted_media = ("image",)
+    exact_token_counts = ("image",)
     default_stop_tokens = ("<|im_end|>",)
     token_mixing = TokenMixing(
         model="Kimi K2.5",

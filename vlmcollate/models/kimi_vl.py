@@ -27,8 +27,8 @@ class KimiVLCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(by="image_grid_hws"),
-        "image_grid_hws": Concatenate(by="image"),
+        "pixel_values": Concatenate(rows="image_grid_hws"),
+        "image_grid_hws": Concatenate(rows="image"),
     }
     default_stop_tokens = ("<|im_end|>",)
     token_mixing = TokenMixing(

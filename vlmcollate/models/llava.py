@@ -22,6 +22,6 @@ class LlavaCollator(BaseCollator):
         transformers, `LlavaProcessor`; the conversation format of LLaVA 1.5's training code.
     """
 
-    media_joins = {"pixel_values": Concatenate(by="image")}
-    counted_media = ("image",)
-    ends_open_answers = True
+    media_joins = {"pixel_values": Concatenate(rows="image")}
+    exact_token_counts = ("image",)
+    append_stop_token = True

@@ -25,12 +25,12 @@ class LlavaOnevisionCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(by="image"),
-        "image_sizes": Concatenate(by="image"),
-        "batch_num_images": Concatenate(by="samples with image"),
-        "pixel_values_videos": Concatenate(by="video"),
+        "pixel_values": PadAndConcatenate(rows="image"),
+        "image_sizes": Concatenate(rows="image"),
+        "batch_num_images": Concatenate(rows="samples with image"),
+        "pixel_values_videos": Concatenate(rows="video"),
     }
-    counted_media = ("image", "video")
+    exact_token_counts = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
     token_mixing = TokenMixing(model="LLaVA-OneVision")
 

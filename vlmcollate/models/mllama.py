@@ -21,8 +21,9 @@ from vlmcollate.sample import EncodedSample
 class _FirstTileSeen(PadAndConcatenate):
     """As the processor pads: the first tile of a missing image counts as seen."""
 
-    def _join(self, values: Sequence[Tensor], key: str) -> Tensor:
-        joined = super()._join(values, key)
+    def join(self, values: Sequence[Tensor], key: str) -> Tensor:
+        """See `Join`."""
+        joined = super().join(values, key)
         joined[..., 0] = 1
         return joined
 
@@ -40,11 +41,11 @@ class MllamaCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(every_sample=True, by="sample"),
-        "aspect_ratio_ids": PadAndConcatenate(every_sample=True, by="sample"),
-        "aspect_ratio_mask": _FirstTileSeen(every_sample=True, by="sample"),
+        "pixel_values": PadAndConcatenate(every_sample=True, rows="sample"),
+        "aspect_ratio_ids": PadAndConcatenate(every_sample=True, rows="sample"),
+        "aspect_ratio_mask": _FirstTileSeen(every_sample=True, rows="sample"),
     }
-    counted_media = ("image",)
+    exact_token_counts = ("image",)
     default_stop_tokens = ("<|eot_id|>", "<|eom_id|>")
     no_packs_because = "its text looks at images by cross-attention, one row a sample"
 
@@ -61,7 +62,7 @@ class MllamaCollator(BaseCollator):
         del kind, size
         return 1
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Adds which images each token sees: the last ones before it that no text parts."""
         if not sample.media:
             return sample

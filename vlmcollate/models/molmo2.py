@@ -19,12 +19,13 @@ class _PatchIndices(Concatenate):
     A sample's indices count its own patches, of which the last one always belongs to a pool.
     """
 
-    def _join(self, values: Sequence[Tensor], key: str) -> Tensor:
+    def join(self, values: Sequence[Tensor], key: str) -> Tensor:
+        """See `Join`."""
         shifted, before = [], 0
         for value in values:
             shifted.append(torch.where(value >= 0, value + before, value))
             before += int(value.max()) + 1
-        return super()._join(shifted, key)
+        return super().join(shifted, key)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -49,7 +50,7 @@ class Molmo2Collator(BaseCollator):
         "video_grids": Concatenate(),
     }
     token_type_key = "mm_token_type_ids"
-    counted_media = ("image",)
+    exact_token_counts = ("image",)
     default_stop_tokens = ("<|im_end|>",)
     no_packs_because = "its image tokens see each other both ways"
 

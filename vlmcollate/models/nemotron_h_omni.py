@@ -29,11 +29,11 @@ class NemotronH_Omni_Reasoning_V3Collator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(by="image_grid_hw"),
-        "image_grid_hw": Concatenate(by="image"),
+        "pixel_values": Concatenate(rows="image_grid_hw"),
+        "image_grid_hw": Concatenate(rows="image"),
         "pixel_values_videos": Concatenate(),
-        "input_features": PadAndConcatenate(by="audio"),
-        "input_features_mask": PadAndConcatenate(by="audio"),
+        "input_features": PadAndConcatenate(rows="audio"),
+        "input_features_mask": PadAndConcatenate(rows="audio"),
     }
     default_stop_tokens = ("<|im_end|>",)
 

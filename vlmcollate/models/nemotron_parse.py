@@ -38,7 +38,7 @@ class NemotronParseCollator(BaseCollator):
         The remote code of nvidia/NVIDIA-Nemotron-Parse, `NemotronParseProcessor`.
     """
 
-    media_joins = {"pixel_values": Concatenate(by="image")}
+    media_joins = {"pixel_values": Concatenate(rows="image")}
     needs_chat_template: ClassVar[bool] = False
     no_packs_because = "its decoder looks at one page a row"
 
@@ -91,7 +91,7 @@ class NemotronParseCollator(BaseCollator):
             replacements=("",) * len(media), tensors={"pixel_values": output["pixel_values"]}
         )
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Adds the decoder's inputs."""
         tokenizer = self.processor.tokenizer
         start = self.decoder_start_token or tokenizer.bos_token or tokenizer.eos_token
@@ -100,11 +100,11 @@ class NemotronParseCollator(BaseCollator):
         more = {"decoder_input_ids": inputs, "decoder_attention_mask": torch.ones_like(inputs)}
         return attrs.evolve(sample, tokens={**sample.tokens, **more})
 
-    def untrained_sample(self) -> EncodedSample:
+    def dummy_sample(self) -> EncodedSample:
         """See `BaseCollator`; a white page, since the decoder's rows count the pages."""
         page = MediaSpan(0, 0, -1, "image")
         processed = self.process_media(
             Rendering(text="", given=(), media=(page,)), [blank("image", None)]
         )
         media = {key: self.media.cast(key, value) for key, value in processed.tensors.items()}
-        return attrs.evolve(super().untrained_sample(), media=media, media_counts={"image": 1})
+        return attrs.evolve(super().dummy_sample(), media=media, media_counts={"image": 1})

@@ -30,8 +30,8 @@ class PaliGemmaCollator(BaseCollator):
         transformers, `PaliGemmaProcessor`.
     """
 
-    media_joins = {"pixel_values": Concatenate(by="image")}
-    counted_media = ("image",)
+    media_joins = {"pixel_values": Concatenate(rows="image")}
+    exact_token_counts = ("image",)
     needs_chat_template: ClassVar[bool] = False
     no_packs_because = "its prompt sees itself both ways"
 
@@ -56,7 +56,7 @@ class PaliGemmaCollator(BaseCollator):
             tensors={"pixel_values": output["pixel_values"]},
         )
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Adds which tokens are the suffix."""
         suffix = (sample.message_ids == 1).long()
         return attrs.evolve(sample, tokens={**sample.tokens, "token_type_ids": suffix})

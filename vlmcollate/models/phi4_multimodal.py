@@ -28,12 +28,12 @@ class Phi4MultimodalCollator(BaseCollator):
     """
 
     media_joins = {
-        "image_pixel_values": PadAndConcatenate(by="image"),
-        "image_sizes": Concatenate(by="image"),
-        "image_attention_mask": PadAndConcatenate(by="image"),
-        "audio_input_features": PadAndConcatenate(by="audio"),
-        "audio_embed_sizes": Concatenate(by="audio"),
-        "audio_attention_mask": PadAndConcatenate(by="audio"),
+        "image_pixel_values": PadAndConcatenate(rows="image"),
+        "image_sizes": Concatenate(rows="image"),
+        "image_attention_mask": PadAndConcatenate(rows="image"),
+        "audio_input_features": PadAndConcatenate(rows="audio"),
+        "audio_embed_sizes": Concatenate(rows="audio"),
+        "audio_attention_mask": PadAndConcatenate(rows="audio"),
     }
     default_stop_tokens = ("<|end|>",)
 

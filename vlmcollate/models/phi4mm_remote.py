@@ -21,7 +21,8 @@ from vlmcollate.sample import EncodedSample
 class _Modes(Join):
     """One mode for the batch: what any of its samples holds."""
 
-    def _join(self, values: Sequence[Tensor], key: str) -> Tensor:
+    def join(self, values: Sequence[Tensor], key: str) -> Tensor:
+        """See `Join`."""
         del key
         modes = torch.cat(list(values))
         return ((modes & 1).amax() | (modes & 2).amax()).reshape(1)
@@ -43,17 +44,17 @@ class Phi4MMCollator(BaseCollator):
     """
 
     media_joins = {
-        "input_image_embeds": PadAndConcatenate(by="image"),
-        "image_sizes": Concatenate(by="image"),
-        "image_attention_mask": PadAndConcatenate(by="image"),
-        "input_audio_embeds": PadAndConcatenate(by="audio"),
-        "audio_embed_sizes": Concatenate(by="audio"),
-        "audio_attention_mask": PadAndConcatenate(by="audio"),
+        "input_image_embeds": PadAndConcatenate(rows="image"),
+        "image_sizes": Concatenate(rows="image"),
+        "image_attention_mask": PadAndConcatenate(rows="image"),
+        "input_audio_embeds": PadAndConcatenate(rows="audio"),
+        "audio_embed_sizes": Concatenate(rows="audio"),
+        "audio_attention_mask": PadAndConcatenate(rows="audio"),
         "input_mode": _Modes(),
     }
     default_stop_tokens = ("<|end|>",)
     no_packs_because = "`input_mode` holds for a whole row"
-    placeholders_in_text: ClassVar[bool] = True
+    string_content_with_media: ClassVar[bool] = True
 
     @property
     def placeholders(self) -> dict[MediaKind, str]:
@@ -97,7 +98,7 @@ class Phi4MMCollator(BaseCollator):
         tensors = {key: self.media_joins[key](values, key=key) for key, values in found.items()}
         return ProcessedMedia(replacements=tuple(replacements), tensors=tensors)
 
-    def refine(self, sample: EncodedSample) -> EncodedSample:
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Adds the mode."""
         counts = sample.media_counts
         mode = bool(counts.get("image")) + 2 * bool(counts.get("audio"))

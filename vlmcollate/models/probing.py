@@ -143,9 +143,9 @@ def _learn_kind(
     joins = {}
     for key in (key for key in batch if key not in text_keys):
         values = [single[key] for single in singles if key in single]
-        by = _counting(kind, [len(items) for items in samples], values)
-        by = by or _grid_of(values, singles)
-        joins[key] = attrs.evolve(_join_of(key, values, batch[key], collator), by=by)
+        rows = _counting(kind, [len(items) for items in samples], values)
+        rows = rows or _grid_of(values, singles)
+        joins[key] = attrs.evolve(_join_of(key, values, batch[key], collator), rows=rows)
     if along_tokens & joins.keys():
         raise ConfigError(
             f"{type(collator.processor).__name__} returns {sorted(along_tokens)} along the tokens, "
@@ -214,7 +214,7 @@ def _join_of(key: str, singles: list[Any], batch: Any, collator: BaseCollator) -
 
 
 def _counting(kind: MediaKind, items: list[int], values: list[Any]) -> str | None:
-    """What the rows of a key are of samples with so many items, as `Join.by` has it."""
+    """What the rows of a key are of samples with so many items, as `Join.rows` has it."""
     rows = [len(value) if isinstance(value, Tensor) and value.ndim else 0 for value in values]
     if rows == items:
         return kind

@@ -31,22 +31,22 @@ class Qwen3OmniMoeCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(by="image_grid_thw"),
-        "image_grid_thw": Concatenate(by="image"),
-        "pixel_values_videos": Concatenate(by="video_grid_thw"),
-        "video_grid_thw": Concatenate(by="video"),
-        "video_second_per_grid": Concatenate(by="video"),
-        "input_features": PadAndConcatenate(by="audio"),
-        "feature_attention_mask": PadAndConcatenate(by="audio"),
+        "pixel_values": Concatenate(rows="image_grid_thw"),
+        "image_grid_thw": Concatenate(rows="image"),
+        "pixel_values_videos": Concatenate(rows="video_grid_thw"),
+        "video_grid_thw": Concatenate(rows="video"),
+        "video_second_per_grid": Concatenate(rows="video"),
+        "input_features": PadAndConcatenate(rows="audio"),
+        "feature_attention_mask": PadAndConcatenate(rows="audio"),
     }
-    counted_media = ("image", "video")
+    exact_token_counts = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
     no_packs_because = "the positions of its media in a pack are not known"
 
     use_audio_in_video: bool = attrs.field(default=False, validator=an_instance_of(bool))
 
     @property
-    def video_sampling_rate(self) -> int | None:
+    def soundtrack_sampling_rate(self) -> int | None:
         """See `BaseCollator`."""
         return self.sampling_rate if self.use_audio_in_video else None
 

@@ -30,13 +30,13 @@ class Qwen3VLCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": Concatenate(by="image_grid_thw"),
-        "image_grid_thw": Concatenate(by="image"),
-        "pixel_values_videos": Concatenate(by="video_grid_thw"),
-        "video_grid_thw": Concatenate(by="video"),
+        "pixel_values": Concatenate(rows="image_grid_thw"),
+        "image_grid_thw": Concatenate(rows="image"),
+        "pixel_values_videos": Concatenate(rows="video_grid_thw"),
+        "video_grid_thw": Concatenate(rows="video"),
     }
     token_type_key = "mm_token_type_ids"
-    counted_media = ("image", "video")
+    exact_token_counts = ("image", "video")
     default_stop_tokens = ("<|im_end|>",)
 
     def position_ids(self, sample: EncodedSample) -> Tensor:

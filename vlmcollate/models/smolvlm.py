@@ -28,10 +28,10 @@ class SmolVLMCollator(BaseCollator):
     """
 
     media_joins = {
-        "pixel_values": PadAndConcatenate(by="samples with image + video"),
-        "pixel_attention_mask": PadAndConcatenate(by="samples with image + video"),
+        "pixel_values": PadAndConcatenate(rows="samples with image + video"),
+        "pixel_attention_mask": PadAndConcatenate(rows="samples with image + video"),
     }
-    counted_media = ("image",)
+    exact_token_counts = ("image",)
     default_stop_tokens = ("<end_of_utterance>",)
     token_mixing = TokenMixing(model="SmolVLM")
 

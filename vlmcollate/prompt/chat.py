@@ -54,7 +54,7 @@ class Rendering:
         given: What the caller's strings became, in order of appearance.
         media: The placeholders in order.
         turns: The assistant turns in order, each to the end of its stop token.
-        unplaced: Why the turns are not known; then `turns` is empty.
+        turn_error: Why the turns are not known; then `turns` is empty.
         dropped: The paths of the strings that the template left out.
         altered: The paths of those that it wrote in another way than they were given, as after
             cutting out a part; whitespace and the escapes of JSON apart.
@@ -64,7 +64,7 @@ class Rendering:
     given: tuple[Span, ...]
     media: tuple[MediaSpan, ...] = ()
     turns: tuple[Span, ...] = ()
-    unplaced: LabelError | None = None
+    turn_error: LabelError | None = None
     dropped: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
 
@@ -86,7 +86,8 @@ class ChatRenderer:
         placeholders: The text that the template writes for each kind of media.
         stop_tokens: The tokens that may end an assistant turn.
         template_kwargs: Template variables for every conversation; a conversation's own come first.
-        placeholders_in_text: Whether a template that takes strings gets the placeholders in them.
+        string_content_with_media: Whether a template that takes strings gets the placeholders in
+            them.
         opening: What stands before the prompt where the template does not write it.
         closing: What ends an assistant turn at the end of a conversation, where only the marker of
             the next role ends the others and the template leaves the last one open.
@@ -98,7 +99,7 @@ class ChatRenderer:
     placeholders: Mapping[MediaKind, str]
     stop_tokens: Sequence[str]
     template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, converter=_plain_variables)
-    placeholders_in_text: bool = False
+    string_content_with_media: bool = False
     opening: str = ""
     closing: str = ""
     answer_end: str = ""
@@ -123,7 +124,7 @@ class ChatRenderer:
             return rendering
         trace = self._trace(conversation, plain, template)
         rendering = self._place(conversation, trace)
-        is_certain = rendering.unplaced is None and not trace.marks.splits
+        is_certain = rendering.turn_error is None and not trace.marks.splits
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
@@ -174,7 +175,7 @@ class ChatRenderer:
             conversation,
             marks,
             as_text={role for role in roles if wants_strings(self.processor, template, role)},
-            placeholders=self.placeholders if self.placeholders_in_text else None,
+            placeholders=self.placeholders if self.string_content_with_media else None,
             answer_end=self.answer_end if self._leaves_turns_open else "",
         )
 
@@ -255,17 +256,17 @@ class ChatRenderer:
         )
         media = self._place_media(conversation, trace)
         turns: tuple[Span, ...] = ()
-        unplaced = None
+        turn_error = None
         try:
             turns = tuple(finder())
         except LabelError as error:
-            unplaced = error
+            turn_error = error
         return Rendering(
             text=trace.text,
             given=tuple(Span(s.start, s.end, s.message) for s in trace.slots),
             media=media,
             turns=turns,
-            unplaced=unplaced,
+            turn_error=turn_error,
             dropped=tuple(_dropped(conversation, trace, self._drops_tools(conversation, trace))),
             altered=tuple(dict.fromkeys(_altered(trace))),
         )

@@ -26,7 +26,7 @@ from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.expansion import PromptText
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
 
-ControlTextPolicy = Literal["literal", "error"]
+SpecialTokensPolicy = Literal["literal", "error"]
 TOKEN_TYPES: dict[MediaKind, int] = {"image": 1, "video": 2, "audio": 3}
 
 
@@ -59,7 +59,7 @@ class EncodedPrompt:
 
     def token_at(self, char: int) -> int:
         """The first token at or after a character of the rendering."""
-        at = self._tokens.first_at(self._text.at(char))
+        at = self._tokens.index_at(self._text.at(char))
         return self._prefix + int(self._repeats[:at].sum())
 
     @property
@@ -88,8 +88,8 @@ class EncodedPrompt:
         Raises:
             LabelError: The rendering could not place them.
         """
-        if self.rendering.unplaced is not None:
-            raise self.rendering.unplaced
+        if self.rendering.turn_error is not None:
+            raise self.rendering.turn_error
         return [
             Turn(turn.message, self.token_at(turn.start), self.token_at(turn.end))
             for turn in self.rendering.turns
@@ -107,15 +107,15 @@ class PromptEncoder:
         structure: The control tokens that no text may write: those that open and close turns and
             stand for media. An assistant's text may write the others.
         allowed: Of those others, the ones that the text of every message may write.
-        control_text: What to do with a message's text that spells a control token: `"literal"`
-            encodes it as plain text, `"error"` refuses the conversation.
+        special_tokens_in_text: The policy for a message's text that spells a special token:
+            `"literal"` encodes it as plain text, `"error"` refuses the conversation.
     """
 
     processor: Any
     media_tokens: Mapping[MediaKind, Sequence[str]]
     structure: frozenset[str]
     allowed: frozenset[str] = frozenset()
-    control_text: ControlTextPolicy = "literal"
+    special_tokens_in_text: SpecialTokensPolicy = "literal"
 
     def __call__(
         self, conversation: Conversation, rendering: Rendering, media: ProcessedMedia
@@ -145,7 +145,7 @@ class PromptEncoder:
         tokens = self._tokenize(text)
         repeats = np.ones(len(tokens.ids), np.int64)
         for char, times in text.repeats.items():
-            repeats[tokens.first_at(char)] = times
+            repeats[tokens.index_at(char)] = times
         table = _origins(text, tokens)
         prefix, suffix = _wrapping(vocabulary, rendering.text)
         ids, message_ids, media_ids = _wrapped(
@@ -166,17 +166,17 @@ class PromptEncoder:
     def _tokenize(self, text: PromptText) -> Tokens:
         tokens = text.vocabulary.encode(text.text)
         spelled = text.spelled_control(tokens)
-        if spelled is not None and self.control_text == "error":
+        if spelled is not None and self.special_tokens_in_text == "error":
             message, token = spelled
             raise ConversationError(
                 f"the text spells the control token {token!r}; remove it, or encode it as plain "
-                'text with control_text="literal"',
+                'text with special_tokens_in_text="literal"',
                 where=f"messages[{message}]" if message >= 0 else "tools",
             )
         if spelled is not None:
             tokens = text.encode()
         borders = [text.at(turn.start) for turn in text.rendering.turns]
-        cuts = [border for border in borders if not tokens.is_cut_at(border)]
+        cuts = [border for border in borders if not tokens.is_boundary(border)]
         if not cuts:
             return tokens
         return text.vocabulary.encode(text.text, cuts) if spelled is None else text.encode(cuts)
@@ -207,9 +207,9 @@ def _origins(text: PromptText, tokens: Tokens) -> Ints:
     table[0] = tokens.ids
     rendering = text.rendering
     for span in (*rendering.given, *rendering.turns):
-        table[1, tokens.between(text.at(span.start), text.at(span.end))] = span.message
+        table[1, tokens.slice(text.at(span.start), text.at(span.end))] = span.message
     for item, (start, end) in enumerate(text.media):
-        within = tokens.between(start, end)
+        within = tokens.slice(start, end)
         table[1, within], table[2, within] = rendering.media[item].message, item
     return table
 

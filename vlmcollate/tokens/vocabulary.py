@@ -41,17 +41,17 @@ class Tokens:
     starts: Ints
     ends: Ints
 
-    def first_at(self, char: int) -> int:
+    def index_at(self, char: int) -> int:
         """The index of the first token that starts at or after a character."""
         return int(self.starts.searchsorted(char))
 
-    def between(self, start: int, end: int) -> slice:
+    def slice(self, start: int, end: int) -> slice:
         """The tokens that start within some characters."""
-        return slice(self.first_at(start), self.first_at(end))
+        return slice(self.index_at(start), self.index_at(end))
 
-    def is_cut_at(self, char: int) -> bool:
+    def is_boundary(self, char: int) -> bool:
         """Whether a token border, and not the middle of a token, lies at a character."""
-        before = self.first_at(char) - 1
+        before = self.index_at(char) - 1
         return before < 0 or int(self.ends[before]) <= char
 
     @classmethod

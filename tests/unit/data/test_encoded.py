@@ -17,7 +17,7 @@ from transformers import Qwen3_5Config, Qwen3VLConfig
 from tests.processors import FAMILIES, processor_of
 from vlmcollate import ConfigError, ConversationError, EncodedSample, collator_for
 from vlmcollate.data import (
-    PretokenizedDataset,
+    EncodedDataset,
     PretokenizedIterableDataset,
     load_sample,
     save_sample,
@@ -44,7 +44,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_batches_are_the_collators(workers: int) -> None:
     collator = collator_for(tiny_processor())
     loader = DataLoader(
-        PretokenizedDataset(CHATS, collator),
+        EncodedDataset(CHATS, collator),
         batch_size=3,
         collate_fn=collator.stack,
         num_workers=workers,
@@ -154,7 +154,7 @@ def test_a_dataset_of_the_hub_shares_itself() -> None:
 def test_a_bad_example_has_its_index() -> None:
     collator = collator_for(tiny_processor())
     with pytest.raises(ConversationError, match="sample 3"):
-        PretokenizedDataset([*CHATS, {"nothing": 1}], collator)[3]
+        EncodedDataset([*CHATS, {"nothing": 1}], collator)[3]
     iterable = PretokenizedIterableDataset([*CHATS, {"nothing": 1}], collator)
     for workers in (0, 2):
         loader: DataLoader[Any] = DataLoader(iterable, batch_size=None, num_workers=workers)

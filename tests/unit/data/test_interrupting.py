@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from vlmcollate.cli.app import app
 
+from vlmcollate.cli.app import app
 from vlmcollate.data.interrupting import uninterrupted
 from vlmcollate.testing import tiny_processor
 

@@ -68,7 +68,7 @@ def test_a_bad_example_is_named_by_its_index():
 
 
 def test_a_placeholder_in_every_sample_counts():
-    collator = collator_for(tiny_processor(), placeholder_media="sample")
+    collator = collator_for(tiny_processor(), dummy_media="sample")
     assert token_counts([chat()], collator).tolist() == [len(collator.encode(chat()))]
 
 

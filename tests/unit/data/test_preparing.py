@@ -327,10 +327,10 @@ def test_packs_hold_every_sample_once(tmp_path, source, collator):
 def test_another_collator_source_or_option_is_refused(tmp_path, source, collator):
     out = tmp_path / "out"
     prepare_dataset(source, out, collator=collator)
-    other = attrs.evolve(collator, turns="last")
-    with pytest.raises(ConfigError, match=r"option turns: 'all' there, 'last' now"):
+    other = attrs.evolve(collator, train_on="last_turn")
+    with pytest.raises(ConfigError, match=r"option train_on: 'all_turns' there, 'last_turn' now"):
         prepare_dataset(source, out, collator=other)
-    with pytest.raises(ConfigError, match="option turns"):
+    with pytest.raises(ConfigError, match="option train_on"):
         PreparedDataset(out, other)
     with pytest.raises(ConfigError, match="max_length: nothing there, 999 now"):
         prepare_dataset(source, out, collator=collator, max_length=999)
@@ -465,21 +465,21 @@ def test_a_reader_need_not_know_what_only_decided_which_samples_are_kept(tmp_pat
         media=media,
         max_length=60,
         on_overlong="drop",
-        on_dropped="raise",
+        on_template_omission="raise",
         require_labels=False,
     )
     prepare_dataset(named, tmp_path / "out", collator=strict)
     for reader in (
         collator_for(processor),
-        collator_for(processor, max_length=9, placeholder_media="batch", control_text="error"),
+        collator_for(processor, max_length=9, dummy_media="batch", special_tokens_in_text="error"),
         collator_for(processor, media=LocalMedia(root=tmp_path), shift_labels=True),
     ):
         assert_equal(PreparedDataset(tmp_path / "out", reader)[0], strict.encode(named[0]))
     others: list[dict[str, Any]] = [
         {"media": LocalMedia(dtype=torch.bfloat16)},
         {"media": LocalMedia(background="black")},
-        {"placeholder_media": "sample"},
-        {"turns": "last"},
+        {"dummy_media": "sample"},
+        {"train_on": "last_turn"},
     ]
     for options in others:
         with pytest.raises(ConfigError, match="encodes otherwise: option"):

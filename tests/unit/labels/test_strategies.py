@@ -76,7 +76,7 @@ def test_text_search_refuses_an_answer_that_stands_in_two_places(processor):
 )
 def test_text_search_refuses_what_it_cannot_know(processor, answer, problem):
     with pytest.raises(LabelError, match=problem):
-        collator_for(processor, labels=TextSearchLabels(), on_dropped="allow").encode(
+        collator_for(processor, labels=TextSearchLabels(), on_template_omission="allow").encode(
             [ONE[0], {"role": "assistant", **answer}]
         )
 

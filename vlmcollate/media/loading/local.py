@@ -318,7 +318,7 @@ class LocalMedia(MediaStrategy):
             image, name, formats=self.formats, max_pixels=self.max_pixels, where=where
         )
 
-    def video_outline(self, source: object, *, sampling: FrameSampling, where: str) -> Video:
+    def probe_video(self, source: object, *, sampling: FrameSampling, where: str) -> Video:
         """A video's sampled times with black frames, of which one is decoded; see `load_video`."""
         if isinstance(source, Mapping) and "video" not in source:
             encoded = True

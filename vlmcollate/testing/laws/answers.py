@@ -76,7 +76,7 @@ def answers_of(
                 sample=sample,
                 collator=subject.collator,
             )
-        trains = subject.collator.turns == "all" or k == last
+        trains = subject.collator.train_on == "all_turns" or k == last
         found.append(
             Answer(
                 message=k,
@@ -188,7 +188,7 @@ def _encoder(
         return collator.prompt_encoder(read, collator.render(read), media).ids
 
     is_all = np.array_equal(of_the_prompt(messages), sample.input_ids.numpy())
-    return of_the_prompt if is_all else again  # `refine` may put tokens between
+    return of_the_prompt if is_all else again  # `postprocess` may put tokens between
 
 
 def _changed(ids: Any, others: Any) -> tuple[int, int]:

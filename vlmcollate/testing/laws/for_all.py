@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-from vlmcollate.encode.sample_encoder import DroppedTextWarning
-from vlmcollate.errors import SampleError
+from vlmcollate.errors import SampleError, TemplateOmissionWarning
 from vlmcollate.testing.generators import described
 
 T = TypeVar("T")
@@ -192,7 +191,7 @@ def _unsteady(failure: LawFailure | None) -> LawFailure:
 def without_warnings() -> Iterator[None]:
     """Silences what a law tells of itself: that the template leaves out what is said."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DroppedTextWarning)
+        warnings.simplefilter("ignore", TemplateOmissionWarning)
         yield
 
 

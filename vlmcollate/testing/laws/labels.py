@@ -62,7 +62,7 @@ def check_only_answers_train(collator: BaseCollator, trial: Trial) -> None:
     answers = ("\nYes", "A cat") * 3 if subject.turns > 1 else ("\nYes",)
     also = [parrot, subject.chat(*answers, images=subject.images, system=subject.system)]
     also += probes(subject, *_PROBES)
-    takes_hostile = subject.collator.control_text == "literal"
+    takes_hostile = subject.collator.special_tokens_in_text == "literal"
     hostile = {"processor": subject.collator.processor} if takes_hostile else {}
     forall(trial, subject.chats(**hostile), check, also=also)
 
@@ -136,7 +136,7 @@ def check_last_turn_alone(collator: BaseCollator, trial: Trial) -> None:
     forall(trial, subject.chats(), check, also=[subject.chat("Yes", "No")])
 
 
-def check_weights_are_honoured(collator: BaseCollator, trial: Trial) -> None:
+def check_loss_weights(collator: BaseCollator, trial: Trial) -> None:
     """An answer of weight 0 does not train, and `loss_weights` says what the others count."""
     subject = Subject.of(collator)
     every = attrs.evolve(subject, collator=attrs.evolve(subject.collator, turns="all"))

@@ -31,7 +31,7 @@ class Words(NamedTuple):
     mark: str
 
 
-def check_the_prompt_says_what_was_said(collator: BaseCollator, trial: Trial) -> None:
+def check_prompt_preserves_messages(collator: BaseCollator, trial: Trial) -> None:
     """Each message's words and pictures stand in the prompt once, in order, as they were said."""
     plain = _richest(collator)
 
@@ -51,7 +51,7 @@ def check_the_prompt_says_what_was_said(collator: BaseCollator, trial: Trial) ->
     forall(trial, drawn, check)
 
 
-def check_turns_open_by_role(collator: BaseCollator, trial: Trial) -> None:
+def check_roles_have_distinct_headers(collator: BaseCollator, trial: Trial) -> None:
     """A user's turn opens in another way than an answer."""
     del trial
     opening = openings_of(collator)
@@ -114,7 +114,7 @@ def check_control_text_stays_text(collator: BaseCollator, trial: Trial) -> None:
         try:
             sample = subject.collator.encode(messages)
         except ConversationError:
-            if subject.collator.control_text == "error":
+            if subject.collator.special_tokens_in_text == "error":
                 return
             raise
         found = control(sample)

@@ -52,7 +52,7 @@ class Subject:
         bare: dict[str, Any] = {
             "max_length": None,
             "on_overlong": "raise",
-            "placeholder_media": "never",
+            "dummy_media": "never",
         }
         subject = cls._probed(attrs.evolve(collator, **bare))
         _SEEN[:] = [collator, subject]

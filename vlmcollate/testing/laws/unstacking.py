@@ -77,7 +77,7 @@ def _check_media(
     if key not in batch:
         raise failure(f"the batch has no {key}", "keep every key in stack", **told)
     is_flat = len(batch["input_ids"]) < len(samples)
-    if join.by is None or is_flat or not _is_known(join):
+    if join.rows is None or is_flat or not _is_known(join):
         expected = _joined(join, key, given)
         if expected.shape != batch[key].shape or not torch.equal(batch[key], expected):
             raise _other_media(key, "the batch", expected, batch[key], told)
@@ -95,8 +95,8 @@ def _is_known(join: Join) -> bool:
     """Whether a rule says what one of the library's does, and declares no other joining."""
     return any(
         isinstance(join, kind)
-        and type(join)._join is kind._join
-        and type(join).absent is kind.absent
+        and type(join).join is kind.join
+        and type(join).fill_missing is kind.fill_missing
         for kind in _KNOWN
     )
 
@@ -108,7 +108,7 @@ def _joined(join: Join, key: str, given: Sequence[Tensor | None]) -> Tensor:
     """
     held = [value for value in given if value is not None]
     if not _is_known(join):
-        filled = [join.absent(held[0]) if value is None else value for value in given]
+        filled = [join.fill_missing(held[0]) if value is None else value for value in given]
         return join([value for value in filled if value is not None], key=key)
     if isinstance(join, Concatenate):
         return torch.cat(held)
@@ -130,7 +130,7 @@ def _parts(
     key: str, collator: BaseCollator, batch: dict[str, Tensor], told: dict[str, Any]
 ) -> list[Tensor | None]:
     """What each row has of a media key, by the counts in the batch."""
-    joins = {k: rule for k, rule in collator.media_joins.items() if rule.by is not None}
+    joins = {k: rule for k, rule in collator.media_joins.items() if rule.rows is not None}
     counts = {k: v for k, v in batch.items() if k.startswith("n_") and k.endswith("_per_sample")}
     media = {k: batch[k] for k in joins if k in batch}
     cut_batch = {"input_ids": batch["input_ids"], **counts, **media}

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
-from vlmcollate.cli.app import app
 
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli import inspect
+from vlmcollate.cli.app import app
 from vlmcollate.cli.stats import Survey, survey
 from vlmcollate.explain import terminal
 from vlmcollate.explain.charts import bars, histogram

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.unit.media.making import STEP, damaged, jpeg_frames, video_bytes
+from tests.media_bytes import STEP, damaged, jpeg_frames, video_bytes
 from vlmcollate import ConfigError, FrameSampling, LocalMedia, MediaError, VideoLimits
 
 EVEN = np.arange(30) / 10

@@ -15,8 +15,8 @@ from PIL import Image
 from transformers import Qwen2_5_VLConfig
 
 from tests import more_processors, omni_processors, remote_stand_ins
+from tests.media_bytes import video_bytes
 from tests.processors import FAMILIES, processor_of
-from tests.unit.media.making import video_bytes
 from vlmcollate import (
     BaseCollator,
     BlockCausalMask,
@@ -53,7 +53,7 @@ def built(name: str) -> Any:
         processor = BUILD[name]()
     except (AttributeError, ImportError) as error:  # not in every release of transformers
         pytest.skip(str(error))
-    return collator_for(processor, on_dropped="allow", **OPTIONS.get(name, {}))
+    return collator_for(processor, on_template_omission="allow", **OPTIONS.get(name, {}))
 
 
 def chat(images: int) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def same_media(part: dict[str, Any], alone: dict[str, Any], collator: BaseCollat
             assert torch.equal(within, alone[key]), key
         else:
             # a row that every sample has is padding in a sample without such media
-            assert key not in part or collator.media_joins[key].by == "sample"
+            assert key not in part or collator.media_joins[key].rows == "sample"
 
 
 @pytest.mark.parametrize("name", ["qwen3_omni", "gemma4", "qwen2_5_vl", "smolvlm"])

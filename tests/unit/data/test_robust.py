@@ -15,10 +15,10 @@ from vlmcollate import (
     ConfigError,
     EmptyBatchError,
     MediaError,
+    Resample,
     RobustCollator,
     TooManyFailuresError,
     collator_for,
-    resample,
 )
 from vlmcollate.testing import tiny_processor
 
@@ -50,7 +50,7 @@ def test_skip_leaves_the_bad_one_out(collator):
 
 
 def test_placeholder_keeps_the_rows_and_trains_nothing(collator):
-    batch = robust(collator, "placeholder")([bad(), chat("two")])
+    batch = robust(collator, "dummy_sample")([bad(), chat("two")])
     alone = collator([chat("two")])
     assert batch["n_failed_samples"].item() == 1
     assert batch["input_ids"].shape == (2, alone["input_ids"].shape[1])
@@ -61,13 +61,13 @@ def test_placeholder_keeps_the_rows_and_trains_nothing(collator):
 
 def test_resample_draws_the_same_everywhere(collator):
     dataset = [chat(f"answer {i}") for i in range(50)]
-    policy = resample(dataset, seed=5)
+    policy = Resample(dataset, seed=5)
     first = robust(collator, policy)([bad("a"), bad("b"), dataset[0]])
     again = robust(collator, pickle.loads(pickle.dumps(policy)))([bad("b"), bad("a"), dataset[0]])
     assert first["n_failed_samples"].item() == 2
     assert torch.equal(first["input_ids"][0], again["input_ids"][1])
     assert torch.equal(first["input_ids"][1], again["input_ids"][0])
-    other = resample(dataset, seed=6)
+    other = Resample(dataset, seed=6)
     assert [policy.draws(bad(str(i))) for i in range(9)] != [
         other.draws(bad(str(i))) for i in range(9)
     ]
@@ -75,7 +75,7 @@ def test_resample_draws_the_same_everywhere(collator):
 
 
 def test_resample_gives_up_with_the_cause(collator):
-    policy = resample([bad(str(i)) for i in range(5)], max_retries=3)
+    policy = Resample([bad(str(i)) for i in range(5)], max_retries=3)
     with pytest.raises(TooManyFailuresError, match="3 other samples failed") as raised:
         robust(collator, policy)([bad("first")])
     assert isinstance(raised.value.__cause__, MediaError)
@@ -84,7 +84,7 @@ def test_resample_gives_up_with_the_cause(collator):
 @pytest.mark.parametrize("dataset", [[], iter([chat("a")])])
 def test_resample_needs_samples_to_draw(dataset):
     with pytest.raises(ConfigError, match="map-style dataset"):
-        resample(dataset)
+        Resample(dataset)
 
 
 def test_failures_in_a_row_are_counted_over_batches(collator):
@@ -103,8 +103,8 @@ def test_skipping_a_whole_batch_is_an_error(collator):
 
 @pytest.mark.parametrize("media", ["never", "batch", "sample"])
 def test_placeholder_gives_a_batch_where_all_failed(media):
-    collator = collator_for(tiny_processor(), placeholder_media=media)
-    patient = robust(collator, "placeholder", max_failures=3)
+    collator = collator_for(tiny_processor(), dummy_media=media)
+    patient = robust(collator, "dummy_sample", max_failures=3)
     for count in (1, 2):
         batch = patient([bad()] * count)
         assert batch["n_failed_samples"].item() == len(batch["input_ids"]) == count
@@ -119,8 +119,8 @@ def test_placeholder_gives_a_batch_where_all_failed(media):
 def test_placeholder_keeps_rows_that_dropping_would_lose():
     collator = collator_for(tiny_processor(), max_length=8, on_overlong="drop")
     with pytest.raises(ConfigError, match='on_overlong="raise"'):
-        robust(collator, "placeholder")
-    kept = robust(collator_for(tiny_processor(), max_length=8), "placeholder")
+        robust(collator, "dummy_sample")
+    kept = robust(collator_for(tiny_processor(), max_length=8), "dummy_sample")
     assert kept([chat("a long answer")])["n_failed_samples"].item() == 1
 
 
@@ -158,7 +158,7 @@ def test_placeholders_of_families_change_no_other_row(name):
         pytest.skip(str(error))
     collator = collator_for(processor, **CASES[name].options)
     good = collator([seen(), seen("No, a dog.")])
-    batch = robust(collator, "placeholder")([bad(), seen(), bad(), seen("No, a dog."), bad()])
+    batch = robust(collator, "dummy_sample")([bad(), seen(), bad(), seen("No, a dog."), bad()])
     assert batch.pop("n_failed_samples").item() == 3
     assert batch.keys() == good.keys()
     for key in ("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"):
@@ -168,15 +168,15 @@ def test_placeholders_of_families_change_no_other_row(name):
     for row in (0, 2, 4):
         assert (batch["labels"][row] == IGNORE_INDEX).all()
         assert batch["attention_mask"][row].sum() == 1
-    nothing = robust(collator, "placeholder")([bad()])
+    nothing = robust(collator, "dummy_sample")([bad()])
     assert len(nothing["input_ids"]) == 1
     assert nothing.keys() - {"n_failed_samples"} <= good.keys()
 
 
 @pytest.mark.parametrize("media", ["never", "batch", "sample"])
 def test_each_row_of_nemotron_parse_has_its_page(media):
-    collator = collator_for(built("NemotronParseProcessor"), placeholder_media=media)
-    batch = robust(collator, "placeholder")([bad(), seen(), bad()])
+    collator = collator_for(built("NemotronParseProcessor"), dummy_media=media)
+    batch = robust(collator, "dummy_sample")([bad(), seen(), bad()])
     good = collator([seen()])
     assert len(batch["pixel_values"]) == 3
     assert torch.equal(batch["pixel_values"][1:2], good["pixel_values"])
@@ -196,7 +196,7 @@ def test_models_see_no_difference(name):
     torch.manual_seed(0)
     model = more_models.MODELS[name](processor).eval()
     collator = collator_for(processor)
-    batch = robust(collator, "placeholder")([bad(), seen(), bad()])
+    batch = robust(collator, "dummy_sample")([bad(), seen(), bad()])
 
     def run(batch):
         return model(**{key: value for key, value in batch.items() if not key.startswith("n_")})
@@ -204,7 +204,7 @@ def test_models_see_no_difference(name):
     theirs, ours = run(collator([seen()])), run(batch)
     torch.testing.assert_close(ours.logits[1:2], theirs.logits)
     torch.testing.assert_close(ours.loss, theirs.loss)
-    alone = run(robust(collator, "placeholder")([bad()]))
+    alone = run(robust(collator, "dummy_sample")([bad()]))
     assert torch.isfinite(alone.logits).all()
 
 
@@ -240,7 +240,7 @@ def test_what_is_drawn_depends_on_no_address_and_ends_for_any_row():
     deep: Any = []
     for _ in range(3000):
         deep = [deep]
-    policy = resample([chat("a")] * 1000)
+    policy = Resample([chat("a")] * 1000)
     rows: list[Any] = [
         cycle,
         deep,

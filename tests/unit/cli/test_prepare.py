@@ -7,9 +7,9 @@ import json
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
-from vlmcollate.cli.app import app
 
 from vlmcollate import collator_for
+from vlmcollate.cli.app import app
 from vlmcollate.data import PreparedDataset
 from vlmcollate.testing import tiny_processor
 

@@ -8,9 +8,9 @@ import re
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
-from vlmcollate.cli.app import app
 
 from vlmcollate.cli import demo
+from vlmcollate.cli.app import app
 from vlmcollate.cli.families import family_table
 from vlmcollate.errors import ConfigError
 from vlmcollate.models import COLLATORS
@@ -59,7 +59,7 @@ def test_families_lists_the_keys_of_all_that_are_registered(runner: CliRunner) -
     for processor, collator in COLLATORS.items():
         assert f" {processor} " in result.stdout
         assert f" {collator.__name__} " in result.stdout
-    assert "image_grid_thw: Concatenate(by='image')" in result.stdout
+    assert "image_grid_thw: Concatenate(rows='image')" in result.stdout
     assert "mm_token_type_ids" in result.stdout
 
 

@@ -131,7 +131,7 @@ def test_turns_that_train_nothing_are_a_warning(collator):
     assert found.warnings == (
         "nothing of the assistant's messages[1] is trained (its weight is 0)",
     )
-    last = attrs.evolve(collator, turns="last").explain(chat() * 2)
+    last = attrs.evolve(collator, train_on="last_turn").explain(chat() * 2)
     assert last.warnings == ("nothing of the assistant's messages[1] is trained",)
 
 
@@ -163,7 +163,7 @@ def test_dropped_turns_are_a_warning(collator):
 def test_left_out_text_is_a_warning(collator):
     example = chat()
     example[1]["reasoning_content"] = "hm"
-    found = attrs.evolve(collator, on_dropped="allow").explain(example)
+    found = attrs.evolve(collator, on_template_omission="allow").explain(example)
     assert found.warnings == ("the chat template leaves out messages[1].reasoning_content",)
 
 
@@ -193,7 +193,7 @@ def test_a_doubled_bos_is_a_warning():
 
 
 def test_placeholder_media_is_padding(collator):
-    found = attrs.evolve(collator, placeholder_media="sample").explain(chat())
+    found = attrs.evolve(collator, dummy_media="sample").explain(chat())
     assert [run.kind for run in found.runs][-1] == "padding"
     assert found.media[-1].size == "a placeholder"
     assert found.texts[0] == "<|im_start|>"

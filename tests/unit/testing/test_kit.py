@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from typer.testing import CliRunner
-from vlmcollate.cli.app import app
 
 from tests.broken import collators as broken
 from tests.broken import templates
 from vlmcollate import ConfigError, collator_for
+from vlmcollate.cli.app import app
 from vlmcollate.conversation import Conversation
 from vlmcollate.padding import (
     BlockCausalMask,
@@ -252,7 +252,7 @@ def test_tiny_processors_need_no_hypothesis():
         {"padding": IndexedMask(length=512)},
         {"padding": TransformerEngineTHD()},
         {"padding": PadToLongest(side="left", multiple_of=8), "shift_labels": True},
-        {"placeholder_media": "sample"},
+        {"dummy_media": "sample"},
     ],
     ids=lambda options: " ".join(type(value).__name__ for value in options.values()),
 )
@@ -262,6 +262,8 @@ def test_the_laws_hold_for_every_layout(options):
 
 
 def test_a_collator_with_options_is_checked_as_it_is():
-    collator = collator_for(PROCESSOR, turns="last", max_length=512, on_overlong="drop")
+    collator = collator_for(PROCESSOR, train_on="last_turn", max_length=512, on_overlong="drop")
     assert not check_collator(collator, examples=2).failed
-    assert not check_collator(attrs.evolve(collator, control_text="error"), examples=3).failed
+    assert not check_collator(
+        attrs.evolve(collator, special_tokens_in_text="error"), examples=3
+    ).failed
