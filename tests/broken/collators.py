@@ -24,8 +24,11 @@ PROCESSOR = tiny_processor()
 _COUNT = itertools.count()
 
 
-class NotDecorated(Qwen2_5_VLCollator):
-    """Has no decorator of its own."""
+class Changes(Qwen2_5_VLCollator):
+    """Lets its options be changed."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -144,7 +147,7 @@ class LastTurnForgotten(Qwen2_5_VLCollator):
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
         name, turns = super().label(prompt, conversation)
-        return name, turns[:1] if self.turns == "last" else turns
+        return name, turns[:1] if self.train_on == "last_turn" else turns
 
 
 @attrs.frozen(kw_only=True, eq=False)

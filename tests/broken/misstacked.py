@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlmcollate import EncodedSample
 from vlmcollate.conversation import Conversation
+from vlmcollate.family import NotPackable
 from vlmcollate.media import PadAndConcatenate, Stack
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
@@ -19,6 +20,7 @@ from vlmcollate.prompt.chat import Rendering
 from vlmcollate.validators import an_instance_of
 
 Batch = dict[str, Tensor]
+FAMILY = Qwen2_5_VLCollator.family
 _BY_TEXT: dict[str, ProcessedMedia] = {}
 
 
@@ -171,7 +173,7 @@ class JoinsTheFirst(Stack):
 class HasOwnKeys(Qwen2_5_VLCollator):
     """Has keys of its own beside the pictures', each padded or stacked."""
 
-    no_packs_because = "`area` holds for a whole row"
+    family = attrs.evolve(FAMILY, packing=NotPackable("`area` holds for a whole row"))
 
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
         grids = sample.media.get("image_grid_thw")
@@ -179,7 +181,7 @@ class HasOwnKeys(Qwen2_5_VLCollator):
         own = {"area": areas.sum().long()}
         if grids is not None:
             own["patches"] = areas[:, None].expand(-1, int(areas.max())).clone()
-        joined = {key: value for key, value in own.items() if key in self.media_joins}
+        joined = {key: value for key, value in own.items() if key in self.family.joins}
         return attrs.evolve(sample, media={**sample.media, **joined})
 
 
@@ -187,21 +189,23 @@ class HasOwnKeys(Qwen2_5_VLCollator):
 class PadsMediaWithOnes(HasOwnKeys):
     """Has a joining rule that pads wrong."""
 
-    media_joins = {**Qwen2_5_VLCollator.media_joins, "patches": PadsWithOnes(rows="image")}
+    family = attrs.evolve(
+        HasOwnKeys.family, joins={**FAMILY.joins, "patches": PadsWithOnes(rows="image")}
+    )
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class PadsOpenMediaWithOnes(HasOwnKeys):
     """Has a joining rule that pads wrong and does not say how its rows count."""
 
-    media_joins = {**Qwen2_5_VLCollator.media_joins, "patches": PadsWithOnes()}
+    family = attrs.evolve(HasOwnKeys.family, joins={**FAMILY.joins, "patches": PadsWithOnes()})
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class StacksTheFirst(HasOwnKeys):
     """Has a joining rule that stacks wrong."""
 
-    media_joins = {**Qwen2_5_VLCollator.media_joins, "area": JoinsTheFirst()}
+    family = attrs.evolve(HasOwnKeys.family, joins={**FAMILY.joins, "area": JoinsTheFirst()})
 
 
 CAUGHT_BY: dict[type[Any], str] = {

@@ -25,7 +25,7 @@ from vlmcollate.testing.laws.subject import Subject
 BY_PROBE = {**mismeasured.CAUGHT_BY, **misquoted.CAUGHT_BY}
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 CAUGHT_BY: dict[type[Any], str] = {
-    broken.NotDecorated: "check_is_frozen",
+    broken.Changes: "check_is_frozen",
     broken.TakesAnyOption: "check_bad_options_are_refused",
     broken.HoldsALambda: "check_a_pickled_copy_agrees",
     broken.LabelsAnotherToken: "check_labels_are_inputs_or_ignored",

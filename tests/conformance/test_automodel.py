@@ -15,8 +15,8 @@ from tests.conformance.test_laws import SERVED
 from tests.families import CASES
 from tests.measuring import PARTS
 from tests.processors import FAMILIES, processor_of
-from tests.unit import test_nemotron_parse as nemotron_parse
-from tests.unit.test_nemotron_parse import TASK, page
+from tests.unit.models import test_nemotron_parse as nemotron_parse
+from tests.unit.models.test_nemotron_parse import TASK, page
 from vlmcollate import (
     ConfigError,
     EmptyBatchError,
@@ -370,7 +370,7 @@ def test_phi4_keeps_pictures(name: str) -> None:
     expected = collator_for(processor)(
         [_with_sound(e["conversation"], TONE, 16000, "<|audio_1|>") for e in (example, words)]
     )
-    for key in collator_for(processor).media_joins.keys() & expected.keys():
+    for key in collator_for(processor).family.joins.keys() & expected.keys():
         assert torch.equal(batch[key], expected[key]), key
     seen = "input_image_embeds" if name == "phi4mm" else "image_pixel_values"
     assert {seen, "image_sizes", "image_attention_mask"} <= batch.keys()
@@ -606,7 +606,7 @@ def test_packs_of_every_family_lose_nothing(name: str) -> None:
         automodel.packed_sequence_thd_vlm_collater(packs),
     ):
         assert PACKABLE[name] in batch
-        for key in collator.media_joins.keys() & expected.keys():
+        for key in collator.family.joins.keys() & expected.keys():
             value = expected[key]
             assert torch.equal(batch[key], value.to(batch[key].dtype)), key
         trained = batch["labels"] != -100

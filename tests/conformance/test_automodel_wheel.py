@@ -620,7 +620,7 @@ def test_fake_images_survive_the_shift(name: str) -> None:
     assert torch.equal(batch["input_ids"][:, :length][held], plain["input_ids"][held])
     assert not batch["attention_mask"][:, length + 1 :].any()
     assert (batch["labels"] != -100).sum() == (plain["labels"] != -100).sum()
-    (token,) = collator_for(processor).media_tokens["image"]
+    (token,) = collator_for(processor).traits.media_tokens["image"]
     wanted = processor.tokenizer.convert_tokens_to_ids(token)
     whole = collator_for(processor, dummy_media="sample").encode(rows[0]["conversation"])
     count = (whole.input_ids == wanted).sum()

@@ -68,7 +68,7 @@ def test_equals_the_processors_own_batch(name):
     theirs = processor(
         text=[collator.render(Conversation.from_example(c)).text for c in chats]
         if name == "llava"  # whose template ends no answer
-        else [processor.apply_chat_template(c) + collator.closing for c in chats],
+        else [processor.apply_chat_template(c) + collator.family.last_turn_end for c in chats],
         images=images,
         padding=True,
         padding_side="right",
@@ -109,10 +109,10 @@ def test_a_video_equals_the_processors_own(name, with_image):
     collator = collator_for(processor, **MORE[name].options)
     messages = chat((64, 48)) if with_image else chat()
     messages[0]["content"].insert(0, {"type": "video", "video": MOVIE})
-    video = collator.media.load_video(MOVIE, sampling=collator.frame_sampling, where="video")
+    video = collator.media.load_video(MOVIE, sampling=collator.traits.frame_sampling, where="video")
     images = {"images": [[messages[0]["content"][1]["image"]]]} if with_image else {}
     theirs = processor(
-        text=[processor.apply_chat_template(messages) + collator.closing],
+        text=[processor.apply_chat_template(messages) + collator.family.last_turn_end],
         videos=[video.frames],
         videos_kwargs={"video_metadata": [video.metadata()], "do_sample_frames": False},
         add_special_tokens=False,

@@ -151,7 +151,7 @@ def _at16k():
 def test_a_video_equals_the_processors_own(name):
     processor = processor_of(name)
     collator = collator_for(processor)
-    video = collator.media.load_video(MOVIE, sampling=collator.frame_sampling, where="video")
+    video = collator.media.load_video(MOVIE, sampling=collator.traits.frame_sampling, where="video")
     text = processor.apply_chat_template(chat("video"))
     metadata = [video.metadata()] if name != "nemotron_omni" else video.metadata()
     theirs = processor(

@@ -168,7 +168,7 @@ def _video(frames: int, height: int) -> Any:
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_positions_are_those_of_the_model(name: str) -> None:
     processor, model = processor_of(name), _model(name, "sdpa")
-    options = {"tokens_per_second": 4} if name == "qwen2_5_vl" else {}
+    options: dict[str, Any] = {"tokens_per_second": 4} if name == "qwen2_5_vl" else {}
     collator = collator_for(processor, **options)
     content: list[Any] = [
         {"type": "video", "video": _video(8, 84), "fps": 2.0},

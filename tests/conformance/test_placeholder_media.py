@@ -114,7 +114,7 @@ def test_shifting_the_labels_takes_no_media_token_away(name, policy):
 
     shifted = collator_for(processor, shift_labels=True, **options)(chats)
 
-    (token,) = collator_for(processor).media_tokens["image"]
+    (token,) = collator_for(processor).traits.media_tokens["image"]
     media_token = processor.tokenizer.convert_tokens_to_ids(token)
     assert (shifted["input_ids"] == media_token).sum() == (plain["input_ids"] == media_token).sum()
     trained = shifted["labels"][shifted["labels"] != IGNORE_INDEX]
@@ -135,6 +135,6 @@ def test_shifting_keeps_media_at_the_end_of_a_truncated_sample_and_of_a_pack():
             padding=padding,
         )
         batch = collator([chat("Yes.", "red")])
-        (token,) = collator.media_tokens["image"]
+        (token,) = collator.traits.media_tokens["image"]
         found = (batch["input_ids"] == processor.tokenizer.convert_tokens_to_ids(token)).sum()
         assert found * 4 == batch["pixel_values"].shape[0]

@@ -224,8 +224,8 @@ def test_a_key_that_spells_control_tokens_stays_text(place):
 
 def test_generation_tags_in_a_template_of_strings():
     processor = processor_with("qwen2_5_training")
-    options = {"stop_tokens": "<|im_end|>"}
-    sample = collator_for(processor, labels=GenerationTagLabels(), **options).encode(CHAT)
+    collator = collator_for(processor, labels=GenerationTagLabels(), stop_tokens="<|im_end|>")
+    sample = collator.encode(CHAT)
     found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
     assert found == ["One<|im_end|>", "Two<|im_end|>"]
     for template in ("llava_next", "qwen2_5"):

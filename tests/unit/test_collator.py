@@ -1,7 +1,9 @@
 """What the options do, on a real processor around a small tokenizer."""
 
 import gc
+import pickle
 import weakref
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -29,6 +31,7 @@ from vlmcollate import (
     collator_for,
     register,
 )
+from vlmcollate.encode.options import CollatorOptionsDict
 from vlmcollate.models import COLLATORS
 from vlmcollate.models.default import DefaultCollator
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
@@ -87,12 +90,64 @@ def test_a_processor_without_template_is_refused(processor):
         collator_for(bare)
 
 
-def test_a_subclass_without_its_decorator_is_refused():
-    class Forgetful(BaseCollator):
-        """Lacks @attrs.frozen."""
+class Plain(Qwen2_5_VLCollator):
+    """Changes a stage."""
 
-    with pytest.raises(ConfigError, match="lacks its decorator"):
-        register("ForgetfulProcessor", Forgetful)
+    limit: ClassVar[int] = 3
+
+    def postprocess(self, sample):
+        return sample
+
+
+def test_a_subclass_without_options_needs_no_decorator(processor):
+    copied = pickle.loads(pickle.dumps(attrs.evolve(Plain(processor=processor), max_length=900)))
+    assert type(copied).__name__ == "Plain"
+    assert copied.max_length == 900
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        copied.max_length = 3
+
+
+class _Annotated(Qwen2_5_VLCollator):
+    speed: int = 2
+
+
+class _Unvalued(Qwen2_5_VLCollator):
+    speed: int
+
+
+class _Fielded(Qwen2_5_VLCollator):
+    speed = attrs.field(default=2)
+
+
+class _Below(_Fielded):
+    """Inherits from one."""
+
+
+@pytest.mark.parametrize("kind", [_Annotated, _Unvalued, _Fielded, _Below])
+def test_options_without_the_decorator_are_refused(processor, kind):
+    for options in ({}, {"speed": 3}):
+        with pytest.raises(ConfigError, match=r"adds the option 'speed' without its decorator"):
+            kind(processor=processor, **options)
+    with pytest.raises(ConfigError, match="without its decorator"):
+        register("ForgetfulProcessor", kind)
+
+
+def test_a_wrong_option_names_the_right_one(processor):
+    with pytest.raises(ConfigError, match="no option 'max_len'; did you mean 'max_length'"):
+        collator_for(processor, max_len=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="no option 'zzz'; it takes allowed_special_tokens,"):
+        collator_for(processor, zzz=3)  # type: ignore[call-arg]
+
+
+def test_the_typed_options_are_those_of_the_built_in_collators():
+    kinds: list[type[Any]] = [DefaultCollator, *COLLATORS.values()]
+    own = {
+        f.name
+        for kind in kinds
+        if kind.__module__.startswith("vlmcollate.")
+        for f in attrs.fields(kind)
+    }
+    assert set(CollatorOptionsDict.__annotations__) == own - {"processor"}
 
 
 def test_register_serves_subclasses_of_the_processor(processor, monkeypatch):
@@ -108,8 +163,8 @@ def test_register_serves_subclasses_of_the_processor(processor, monkeypatch):
 def test_the_default_collator_learns_what_the_family_declares(processor):
     theirs = collator_for(processor)
     learned = DefaultCollator(processor=processor)
-    assert learned.token_type_key == theirs.token_type_key
-    assert learned.media_joins == theirs.media_joins  # of images and videos
+    assert learned.family.token_types == theirs.family.token_types
+    assert learned.family.joins == theirs.family.joins  # of images and videos
     chats = [turn("one", "1", images=1), turn("two", "2", images=2)]
     for key, value in theirs(chats).items():
         assert torch.equal(learned(chats)[key], value)
@@ -185,7 +240,7 @@ def test_every_key_declares_its_axis(processor):
 def test_raise_names_the_length_that_would_do(processor):
     chat = turn("a", "one two three", images=1)
     whole = collator_for(processor).encode(chat)
-    with pytest.raises(SampleTooLongError, match=f"max_length={len(whole)} would hold it"):
+    with pytest.raises(SampleTooLongError, match=f"raise it to {len(whole)}, or"):
         collator_for(processor, max_length=len(whole) - 1).encode(chat)
     assert len(collator_for(processor, max_length=len(whole)).encode(chat)) == len(whole)
 
@@ -365,7 +420,10 @@ def test_a_batch_is_never_overwritten_by_the_next(processor):
     class AliasingCollator(Qwen2_5_VLCollator):
         """One whose join does not copy."""
 
-        media_joins = {"pixel_values": KeepOnly(), "image_grid_thw": KeepOnly()}
+        family = attrs.evolve(
+            Qwen2_5_VLCollator.family,
+            joins={"pixel_values": KeepOnly(), "image_grid_thw": KeepOnly()},
+        )
 
     collator = AliasingCollator(processor=processor)
     red = [turn("a", "b", images=1)]
@@ -404,8 +462,10 @@ def test_a_video_is_cut_off_whole_where_its_words_merge_with_those_before_it():
     ]
     whole = collator_for(processor).encode(messages)
     for limit in range(len(whole) // 4, len(whole)):
-        options = {"max_length": limit, "on_overlong": "truncate", "require_labels": False}
-        cut = collator_for(processor, **options).encode(messages)
+        collator = collator_for(
+            processor, max_length=limit, on_overlong="truncate", require_labels=False
+        )
+        cut = collator.encode(messages)
         assert len(cut) <= limit
         assert torch.equal(cut.input_ids, whole.input_ids[: len(cut)])
         assert torch.equal(cut.labels, whole.labels[: len(cut)])

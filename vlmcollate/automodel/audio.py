@@ -46,7 +46,7 @@ def phi4_mm_collate_fn(
             f"sample {silent[0]} has no audio: expected an array under 'audio'; use "
             "default_collate_fn for data without audio"
         )
-    heard = _with_audio(examples, collator.sampling_rate, "<|audio_1|>")
+    heard = _with_audio(examples, collator.traits.sampling_rate, "<|audio_1|>")
     batch = collated(collator, heard)
     return {**batch, "input_mode": torch.tensor([3 if "n_images_per_sample" in batch else 2])}
 
@@ -82,8 +82,8 @@ def nemotron_omni_collate_fn(
         shift_labels=True,
         media=LocalMedia(frames=frames),
     )
-    spelled = collator.placeholders.get("audio", "")
-    heard = _with_audio(examples, collator.sampling_rate, spelled)
+    spelled = collator.traits.placeholders.get("audio", "")
+    heard = _with_audio(examples, collator.traits.sampling_rate, spelled)
     return with_bfloat16(collated(collator, heard))
 
 
@@ -114,7 +114,7 @@ def qwen3_omni_asr_collate_fn(
                 "transcript there; append it, or leave the sample out",
                 index=index,
             )
-        parts = _with_rate(messages, collator.sampling_rate, index)
+        parts = _with_rate(messages, collator.traits.sampling_rate, index)
         heard.append({**examples[index], "conversation": parts})
     return collated(collator, heard)
 

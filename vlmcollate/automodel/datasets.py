@@ -20,6 +20,7 @@ from vlmcollate.automodel.labelling import media_ids_of
 from vlmcollate.automodel.retrying import first_good, make_robust_collate, read_sample
 from vlmcollate.batch.stacking import fill_values, with_spare_token
 from vlmcollate.collator import BaseCollator
+from vlmcollate.encode.dummy_media import DummyMediaPolicy
 from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
 from vlmcollate.models import collator_for
 from vlmcollate.sample import EncodedSample
@@ -74,7 +75,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         room = None if self.max_length is None else self.max_length - 1
         return self._made(room, "sample")
 
-    def _made(self, max_length: int | None, fake: str) -> BaseCollator:
+    def _made(self, max_length: int | None, fake: DummyMediaPolicy) -> BaseCollator:
         options: dict[str, Any] = dict(self.collator_options or {})
         if max_length is not None and self.post_tokenize_hook is None:  # the hook comes first
             options["max_length"] = max_length
@@ -152,7 +153,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
             items = len(list(whole.read(conversation).media))
         except SampleError:
             return -1, 0
-        length += int(is_faked and bool(whole.idle_media.pieces))
+        length += int(is_faked and bool(whole.dummies.pieces))
         if self.max_length is None or length <= self.max_length:
             return length, items
         return (self.max_length if self.truncate else -1), items
@@ -165,7 +166,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         )
         row = {k: v[0] if k in TOKEN_KEYS else v for k, v in found.items()}
         changed = read(
-            {**row, **item_counts(sample)}, "the hook's batch", self.collator.media_joins
+            {**row, **item_counts(sample)}, "the hook's batch", self.collator.family.joins
         ).sample
         return changed if self.max_length is None else self._fitted(changed, self.max_length)
 

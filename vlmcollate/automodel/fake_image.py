@@ -117,10 +117,10 @@ def is_vision(input_ids: Tensor, processor: Any) -> Tensor:
     """Which ids are of a special token that is written for or around an image or a video."""
     collator = automodel_collator(processor)
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
-    tokens = [t for kind in ("image", "video") for t in collator.media_tokens.get(kind, ())]
+    tokens = [t for kind in ("image", "video") for t in collator.traits.media_tokens.get(kind, ())]
     found = {i for token in tokens if (i := vocabulary.id_of(token)) is not None}
-    if "image" in collator.idle_media.pieces:
-        ids = collator.idle_media.pieces["image"].input_ids.numpy()
+    if "image" in collator.dummies.pieces:
+        ids = collator.dummies.pieces["image"].input_ids.numpy()
         found |= set(ids[vocabulary.is_control(ids)].tolist())
         found |= _prompt_ids(collator, [_FAKE_PART]) - _prompt_ids(collator, [])
     if not found:

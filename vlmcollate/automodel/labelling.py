@@ -98,7 +98,7 @@ def labels_and_weights(
     processor = _with_tokenizer(processor)
     collator = _collator_or_none(processor, template_kwargs)
     find: _Find = partial(_by_search, processor, collator)
-    if collator is not None and collator.needs_chat_template:
+    if collator is not None and collator.family.needs_chat_template:
         find = partial(_by_markers, collator)
     return _labelled(input_ids, conversations, find, processor, collator, attention_mask)
 
@@ -126,7 +126,7 @@ def _collator_or_none(
 def _by_markers(collator: BaseCollator, ids: Ints, conversation: Conversation) -> list[Turn]:
     context = LabelContext(
         conversation=conversation,
-        render=collator._renderer,
+        render=collator.renderer,
         encode=collator.prompt_encoder,
         stop_ids=collator.stop_ids,
     )
@@ -164,7 +164,7 @@ def _by_search(
     eos = [processor.tokenizer.eos_token_id]
     known = _Known(conversation, processor, eos if collator is None else collator.stop_ids)
     # the search reads no more of either than these hold
-    return TextSearchLabels()(_Ids(ids), known)  # type: ignore[arg-type]
+    return TextSearchLabels().find_turns(_Ids(ids), known)  # type: ignore[arg-type]
 
 
 @attrs.frozen
@@ -256,5 +256,5 @@ def media_ids_of(collator: BaseCollator | None) -> list[int]:
     if collator is None:
         return []
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
-    tokens = (token for tokens in collator.media_tokens.values() for token in tokens)
+    tokens = (token for tokens in collator.traits.media_tokens.values() for token in tokens)
     return [i for token in tokens if (i := vocabulary.id_of(token)) is not None]

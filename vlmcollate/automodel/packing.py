@@ -139,7 +139,7 @@ class PackedDatasetWrapper(Dataset[Any]):
         out["position_ids"] = places[:, 1:].T.contiguous() if places.ndim > 1 else places
         out |= {"seq_lens": real, "seq_lens_padded": padded}
         if pack.media:
-            out[JOINS_KEY] = collator.media_joins
+            out[JOINS_KEY] = collator.family.joins
         return {**out, **pack.media, "n_images": 0, "n_videos": 0, **item_counts(pack)}
 
     def _aligned(self, length: int) -> int:

@@ -56,4 +56,4 @@ def joins_of(processor: Any) -> Mapping[str, Join]:
         collator = automodel_collator(processor)
     except ConfigError:
         return MEDIA_JOINS  # without a tokenizer of its own, or a template
-    return collator.media_joins
+    return collator.family.joins

@@ -5,7 +5,7 @@ Shapes: B samples, L a sample's tokens, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -14,6 +14,39 @@ from torch import Tensor
 
 from vlmcollate.media import Join
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+
+
+def stack_samples(
+    samples: Sequence[EncodedSample],
+    pad: Callable[[list[dict[str, Tensor]], Mapping[str, float]], dict[str, Tensor]],
+    joins: Mapping[str, Join],
+    fill: Mapping[str, float],
+    *,
+    shift_labels: bool,
+    is_packed: bool,
+) -> dict[str, Tensor]:
+    """Makes a batch of samples, or of packs.
+
+    Args:
+        samples: At least one.
+        pad: Pads their rows to one length.
+        joins: The joining rule of each media key.
+        fill: The padding value of each token key; 0 by default.
+        shift_labels: Whether to shift labels by one.
+        is_packed: Whether the samples are packs.
+
+    Returns:
+        See `BaseCollator.stack`.
+    """
+    if shift_labels:
+        samples = [with_spare_token(s, fill) if s.media_ids[-1] >= 0 else s for s in samples]
+    rows = token_rows(samples)
+    if shift_labels and is_packed:  # a mask has more than one token axis
+        rows = [shifted(row, axis=0) for row in rows]
+    batch = pad(rows, fill)
+    if shift_labels and not is_packed:
+        batch = shifted(batch, axis=1)
+    return {**batch, **joined_media(samples, joins), **media_counts(samples)}
 
 
 def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:

@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 
 from vlmcollate.cli.families import Family, Support, family_table
 from vlmcollate.errors import CollateError
+from vlmcollate.family import Family as DeclaredFamily
 
 _WIDE = 120
 _INTERRUPTED = 130
@@ -315,12 +316,12 @@ def _print_keys(console: Console) -> None:
 
 
 def _joins_of(collator: Any) -> str:
-    joins = collator.media_joins
-    if not hasattr(joins, "items"):
-        return "learned from the processor"
-    return "\n".join(f"{key}: {join}" for key, join in joins.items()) or "none"
+    family = collator.family
+    if not isinstance(family, DeclaredFamily):
+        return "probed on the processor"
+    return "\n".join(f"{key}: {join}" for key, join in family.joins.items()) or "none"
 
 
 def _types_of(collator: Any) -> str:
-    key = collator.token_type_key
-    return key if isinstance(key, str) else "-"
+    types = getattr(collator.family, "token_types", None)
+    return types.key if types else "-"

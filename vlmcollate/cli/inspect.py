@@ -21,6 +21,7 @@ from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
 from vlmcollate.explain import Explanation, terminal
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.page import inspect_page, page_entry
+from vlmcollate.family import NotPackable
 from vlmcollate.labels import (
     GenerationTagLabels,
     LabelStrategy,
@@ -124,7 +125,8 @@ def collator_of(
     except (OSError, ValueError, ImportError, LookupError) as error:
         raise ConfigError(f"cannot load the processor {processor!r}: {error}") from error
     found = collator_for(loaded, media=LocalMedia(root=media_root), max_length=max_length)
-    if not packs or found.mixing is not None or found.no_packs_because:
+    is_known = found.family.mixing(found.model_config) is not None
+    if not packs or is_known or isinstance(found.family.packing, NotPackable):
         return found
     config = _model_config(processor, trust_remote_code=trust_remote_code)
     return attrs.evolve(found, model_config=config)

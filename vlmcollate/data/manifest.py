@@ -17,6 +17,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import UNSEALED, DamagedError, seal_of, sealed, sum_of
 from vlmcollate.data.writing import partial_file
+from vlmcollate.encode.processor_facts import stop_tokens_of
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import LocalMedia
 from vlmcollate.packing.token_mixing import token_mixing
@@ -231,6 +232,8 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
     }
     found["media"] = _media(collator, refusing=False)
     found["model_config"] = _layers(collator)
+    family = collator.family
+    stops = list(stop_tokens_of(processor.tokenizer, collator.stop_tokens, family))
     if collator.dummy_media == "batch":  # which is added as a batch is made
         found["dummy_media"] = repr("never")
     return {
@@ -238,10 +241,11 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
         **{f"option {name}": value for name, value in found.items()},
         "tokenizer": _hash(Vocabulary.of(processor.tokenizer).backend.to_str()),
         "special tokens": json.dumps(special, sort_keys=True),
-        "turn ends": json.dumps(collator.turn_ends),
-        "media tokens": json.dumps(collator.media_tokens, sort_keys=True),
-        "placeholders": json.dumps(collator.placeholders, sort_keys=True),
-        "chat template": _hash(chat_template_of(processor) if collator.needs_chat_template else ""),
+        "family": _stable(repr(family)),
+        "stop tokens": json.dumps(stops),
+        "media tokens": json.dumps(dict(collator.traits.media_tokens), sort_keys=True),
+        "placeholders": json.dumps(dict(collator.traits.placeholders), sort_keys=True),
+        "chat template": _hash(chat_template_of(processor) if family.needs_chat_template else ""),
         "processor": f"{type(processor).__name__} {_hash(_stable(_settings(processor)))}",
         **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},
         "version of tokenizers": _version("tokenizers"),

@@ -1,11 +1,12 @@
-"""Media that stands in where there is none, so that every rank runs every tower of a model.
+"""Dummy media, masked from attention, so that every rank runs every encoder.
 
-Shapes: L a sample's tokens, P the placeholder's.
+Shapes: L a sample's tokens, P those of the dummy media.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -15,62 +16,94 @@ from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import Join
+from vlmcollate.prompt.chat import MediaSpan, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
-TOWERS: dict[MediaKind, tuple[str, ...]] = {"image": ("image", "video"), "audio": ("audio",)}
-"""For each kind of placeholder, the kinds of media that run the same tower."""
+DummyMediaPolicy = Literal["never", "batch", "sample"]
+ENCODERS: dict[MediaKind, tuple[str, ...]] = {"image": ("image", "video"), "audio": ("audio",)}
+"""For each kind of dummy media, the kinds that run the same encoder."""
 
 
 @attrs.frozen(eq=False)
 class DummyMedia:
-    """What stands in for missing media, ready to be appended.
+    """Dummy media of each kind that has an encoder of its own, ready to be appended.
 
     Attributes:
-        pieces: For each kind, the tokens and the tensors.
-        joins: How the tensors join those of a sample.
+        pieces: The tokens and tensors of each kind.
+        joins: The joining rules of the tensors.
     """
 
     pieces: Mapping[MediaKind, EncodedSample]
     joins: Mapping[str, Join]
 
-    def added(self, sample: EncodedSample, batch: Sequence[EncodedSample]) -> EncodedSample:
-        """The sample with what stands in for the media that the batch lacks."""
-        for kind in _idle_towers(batch, list(self.pieces)):
+    @classmethod
+    def of(
+        cls,
+        placeholders: Mapping[MediaKind, str],
+        sampling_rate: int | None,
+        joins: Mapping[str, Join],
+        encode: Callable[[Rendering, Any], EncodedSample],
+    ) -> DummyMedia:
+        """Encodes dummy media.
+
+        Args:
+            placeholders: The placeholder of each kind that the collator supports.
+            sampling_rate: The model's audio sampling rate in Hz.
+            joins: The joining rules of the tensors.
+            encode: Returns the sample of a prompt that is one placeholder, and its item.
+        """
+        pieces: dict[MediaKind, EncodedSample] = {}
+        for kind in ENCODERS:
+            text = placeholders.get(kind)
+            if text:  # an empty one is a page outside the text, which every sample has
+                piece = encode(alone(kind, text), blank(kind, sampling_rate))
+                pieces[kind] = ignored(piece)
+        return cls(pieces, joins)
+
+    def add(self, sample: EncodedSample, batch: Sequence[EncodedSample]) -> EncodedSample:
+        """Returns the sample with dummy media for every encoder that the batch leaves idle."""
+        for kind in _idle(batch, list(self.pieces)):
             sample = appended(sample, self.pieces[kind], self.joins)
         return sample
 
     def room(self, sample: EncodedSample) -> int:
-        """How many tokens that is for a sample by itself."""
-        return sum(len(self.pieces[kind]) for kind in _idle_towers([sample], list(self.pieces)))
+        """Returns the number of tokens that a sample alone would get."""
+        return sum(len(self.pieces[kind]) for kind in _idle([sample], list(self.pieces)))
+
+
+def alone(kind: MediaKind, placeholder: str) -> Rendering:
+    """Returns a prompt that is one placeholder."""
+    span = MediaSpan(0, len(placeholder), -1, kind)
+    return Rendering(text=placeholder, caller_spans=(), media=(span,))
 
 
 def blank(kind: MediaKind, sampling_rate: int | None) -> object:
-    """A small white image, or half a second of silence."""
+    """Returns a small white image, or half a second of silence."""
     if kind == "image":
         return Image.new("RGB", (56, 56), "white")
     return np.zeros((sampling_rate or 16000) // 2, np.float32)
 
 
-def untrained(piece: EncodedSample) -> EncodedSample:
-    """The placeholder's tokens as no token looks at them and none is trained."""
-    ignored = {
+def ignored(piece: EncodedSample) -> EncodedSample:
+    """Returns dummy media that no token attends to and that has no label."""
+    masked = {
         "attention_mask": torch.zeros_like(piece.input_ids),
         "labels": torch.full_like(piece.input_ids, IGNORE_INDEX),
     }
-    nobody = torch.full_like(piece.message_ids, -1)
-    return attrs.evolve(piece, tokens={**piece.tokens, **ignored}, message_ids=nobody)
+    no_message = torch.full_like(piece.message_ids, -1)
+    return attrs.evolve(piece, tokens={**piece.tokens, **masked}, message_ids=no_message)
 
 
-def _idle_towers(samples: Sequence[EncodedSample], kinds: Sequence[MediaKind]) -> list[MediaKind]:
-    """The kinds of placeholder whose tower no sample runs."""
+def _idle(samples: Sequence[EncodedSample], kinds: Sequence[MediaKind]) -> list[MediaKind]:
+    """The kinds of dummy media whose encoder no sample runs."""
     used = {kind for sample in samples for kind, count in sample.media_counts.items() if count}
-    return [kind for kind in kinds if not used.intersection(TOWERS[kind])]
+    return [kind for kind in kinds if not used.intersection(ENCODERS[kind])]
 
 
 def appended(
     sample: EncodedSample, piece: EncodedSample, joins: Mapping[str, Join]
 ) -> EncodedSample:
-    """A sample of L tokens with a placeholder of P behind them, and its media behind its own."""
+    """Appends P tokens of dummy media to a sample of L tokens, and its tensors to the sample's."""
     items = sum(sample.media_counts.values())
     media_ids = torch.where(piece.media_ids >= 0, piece.media_ids + items, -1)
     media = dict(sample.media)
@@ -90,7 +123,7 @@ def appended(
 
 
 def _joined(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Token tensors one behind the other, with zeros for a key that one of them lacks."""
+    """Concatenates token tensors, with zeros for a key that one side lacks."""
     length, more = len(first["input_ids"]), len(second["input_ids"])
     joined = {}
     for key in {**first, **second}:

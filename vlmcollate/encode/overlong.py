@@ -1,106 +1,88 @@
-"""Shortening what is too long.
+"""Shortening samples that are longer than `max_length`.
 
 Shapes: L a sample's tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import attrs
 import torch
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.encode.trace import run_stage
-from vlmcollate.errors import LabelError, SampleTooLongError
+from vlmcollate.errors import LabelError
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
-if TYPE_CHECKING:
-    from vlmcollate.encode.sample_encoder import SampleEncoder
+OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 
 
-def fitted(
-    encoder: SampleEncoder, conversation: Conversation, media: Sequence[Any], rendering: Rendering
-) -> EncodedSample:
-    """The labelled and refined sample, of at most `max_length` tokens.
-
-    Raises:
-        SampleTooLongError: It is longer, and the policy or what is left of it does not allow to
-            shorten it.
-    """
-    collator = encoder.collator
-    labelled = encoder.labelled(conversation, media, rendering)
-    sample = collator.postprocess(labelled)
-    if collator.max_length is None:
-        return sample
-    limit = collator.max_length - _room(encoder, sample)
-    if len(sample) <= limit:
-        return sample
-    found: EncodedSample | None = None
-    if collator.on_overlong == "truncate":
-        found = _truncated(encoder, conversation, media, rendering, labelled, limit)
-    elif collator.on_overlong == "drop_turns":
-        found = _without_oldest_turns(encoder, conversation, media, limit)
-    if found is not None and len(found) + _room(encoder, found) > collator.max_length:
-        found = None  # its media was cut off, and the placeholder needs the room
-    if found is None or (collator.require_labels and not (found.labels != IGNORE_INDEX).any()):
-        raise SampleTooLongError(
-            f"{len(sample)} tokens, max_length={collator.max_length}"
-            + ("" if found is None else " would leave nothing to train")
-            + f"; max_length={len(sample) + collator.max_length - limit} would hold it whole"
-        )
-    return found
-
-
-def _room(encoder: SampleEncoder, sample: EncodedSample) -> int:
-    """The tokens that placeholder media will add."""
-    if encoder.collator.dummy_media == "never":
-        return 0
-    return encoder.placeholders.room(sample)
-
-
-def _truncated(
-    encoder: SampleEncoder,
-    conversation: Conversation,
-    media: Sequence[Any],
-    rendering: Rendering,
+def truncate(
     labelled: EncodedSample,
     limit: int,
+    *,
+    media: Sequence[Any],
+    rendering: Rendering,
+    tokenize: Callable[[Sequence[Any], Rendering], EncodedSample],
+    postprocess: Callable[[EncodedSample], EncodedSample],
 ) -> EncodedSample:
-    """The longest beginning that cuts through no media, with the media that is left in it."""
+    """Cuts a sample's end, never inside media, and removes the media behind the cut.
+
+    Args:
+        labelled: The whole sample, before `postprocess`.
+        limit: The maximum number of tokens, after it.
+        media: The decoded media.
+        rendering: The prompt.
+        tokenize: Returns the sample of a prompt and its media, without labels.
+        postprocess: The collator's stage.
+
+    Raises:
+        LabelError: The text encodes differently once media is removed.
+    """
     while True:
-        sample = encoder.collator.postprocess(labelled)
+        sample = postprocess(labelled)
         length = length_without_cut_media(sample, limit)
         kept = int(sample.media_ids[:length].max()) + 1 if length else 0
         if kept == len(media):
             return cut(sample, length)
-        # the processor may tile fewer pictures in another way, so it is asked again
+        # the processor may tile fewer images in another way, so it runs again
         media, rendering = media[:kept], shortened(rendering, kept)
-        _, shorter = encoder.tokenized(conversation, media, rendering)
-        labelled = with_labels_of(labelled, shorter)
+        labelled = with_labels_of(labelled, tokenize(media, rendering))
 
 
-def _without_oldest_turns(
-    encoder: SampleEncoder, conversation: Conversation, media: Sequence[Any], limit: int
+def drop_oldest_turns(
+    conversation: Conversation,
+    media: Sequence[Any],
+    limit: int,
+    encode: Callable[[Conversation, Sequence[Any]], EncodedSample],
 ) -> EncodedSample | None:
-    """The conversation without as many of its oldest exchanges as it takes, or `None`."""
+    """Drops as few of the oldest exchanges as possible.
+
+    Args:
+        conversation: The whole conversation.
+        media: Its decoded media.
+        limit: The maximum number of tokens.
+        encode: Returns the finished sample of a conversation and its media.
+
+    Returns:
+        The sample, or `None` if not even the last exchange fits.
+    """
     roles = [message.role for message in conversation.messages]
     starts = [i for i, role in enumerate(roles) if role == "user"]
     for start in starts[1:]:
-        kept = [i for i in range(len(roles)) if i >= start or i < starts[0]]
-        items = [m for m, (i, _) in zip(media, conversation.media, strict=True) if i in set(kept)]
-        shorter = attrs.evolve(conversation, messages=tuple(conversation.messages[i] for i in kept))
-        rendering = run_stage("render", encoder.collator.render, shorter)
-        sample = encoder.collator.postprocess(encoder.labelled(shorter, items, rendering))
+        kept = {i for i in range(len(roles)) if i >= start or i < starts[0]}
+        items = [m for m, (i, _) in zip(media, conversation.media, strict=True) if i in kept]
+        messages = tuple(conversation.messages[i] for i in sorted(kept))
+        sample = encode(attrs.evolve(conversation, messages=messages), items)
         if len(sample) <= limit:
             return sample
     return None
 
 
 def length_without_cut_media(sample: EncodedSample, most: int) -> int:
-    """The most tokens up to `most` whose end falls inside no media item."""
+    """Returns the largest length up to `most` that ends inside no media item."""
     length = min(most, len(sample))
     media_ids = sample.media_ids
     if length == len(sample) or media_ids[length] < 0:
@@ -109,7 +91,7 @@ def length_without_cut_media(sample: EncodedSample, most: int) -> int:
 
 
 def cut(sample: EncodedSample, length: int) -> EncodedSample:
-    """The first tokens of a sample."""
+    """Returns the first tokens of a sample."""
     return attrs.evolve(
         sample,
         tokens={key: value[:length] for key, value in sample.tokens.items()},
@@ -119,7 +101,7 @@ def cut(sample: EncodedSample, length: int) -> EncodedSample:
 
 
 def with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSample:
-    """The labels of the same conversation with more media, for the text that both have."""
+    """Returns the shorter sample with the labels of the longer one, for the text in both."""
     there, here = longer.media_ids < 0, shorter.media_ids < 0
     differs = longer.input_ids[there][: int(here.sum())] != shorter.input_ids[here]
     if differs.any():  # the words at the cut had merged with what stood behind them
@@ -140,12 +122,14 @@ def with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSamp
 
 
 def shortened(rendering: Rendering, media: int) -> Rendering:
-    """The rendering up to the first placeholder whose media was given up."""
+    """Returns the rendering up to the first placeholder whose media was removed."""
     end = rendering.media[media].start
     return attrs.evolve(
         rendering,
         text=rendering.text[:end],
-        given=tuple(attrs.evolve(g, end=min(g.end, end)) for g in rendering.given if g.start < end),
+        caller_spans=tuple(
+            attrs.evolve(g, end=min(g.end, end)) for g in rendering.caller_spans if g.start < end
+        ),
         media=rendering.media[:media],
         turns=tuple(attrs.evolve(t, end=min(t.end, end)) for t in rendering.turns if t.start < end),
     )

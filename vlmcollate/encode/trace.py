@@ -1,4 +1,4 @@
-"""Looking on while a collator encodes: what each stage took, gave, and how long it was at it."""
+"""Recording the stages of one encoding: what each returned, and how long it took."""
 
 from __future__ import annotations
 
@@ -6,81 +6,76 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import attrs
 
-Stage = Literal["read", "load", "render", "process", "tokenize", "label", "fit"]
-STAGES: tuple[Stage, ...] = ("read", "load", "render", "process", "tokenize", "label", "fit")
+Stage = Literal["read", "load", "render", "process", "tokenize", "label", "postprocess", "shorten"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 T = TypeVar("T")
 
 
-@attrs.frozen
-class Call:
-    """One run of a stage."""
-
-    stage: Stage
-    arguments: tuple[Any, ...]
-    result: Any
-
-
 @attrs.define(eq=False)
 class Trace:
-    """Keeps what the stages do while it is entered, in this thread alone.
+    """Records what the stages return while it is entered, in this thread only.
 
     Attributes:
-        calls: The runs of the stages, in the order in which they ended.
+        results: What each stage returned, in order; a stage may run more than once.
         seconds: The time of each stage, without that of the stages inside it.
 
     Example:
-        >>> with Trace() as watch:
+        >>> with Trace() as trace:
         ...     run_stage("read", str.upper, "hi")
         'HI'
-        >>> watch.calls[0].result
+        >>> trace.last("read")
         'HI'
     """
 
-    calls: list[Call] = attrs.field(factory=list)
+    results: dict[Stage, list[Any]] = attrs.field(factory=dict)
     seconds: dict[Stage, float] = attrs.field(factory=dict)
     _token: Token[Trace | None] | None = None
 
     def __enter__(self) -> Trace:
-        self._token = _WATCH.set(self)
+        self._token = _TRACE.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
-            _WATCH.reset(self._token)
+            _TRACE.reset(self._token)
 
-    def of(self, stage: Stage) -> list[Call]:
-        """The runs of one stage."""
-        return [call for call in self.calls if call.stage == stage]
+    def first(self, stage: Stage) -> Any:
+        """Returns what a stage returned when it first ran."""
+        return self.results[stage][0]
+
+    def last(self, stage: Stage) -> Any:
+        """Returns what a stage returned when it last ran."""
+        return self.results[stage][-1]
 
     def run(self, stage: Stage, call: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-        """Runs a stage and keeps what it did."""
+        """Runs a stage and records it."""
         inside, start = sum(self.seconds.values()), time.perf_counter()
         result = call(*arguments)
         taken = time.perf_counter() - start - (sum(self.seconds.values()) - inside)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
-        self.calls.append(Call(stage, arguments, result))
+        self.results.setdefault(stage, []).append(result)
         return result
 
 
-_WATCH: ContextVar[Trace | None] = ContextVar("watch", default=None)
+_TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
-    """Runs a stage, under the eyes of whoever watches."""
-    watch = _WATCH.get()
-    return call(*arguments) if watch is None else watch.run(stage, call, arguments)
+    """Runs a stage, recording it if a trace is active."""
+    trace = _TRACE.get()
+    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
 
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Runs what is inside out of sight of whoever watches."""
-    token = _WATCH.set(None)
+    """Runs the body without recording it."""
+    token = _TRACE.set(None)
     try:
         yield
     finally:
-        _WATCH.reset(token)
+        _TRACE.reset(token)

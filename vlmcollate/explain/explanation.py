@@ -23,9 +23,10 @@ from vlmcollate.explain.alignment import aligned
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.media_items import MediaItem, media_items
 from vlmcollate.explain.tokens import CLASSES, DIFFERENCES, MEANINGS, Block, Run, Token
-from vlmcollate.explain.warnings import findings
+from vlmcollate.explain.warnings import find_warnings
+from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.tokens.vocabulary import Ints, Vocabulary
+from vlmcollate.tokens.vocabulary import Ints
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COLOURS = {
@@ -73,25 +74,23 @@ class Explanation:
     def of(
         cls,
         sample: EncodedSample,
-        watch: Trace,
+        trace: Trace,
         *,
         processor: Any,
         stop_ids: Sequence[int],
         collator: str,
     ) -> Explanation:
-        """The explanation of a sample whose encoding was run_stage.
+        """Returns the explanation of a sample whose encoding was traced.
 
         Args:
             sample: What `encode` gave.
-            watch: What it saw meanwhile.
+            trace: What its stages returned.
             processor: The collator's processor.
             stop_ids: The ids of the tokens that end a turn.
             collator: The name of the collator's class.
         """
-        whole = watch.of("read")[-1].result
-        made = [call for call in watch.of("tokenize") if call.arguments[0].messages]
-        conversation, rendering = made[-1].arguments[:2]
-        prompt = made[-1].result
+        prompt: EncodedPrompt = trace.last("tokenize")
+        conversation, rendering = prompt.conversation, prompt.rendering
         ids = sample.input_ids.numpy()
         places = aligned(ids, prompt.ids)
         chars = np.where(places >= 0, prompt.chars[:, places], -1)
@@ -105,10 +104,10 @@ class Explanation:
             offsets=chars[0],
             blocks=tuple(_blocks(sample, roles, texts, stop_ids)),
             media=tuple(
-                media_items(sample, whole, conversation, rendering, watch.of("load")[-1].result)
+                media_items(sample, trace.last("read"), conversation, rendering, trace.last("load"))
             ),
-            seconds=dict(watch.seconds),
-            warnings=tuple(findings(sample, watch, Vocabulary.of(processor.tokenizer), processor)),
+            seconds=dict(trace.seconds),
+            warnings=tuple(find_warnings(sample, trace, prompt.vocabulary, processor)),
             processor=type(processor).__name__,
             collator=collator,
         )

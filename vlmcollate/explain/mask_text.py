@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rich.text import Text
 
-from vlmcollate.prompt.encoder import TOKEN_TYPES
+from vlmcollate.family import TOKEN_TYPES
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 TokenClass = Literal["trained", "message", "template", "media"]

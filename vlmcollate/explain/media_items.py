@@ -9,9 +9,9 @@ import attrs
 import numpy as np
 
 from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.family import TOKEN_TYPES
 from vlmcollate.media import Video
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import TOKEN_TYPES
 from vlmcollate.sample import EncodedSample
 
 

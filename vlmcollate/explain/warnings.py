@@ -9,6 +9,7 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.trace import Trace
+from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -18,37 +19,37 @@ _NO_LIMIT = 10**9
 """Tokenizers without a limit state a huge one."""
 
 
-def findings(
-    sample: EncodedSample, watch: Trace, vocabulary: Vocabulary, processor: Any
+def find_warnings(
+    sample: EncodedSample, trace: Trace, vocabulary: Vocabulary, processor: Any
 ) -> Iterator[str]:
-    """Says in words what may not be as the user meant it.
+    """Finds what the user may not have meant.
 
     Args:
         sample: What `encode` gave.
-        watch: What it did meanwhile.
+        trace: What its stages returned.
         vocabulary: The tokenizer's.
         processor: The collator's processor.
 
     Yields:
         One sentence each.
     """
-    made = [call for call in watch.of("tokenize") if call.arguments[0].messages]
-    whole: Conversation = watch.of("read")[-1].result
-    conversation: Conversation = made[-1].arguments[0]
-    first, prompt = made[0].result, made[-1].result
-    yield from _left_out(watch, whole, conversation)
-    yield from _cut(sample, first, len(made[0].arguments[0].messages), len(conversation.messages))
+    whole: Conversation = trace.last("read")
+    first: EncodedPrompt = trace.first("tokenize")
+    prompt: EncodedPrompt = trace.last("tokenize")
+    conversation = prompt.conversation
+    yield from _left_out(trace.first("render"), whole, conversation)
+    yield from _cut(sample, first, len(first.conversation.messages), len(conversation.messages))
     yield from _silent_turns(sample, conversation)
-    for call in made[-1:]:
-        yield from _escaped(call.result, vocabulary)
+    yield from _escaped(prompt, vocabulary)
     yield from _lengths(sample, processor)
     bos = processor.tokenizer.bos_token_id
     if bos is not None and prompt.ids[:2].tolist() == [bos, bos]:
         yield "the sequence begins with two bos tokens; the template and the tokenizer add one each"
 
 
-def _left_out(watch: Trace, whole: Conversation, conversation: Conversation) -> Iterator[str]:
-    rendering = watch.of("render")[0].result
+def _left_out(
+    rendering: Rendering, whole: Conversation, conversation: Conversation
+) -> Iterator[str]:
     if rendering.dropped:
         yield f"the chat template leaves out {', '.join(rendering.dropped)}"
     if rendering.altered:
@@ -74,7 +75,7 @@ def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator
 def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
     """The control tokens that a message spells and that were kept as plain text."""
     chars = prompt.chars[0]
-    for given in prompt.rendering.given:
+    for given in prompt.rendering.caller_spans:
         text = prompt.rendering.text[given.start : given.end]
         spelled = []
         for match in vocabulary.pattern.finditer(text):

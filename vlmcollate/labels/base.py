@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.encode.hooks import run_hook
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
 
@@ -45,7 +44,7 @@ class LabelStrategy(ABC):
     """
 
     @abstractmethod
-    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+    def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
         """Finds the assistant turns.
 
         Args:
@@ -58,10 +57,6 @@ class LabelStrategy(ABC):
         Raises:
             LabelError: A turn cannot be placed for sure.
         """
-
-    def serving(self, prompt: EncodedPrompt, context: LabelContext) -> tuple[str, list[Turn]]:
-        """The turns, with the name of the strategy that found it."""
-        return type(self).__name__, run_hook(self, prompt, context, strategy=self)
 
 
 def assistant_indices(conversation: Conversation) -> list[int]:

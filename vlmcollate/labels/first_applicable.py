@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import attrs
 
 from vlmcollate.errors import ConfigError, LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+
+T = TypeVar("T")
 
 
 def _check(_: object, __: object, value: tuple[LabelStrategy, ...]) -> None:
@@ -30,20 +33,23 @@ class FirstApplicable(LabelStrategy):
 
     strategies: tuple[LabelStrategy, ...] = attrs.field(converter=_as_tuple, validator=_check)
 
-    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+    def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
         """See `LabelStrategy`."""
-        return self.serving(prompt, context)[1]
+        return self.first_of(lambda strategy: strategy.find_turns(prompt, context))
 
-    def serving(self, prompt: EncodedPrompt, context: LabelContext) -> tuple[str, list[Turn]]:
-        """The turns of the first strategy that does not refuse, and its name.
+    def first_of(self, place: Callable[[LabelStrategy], T]) -> T:
+        """Returns the result of the first strategy that can place every turn.
+
+        Args:
+            place: Runs one strategy.
 
         Raises:
-            LabelError: All of them refuse; the message gives each one's reason.
+            LabelError: No strategy can; the message holds the reason of each.
         """
         reasons = []
         for strategy in self.strategies:
             try:
-                return strategy.serving(prompt, context)
+                return place(strategy)
             except LabelError as error:
                 reasons.append(f"{type(strategy).__name__}: {error}")
         raise LabelError("no strategy can place the turns; " + "; ".join(reasons))

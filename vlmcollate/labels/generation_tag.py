@@ -23,7 +23,7 @@ class GenerationTagLabels(LabelStrategy):
     out, the token that ends the turn is put in, and the whitespace behind it left out.
     """
 
-    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+    def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
         """See `LabelStrategy`.
 
         Raises:
@@ -65,7 +65,7 @@ class GenerationTagLabels(LabelStrategy):
     def _turn_of(self, block: tuple[int, int], prompt: EncodedPrompt) -> int:
         start, end = block
         owners = [t for t in prompt.rendering.turns if start < t.end and t.start <= end]
-        words = [g for g in prompt.rendering.given if g.start < end and start < g.end]
+        words = [g for g in prompt.rendering.caller_spans if g.start < end and start < g.end]
         if len(owners) == 1 and _fits(block, owners[0], words, prompt):
             return owners[0].message
         raise LabelError(
@@ -75,5 +75,5 @@ class GenerationTagLabels(LabelStrategy):
 
 
 def _fits(block: tuple[int, int], turn: Span, words: list[Span], prompt: EncodedPrompt) -> bool:
-    own = [g for g in prompt.rendering.given if g.message == turn.message]
+    own = [g for g in prompt.rendering.caller_spans if g.message == turn.message]
     return words == own and all(block[0] <= g.start and g.end <= block[1] for g in own)

@@ -18,7 +18,7 @@ class PrefixMaskLabels(LabelStrategy):
     the pad token is also the one that ends the answer.
     """
 
-    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+    def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
         """See `LabelStrategy`.
 
         Raises:

@@ -16,7 +16,7 @@ class RenderedSpanLabels(LabelStrategy):
     generation prompt of each turn ends, so no text inside a message can mislead it.
     """
 
-    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+    def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
         """See `LabelStrategy`.
 
         Raises:

@@ -148,7 +148,7 @@ class TemplateMarkerLabels(LabelStrategy):
     shortest markers are kept that find every turn of theirs and nothing else.
     """
 
-    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+    def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
         """See `LabelStrategy`.
 
         Raises:

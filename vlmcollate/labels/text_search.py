@@ -24,7 +24,7 @@ class TextSearchLabels(LabelStrategy):
     in order: an answer that also stands elsewhere, followed by the same token, is refused.
     """
 
-    def __call__(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
+    def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
         """See `LabelStrategy`.
 
         Raises:

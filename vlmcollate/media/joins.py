@@ -144,6 +144,21 @@ class Stack(Join):
         return torch.stack(list(values))
 
 
+def grid_joins(**more: Join) -> dict[str, Join]:
+    """Returns the joining rules of images and videos that are cut into grids of patches.
+
+    Args:
+        **more: The rules of further keys.
+    """
+    return {
+        "pixel_values": Concatenate(rows="image_grid_thw"),
+        "image_grid_thw": Concatenate(rows="image"),
+        "pixel_values_videos": Concatenate(rows="video_grid_thw"),
+        "video_grid_thw": Concatenate(rows="video"),
+        **more,
+    }
+
+
 def _concatenated(values: Sequence[torch.Tensor]) -> torch.Tensor:
     first = values[0]
     rows = sum(len(value) for value in values)

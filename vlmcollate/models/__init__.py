@@ -5,16 +5,22 @@ To add a family, write `models/<model_type>.py` and name its processor class bel
 
 from __future__ import annotations
 
-from typing import Any
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.encode.construction import check_decorated
+from vlmcollate.encode.options import CollatorOptionsDict
 from vlmcollate.errors import ConfigError
+from vlmcollate.family import Family
 from vlmcollate.models.default import DefaultCollator
 from vlmcollate.models.gemma3 import Gemma3Collator
 from vlmcollate.models.gemma3n import Gemma3nCollator
 from vlmcollate.models.gemma4 import Gemma4Collator
-from vlmcollate.models.glm4v import Glm4vCollator
-from vlmcollate.models.glm46v import Glm46VCollator
+from vlmcollate.models.glm4v import Glm4vCollator, Glm46VCollator
 from vlmcollate.models.idefics3 import Idefics3Collator
 from vlmcollate.models.kimi_k25 import Kimi_K25Collator
 from vlmcollate.models.kimi_k25_remote import KimiK25Collator
@@ -35,6 +41,9 @@ from vlmcollate.models.qwen3_omni_moe import Qwen3OmniMoeCollator
 from vlmcollate.models.qwen3_vl import Qwen3VLCollator
 from vlmcollate.models.smolvlm import SmolVLMCollator
 from vlmcollate.prompt.templates import chat_template_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in typing from Python 3.11 on
 
 COLLATORS: dict[str, type[BaseCollator]] = {
     "Gemma3Processor": Gemma3Collator,
@@ -72,27 +81,24 @@ def register(processor_class: str, collator_class: type[BaseCollator]) -> None:
     Args:
         processor_class: The class's name, such as `"Qwen3VLProcessor"`. A name that is known
             already gets the new collator.
-        collator_class: A subclass of `BaseCollator` with its own attrs decorator.
+        collator_class: A subclass of `BaseCollator`.
 
     Raises:
-        ConfigError: The collator class is no such subclass.
+        ConfigError: It is no such subclass, or adds options without the attrs decorator.
     """
     if not (isinstance(collator_class, type) and issubclass(collator_class, BaseCollator)):
         raise ConfigError(f"expected a subclass of BaseCollator, found {collator_class!r}")
-    if "__attrs_attrs__" not in vars(collator_class):
-        raise ConfigError(
-            f"{collator_class.__name__} lacks its decorator, so its options would be lost; put "
-            "@attrs.frozen(kw_only=True, eq=False) above the class"
-        )
+    check_decorated(collator_class, BaseCollator)
     COLLATORS[processor_class] = collator_class
 
 
-def collator_for(processor: Any, **options: Any) -> BaseCollator:
-    """The collator of a processor.
+def collator_for(processor: Any, **options: Unpack[CollatorOptionsDict]) -> BaseCollator:
+    """Returns the collator of a processor.
 
     Args:
         processor: A `transformers` processor with a chat template.
-        **options: The options of `BaseCollator`.
+        **options: The options of every collator; see `CollatorOptions`. Instantiate a collator
+            class itself to set options of its own.
 
     Returns:
         The collator registered for the processor's class or the nearest of its bases, and
@@ -110,12 +116,26 @@ def collator_for(processor: Any, **options: Any) -> BaseCollator:
         DefaultCollator,
     )
     has_tokenizer = getattr(processor, "tokenizer", None) is not None
-    if collator_class.needs_chat_template and not (has_tokenizer and chat_template_of(processor)):
+    needs_template = _declared(collator_class).needs_chat_template
+    if needs_template and not (has_tokenizer and chat_template_of(processor)):
         raise ConfigError(
             f"{type(processor).__name__} has no chat template; set processor.chat_template, or "
             "load the processor of an instruction-tuned model"
         )
-    try:
-        return collator_class(processor=processor, **options)
-    except TypeError as error:
-        raise ConfigError(f"{collator_class.__name__}: {error}") from error
+    known = {field.alias: field for field in attrs.fields(collator_class) if field.init}
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ConfigError(_unknown_option(collator_class, unknown[0], list(known)))
+    return collator_class(processor=processor, **options)
+
+
+def _declared(collator_class: type[BaseCollator]) -> Family:
+    """What a class declares, without an instance; the default family if it is probed."""
+    family = inspect.getattr_static(collator_class, "family")
+    return family if isinstance(family, Family) else Family()
+
+
+def _unknown_option(collator_class: type[BaseCollator], name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(sorted(known))}"
+    return f"{collator_class.__name__} has no option {name!r}; {hint}"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
-
-import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import ConfigError
-from vlmcollate.media import Join
-from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.models.probing import check_prompt, facts_of
+from vlmcollate.family import Family, NotPackable, Packable, TokenTypes
+from vlmcollate.media import ProcessedMedia
+from vlmcollate.models.probing import check_prompt, probe
 from vlmcollate.prompt.chat import Rendering
 
 _ENCODER_DECODER = frozenset(
@@ -28,8 +26,8 @@ _ENCODER_DECODER = frozenset(
         "UdopTokenizer",
     }
 )
-_IMAGES: tuple[MediaKind, ...] = ("image",)
-_COUNTED: dict[str, tuple[MediaKind, ...]] = {
+_IMAGES = frozenset({"image"})
+_EXACT: dict[str, frozenset[str]] = {
     **dict.fromkeys(
         (
             "AriaProcessor",
@@ -57,22 +55,20 @@ _COUNTED: dict[str, tuple[MediaKind, ...]] = {
             "Lfm3VlProcessor",
             "MiniMaxM3VLProcessor",
         ),
-        (*_IMAGES, "video"),
+        _IMAGES | {"video"},
     ),
 }
-"""The processors whose `_get_num_multimodal_tokens` agrees with what they write."""
+"""The processors whose `_get_num_multimodal_tokens` agrees with their own prompts, by kind."""
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class DefaultCollator(BaseCollator):
     """Collates for a processor without a family of its own.
 
-    How its media keys join is learned from the processor itself: a few small pictures, videos and
-    sounds are processed one by one and as a batch, and for each key the rule is kept that makes the
-    batch out of the single ones. A key that no rule explains is refused. So is a processor that
-    changes the prompt around its media, such as by writing a video's length: for each kind, the
-    first use compares a short prompt with the processor's own. `register` a subclass of
-    `BaseCollator` where that happens.
+    Its family is probed: a few small images, videos and audio items are processed one by one and as
+    a batch, and each key gets the joining rule that makes the batch of the single ones. A key that
+    no rule explains is refused. So is a processor that changes the prompt around its media, such as
+    by writing a video's length: the first use of each kind compares a short prompt with the
+    processor's own. Then `register` a subclass of `BaseCollator`.
     """
 
     def __attrs_post_init__(self) -> None:
@@ -87,29 +83,21 @@ class DefaultCollator(BaseCollator):
             )
 
     @cached_property
-    def media_joins(self) -> Mapping[str, Join]:  # type: ignore[override]  # learned, not declared
-        """How each media key becomes one tensor of the batch."""
-        return facts_of(self).joins
-
-    @property
-    def exact_token_counts(self) -> tuple[MediaKind, ...]:  # type: ignore[override]  # by processor
-        """The kinds whose tokens the processor tells, where that is known to be true."""
-        return _COUNTED.get(type(self.processor).__name__, ())
-
-    @property
-    def no_packs_because(self) -> str:  # type: ignore[override]  # it depends on what was learned
-        """The rotary axes of a model that takes grids are its own."""
-        grids = sorted(key for key in self.media_joins if key.endswith("_grid_thw"))
-        return f"with {grids[0]} its positions may have several axes" if grids else ""
-
-    @cached_property
-    def token_type_key(self) -> str | None:  # type: ignore[override]  # learned, not declared
-        """The key of the token types, where the processor returns one."""
-        return facts_of(self).types
+    def family(self) -> Family:
+        """What probing the processor returned."""
+        found = probe(self.processor)
+        grids = sorted(key for key in found.joins if key.endswith("_grid_thw"))
+        reason = f"with {grids[0]} its positions may have several axes" if grids else ""
+        return Family(
+            joins=found.joins,
+            token_types=TokenTypes(found.token_types) if found.token_types else None,
+            exact_token_counts=_EXACT.get(type(self.processor).__name__, frozenset()),
+            packing=NotPackable(reason) if grids else Packable(),
+        )
 
     def supports(self, kind: MediaKind) -> bool:
         """See `BaseCollator`."""
-        return kind in facts_of(self).kinds
+        return kind in probe(self.processor).kinds
 
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """See `BaseCollator`."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
-
 from vlmcollate.collator import BaseCollator
+from vlmcollate.family import Family, Packable, TokenTypes
 from vlmcollate.media import Concatenate
 from vlmcollate.packing.token_mixing import TokenMixing
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class Gemma3Collator(BaseCollator):
     """Collates for Gemma 3.
 
@@ -19,11 +17,15 @@ class Gemma3Collator(BaseCollator):
         transformers, `Gemma3Processor`; its tokenizer may be set to pad on the left.
     """
 
-    media_joins = {"pixel_values": Concatenate(rows="image")}
-    token_type_key = "token_type_ids"
-    exact_token_counts = ("image",)
-    default_stop_tokens = ("<end_of_turn>",)
-    token_mixing = TokenMixing(
-        model="Gemma 3", kinds=frozenset({"full_attention", "sliding_attention"})
+    family = Family(
+        joins={"pixel_values": Concatenate(rows="image")},
+        stop_tokens=("<end_of_turn>",),
+        token_types=TokenTypes("token_type_ids"),
+        exact_token_counts=frozenset({"image"}),
+        packing=Packable(
+            bidirectional_images=True,
+            token_mixing=TokenMixing(
+                model="Gemma 3", kinds=frozenset({"full_attention", "sliding_attention"})
+            ),
+        ),
     )
-    bidirectional_images = True

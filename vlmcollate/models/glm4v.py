@@ -1,19 +1,26 @@
-"""GLM-4.1V and GLM-4.5V."""
+"""GLM-4.1V, GLM-4.5V and GLM-4.6V."""
 
 from __future__ import annotations
 
-import attrs
-
 from vlmcollate.collator import BaseCollator
-from vlmcollate.media import Concatenate
+from vlmcollate.family import Family, NotPackable, TokenTypes
+from vlmcollate.media import grid_joins
+
+_FAMILY = Family(
+    joins=grid_joins(),
+    stop_tokens=("<|user|>", "<|observation|>", "<|endoftext|>"),
+    token_types=TokenTypes("mm_token_type_ids", token_type_from="item"),
+    exact_token_counts=frozenset({"image", "video"}),
+    packing=NotPackable("the positions of its media in a pack are not known"),
+    last_turn_end="<|user|>",
+)
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class Glm4vCollator(BaseCollator):
     """Collates for GLM-4.1V and GLM-4.5V: text, images and videos.
 
-    Nothing ends a turn but the marker of the next role, so that marker is what the model learns to
-    stop with. The template leaves the last turn open; it is ended by `<|user|>`, too.
+    Only the marker of the next role ends a turn, so the model learns to stop with that marker. The
+    template leaves the last turn open; `<|user|>` ends it as well.
 
     Media keys: `pixel_values` and `pixel_values_videos` (patches, features), `image_grid_thw` and
     `video_grid_thw` (items, 3).
@@ -22,15 +29,14 @@ class Glm4vCollator(BaseCollator):
         transformers, `Glm4vProcessor`; the stop tokens of the models' generation configs.
     """
 
-    media_joins = {
-        "pixel_values": Concatenate(rows="image_grid_thw"),
-        "image_grid_thw": Concatenate(rows="image"),
-        "pixel_values_videos": Concatenate(rows="video_grid_thw"),
-        "video_grid_thw": Concatenate(rows="video"),
-    }
-    token_type_key = "mm_token_type_ids"
-    types_by_item = True
-    exact_token_counts = ("image", "video")
-    default_stop_tokens = ("<|user|>", "<|observation|>", "<|endoftext|>")
-    no_packs_because = "the positions of its media in a pack are not known"
-    closing = "<|user|>"
+    family = _FAMILY
+
+
+class Glm46VCollator(BaseCollator):
+    """Collates for GLM-4.6V, as `Glm4vCollator` does for GLM-4.5V.
+
+    Source:
+        transformers, `Glm46VProcessor`; the stop tokens of the models' generation configs.
+    """
+
+    family = _FAMILY

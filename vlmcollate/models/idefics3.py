@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
-
 from vlmcollate.collator import BaseCollator
+from vlmcollate.family import Family, Packable
 from vlmcollate.media import PadAndConcatenate
 from vlmcollate.packing.token_mixing import TokenMixing
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class Idefics3Collator(BaseCollator):
     """Collates for Idefics 3.
 
@@ -20,10 +18,12 @@ class Idefics3Collator(BaseCollator):
         transformers, `Idefics3Processor`.
     """
 
-    media_joins = {
-        "pixel_values": PadAndConcatenate(rows="samples with image"),
-        "pixel_attention_mask": PadAndConcatenate(rows="samples with image"),
-    }
-    exact_token_counts = ("image",)
-    default_stop_tokens = ("<end_of_utterance>",)
-    token_mixing = TokenMixing(model="Idefics 3")
+    family = Family(
+        joins={
+            "pixel_values": PadAndConcatenate(rows="samples with image"),
+            "pixel_attention_mask": PadAndConcatenate(rows="samples with image"),
+        },
+        stop_tokens=("<end_of_utterance>",),
+        exact_token_counts=frozenset({"image"}),
+        packing=Packable(token_mixing=TokenMixing(model="Idefics 3")),
+    )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
-
 from vlmcollate.collator import BaseCollator
+from vlmcollate.family import Family, Packable
 from vlmcollate.media import Concatenate
 from vlmcollate.packing.token_mixing import TokenMixing
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class Kimi_K25Collator(BaseCollator):
     """Collates for Kimi K2.5: text, images and videos.
 
@@ -22,12 +20,14 @@ class Kimi_K25Collator(BaseCollator):
         transformers, `Kimi_K25Processor`.
     """
 
-    media_joins = {
-        "pixel_values": Concatenate(rows="image_grid_thw"),
-        "image_grid_thw": Concatenate(rows="image"),
-        "pixel_values_videos": Concatenate(),
-        "video_grid_thw": Concatenate(),
-    }
-    exact_token_counts = ("image",)
-    default_stop_tokens = ("<|im_end|>",)
-    token_mixing = TokenMixing(model="Kimi K2.5")
+    family = Family(
+        joins={
+            "pixel_values": Concatenate(rows="image_grid_thw"),
+            "image_grid_thw": Concatenate(rows="image"),
+            "pixel_values_videos": Concatenate(),
+            "video_grid_thw": Concatenate(),
+        },
+        stop_tokens=("<|im_end|>",),
+        exact_token_counts=frozenset({"image"}),
+        packing=Packable(token_mixing=TokenMixing(model="Kimi K2.5")),
+    )

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
-
-import attrs
-
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import MediaKind
-from vlmcollate.media import Concatenate
-from vlmcollate.media.processing.result import ProcessedMedia
+from vlmcollate.family import Family, Packable
+from vlmcollate.media import Concatenate, MediaRequest, ProcessedMedia
 from vlmcollate.packing.token_mixing import TokenMixing
-from vlmcollate.prompt.chat import Rendering
+
+_PLACEHOLDER = "<|media_pad|>"
 
 
-@attrs.frozen(kw_only=True, eq=False)
+def _process(request: MediaRequest) -> ProcessedMedia:
+    """Expands each placeholder to the tokens of its image."""
+    output = request.processor(
+        text=_PLACEHOLDER * len(request.items),
+        medias=[{"type": "image", "image": image} for image in request.items],
+        return_tensors="pt",
+    )
+    counts = (output["grid_thws"][:, 1] // 2) * (output["grid_thws"][:, 2] // 2)
+    return ProcessedMedia(
+        replacements=tuple(_PLACEHOLDER * n for n in counts.tolist()),
+        tensors={key: output[key] for key in request.joins},
+    )
+
+
 class KimiK25Collator(BaseCollator):
     """Collates for Kimi K2.5 with the processor of its remote code: text and images.
 
@@ -29,40 +37,20 @@ class KimiK25Collator(BaseCollator):
         The remote code of moonshotai/Kimi-K2.5, `KimiK25Processor`.
     """
 
-    media_joins = {
-        "pixel_values": Concatenate(rows="grid_thws"),
-        "grid_thws": Concatenate(rows="image"),
-    }
-    exact_token_counts = ("image",)
-    default_stop_tokens = ("<|im_end|>",)
-    token_mixing = TokenMixing(
-        model="Kimi K2.5",
-        separates_by=frozenset({"lengths"}),
-        why="what masks its remote code takes is not known",
+    family = Family(
+        joins={
+            "pixel_values": Concatenate(rows="grid_thws"),
+            "grid_thws": Concatenate(rows="image"),
+        },
+        stop_tokens=("<|im_end|>",),
+        exact_token_counts=frozenset({"image"}),
+        packing=Packable(
+            token_mixing=TokenMixing(
+                model="Kimi K2.5",
+                separates_by=frozenset({"lengths"}),
+                why="what masks its remote code takes is not known",
+            )
+        ),
+        placeholders={"image": _PLACEHOLDER},  # the remote code does not name it
+        process=_process,
     )
-    merge_kernel_size: ClassVar[tuple[int, int]] = (2, 2)
-
-    @property
-    def placeholders(self) -> dict[MediaKind, str]:
-        """The remote code does not name it."""
-        return {"image": "<|media_pad|>"}
-
-    @property
-    def media_tokens(self) -> dict[MediaKind, tuple[str, ...]]:
-        """See `BaseCollator`."""
-        return {kind: (token,) for kind, token in self.placeholders.items()}
-
-    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        """See `BaseCollator`."""
-        placeholder = self.placeholders["image"]
-        output = self.processor(
-            text=placeholder * len(media),
-            medias=[{"type": "image", "image": image} for image in media],
-            return_tensors="pt",
-        )
-        rows, columns = self.merge_kernel_size
-        counts = (output["grid_thws"][:, 1] // rows) * (output["grid_thws"][:, 2] // columns)
-        return ProcessedMedia(
-            replacements=tuple(placeholder * n for n in counts.tolist()),
-            tensors={key: output[key] for key in self.media_joins},
-        )

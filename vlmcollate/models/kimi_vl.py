@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
-
-import attrs
-
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import MediaKind
-from vlmcollate.media import Concatenate
-from vlmcollate.media.processing.result import ProcessedMedia
+from vlmcollate.family import Family, Packable
+from vlmcollate.media import Concatenate, MediaRequest, ProcessedMedia
 from vlmcollate.packing.token_mixing import TokenMixing
-from vlmcollate.prompt.chat import Rendering
 
 
-@attrs.frozen(kw_only=True, eq=False)
+def _process(request: MediaRequest) -> ProcessedMedia:
+    """Calls the image processor; one token stands for each merged patch."""
+    images = request.processor.image_processor
+    output = images(images=list(request.items), return_tensors="pt")
+    rows, columns = images.merge_kernel_size
+    counts = output["image_grid_hws"].prod(-1) // (rows * columns)
+    texts = zip(request.texts, counts.tolist(), strict=True)
+    return ProcessedMedia(
+        replacements=tuple(text * count for text, count in texts), tensors=dict(output)
+    )
+
+
 class KimiVLCollator(BaseCollator):
     """Collates for Kimi-VL: text and images.
 
@@ -26,29 +29,19 @@ class KimiVLCollator(BaseCollator):
         The remote code of moonshotai/Kimi-VL-A3B-Instruct, `KimiVLProcessor`.
     """
 
-    media_joins = {
-        "pixel_values": Concatenate(rows="image_grid_hws"),
-        "image_grid_hws": Concatenate(rows="image"),
-    }
-    default_stop_tokens = ("<|im_end|>",)
-    token_mixing = TokenMixing(
-        model="Kimi-VL",
-        separates_by=frozenset({"lengths"}),
-        why="what masks its remote code takes is not known",
+    family = Family(
+        joins={
+            "pixel_values": Concatenate(rows="image_grid_hws"),
+            "image_grid_hws": Concatenate(rows="image"),
+        },
+        stop_tokens=("<|im_end|>",),
+        packing=Packable(
+            token_mixing=TokenMixing(
+                model="Kimi-VL",
+                separates_by=frozenset({"lengths"}),
+                why="what masks its remote code takes is not known",
+            )
+        ),
+        kinds=frozenset({"image"}),  # its processor may have parts for videos
+        process=_process,
     )
-
-    @cached_property
-    def placeholders(self) -> dict[MediaKind, str]:
-        """That of images; the model takes no videos, whatever parts its processor has."""
-        return {"image": self.processor.image_token}
-
-    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        """See `BaseCollator`."""
-        images = self.processor.image_processor
-        output = images(images=list(media), return_tensors="pt")
-        rows, columns = images.merge_kernel_size
-        counts = output["image_grid_hws"].prod(-1) // (rows * columns)
-        return ProcessedMedia(
-            replacements=tuple(self.placeholders["image"] * n for n in counts.tolist()),
-            tensors=dict(output),
-        )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import attrs
-
 from vlmcollate.collator import BaseCollator
+from vlmcollate.family import Family
 from vlmcollate.media import Concatenate
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class LlavaCollator(BaseCollator):
     """Collates for LLaVA 1.5 and other models with its processor: text and images.
 
@@ -22,6 +20,8 @@ class LlavaCollator(BaseCollator):
         transformers, `LlavaProcessor`; the conversation format of LLaVA 1.5's training code.
     """
 
-    media_joins = {"pixel_values": Concatenate(rows="image")}
-    exact_token_counts = ("image",)
-    append_stop_token = True
+    family = Family(
+        joins={"pixel_values": Concatenate(rows="image")},
+        exact_token_counts=frozenset({"image"}),
+        append_stop_token=True,
+    )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
+from vlmcollate.family import Family, Packable
 from vlmcollate.media import Concatenate, PadAndConcatenate
 from vlmcollate.packing.token_mixing import TokenMixing
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class LlavaOnevisionCollator(BaseCollator):
     """Collates for LLaVA-OneVision.
 
@@ -24,16 +22,18 @@ class LlavaOnevisionCollator(BaseCollator):
         transformers, `LlavaOnevisionProcessor`.
     """
 
-    media_joins = {
-        "pixel_values": PadAndConcatenate(rows="image"),
-        "image_sizes": Concatenate(rows="image"),
-        "batch_num_images": Concatenate(rows="samples with image"),
-        "pixel_values_videos": Concatenate(rows="video"),
-    }
-    exact_token_counts = ("image", "video")
-    default_stop_tokens = ("<|im_end|>",)
-    token_mixing = TokenMixing(model="LLaVA-OneVision")
+    family = Family(
+        joins={
+            "pixel_values": PadAndConcatenate(rows="image"),
+            "image_sizes": Concatenate(rows="image"),
+            "batch_num_images": Concatenate(rows="samples with image"),
+            "pixel_values_videos": Concatenate(rows="video"),
+        },
+        stop_tokens=("<|im_end|>",),
+        exact_token_counts=frozenset({"image", "video"}),
+        packing=Packable(token_mixing=TokenMixing(model="LLaVA-OneVision")),
+    )
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
-        """See `BaseCollator`; several images are cut in another way than one."""
+        """See `BaseCollator`; several images are tiled in another way than one."""
         return super().counts_media(kinds) and kinds.count("image") <= 1

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import MediaKind
-from vlmcollate.media import PadAndConcatenate
-from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.family import Family, NotPackable
+from vlmcollate.media import MediaRequest, PadAndConcatenate, ProcessedMedia
 from vlmcollate.sample import EncodedSample
 
 
@@ -28,7 +26,35 @@ class _FirstTileSeen(PadAndConcatenate):
         return joined
 
 
-@attrs.frozen(kw_only=True, eq=False)
+def _process(request: MediaRequest) -> ProcessedMedia:
+    """Calls the image processor; one token stands for an image."""
+    images = [list(request.items)]
+    output = dict(request.processor.image_processor(images, return_tensors="pt"))
+    output.pop("num_tiles")
+    return ProcessedMedia(replacements=tuple(request.texts), tensors=output)
+
+
+def _with_cross_attention(sample: EncodedSample, _: Any) -> EncodedSample:
+    """Adds the images that each token attends to: the last ones before it without text between."""
+    if not sample.media:
+        return sample
+    places = (sample.media_ids >= 0).nonzero()[:, 0].tolist()
+    ends = [*places[1:], len(sample)]
+    for i in reversed(range(len(places) - 1)):
+        if ends[i] == places[i] + 1:  # the next image follows at once
+            ends[i] = ends[i + 1]
+    tiles = sample.media["aspect_ratio_mask"][0]
+    mask = torch.zeros(len(sample), *tiles.shape, dtype=torch.int64)
+    for i, (start, end) in enumerate(zip(places, ends, strict=True)):
+        mask[start:end, i] = tiles[i]
+    return attrs.evolve(sample, tokens={**sample.tokens, "cross_attention_mask": mask})
+
+
+def _one_token(*_: Any) -> int:
+    """Counts one token per image, whatever its size."""
+    return 1
+
+
 class MllamaCollator(BaseCollator):
     """Collates for Llama 3.2 Vision, whose text looks at its images by cross-attention.
 
@@ -40,39 +66,16 @@ class MllamaCollator(BaseCollator):
         transformers, `MllamaProcessor` and `get_cross_attention_token_mask`.
     """
 
-    media_joins = {
-        "pixel_values": PadAndConcatenate(every_sample=True, rows="sample"),
-        "aspect_ratio_ids": PadAndConcatenate(every_sample=True, rows="sample"),
-        "aspect_ratio_mask": _FirstTileSeen(every_sample=True, rows="sample"),
-    }
-    exact_token_counts = ("image",)
-    default_stop_tokens = ("<|eot_id|>", "<|eom_id|>")
-    no_packs_because = "its text looks at images by cross-attention, one row a sample"
-
-    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        """See `BaseCollator`."""
-        output = dict(self.processor.image_processor([list(media)], return_tensors="pt"))
-        output.pop("num_tiles")
-        return ProcessedMedia(
-            replacements=tuple(self.processor.image_token for _ in media), tensors=output
-        )
-
-    def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
-        """One, whatever its size."""
-        del kind, size
-        return 1
-
-    def postprocess(self, sample: EncodedSample) -> EncodedSample:
-        """Adds which images each token sees: the last ones before it that no text parts."""
-        if not sample.media:
-            return sample
-        places = (sample.media_ids >= 0).nonzero()[:, 0].tolist()
-        ends = [*places[1:], len(sample)]
-        for i in reversed(range(len(places) - 1)):
-            if ends[i] == places[i] + 1:  # the next image follows at once
-                ends[i] = ends[i + 1]
-        tiles = sample.media["aspect_ratio_mask"][0]
-        mask = torch.zeros(len(sample), *tiles.shape, dtype=torch.int64)
-        for i, (start, end) in enumerate(zip(places, ends, strict=True)):
-            mask[start:end, i] = tiles[i]
-        return attrs.evolve(sample, tokens={**sample.tokens, "cross_attention_mask": mask})
+    family = Family(
+        joins={
+            "pixel_values": PadAndConcatenate(every_sample=True, rows="sample"),
+            "aspect_ratio_ids": PadAndConcatenate(every_sample=True, rows="sample"),
+            "aspect_ratio_mask": _FirstTileSeen(every_sample=True, rows="sample"),
+        },
+        stop_tokens=("<|eot_id|>", "<|eom_id|>"),
+        exact_token_counts=frozenset({"image"}),
+        packing=NotPackable("its text attends to images by cross-attention, one row per sample"),
+        process=_process,
+        postprocess=_with_cross_attention,
+        count_tokens=_one_token,
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.family import Family, NotPackable, TokenTypes
 from vlmcollate.media import Concatenate
 
 
@@ -28,7 +30,11 @@ class _PatchIndices(Concatenate):
         return super().join(shifted, key)
 
 
-@attrs.frozen(kw_only=True, eq=False)
+def _bos_or_eos(tokenizer: Any) -> str:
+    """Returns the token that begins every prompt."""
+    return str(tokenizer.bos_token or tokenizer.eos_token)
+
+
 class Molmo2Collator(BaseCollator):
     """Collates for Molmo 2: text, images and one video a sample.
 
@@ -40,21 +46,19 @@ class Molmo2Collator(BaseCollator):
         transformers, `Molmo2Processor` and `Molmo2ImageProcessor`.
     """
 
-    media_joins = {
-        "pixel_values": Concatenate(),
-        "image_token_pooling": _PatchIndices(),
-        "image_grids": Concatenate(),
-        "image_num_crops": Concatenate(),
-        "pixel_values_videos": Concatenate(),
-        "video_token_pooling": _PatchIndices(),
-        "video_grids": Concatenate(),
-    }
-    token_type_key = "mm_token_type_ids"
-    exact_token_counts = ("image",)
-    default_stop_tokens = ("<|im_end|>",)
-    no_packs_because = "its image tokens see each other both ways"
-
-    @property
-    def opening(self) -> str:
-        """See `BaseCollator`."""
-        return str(self.processor.tokenizer.bos_token or self.processor.tokenizer.eos_token)
+    family = Family(
+        joins={
+            "pixel_values": Concatenate(),
+            "image_token_pooling": _PatchIndices(),
+            "image_grids": Concatenate(),
+            "image_num_crops": Concatenate(),
+            "pixel_values_videos": Concatenate(),
+            "video_token_pooling": _PatchIndices(),
+            "video_grids": Concatenate(),
+        },
+        stop_tokens=("<|im_end|>",),
+        token_types=TokenTypes("mm_token_type_ids"),
+        exact_token_counts=frozenset({"image"}),
+        packing=NotPackable("its image tokens attend to each other both ways"),
+        prompt_prefix=_bos_or_eos,
+    )

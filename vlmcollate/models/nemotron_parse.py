@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
-
 import attrs
 import torch
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.encode.dummy_media import blank
+from vlmcollate.conversation import Conversation
+from vlmcollate.encode.dummy_media import alone, blank
 from vlmcollate.errors import ConfigError, ConversationError
-from vlmcollate.media import Concatenate
-from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.prompt.chat import MediaSpan, Rendering
+from vlmcollate.family import Family, NotPackable
+from vlmcollate.media import Concatenate, MediaRequest, ProcessedMedia
+from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
+
+
+def _process(request: MediaRequest) -> ProcessedMedia:
+    """Calls the image processor; the page replaces no text."""
+    output = request.processor.image_processor(images=list(request.items), return_tensors="pt")
+    return ProcessedMedia(
+        replacements=("",) * len(request.items), tensors={"pixel_values": output["pixel_values"]}
+    )
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -38,9 +43,13 @@ class NemotronParseCollator(BaseCollator):
         The remote code of nvidia/NVIDIA-Nemotron-Parse, `NemotronParseProcessor`.
     """
 
-    media_joins = {"pixel_values": Concatenate(rows="image")}
-    needs_chat_template: ClassVar[bool] = False
-    no_packs_because = "its decoder looks at one page a row"
+    family = Family(
+        joins={"pixel_values": Concatenate(rows="image")},
+        packing=NotPackable("its decoder attends to one page per row"),
+        needs_chat_template=False,
+        placeholders={"image": ""},  # the text does not mention the page
+        process=_process,
+    )
 
     task_prompt: str = attrs.field(
         default="</s><s><predict_bbox><predict_classes><output_markdown>"
@@ -58,11 +67,6 @@ class NemotronParseCollator(BaseCollator):
             raise ConfigError(f"the tokenizer has no {start or 'bos or eos token'} to start with")
         if tokenizer.pad_token_id is None or tokenizer.eos_token is None:
             raise ConfigError("the tokenizer needs a pad token and an eos token")
-
-    @property
-    def placeholders(self) -> dict[MediaKind, str]:
-        """The page is not mentioned in the text."""
-        return {"image": ""}
 
     def render(self, conversation: Conversation) -> Rendering:
         """See `BaseCollator`.
@@ -84,13 +88,6 @@ class NemotronParseCollator(BaseCollator):
         writer.answer(answer, self.processor.tokenizer.eos_token, 1)
         return writer.finish()
 
-    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        """See `BaseCollator`."""
-        output = self.processor.image_processor(images=list(media), return_tensors="pt")
-        return ProcessedMedia(
-            replacements=("",) * len(media), tensors={"pixel_values": output["pixel_values"]}
-        )
-
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Adds the decoder's inputs."""
         tokenizer = self.processor.tokenizer
@@ -101,10 +98,7 @@ class NemotronParseCollator(BaseCollator):
         return attrs.evolve(sample, tokens={**sample.tokens, **more})
 
     def dummy_sample(self) -> EncodedSample:
-        """See `BaseCollator`; a white page, since the decoder's rows count the pages."""
-        page = MediaSpan(0, 0, -1, "image")
-        processed = self.process_media(
-            Rendering(text="", given=(), media=(page,)), [blank("image", None)]
-        )
+        """See `BaseCollator`; with a white page, since the decoder needs one page per row."""
+        processed = self.process_media(alone("image", ""), [blank("image", None)])
         media = {key: self.media.cast(key, value) for key, value in processed.tensors.items()}
         return attrs.evolve(super().dummy_sample(), media=media, media_counts={"image": 1})

@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation
-from vlmcollate.media import Concatenate
-from vlmcollate.media.processing.result import ProcessedMedia
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.family import Family, NotPackable
+from vlmcollate.media import Concatenate, MediaRequest, ProcessedMedia
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.sample import EncodedSample
 
 
-@attrs.frozen(kw_only=True, eq=False)
+def _render(
+    conversation: Conversation, processor: Any, placeholders: Mapping[MediaKind, str]
+) -> Rendering:
+    """Writes the images, the prefix and the suffix."""
+    prompt, answer = prompt_and_answer(conversation)
+    writer = PromptWriter()
+    for message, part in conversation.media:
+        writer.place(placeholders[part.kind], part.kind, message)
+    writer.write(processor.tokenizer.bos_token)
+    writer.give(prompt, 0)
+    writer.write("\n")
+    writer.answer(answer, processor.tokenizer.eos_token, 1)
+    return writer.finish()
+
+
+def _process(request: MediaRequest) -> ProcessedMedia:
+    """Calls the image processor; every image has the same number of tokens."""
+    processor = request.processor
+    output = processor.image_processor(images=list(request.items), return_tensors="pt")
+    replacement = processor.image_token * processor.image_seq_length
+    return ProcessedMedia(
+        replacements=(replacement,) * len(request.items),
+        tensors={"pixel_values": output["pixel_values"]},
+    )
+
+
+def _with_suffix(sample: EncodedSample, _: Any) -> EncodedSample:
+    """Adds which tokens are the suffix."""
+    suffix = (sample.message_ids == 1).long()
+    return attrs.evolve(sample, tokens={**sample.tokens, "token_type_ids": suffix})
+
+
 class PaliGemmaCollator(BaseCollator):
     """Collates for PaliGemma: images and a prompt (the prefix), and an answer (the suffix).
 
@@ -30,33 +61,12 @@ class PaliGemmaCollator(BaseCollator):
         transformers, `PaliGemmaProcessor`.
     """
 
-    media_joins = {"pixel_values": Concatenate(rows="image")}
-    exact_token_counts = ("image",)
-    needs_chat_template: ClassVar[bool] = False
-    no_packs_because = "its prompt sees itself both ways"
-
-    def render(self, conversation: Conversation) -> Rendering:
-        """See `BaseCollator`."""
-        prompt, answer = prompt_and_answer(conversation)
-        writer = PromptWriter()
-        for message, part in conversation.media:
-            writer.place(self.placeholders[part.kind], part.kind, message)
-        writer.write(self.processor.tokenizer.bos_token)
-        writer.give(prompt, 0)
-        writer.write("\n")
-        writer.answer(answer, self.processor.tokenizer.eos_token, 1)
-        return writer.finish()
-
-    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        """See `BaseCollator`."""
-        output = self.processor.image_processor(images=list(media), return_tensors="pt")
-        replacement = self.processor.image_token * self.processor.image_seq_length
-        return ProcessedMedia(
-            replacements=(replacement,) * len(media),
-            tensors={"pixel_values": output["pixel_values"]},
-        )
-
-    def postprocess(self, sample: EncodedSample) -> EncodedSample:
-        """Adds which tokens are the suffix."""
-        suffix = (sample.message_ids == 1).long()
-        return attrs.evolve(sample, tokens={**sample.tokens, "token_type_ids": suffix})
+    family = Family(
+        joins={"pixel_values": Concatenate(rows="image")},
+        exact_token_counts=frozenset({"image"}),
+        packing=NotPackable("its prompt attends to itself both ways"),
+        needs_chat_template=False,
+        process=_process,
+        render=_render,
+        postprocess=_with_suffix,
+    )

@@ -1,4 +1,4 @@
-"""What a processor itself shows of its media: how they join, and what is written for them.
+"""Probing a processor: how its media tensors join, and whether it changes the prompt.
 
 Shapes: M media items.
 """
@@ -6,6 +6,7 @@ Shapes: M media items.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
+from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.errors import ConfigError
+from vlmcollate.family import Family
 from vlmcollate.media import (
     Concatenate,
     Join,
@@ -53,7 +56,7 @@ def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
     except torch.OutOfMemoryError:  # it shows nothing about the processor
         raise
     except _PROCESSOR_ERRORS as error:
-        raise _refusal(collator, kind, error) from error
+        raise _refusal(collator.processor, kind, error) from error
     (span,) = rendering.media
     expanded = rendering.text[: span.start] + text + rendering.text[span.end :]
     ours = collator.processor.tokenizer(expanded, add_special_tokens=False)["input_ids"]
@@ -65,75 +68,58 @@ def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
     checked.add(kind)
 
 
-def _refusal(collator: BaseCollator, kind: MediaKind, error: Exception) -> ConfigError:
+def _refusal(processor: Any, kind: MediaKind, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{type(collator.processor).__name__} does not take {kind} media as the default collator "
+        f"{type(processor).__name__} does not take {kind} media as the default collator "
         f"passes it, so it needs a collator of its own: {error}"
     )
 
 
-class Facts(NamedTuple):
-    """What was learned of a processor: how its keys join, its token types' key, what it takes."""
+class Probed(NamedTuple):
+    """What a processor showed: the joining rules of its keys, its token types, and its kinds."""
 
     joins: dict[str, Join]
-    types: str | None
+    token_types: str | None
     kinds: frozenset[MediaKind]
 
 
-_KNOWN = IdentityCache[Facts]()
+_KNOWN = IdentityCache[Probed]()
 
 
-def facts_of(collator: BaseCollator) -> Facts:
-    """What the collator's processor showed, tried once a process.
+def probe(processor: Any) -> Probed:
+    """Tries a processor on a few media items, once per process.
 
     Raises:
-        ConfigError: It takes no pictures in the form in which collators pass them, or no rule joins
-            what it makes of them.
+        ConfigError: It takes no images in the form in which collators pass them, or no rule joins
+            what it returns for them.
     """
-    return _KNOWN.get_or_make(collator.processor, lambda: _learn(collator))
+    return _KNOWN.get_or_make(processor, lambda: _probe(processor))
 
 
-def _learn(collator: BaseCollator) -> Facts:
+def _probe(processor: Any) -> Probed:
     joins: dict[str, Join] = {}
     types: list[str] = []
     kinds: set[MediaKind] = set()
-    for kind in collator.placeholders:
+    placeholders = ProcessorTraits.of(processor, Family()).placeholders
+    for kind, placeholder in placeholders.items():
         for samples in _PROBES[kind]():
             try:
-                found, types = _learn_kind(collator, kind, samples)
+                found, types = _probe_kind(processor, kind, placeholder, samples)
             except ConfigError:
                 if kind == "image":
                     raise
-                continue  # a video or a sound is then refused by the keys that it has
+                continue  # a video or audio is then refused by the keys that it has
             joins |= found
             kinds.add(kind)
             break
-    return Facts(joins, types[0] if types else None, frozenset(kinds))
+    return Probed(joins, types[0] if types else None, frozenset(kinds))
 
 
-def _learn_kind(
-    collator: BaseCollator, kind: MediaKind, samples: list[list[Any]]
+def _probe_kind(
+    processor: Any, kind: MediaKind, placeholder: str, samples: list[list[Any]]
 ) -> tuple[dict[str, Join], list[str]]:
-    """How the keys of one kind of media join, and the keys of token types."""
-    texts = [collator.placeholders[kind] * len(items) for items in samples]
-
-    def call(at: slice, behind: str = "") -> dict[str, Any]:
-        given = processor_inputs([kind] * sum(map(len, samples[at])), [*chain(*samples[at])])
-        if kind == "image":
-            given["images"] = samples[at]
-        try:
-            output = collator.processor(
-                text=[text + behind for text in texts[at]],
-                padding=True,
-                add_special_tokens=False,
-                **given,
-            )
-        except torch.OutOfMemoryError:
-            raise
-        except _PROCESSOR_ERRORS as error:
-            raise _refusal(collator, kind, error) from error
-        return {key: as_tensor(value) for key, value in output.items() if key not in _METADATA}
-
+    """The joining rules of one kind of media, and the keys of token types."""
+    call = partial(_call, processor, kind, placeholder, samples)
     singles, batch = [call(slice(i, i + 1)) for i in range(len(samples))], call(slice(None))
     types: list[str] = [k for k in ("mm_token_type_ids", "token_type_ids") if k in batch]
     text_keys = {"input_ids", "attention_mask", *types}
@@ -145,13 +131,40 @@ def _learn_kind(
         values = [single[key] for single in singles if key in single]
         rows = _counting(kind, [len(items) for items in samples], values)
         rows = rows or _grid_of(values, singles)
-        joins[key] = attrs.evolve(_join_of(key, values, batch[key], collator), rows=rows)
+        joins[key] = attrs.evolve(_join_of(key, values, batch[key], processor), rows=rows)
     if along_tokens & joins.keys():
         raise ConfigError(
-            f"{type(collator.processor).__name__} returns {sorted(along_tokens)} along the tokens, "
+            f"{type(processor).__name__} returns {sorted(along_tokens)} along the tokens, "
             "which the default collator cannot pad; it needs a collator of its own"
         )
     return joins, types
+
+
+def _call(
+    processor: Any,
+    kind: MediaKind,
+    placeholder: str,
+    samples: list[list[Any]],
+    at: slice,
+    behind: str = "",
+) -> dict[str, Any]:
+    """What the processor returns for some of the samples."""
+    chosen = samples[at]
+    given = processor_inputs([kind] * sum(map(len, chosen)), [*chain(*chosen)])
+    if kind == "image":
+        given["images"] = chosen
+    try:
+        output = processor(
+            text=[placeholder * len(items) + behind for items in chosen],
+            padding=True,
+            add_special_tokens=False,
+            **given,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except _PROCESSOR_ERRORS as error:
+        raise _refusal(processor, kind, error) from error
+    return {key: as_tensor(value) for key, value in output.items() if key not in _METADATA}
 
 
 def _images() -> list[list[list[Any]]]:
@@ -172,9 +185,9 @@ def _videos() -> list[list[list[Any]]]:
     return [of_many_lengths, of_one_length]
 
 
-def _sounds() -> list[list[list[Any]]]:
+def _audio() -> list[list[list[Any]]]:
     tone = np.sin(np.arange(48000) / 30).astype(np.float32) / 2
-    quiet = tone / 5  # padding that depends on the sound is no padding with one value
+    quiet = tone / 5  # padding that depends on the audio is no padding with one value
     several = [[tone[:16000]], [quiet[:8000], tone[:40000]], [tone]]
     one_a_sample = [[quiet[:16000]], [tone[:40000]], [tone]]
     return [several, one_a_sample]
@@ -183,7 +196,7 @@ def _sounds() -> list[list[list[Any]]]:
 _PROBES: dict[MediaKind, Callable[[], list[list[list[Any]]]]] = {
     "image": _images,
     "video": _videos,
-    "audio": _sounds,
+    "audio": _audio,
 }
 """For each kind the batches of samples to try, until the processor takes one."""
 _METADATA = {"video_metadata", "text_replacement_offsets"}
@@ -198,7 +211,7 @@ def _along_tokens(batch: Mapping[str, Any], known: set[str]) -> set[str]:
     }
 
 
-def _join_of(key: str, singles: list[Any], batch: Any, collator: BaseCollator) -> Join:
+def _join_of(key: str, singles: list[Any], batch: Any, processor: Any) -> Join:
     for rule in (lambda *_: Concatenate(), _padded_alike, lambda *_: Stack()):
         try:
             join: Join = rule(key, singles, batch)
@@ -209,7 +222,7 @@ def _join_of(key: str, singles: list[Any], batch: Any, collator: BaseCollator) -
             return join
     raise ConfigError(
         f"no rule makes the batch's {key!r} out of single samples' for "
-        f"{type(collator.processor).__name__}; declare it in a subclass's media_joins"
+        f"{type(processor).__name__}; declare it in the family of a subclass"
     )
 
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import attrs
-from torch import Tensor
-
 from vlmcollate.collator import BaseCollator
-from vlmcollate.media import Concatenate, process_patch_grids
-from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.packing.mrope import mrope_positions
+from vlmcollate.family import Family, Packable, TokenTypes
+from vlmcollate.media import grid_joins, process_patch_grids
+from vlmcollate.packing.mrope import MRope
 from vlmcollate.packing.token_mixing import TokenMixing
-from vlmcollate.prompt.chat import Rendering
-from vlmcollate.sample import EncodedSample
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class Qwen2VLCollator(BaseCollator):
     """Collates for Qwen2-VL.
 
@@ -28,29 +19,11 @@ class Qwen2VLCollator(BaseCollator):
         transformers, `Qwen2VLProcessor`.
     """
 
-    media_joins = {
-        "pixel_values": Concatenate(rows="image_grid_thw"),
-        "image_grid_thw": Concatenate(rows="image"),
-        "pixel_values_videos": Concatenate(rows="video_grid_thw"),
-        "video_grid_thw": Concatenate(rows="video"),
-    }
-    token_type_key = "mm_token_type_ids"
-    exact_token_counts = ("image", "video")
-    default_stop_tokens = ("<|im_end|>",)
-    token_mixing = TokenMixing(model="Qwen2-VL")
-
-    def position_ids(self, sample: EncodedSample) -> Tensor:
-        """(L, 4): the position in the text, then the layer, row and column."""
-        videos = sample.media.get("video_grid_thw")
-        return mrope_positions(
-            sample.tokens[self.token_type_key],
-            sample.media.get("image_grid_thw"),
-            videos,
-            merge_size=self.processor.image_processor.merge_size,
-        )
-
-    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        """See `BaseCollator`."""
-        if all(span.kind == "image" for span in rendering.media):
-            return process_patch_grids(self.processor, media)
-        return super().process_media(rendering, media)
+    family = Family(
+        joins=grid_joins(),
+        stop_tokens=("<|im_end|>",),
+        token_types=TokenTypes("mm_token_type_ids"),
+        exact_token_counts=frozenset({"image", "video"}),
+        packing=Packable(positions=MRope(), token_mixing=TokenMixing(model="Qwen2-VL")),
+        process=process_patch_grids,
+    )

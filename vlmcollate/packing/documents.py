@@ -20,7 +20,7 @@ PACK_KEYS = frozenset({"document_ids", "position_ids", "block_ids"})
 """The token keys that only a pack has."""
 
 
-def joined_documents(
+def join_documents(
     samples: Sequence[EncodedSample],
     positions: Sequence[Tensor],
     joins: Mapping[str, Join],

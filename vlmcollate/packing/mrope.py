@@ -1,16 +1,48 @@
-"""The positions of text, pictures and videos in models with multi-axis rotary embeddings.
+"""The positions of text, images and videos in models with multi-axis rotary embeddings.
 
 Shapes: L a sample's tokens, I its images, V its videos or video frames.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Ints = npt.NDArray[np.int64]
+from vlmcollate.sample import EncodedSample
+
+
+@attrs.frozen(kw_only=True)
+class MRope:
+    """The positions of a document in a Qwen-VL model, as `Packable.positions`.
+
+    Attributes:
+        frames_apart: Whether each layer of a video stands apart, behind its time in the text.
+        tokens_per_second: The model's `vision_config.tokens_per_second`, if the time between the
+            layers of a video counts.
+    """
+
+    frames_apart: bool = False
+    tokens_per_second: int | None = None
+
+    def __call__(self, sample: EncodedSample, processor: Any) -> Tensor:
+        """Returns (L, 4): the position in the text, then the layer, row and column."""
+        videos = sample.media.get("video_grid_thw")
+        if videos is not None and self.frames_apart:
+            videos = videos.repeat_interleave(videos[:, 0], dim=0)
+            videos[:, 0] = 1
+        seconds = sample.media.get("second_per_grid_ts")
+        timed = seconds is not None and self.tokens_per_second is not None
+        return mrope_positions(
+            sample.tokens["mm_token_type_ids"],
+            sample.media.get("image_grid_thw"),
+            videos,
+            merge_size=processor.image_processor.merge_size,
+            video_steps=self.tokens_per_second * seconds if timed else None,
+        )
 
 
 def mrope_positions(
@@ -23,8 +55,9 @@ def mrope_positions(
 ) -> Tensor:
     """Positions of one sample's tokens, without a model and without a loop over tokens.
 
-    Text counts on by one on every axis. A picture's tokens all begin where the text before them
-    ended, and differ by their layer, row and column; the text behind goes on after the longer side.
+    Text counts on by one on every axis. The tokens of an image all begin where the text before
+    them ended, and differ by their layer, row and column; the text behind continues after the
+    longer side.
 
     Args:
         types: (L,) int64, 0 text, 1 image, 2 video; media of one type stand apart.

@@ -121,6 +121,11 @@ _WRAPPERS = frozenset(
 """Models that pass the mask, the positions and the lengths on to their text model."""
 
 
+def _in_order(values: frozenset[str]) -> str:
+    """Shows a set in the same order in every process."""
+    return repr(sorted(values))
+
+
 @attrs.frozen(kw_only=True)
 class TokenMixing:
     """What mixes the tokens of a row in a model's text layers.
@@ -134,8 +139,10 @@ class TokenMixing:
     """
 
     model: str
-    kinds: frozenset[str] = frozenset({"full_attention"})
-    separates_by: frozenset[Separation] = frozenset({"mask", "positions", "lengths"})
+    kinds: frozenset[str] = attrs.field(default=frozenset({"full_attention"}), repr=_in_order)
+    separates_by: frozenset[Separation] = attrs.field(
+        default=frozenset({"mask", "positions", "lengths"}), repr=_in_order
+    )
     window: int | None = None
     why: str = ""
 

@@ -24,7 +24,7 @@ import attrs
 from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
-from vlmcollate.prompt.marks import Marks, Place, Span, Trace, template_inputs
+from vlmcollate.prompt.marks import MarkedText, Marks, Place, Span, template_inputs
 from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.templates import (
     TEMPLATE_ERRORS,
@@ -51,7 +51,7 @@ class Rendering:
 
     Attributes:
         text: The prompt, with one placeholder a media item.
-        given: What the caller's strings became, in order of appearance.
+        caller_spans: The caller's strings in the prompt, in order of appearance.
         media: The placeholders in order.
         turns: The assistant turns in order, each to the end of its stop token.
         turn_error: Why the turns are not known; then `turns` is empty.
@@ -61,7 +61,7 @@ class Rendering:
     """
 
     text: str
-    given: tuple[Span, ...]
+    caller_spans: tuple[Span, ...]
     media: tuple[MediaSpan, ...] = ()
     turns: tuple[Span, ...] = ()
     turn_error: LabelError | None = None
@@ -88,9 +88,9 @@ class ChatRenderer:
         template_kwargs: Template variables for every conversation; a conversation's own come first.
         string_content_with_media: Whether a template that takes strings gets the placeholders in
             them.
-        opening: What stands before the prompt where the template does not write it.
-        closing: What ends an assistant turn at the end of a conversation, where only the marker of
-            the next role ends the others and the template leaves the last one open.
+        prompt_prefix: What stands before the prompt where the template does not write it.
+        last_turn_end: What ends an assistant turn at the end of a conversation, if only the marker
+            of the next role ends the others and the template leaves the last one open.
         answer_end: What ends every assistant turn, where the template ends none.
         media_tokens: The tokens that stand for media features.
     """
@@ -100,8 +100,8 @@ class ChatRenderer:
     stop_tokens: Sequence[str]
     template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, converter=_plain_variables)
     string_content_with_media: bool = False
-    opening: str = ""
-    closing: str = ""
+    prompt_prefix: str = ""
+    last_turn_end: str = ""
     answer_end: str = ""
     media_tokens: Collection[str] = ()
     _plans: dict[Any, _Plan] = attrs.field(factory=dict, init=False)
@@ -195,7 +195,7 @@ class ChatRenderer:
         told = {k: v for k, v in options.items() if k != "chat_template"}
         words = [v for v in told.values() if isinstance(v, str)]
         return StructureReader(
-            render=attrs.evolve(self, closing="", answer_end="").render,
+            render=attrs.evolve(self, last_turn_end="", answer_end="").render,
             vocabulary=vocabulary,
             template=template if hasattr(self.processor, "apply_chat_template") else "",
             placeholders=self.placeholders,
@@ -210,18 +210,18 @@ class ChatRenderer:
 
     def completed(self, text: str, conversation: Conversation, *, upto: int | None = None) -> str:
         """What the template wrote, with what it leaves out at the beginning and the end."""
-        if not text.startswith(self.opening):
-            text = self.opening + text
+        if not text.startswith(self.prompt_prefix):
+            text = self.prompt_prefix + text
         is_answered = upto is None and conversation.messages[-1].is_assistant
-        return text + self.closing if is_answered and self._leaves_turns_open else text
+        return text + self.last_turn_end if is_answered and self._leaves_turns_open else text
 
     @cached_property
     def _leaves_turns_open(self) -> bool:
         """Whether the template ends no turn at the end of a conversation."""
-        if not self.closing and not self.answer_end:
+        if not self.last_turn_end and not self.answer_end:
             return False
         probe = [{"role": "user", "content": "Seven?"}, {"role": "assistant", "content": "Eight."}]
-        bare = attrs.evolve(self, closing="", answer_end="").render(
+        bare = attrs.evolve(self, last_turn_end="", answer_end="").render(
             Conversation.from_example(probe), None
         )
         return not bare.rstrip().endswith(tuple(self.stop_tokens))
@@ -232,7 +232,7 @@ class ChatRenderer:
         shapes = tuple(_shape_of(message, literals) for message in conversation.messages)
         return template, repr((conversation.tools, conversation.template_kwargs)), shapes
 
-    def _trace(self, conversation: Conversation, plain: str, template: str) -> Trace:
+    def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
         vocabulary = Vocabulary.known(self.processor.tokenizer)
         literals = tested_literals(template)
         for splits in (False, True):
@@ -245,7 +245,7 @@ class ChatRenderer:
             "and the message's cannot be told apart; simplify the message, or the template"
         )
 
-    def _place(self, conversation: Conversation, trace: Trace) -> Rendering:
+    def _place(self, conversation: Conversation, trace: MarkedText) -> Rendering:
         finder = TurnFinder(
             conversation=conversation,
             trace=trace,
@@ -263,7 +263,7 @@ class ChatRenderer:
             turn_error = error
         return Rendering(
             text=trace.text,
-            given=tuple(Span(s.start, s.end, s.message) for s in trace.slots),
+            caller_spans=tuple(Span(s.start, s.end, s.message) for s in trace.slots),
             media=media,
             turns=turns,
             turn_error=turn_error,
@@ -271,7 +271,7 @@ class ChatRenderer:
             altered=tuple(dict.fromkeys(_altered(trace))),
         )
 
-    def _drops_tools(self, conversation: Conversation, trace: Trace) -> bool:
+    def _drops_tools(self, conversation: Conversation, trace: MarkedText) -> bool:
         """Whether the prompt is the same without the tools."""
         if not conversation.tools:
             return False
@@ -281,7 +281,7 @@ class ChatRenderer:
         except ConversationError:
             return False
 
-    def _place_media(self, conversation: Conversation, trace: Trace) -> tuple[MediaSpan, ...]:
+    def _place_media(self, conversation: Conversation, trace: MarkedText) -> tuple[MediaSpan, ...]:
         found: list[tuple[int, int, MediaKind]] = []
         for kind, placeholder in self.placeholders.items():
             at = (m.span() for m in re.finditer(re.escape(placeholder), trace.text))
@@ -319,7 +319,7 @@ class _Plan:
     dropped: tuple[str, ...]
 
     @classmethod
-    def of(cls, trace: Trace, rendering: Rendering) -> _Plan:
+    def of(cls, trace: MarkedText, rendering: Rendering) -> _Plan:
         """The plan behind one rendering."""
         ends = [0, *(slot.end for slot in trace.slots)]
         starts = [*(slot.start for slot in trace.slots), len(trace.text)]
@@ -355,7 +355,7 @@ class _Plan:
             return None
         return Rendering(
             text=plain,
-            given=tuple(given),
+            caller_spans=tuple(given),
             media=tuple(
                 MediaSpan(ends[i] + a, ends[j] + b, span.message, span.kind)
                 for span, (i, a), (j, b) in self.media
@@ -383,7 +383,7 @@ def _shape_of_text(text: str, literals: re.Pattern[str]) -> tuple[Any, ...]:
     return text[:at], bool(core), text[at + len(core) :], tuple(literals.findall(core))
 
 
-def _dropped(conversation: Conversation, trace: Trace, no_tools: bool) -> Iterator[str]:  # noqa: FBT001
+def _dropped(conversation: Conversation, trace: MarkedText, no_tools: bool) -> Iterator[str]:  # noqa: FBT001
     """The paths of the strings that the template left out."""
     written = {slot.number for slot in trace.slots}
     places = enumerate(trace.marks.places)
@@ -394,7 +394,7 @@ def _dropped(conversation: Conversation, trace: Trace, no_tools: bool) -> Iterat
             yield f"tools[{i}]"
 
 
-def _altered(trace: Trace) -> Iterator[str]:
+def _altered(trace: MarkedText) -> Iterator[str]:
     """The paths of the strings that the template wrote, but never as they were given."""
     written: dict[int, list[str]] = {}
     for slot in trace.slots:

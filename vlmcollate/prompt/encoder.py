@@ -27,7 +27,6 @@ from vlmcollate.prompt.expansion import PromptText
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
 
 SpecialTokensPolicy = Literal["literal", "error"]
-TOKEN_TYPES: dict[MediaKind, int] = {"image": 1, "video": 2, "audio": 3}
 
 
 class Turn(NamedTuple):
@@ -56,6 +55,16 @@ class EncodedPrompt:
     _tokens: Tokens
     _repeats: Ints
     _prefix: int
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation, as far as it is encoded."""
+        return self._text.conversation
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's vocabulary."""
+        return self._text.vocabulary
 
     def token_at(self, char: int) -> int:
         """The first token at or after a character of the rendering."""
@@ -206,7 +215,7 @@ def _origins(text: PromptText, tokens: Tokens) -> Ints:
     table = np.full((3, len(tokens.ids)), -1, np.int64)
     table[0] = tokens.ids
     rendering = text.rendering
-    for span in (*rendering.given, *rendering.turns):
+    for span in (*rendering.caller_spans, *rendering.turns):
         table[1, tokens.slice(text.at(span.start), text.at(span.end))] = span.message
     for item, (start, end) in enumerate(text.media):
         within = tokens.slice(start, end)

@@ -92,7 +92,7 @@ class PromptText:
 
     def given(self) -> Iterator[tuple[int, int, int]]:
         """The characters of each string of the caller's: first, end, message."""
-        for span in self.rendering.given:
+        for span in self.rendering.caller_spans:
             yield self.at(span.start), self.at(span.end), span.message
 
     def spelled_control(self, tokens: Tokens) -> tuple[int, str] | None:

@@ -46,7 +46,7 @@ class Slot(Span):
 
 
 @attrs.frozen(eq=False)
-class Trace:
+class MarkedText:
     """A rendering whose marks were read and taken out."""
 
     text: str
@@ -138,7 +138,7 @@ class Marks:
         """Marks a string only where it holds a control token."""
         return self.wrap(text, message, where) if self.control.search(text) else text
 
-    def read(self, text: str) -> Trace | None:
+    def read(self, text: str) -> MarkedText | None:
         """The text without the marks and where they were, or `None` if they are not in pairs."""
         pieces: list[str] = []
         slots: list[Slot] = []
@@ -159,7 +159,7 @@ class Marks:
             else:
                 return None
         pieces.append(text[last:])
-        return None if opened is not None else Trace("".join(pieces), slots, self)
+        return None if opened is not None else MarkedText("".join(pieces), slots, self)
 
 
 def _all_text(conversation: Conversation) -> str:

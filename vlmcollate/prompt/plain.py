@@ -45,7 +45,7 @@ class PromptWriter:
         """The prompt."""
         return Rendering(
             text=self._text,
-            given=tuple(self._given),
+            caller_spans=tuple(self._given),
             media=tuple(self._media),
             turns=tuple(self._turns),
         )

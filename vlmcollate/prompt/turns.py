@@ -8,7 +8,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
-from vlmcollate.prompt.marks import Marks, Slot, Span, Trace
+from vlmcollate.prompt.marks import MarkedText, Marks, Slot, Span
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
@@ -29,7 +29,7 @@ class TurnFinder:
     """
 
     conversation: Conversation
-    trace: Trace
+    trace: MarkedText
     render: Render
     vocabulary: Vocabulary
     stop_tokens: Sequence[str]
@@ -184,7 +184,7 @@ class TurnFinder:
             raise LabelError("the template moves the messages before this turn", where=where)
         return prompt.text[found.end if found else 0 :]
 
-    def _read(self, conversation: Conversation, upto: int | None = None) -> Trace | None:
+    def _read(self, conversation: Conversation, upto: int | None = None) -> MarkedText | None:
         marks: Marks = self.trace.marks.renewed()
         return marks.read(self.render(conversation, marks, upto=upto))
 

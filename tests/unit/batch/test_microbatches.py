@@ -72,7 +72,7 @@ def test_parts_are_the_batches_of_their_rows(name: str, images: list[int], data:
     collator = built(name)
     batch = collator([chat(n) for n in images])
     n = data.draw(st.integers(1, len(images)))
-    parts = split_microbatches(batch, n, items=collator.media_joins)
+    parts = split_microbatches(batch, n, items=collator.family.joins)
     assert max(len(p["input_ids"]) for p in parts) - min(len(p["input_ids"]) for p in parts) <= 1
     for key, value in batch.items():
         assert torch.equal(torch.cat([part[key] for part in parts if key in part]), value)
@@ -85,14 +85,14 @@ def test_parts_are_the_batches_of_their_rows(name: str, images: list[int], data:
 
 def same_media(part: dict[str, Any], alone: dict[str, Any], collator: BaseCollator) -> None:
     """The media of a part are those of its rows, but for what a whole batch pads."""
-    for key in collator.media_joins:
+    for key in collator.family.joins:
         if key in alone:
             within = part[key][tuple(slice(size) for size in alone[key].shape)]
             assert len(part[key]) == len(alone[key])
             assert torch.equal(within, alone[key]), key
         else:
             # a row that every sample has is padding in a sample without such media
-            assert key not in part or collator.media_joins[key].rows == "sample"
+            assert key not in part or collator.family.joins[key].rows == "sample"
 
 
 @pytest.mark.parametrize("name", ["qwen3_omni", "gemma4", "qwen2_5_vl", "smolvlm"])
@@ -102,14 +102,14 @@ def test_videos_and_sounds_go_with_their_rows(name: str) -> None:
     chats = [chat(1), chat(0), chat(0), chat(2), chat(0)]
     for number in (1, 2, 2):
         chats[number][0]["content"].insert(0, movie)
-    if "audio" in collator.placeholders:
+    if "audio" in collator.traits.placeholders:
         for number in (1, 3, 4):
             sound = {"type": "audio", "audio": (np.zeros(4000 * number, np.float32), 16000)}
             chats[number][0]["content"].insert(0, sound)
     batch = collator(chats)
     if name == "gemma4" and "num_frames_per_video" not in batch:
         pytest.skip("this transformers does not say how many frames a video has")
-    parts = split_microbatches(batch, 3, items=collator.media_joins)
+    parts = split_microbatches(batch, 3, items=collator.family.joins)
     for part, rows in zip(parts, (chats[:2], chats[2:4], chats[4:]), strict=True):
         same_media(part, collator(rows), collator)
 
@@ -158,18 +158,18 @@ def test_masks_of_packs_go_with_their_rows() -> None:
         built("qwen2_5_vl"), padding=BlockCausalMask(sliding_window=8), model_config=config
     )
     batch = layered(chats)
-    masks = [p["attention_mask"] for p in split_microbatches(batch, 2, items=layered.media_joins)]
+    masks = [p["attention_mask"] for p in split_microbatches(batch, 2, items=layered.family.joins)]
     for name, whole in batch["attention_mask"].items():
         assert torch.equal(torch.cat([mask[name] for mask in masks]), whole)
     flex = attrs.evolve(layered, padding=FlexBlockMask(sliding_window=8))
     with pytest.raises(ConfigError, match="attention_mask is BlockMask, which cannot be cut"):
-        split_microbatches(flex(chats), 2, items=flex.media_joins)
+        split_microbatches(flex(chats), 2, items=flex.family.joins)
 
 
 def test_a_robust_collators_batch_can_be_cut():
     collator = collator_for(tiny_processor())
     good = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
     batch = RobustCollator(collator=collator)([good, good])
-    parts = split_microbatches(batch, np.int64(2), items=collator.media_joins)  # type: ignore[arg-type]
+    parts = split_microbatches(batch, np.int64(2), items=collator.family.joins)  # type: ignore[arg-type]
     assert [part["n_failed_samples"].item() for part in parts] == [0, 0]
     assert [len(part["input_ids"]) for part in parts] == [1, 1]

@@ -90,7 +90,7 @@ class _Failing(LocalMedia):
 
 
 class _FailingLabels(LabelStrategy):
-    def __call__(self, prompt: Any, context: Any) -> Any:
+    def find_turns(self, prompt: Any, context: Any) -> Any:
         raise ZeroDivisionError("oh")
 
 
@@ -277,7 +277,7 @@ def test_what_cast_returns_has_the_tensors_shape(processor, change, monkeypatch)
 class _Turns(LabelStrategy):
     found: Any
 
-    def __call__(self, prompt: Any, context: Any) -> Any:
+    def find_turns(self, prompt: Any, context: Any) -> Any:
         return self.found
 
 

@@ -60,10 +60,13 @@ def test_user_text_that_spells_the_marker_gets_none(processor):
 
 def test_it_counts_for_the_length_and_survives_truncation(processor):
     messages = chat("One two three four five six", "Seven")
-    options = {"thinking_prefix": ThinkingPrefix(), "on_overlong": "truncate"}
-    whole = collator_for(processor, thinking_prefix=ThinkingPrefix()).encode(messages)
+    prefix = ThinkingPrefix()
+    whole = collator_for(processor, thinking_prefix=prefix).encode(messages)
     for length in range(20, len(whole) + 1):
-        sample = collator_for(processor, max_length=length, **options).encode(messages)
+        collator = collator_for(
+            processor, max_length=length, on_overlong="truncate", thinking_prefix=prefix
+        )
+        sample = collator.encode(messages)
         assert len(sample) == length
         assert torch.equal(sample.input_ids, whole.input_ids[:length])
         assert torch.equal(sample.labels, whole.labels[:length])

@@ -93,7 +93,7 @@ def test_the_summary_counts(collator):
     assert sum(r["tokens"] for r in found.summary["by_role"].values()) == len(found.sample)
     assert found.summary["by_role"]["user"]["trained"] == 0
     assert found.summary["label_strategy"] == "RenderedSpanLabels"
-    stages = {"read", "load", "render", "process", "tokenize", "label", "fit"}
+    stages = {"read", "load", "render", "process", "tokenize", "label", "postprocess"}
     assert set(found.seconds) == stages
     assert min(found.seconds.values()) >= 0
 

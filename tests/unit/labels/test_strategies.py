@@ -201,4 +201,4 @@ def test_a_processor_that_cannot_be_hashed_is_served():
     ]
     assert torch.equal(*labels)
     learned = DefaultCollator(processor=processor)
-    assert learned.media_joins == DefaultCollator(processor=processor).media_joins
+    assert learned.family.joins == DefaultCollator(processor=processor).family.joins

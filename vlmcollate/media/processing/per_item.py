@@ -1,4 +1,4 @@
-"""Processing each media item by itself, for processors that do not tell them apart."""
+"""Processing each media item by itself, for processors that do not separate items."""
 
 from __future__ import annotations
 
@@ -7,60 +7,47 @@ from typing import Any
 
 from torch import Tensor
 
-from vlmcollate.conversation import MediaKind
-from vlmcollate.media.joins import Join
 from vlmcollate.media.processing.inputs import processor_inputs
-from vlmcollate.media.processing.result import ProcessedMedia, as_tensor
+from vlmcollate.media.processing.request import MediaRequest
+from vlmcollate.media.processing.result import NOT_MEDIA, ProcessedMedia, as_tensor
 from vlmcollate.tokens.vocabulary import Vocabulary
 
-_NO_MEDIA = {
-    "input_ids",
-    "attention_mask",
-    "mm_token_type_ids",
-    "token_type_ids",
-    "video_metadata",
-}
 
-
-def process_one_by_one(
-    processor: Any,
-    texts: Sequence[str],
-    kinds: Sequence[MediaKind],
-    items: Sequence[Any],
-    joins: Mapping[str, Join],
+def process_per_item(
+    request: MediaRequest,
+    *,
+    texts: Sequence[str] | None = None,
     options: Sequence[Mapping[str, Any]] = (),
 ) -> ProcessedMedia:
-    """Calls a processor once for each item, and joins what it returns.
+    """Calls the processor once for each item, and joins the tensors that it returns.
 
     Args:
-        processor: A `transformers` processor.
-        texts: For each item, the text with its placeholder.
-        kinds: The kind of each item.
-        items: RGB images, `Video` values and (N,) float32 sounds.
-        joins: How the tensors of two items become one.
-        options: For each item, further arguments of the processor, merged one level deep.
+        request: The media of one sample, at least one item.
+        texts: The text around each item; its placeholder by default.
+        options: Further arguments of the processor for each item, merged one level deep.
 
     Returns:
-        The tokenized text of each item as its replacement, and the tensors of all of them.
+        The decoded text of each item as its replacement, and the joined tensors.
     """
     replacements: list[str] = []
     tensors: dict[str, list[Tensor]] = {}
-    for i, (text, kind, item) in enumerate(zip(texts, kinds, items, strict=True)):
+    columns = zip(texts or request.texts, request.kinds, request.items, strict=True)
+    for i, (text, kind, item) in enumerate(columns):
         arguments = processor_inputs([kind], [item])
         for key, value in options[i].items() if options else ():
             merges = isinstance(value, Mapping) and key in arguments
             arguments[key] = {**arguments[key], **value} if merges else value
-        output = processor(text=[text], add_special_tokens=False, **arguments)
-        # what the placeholder became is read off the ids, which every processor returns
+        output = request.processor(text=[text], add_special_tokens=False, **arguments)
+        # the replacement is read from the ids, which every processor returns
         ids = list(output["input_ids"][0])
-        replacements.append(Vocabulary.known(processor.tokenizer).decode(ids))
-        for key in output.keys() - _NO_MEDIA:
+        replacements.append(Vocabulary.known(request.processor.tokenizer).decode(ids))
+        for key in output.keys() - NOT_MEDIA:
             tensors.setdefault(key, []).append(as_tensor(output[key]))
     return ProcessedMedia(
         replacements=tuple(replacements),
         tensors={
-            # the collator tells of a key that nobody declared
-            key: joins[key](values, key=key) if key in joins else values[0]
+            # the collator refuses a key without a rule
+            key: request.joins[key](values, key=key) if key in request.joins else values[0]
             for key, values in tensors.items()
         },
     )

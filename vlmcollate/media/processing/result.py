@@ -9,14 +9,27 @@ import attrs
 import numpy as np
 import torch
 
+NOT_MEDIA = frozenset(
+    {
+        "attention_mask",
+        "input_ids",
+        "mm_token_type_ids",
+        "offset_mapping",
+        "text_replacement_offsets",
+        "token_type_ids",
+        "video_metadata",
+    }
+)
+"""The keys of a processor's output that hold no media tensor."""
+
 
 @attrs.frozen(kw_only=True)
 class ProcessedMedia:
-    """What the processor made of one sample's media.
+    """One sample's media as the processor returns it.
 
     Attributes:
-        replacements: For each placeholder in order, the text that it stands for.
-        tensors: What the processor returned; of it the declared media keys are kept.
+        replacements: The text that replaces each placeholder, in order.
+        tensors: The processor's output; its media keys are kept.
     """
 
     replacements: tuple[str, ...] = ()
@@ -24,7 +37,7 @@ class ProcessedMedia:
 
 
 def as_tensor(value: Any) -> torch.Tensor:
-    """What a processor returned under a media key, as a tensor."""
+    """Converts what a processor returns under a media key to a tensor."""
     if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
         return torch.tensor(value)  # as BatchFeature makes it: floats become float32
     return value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))

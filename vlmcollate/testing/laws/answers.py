@@ -71,7 +71,7 @@ def answers_of(
                 f"no token ends the answer messages[{k}], so that the model never learns to stop",
                 "let the template end each answer with the end token, or name the token in "
                 "stop_tokens",
-                expected=subject.collator.turn_ends,
+                expected=subject.tokenizer.convert_ids_to_tokens(list(subject.collator.stop_ids)),
                 messages=messages,
                 sample=sample,
                 collator=subject.collator,
@@ -109,7 +109,7 @@ def check_answers(
             raise failure(
                 f"{name} trains no token that ends it, so that the model never learns to stop",
                 "let the label strategy go on to the end token",
-                expected=subject.collator.turn_ends,
+                expected=subject.tokenizer.convert_ids_to_tokens(list(subject.collator.stop_ids)),
                 found=_decoded(subject, sample, answer.end - 2, answer.end - 1),
                 **told,
             )

@@ -75,7 +75,7 @@ def check_only_the_completion_trains(collator: BaseCollator, trial: Trial) -> No
     """Of a prompt with a completion, the completion trains, and no answer of the prompt."""
     del trial
     given = Subject.of(collator)
-    subject = attrs.evolve(given, collator=attrs.evolve(given.collator, turns="all"))
+    subject = attrs.evolve(given, collator=attrs.evolve(given.collator, train_on="all_turns"))
     openings = openings_of(collator)
     for answers in (("Yes",), ("Zqfirst", "Yes"))[: min(subject.turns, 2)]:
         (*prompt, completion) = subject.chat(*answers)
@@ -92,7 +92,8 @@ def check_media_stays_between_its_texts(collator: BaseCollator, trial: Trial) ->
         wanted = [
             text_of({"content": [part]}).strip() if part["type"] == "text" else placeholder
             for part in parts_of(messages[0])
-            if (placeholder := collator.placeholders.get("image", "")) or part["type"] == "text"
+            if (placeholder := collator.traits.placeholders.get("image", ""))
+            or part["type"] == "text"
         ]
         own = _written(collator, {"messages": messages})
         if own is None or not _in_order(own, wanted):
@@ -116,7 +117,7 @@ def _exchanges(collator: BaseCollator) -> list[tuple[Subject, dict[str, Any], li
     Raises:
         NotApplicable: It writes no such words.
     """
-    if not collator.needs_chat_template:
+    if not collator.family.needs_chat_template:
         raise NotApplicable("it has no chat template")
     written = [(e, _written(collator, e) or "") for e in (_tool_exchange(), _reasoned())]
     wanted = [(e, [word for word in _NAMES if word in text]) for e, text in written]

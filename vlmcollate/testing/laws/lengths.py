@@ -247,7 +247,7 @@ def _only_first(case: _Case, number: int) -> EncodedSample | None:
 
 def _placeholders(collator: BaseCollator, sample: EncodedSample) -> torch.Tensor:
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
-    ids = [vocabulary.id_of(t) for tokens in collator.media_tokens.values() for t in tokens]
+    ids = [vocabulary.id_of(t) for tokens in collator.traits.media_tokens.values() for t in tokens]
     return torch.isin(sample.input_ids, torch.tensor([i for i in ids if i is not None]))
 
 

@@ -25,7 +25,7 @@ def check_placeholders_equal_features(collator: BaseCollator, trial: Trial) -> N
     """The prompt has as many tokens for pictures as the processor itself gives them."""
     subject = _seeing(collator)
     vocabulary = Vocabulary.of(subject.tokenizer)
-    found_ids = (vocabulary.id_of(token) for token in collator.media_tokens["image"])
+    found_ids = (vocabulary.id_of(token) for token in collator.traits.media_tokens["image"])
     wanted = torch.tensor([i for i in found_ids if i is not None], dtype=torch.int64)
 
     def check(messages: Chat) -> None:
@@ -59,7 +59,7 @@ def check_media_is_what_the_processor_gives(collator: BaseCollator, trial: Trial
     def compare(messages: Chat) -> None:
         output = _processed(collator, messages)
         sample = subject.collator.encode(messages)
-        keys = [key for key in collator.media_joins if key in output]
+        keys = [key for key in collator.family.joins if key in output]
         if not keys:
             raise NotApplicable("the processor alone gives none of its media keys")
         for key in keys:
@@ -78,9 +78,10 @@ def check_media_is_what_the_processor_gives(collator: BaseCollator, trial: Trial
 
 def check_token_types_are_the_processors(collator: BaseCollator, trial: Trial) -> None:
     """The token types tell pictures from text as the processor itself does."""
-    subject, key = _seeing(collator), collator.token_type_key
-    if key is None:
+    subject, types = _seeing(collator), collator.family.token_types
+    if types is None:
         raise NotApplicable("its model takes no token types")
+    key = types.key
 
     def check(messages: Chat) -> None:
         output = _processed(collator, messages)
@@ -108,7 +109,7 @@ def check_token_types_are_the_processors(collator: BaseCollator, trial: Trial) -
 def check_media_belongs_to_its_tokens(collator: BaseCollator, trial: Trial) -> None:
     """Every picture of a sample has tokens, in order, and `media_counts` counts it."""
     subject = _seeing(collator)
-    if not collator.media_tokens.get("image"):
+    if not collator.traits.media_tokens.get("image"):
         raise NotApplicable("its prompt has no tokens for pictures")
 
     def check(messages: Chat) -> None:
@@ -202,7 +203,7 @@ def _compare_frames(collator: BaseCollator, sample: EncodedSample, messages: Cha
         output = process(videos_of(messages), do_sample_frames=False, return_tensors="pt")
     except Exception:  # noqa: BLE001  # some have none, or take their videos in another way
         return
-    for key in collator.media_joins:
+    for key in collator.family.joins:
         found = sample.media.get(key)
         if found is None or key not in output:
             continue

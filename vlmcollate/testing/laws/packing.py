@@ -121,7 +121,7 @@ def _with_layout(collator: BaseCollator) -> BaseCollator:
     """The collator with its own layout, or with the first that is right for its model."""
     if collator.padding.separates_by:
         return collator
-    mixing = collator.mixing
+    mixing = collator.family.mixing(collator.model_config)
     window = mixing.window or _WINDOW if mixing is not None and mixing.slides else None
     layouts: tuple[DocumentLayout, ...] = (
         BlockCausalMask(sliding_window=window),
@@ -151,7 +151,7 @@ def _check_document(
                 expected=expected.tolist(),
                 found=found.tokens[key].tolist(),
             )
-    joins = subject.collator.media_joins
+    joins = subject.collator.family.joins
     moves = {key for key in sample.media if type(joins[key]).__name__.startswith("_")}
     kept = [key for key in sample.media if key not in moves]
     if sample.media.keys() != found.media.keys() or not same(

@@ -122,14 +122,14 @@ def _of_size(width: int, height: int) -> Callable[[Subject], Chat | None]:
 
 
 def _video(subject: Subject) -> Chat | None:
-    if "video" not in subject.collator.placeholders:
+    if "video" not in subject.collator.traits.placeholders:
         return None
     video = {"type": "video", "video": video_frames(), "fps": 2.0}
     return _with_parts(subject, [video, _text("What moves?")])
 
 
 def _sound(subject: Subject) -> Chat | None:
-    if "audio" not in subject.collator.placeholders:
+    if "audio" not in subject.collator.traits.placeholders:
         return None
     wave = (np.sin(np.arange(16000) / 9) / 2).astype(np.float32)
     sound = {"type": "audio", "audio": wave, "sampling_rate": 16000}

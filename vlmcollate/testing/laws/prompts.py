@@ -70,7 +70,7 @@ def check_roles_have_distinct_headers(collator: BaseCollator, trial: Trial) -> N
 def check_the_answer_follows_the_generation_prompt(collator: BaseCollator, trial: Trial) -> None:
     """The model is trained to answer where it will be asked to."""
     del trial
-    if not collator.needs_chat_template:
+    if not collator.family.needs_chat_template:
         raise NotApplicable("it has no chat template")
     opening = openings_of(collator)
     if opening is None:
@@ -145,7 +145,7 @@ def _agree(asked: str, opening: str) -> bool:
 def _richest(collator: BaseCollator) -> Chat:
     """The fullest plain conversation that is rendered at all."""
     for images, answers, system in product((1, 0), (("Yes", "No"), ("Yes",)), (True, False)):
-        if images and "image" not in collator.placeholders:
+        if images and "image" not in collator.traits.placeholders:
             continue
         messages = chat(*answers, images=images, system=system)
         try:
@@ -166,7 +166,7 @@ def _pieces(
     """What has to stand in the prompt, in order: the message, the text, whether it is media."""
     for message, said in zip(messages, words, strict=True):
         for part in media_of(message):
-            yield said, collator.placeholders[part["type"]], True
+            yield said, collator.traits.placeholders[part["type"]], True
         yield said, said.text, False
 
 

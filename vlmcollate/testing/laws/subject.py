@@ -69,7 +69,7 @@ class Subject:
             return error is None
 
         text_only, images = takes("text alone", chat()), 0
-        if "image" in collator.placeholders and takes("a picture", chat(images=1)):
+        if "image" in collator.traits.placeholders and takes("a picture", chat(images=1)):
             more = (number for number in (3, 2) if takes("several pictures", chat(images=number)))
             images = next(more, 1)
         if not text_only and not images:

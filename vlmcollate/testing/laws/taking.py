@@ -90,7 +90,7 @@ def check_takes_what_the_template_takes(collator: BaseCollator, trial: Trial) ->
     del trial
     subject = Subject.of(collator)
     for what, (messages, error) in subject.refused.items():
-        may_tell = not collator.needs_chat_template or what == "several pictures"
+        may_tell = not collator.family.needs_chat_template or what == "several pictures"
         is_told = isinstance(error, ConversationError | MediaError) and what != "a picture"
         if (may_tell and is_told) or _template_refuses(collator, messages):
             continue
@@ -111,7 +111,7 @@ def _first_other(now: list[Any], before: list[Any]) -> int:
 
 def _template_refuses(collator: BaseCollator, messages: Chat) -> bool:
     """Whether the processor's own template raises, for messages of parts and of strings."""
-    if not collator.needs_chat_template:
+    if not collator.family.needs_chat_template:
         return False
     flat = [{**message, "content": text_of(message)} for message in messages]
     for form in (messages, flat):

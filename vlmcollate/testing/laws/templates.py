@@ -63,7 +63,9 @@ def _openings(collator: BaseCollator, messages: Chat, prompt: str) -> Openings:
         user=before[-2],
         earlier_answer=before[1] if len(messages) > 2 else None,
         answer=before[-1],
-        asked=_asked(collator, messages[:-1]) if collator.needs_chat_template else before[-1],
+        asked=_asked(collator, messages[:-1])
+        if collator.family.needs_chat_template
+        else before[-1],
     )
 
 

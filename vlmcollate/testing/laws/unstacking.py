@@ -71,7 +71,7 @@ def _check_media(
     examples: list[Chat],
 ) -> None:
     """Compares one media key with what each sample has of it."""
-    join = collator.media_joins[key]
+    join = collator.family.joins[key]
     given = [sample.media.get(key) for sample in samples]
     told: dict[str, Any] = {"messages": examples[0]}
     if key not in batch:
@@ -130,7 +130,7 @@ def _parts(
     key: str, collator: BaseCollator, batch: dict[str, Tensor], told: dict[str, Any]
 ) -> list[Tensor | None]:
     """What each row has of a media key, by the counts in the batch."""
-    joins = {k: rule for k, rule in collator.media_joins.items() if rule.rows is not None}
+    joins = {k: rule for k, rule in collator.family.joins.items() if rule.rows is not None}
     counts = {k: v for k, v in batch.items() if k.startswith("n_") and k.endswith("_per_sample")}
     media = {k: batch[k] for k in joins if k in batch}
     cut_batch = {"input_ids": batch["input_ids"], **counts, **media}

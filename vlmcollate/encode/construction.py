@@ -1,0 +1,95 @@
+"""Checks of a collator when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from vlmcollate.encode.overlong import OverlongPolicy
+from vlmcollate.errors import ConfigError
+from vlmcollate.prompt.structure import Structure
+from vlmcollate.tokens.vocabulary import Vocabulary
+
+_FIELD = type(attrs.field())
+
+
+def check_decorated(cls: type, base: type) -> None:
+    """Refuses a subclass that adds options without the attrs decorator.
+
+    Args:
+        cls: The class that is instantiated.
+        base: The class whose subclasses are checked.
+
+    Raises:
+        ConfigError: An option would be lost.
+    """
+    for kind in cls.__mro__[: cls.__mro__.index(base)]:
+        if "__attrs_attrs__" not in vars(kind) and (names := _options_of(kind)):
+            raise ConfigError(
+                f"{kind.__name__} adds the option {names[0]!r} without its decorator, so attrs "
+                "does not know it; put @attrs.frozen(kw_only=True, eq=False) above the class, or "
+                "annotate a constant as ClassVar"
+            )
+
+
+def _options_of(cls: type) -> list[str]:
+    """The names in a class body that attrs would make options."""
+    fields = [name for name, value in vars(cls).items() if isinstance(value, _FIELD)]
+    annotated = [
+        name
+        for name, kind in vars(cls).get("__annotations__", {}).items()
+        if not str(kind).removeprefix("typing.").startswith(("ClassVar", "t.ClassVar"))
+    ]
+    return list(dict.fromkeys([*annotated, *fields]))
+
+
+def check_options(
+    vocabulary: Vocabulary,
+    *,
+    max_length: int | None,
+    on_overlong: OverlongPolicy,
+    stop_tokens: Sequence[str],
+    allowed_special_tokens: Sequence[str],
+    structure: Callable[[], Structure],
+) -> None:
+    """Refuses options that contradict each other or that the tokenizer cannot serve.
+
+    Args:
+        vocabulary: The tokenizer's vocabulary.
+        max_length: An option of the collator, like the others.
+        on_overlong: The policy for longer samples.
+        stop_tokens: The tokens that end a turn.
+        allowed_special_tokens: The tokens that every message may spell.
+        structure: Reads the special tokens of the chat template, if they are needed.
+
+    Raises:
+        ConfigError: An option is wrong.
+    """
+    if max_length is None and on_overlong != "raise":
+        raise ConfigError(f"on_overlong={on_overlong!r} has no effect without max_length")
+    unknown = [t for t in stop_tokens if vocabulary.id_of(t) is None]
+    if unknown:
+        raise ConfigError(f"stop_tokens {unknown} are not tokens of the tokenizer")
+    if allowed_special_tokens:
+        _check_allowed(allowed_special_tokens, vocabulary, structure())
+
+
+def _check_allowed(names: Sequence[str], vocabulary: Vocabulary, structure: Structure) -> None:
+    """Refuses tokens that no message may spell, or that all may anyway."""
+    for reason, refused in (
+        ("open or close turns or stand for media", structure.tokens),
+        ("are written by the chat template, so only answers may write them", structure.written),
+    ):
+        found = [token for token in names if token in refused]
+        if found:
+            raise ConfigError(
+                f"allowed_special_tokens {found} {reason}; name added tokens that the template "
+                "does not write"
+            )
+    unknown = [token for token in names if token not in vocabulary.control_ids]
+    if unknown:
+        raise ConfigError(
+            f"allowed_special_tokens {unknown} are not added tokens of the tokenizer; add them "
+            "with tokenizer.add_tokens, or remove them"
+        )

@@ -1,0 +1,169 @@
+"""From a prompt's tokens and its assistant turns to a labelled sample.
+
+Shapes: L a sample's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.encode.hooks import check_result, run_hook
+from vlmcollate.errors import LabelError
+from vlmcollate.family import TOKEN_TYPES, TokenTypes
+from vlmcollate.labels import FirstApplicable, LabelContext, LabelStrategy
+from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.tokens.vocabulary import Vocabulary
+
+TrainedTurns = Literal["all_turns", "last_turn"]
+
+
+def unlabelled_sample(
+    prompt: EncodedPrompt,
+    media: Mapping[str, Tensor],
+    counts: Mapping[str, int],
+    *,
+    token_types: TokenTypes | None,
+    media_tokens: Mapping[MediaKind, Sequence[str]],
+) -> EncodedSample:
+    """Returns the sample of an encoded prompt, without labels.
+
+    Args:
+        prompt: The prompt of L tokens.
+        media: Its media tensors.
+        counts: Its items of each kind.
+        token_types: The token types that the model takes.
+        media_tokens: The tokens of each kind of media.
+    """
+    input_ids = torch.from_numpy(prompt.ids)
+    tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    if token_types is not None:
+        tokens[token_types.key] = _token_types(prompt, token_types, media_tokens)
+    return EncodedSample(
+        tokens=tokens,
+        message_ids=torch.from_numpy(prompt.message_ids),
+        media_ids=torch.from_numpy(prompt.media_ids),
+        media=media,
+        media_counts=counts,
+    )
+
+
+def place_turns(
+    strategy: LabelStrategy, prompt: EncodedPrompt, context: LabelContext
+) -> tuple[str, list[Turn]]:
+    """Finds the assistant turns.
+
+    Returns:
+        The name of the strategy that found the turns, and the turns.
+
+    Raises:
+        LabelError: The strategy cannot place a turn.
+        StrategyError: It fails, or returns turns that no strategy may return.
+    """
+    if isinstance(strategy, FirstApplicable):
+        return strategy.first_of(partial(place_turns, prompt=prompt, context=context))
+    turns = run_hook(strategy.find_turns, prompt, context, strategy=strategy)
+    _check_turns(turns, strategy, context.conversation, len(prompt.ids))
+    return type(strategy).__name__, turns
+
+
+def with_labels(
+    sample: EncodedSample,
+    turns: Sequence[Turn],
+    conversation: Conversation,
+    *,
+    train_on: TrainedTurns,
+    strategy: str,
+) -> EncodedSample:
+    """Returns a sample with the labels of its turns, and their weights if there are any.
+
+    Args:
+        sample: The sample without labels, whose `message_ids` are updated.
+        turns: The assistant turns.
+        conversation: The conversation, for the weights of its messages.
+        train_on: The turns that train.
+        strategy: The name of the strategy that found the turns.
+    """
+    ids, message_ids = sample.input_ids.numpy(), sample.message_ids.numpy()
+    labels = np.full(len(ids), IGNORE_INDEX, np.int64)
+    weights = np.zeros(len(ids), np.float32)
+    turn_weights = _weights(conversation, turns, train_on)
+    for (message, start, end), weight in zip(turns, turn_weights, strict=True):
+        message_ids[start:end] = message
+        weights[start:end] = weight
+        if weight:
+            labels[start:end] = ids[start:end]
+    if sample.media_counts:
+        is_media = sample.media_ids.numpy() >= 0
+        labels[is_media], weights[is_media] = IGNORE_INDEX, 0
+    tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
+    if not {0.0, 1.0}.issuperset(turn_weights):
+        tokens["loss_weights"] = torch.from_numpy(weights)
+    return attrs.evolve(sample, tokens=tokens, label_strategy=strategy)
+
+
+def trains(sample: EncodedSample) -> bool:
+    """Whether a sample has a trained token."""
+    return bool((sample.labels != IGNORE_INDEX).any())
+
+
+def check_trains(sample: EncodedSample) -> None:
+    """Refuses a sample without a trained token.
+
+    Raises:
+        LabelError: No token has a label.
+    """
+    if not trains(sample):
+        raise LabelError(
+            "nothing is trained: no assistant message has a weight above 0; add one, or set "
+            "require_labels=False"
+        )
+
+
+def _check_turns(turns: Any, strategy: object, conversation: Conversation, length: int) -> None:
+    """Refuses turns that a label strategy may not return."""
+    expected = f"turns in order, each of an assistant message, within {length} tokens"
+    check = partial(check_result, expected=expected, strategy=strategy)
+    check(turns, holds=isinstance(turns, list | tuple))
+    done, messages = 0, conversation.messages
+    for turn in turns:
+        check(turn, holds=isinstance(turn, tuple) and list(map(type, turn)) == [int, int, int])
+        message, start, end = turn
+        is_answer = 0 <= message < len(messages) and messages[message].is_assistant
+        check(turn, holds=is_answer and done <= start <= end <= length)
+        done = end
+
+
+def _weights(
+    conversation: Conversation, turns: Sequence[Turn], train_on: TrainedTurns
+) -> list[float]:
+    """The weight of each turn, 0 if it does not train."""
+    last = max((turn.message for turn in turns), default=-1)
+    return [
+        conversation.messages[turn.message].weight
+        if train_on == "all_turns" or turn.message == last
+        else 0.0
+        for turn in turns
+    ]
+
+
+def _token_types(
+    prompt: EncodedPrompt, declared: TokenTypes, media_tokens: Mapping[MediaKind, Sequence[str]]
+) -> Tensor:
+    types = np.zeros(len(prompt.ids), np.int64)
+    of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
+    vocabulary: Vocabulary = prompt.vocabulary
+    for kind, tokens in media_tokens.items() if prompt.rendering.media else ():
+        for token in tokens:
+            at = (prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)
+            by_item = declared.token_type_from == "item"
+            types[at] = of_item[prompt.media_ids[at]] if by_item else TOKEN_TYPES[kind]
+    return torch.from_numpy(types)

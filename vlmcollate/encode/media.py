@@ -1,0 +1,146 @@
+"""Loading and processing the media of one sample, with errors that name the place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart
+from vlmcollate.encode.hooks import check_result, run_hook
+from vlmcollate.encode.processor_facts import ProcessorTraits
+from vlmcollate.errors import CollateError, ConfigError, MediaError
+from vlmcollate.family import Family
+from vlmcollate.media import MediaStrategy, ProcessedMedia, Video
+from vlmcollate.media.processing.refusals import refuses_media
+from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
+from vlmcollate.prompt.chat import Rendering
+
+_EXPECTED: dict[MediaKind, tuple[str, Callable[[Any], bool]]] = {
+    "image": (
+        "an RGB image of Pillow with at least one pixel",
+        lambda item: isinstance(item, Image.Image) and item.mode == "RGB" and min(item.size) > 0,
+    ),
+    "video": ("a vlmcollate.Video", lambda item: isinstance(item, Video)),
+    "audio": (
+        "a float32 array (N,)",
+        lambda item: isinstance(item, np.ndarray) and item.dtype == np.float32 and item.ndim == 1,
+    ),
+}
+"""What a media strategy has to load for each kind."""
+
+
+def load_media(
+    part: MediaPart,
+    strategy: MediaStrategy,
+    traits: ProcessorTraits,
+    *,
+    soundtrack_sampling_rate: int | None,
+    collator: str,
+) -> Any:
+    """Loads one media item and checks what the strategy returned.
+
+    Args:
+        part: The media part of a message.
+        strategy: The media strategy.
+        traits: What the processor declares.
+        soundtrack_sampling_rate: The sampling rate of a video's own audio in Hz; `None` skips it.
+        collator: The name of the collator's class, for errors.
+    """
+    if part.kind not in traits.placeholders:
+        raise MediaError(
+            f"{collator} takes no {part.kind}; it takes "
+            f"{', '.join(traits.placeholders) or 'text only'}",
+            where=part.where,
+        )
+    options: dict[str, Any] = {}
+    if part.kind == "video":
+        options["sampling"] = traits.frame_sampling
+        options["sampling_rate"] = soundtrack_sampling_rate
+    elif part.kind == "audio":
+        if traits.sampling_rate is None:
+            raise ConfigError(
+                f"the processor of {collator} declares no sampling rate; declare "
+                "Family(sampling_rate=...) in a subclass"
+            )
+        options["sampling_rate"] = traits.sampling_rate
+    load = getattr(strategy, f"load_{part.kind}")
+    hook = partial(load, part.source, where=part.where, **options)
+    item = run_hook(hook, strategy=strategy, place=part.where)
+    expected, holds = _EXPECTED[part.kind]
+    check_result(item, expected, holds=holds(item), strategy=strategy, where=part.where)
+    return item
+
+
+def process_or_refuse(
+    process: Callable[[Rendering, Sequence[Any]], ProcessedMedia],
+    processor: Any,
+    conversation: Conversation,
+    rendering: Rendering,
+    media: Sequence[Any],
+) -> ProcessedMedia:
+    """Processes media; media that the processor refuses is an error of the sample.
+
+    Args:
+        process: The collator's `process_media`.
+        processor: The processor.
+        conversation: The conversation, for the places of its media.
+        rendering: Its prompt.
+        media: Its decoded media.
+
+    Raises:
+        MediaError: The processor refuses the media.
+    """
+    try:
+        return process(rendering, media)
+    except CollateError:
+        raise
+    except ValueError as error:
+        if not refuses_media(error, processor, media, partial(process, rendering)):
+            raise
+        places = ", ".join(part.where for _, part in conversation.media)
+        raise MediaError(
+            f"{type(processor).__name__} refuses the media of this sample: {error}", where=places
+        ) from error
+
+
+def media_tensors(
+    output: Mapping[str, Any], family: Family, strategy: MediaStrategy, *, collator: str
+) -> dict[str, Tensor]:
+    """Returns the declared media tensors of a processor's output.
+
+    Args:
+        output: What the processor returned.
+        family: What the model family declares.
+        strategy: The media strategy, for the dtype.
+        collator: The name of the collator's class, for errors.
+
+    Raises:
+        ConfigError: The output has a key without a joining rule.
+    """
+    tensors = {}
+    for key, value in output.items():
+        if key in NOT_MEDIA:
+            continue
+        if key not in family.joins:
+            raise ConfigError(
+                f"the processor of {collator} returned the undeclared key {key!r}; add its joining "
+                f"rule to {collator}.family"
+            )
+        tensor = as_tensor(value)
+        tensors[key] = run_hook(strategy.cast, key, tensor, strategy=strategy)
+        holds = isinstance(tensors[key], Tensor) and tensors[key].shape == tensor.shape
+        expected = f"{key!r} as a tensor of shape {tuple(tensor.shape)}"
+        check_result(tensors[key], expected, holds=holds, strategy=strategy)
+    return tensors
+
+
+def count_media(rendering: Rendering, media: Sequence[Any]) -> dict[str, int]:
+    """Counts the items of each kind; a video with its own audio is audio as well."""
+    kinds: list[str] = [span.kind for span in rendering.media]
+    kinds += ["audio" for item in media if isinstance(item, Video) and item.audio is not None]
+    return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}

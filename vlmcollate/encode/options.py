@@ -1,0 +1,124 @@
+"""The options of every collator, checked when it is made."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import attrs
+
+from vlmcollate.encode.dummy_media import DummyMediaPolicy
+from vlmcollate.encode.labelling import TrainedTurns
+from vlmcollate.encode.omissions import OmissionPolicy
+from vlmcollate.encode.overlong import OverlongPolicy
+from vlmcollate.encode.thinking_prefix import ThinkingPrefix
+from vlmcollate.labels import LabelStrategy, RenderedSpanLabels
+from vlmcollate.media import LocalMedia, MediaStrategy
+from vlmcollate.padding import PaddingStrategy, PadToLongest
+from vlmcollate.prompt.encoder import SpecialTokensPolicy
+from vlmcollate.validators import a_model_config, an_instance_of, as_strings, one_of, token_strings
+from vlmcollate.validators import max_length as valid_max_length
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class CollatorOptions(ABC):  # noqa: B024  # the base of `Stages`, which is the base of collators
+    """The options of every collator.
+
+    Args:
+        processor: A `transformers` processor, whose tokenizer is a fast one or based on
+            `tiktoken`.
+        max_length: The maximum number of tokens of a sample, or `None` for no limit.
+        on_overlong: The policy for samples longer than `max_length`: `"raise"`; `"drop"` them;
+            `"truncate"` their end, never inside media; `"drop_turns"`, the oldest user-assistant
+            exchanges first.
+        shift_labels: Whether to shift labels by one, for models that do not shift them.
+        labels: The strategy that finds the trained tokens.
+        media: The strategy that loads media, with its limits.
+        padding: The strategy that pads rows to one length.
+        train_on: The assistant turns that train: `"all_turns"` or the `"last_turn"`.
+        special_tokens_in_text: The policy for text that spells a special token: `"literal"`
+            encodes it as plain text, `"error"` refuses the sample.
+        on_template_omission: The policy for parts of the conversation that the chat template
+            omits: `"warn"`, `"raise"` or `"allow"`.
+        allowed_special_tokens: Added tokens that the text of every message may spell, such as
+            `"<|box_start|>"`, instead of that of answers alone; none that the chat template writes.
+        stop_tokens: The tokens that end an assistant turn; the family's and the tokenizer's eos
+            token by default.
+        template_kwargs: Chat template variables for every sample.
+        require_labels: Whether a sample without a trained token is an error.
+        dummy_media: When to add dummy media, masked from attention and without labels, so that
+            every rank runs every encoder, as FSDP and ZeRO-3 need: `"never"`; `"batch"`, to one
+            sample of a batch that leaves an encoder idle; `"sample"`, to every such sample. It is a
+            white image or silence at the sample's end.
+        model_config: The configuration of the model to train, such as `model.config`, for packs:
+            which layouts keep documents apart depends on the model's layers. It is required if the
+            processor serves models with different layers.
+    """
+
+    processor: Any = attrs.field(repr=lambda processor: type(processor).__name__)
+    max_length: int | None = attrs.field(default=None, validator=valid_max_length)
+    on_overlong: OverlongPolicy = attrs.field(
+        default="raise", validator=one_of("raise", "drop", "truncate", "drop_turns")
+    )
+    shift_labels: bool = attrs.field(default=False, validator=an_instance_of(bool))
+    labels: LabelStrategy = attrs.field(
+        factory=RenderedSpanLabels, validator=an_instance_of(LabelStrategy)
+    )
+    media: MediaStrategy = attrs.field(factory=LocalMedia, validator=an_instance_of(MediaStrategy))
+    padding: PaddingStrategy = attrs.field(
+        factory=PadToLongest, validator=an_instance_of(PaddingStrategy)
+    )
+    train_on: TrainedTurns = attrs.field(
+        default="all_turns", validator=one_of("all_turns", "last_turn")
+    )
+    special_tokens_in_text: SpecialTokensPolicy = attrs.field(
+        default="literal", validator=one_of("literal", "error")
+    )
+    on_template_omission: OmissionPolicy = attrs.field(
+        default="warn", validator=one_of("warn", "raise", "allow")
+    )
+    allowed_special_tokens: tuple[str, ...] = attrs.field(
+        default=(), converter=as_strings, validator=token_strings
+    )
+    stop_tokens: tuple[str, ...] = attrs.field(
+        default=(), converter=as_strings, validator=token_strings
+    )
+    template_kwargs: Mapping[str, Any] = attrs.field(
+        factory=dict, validator=an_instance_of(Mapping)
+    )
+    require_labels: bool = attrs.field(default=True, validator=an_instance_of(bool))
+    dummy_media: DummyMediaPolicy = attrs.field(
+        default="never", validator=one_of("never", "batch", "sample")
+    )
+    model_config: Any = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(a_model_config),
+        repr=lambda config: repr(config and type(config).__name__),
+    )
+
+
+class CollatorOptionsDict(TypedDict, total=False):
+    """The options of all built-in collators, as keyword arguments of `collator_for`."""
+
+    max_length: int | None
+    on_overlong: OverlongPolicy
+    shift_labels: bool
+    labels: LabelStrategy
+    media: MediaStrategy
+    padding: PaddingStrategy
+    train_on: TrainedTurns
+    special_tokens_in_text: SpecialTokensPolicy
+    on_template_omission: OmissionPolicy
+    allowed_special_tokens: str | tuple[str, ...] | list[str]
+    stop_tokens: str | tuple[str, ...] | list[str]
+    template_kwargs: Mapping[str, Any]
+    require_labels: bool
+    dummy_media: DummyMediaPolicy
+    model_config: Any
+    # options that only some built-in collators have
+    thinking_prefix: ThinkingPrefix | None
+    use_audio_in_video: bool
+    tokens_per_second: int
+    task_prompt: str
+    decoder_start_token: str | None

@@ -1,0 +1,199 @@
+"""The stages of encoding one sample, each of which a subclass may override.
+
+Shapes: L a sample's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.encode.dummy_media import alone
+from vlmcollate.encode.labelling import place_turns
+from vlmcollate.encode.media import load_media
+from vlmcollate.encode.options import CollatorOptions
+from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of, tokenizer_of
+from vlmcollate.encode.token_count import small_image
+from vlmcollate.family import Family, Packable
+from vlmcollate.labels import LabelContext
+from vlmcollate.media import MediaRequest, ProcessedMedia
+from vlmcollate.prompt.chat import ChatRenderer, Rendering
+from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
+from vlmcollate.sample import EncodedSample
+from vlmcollate.tokens.vocabulary import Vocabulary
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Stages(CollatorOptions):
+    """The stages of a collator; see `BaseCollator` for the order in which they run."""
+
+    @property
+    def family(self) -> Family:
+        """What the model family declares; a class attribute of every subclass."""
+        return Family()
+
+    def read(self, example: object) -> Conversation:
+        """Turns an example into a conversation."""
+        return Conversation.from_example(example)
+
+    def load(self, conversation: Conversation) -> list[Any]:
+        """Decodes the conversation's media, in order."""
+        rate, name = self.soundtrack_sampling_rate, type(self).__name__
+        return [
+            load_media(part, self.media, self.traits, soundtrack_sampling_rate=rate, collator=name)
+            for _, part in conversation.media
+        ]
+
+    def render(self, conversation: Conversation) -> Rendering:
+        """Writes the prompt, with the place of each message in it."""
+        write = self.family.render
+        if write is None:
+            return self.renderer(conversation)
+        return write(conversation, self.processor, self.traits.placeholders)
+
+    def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+        """Calls the processor for one sample's media, if there is any.
+
+        Args:
+            rendering: The prompt, with a placeholder for each item.
+            media: The decoded items in the same order.
+
+        Returns:
+            What replaces each placeholder, and the processor's output.
+        """
+        kinds = [span.kind for span in rendering.media]
+        family = self.family
+        request = MediaRequest(
+            processor=self.processor,
+            kinds=kinds,
+            items=media,
+            texts=[self.traits.placeholders[kind] for kind in kinds],
+            joins=family.joins,
+        )
+        return family.process(request)
+
+    def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
+        """Finds the assistant turns; returns the name of the strategy that found them, and them."""
+        context = LabelContext(
+            conversation=conversation,
+            render=self.renderer,
+            encode=self.prompt_encoder,
+            stop_ids=self.stop_ids,
+        )
+        return place_turns(self.labels, prompt, context)
+
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
+        """Changes the labelled sample, such as by inserting tokens."""
+        change = self.family.postprocess
+        return sample if change is None else change(sample, self.processor)
+
+    def position_ids(self, sample: EncodedSample) -> Tensor:
+        """Returns the positions of a document's tokens in a pack, (L,) or (L, axes) int64."""
+        packing = self.family.packing
+        if isinstance(packing, Packable) and packing.positions is not None:
+            return packing.positions(sample, self.processor)
+        return torch.arange(len(sample))
+
+    def supports(self, kind: MediaKind) -> bool:
+        """Whether the collator takes media of a kind."""
+        return kind in self.traits.placeholders
+
+    def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
+        """Whether the tokens of media of these kinds follow from their sizes."""
+        family = self.family
+        counts = family.count_tokens is not None or hasattr(
+            self.processor, "_get_num_multimodal_tokens"
+        )
+        return not kinds or (counts and family.exact_token_counts.issuperset(kinds))
+
+    def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
+        """Returns the number of tokens of one item.
+
+        A number that is the same for all images, or for all videos of the same frames, may be left
+        out.
+
+        Args:
+            kind: `"image"` or `"video"`.
+            size: (height, width), or (frames, height, width).
+        """
+        count = self.family.count_tokens
+        if count is not None:
+            return count(self.processor, kind, size)
+        counts = self.processor._get_num_multimodal_tokens(**{f"{kind}_sizes": [size]})
+        return int(counts[f"num_{kind}_tokens"][0])
+
+    def _replacement(self, kind: MediaKind, item: Any) -> str:
+        """What replaces the placeholder of an item that is the only one."""
+        rendering = alone(kind, self.traits.placeholders[kind])
+        return self.process_media(rendering, [item]).replacements[0]
+
+    @cached_property
+    def _small_image(self) -> str:
+        return self._replacement("image", small_image())
+
+    @cached_property
+    def traits(self) -> ProcessorTraits:
+        """What the processor declares of its media and its sampling."""
+        return ProcessorTraits.of(self.processor, self.family)
+
+    @property
+    def soundtrack_sampling_rate(self) -> int | None:
+        """The sampling rate of a video's own audio in Hz; `None` skips it."""
+        return None
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids of the tokens that may end an assistant turn."""
+        return tuple(stop_tokens_of(self._tokenizer, self.stop_tokens, self.family).values())
+
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Tokenizes a rendered prompt."""
+        return PromptEncoder(
+            processor=self.processor,
+            media_tokens=self.traits.media_tokens,
+            structure=self.renderer.structure.tokens,
+            allowed=frozenset(self.allowed_special_tokens),
+            special_tokens_in_text=self.special_tokens_in_text,
+        )
+
+    @property
+    def _tokenizer(self) -> Any:
+        return tokenizer_of(self.processor)
+
+    @cached_property
+    def _renderers(self) -> dict[Vocabulary, ChatRenderer]:
+        """The renderer for the tokens that the tokenizer has now."""
+        return {}
+
+    @property
+    def renderer(self) -> ChatRenderer:
+        """Renders conversations with the chat template."""
+        vocabulary = Vocabulary.known(self._tokenizer)
+        renderer = self._renderers.get(vocabulary)
+        if renderer is None:  # another thread may be using the old one, so it stays unchanged
+            renderer = self._new_renderer()
+            self._renderers.clear()
+            self._renderers[vocabulary] = renderer
+        return renderer
+
+    def _new_renderer(self) -> ChatRenderer:
+        family, traits = self.family, self.traits
+        stops = tuple(stop_tokens_of(self._tokenizer, self.stop_tokens, family))
+        return ChatRenderer(
+            processor=self.processor,
+            placeholders=traits.placeholders,
+            stop_tokens=stops,
+            template_kwargs=self.template_kwargs,
+            string_content_with_media=family.string_content_with_media,
+            prompt_prefix=family.prompt_prefix(self._tokenizer) if family.prompt_prefix else "",
+            last_turn_end=family.last_turn_end,
+            answer_end="".join(stops[:1]) if family.append_stop_token else "",
+            media_tokens=[token for tokens in traits.media_tokens.values() for token in tokens],
+        )

@@ -1,0 +1,163 @@
+"""What a model family declares of its processor and its model, as one value.
+
+Shapes: L a sample's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import attrs
+from torch import Tensor
+
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.media import Join, MediaRequest, ProcessedMedia, process_together
+from vlmcollate.packing.layout_rules import refusal
+from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
+from vlmcollate.prompt.chat import Rendering
+from vlmcollate.sample import EncodedSample
+
+TOKEN_TYPES: dict[MediaKind, int] = {"image": 1, "video": 2, "audio": 3}
+"""The token type of each kind of media; text has 0."""
+
+
+def _named(value: object) -> str:
+    """Shows a function by its name, which is the same in every process."""
+    if value is None or attrs.has(type(value)):
+        return repr(value)
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+
+
+def _sorted(value: frozenset[str] | None) -> str:
+    return repr(value and sorted(value))
+
+
+@attrs.frozen
+class TokenTypes:
+    """The token types that a model takes: 0 text, 1 image, 2 video, 3 audio.
+
+    Attributes:
+        key: The key of the batch.
+        token_type_from: What decides the type of a media token: the `"token"`, or the `"item"`, if
+            a video is made of image tokens and has the type of a video.
+    """
+
+    key: str
+    token_type_from: Literal["token", "item"] = attrs.field(default="token", kw_only=True)
+
+
+@attrs.frozen(kw_only=True)
+class Packable:
+    """How the documents of a pack stay apart in the family's models.
+
+    Attributes:
+        positions: Returns the positions of a document's tokens, (L,) or (L, axes) int64, from the
+            sample and the processor; 0 to L - 1 by default.
+        bidirectional_images: Whether the tokens of an image attend to each other both ways.
+        token_mixing: What mixes tokens in the models, if all models of the processor are alike;
+            otherwise `model_config` decides.
+    """
+
+    positions: Callable[[EncodedSample, Any], Tensor] | None = attrs.field(
+        default=None, repr=_named
+    )
+    bidirectional_images: bool = False
+    token_mixing: TokenMixing | None = None
+
+
+@attrs.frozen
+class NotPackable:
+    """The reason why samples of the family cannot be packed."""
+
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Family:
+    """What a model family declares; the class attribute `family` of a collator.
+
+    Attributes:
+        joins: The joining rule of each media key that the processor returns.
+        stop_tokens: The tokens that end a turn in the family's templates, beside the tokenizer's
+            eos token.
+        token_types: The token types that the model takes, if any.
+        exact_token_counts: The kinds of media whose tokens follow from their sizes.
+        packing: How samples are packed, or why they are not.
+        last_turn_end: The stop token behind the last turn, if the template leaves it open.
+        append_stop_token: Whether the first stop token is written behind every answer that the
+            template leaves open, as the model was trained.
+        prompt_prefix: Returns the text that the processor puts before a prompt whose template does
+            not write it, from the tokenizer.
+        string_content_with_media: Whether a template that takes strings gets the placeholders in a
+            message's text.
+        needs_chat_template: Whether the prompt is written by the processor's chat template.
+        kinds: The kinds of media that the model takes, if its processor has parts for more.
+        placeholders: The placeholder of each kind, if the processor does not name it.
+        sampling_rate: The model's audio sampling rate in Hz, if the processor does not name it.
+        process: Processes the media of one sample.
+        render: Writes the prompt from the conversation, the processor and the placeholders; by the
+            chat template by default.
+        postprocess: Changes a labelled sample, from the sample and the processor.
+        count_tokens: Returns the tokens of one item, from the processor, its kind, and its size:
+            (height, width) or (frames, height, width). By default the processor counts them.
+    """
+
+    joins: Mapping[str, Join] = attrs.field(factory=dict)
+    stop_tokens: tuple[str, ...] = ()
+    token_types: TokenTypes | None = None
+    exact_token_counts: frozenset[str] = attrs.field(default=frozenset(), repr=_sorted)
+    packing: Packable | NotPackable = attrs.field(factory=Packable)
+    last_turn_end: str = ""
+    append_stop_token: bool = False
+    prompt_prefix: Callable[[Any], str] | None = attrs.field(default=None, repr=_named)
+    string_content_with_media: bool = False
+    needs_chat_template: bool = True
+    kinds: frozenset[MediaKind] | None = attrs.field(default=None, repr=_sorted)
+    placeholders: Mapping[MediaKind, str] | None = None
+    sampling_rate: int | None = None
+    process: Callable[[MediaRequest], ProcessedMedia] = attrs.field(
+        default=process_together, repr=_named
+    )
+    render: Callable[[Conversation, Any, Mapping[MediaKind, str]], Rendering] | None = attrs.field(
+        default=None, repr=_named
+    )
+    postprocess: Callable[[EncodedSample, Any], EncodedSample] | None = attrs.field(
+        default=None, repr=_named
+    )
+    count_tokens: Callable[[Any, MediaKind, tuple[int, ...]], int] | None = attrs.field(
+        default=None, repr=_named
+    )
+
+    def mixing(self, model_config: Any) -> TokenMixing | None:
+        """Returns what mixes tokens in a model of the family.
+
+        Args:
+            model_config: The model's configuration, or `None`.
+
+        Returns:
+            The mixing, or `None` if it depends on a `model_config` that is not given.
+        """
+        packing = self.packing if isinstance(self.packing, Packable) else Packable()
+        found = packing.token_mixing if model_config is None else token_mixing(model_config)
+        if found is not None and packing.bidirectional_images:
+            return with_image_blocks(found)
+        return found
+
+    def packing_refusal(self, model_config: Any, processor: Any) -> str:
+        """Returns why samples cannot be packed, or an empty string.
+
+        Args:
+            model_config: The model's configuration, or `None`.
+            processor: The processor, for the message.
+        """
+        if isinstance(self.packing, NotPackable):
+            return self.packing.reason
+        mixing = self.mixing(model_config)
+        if mixing is None:
+            return (
+                f"{type(processor).__name__} serves models with different layers, on which "
+                "the right layout depends; set model_config to the configuration of the model to "
+                "train, such as model.config"
+            )
+        return refusal(mixing)

@@ -1,0 +1,30 @@
+"""One sample's decoded media on its way to a processor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from vlmcollate.conversation import MediaKind
+from vlmcollate.media.joins import Join
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class MediaRequest:
+    """One sample's decoded media, and what is needed to process it.
+
+    Attributes:
+        processor: A `transformers` processor.
+        kinds: The kind of each item, in the order of the prompt.
+        items: RGB images, `Video` values and (N,) float32 audio, in the same order.
+        texts: The placeholder that the chat template writes for each item.
+        joins: The joining rule of each media key.
+    """
+
+    processor: Any
+    kinds: Sequence[MediaKind]
+    items: Sequence[Any]
+    texts: Sequence[str]
+    joins: Mapping[str, Join]
