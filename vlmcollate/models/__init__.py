@@ -122,11 +122,12 @@ def collator_for(processor: Any, **options: Unpack[CollatorOptionsDict]) -> Base
             f"{type(processor).__name__} has no chat template; set processor.chat_template, or "
             "load the processor of an instruction-tuned model"
         )
+    given: dict[str, Any] = {**options}
     known = {field.alias: field for field in attrs.fields(collator_class) if field.init}
-    unknown = [name for name in options if name not in known]
+    unknown = [name for name in given if name not in known]
     if unknown:
         raise ConfigError(_unknown_option(collator_class, unknown[0], list(known)))
-    return collator_class(processor=processor, **options)
+    return collator_class(processor=processor, **given)
 
 
 def _declared(collator_class: type[BaseCollator]) -> Family:

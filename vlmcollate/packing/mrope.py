@@ -35,13 +35,15 @@ class MRope:
             videos = videos.repeat_interleave(videos[:, 0], dim=0)
             videos[:, 0] = 1
         seconds = sample.media.get("second_per_grid_ts")
-        timed = seconds is not None and self.tokens_per_second is not None
+        steps = None
+        if seconds is not None and self.tokens_per_second is not None:
+            steps = self.tokens_per_second * seconds
         return mrope_positions(
             sample.tokens["mm_token_type_ids"],
             sample.media.get("image_grid_thw"),
             videos,
             merge_size=processor.image_processor.merge_size,
-            video_steps=self.tokens_per_second * seconds if timed else None,
+            video_steps=steps,
         )
 
 
