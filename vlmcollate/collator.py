@@ -5,9 +5,10 @@ Shapes: B samples, L a sample's tokens, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import attrs
 import torch
@@ -17,7 +18,6 @@ from vlmcollate.batch.stacking import fill_values, stack_samples
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.construction import check_decorated, check_options
 from vlmcollate.encode.dummy_media import DummyMedia
-from vlmcollate.encode.hooks import run_hook
 from vlmcollate.encode.labelling import (
     check_trains,
     trains,
@@ -27,9 +27,11 @@ from vlmcollate.encode.labelling import (
 from vlmcollate.encode.media import count_media, media_tensors, process_or_refuse
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, truncate
+from vlmcollate.encode.padding import pad_rows
+from vlmcollate.encode.processor_facts import tokenizer_of
 from vlmcollate.encode.stages import Stages
 from vlmcollate.encode.token_count import media_texts
-from vlmcollate.encode.trace import Trace, run_stage, untraced
+from vlmcollate.encode.trace import ACTIVE_TRACE, Stage, Trace
 from vlmcollate.errors import (
     ConfigError,
     EmptyBatchError,
@@ -46,6 +48,24 @@ from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
+
+T = TypeVar("T")
+
+
+def _run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
+    """Runs a stage, recording it if a trace is active."""
+    trace = ACTIVE_TRACE.get()
+    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Runs the body without recording it."""
+    token = ACTIVE_TRACE.set(None)
+    try:
+        yield
+    finally:
+        ACTIVE_TRACE.reset(token)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -79,12 +99,12 @@ class BaseCollator(Stages):
         if type(self) is BaseCollator:
             raise ConfigError("BaseCollator is abstract; use collator_for(processor) or a subclass")
         check_options(
-            Vocabulary.of(self._tokenizer),
+            Vocabulary.of(tokenizer_of(self.processor)),
             max_length=self.max_length,
             on_overlong=self.on_overlong,
             stop_tokens=self.stop_tokens,
             allowed_special_tokens=self.allowed_special_tokens,
-            structure=lambda: self.renderer.structure,
+            structure=lambda: self._current_tools().renderer.structure,
         )
         if self.padding.separates_by is not None:
             self._check_packs()
@@ -127,11 +147,11 @@ class BaseCollator(Stages):
         Raises:
             EmptyBatchError: There is no example, or none is left.
         """
-        Vocabulary.of(self._tokenizer)  # tokens may have been added since the last call
+        self._current_tools()  # tokens may have been added since the last call
         samples = []
         for index, example in enumerate(examples):
             try:
-                with untraced():
+                with _untraced():
                     sample: EncodedSample | None = self._encode(example)
             except SampleError as error:
                 if isinstance(error, SampleTooLongError) and self.on_overlong == "drop":
@@ -170,8 +190,8 @@ class BaseCollator(Stages):
             SampleError: The example is at fault. A sample that is too long raises
                 `SampleTooLongError` even with `on_overlong="drop"`; calling the collator drops it.
         """
-        Vocabulary.of(self._tokenizer)
-        with untraced():  # a stage of an explained sample may encode others
+        self._current_tools()
+        with _untraced():  # a stage of an explained sample may encode others
             return self._encode(example)
 
     @final
@@ -187,7 +207,7 @@ class BaseCollator(Stages):
         Raises:
             SampleError: As in `encode`.
         """
-        Vocabulary.of(self._tokenizer)
+        self._current_tools()
         with Trace() as trace:
             sample = self._encode(example)
         return Explanation.of(
@@ -200,15 +220,16 @@ class BaseCollator(Stages):
 
     def _encode(self, example: object) -> EncodedSample:
         """Runs the stages in their order."""
-        conversation = run_stage("read", self.read, example)
-        media = run_stage("load", self.load, conversation)
-        rendering = run_stage("render", self.render, conversation)
-        report_omissions(rendering, self.on_template_omission)
+        conversation = _run_stage("read", self.read, example)
+        media = _run_stage("load", self.load, conversation)
+        rendering = _run_stage("render", self.render, conversation)
+        if rendering.dropped or rendering.altered:
+            report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering)
-        sample = run_stage("postprocess", self.postprocess, labelled)
+        sample = _run_stage("postprocess", self.postprocess, labelled)
         if self.max_length is not None and len(sample) + self._dummy_room(sample) > self.max_length:
             shorten = partial(self._shorten, conversation, media, rendering, labelled)
-            sample = run_stage("shorten", shorten, sample)
+            sample = _run_stage("shorten", shorten, sample)
         if self.require_labels:
             check_trains(sample)
         return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
@@ -218,7 +239,7 @@ class BaseCollator(Stages):
     ) -> EncodedSample:
         """Runs the stages process, tokenize and label."""
         prompt, sample = self._tokenize(conversation, media, rendering)
-        name, turns = run_stage("label", self.label, prompt, conversation)
+        name, turns = _run_stage("label", self.label, prompt, conversation)
         return with_labels(sample, turns, conversation, train_on=self.train_on, strategy=name)
 
     def _tokenize(
@@ -228,7 +249,7 @@ class BaseCollator(Stages):
         processed = ProcessedMedia()
         if media:
             process = partial(process_or_refuse, self.process_media, self.processor, conversation)
-            processed = run_stage("process", process, rendering, media)
+            processed = _run_stage("process", process, rendering, media)
         return self._encode_prompt(conversation, processed, rendering, media)
 
     def _encode_prompt(
@@ -238,12 +259,13 @@ class BaseCollator(Stages):
         rendering: Rendering,
         media: Sequence[Any] = (),
     ) -> tuple[EncodedPrompt, EncodedSample]:
-        prompt = run_stage("tokenize", self.prompt_encoder, conversation, rendering, processed)
+        prompt = _run_stage("tokenize", self.prompt_encoder, conversation, rendering, processed)
         name, family = type(self).__name__, self.family
+        output = processed.tensors
         sample = unlabelled_sample(
             prompt,
-            media_tensors(processed.tensors, family, self.media, collator=name),
-            count_media(rendering, media),
+            media_tensors(output, family, self.media, collator=name) if output else {},
+            count_media(rendering, media) if rendering.media else {},
             token_types=family.token_types,
             media_tokens=self.traits.media_tokens,
         )
@@ -284,7 +306,7 @@ class BaseCollator(Stages):
 
     def _rerender(self, conversation: Conversation, media: Sequence[Any]) -> EncodedSample:
         """The finished sample of a part of a conversation, whose media is loaded already."""
-        rendering = run_stage("render", self.render, conversation)
+        rendering = _run_stage("render", self.render, conversation)
         return self.postprocess(self._label(conversation, media, rendering))
 
     @final
@@ -321,9 +343,9 @@ class BaseCollator(Stages):
             )
         return stack_samples(
             samples,
-            partial(run_hook, self.padding, strategy=self.padding, is_of_batch=True),
+            partial(pad_rows, self.padding),
             self.family.joins,
-            fill_values(self._tokenizer),
+            fill_values(self.processor.tokenizer),
             shift_labels=self.shift_labels,
             is_packed=is_packed,
         )
@@ -359,7 +381,7 @@ class BaseCollator(Stages):
         packing = family.packing
         if isinstance(packing, Packable) and packing.bidirectional_images and family.token_types:
             samples = [with_blocks(sample, family.token_types.key) for sample in samples]
-        fill = fill_values(self._tokenizer)
+        fill = fill_values(self.processor.tokenizer)
         return join_documents(samples, positions, family.joins, fill, multiple_of=multiple_of)
 
     def dummy_sample(self) -> EncodedSample:
@@ -368,7 +390,7 @@ class BaseCollator(Stages):
         By default one token without a label, which is attended to, so that no attention row is
         empty.
         """
-        ids = torch.tensor([fill_values(self._tokenizer)["input_ids"]])
+        ids = torch.tensor([fill_values(self.processor.tokenizer)["input_ids"]])
         tokens = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
@@ -398,7 +420,7 @@ class BaseCollator(Stages):
         Raises:
             SampleError: The example is at fault, as far as that shows without its media.
         """
-        Vocabulary.of(self._tokenizer)
+        self._current_tools()
         conversation = self.read(example)
         parts = [part for _, part in conversation.media]
         if not self.counts_media([part.kind for part in parts]):
@@ -438,7 +460,7 @@ class BaseCollator(Stages):
         """Dummy media of every kind that has an encoder of its own."""
 
         def encode(rendering: Rendering, item: Any) -> EncodedSample:
-            with untraced():
+            with _untraced():
                 return self.postprocess(
                     self._tokenize(Conversation(messages=()), [item], rendering)[1]
                 )

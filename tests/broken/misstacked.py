@@ -123,16 +123,16 @@ class OneDocument(Qwen2_5_VLCollator):
 class LeakyMask(BlockCausalMask):
     """Lets every token see all before it."""
 
-    def _laid_out(self, batch: Batch, documents: Tensor, blocks: Tensor | None) -> Batch:
-        return super()._laid_out(batch, torch.ones_like(documents), blocks)
+    def add_attention(self, batch: Batch, documents: Tensor, blocks: Tensor | None) -> Batch:
+        return super().add_attention(batch, torch.ones_like(documents), blocks)
 
 
 @attrs.frozen(kw_only=True)
 class OneLength(FlattenedDocuments):
     """States one length for all documents."""
 
-    def _laid_out(self, batch: Batch, documents: Tensor, blocks: Tensor | None) -> Batch:
-        return super()._laid_out(batch, torch.ones_like(documents), blocks)
+    def add_attention(self, batch: Batch, documents: Tensor, blocks: Tensor | None) -> Batch:
+        return super().add_attention(batch, torch.ones_like(documents), blocks)
 
 
 @attrs.frozen(kw_only=True, eq=False)

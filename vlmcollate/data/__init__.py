@@ -15,19 +15,19 @@ from vlmcollate.data.preparing import Progress, prepare_dataset
 from vlmcollate.data.sampling import LengthGroupedSampler
 
 __all__ = [
+    "EncodedDataset",
     "LengthGroupedSampler",
+    "Manifest",
+    "PreparedDataset",
+    "PretokenizedIterableDataset",
     "Progress",
     "ShardFacts",
     "WithinLength",
-    "token_counts",
-    "within_length",
-    "Manifest",
-    "PreparedDataset",
-    "EncodedDataset",
-    "PretokenizedIterableDataset",
     "load_sample",
+    "prepare_dataset",
     "sample_bytes",
     "sample_from_bytes",
-    "prepare_dataset",
     "save_sample",
+    "token_counts",
+    "within_length",
 ]

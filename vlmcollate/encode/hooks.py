@@ -1,4 +1,4 @@
-"""Whose fault an exception is: the sample's, or a strategy's that has a bug."""
+"""Running the hooks of strategies, with errors that name the strategy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run_hook(
     place: str | None = None,
     is_of_batch: bool = False,
 ) -> T:
-    """Runs a strategy's hook, and names the strategy if it fails.
+    """Runs a strategy's hook, and names the strategy if the hook fails.
 
     Args:
         hook: The bound method, or a call of it.
@@ -65,16 +65,23 @@ def check_result(
         StrategyError: It does not hold.
     """
     if not holds:
-        raise StrategyError(
-            f"{type(strategy).__name__} returned the wrong thing: found {_outline(value)}, "
-            f"expected {expected}; mend the strategy",
-            where=where,
-        )
+        raise breach(value, expected, strategy, where)
+
+
+def breach(
+    value: object, expected: str, strategy: object, where: str | None = None
+) -> StrategyError:
+    """Returns the error for a result that a strategy may not return."""
+    return StrategyError(
+        f"{type(strategy).__name__} returned a wrong result: found {_outline(value)}, expected "
+        f"{expected}; correct the strategy",
+        where=where,
+    )
 
 
 def _failure(strategy: object, error: Exception, place: str | None) -> StrategyError:
     return StrategyError(
-        f"{type(strategy).__name__} failed: {_shown(error)}; mend the strategy, or raise a "
+        f"{type(strategy).__name__} failed: {_shown(error)}; correct the strategy, or raise a "
         "SampleError if the sample is at fault",
         where=place,
     )

@@ -15,10 +15,15 @@ import torch
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.encode.hooks import check_result, run_hook
+from vlmcollate.encode.hooks import breach, run_hook
 from vlmcollate.errors import LabelError
 from vlmcollate.family import TOKEN_TYPES, TokenTypes
-from vlmcollate.labels import FirstApplicable, LabelContext, LabelStrategy
+from vlmcollate.labels import (
+    FirstApplicable,
+    LabelContext,
+    LabelStrategy,
+    RenderedSpanLabels,
+)
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -71,7 +76,8 @@ def place_turns(
     if isinstance(strategy, FirstApplicable):
         return strategy.first_of(partial(place_turns, prompt=prompt, context=context))
     turns = run_hook(strategy.find_turns, prompt, context, strategy=strategy)
-    _check_turns(turns, strategy, context.conversation, len(prompt.ids))
+    if type(strategy) is not RenderedSpanLabels:  # whose turns are the rendering's own
+        _check_turns(turns, strategy, prompt)
     return type(strategy).__name__, turns
 
 
@@ -92,7 +98,7 @@ def with_labels(
         train_on: The turns that train.
         strategy: The name of the strategy that found the turns.
     """
-    ids, message_ids = sample.input_ids.numpy(), sample.message_ids.numpy()
+    ids, message_ids = sample.tokens["input_ids"].numpy(), sample.message_ids.numpy()
     labels = np.full(len(ids), IGNORE_INDEX, np.int64)
     weights = np.zeros(len(ids), np.float32)
     turn_weights = _weights(conversation, turns, train_on)
@@ -112,7 +118,7 @@ def with_labels(
 
 def trains(sample: EncodedSample) -> bool:
     """Whether a sample has a trained token."""
-    return bool((sample.labels != IGNORE_INDEX).any())
+    return bool((sample.tokens["labels"] != IGNORE_INDEX).any())
 
 
 def check_trains(sample: EncodedSample) -> None:
@@ -128,17 +134,27 @@ def check_trains(sample: EncodedSample) -> None:
         )
 
 
-def _check_turns(turns: Any, strategy: object, conversation: Conversation, length: int) -> None:
-    """Refuses turns that a label strategy may not return."""
+def _check_turns(turns: Any, strategy: object, prompt: EncodedPrompt) -> None:
+    """Refuses turns that a label strategy may not return.
+
+    A turn lies inside the assistant message's own turn, as far as the rendering knows it: outside
+    of it are headers, other messages and their media, which a label strategy cannot train.
+    """
+    length, messages = len(prompt.ids), prompt.conversation.messages
     expected = f"turns in order, each of an assistant message, within {length} tokens"
-    check = partial(check_result, expected=expected, strategy=strategy)
-    check(turns, holds=isinstance(turns, list | tuple))
-    done, messages = 0, conversation.messages
+    if not isinstance(turns, list | tuple):
+        raise breach(turns, expected, strategy)
+    known = {} if prompt.rendering.turn_error else {turn.message: turn for turn in prompt.turns}
+    done = 0
     for turn in turns:
-        check(turn, holds=isinstance(turn, tuple) and list(map(type, turn)) == [int, int, int])
+        if not isinstance(turn, tuple) or list(map(type, turn)) != [int, int, int]:
+            raise breach(turn, expected, strategy)
         message, start, end = turn
-        is_answer = 0 <= message < len(messages) and messages[message].is_assistant
-        check(turn, holds=is_answer and done <= start <= end <= length)
+        is_answer = 0 <= message < len(messages) and messages[message].role == "assistant"
+        if not (is_answer and done <= start <= end <= length):
+            raise breach(turn, expected, strategy)
+        if message in known and not known[message].start <= start <= end <= known[message].end:
+            raise breach(turn, f"a turn inside {tuple(known[message])}", strategy)
         done = end
 
 
@@ -160,8 +176,10 @@ def _token_types(
 ) -> Tensor:
     types = np.zeros(len(prompt.ids), np.int64)
     of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
+    if not prompt.rendering.media:
+        return torch.from_numpy(types)
     vocabulary: Vocabulary = prompt.vocabulary
-    for kind, tokens in media_tokens.items() if prompt.rendering.media else ():
+    for kind, tokens in media_tokens.items():
         for token in tokens:
             at = (prompt.ids == vocabulary.id_of(token)) & (prompt.media_ids >= 0)
             by_item = declared.token_type_from == "item"

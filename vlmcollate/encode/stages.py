@@ -18,13 +18,15 @@ from vlmcollate.encode.dummy_media import alone
 from vlmcollate.encode.labelling import place_turns
 from vlmcollate.encode.media import load_media
 from vlmcollate.encode.options import CollatorOptions
-from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of, tokenizer_of
+from vlmcollate.encode.processor_facts import ProcessorTraits
+from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.token_count import small_image
 from vlmcollate.family import Family, Packable
 from vlmcollate.labels import LabelContext
 from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.prompt.chat import ChatRenderer, Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
+from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -44,10 +46,12 @@ class Stages(CollatorOptions):
 
     def load(self, conversation: Conversation) -> list[Any]:
         """Decodes the conversation's media, in order."""
+        if not (parts := conversation.media):
+            return []
         rate, name = self.soundtrack_sampling_rate, type(self).__name__
         return [
             load_media(part, self.media, self.traits, soundtrack_sampling_rate=rate, collator=name)
-            for _, part in conversation.media
+            for _, part in parts
         ]
 
     def render(self, conversation: Conversation) -> Rendering:
@@ -80,11 +84,12 @@ class Stages(CollatorOptions):
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
         """Finds the assistant turns; returns the name of the strategy that found them, and them."""
+        tools = self._tools
         context = LabelContext(
             conversation=conversation,
-            render=self.renderer,
-            encode=self.prompt_encoder,
-            stop_ids=self.stop_ids,
+            render=tools.renderer,
+            encode=tools.encoder,
+            stop_ids=tools.stop_ids,
         )
         return place_turns(self.labels, prompt, context)
 
@@ -150,50 +155,35 @@ class Stages(CollatorOptions):
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """The ids of the tokens that may end an assistant turn."""
-        return tuple(stop_tokens_of(self._tokenizer, self.stop_tokens, self.family).values())
-
-    @property
-    def prompt_encoder(self) -> PromptEncoder:
-        """Tokenizes a rendered prompt."""
-        return PromptEncoder(
-            processor=self.processor,
-            media_tokens=self.traits.media_tokens,
-            structure=self.renderer.structure.tokens,
-            allowed=frozenset(self.allowed_special_tokens),
-            special_tokens_in_text=self.special_tokens_in_text,
-        )
-
-    @property
-    def _tokenizer(self) -> Any:
-        return tokenizer_of(self.processor)
-
-    @cached_property
-    def _renderers(self) -> dict[Vocabulary, ChatRenderer]:
-        """The renderer for the tokens that the tokenizer has now."""
-        return {}
+        return self._tools.stop_ids
 
     @property
     def renderer(self) -> ChatRenderer:
         """Renders conversations with the chat template."""
-        vocabulary = Vocabulary.known(self._tokenizer)
-        renderer = self._renderers.get(vocabulary)
-        if renderer is None:  # another thread may be using the old one, so it stays unchanged
-            renderer = self._new_renderer()
-            self._renderers.clear()
-            self._renderers[vocabulary] = renderer
-        return renderer
+        return self._tools.renderer
 
-    def _new_renderer(self) -> ChatRenderer:
-        family, traits = self.family, self.traits
-        stops = tuple(stop_tokens_of(self._tokenizer, self.stop_tokens, family))
-        return ChatRenderer(
-            processor=self.processor,
-            placeholders=traits.placeholders,
-            stop_tokens=stops,
-            template_kwargs=self.template_kwargs,
-            string_content_with_media=family.string_content_with_media,
-            prompt_prefix=family.prompt_prefix(self._tokenizer) if family.prompt_prefix else "",
-            last_turn_end=family.last_turn_end,
-            answer_end="".join(stops[:1]) if family.append_stop_token else "",
-            media_tokens=[token for tokens in traits.media_tokens.values() for token in tokens],
-        )
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Tokenizes a rendered prompt."""
+        return self._tools.encoder
+
+    @cached_property
+    def _made_tools(self) -> list[PromptTools]:
+        """The tools for the tokens and the chat template of the last call, at most one."""
+        return []
+
+    @property
+    def _tools(self) -> PromptTools:
+        return self._made_tools[0] if self._made_tools else self._current_tools()
+
+    def _current_tools(self) -> PromptTools:
+        """The tools for the tokens that the tokenizer has now, and the chat template."""
+        vocabulary = Vocabulary.of(self.processor.tokenizer)
+        template = chat_template_of(self.processor)
+        if self._made_tools:
+            tools = self._made_tools[0]
+            if tools.vocabulary is vocabulary and tools.template == template:
+                return tools
+        tools = PromptTools.of(self.processor, self.family, self.traits, self, vocabulary, template)
+        self._made_tools[:] = [tools]  # another thread may use the old ones, which stay unchanged
+        return tools

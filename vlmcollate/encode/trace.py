@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, Literal, TypeVar, get_args
 
@@ -25,8 +24,8 @@ class Trace:
         seconds: The time of each stage, without that of the stages inside it.
 
     Example:
-        >>> with Trace() as trace:
-        ...     run_stage("read", str.upper, "hi")
+        >>> trace = Trace()
+        >>> trace.run("read", str.upper, ("hi",))
         'HI'
         >>> trace.last("read")
         'HI'
@@ -37,12 +36,12 @@ class Trace:
     _token: Token[Trace | None] | None = None
 
     def __enter__(self) -> Trace:
-        self._token = _TRACE.set(self)
+        self._token = ACTIVE_TRACE.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
-            _TRACE.reset(self._token)
+            ACTIVE_TRACE.reset(self._token)
 
     def first(self, stage: Stage) -> Any:
         """Returns what a stage returned when it first ran."""
@@ -62,20 +61,4 @@ class Trace:
         return result
 
 
-_TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
-
-
-def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
-    """Runs a stage, recording it if a trace is active."""
-    trace = _TRACE.get()
-    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Runs the body without recording it."""
-    token = _TRACE.set(None)
-    try:
-        yield
-    finally:
-        _TRACE.reset(token)
+ACTIVE_TRACE: ContextVar[Trace | None] = ContextVar("active_trace", default=None)

@@ -39,9 +39,10 @@ class BlockCausalMask(DocumentLayout):
     )
     additive: bool = attrs.field(default=False, validator=an_instance_of(bool))
 
-    def _laid_out(
+    def add_attention(
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
+        """See `DocumentLayout`."""
         full = _block_causal(documents)
         if self.sliding_window is None:
             return {**batch, "attention_mask": self._mask(full, blocks)}

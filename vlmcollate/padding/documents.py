@@ -80,13 +80,19 @@ class DocumentLayout(PaddingStrategy):
         if batch["position_ids"].ndim == 3:
             batch["position_ids"] = batch["position_ids"].permute(2, 0, 1).contiguous()
         documents, blocks = batch.pop("document_ids"), batch.pop("block_ids", None)
-        return self._laid_out(batch, documents, blocks)
+        return self.add_attention(batch, documents, blocks)
 
     @abstractmethod
-    def _laid_out(
+    def add_attention(
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
-        """Adds what the attention needs; gets the (B, T) ids of documents and blocks."""
+        """Adds what the attention needs; the hook of a layout of your own.
+
+        Args:
+            batch: The padded keys of B packs of T tokens.
+            documents: (B, T) int64, the document of each token, from 1; 0 for padding.
+            blocks: (B, T) int64, the block of each image token, from 1; `None` without blocks.
+        """
 
 
 def refuse_blocks(layout: DocumentLayout, blocks: Tensor | None) -> None:

@@ -49,9 +49,10 @@ class FlattenedDocuments(DocumentLayout):
         flat["document_ids"] = torch.cat(numbers)
         return super().__call__([flat], fill)
 
-    def _laid_out(
+    def add_attention(
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
+        """See `DocumentLayout`."""
         refuse_blocks(self, blocks)
         del batch["attention_mask"]
         ends = segments(documents[0])

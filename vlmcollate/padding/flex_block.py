@@ -36,9 +36,10 @@ class FlexBlockMask(DocumentLayout):
         default=None, validator=attrs.validators.optional(at_least_one)
     )
 
-    def _laid_out(
+    def add_attention(
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
+        """See `DocumentLayout`."""
         full = _mask(documents, blocks, None)
         if self.sliding_window is None:
             return {**batch, "attention_mask": full}  # type: ignore[dict-item]  # a BlockMask

@@ -21,8 +21,9 @@ class IndexedMask(DocumentLayout):
         multiple_of: The padded length is a multiple of this.
     """
 
-    def _laid_out(
+    def add_attention(
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
+        """See `DocumentLayout`."""
         refuse_blocks(self, blocks)
         return {**batch, "attention_mask": documents}

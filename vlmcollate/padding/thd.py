@@ -31,9 +31,10 @@ class TransformerEngineTHD(DocumentLayout):
 
     fill: int = -1000
 
-    def _laid_out(
+    def add_attention(
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
+        """See `DocumentLayout`."""
         refuse_blocks(self, blocks)
         del batch["attention_mask"]
         real, padded = [], []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from typing import Any
 
@@ -106,6 +106,7 @@ class ChatRenderer:
     media_tokens: Collection[str] = ()
     _plans: dict[Any, _Plan] = attrs.field(factory=dict, init=False)
     _structures: dict[Any, Structure] = attrs.field(factory=dict, init=False)
+    _as_text: dict[Any, frozenset[str]] = attrs.field(factory=dict, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
         """Renders one conversation.
@@ -116,7 +117,7 @@ class ChatRenderer:
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
-        plain = self.render(conversation, None)
+        plain = self.render(conversation, None, template=template)
         key = self._key(conversation, template)
         plan = self._plans.get(key)
         rendering = plan.fill(conversation, plain) if plan is not None else None
@@ -132,7 +133,12 @@ class ChatRenderer:
         return rendering
 
     def render(
-        self, conversation: Conversation, marks: Marks | None, *, upto: int | None = None
+        self,
+        conversation: Conversation,
+        marks: Marks | None,
+        *,
+        upto: int | None = None,
+        template: str = "",
     ) -> str:
         """The prompt; with `upto`, that of the messages before it and a generation prompt."""
         if not hasattr(self.processor, "apply_chat_template"):
@@ -140,7 +146,7 @@ class ChatRenderer:
                 f"{type(self.processor).__name__} has no chat template; use a label strategy that "
                 "needs none, such as the collator's default"
             )
-        chat, tools = self.inputs(conversation, marks)
+        chat, tools = self.inputs(conversation, marks, template)
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         try:
             text = self.processor.apply_chat_template(
@@ -166,18 +172,25 @@ class ChatRenderer:
         return self.completed(text, conversation, upto=upto)
 
     def inputs(
-        self, conversation: Conversation, marks: Marks | None = None
+        self, conversation: Conversation, marks: Marks | None = None, template: str = ""
     ) -> tuple[list[dict[str, Any]], Any]:
         """The messages and tools as the chat template takes them."""
-        template = chat_template_of(self.processor)
-        roles = {message.role for message in conversation.messages}
+        template = template or chat_template_of(self.processor)
         return template_inputs(
             conversation,
             marks,
-            as_text={role for role in roles if wants_strings(self.processor, template, role)},
+            as_text=self._roles_as_text(template, {m.role for m in conversation.messages}),
             placeholders=self.placeholders if self.string_content_with_media else None,
             answer_end=self.answer_end if self._leaves_turns_open else "",
         )
+
+    def _roles_as_text(self, template: str, roles: Set[str]) -> frozenset[str]:
+        """The roles whose content the template takes as one string."""
+        key = template, frozenset(roles)
+        if key not in self._as_text:
+            strings = (role for role in roles if wants_strings(self.processor, template, role))
+            self._as_text[key] = frozenset(strings)
+        return self._as_text[key]
 
     @property
     def structure(self) -> Structure:
@@ -212,8 +225,9 @@ class ChatRenderer:
         """What the template wrote, with what it leaves out at the beginning and the end."""
         if not text.startswith(self.prompt_prefix):
             text = self.prompt_prefix + text
-        is_answered = upto is None and conversation.messages[-1].is_assistant
-        return text + self.last_turn_end if is_answered and self._leaves_turns_open else text
+        if not self.last_turn_end or upto is not None or not self._leaves_turns_open:
+            return text
+        return text + self.last_turn_end if conversation.messages[-1].is_assistant else text
 
     @cached_property
     def _leaves_turns_open(self) -> bool:

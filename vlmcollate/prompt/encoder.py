@@ -66,11 +66,6 @@ class EncodedPrompt:
         """The tokenizer's vocabulary."""
         return self._text.vocabulary
 
-    def token_at(self, char: int) -> int:
-        """The first token at or after a character of the rendering."""
-        at = self._tokens.index_at(self._text.at(char))
-        return self._prefix + int(self._repeats[:at].sum())
-
     @property
     def chars(self) -> Ints:
         """(2, L) int64: where each token begins and ends in the rendering.
@@ -99,9 +94,12 @@ class EncodedPrompt:
         """
         if self.rendering.turn_error is not None:
             raise self.rendering.turn_error
+        before = np.array([0, *self._repeats.cumsum()])
+        edges = np.array([turn[:2] for turn in self._text.turns], np.int64).reshape(-1, 2)
+        places = self._prefix + before[self._tokens.starts.searchsorted(edges)]
+        messages = (message for *_, message in self._text.turns)
         return [
-            Turn(turn.message, self.token_at(turn.start), self.token_at(turn.end))
-            for turn in self.rendering.turns
+            Turn(message, a, b) for message, (a, b) in zip(messages, places.tolist(), strict=True)
         ]
 
 
@@ -154,7 +152,7 @@ class PromptEncoder:
         tokens = self._tokenize(text)
         repeats = np.ones(len(tokens.ids), np.int64)
         for char, times in text.repeats.items():
-            repeats[tokens.index_at(char)] = times
+            repeats[tokens.starts.searchsorted(char)] = times
         table = _origins(text, tokens)
         prefix, suffix = _wrapping(vocabulary, rendering.text)
         ids, message_ids, media_ids = _wrapped(
@@ -184,8 +182,12 @@ class PromptEncoder:
             )
         if spelled is not None:
             tokens = text.encode()
-        borders = [text.at(turn.start) for turn in text.rendering.turns]
-        cuts = [border for border in borders if not tokens.is_boundary(border)]
+        borders = np.array([start for start, *_ in text.turns], np.int64)
+        before = tokens.starts.searchsorted(borders) - 1
+        is_inside = (
+            (before >= 0) & (tokens.ends[before] > borders) if len(tokens.ids) else before > 0
+        )
+        cuts = borders[is_inside].tolist()
         if not cuts:
             return tokens
         return text.vocabulary.encode(text.text, cuts) if spelled is None else text.encode(cuts)
@@ -196,8 +198,8 @@ class PromptEncoder:
             expected.update(_token_counts(vocabulary.pattern, replacement))
         for kind, tokens in self.media_tokens.items():
             for token in tokens:
-                found = int((ids == vocabulary.id_of(token)).sum())
-                if token in vocabulary.control_ids and found != expected[token]:
+                number = vocabulary.control_ids.get(token)
+                if number is not None and (found := int((ids == number).sum())) != expected[token]:
                     raise MediaMismatchError(
                         f"{found} {kind} tokens {token!r} in the prompt, {expected[token]} "
                         "expected for its media"
@@ -214,12 +216,13 @@ def _origins(text: PromptText, tokens: Tokens) -> Ints:
     """(3, L): each token's id, its message and its media item."""
     table = np.full((3, len(tokens.ids)), -1, np.int64)
     table[0] = tokens.ids
-    rendering = text.rendering
-    for span in (*rendering.caller_spans, *rendering.turns):
-        table[1, tokens.slice(text.at(span.start), text.at(span.end))] = span.message
-    for item, (start, end) in enumerate(text.media):
-        within = tokens.slice(start, end)
-        table[1, within], table[2, within] = rendering.media[item].message, item
+    spans = [*text.caller_spans, *text.turns]
+    edges = np.array([span[:2] for span in [*spans, *text.media]], np.int64).reshape(-1, 2)
+    places = tokens.starts.searchsorted(edges).tolist()
+    for (*_, message), (start, end) in zip(spans, places[: len(spans)], strict=True):
+        table[1, start:end] = message
+    for item, (start, end) in enumerate(places[len(spans) :]):
+        table[1, start:end], table[2, start:end] = text.rendering.media[item].message, item
     return table
 
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.chat import MediaSpan, Rendering
+from vlmcollate.prompt.marks import Span
 from vlmcollate.tokens.vocabulary import Tokens, Vocabulary, token_pattern
 
 
@@ -28,6 +29,8 @@ class PromptText:
         text: The expanded text.
         media: The characters of each replacement, in order.
         repeats: For the first character of a run, how often its token stands there.
+        caller_spans: The characters of each string of the caller's: first, end, message.
+        turns: The characters of each assistant turn alike.
     """
 
     conversation: Conversation
@@ -38,6 +41,8 @@ class PromptText:
     text: str
     media: list[tuple[int, int]]
     repeats: dict[int, int]
+    caller_spans: list[tuple[int, int, int]]
+    turns: list[tuple[int, int, int]]
 
     @classmethod
     def of(
@@ -81,25 +86,15 @@ class PromptText:
             text="".join([*pieces, rendering.text[last:]]),
             media=media,
             repeats=repeats,
+            caller_spans=_expanded(rendering.caller_spans, rendering.media, media),
+            turns=_expanded(rendering.turns, rendering.media, media),
         )
-
-    def at(self, char: int) -> int:
-        """Where a character of the rendering stands in the expanded text."""
-        before = bisect_right(self.rendering.media, char, key=lambda span: span.end)
-        if not before:
-            return char
-        return char + self.media[before - 1][1] - self.rendering.media[before - 1].end
-
-    def given(self) -> Iterator[tuple[int, int, int]]:
-        """The characters of each string of the caller's: first, end, message."""
-        for span in self.rendering.caller_spans:
-            yield self.at(span.start), self.at(span.end), span.message
 
     def spelled_control(self, tokens: Tokens) -> tuple[int, str] | None:
         """A control token that a message's text has become, with the message."""
         control = np.flatnonzero(self.vocabulary.is_control(tokens.ids))
         starts, ends = tokens.starts[control], tokens.ends[control]
-        for a, b, message in self.given():
+        for a, b, message in self.caller_spans:
             # a control token may swallow whitespace on either side, which is not its own text
             for i in range(ends.searchsorted(a, "right"), starts.searchsorted(b)):
                 found = self.text[starts[i] : ends[i]]
@@ -141,7 +136,7 @@ class PromptText:
     def _control(self) -> Iterator[tuple[int, int, str]]:
         """The control tokens that the template, or a message that may, has written."""
         last = 0
-        for a, b, message in (*self.given(), (len(self.text), len(self.text), -1)):
+        for a, b, message in (*self.caller_spans, (len(self.text), len(self.text), -1)):
             for match in self.vocabulary.pattern.finditer(self.text[last:a]):
                 yield last + match.start(), last + match.end(), match.group()
             for match in self.vocabulary.pattern.finditer(self.text[a:b]):
@@ -171,6 +166,21 @@ class PromptText:
         if added.lstrip:
             start = floor + len(self.text[floor:start].rstrip())
         return start, end
+
+
+def _expanded(
+    spans: Sequence[Span], placeholders: Sequence[MediaSpan], media: Sequence[tuple[int, int]]
+) -> list[tuple[int, int, int]]:
+    """Spans of the rendering as characters of the expanded text."""
+    if not placeholders:
+        return [(span.start, span.end, span.message) for span in spans]
+    ends = [placeholder.end for placeholder in placeholders]
+    shifts = [0, *(end - before for (_, end), before in zip(media, ends, strict=True))]
+
+    def at(char: int) -> int:
+        return char + shifts[bisect_right(ends, char)]
+
+    return [(at(span.start), at(span.end), span.message) for span in spans]
 
 
 @lru_cache(maxsize=256)

@@ -41,19 +41,6 @@ class Tokens:
     starts: Ints
     ends: Ints
 
-    def index_at(self, char: int) -> int:
-        """The index of the first token that starts at or after a character."""
-        return int(self.starts.searchsorted(char))
-
-    def slice(self, start: int, end: int) -> slice:
-        """The tokens that start within some characters."""
-        return slice(self.index_at(start), self.index_at(end))
-
-    def is_boundary(self, char: int) -> bool:
-        """Whether a token border, and not the middle of a token, lies at a character."""
-        before = self.index_at(char) - 1
-        return before < 0 or int(self.ends[before]) <= char
-
     @classmethod
     def join(cls, pieces: Iterable[Tokens]) -> Tokens:
         """One sequence out of several."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -22,6 +23,8 @@ from vlmcollate import (
     LocalMedia,
     MediaError,
     MediaStrategy,
+    PaddingStrategy,
+    PadToLength,
     PadToLongest,
     RobustCollator,
     StrategyError,
@@ -297,8 +300,51 @@ class _Turns(LabelStrategy):
     ids=repr,
 )
 def test_turns_that_no_answer_has_are_refused(processor, found):
-    with pytest.raises(StrategyError, match=r"_Turns returned the wrong thing: found .*turns in"):
+    with pytest.raises(StrategyError, match=r"_Turns returned a wrong result: found .*turns in"):
         _skip(collator_for(processor, labels=_Turns(found)))([TEXT])
+
+
+@pytest.mark.parametrize(("before", "behind"), [(-3, 0), (0, 1), (3, 3), (-3, -3)])
+def test_a_turn_that_reaches_beyond_its_own_is_refused(processor, before, behind):
+    sample = collator_for(processor).encode(TEXT)
+    own = (sample.labels >= 0).nonzero()[:, 0].tolist()
+    shifted = Turn(1, own[0] + before, own[-1] + 1 + behind)
+    with pytest.raises(StrategyError, match=r"_Turns returned .* expected a turn inside \(1, "):
+        _skip(collator_for(processor, labels=_Turns([shifted])))([TEXT])
+    part = collator_for(processor, labels=_Turns([Turn(1, own[0] + 1, own[-1] + 1)])).encode(TEXT)
+    assert (part.labels >= 0).sum() == len(own) - 1  # a strategy may train less
+
+
+@attrs.frozen(kw_only=True)
+class _Buckets(PaddingStrategy):
+    """A padding of two lengths."""
+
+    announces: int = 0
+    pads_to: int = 0
+
+    def padded_length(self, lengths: Sequence[int]) -> int:
+        return self.announces or next(size for size in (8, 16) if size >= max(lengths))
+
+    def __call__(self, samples: Any, fill: Any) -> Any:
+        if self.pads_to < 0:
+            return None
+        padded = PadToLength(length=self.pads_to or self.padded_length([len(s["input_ids"]) for s in samples]))
+        return padded(samples, fill)
+
+
+@pytest.mark.parametrize(
+    ("padding", "problem"),
+    [
+        (_Buckets(), "_Buckets failed"),
+        (_Buckets(announces=3), "_Buckets failed"),
+        (_Buckets(announces=64, pads_to=80), r"found Tensor torch.int64 .*80.* expected .*64"),
+        (_Buckets(announces=5, pads_to=80), r"expected every key of shape \(1, 5\)"),
+        (_Buckets(announces=64, pads_to=-1), "found NoneType, expected a dict"),
+    ],
+)
+def test_what_padding_returns_is_checked(processor, padding, problem):
+    with pytest.raises(StrategyError, match=problem):
+        collator_for(processor, padding=padding)([TEXT])
 
 
 def test_an_error_of_another_batch_is_not_the_samples(processor):
