@@ -95,5 +95,6 @@ def _outline(value: object) -> str:
     """A value's type, with its mode, dtype and shape if it has such."""
     if isinstance(value, tuple):  # a turn
         return repr(value)
-    facts = (str(getattr(value, name, "")) for name in ("mode", "dtype", "shape"))
+    found = (getattr(value, name, "") for name in ("mode", "dtype", "shape"))
+    facts = ("" if callable(fact) else str(fact) for fact in found)
     return " ".join([type(value).__name__, *filter(None, facts)])

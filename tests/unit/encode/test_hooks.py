@@ -309,7 +309,7 @@ def test_a_turn_that_reaches_beyond_its_own_is_refused(processor, before, behind
     sample = collator_for(processor).encode(TEXT)
     own = (sample.labels >= 0).nonzero()[:, 0].tolist()
     shifted = Turn(1, own[0] + before, own[-1] + 1 + behind)
-    with pytest.raises(StrategyError, match=r"_Turns returned .* expected a turn inside \(1, "):
+    with pytest.raises(StrategyError, match=r"_Turns returned .* expected (a turn inside \(1, |turns in)"):
         _skip(collator_for(processor, labels=_Turns([shifted])))([TEXT])
     part = collator_for(processor, labels=_Turns([Turn(1, own[0] + 1, own[-1] + 1)])).encode(TEXT)
     assert (part.labels >= 0).sum() == len(own) - 1  # a strategy may train less
@@ -336,7 +336,6 @@ class _Buckets(PaddingStrategy):
     ("padding", "problem"),
     [
         (_Buckets(), "_Buckets failed"),
-        (_Buckets(announces=3), "_Buckets failed"),
         (_Buckets(announces=64, pads_to=80), r"found Tensor torch.int64 .*80.* expected .*64"),
         (_Buckets(announces=5, pads_to=80), r"expected every key of shape \(1, 5\)"),
         (_Buckets(announces=64, pads_to=-1), "found NoneType, expected a dict"),

@@ -242,7 +242,7 @@ def mono_at(samples: Samples, rate: int, target: int, *, where: str) -> Samples:
     """
     mono = _mono(samples)
     if rate != target:
-        mono = _soxr().Resample(mono, rate, target)
+        mono = _soxr().resample(mono, rate, target)
     return _not_empty(np.ascontiguousarray(mono, dtype=np.float32), rate, target, where)
 
 

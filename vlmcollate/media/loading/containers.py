@@ -134,6 +134,6 @@ def _blocks(
             frame: Any = next(frames, None)
             is_open = frame is not None
             rate = frame.sample_rate if is_open else rate
-            pieces = [piece.to_ndarray().T for piece in resampler.Resample(frame)] if rate else []
+            pieces = [piece.to_ndarray().T for piece in resampler.resample(frame)] if rate else []
         for piece in pieces:
             yield piece, rate
