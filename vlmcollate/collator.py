@@ -5,10 +5,9 @@ Shapes: B samples, L a sample's tokens, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property, partial
-from typing import Any, TypeVar, final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, final
 
 import attrs
 import torch
@@ -17,21 +16,18 @@ from torch import Tensor
 from vlmcollate.batch.stacking import fill_values, stack_samples
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.construction import check_decorated, check_options
-from vlmcollate.encode.dummy_media import DummyMedia
 from vlmcollate.encode.labelling import (
     check_trains,
     trains,
-    unlabelled_sample,
     with_labels,
 )
-from vlmcollate.encode.media import count_media, media_tensors, process_or_refuse
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, truncate
 from vlmcollate.encode.padding import pad_rows
 from vlmcollate.encode.processor_facts import tokenizer_of
-from vlmcollate.encode.stages import Stages
+from vlmcollate.encode.stages import Stages, run_stage, untraced
 from vlmcollate.encode.token_count import media_texts
-from vlmcollate.encode.trace import ACTIVE_TRACE, Stage, Trace
+from vlmcollate.encode.trace import Trace
 from vlmcollate.errors import (
     ConfigError,
     EmptyBatchError,
@@ -43,29 +39,9 @@ from vlmcollate.explain import Explanation
 from vlmcollate.family import Packable
 from vlmcollate.media import ProcessedMedia
 from vlmcollate.packing.documents import join_documents, with_blocks
-from vlmcollate.packing.layout_rules import check_layout
 from vlmcollate.prompt.chat import Rendering
-from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
-
-T = TypeVar("T")
-
-
-def _run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
-    """Runs a stage, recording it if a trace is active."""
-    trace = ACTIVE_TRACE.get()
-    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
-
-
-@contextmanager
-def _untraced() -> Iterator[None]:
-    """Runs the body without recording it."""
-    token = ACTIVE_TRACE.set(None)
-    try:
-        yield
-    finally:
-        ACTIVE_TRACE.reset(token)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -151,7 +127,7 @@ class BaseCollator(Stages):
         samples = []
         for index, example in enumerate(examples):
             try:
-                with _untraced():
+                with untraced():
                     sample: EncodedSample | None = self._encode(example)
             except SampleError as error:
                 if isinstance(error, SampleTooLongError) and self.on_overlong == "drop":
@@ -191,7 +167,7 @@ class BaseCollator(Stages):
                 `SampleTooLongError` even with `on_overlong="drop"`; calling the collator drops it.
         """
         self._current_tools()
-        with _untraced():  # a stage of an explained sample may encode others
+        with untraced():  # a stage of an explained sample may encode others
             return self._encode(example)
 
     @final
@@ -220,16 +196,16 @@ class BaseCollator(Stages):
 
     def _encode(self, example: object) -> EncodedSample:
         """Runs the stages in their order."""
-        conversation = _run_stage("read", self.read, example)
-        media = _run_stage("load", self.load, conversation)
-        rendering = _run_stage("render", self.render, conversation)
+        conversation = run_stage("read", self.read, example)
+        media = run_stage("load", self.load, conversation)
+        rendering = run_stage("render", self.render, conversation)
         if rendering.dropped or rendering.altered:
             report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering)
-        sample = _run_stage("postprocess", self.postprocess, labelled)
+        sample = run_stage("postprocess", self.postprocess, labelled)
         if self.max_length is not None and len(sample) + self._dummy_room(sample) > self.max_length:
             shorten = partial(self._shorten, conversation, media, rendering, labelled)
-            sample = _run_stage("shorten", shorten, sample)
+            sample = run_stage("shorten", shorten, sample)
         if self.require_labels:
             check_trains(sample)
         return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
@@ -239,37 +215,8 @@ class BaseCollator(Stages):
     ) -> EncodedSample:
         """Runs the stages process, tokenize and label."""
         prompt, sample = self._tokenize(conversation, media, rendering)
-        name, turns = _run_stage("label", self.label, prompt, conversation)
+        name, turns = run_stage("label", self.label, prompt, conversation)
         return with_labels(sample, turns, conversation, train_on=self.train_on, strategy=name)
-
-    def _tokenize(
-        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
-    ) -> tuple[EncodedPrompt, EncodedSample]:
-        """Runs the stages process and tokenize."""
-        processed = ProcessedMedia()
-        if media:
-            process = partial(process_or_refuse, self.process_media, self.processor, conversation)
-            processed = _run_stage("process", process, rendering, media)
-        return self._encode_prompt(conversation, processed, rendering, media)
-
-    def _encode_prompt(
-        self,
-        conversation: Conversation,
-        processed: ProcessedMedia,
-        rendering: Rendering,
-        media: Sequence[Any] = (),
-    ) -> tuple[EncodedPrompt, EncodedSample]:
-        prompt = _run_stage("tokenize", self.prompt_encoder, conversation, rendering, processed)
-        name, family = type(self).__name__, self.family
-        output = processed.tensors
-        sample = unlabelled_sample(
-            prompt,
-            media_tensors(output, family, self.media, collator=name) if output else {},
-            count_media(rendering, media) if rendering.media else {},
-            token_types=family.token_types,
-            media_tokens=self.traits.media_tokens,
-        )
-        return prompt, sample
 
     def _shorten(
         self,
@@ -306,7 +253,7 @@ class BaseCollator(Stages):
 
     def _rerender(self, conversation: Conversation, media: Sequence[Any]) -> EncodedSample:
         """The finished sample of a part of a conversation, whose media is loaded already."""
-        rendering = _run_stage("render", self.render, conversation)
+        rendering = run_stage("render", self.render, conversation)
         return self.postprocess(self._label(conversation, media, rendering))
 
     @final
@@ -441,34 +388,3 @@ class BaseCollator(Stages):
         labelled = with_labels(sample, turns, conversation, train_on=self.train_on, strategy=name)
         sample = self.postprocess(labelled)
         return len(sample) + (self._dummy_room(sample) if self.dummy_media == "sample" else 0)
-
-    @property
-    def packing_refusal(self) -> str:
-        """Why `pack` would refuse every sample, or an empty string."""
-        return self.family.packing_refusal(self.model_config, self.processor)
-
-    def _check_packs(self) -> None:
-        """Refuses packs whose documents the model, or the layout, would not keep apart."""
-        if self.packing_refusal:
-            raise ConfigError(f"{type(self).__name__} makes no packs: {self.packing_refusal}")
-        mixing = self.family.mixing(self.model_config)
-        if self.padding.separates_by is not None and mixing is not None:
-            check_layout(self.padding, mixing)
-
-    @cached_property
-    def dummies(self) -> DummyMedia:
-        """Dummy media of every kind that has an encoder of its own."""
-
-        def encode(rendering: Rendering, item: Any) -> EncodedSample:
-            with _untraced():
-                return self.postprocess(
-                    self._tokenize(Conversation(messages=()), [item], rendering)[1]
-                )
-
-        placeholders = {k: v for k, v in self.traits.placeholders.items() if self.supports(k)}
-        rate, joins = self.traits.sampling_rate, self.family.joins
-        return DummyMedia.of(placeholders, rate, joins, encode)
-
-    def _dummy_room(self, sample: EncodedSample) -> int:
-        """The number of tokens that dummy media will add."""
-        return 0 if self.dummy_media == "never" else self.dummies.room(sample)

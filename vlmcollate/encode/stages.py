@@ -5,30 +5,52 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import attrs
 import torch
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.encode.dummy_media import alone
-from vlmcollate.encode.labelling import place_turns
-from vlmcollate.encode.media import load_media
+from vlmcollate.encode.dummy_media import DummyMedia, alone
+from vlmcollate.encode.labelling import place_turns, unlabelled_sample
+from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.token_count import small_image
+from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
+from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family, Packable
 from vlmcollate.labels import LabelContext
 from vlmcollate.media import MediaRequest, ProcessedMedia
+from vlmcollate.packing.layout_rules import check_layout
 from vlmcollate.prompt.chat import ChatRenderer, Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
 from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
+
+T = TypeVar("T")
+
+
+def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
+    """Runs a stage, recording it if a trace is active."""
+    trace = ACTIVE_TRACE.get()
+    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Runs the body without recording it."""
+    token = ACTIVE_TRACE.set(None)
+    try:
+        yield
+    finally:
+        ACTIVE_TRACE.reset(token)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -104,6 +126,35 @@ class Stages(CollatorOptions):
         if isinstance(packing, Packable) and packing.positions is not None:
             return packing.positions(sample, self.processor)
         return torch.arange(len(sample))
+
+    def _tokenize(
+        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+    ) -> tuple[EncodedPrompt, EncodedSample]:
+        """Runs the stages process and tokenize."""
+        processed = ProcessedMedia()
+        if media:
+            process = partial(process_or_refuse, self.process_media, self.processor, conversation)
+            processed = run_stage("process", process, rendering, media)
+        return self._encode_prompt(conversation, processed, rendering, media)
+
+    def _encode_prompt(
+        self,
+        conversation: Conversation,
+        processed: ProcessedMedia,
+        rendering: Rendering,
+        media: Sequence[Any] = (),
+    ) -> tuple[EncodedPrompt, EncodedSample]:
+        prompt = run_stage("tokenize", self.prompt_encoder, conversation, rendering, processed)
+        name, family = type(self).__name__, self.family
+        output = processed.tensors
+        sample = unlabelled_sample(
+            prompt,
+            media_tensors(output, family, self.media, collator=name) if output else {},
+            count_media(rendering, media) if rendering.media else {},
+            token_types=family.token_types,
+            media_tokens=self.traits.media_tokens,
+        )
+        return prompt, sample
 
     def supports(self, kind: MediaKind) -> bool:
         """Whether the collator takes media of a kind."""
@@ -187,3 +238,34 @@ class Stages(CollatorOptions):
         tools = PromptTools.of(self.processor, self.family, self.traits, self, vocabulary, template)
         self._made_tools[:] = [tools]  # another thread may use the old ones, which stay unchanged
         return tools
+
+    @cached_property
+    def dummies(self) -> DummyMedia:
+        """Dummy media of every kind that has an encoder of its own."""
+
+        def encode(rendering: Rendering, item: Any) -> EncodedSample:
+            with untraced():
+                return self.postprocess(
+                    self._tokenize(Conversation(messages=()), [item], rendering)[1]
+                )
+
+        placeholders = {k: v for k, v in self.traits.placeholders.items() if self.supports(k)}
+        rate, joins = self.traits.sampling_rate, self.family.joins
+        return DummyMedia.of(placeholders, rate, joins, encode)
+
+    def _dummy_room(self, sample: EncodedSample) -> int:
+        """The number of tokens that dummy media will add."""
+        return 0 if self.dummy_media == "never" else self.dummies.room(sample)
+
+    @property
+    def packing_refusal(self) -> str:
+        """Why `pack` would refuse every sample, or an empty string."""
+        return self.family.packing_refusal(self.model_config, self.processor)
+
+    def _check_packs(self) -> None:
+        """Refuses packs whose documents the model, or the layout, would not keep apart."""
+        if self.packing_refusal:
+            raise ConfigError(f"{type(self).__name__} makes no packs: {self.packing_refusal}")
+        mixing = self.family.mixing(self.model_config)
+        if self.padding.separates_by is not None and mixing is not None:
+            check_layout(self.padding, mixing)

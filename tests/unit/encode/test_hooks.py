@@ -309,7 +309,9 @@ def test_a_turn_that_reaches_beyond_its_own_is_refused(processor, before, behind
     sample = collator_for(processor).encode(TEXT)
     own = (sample.labels >= 0).nonzero()[:, 0].tolist()
     shifted = Turn(1, own[0] + before, own[-1] + 1 + behind)
-    with pytest.raises(StrategyError, match=r"_Turns returned .* expected (a turn inside \(1, |turns in)"):
+    with pytest.raises(
+        StrategyError, match=r"_Turns returned .* expected (a turn inside \(1, |turns in)"
+    ):
         _skip(collator_for(processor, labels=_Turns([shifted])))([TEXT])
     part = collator_for(processor, labels=_Turns([Turn(1, own[0] + 1, own[-1] + 1)])).encode(TEXT)
     assert (part.labels >= 0).sum() == len(own) - 1  # a strategy may train less
@@ -328,7 +330,9 @@ class _Buckets(PaddingStrategy):
     def __call__(self, samples: Any, fill: Any) -> Any:
         if self.pads_to < 0:
             return None
-        padded = PadToLength(length=self.pads_to or self.padded_length([len(s["input_ids"]) for s in samples]))
+        padded = PadToLength(
+            length=self.pads_to or self.padded_length([len(s["input_ids"]) for s in samples])
+        )
         return padded(samples, fill)
 
 
