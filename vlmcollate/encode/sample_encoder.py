@@ -33,6 +33,7 @@ from vlmcollate.errors import (
     stack_level,
 )
 from vlmcollate.media import Video
+from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.refusals import refuses_media
 from vlmcollate.media.processing.result import ProcessedMedia, as_tensor
 from vlmcollate.prompt.chat import MediaSpan, Rendering
@@ -289,12 +290,7 @@ class SampleEncoder:
                     f"{type(collator.processor).__name__} returned the key {key!r}, which nobody "
                     f"declared; add it to {type(collator).__name__}.media_joins"
                 )
-            cast = collator.media.cast
-            tensor = as_tensor(value)
-            tensors[key] = run_hook(cast, key, tensor, strategy=collator.media)
-            holds = isinstance(tensors[key], Tensor) and tensors[key].shape == tensor.shape
-            expected = f"{key!r} as a tensor of shape {tuple(tensor.shape)}"
-            check_result(tensors[key], expected, holds=holds, strategy=collator.media)
+            tensors[key] = cast_media(as_tensor(value), collator.media.dtype)
         return tensors
 
 

@@ -13,6 +13,7 @@ from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.encode.dummy_media import blank
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.media import Concatenate
+from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import MediaSpan, Rendering
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
@@ -106,5 +107,7 @@ class NemotronParseCollator(BaseCollator):
         processed = self.process_media(
             Rendering(text="", given=(), media=(page,)), [blank("image", None)]
         )
-        media = {key: self.media.cast(key, value) for key, value in processed.tensors.items()}
+        media = {
+            key: cast_media(value, self.media.dtype) for key, value in processed.tensors.items()
+        }
         return attrs.evolve(super().dummy_sample(), media=media, media_counts={"image": 1})

@@ -129,7 +129,7 @@ def test_an_allowed_host_is_asked(server):
         ("/large", {"max_bytes": 100}, "max_bytes=100"),
         ("/chunks", {"max_bytes": 100}, "max_bytes=100"),
         ("/short", {}, "missing|cannot be fetched"),
-        ("/packed", {}, "packs it as 'gzip'"),
+        ("/packed", {}, "compresses it as 'gzip'"),
         ("/stall", {"timeout": 0.3}, "timeout=0"),
         ("/drip", {"timeout": 0.3}, "timeout=0"),
         ("/drip-head", {"timeout": 0.3}, "timeout=0"),
