@@ -122,7 +122,7 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         (
             [{"role": "user", "content": [{"type": "image", "image": "a", "min_pixels": 9}]}],
             "messages[0].content[0]",
-            "nothing would read",
+            "unknown keys",
         ),
         (
             [{"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}],

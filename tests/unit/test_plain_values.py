@@ -328,7 +328,7 @@ def test_what_json_nests_is_read_up_to_the_limit(collator):
         ([{"role": "user", "content": [{"type": "text", "text": "a", 3: 1, "q": 2}]}],
          "messages[0].content[0]", r"\['q', 3\]"),
         ([{"role": "user", "content": [{3: 1, "q": 2}]}], "messages[0].content[0]", "nothing"),
-        ([{"role": "user", "content": "a", 3: 1}], "messages[0]", "no strings"),
+        ([{"role": "user", "content": "a", 3: 1}], "messages[0]", "not strings"),
         ([{"role": "user", "content": [{"type": np.array(["text", "a"])}]}],
          "messages[0].content[0]", "found list"),
         ([{"role": "user", "content": np.arange(3)}], "messages[0].content[0]", "found int 0"),
