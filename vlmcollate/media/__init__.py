@@ -1,4 +1,4 @@
-"""Loading media within limits, and joining media tensors into a batch."""
+"""Loads media within limits, calls the processor on it, and joins media tensors into a batch."""
 
 from vlmcollate.media.base import MediaStrategy
 from vlmcollate.media.joins import Concatenate, Join, PadAndConcatenate, Stack

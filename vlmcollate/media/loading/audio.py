@@ -34,7 +34,7 @@ def decode_audio(
 
     Raises:
         MediaError: If the audio is broken, empty or too long.
-        ConfigError: If soundfile, or soxr where it is needed, is not installed.
+        ConfigError: If soundfile, or soxr if it is needed, is not installed.
     """
     soundfile = _soundfile()
     try:

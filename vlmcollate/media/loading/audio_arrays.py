@@ -65,7 +65,7 @@ def scaled_samples(array: object, *, channel_axis: int | None = None, where: str
         samples = samples if channel_axis == 1 else samples.T
     elif samples.ndim != 1:
         raise MediaError(
-            f"an audio array has shape {samples.shape}, expected (N,); state the layout of two "
+            f"an audio array has shape {samples.shape}, expected (N,); declare the layout of two "
             'axes with {"array": ..., "sampling_rate": ..., "channel_axis": 0}, 0 for (channels, N)'
             " and 1 for (N, channels)",
             where=where,

@@ -41,7 +41,7 @@ def decode_soundtrack(
 
     Raises:
         MediaError: If the audio is broken or too long.
-        ConfigError: If PyAV, or soxr where it is needed, is not installed.
+        ConfigError: If PyAV, or soxr if it is needed, is not installed.
     """
     name = f"the audio of {name}"
     with open_container(data, name, max_pixels=max_pixels, where=where) as container:

@@ -1,4 +1,4 @@
-"""Where images may come from, and the options of `LocalMedia`."""
+"""The sources of images that `LocalMedia` opens, and its options."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def is_red(source: object, media: LocalMedia | None = None) -> bool:
     "url",
     ["http://a.org/x.png", "HTTPS://a.org/x.png", "ftp://a.org/x.png", "s3://bucket/x.png"],
 )
-def test_urls_are_refused(url: str) -> None:
+def test_urls_are_refused_by_default(url: str) -> None:
     message = refusal(url)
     assert url in message
     assert "download it first" in message
@@ -169,7 +169,7 @@ def test_bad_options_are_refused_at_construction(options: dict[str, Any]) -> Non
         LocalMedia(**options)
 
 
-def test_formats_are_an_allow_list(red_png: bytes) -> None:
+def test_only_the_allowed_formats_open(red_png: bytes) -> None:
     assert is_red(red_png, LocalMedia(formats=["png"]))
     assert "JPEG" in refusal(red_png, LocalMedia(formats=("JPEG",)))
 
