@@ -244,7 +244,7 @@ def test_a_bug_beside_the_template_is_not_a_bad_row(processor, monkeypatch):
 
 
 def test_plain_media_of_each_kind_is_what_is_tried_again(processor):
-    """A video that the processor refuses is told from one that it takes."""
+    """The processor refuses this video, and takes a plain one in its place."""
     narrow = np.zeros((4, 4, 2000, 3), np.uint8)
     chat = [
         {"role": "user", "content": [{"type": "video", "video": narrow, "fps": 2.0}]},
@@ -270,6 +270,24 @@ def test_a_strategy_that_adds_no_option_has_a_dtype(processor, dtype):
     batch = collator_for(processor, media=media)([_chat("a.png")])
     assert batch["pixel_values"].dtype == (dtype or torch.float32)
     assert batch["image_grid_thw"].dtype == torch.int64
+
+
+@attrs.frozen(kw_only=True)
+class _Plain(MediaStrategy):
+    """Adds an option, and is decorated for it."""
+
+    colour: str = "teal"
+
+    def load_image(self, source: object, *, where: str) -> Image.Image:
+        del source, where
+        return Image.new("RGB", (64, 48), self.colour)
+
+
+def test_a_strategy_that_adds_an_option_keeps_its_dtype(processor):
+    media = _Plain(colour="red", dtype=torch.bfloat16)
+    assert media == pickle.loads(pickle.dumps(media)) != attrs.evolve(media, dtype=None)
+    batch = collator_for(processor, media=media)([_chat("any")])
+    assert batch["pixel_values"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, "bfloat16"])

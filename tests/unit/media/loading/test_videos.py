@@ -94,6 +94,29 @@ def test_frames_that_are_sampled_already():
     assert with_rate.times.tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25]
 
 
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["constant", "variable"])
+def test_probing_finds_the_size_and_the_times_of_the_frames(times, tmp_path):
+    path = tmp_path / "video.mkv"
+    path.write_bytes(video_bytes(times))
+    array = np.zeros((6, 8, 10, 3), np.uint8)
+    for source in (path, {"path": path}, {"video": path}, array, {"video": array, "fps": 4}):
+        video = load(source)
+        probed = LocalMedia().probe_video(source, sampling=FrameSampling(), where="videos[0]")
+        assert probed.frames.shape == video.frames.shape and not probed.frames.any()
+        assert probed.times.tolist() == video.times.tolist()
+        assert probed.indices.tolist() == video.indices.tolist()
+        assert (probed.total_frames, probed.duration) == (video.total_frames, video.duration)
+        assert probed.audio is None
+
+
+def test_an_encoded_video_takes_no_fps():
+    source = {"video": video_bytes(EVEN), "fps": 4}
+    with pytest.raises(MediaError, match="remove 'fps'"):
+        load(source)
+    with pytest.raises(MediaError, match="remove 'fps'"):
+        LocalMedia().probe_video(source, sampling=FrameSampling(), where="videos[0]")
+
+
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
