@@ -1,4 +1,4 @@
-"""Videos made for a test, whose frames tell by their grey which they are."""
+"""Videos for tests, whose frames are numbered by their grey."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 STEP = 4
-"""How much lighter each frame is than the one before."""
+"""The difference in grey between a frame and the next."""
 
 
 def video_bytes(
@@ -19,16 +19,23 @@ def video_bytes(
     *,
     size: tuple[int, int] = (64, 48),
     container: str = "matroska",
-    sound: bool | float = False,
+    audio: bool | float = False,
 ) -> bytes:
-    """An encoded video whose frames are shown at these seconds, with audio of so many seconds."""
+    """Encodes a video.
+
+    Args:
+        times: The time of each frame in seconds.
+        size: The width and the height.
+        container: The format, by its name in FFmpeg.
+        audio: The length of the audio in seconds; `True` for the video's, `False` for none.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream("libx264", rate=30, options={"crf": "1"})
         stream.width, stream.height = size
         stream.pix_fmt = "yuv444p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
-        track = output.add_stream("flac", rate=16000) if sound else None
+        track = output.add_stream("flac", rate=16000) if audio else None
         for i, at in enumerate(times):
             pixels = np.full((size[1], size[0], 3), STEP * i % 256, np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -36,12 +43,12 @@ def video_bytes(
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
         if track is not None:
-            _add_tone(output, track, float(times[-1]) if sound is True else sound)
+            _add_tone(output, track, float(times[-1]) if audio is True else audio)
     return file.getvalue()
 
 
 def jpeg_frames(size: tuple[int, int], number: int) -> bytes:
-    """A film of JPEG frames, behind which another may be laid."""
+    """Encodes a video of JPEG frames, to which another may be appended."""
     file = io.BytesIO()
     with av.open(file, "w", format="mjpeg") as output:
         stream = output.add_stream("mjpeg", rate=10)
@@ -55,7 +62,7 @@ def jpeg_frames(size: tuple[int, int], number: int) -> bytes:
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
-    """The bytes with one to four damages, mostly in the header or the index at the end."""
+    """Damages the bytes at one to four places, mostly in the header or the index at the end."""
     broken = bytearray(data)
     for _ in range(random.integers(1, 5)):
         if len(broken) < 8:

@@ -1,9 +1,9 @@
-"""The plain Python values behind what pandas, NumPy, Arrow and PyTorch put into a row.
+"""Converting the values of pandas, NumPy, Arrow and PyTorch in a row to plain Python.
 
 `pandas.read_parquet(...).to_dict("records")` holds lists as object arrays, a dataset with a format
-holds scalars and arrays of that library, and both fill absent keys. A conversation holds strings,
-numbers, lists and dicts. pandas and Arrow are recognised by the module of a value's type, so that
-neither has to be installed.
+holds scalars and arrays of that library, and both add the keys that a row lacks. A conversation
+holds strings, numbers, lists and dicts. Values of pandas and Arrow are recognised by the module of
+their type, so that neither has to be installed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import torch
 
 from vlmcollate.errors import ConversationError
 
-MOST_LEVELS = 64  # of nesting; JSON schemas have a dozen, and Python's own limit allows some 300
-_MOST_BITS = 10_000  # of an integer; Python prints no more than 4,300 digits
+MAX_LEVELS = 64
+"""The maximum depth of nesting; JSON schemas have a dozen levels, Python's own limit some 300."""
+_MAX_BITS = 10_000  # of an integer; Python prints at most 4,300 digits
 
 
 def unwrap(value: Any) -> Any:
@@ -41,7 +42,7 @@ def unwrap(value: Any) -> Any:
     if value is None or type(value) in _PLAIN:
         return value
     if isinstance(value, str):
-        return str.__str__(value)  # `str` of an enum's member is the member's name
+        return str.__str__(value)  # `str` of a member of an enum is the member's name
     if isinstance(value, np.generic):
         return _unwrap_numpy(value)
     if isinstance(value, np.ndarray):
@@ -59,7 +60,7 @@ def unwrap(value: Any) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a library filled in the value for a key that the row lacks; NaN is a number, too."""
+    """Whether a library added the value for a key that the row lacks; NaN counts as missing."""
     if isinstance(value, float | np.floating):
         return math.isnan(value)
     if isinstance(value, np.datetime64 | np.timedelta64):
@@ -71,47 +72,57 @@ def is_missing(value: Any) -> bool:
 
 
 def plain(value: Any, where: str, *, allow_dates: bool = False, keep_missing: bool = False) -> Any:
-    """A copy of a JSON-like value in plain Python, without the keys whose value is missing.
+    """Copies a JSON-like value to plain Python, without the keys whose value is missing.
 
-    Dataclasses, attrs classes and models with `model_dump` are copied as dicts of their fields. No
-    other object is in the copy, as templates would write text of its that nobody looked at.
+    Dataclasses, attrs classes and models with `model_dump` are copied as dicts of their fields.
+    Other objects are refused, since a template would write text of theirs that was not checked.
 
     Args:
-        value: What a template variable, a tool or a tool call holds.
-        where: Its place in the example, for errors.
-        allow_dates: Whether dates, decimals and NaN may be in it, as in what rows note down about
+        value: The value of a template variable, a tool or a tool call.
+        where: Its path in the example, for errors.
+        allow_dates: Whether to allow dates, decimals and NaN, as in the notes that rows hold about
             a message.
-        keep_missing: Whether keys whose value is `None` stay.
+        keep_missing: Whether to keep keys whose value is `None`.
+
+    Returns:
+        The copy: strings, numbers, bools, `None`, lists and dicts.
 
     Raises:
-        ConversationError: It holds itself, is nested too deeply, or holds an object, a key, a
-            number or a string that JSON does not have.
+        ConversationError: If the value contains itself, is nested too deeply, or holds an object,
+            a key, a number or a string that JSON cannot hold.
     """
     return _Copy(where, allow_dates=allow_dates, keep_missing=keep_missing)(value)
 
 
 def plain_source(value: Any, where: str) -> Any:
-    """A media source in plain Python; arrays of numbers, images and bytes are the caller's own.
+    """Copies a media source to plain Python, but not its arrays of numbers, images and bytes.
 
     Args:
-        value: What stands under `"image"`, `"video"` or `"audio"`.
-        where: Its place in the example, for errors.
+        value: The value under `"image"`, `"video"` or `"audio"`.
+        where: Its path in the example, for errors.
+
+    Returns:
+        The copy, which refers to the caller's arrays, images and bytes.
 
     Raises:
-        ConversationError: It holds itself or is nested too deeply.
+        ConversationError: If the value contains itself or is nested too deeply.
     """
     return _Copy(where, is_source=True)(value)
 
 
 def fields_of(value: Any) -> Any:
-    """The fields of a dataclass, an attrs class or a model with `model_dump`; else the value."""
+    """Converts a dataclass, an attrs class or a model with `model_dump` to a dict of its fields.
+
+    Returns:
+        The dict; any other value unchanged.
+    """
     kind = type(value)
     if dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
     elif attrs.has(kind):
         names = [field.name for field in attrs.fields(kind)]
     elif callable(getattr(kind, "model_dump", None)):
-        with contextlib.suppress(Exception):  # of the caller's; then it is no plain value
+        with contextlib.suppress(Exception):  # in the caller's code; the value stays an object
             return value.model_dump()
         return value
     else:
@@ -120,7 +131,15 @@ def fields_of(value: Any) -> Any:
 
 
 def plain_text(text: str, where: str) -> str:
-    """The text as an exact `str`; refuses a lone surrogate with a ConversationError."""
+    """Converts a text to an exact `str`.
+
+    Args:
+        text: The text, of `str` or a subclass.
+        where: Its path in the example, for errors.
+
+    Raises:
+        ConversationError: If the text holds a lone surrogate.
+    """
     text = str.__str__(text)
     try:
         text.encode()
@@ -134,22 +153,22 @@ def plain_text(text: str, where: str) -> str:
 
 
 def describe(value: Any) -> str:
-    """The type and the beginning of a value, for errors."""
+    """Describes a value in an error by its type and its beginning."""
     return "nothing" if value is None else f"{type(value).__name__} {show(value):.60}"
 
 
 def show(value: Any) -> str:
-    """The beginning of a value's `repr`, whatever the value is."""
+    """Shows the beginning of a value's `repr`, whatever the value is."""
     return _SHOWN.repr(value)
 
 
 def show_all(values: Iterable[Any]) -> str:
-    """Sorted values, such as the keys of a dict, whatever their types are."""
+    """Shows sorted values, such as the keys of a dict, whatever their types are."""
     return f"[{', '.join(sorted(map(show, values)))}]"
 
 
 class _Copy:
-    """Copies one value, knowing which containers it is inside."""
+    """Copies one value, and keeps track of the containers around it."""
 
     def __init__(
         self,
@@ -180,9 +199,10 @@ class _Copy:
             return self._inside_of(value, self._list, found)
         if isinstance(found, str) and not self.is_source:
             return plain_text(found, self.where)
-        if type(found) is int and found.bit_length() > _MOST_BITS:
+        if type(found) is int and found.bit_length() > _MAX_BITS:
             raise ConversationError(
-                f"holds {show(found)}; expected one that Python prints", where=self.where
+                f"holds {show(found)}, expected at most {_MAX_BITS}; pass it as a string",
+                where=self.where,
             )
         if not self.is_source:
             self._check_scalar(found)
@@ -193,8 +213,8 @@ class _Copy:
         if type(value) is float:
             if not math.isfinite(value) and not self.allow_dates:
                 raise ConversationError(
-                    f"found {value}, which JSON does not have; expected a finite number, or leave "
-                    "it out",
+                    f"found {value}, which JSON cannot hold; expected a finite number: replace "
+                    "it, or remove it",
                     where=where,
                 )
         elif value is not None and type(value) not in (bool, int):
@@ -202,7 +222,7 @@ class _Copy:
                 return
             raise ConversationError(
                 f"found {describe(value)}; expected a string, a number, a bool, a list or a dict: "
-                "write it as one of these",
+                "convert it to one of these",
                 where=where,
             )
 
@@ -210,12 +230,12 @@ class _Copy:
         if id(container) in self._inside:
             raise ConversationError(
                 f"holds a {type(container).__name__} that contains itself; expected a tree of "
-                "values, as JSON has it",
+                "values, as in JSON",
                 where=self.where,
             )
-        if len(self._inside) >= MOST_LEVELS:
+        if len(self._inside) >= MAX_LEVELS:
             raise ConversationError(
-                f"is nested more than {MOST_LEVELS} levels deep; flatten it", where=self.where
+                f"is nested more than {MAX_LEVELS} levels deep; flatten it", where=self.where
             )
         self._inside.add(id(container))
         copied = copy(value)
@@ -243,7 +263,7 @@ class _Copy:
         key = unwrap(key)
         if not isinstance(key, str | int | float):
             raise ConversationError(
-                f"holds the key {show(key)}; expected a string, as JSON has it", where=self.where
+                f"holds the key {show(key)}; expected a string, as in JSON", where=self.where
             )
         return self(key)
 
@@ -282,7 +302,7 @@ def _unwrap_pandas(value: Any) -> Any:
     if name == "Timedelta":
         return value.to_pytimedelta()
     if name == "Series" and len(value) and all(isinstance(key, str) for key in value.index):
-        return dict(value.items())  # a row, as `iterrows` has it
+        return dict(value.items())  # a row of `iterrows`
     if name == "DataFrame" or not hasattr(value, "tolist"):
         return value
     return value.tolist()
@@ -302,7 +322,7 @@ def _is_array_of_numbers(value: Any) -> bool:
 
 
 class _Shown(reprlib.Repr):
-    """A `repr` that ends early, and that works for integers of any size."""
+    """A `repr` that stops early, and that works for integers of any size."""
 
     def repr_int(self, value: int, level: int) -> str:
         if value.bit_length() > 1000:

@@ -18,7 +18,7 @@ from tests.media_bytes import video_bytes
 from vlmcollate import IGNORE_INDEX, MediaError, collator_for
 
 TONE = (np.sin(np.arange(24000) / 20) * 0.3).astype(np.float32)
-MOVIE = video_bytes(np.arange(20) / 10, sound=True)
+MOVIE = video_bytes(np.arange(20) / 10, audio=True)
 STOPS = {
     "qwen2_5_omni": "<|im_end|>",
     "qwen3_omni": "<|im_end|>",

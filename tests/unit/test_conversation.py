@@ -1,3 +1,5 @@
+"""Examples of every format are read as conversations, or refused with their place."""
+
 import copy
 
 import numpy as np
@@ -122,7 +124,7 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         (
             [{"role": "user", "content": [{"type": "image", "image": "a", "min_pixels": 9}]}],
             "messages[0].content[0]",
-            "nothing would read",
+            "unknown keys",
         ),
         (
             [{"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}],
@@ -149,7 +151,7 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         ({"messages": [USER], "chat_template_kwargs": 1}, "chat_template_kwargs", "dict"),
     ],
 )
-def test_what_is_no_conversation_says_where_and_why(example, where, problem):
+def test_an_error_names_the_place_and_the_problem(example, where, problem):
     with pytest.raises(ConversationError, match=problem) as raised:
         Conversation.from_example(example)
     assert raised.value.where == where
@@ -186,11 +188,11 @@ def unresolved(query):
     """
 
 
-unresolved.__annotations__["query"] = "Nothing"  # a name that is nowhere
+unresolved.__annotations__["query"] = "Nothing"  # an undefined name
 
 
 class Client:
-    """A tool may be a method of it."""
+    """A class with a method that is a tool."""
 
     def search(self, query: str):
         """Searches.
@@ -200,7 +202,7 @@ class Client:
         """
 
 
-def test_a_function_is_read_as_its_schema_and_its_words_make_no_control_tokens():
+def test_a_function_is_read_as_its_schema_and_makes_no_special_tokens():
     example = {"messages": [USER, ANSWER], "tools": [search, Client().search]}
     tools = Conversation.from_example(example).tools
     assert tools == [get_json_schema(search), get_json_schema(Client().search)]
@@ -216,7 +218,7 @@ def test_a_function_is_read_as_its_schema_and_its_words_make_no_control_tokens()
 
 
 @pytest.mark.parametrize("tool", [unhinted, undescribed, unresolved, lambda x: x])
-def test_a_function_without_a_schema_says_what_it_lacks(tool):
+def test_an_error_names_what_a_function_lacks_for_a_schema(tool):
     with pytest.raises(ConversationError, match=r"no JSON schema .* type hints and desc") as raised:
         Conversation.from_example({"messages": [USER], "tools": [search, tool]})
     assert raised.value.where == "tools[1]"
@@ -230,7 +232,7 @@ def test_other_tools_are_refused(tool):
 
 
 @pytest.mark.parametrize("failing", ["1 // (messages | length - 2)", "10.0 ** 999", "f(f)"])
-def test_whatever_a_running_template_raises_is_an_error_of_the_conversation(failing):
+def test_an_exception_in_a_template_is_a_conversation_error(failing):
     processor = qwen3_vl()
     processor.chat_template = (
         "{% macro f(g) %}{{ g(g) }}{% endmacro %}{% if messages[0].content == 'x' or "

@@ -1,4 +1,4 @@
-"""Rows as pandas, NumPy, Arrow and PyTorch hold them read as their plain twins do."""
+"""Rows of pandas, NumPy, Arrow and PyTorch are read like the same rows in plain Python."""
 
 import dataclasses
 import datetime
@@ -22,14 +22,14 @@ from tests.processors import qwen3_vl
 from vlmcollate import ConfigError, Conversation, ConversationError, collator_for
 from vlmcollate.conversation import MediaPart
 from vlmcollate.errors import CollateError
-from vlmcollate.plain_values import MOST_LEVELS, plain, plain_source, unwrap
+from vlmcollate.plain_values import MAX_LEVELS, plain, plain_source, unwrap
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Yo"}
 
 
 class Word(str, enum.Enum):
-    """Strings that print as their names."""
+    """Strings whose `str` is their name."""
 
     USER = "user"
     TEXT = "Hi"
@@ -142,7 +142,7 @@ def test_the_missing_values_of_pandas_count_as_absent():
         Conversation.from_example([USER, {**ANSWER, "weight": np.float32("nan")}])
 
 
-def test_scalars_become_pythons():
+def test_scalars_become_plain_python():
     day = datetime.datetime(2020, 1, 2)
     for given, expected in [
         (np.int8(3), 3),
@@ -176,7 +176,7 @@ def test_a_string_of_an_enum_is_its_value_and_not_its_name(collator):
     assert collator.render(collator.read(named)) == collator.render(collator.read([USER, ANSWER]))
 
 
-def test_arrays_of_samples_and_pixels_stay_the_callers():
+def test_arrays_of_samples_and_pixels_are_not_copied():
     pixels, samples = np.zeros((4, 4, 3), np.uint8), torch.zeros(8)
     assert plain_source(pixels, "here") is pixels
     assert plain_source((samples, np.int64(8)), "here") == (samples, 8)
@@ -205,7 +205,7 @@ class Place:
 
 
 class Model:
-    """As pydantic's models, which templates can read like dicts."""
+    """An object like a pydantic model, which templates can read like a dict."""
 
     def __init__(self, found=None):
         self.found = {"q": HOSTILE} if found is None else found
@@ -259,20 +259,20 @@ def test_objects_with_fields_are_dicts_of_them(made, row, where, collator):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_json_does_not_have_is_refused_with_its_place(value, row, where):
+def test_what_json_cannot_hold_is_refused_with_its_place(value, row, where):
     with pytest.raises(ConversationError, match=r"(?s)found .*; expected") as raised:
         Conversation.from_example(row(value))
     assert raised.value.where == where
 
 
-def test_what_a_row_notes_about_a_message_may_be_a_date():
+def test_further_keys_of_a_message_may_hold_dates():
     notes = {"at": datetime.datetime(2020, 1, 2), "cost": decimal.Decimal(1), "p": [float("inf")]}
     assert Conversation.from_example([USER, {**ANSWER, **notes}]).messages[1].extra == notes
     with pytest.raises(ConversationError, match="found bytes"):
         Conversation.from_example([USER, {**ANSWER, "raw": b"<|im_end|>"}])
 
 
-def test_an_object_that_holds_itself_is_refused():
+def test_an_object_that_contains_itself_is_refused():
     query = Query()
     query.q = [query]
     with pytest.raises(ConversationError, match="contains itself"):
@@ -316,9 +316,9 @@ def test_cycles_and_depths_are_refused_with_their_place(row, where, value):
     assert raised.value.where == where
 
 
-def test_what_json_nests_is_read_up_to_the_limit(collator):
-    call = {"type": "function", "function": {"name": "f", "arguments": nested(MOST_LEVELS - 4, 1)}}
-    assert plain([call, call], "here") == [call, call]  # used twice, which is no cycle
+def test_nested_values_are_read_up_to_the_limit(collator):
+    call = {"type": "function", "function": {"name": "f", "arguments": nested(MAX_LEVELS - 4, 1)}}
+    assert plain([call, call], "here") == [call, call]  # twice, but not a cycle
     collator.encode([USER, {**ANSWER, "tool_calls": [call]}])
 
 
@@ -328,7 +328,7 @@ def test_what_json_nests_is_read_up_to_the_limit(collator):
         ([{"role": "user", "content": [{"type": "text", "text": "a", 3: 1, "q": 2}]}],
          "messages[0].content[0]", r"\['q', 3\]"),
         ([{"role": "user", "content": [{3: 1, "q": 2}]}], "messages[0].content[0]", "nothing"),
-        ([{"role": "user", "content": "a", 3: 1}], "messages[0]", "no strings"),
+        ([{"role": "user", "content": "a", 3: 1}], "messages[0]", "not strings"),
         ([{"role": "user", "content": [{"type": np.array(["text", "a"])}]}],
          "messages[0].content[0]", "found list"),
         ([{"role": "user", "content": np.arange(3)}], "messages[0].content[0]", "found int 0"),
@@ -341,13 +341,13 @@ def test_what_json_nests_is_read_up_to_the_limit(collator):
         ([USER, {**ANSWER, "reasoning": "\ud800"}], "messages[1].reasoning", "surrogate"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_meant_is_refused(example, where, problem):
+def test_wrong_values_are_refused_with_their_place(example, where, problem):
     with pytest.raises(ConversationError, match=problem) as raised:
         Conversation.from_example(example)
     assert raised.value.where == where
 
 
-def test_media_of_a_part_without_a_list_reads_its_values_plainly():
+def test_the_values_of_a_media_part_become_plain():
     part = {"type": "audio", "array": np.zeros(8, np.float32), "sampling_rate": np.int64(8)}
     ((_, media),) = Conversation.from_example([{"role": "user", "content": [part]}]).media
     assert isinstance(media, MediaPart)
@@ -355,7 +355,7 @@ def test_media_of_a_part_without_a_list_reads_its_values_plainly():
 
 
 @pytest.mark.parametrize(("read", "rows"), [("read", 6000), ("encode", 500)])
-def test_random_values_in_a_row_raise_no_foreign_exception(read, rows, collator):
+def test_random_values_in_a_row_raise_only_collate_errors(read, rows, collator):
     stage = getattr(collator, read)
     good = 0
     for seed in range(rows):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.errors import CollateError, ConfigError, MediaError
 from vlmcollate.family import Family
 from vlmcollate.media import MediaStrategy, ProcessedMedia, Video
+from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.refusals import refuses_media
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.prompt.chat import Rendering
@@ -109,14 +111,14 @@ def process_or_refuse(
 
 
 def media_tensors(
-    output: Mapping[str, Any], family: Family, strategy: MediaStrategy, *, collator: str
+    output: Mapping[str, Any], family: Family, dtype: torch.dtype | None, *, collator: str
 ) -> dict[str, Tensor]:
     """Returns the declared media tensors of a processor's output.
 
     Args:
         output: What the processor returned.
         family: What the model family declares.
-        strategy: The media strategy, for the dtype.
+        dtype: The dtype of floating-point tensors; `None` keeps the processor's.
         collator: The name of the collator's class, for errors.
 
     Raises:
@@ -131,11 +133,8 @@ def media_tensors(
                 f"the processor of {collator} returned the undeclared key {key!r}; add its joining "
                 f"rule to {collator}.family"
             )
-        tensor = as_tensor(value)
-        tensors[key] = run_hook(strategy.cast, key, tensor, strategy=strategy)
-        holds = isinstance(tensors[key], Tensor) and tensors[key].shape == tensor.shape
-        expected = f"{key!r} as a tensor of shape {tuple(tensor.shape)}"
-        check_result(tensors[key], expected, holds=holds, strategy=strategy)
+        tensor = value if isinstance(value, Tensor) else as_tensor(value)
+        tensors[key] = tensor if dtype is None else cast_media(tensor, dtype)
     return tensors
 
 

@@ -25,6 +25,7 @@ from vlmcollate.encode.token_count import small_image
 from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
 from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family, Packable
+from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext
 from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.packing.layout_rules import check_layout
@@ -64,7 +65,7 @@ class Stages(CollatorOptions):
 
     def read(self, example: object) -> Conversation:
         """Turns an example into a conversation."""
-        return Conversation.from_example(example)
+        return read_example(example)
 
     def load(self, conversation: Conversation) -> list[Any]:
         """Decodes the conversation's media, in order."""
@@ -149,7 +150,7 @@ class Stages(CollatorOptions):
         output = processed.tensors
         sample = unlabelled_sample(
             prompt,
-            media_tensors(output, family, self.media, collator=name) if output else {},
+            media_tensors(output, family, self.media.dtype, collator=name) if output else {},
             count_media(rendering, media) if rendering.media else {},
             token_types=family.token_types,
             media_tokens=self.traits.media_tokens,

@@ -1,34 +1,56 @@
-"""What a media strategy is."""
+"""The base class of media strategies."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
+from vlmcollate.media.loading.options import a_dtype_or_none
 from vlmcollate.media.loading.videos import FrameSampling, Video
 
 
+@attrs.frozen(kw_only=True)
 class MediaStrategy(ABC):
-    """How one sample's media is loaded, and which dtype its tensors get.
+    """Loads the media of one sample, and sets the dtype of its tensors.
 
     A strategy is a value: frozen and picklable, so that DataLoader workers can share it. It never
-    edits what it is given.
+    edits a source.
 
-    A strategy of your own raises `MediaError` for bad media, or lists in `media_errors` the
-    exceptions that mean bad media; anything else but a `MemoryError` becomes a `StrategyError`.
+    A subclass overrides `load_image`, and `load_video` and `load_audio` if it loads them. If it can
+    find out sizes and times without decoding, it overrides `image_size` and `probe_video`, too. For
+    bad media it raises `MediaError`, or one of the exceptions that it declares in `media_errors`;
+    any other exception but a `MemoryError` becomes a `StrategyError`. A subclass that adds options
+    is decorated with `@attrs.frozen(kw_only=True)`; one that adds none needs no decorator.
+
+    Args:
+        dtype: The dtype to which floating-point media tensors are cast; `None` keeps theirs.
+
+    Raises:
+        ConfigError: If `dtype` is not a floating-point dtype.
+
+    Example:
+        >>> class Thumbnails(MediaStrategy):
+        ...     media_errors = (KeyError,)
+        ...     def load_image(self, source, *, where):
+        ...         return {"red": Image.new("RGB", (8, 8), "red")}[source]
+        >>> Thumbnails(dtype=torch.bfloat16).load_image("red", where="images[0]").size
+        (8, 8)
     """
 
     media_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """The exceptions that mean bad media, such as `(KeyError,)` for names in a zip archive."""
 
+    dtype: torch.dtype | None = attrs.field(default=None, validator=a_dtype_or_none)
+
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuses `media_errors` that are no exceptions, or that would hide every bug."""
+        """Refuses `media_errors` that are not exceptions, or that would hide every bug."""
         super().__init_subclass__(**options)
         declared = cls.media_errors
         if not isinstance(declared, tuple) or not all(
@@ -42,15 +64,15 @@ class MediaStrategy(ABC):
 
     @abstractmethod
     def load_image(self, source: object, *, where: str) -> Image.Image:
-        """Loads one image as plain upright RGB.
+        """Loads one image as upright RGB.
 
         Args:
-            source: The image as the user gave it.
+            source: The image as the example holds it.
             where: The path inside the sample, such as `messages[0].content[1]`, for errors.
 
         Returns:
-            A decoded image of mode RGB, without transparency or pending EXIF orientation. It may
-            be the object that was passed, so it is only to be read.
+            A decoded image of mode RGB, without transparency or pending EXIF orientation. It may be
+            the source itself, so it must not be written to.
 
         Raises:
             MediaError: If the image is missing, broken, refused or too large.
@@ -64,12 +86,13 @@ class MediaStrategy(ABC):
         sampling_rate: int | None = None,
         where: str,
     ) -> Video:
-        """Loads one video's frames.
+        """Loads the sampled frames of one video.
 
         Args:
-            source: The video as the user gave it.
-            sampling: Which frames the model wants.
-            sampling_rate: Where given, the video's sound is loaded too, at this rate.
+            source: The video as the example holds it.
+            sampling: The frames that the model takes.
+            sampling_rate: The model's audio sampling rate in Hz, or `None` to skip the video's
+                audio.
             where: The path inside the sample, for errors.
 
         Returns:
@@ -77,65 +100,76 @@ class MediaStrategy(ABC):
 
         Raises:
             MediaError: If the video is missing, broken, refused or too large; always, unless a
-                strategy overrides this.
+                strategy overrides this method.
         """
-        raise MediaError(f"{type(self).__name__} loads no videos", where=where)
+        raise MediaError(f"{type(self).__name__} loads no videos; remove it", where=where)
 
     def load_audio(
         self, source: object, *, sampling_rate: int, where: str
     ) -> npt.NDArray[np.float32]:
-        """Loads one sound.
+        """Loads one audio as mono.
 
         Args:
-            source: The sound as the user gave it.
-            sampling_rate: The rate that the model hears in, in samples a second.
+            source: The audio as the example holds it.
+            sampling_rate: The model's audio sampling rate in Hz.
             where: The path inside the sample, for errors.
 
         Returns:
             (N,) float32, mono, at `sampling_rate`.
 
         Raises:
-            MediaError: If the sound is missing, broken, refused or too long; always, unless a
-                strategy overrides this.
+            MediaError: If the audio is missing, broken, refused or too long; always, unless a
+                strategy overrides this method.
         """
-        raise MediaError(f"{type(self).__name__} loads no audio", where=where)
+        raise MediaError(f"{type(self).__name__} loads no audio; remove it", where=where)
 
     def image_size(self, source: object, *, where: str) -> tuple[int, int] | None:
-        """The height and width of what `load_image` gives, without decoding it.
+        """Finds the size of the image that `load_image` returns, without decoding it.
 
         Args:
-            source: The image as the user gave it.
+            source: The image as the example holds it.
             where: The path inside the sample, for errors.
 
         Returns:
-            The size, or `None` where only loading tells; always, unless a strategy overrides this.
+            The height and the width in pixels, or `None` if only loading gives them; always `None`,
+            unless a strategy overrides this method.
+
+        Raises:
+            MediaError: If the image is missing, broken, refused or too large.
         """
         del source, where
         return None  # as declared
 
     def probe_video(self, source: object, *, sampling: FrameSampling, where: str) -> Video | None:
-        """What `load_video` gives, with black frames, without decoding them.
+        """Finds the size and the times of the frames that `load_video` returns.
 
         Args:
-            source: The video as the user gave it.
-            sampling: Which frames the model wants.
+            source: The video as the example holds it.
+            sampling: The frames that the model takes.
             where: The path inside the sample, for errors.
 
         Returns:
-            The video without its pixels and its sound, or `None` where only loading tells; always,
-            unless a strategy overrides this.
+            The video with black frames and without audio, or `None` if only loading gives the
+            frames' size and times; always `None`, unless a strategy overrides this method.
+
+        Raises:
+            MediaError: If the video is missing, broken, refused or too large.
         """
         del source, sampling, where
         return None  # as declared
 
-    @abstractmethod
-    def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:
-        """Brings one media tensor to the dtype that the model wants.
 
-        Args:
-            key: The tensor's name in the batch, such as `pixel_values`.
-            value: The tensor, of any shape.
+def cast_media(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Casts a floating-point media tensor.
 
-        Returns:
-            The tensor of the same shape; integer and bool tensors come back as they are.
-        """
+    Args:
+        tensor: A media tensor of any shape.
+        dtype: The `dtype` of the media strategy, or `None` to keep the tensor's.
+
+    Returns:
+        A tensor of the same shape; the same object if its dtype is integer or bool, or wanted
+        already.
+    """
+    if dtype is None or not tensor.is_floating_point():
+        return tensor
+    return tensor.to(dtype)

@@ -1,6 +1,6 @@
-"""How one media key of several samples becomes one batch tensor.
+"""Joining the tensors of one media key into a batch tensor.
 
-Shapes: B samples, M a sample's media items (or patches), N all items of the batch together.
+Shapes: B samples, M media items (or patches) of a sample, N those of the whole batch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from vlmcollate.media.memory import empty
 
 @attrs.frozen(kw_only=True)
 class Join(ABC):
-    """Joins the tensors that the samples of a batch hold under one key.
+    """Joins the tensors that the samples of a batch hold under one media key.
 
-    The samples' tensors have to share one dtype, and the result has it too. The result is
+    The tensors of all samples must have one dtype, which the result has, too. The result is
     contiguous and never shares memory with a sample.
+
+    A join of your own overrides `join` and, if samples without the key get rows, `fill_missing`.
 
     Args:
         rows: The unit of the first axis, by which a batch can be cut: `"image"`, `"video"` or
@@ -35,11 +37,11 @@ class Join(ABC):
     )
 
     def __call__(self, values: Sequence[torch.Tensor], *, key: str) -> torch.Tensor:
-        """Joins one key.
+        """Joins the tensors of one key.
 
         Args:
             values: The tensor of each sample that has the key, at least one.
-            key: The key, for errors.
+            key: The media key, for errors.
 
         Returns:
             One contiguous tensor of the samples' dtype.
@@ -54,27 +56,36 @@ class Join(ABC):
         return joined.clone() if shared else joined
 
     def fill_missing(self, like: torch.Tensor) -> torch.Tensor | None:
-        """What a sample without the key puts in its place; by default nothing.
+        """Makes the tensor of a sample without the key; by default none.
 
         Args:
-            like: The tensor of another sample.
+            like: The tensor of another sample, for its dtype and number of axes.
+
+        Returns:
+            The tensor, or `None` to skip the sample.
         """
         del like
         return None
 
     @abstractmethod
     def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
-        """Joins the samples' tensors; the hook of a joining rule of your own.
+        """Joins the samples' tensors; the hook of a join of your own.
 
         Args:
-            values: At least one tensor; all have one dtype.
+            values: The tensor of each sample that has the key, at least one, all of one dtype.
             key: The media key, for errors.
+
+        Returns:
+            The joined tensor.
+
+        Raises:
+            MediaMismatchError: If the tensors do not fit together.
         """
 
 
 @attrs.frozen(kw_only=True)
 class Concatenate(Join):
-    """Lays the samples' items one after another: (M, ...) of each becomes (N, ...).
+    """Concatenates the samples' items: (M, ...) of each becomes (N, ...).
 
     Example:
         >>> Concatenate()([torch.zeros(2, 3), torch.zeros(1, 3)], key="pixel_values").shape
@@ -84,8 +95,8 @@ class Concatenate(Join):
     def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         """See `Join`."""
         _check_has_items(values, key)
-        _check_shapes(values, key, first_axis=1, mend="join the key with PadAndConcatenate()")
-        return _concatenated(values)
+        _check_shapes(values, key, first_axis=1, remedy="join the key with PadAndConcatenate()")
+        return _concatenate(values)
 
 
 @attrs.frozen(kw_only=True)
@@ -93,9 +104,12 @@ class PadAndConcatenate(Join):
     """Pads every axis but the first at its end to the batch's largest, then concatenates.
 
     Args:
-        value: What the padding holds.
+        value: The value of the padding, default 0.
         every_sample: Whether a sample without the key gets a row of padding, for models that take
-            one row a sample.
+            one row per sample.
+
+    Raises:
+        ConfigError: If `value` is not a number.
 
     Example:
         >>> PadAndConcatenate()([torch.ones(1, 2), torch.ones(1, 1)], key="mask").tolist()
@@ -108,7 +122,7 @@ class PadAndConcatenate(Join):
     @value.validator
     def _check_value(self, _: object, value: object) -> None:
         if not isinstance(value, int | float):
-            raise ConfigError(f"value must be a number to pad with, not {value!r}")
+            raise ConfigError(f"value must be a number for the padding, not {value!r}")
 
     def fill_missing(self, like: torch.Tensor) -> torch.Tensor | None:
         """See `Join`."""
@@ -122,16 +136,16 @@ class PadAndConcatenate(Join):
         _check_axes(values, key)
         tails = {value.shape[1:] for value in values}
         if len(tails) == 1:
-            return _concatenated(values)
+            return _concatenate(values)
         _check_holds(values[0].dtype, self.value, key)
         largest = [max(sizes) for sizes in zip(*tails, strict=True)]
         joined = empty((sum(map(len, values)), *largest), values[0].dtype).fill_(self.value)
-        return _filled(joined, values)
+        return _fill(joined, values)
 
 
 @attrs.frozen(kw_only=True)
 class Stack(Join):
-    """Puts one tensor of each sample beside the others: (...) of each becomes (B, ...).
+    """Stacks one tensor of each sample: (...) of each becomes (B, ...).
 
     Example:
         >>> Stack()([torch.zeros(3), torch.ones(3)], key="size").shape
@@ -140,7 +154,7 @@ class Stack(Join):
 
     def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         """See `Join`."""
-        _check_shapes(values, key, first_axis=0, mend="bring them to one shape first")
+        _check_shapes(values, key, first_axis=0, remedy="bring them to one shape first")
         return torch.stack(list(values))
 
 
@@ -159,13 +173,13 @@ def grid_joins(**more: Join) -> dict[str, Join]:
     }
 
 
-def _concatenated(values: Sequence[torch.Tensor]) -> torch.Tensor:
+def _concatenate(values: Sequence[torch.Tensor]) -> torch.Tensor:
     first = values[0]
     rows = sum(len(value) for value in values)
     return torch.cat(list(values), out=empty((rows, *first.shape[1:]), first.dtype))
 
 
-def _filled(joined: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tensor:
+def _fill(joined: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tensor:
     start = 0
     for value in values:
         rows = slice(start, start + len(value))
@@ -181,8 +195,8 @@ def _check_dtypes(values: Sequence[torch.Tensor], key: str) -> None:
         if value.dtype != values[0].dtype:
             raise MediaMismatchError(
                 f"tensor {position} of {key!r} is {value.dtype}, but tensor 0 is "
-                f"{values[0].dtype}; cast them to one dtype, for instance by the media "
-                "strategy's dtype option"
+                f"{values[0].dtype}; cast them to one dtype, for instance with the option dtype of "
+                "the media strategy"
             )
 
 
@@ -198,15 +212,17 @@ def _check_has_items(values: Sequence[torch.Tensor], key: str) -> None:
 def _check_axes(values: Sequence[torch.Tensor], key: str) -> None:
     for position, value in enumerate(values):
         if value.ndim != values[0].ndim:
-            raise _mismatch(values, position, key, "all of them need the same number of axes")
+            raise _mismatch(values, position, key, "bring all of them to one number of axes")
 
 
-def _check_shapes(values: Sequence[torch.Tensor], key: str, *, first_axis: int, mend: str) -> None:
+def _check_shapes(
+    values: Sequence[torch.Tensor], key: str, *, first_axis: int, remedy: str
+) -> None:
     expected = values[0].shape[first_axis:]
     for position, value in enumerate(values):
         if value.ndim != values[0].ndim or value.shape[first_axis:] != expected:
-            agree = "have to agree after the first axis" if first_axis else "have to agree"
-            raise _mismatch(values, position, key, f"shapes {agree}; {mend}")
+            agree = "must agree after the first axis" if first_axis else "must agree"
+            raise _mismatch(values, position, key, f"shapes {agree}; {remedy}")
 
 
 def _mismatch(
@@ -221,9 +237,9 @@ def _mismatch(
 def _check_holds(dtype: torch.dtype, value: float, key: str) -> None:
     if dtype.is_floating_point or dtype.is_complex:
         return
-    # torch would cut 0.5 to 0 and wrap -1 to 255 without a word.
+    # torch would cut 0.5 to 0 and wrap -1 to 255 silently
     lowest, highest = (0, 1) if dtype == torch.bool else _limits(dtype)
-    # NaN and the infinities leave NaN after % 1, which counts as true.
+    # NaN and the infinities give NaN in % 1, which counts as true
     if value % 1 or not lowest <= value <= highest:
         raise MediaMismatchError(
             f"{key!r} is {dtype}, which cannot hold the padding value {value}; "

@@ -11,6 +11,7 @@ from vlmcollate.encode.dummy_media import alone, blank
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.family import Family, NotPackable
 from vlmcollate.media import Concatenate, MediaRequest, ProcessedMedia
+from vlmcollate.media.base import cast_media
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.sample import EncodedSample
@@ -100,5 +101,6 @@ class NemotronParseCollator(BaseCollator):
     def dummy_sample(self) -> EncodedSample:
         """See `BaseCollator`; with a white page, since the decoder needs one page per row."""
         processed = self.process_media(alone("image", ""), [blank("image", None)])
-        media = {key: self.media.cast(key, value) for key, value in processed.tensors.items()}
+        dtype = self.media.dtype
+        media = {key: cast_media(value, dtype) for key, value in processed.tensors.items()}
         return attrs.evolve(super().dummy_sample(), media=media, media_counts={"image": 1})

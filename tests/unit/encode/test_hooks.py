@@ -46,31 +46,32 @@ GOOD, NARROW = _chat(IMAGE), _chat(Image.new("RGB", (2000, 4), "teal"))  # Qwen 
 TEXT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
 
 
+def _archive() -> bytes:
+    memory, packed = io.BytesIO(), io.BytesIO()
+    IMAGE.save(memory, "PNG")
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.png", memory.getvalue())
+        archive.writestr("broken.png", b"not an image")
+    return packed.getvalue()
+
+
+ARCHIVE = _archive()
+
+
 class _Zip(MediaStrategy):
-    """Images by their name in a zip archive."""
+    """Loads images by their name in a zip archive; adds no option, and needs no decorator."""
 
     media_errors: ClassVar[tuple[type[Exception], ...]] = (KeyError,)
 
-    def __init__(self) -> None:
-        memory, self.packed = io.BytesIO(), io.BytesIO()
-        IMAGE.save(memory, "PNG")
-        with zipfile.ZipFile(self.packed, "w") as archive:
-            archive.writestr("a.png", memory.getvalue())
-            archive.writestr("broken.png", b"no picture")
-
     def load_image(self, source: object, *, where: str) -> Image.Image:
         del where
-        with zipfile.ZipFile(self.packed) as archive:
+        with zipfile.ZipFile(io.BytesIO(ARCHIVE)) as archive:
             return Image.open(io.BytesIO(archive.read(str(source)))).convert("RGB")
-
-    def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:
-        del key
-        return value
 
 
 @attrs.frozen(kw_only=True)
 class _Failing(LocalMedia):
-    """Raises what it is given, where it is told to."""
+    """Raises an error in one of its hooks."""
 
     error: Any = None
     hook: str = "load_image"
@@ -86,10 +87,6 @@ class _Failing(LocalMedia):
     def image_size(self, source: object, *, where: str) -> tuple[int, int]:
         self._fail("image_size")
         return super().image_size(source, where=where)
-
-    def cast(self, key: str, value: torch.Tensor) -> torch.Tensor:
-        self._fail("cast")
-        return super().cast(key, value)
 
 
 class _FailingLabels(LabelStrategy):
@@ -192,7 +189,7 @@ def test_what_it_does_not_declare_is_an_error_of_the_strategy(processor):
         assert isinstance(caught.value.__cause__, OSError)
 
 
-@pytest.mark.parametrize("hook", ["load_image", "cast", "image_size"])
+@pytest.mark.parametrize("hook", ["load_image", "image_size"])
 @pytest.mark.parametrize(
     "error", [KeyError("k"), RuntimeError("r"), RecursionError(), StopIteration()]
 )
@@ -250,7 +247,7 @@ def test_a_bug_beside_the_template_is_not_a_bad_row(processor, monkeypatch):
 
 
 def test_plain_media_of_each_kind_is_what_is_tried_again(processor):
-    """A video that the processor refuses is told from one that it takes."""
+    """The processor refuses this video, and takes a plain one in its place."""
     narrow = np.zeros((4, 4, 2000, 3), np.uint8)
     chat = [
         {"role": "user", "content": [{"type": "video", "video": narrow, "fps": 2.0}]},
@@ -269,11 +266,37 @@ def test_an_image_that_is_no_rgb_image_is_refused(processor, image, monkeypatch)
         _skip(collator_for(processor))([GOOD])
 
 
-@pytest.mark.parametrize("change", [lambda _: None, lambda value: value[:1], lambda _: 3])
-def test_what_cast_returns_has_the_tensors_shape(processor, change, monkeypatch):
-    monkeypatch.setattr(LocalMedia, "cast", lambda _, __, value: change(value))
-    with pytest.raises(StrategyError, match=r"LocalMedia returned .* expected 'pixel_values'"):
-        _skip(collator_for(processor))([GOOD])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_strategy_that_adds_no_option_has_a_dtype(processor, dtype):
+    media = _Zip(dtype=dtype)
+    assert media == pickle.loads(pickle.dumps(media))
+    batch = collator_for(processor, media=media)([_chat("a.png")])
+    assert batch["pixel_values"].dtype == (dtype or torch.float32)
+    assert batch["image_grid_thw"].dtype == torch.int64
+
+
+@attrs.frozen(kw_only=True)
+class _Plain(MediaStrategy):
+    """Adds an option, and is decorated for it."""
+
+    colour: str = "teal"
+
+    def load_image(self, source: object, *, where: str) -> Image.Image:
+        del source, where
+        return Image.new("RGB", (64, 48), self.colour)
+
+
+def test_a_strategy_that_adds_an_option_keeps_its_dtype(processor):
+    media = _Plain(colour="red", dtype=torch.bfloat16)
+    assert media == pickle.loads(pickle.dumps(media)) != attrs.evolve(media, dtype=None)
+    batch = collator_for(processor, media=media)([_chat("any")])
+    assert batch["pixel_values"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, "bfloat16"])
+def test_a_dtype_that_is_not_floating_point_is_refused(dtype):
+    with pytest.raises(ConfigError, match="dtype must be a floating-point dtype"):
+        _Zip(dtype=dtype)
 
 
 @attrs.frozen

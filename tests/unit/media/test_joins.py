@@ -1,4 +1,4 @@
-"""How media tensors of several samples become one."""
+"""Joining the media tensors of several samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlmcollate.media import Concatenate, Join, PadAndConcatenate, Stack
 JOINS = [Concatenate(), PadAndConcatenate(), Stack()]
 
 
-def test_concatenate_lays_items_one_after_another() -> None:
+def test_concatenate_keeps_the_order_of_items() -> None:
     joined = Concatenate()([torch.tensor([[1, 2]]), torch.tensor([[3, 4], [5, 6]])], key="grid")
     assert joined.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert joined.dtype == torch.int64
@@ -91,7 +91,7 @@ def test_pad_and_concatenate_refuses_another_number_of_axes() -> None:
         PadAndConcatenate()([torch.zeros(1, 2), torch.zeros(1, 2, 2)], key="mask")
 
 
-def test_pad_and_concatenate_refuses_a_value_that_is_no_number() -> None:
+def test_pad_and_concatenate_refuses_a_value_that_is_not_a_number() -> None:
     with pytest.raises(ConfigError, match="value must be a number"):
         PadAndConcatenate(value="0")  # type: ignore[arg-type]  # the mistake under test
 

@@ -1,3 +1,5 @@
+"""The memory of freed batches is reused, and never while a view of it is alive."""
+
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ def test_empty_has_shape_and_dtype(shape):
     assert made.is_contiguous()
 
 
-def test_memory_is_lent_again_only_when_every_view_of_it_is_gone():
+def test_memory_is_reused_only_after_every_view_of_it_is_gone():
     pool = Pool()
     first = pool.empty((1 << 20,), torch.float32)
     place = first.data_ptr()
@@ -40,11 +42,11 @@ def test_no_more_than_the_limit_is_kept(monkeypatch):
     several = [pool.empty((1 << 20,), torch.uint8) for _ in range(5)]
     del several
     assert sum(map(len, pool._free.values())) == 3 << 20
-    pool.empty((4 << 20,), torch.uint8)  # let go at once
+    pool.empty((4 << 20,), torch.uint8)  # freed at once
     assert sum(map(len, pool._free.values())) == 3 << 20
 
 
-def test_a_batch_that_is_kept_is_not_written_to_by_those_that_follow():
+def test_later_batches_do_not_write_to_a_batch_that_is_kept():
     join, seen = Concatenate(), []
     for value in range(6):
         seen.append(join([torch.full((512, 1024), float(value))], key="pixel_values"))

@@ -1,1 +1,1 @@
-"""Decoding images, videos and audio, from memory, files and the network."""
+"""Decodes images, videos and audio from memory, files and the network."""

@@ -1,4 +1,4 @@
-"""Which addresses lie in the public internet."""
+"""The addresses that lie in the public internet."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# What `ipaddress` calls global differs between Python's versions, and includes multicast, so the
-# blocks stand here.
+# The blocks that `ipaddress` calls global differ between Python's versions, and include multicast,
+# so they are listed here.
 _SPECIAL_IPV4 = tuple(
     map(
         ipaddress.IPv4Network,
@@ -37,7 +37,7 @@ _SPECIAL_IPV6 = tuple(
     map(
         ipaddress.IPv6Network,
         (
-            "2001::/23",  # protocol assignments, with Teredo's tunnels
+            "2001::/23",  # protocol assignments, with the tunnels of Teredo
             "2001:db8::/32",  # documentation
             "3fff::/20",  # documentation
         ),
@@ -51,11 +51,11 @@ _6TO4 = ipaddress.IPv6Network("2002::/16")
 def may_reach(text: str, networks: Iterable[str]) -> bool:
     """Whether an address is public, or in one of the networks.
 
-    An IPv6 address that leads to an IPv4 address is judged by the latter.
+    An IPv6 address that leads to an IPv4 address counts as the latter.
 
     Args:
         text: The address as the resolver gives it.
-        networks: Networks that are allowed beside the public internet.
+        networks: The networks that are allowed besides the public internet.
 
     Source:
         The IANA registries of special-purpose addresses and of IPv6 unicast address space.
@@ -64,7 +64,7 @@ def may_reach(text: str, networks: Iterable[str]) -> bool:
         >>> may_reach("8.8.8.8", ()), may_reach("64:ff9b::10.0.0.1", ())
         (True, False)
     """
-    address = _unwrapped(ipaddress.ip_address(text.partition("%")[0]))
+    address = _embedded(ipaddress.ip_address(text.partition("%")[0]))
     if any(address in ipaddress.ip_network(network) for network in networks):
         return True
     if isinstance(address, ipaddress.IPv4Address):
@@ -72,8 +72,8 @@ def may_reach(text: str, networks: Iterable[str]) -> bool:
     return address in _GLOBAL_IPV6 and not any(address in block for block in _SPECIAL_IPV6)
 
 
-def _unwrapped(address: Address) -> Address:
-    """The IPv4 address to which an IPv6 one leads, where it does."""
+def _embedded(address: Address) -> Address:
+    """The IPv4 address to which an IPv6 address leads; others as they are."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _MAPPED or address in _NAT64:

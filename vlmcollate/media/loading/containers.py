@@ -1,7 +1,4 @@
-"""Opening encoded videos, and decoding their audio.
-
-Shapes: N samples, C channels.
-"""
+"""Opening encoded videos with PyAV."""
 
 from __future__ import annotations
 
@@ -10,24 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from vlmcollate.errors import ConfigError, MediaError
-from vlmcollate.media.loading.audio import AudioLimits, Samples, mono_of_blocks
 
 _NOT_MEDIA = ("concat", "ffmetadata", "hls", "dash", "sdp", "tty", "image2", "webvtt", "srt", "ass")
 
 
 @contextmanager
-def opened(data: bytes, name: str, *, max_pixels: int, where: str) -> Iterator[Any]:
-    """An open container, of a format that holds its media itself and names no other file.
+def open_container(data: bytes, name: str, *, max_pixels: int, where: str) -> Iterator[Any]:
+    """Opens a container whose format holds its media itself and names no other file.
 
     Args:
         data: The encoded video.
-        name: What to call it in errors.
-        max_pixels: The most pixels of a frame for which a decoder may take memory.
-        where: The place in the sample, for errors.
+        name: The video's name in errors.
+        max_pixels: The maximum number of pixels of a frame for which a decoder may take memory.
+        where: The path inside the sample, for errors.
+
+    Yields:
+        PyAV's input container.
 
     Raises:
         MediaError: If it is broken or not a video.
@@ -40,9 +36,9 @@ def opened(data: bytes, name: str, *, max_pixels: int, where: str) -> Iterator[A
             "videos are decoded by PyAV, which is not installed; run "
             "pip install 'vlmcollate[video]'"
         ) from error
-    # nothing that the file may name is opened: neither protocols nor other files
+    # FFmpeg opens nothing that the file names: neither protocols nor other files
     options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
-    with told(name, where):
+    with decoding_errors(name, where):
         container = av.open(io.BytesIO(data), options=options)
     with container:
         names = set(container.format.name.split(","))
@@ -55,7 +51,7 @@ def opened(data: bytes, name: str, *, max_pixels: int, where: str) -> Iterator[A
 
 
 @contextmanager
-def told(name: str, where: str) -> Iterator[None]:
+def decoding_errors(name: str, where: str) -> Iterator[None]:
     """Turns what PyAV raises on broken data into a MediaError."""
     import av
 
@@ -72,7 +68,7 @@ def told(name: str, where: str) -> Iterator[None]:
 
 
 def check_decodable(stream: Any, name: str, where: str) -> None:
-    """Refuses a stream for whose codec there is no decoder, or whose clock has no unit."""
+    """Refuses a stream without a decoder or a time base, with a MediaError."""
     if stream.codec_context is None or not stream.time_base:
         raise MediaError(
             f"{name} has a {stream.type} stream without a known codec or time base; encode it "
@@ -81,59 +77,10 @@ def check_decodable(stream: Any, name: str, where: str) -> None:
         )
 
 
-def stated_seconds(container: Any, stream: Any) -> float:
-    """How long the file says that a stream lasts, 0 where it does not say."""
+def declared_seconds(container: Any, stream: Any) -> float:
+    """The length in seconds that the header declares for a stream, 0 if it declares none."""
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     # a container's own length may be that of another stream
-    alone = len(container.streams) == 1
-    return float(container.duration or 0) / 1e6 if alone else 0.0
-
-
-def soundtrack(
-    data: bytes, name: str, *, target: int, limits: AudioLimits, max_pixels: int, where: str
-) -> Samples | None:
-    """Decodes the first audio stream of an encoded video.
-
-    Args:
-        data: The encoded video.
-        name: What to call it in errors.
-        target: The sampling rate that is wanted.
-        limits: What the audio may not exceed, checked while it is decoded.
-        max_pixels: The most pixels of a video frame, which is looked at to know the format.
-        where: The place in the sample, for errors.
-
-    Returns:
-        (N,) float32, mono, or `None` if the video has no audio.
-
-    Raises:
-        MediaError: If the audio is broken or too long.
-    """
-    name = f"the audio of {name}"
-    with opened(data, name, max_pixels=max_pixels, where=where) as container:
-        if not container.streams.audio:
-            return None
-        stream = container.streams.audio[0]
-        check_decodable(stream, name, where)
-        limits.check_seconds(stated_seconds(container, stream), name, where)
-        blocks = _blocks(container, stream, name, where)
-        return mono_of_blocks(blocks, name, target=target, limits=limits, where=where)
-
-
-def _blocks(
-    container: Any, stream: Any, name: str, where: str
-) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
-    """Blocks of (N, C) samples with their sampling rates."""
-    import av
-
-    resampler: Any = av.AudioResampler(format="fltp")
-    frames = container.decode(stream)
-    rate, is_open = 0, True
-    while is_open:
-        with told(name, where):
-            frame: Any = next(frames, None)
-            is_open = frame is not None
-            rate = frame.sample_rate if is_open else rate
-            pieces = [piece.to_ndarray().T for piece in resampler.resample(frame)] if rate else []
-        for piece in pieces:
-            yield piece, rate
+    is_alone = len(container.streams) == 1
+    return float(container.duration or 0) / 1e6 if is_alone else 0.0

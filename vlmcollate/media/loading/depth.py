@@ -1,4 +1,4 @@
-"""Which value is white in an image of more than eight bits."""
+"""The value that stands for white in images with more than 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -9,22 +9,9 @@ from PIL import Image
 from vlmcollate.errors import MediaError
 
 SIGNIFICANT_BITS = "vlmcollate significant bits"
-"""Where the depth that a PNG file declares is kept in the image's info."""
+"""The key of an image's info under which the depth that a PNG file declares is kept."""
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281
 _DOUBTFUL_BITS = 14
-
-
-def png_significant_bits(data: bytes) -> int | None:
-    """The greatest depth that the chunk sBIT of a PNG file declares."""
-    start = 8
-    while start + 12 <= len(data):
-        size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
-        if kind == b"sBIT":
-            return max(data[start + 8 : start + 8 + size], default=None)
-        if kind == b"IDAT":  # sBIT stands before the pixels
-            return None
-        start += size + 12
-    return None
 
 
 def white_of(
@@ -35,23 +22,26 @@ def white_of(
     significant_bits: int | None,
     where: str,
 ) -> int:
-    """The value that stands for white.
+    """Finds the value that stands for white.
 
     Args:
-        image: The image, of which the metadata is read.
-        values: Its pixels, from 0 to 65535.
-        name: What to call it in errors.
-        significant_bits: The depth that the user states, or `None`.
-        where: The place in the sample, for errors.
+        image: The image, whose metadata is read.
+        values: Its pixels (H, W), int64, from 0 to 65535.
+        name: The image's name in errors.
+        significant_bits: The depth in bits, or `None` for what the file declares.
+        where: The path inside the sample, for errors.
+
+    Returns:
+        The value of white, 65535 if no depth is declared.
 
     Raises:
-        MediaError: If the pixels exceed the depth, or if it is declared nowhere and they would fit
-            fewer bits.
+        MediaError: If the pixels exceed the depth, or if no depth is declared and the pixels would
+            fit into fewer bits.
     """
     if significant_bits is not None:
         white: int | None = (1 << significant_bits) - 1
     else:
-        white = _declared(image)
+        white = _declared_white(image)
     highest = int(values.max())
     if white is not None and highest > white:
         raise MediaError(
@@ -63,26 +53,26 @@ def white_of(
         raise MediaError(
             f"{name} has 16-bit pixels up to {highest}, which may be dark, or have a depth of "
             f"{highest.bit_length()} to {_DOUBTFUL_BITS} bits that the file does not declare; set "
-            "LocalMedia(significant_bits=...), 16 if they count to 65535",
+            "LocalMedia(significant_bits=...), 16 if white is 65535",
             where=where,
         )
     return 0xFFFF if white is None else white
 
 
-def _declared(image: Image.Image) -> int | None:
-    """White, as the file declares it by a depth or a highest value."""
+def _declared_white(image: Image.Image) -> int | None:
+    """White by the depth or the highest value that the file declares."""
     bits = image.info.get(SIGNIFICANT_BITS)
     tags = getattr(image, "tag_v2", None)
     if tags is not None:
-        highest = _number(tags.get(_MAX_SAMPLE_VALUE))
+        highest = _first_number(tags.get(_MAX_SAMPLE_VALUE))
         if highest:
             return min(highest, 0xFFFF)
-        stored = _number(tags.get(_BITS_PER_SAMPLE))
+        stored = _first_number(tags.get(_BITS_PER_SAMPLE))
         bits = stored if stored and stored < 16 else None  # 16 are stored, whatever they hold
     return (1 << bits) - 1 if isinstance(bits, int) and 0 < bits <= 16 else None
 
 
-def _number(value: object) -> int | None:
-    """A tag's number, alone or first of several."""
+def _first_number(value: object) -> int | None:
+    """A tag's number, or the first of several."""
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else None

@@ -1,4 +1,4 @@
-"""Parsing the URLs of media, as a user or a server writes them."""
+"""Parsing URLs of media as users and servers write them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 import attrs
 
 _KEPT = "%/:=&?~+!$,;'@()*[]|"
-"""What stays as it is in a path or a query, beside letters and digits."""
+"""The characters of a path or a query that are not quoted, besides letters and digits."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -16,10 +16,10 @@ class Url:
     """An `http` or `https` URL, ready for a request.
 
     Attributes:
-        text: The whole URL, from which redirects lead on.
+        text: The whole URL, to which the targets of redirects are relative.
         scheme: `"http"` or `"https"`.
         host: The host in lower case and ASCII.
-        port: The port, by the scheme where the URL has none.
+        port: The port, by default that of the scheme.
         target: The path and the query, in ASCII.
     """
 
@@ -31,10 +31,13 @@ class Url:
 
     @classmethod
     def parse(cls, text: str) -> Url:
-        """Reads a URL.
+        """Parses a URL.
 
         Args:
-            text: The URL; its host and path may hold any letters.
+            text: The URL; its host and path may hold letters beyond ASCII.
+
+        Returns:
+            The URL, ready for a request.
 
         Raises:
             ValueError: If it is not an `http` or `https` URL, or holds a user name, spaces or
@@ -45,7 +48,7 @@ class Url:
             '/Gem%C3%A4lde.png'
         """
         if any(ord(c) <= 32 or ord(c) == 127 for c in text):
-            raise ValueError("it holds spaces or control characters; quote them, as %20")
+            raise ValueError("it holds spaces or control characters; quote them, a space as %20")
         try:
             parts = urlsplit(text)
             host, port = parts.hostname or "", parts.port
@@ -62,10 +65,13 @@ class Url:
         return cls(text, parts.scheme, ascii_host(host), port, target)
 
     def redirected(self, location: str) -> Url:
-        """Where a redirect leads.
+        """Parses the target of a redirect.
 
         Args:
-            location: The header `Location` as `http.client` gives it, a letter for each byte.
+            location: The header `Location` as `http.client` gives it, one character per byte.
+
+        Returns:
+            The target, ready for a request.
 
         Raises:
             ValueError: As in `parse`, or if it leads from `https` to `http`.
@@ -85,10 +91,10 @@ class Url:
 
 
 def ascii_host(host: str) -> str:
-    """The host in lower case, with letters beyond ASCII as IDNA spells them.
+    """Converts a host to lower case and ASCII, as IDNA spells it.
 
     Raises:
-        ValueError: If no host can be called so.
+        ValueError: If IDNA has no spelling for the host.
 
     Example:
         >>> ascii_host("Bücher.example")
@@ -103,7 +109,7 @@ def ascii_host(host: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """The URL without its user name and its query, cut to what still reads well in an error."""
+    """Cuts the user name and the query of a URL, and the rest to a readable length."""
     scheme, separator, rest = url.partition("?")[0].partition("#")[0].partition("//")
     authority, slash, path = rest.partition("/")
     text = scheme + separator + authority.rpartition("@")[2] + slash + path

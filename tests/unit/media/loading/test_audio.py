@@ -1,4 +1,4 @@
-"""Sounds become mono float32 at the model's rate, or are refused clearly."""
+"""Audio becomes mono float32 at the model's sampling rate, or is refused clearly."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_resampling_keeps_pitch_and_loudness(rate):
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "problem"),
     [
         (TONE, "without a rate"),
         ({"array": TONE, "sampling_rate": None}, "without its rate"),
@@ -83,25 +83,25 @@ def test_resampling_keeps_pitch_and_loudness(rate):
         ((TONE, TONE), "sampling rate"),
         ((TONE, 0), "sampling rate"),
         ((TONE, 10**400), "sampling rate is an integer of 1329 bits"),
-        ((TONE, 1e300), "sampling rate"),  # soxr would not end
+        ((TONE, 1e300), "sampling rate"),  # soxr would not return
         ((TONE, 16000.5), "sampling rate"),
-        ((np.stack([TONE, TONE]), RATE), "state the layout"),
+        ((np.stack([TONE, TONE]), RATE), "declare the layout"),
         ((TONE[:0], RATE), "empty"),
         ((np.array([0.1, np.nan, 0.2], np.float32), RATE), "first at sample 1"),
         ((np.array([0.1, np.inf], np.float32), RATE), "infinity"),
         ((TONE * 20000, RATE), "divide 16-bit values"),
         ((np.zeros(9, bool), RATE), "dtype bool"),
-        ((["a"], RATE), "no list of numbers"),
+        ((["a"], RATE), "not a list of numbers"),
         (b"<html>404</html>" * 9, "cannot be decoded"),
         (b"", "cannot be decoded"),
         (encoded(TONE[:0]), "empty"),
         (7, "audio is int"),
         ("/nowhere/a.wav", "no file at"),
-        ({"array": TONE, "sampling_rate": RATE, "loud": 1}, "nothing would read"),
+        ({"array": TONE, "sampling_rate": RATE, "loud": 1}, "unknown keys"),
     ],
 )
-def test_what_is_refused(source, says):
-    with pytest.raises(MediaError, match=says) as raised:
+def test_wrong_audio_is_refused(source, problem):
+    with pytest.raises(MediaError, match=problem) as raised:
         load(source)
     assert raised.value.where == "audios[0]"
 
@@ -112,20 +112,20 @@ def test_length_is_limited():
             load(source, max_audio_seconds=0.5)
 
 
-def test_the_rate_of_bare_arrays_can_be_stated():
+def test_the_rate_of_bare_arrays_is_an_option():
     assert len(load(TONE, rate=8000, array_sampling_rate=RATE)) == RATE // 2
 
 
 @pytest.mark.parametrize("rate", [44100, 16000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_decoding_in_blocks_gives_what_one_block_gives(rate, channels):
+def test_decoding_in_blocks_equals_decoding_at_once(rate, channels):
     samples = np.random.default_rng(0).uniform(-1, 1, (200_000, channels)).astype(np.float32)
     mono = samples.mean(axis=1, dtype=np.float32)
     expected = mono if rate == RATE else soxr.resample(mono, rate, RATE)
     assert np.array_equal(load(encoded(samples, rate, subtype="FLOAT")), expected)
 
 
-def test_channels_are_limited_by_what_they_decode_to():
+def test_channels_are_limited_by_their_decoded_size():
     silence = encoded(np.zeros((20_000, 8), np.int16), kind="FLAC")
     assert len(silence) < 10_000
     assert load(silence, max_decoded_audio_bytes=640_000).shape == (20_000,)
@@ -147,7 +147,7 @@ def test_absurd_sampling_rates_of_files_are_refused(rate):
         load(data[:24] + rate.to_bytes(4, "little") + data[28:])
 
 
-def test_an_error_says_where_a_file_holds_nan():
+def test_an_error_names_the_sample_that_is_nan():
     samples = np.zeros(150_000, np.float32)
     samples[140_000] = np.nan
     with pytest.raises(MediaError, match="first at sample 140000"):
@@ -155,7 +155,7 @@ def test_an_error_says_where_a_file_holds_nan():
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
-def test_damaged_audio_leaves_no_foreign_exception(kind, capfd):
+def test_damaged_audio_raises_only_media_errors(kind, capfd):
     random = np.random.default_rng(0)
     data = encoded(TONE, kind=kind)
     for _ in range(40):

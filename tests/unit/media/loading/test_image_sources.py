@@ -1,4 +1,4 @@
-"""One picture gives the same pixels whatever it comes as; what is no picture is refused."""
+"""An image gives the same pixels from every source, and other sources are refused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pixels(image: Image.Image) -> list[list[list[int]]]:
     return rows
 
 
-# One picture, whatever it comes as.
+# One image from every source
 
 
 def as_png(image: Image.Image, orientation: int) -> tuple[str, bytes]:
@@ -84,8 +84,8 @@ def as_tiff(image: Image.Image, orientation: int) -> tuple[str, bytes]:
     return "TIFF", encoded(image, "TIFF", tiffinfo={0x0112: orientation})
 
 
-# The upright picture is 2 rows of 3 tiles; what a camera stores for each orientation, by the
-# definition of the tag (EXIF 2.32, 4.6.4: where the 0th row and the 0th column are).
+# The upright image has 2 rows of 3 tiles. A camera stores it for each orientation as the tag is
+# defined (EXIF 2.32, 4.6.4: the places of the 0th row and the 0th column).
 UPRIGHT = ["rgb", "kwy"]
 STORED = {
     1: ["rgb", "kwy"],
@@ -149,7 +149,7 @@ def test_orientation_in_xmp_and_in_other_modes_is_applied() -> None:
     assert load(rgb).size == (2, 4)
 
 
-def test_an_mpo_photo_is_its_first_picture() -> None:
+def test_an_mpo_photo_is_its_first_image() -> None:
     data = encoded(
         Image.new("RGB", (16, 16), RED),
         "MPO",
@@ -185,7 +185,7 @@ def test_a_plain_rgb_image_takes_microseconds() -> None:
     assert time.perf_counter() - start < 0.2
 
 
-# More than one picture.
+# More than one image
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -203,7 +203,7 @@ def test_an_animation_is_refused_from_any_source(format: str, tmp_path: Path) ->
         assert load(image.copy()).getpixel((0, 0)) == GREEN
 
 
-# Closed files.
+# Closed files
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "GIF", "WEBP"])
@@ -227,7 +227,7 @@ def test_a_pil_image_that_was_read_before_it_was_closed_loads(format: str, tmp_p
     assert load(image).getpixel((0, 0)) == WHITE
 
 
-def test_a_read_and_closed_gif_is_refused_as_its_frames_are_unknown(tmp_path: Path) -> None:
+def test_a_closed_gif_is_refused_because_its_frames_are_unknown(tmp_path: Path) -> None:
     path = tmp_path / "image.gif"
     Image.new("RGB", (4, 4), WHITE).save(path)
     with Image.open(path) as image:
@@ -237,7 +237,7 @@ def test_a_read_and_closed_gif_is_refused_as_its_frames_are_unknown(tmp_path: Pa
     assert load(kept).getpixel((0, 0)) == WHITE
 
 
-# Arrays.
+# Arrays
 
 
 @pytest.mark.parametrize(
@@ -278,11 +278,11 @@ def test_array_layouts() -> None:
     assert pixels(load(grey[:, ::-1])) == [[[2, 2, 2], [1, 1, 1]]]
 
 
-# Everything else that is no image.
+# Other sources
 
 
 @pytest.mark.parametrize(
     "source", [None, 7, ["a.jpg"], {}, {"path": None, "bytes": None}, {"bytes": "a.jpg"}]
 )
-def test_what_is_no_image_source_is_refused(source: object) -> None:
+def test_other_sources_are_refused(source: object) -> None:
     refused(source, "expected")

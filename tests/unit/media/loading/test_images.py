@@ -1,4 +1,4 @@
-"""Nasty images: each ends in good RGB, or in an error that names the place."""
+"""Unusual and broken images load as RGB, or raise an error that names their place."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def png(width: int, height: int, depth: int, colour: int, *chunks: bytes) -> byt
     )
 
 
-# Broken files.
+# Broken files
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -145,7 +145,7 @@ def test_broken_exif_does_not_make_an_image_unusable() -> None:
     assert pixels(load(image)) == [[[255, 0, 0], [255, 0, 0]]]
 
 
-def test_a_damaged_file_ends_in_an_image_or_a_media_error() -> None:
+def test_a_damaged_file_gives_an_image_or_a_media_error() -> None:
     random = np.random.default_rng(1)
     for format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
         whole = encoded(Image.fromarray(noise(8, 8)), format)
@@ -159,7 +159,7 @@ def test_a_damaged_file_ends_in_an_image_or_a_media_error() -> None:
                 assert error.where == WHERE
 
 
-# Too large.
+# Large images
 
 
 def test_a_header_that_claims_50000_pixels_a_side_is_refused() -> None:
@@ -167,8 +167,8 @@ def test_a_header_that_claims_50000_pixels_a_side_is_refused() -> None:
     refused(data, "50000x50000", "max_pixels=64000000")
 
 
-def test_a_header_that_claims_11000_pixels_a_side_warns_nobody() -> None:
-    # Between Pillow's limit, where it warns, and twice that, where it raises.
+def test_a_header_that_claims_11000_pixels_a_side_raises_no_warning() -> None:
+    # above Pillow's limit it warns, and above twice that it raises
     data = png(11_000, 11_000, 8, 2, png_chunk(b"IDAT", zlib.compress(b"\x00")))
     refused(data, "11000x11000")
 
@@ -210,7 +210,7 @@ def test_an_image_without_pixels_is_refused() -> None:
     refused(np.zeros((0, 5, 3), np.uint8), "empty")
 
 
-# Modes.
+# Modes
 
 
 def test_a_cmyk_jpeg_becomes_rgb() -> None:
@@ -269,9 +269,9 @@ def test_half_transparent_is_mixed_with_the_background() -> None:
 
 
 def test_opaque_alpha_changes_nothing() -> None:
-    picture = noise()
-    image = Image.fromarray(picture).convert("RGBA")
-    assert np.array_equal(np.asarray(load(image)), picture)
+    opaque = noise()
+    image = Image.fromarray(opaque).convert("RGBA")
+    assert np.array_equal(np.asarray(load(image)), opaque)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_integer_pixels_in_and_out_of_range() -> None:
     refused(Image.new("I", (1, 1), -1), "-1")
 
 
-def test_integer_pixels_of_a_range_that_is_not_known() -> None:
+def test_integer_pixels_of_an_unknown_range() -> None:
     grey = np.array([[0, 90], [200, 255]], np.int32)
     refused(Image.fromarray(grey), "0 to 255", "mode I", "astype('uint8')")
     assert load(Image.fromarray(grey.astype(np.uint8))).getpixel((1, 1)) == WHITE
@@ -367,7 +367,7 @@ EIGHT_BITS = np.linspace(0, 255, 16).round().astype(int).reshape(4, 4)
 
 @pytest.mark.parametrize("bits", [9, 10, 12, 14])
 @pytest.mark.parametrize("kind", ["object", "PNG", "TIFF"])
-def test_a_depth_that_is_not_declared_is_asked_for(bits, kind):
+def test_an_undeclared_depth_is_refused_until_the_option_declares_it(bits, kind):
     source: Image.Image | bytes = Image.fromarray(gradient(bits))
     if kind != "object":
         file = io.BytesIO()

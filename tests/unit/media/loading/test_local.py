@@ -1,4 +1,4 @@
-"""Where images may come from, and the options of `LocalMedia`."""
+"""The sources of images that `LocalMedia` opens, and its options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media import LocalMedia
-from vlmcollate.media.loading.sources import decode_base64
+from vlmcollate.media.base import cast_media
+from vlmcollate.media.loading.data_uris import decode_base64
 
 WHERE = "images[2]"
 
@@ -56,7 +57,7 @@ def is_red(source: object, media: LocalMedia | None = None) -> bool:
     "url",
     ["http://a.org/x.png", "HTTPS://a.org/x.png", "ftp://a.org/x.png", "s3://bucket/x.png"],
 )
-def test_urls_are_refused(url: str) -> None:
+def test_urls_are_refused_by_default(url: str) -> None:
     message = refusal(url)
     assert url in message
     assert "download it first" in message
@@ -168,7 +169,7 @@ def test_bad_options_are_refused_at_construction(options: dict[str, Any]) -> Non
         LocalMedia(**options)
 
 
-def test_formats_are_an_allow_list(red_png: bytes) -> None:
+def test_only_the_allowed_formats_open(red_png: bytes) -> None:
     assert is_red(red_png, LocalMedia(formats=["png"]))
     assert "JPEG" in refusal(red_png, LocalMedia(formats=("JPEG",)))
 
@@ -182,14 +183,19 @@ def test_it_is_a_frozen_picklable_value(root: Path) -> None:
         media.max_pixels = 3  # type: ignore[misc]  # frozen
 
 
-def test_cast_reaches_floating_tensors_alone() -> None:
-    media = LocalMedia(dtype=torch.bfloat16)
-    assert media.cast("pixel_values", torch.zeros(2)).dtype == torch.bfloat16
-    assert media.cast("pixel_values", torch.zeros(2, dtype=torch.float64)).dtype == torch.bfloat16
-    assert media.cast("image_grid_thw", torch.zeros(2, dtype=torch.int64)).dtype == torch.int64
-    assert media.cast("pixel_mask", torch.zeros(2, dtype=torch.bool)).dtype == torch.bool
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_floating_point_tensors_are_cast(dtype: torch.dtype) -> None:
+    cast = cast_media(torch.full((2,), 0.5, dtype=dtype), torch.bfloat16)
+    assert cast.dtype == torch.bfloat16
+    assert cast.tolist() == [0.5, 0.5]
 
 
-def test_cast_without_dtype_changes_nothing() -> None:
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_other_tensors_are_not_cast(dtype: torch.dtype) -> None:
+    value = torch.zeros(2, dtype=dtype)
+    assert cast_media(value, torch.bfloat16) is value
+
+
+def test_no_tensor_is_cast_without_a_dtype() -> None:
     value = torch.zeros(2, dtype=torch.float64)
-    assert LocalMedia().cast("pixel_values", value) is value
+    assert cast_media(value, None) is value

@@ -1,4 +1,4 @@
-"""Videos are sampled by the times at which their frames are shown, or refused clearly."""
+"""Videos are sampled by the times of their frames, or refused clearly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load(source, sampling=None, **options):
 
 
 def shown(video):
-    """Which frame of the file each picture is, by its grey."""
+    """The index in the file of each sampled frame, by its grey."""
     return np.rint(video.frames.mean((1, 2, 3)) / STEP).astype(int).tolist()
 
 
@@ -61,7 +61,7 @@ def test_a_constant_rate_keeps_its_real_indices():
 
 
 @pytest.mark.parametrize(("frames", "fps", "expected"), [(30, 1.0, 4), (30, 5.0, 15), (2, 5.0, 2)])
-def test_how_many_frames(frames, fps, expected):
+def test_the_number_of_frames(frames, fps, expected):
     video = load(video_bytes(np.arange(frames) / 10), FrameSampling(fps=fps))
     assert len(video.frames) == expected
 
@@ -74,32 +74,55 @@ def test_a_single_frame_and_odd_sizes():
 
 def test_every_source_gives_the_same(tmp_path):
     data = video_bytes(EVEN)
-    path = tmp_path / "film.mkv"
+    path = tmp_path / "video.mkv"
     path.write_bytes(data)
     expected = load(data).frames
     for source in (path, str(path), path.as_uri(), {"bytes": data, "path": None}, bytearray(data)):
         assert np.array_equal(load(source).frames, expected)
 
 
-def test_frames_that_were_chosen_already():
+def test_frames_that_are_sampled_already():
     frames = np.zeros((6, 8, 10, 3), np.uint8)
     frames[3] = 200
-    pictures = [Image.fromarray(frame) for frame in frames]
+    images = [Image.fromarray(frame) for frame in frames]
     first = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    for source in (frames, torch.from_numpy(frames), first, pictures):
+    for source in (frames, torch.from_numpy(frames), first, images):
         video = load(source)
         assert np.array_equal(video.frames, frames)
-        assert video.times.tolist() == [0, 0.5, 1, 1.5, 2, 2.5]  # at the rate that is asked for
-    stated = load({"video": pictures, "fps": 4})
-    assert stated.times.tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25]
+        assert video.times.tolist() == [0, 0.5, 1, 1.5, 2, 2.5]  # at the rate that the model wants
+    with_rate = load({"video": images, "fps": 4})
+    assert with_rate.times.tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25]
+
+
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["constant", "variable"])
+def test_probing_finds_the_size_and_the_times_of_the_frames(times, tmp_path):
+    path = tmp_path / "video.mkv"
+    path.write_bytes(video_bytes(times))
+    array = np.zeros((6, 8, 10, 3), np.uint8)
+    for source in (path, {"path": path}, {"video": path}, array, {"video": array, "fps": 4}):
+        video = load(source)
+        probed = LocalMedia().probe_video(source, sampling=FrameSampling(), where="videos[0]")
+        assert probed.frames.shape == video.frames.shape and not probed.frames.any()
+        assert probed.times.tolist() == video.times.tolist()
+        assert probed.indices.tolist() == video.indices.tolist()
+        assert (probed.total_frames, probed.duration) == (video.total_frames, video.duration)
+        assert probed.audio is None
+
+
+def test_an_encoded_video_takes_no_fps():
+    source = {"video": video_bytes(EVEN), "fps": 4}
+    with pytest.raises(MediaError, match="remove 'fps'"):
+        load(source)
+    with pytest.raises(MediaError, match="remove 'fps'"):
+        LocalMedia().probe_video(source, sampling=FrameSampling(), where="videos[0]")
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "problem"),
     [
         (np.zeros((4, 8, 8, 3), np.float32), "dtype float32"),
         (np.zeros((4, 8, 8), np.uint8), "shape"),
-        (np.zeros((4, 3, 8, 3), np.uint8), "could be the channels"),
+        (np.zeros((4, 3, 8, 3), np.uint8), "could both be the channels"),
         (np.zeros((0, 8, 8, 3), np.uint8), "no frames"),
         ([Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))], "frame 1 has size"),
         ([], "no frames"),
@@ -110,8 +133,8 @@ def test_frames_that_were_chosen_already():
         (7, "video is int"),
     ],
 )
-def test_frames_that_are_refused(source, says):
-    with pytest.raises(MediaError, match=says) as raised:
+def test_frames_that_are_refused(source, problem):
+    with pytest.raises(MediaError, match=problem) as raised:
         load(source)
     assert raised.value.where is not None
 
@@ -121,26 +144,26 @@ MATROSKA = video_bytes(np.arange(100) / 5)
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "problem"),
     [
         (b"", "cannot be decoded"),
         (b"<html><body>Not found</body></html>" * 40, "cannot be decoded"),
         (bytes(5000), "cannot be decoded"),
         (WHOLE[: len(WHOLE) // 2], "cannot be decoded"),
-        (MATROSKA[: len(MATROSKA) // 2], "breaks off"),
+        (MATROSKA[: len(MATROSKA) // 2], "is truncated"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "cannot be decoded"),
         (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n", "cannot be decoded"),
         (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n", "cannot be decoded"),
     ],
 )
-def test_broken_files_are_refused_at_once(data, says):
+def test_broken_files_are_refused_at_once(data, problem):
     start = time.monotonic()
-    with pytest.raises(MediaError, match=says):
+    with pytest.raises(MediaError, match=problem):
         load(data)
     assert time.monotonic() - start < 2
 
 
-def test_a_file_without_pictures_is_refused():
+def test_a_file_without_frames_is_refused():
     import soundfile
 
     file = io.BytesIO()
@@ -150,7 +173,7 @@ def test_a_file_without_pictures_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("limits", "says"),
+    ("limits", "problem"),
     [
         ({"max_pixels": 100}, "max_pixels=100"),
         ({"max_seconds": 1.0}, "max_seconds=1.0"),
@@ -158,13 +181,13 @@ def test_a_file_without_pictures_is_refused():
         ({"max_kept_bytes": 9999}, "max_kept_bytes=9999"),
     ],
 )
-def test_limits(limits, says):
-    with pytest.raises(MediaError, match=says):
+def test_limits(limits, problem):
+    with pytest.raises(MediaError, match=problem):
         load(video_bytes(EVEN), video_limits=VideoLimits(**limits))
 
 
 def test_encoded_bytes_are_limited_before_reading(tmp_path):
-    path = tmp_path / "film.mkv"
+    path = tmp_path / "video.mkv"
     path.write_bytes(video_bytes(EVEN))
     with pytest.raises(MediaError, match="max_bytes=100"):
         load(path, max_video_bytes=100)
@@ -183,8 +206,8 @@ def test_sampling_options_are_checked(options):
         FrameSampling(**options)
 
 
-def test_the_sound_of_a_video():
-    data = video_bytes(EVEN, sound=True)
+def test_the_audio_of_a_video():
+    data = video_bytes(EVEN, audio=True)
     video = LocalMedia().load_video(
         data, sampling=FrameSampling(), sampling_rate=8000, where="videos[0]"
     )
@@ -204,7 +227,7 @@ def load_with_audio(source, **options):
 
 
 def test_the_audio_of_a_video_has_limits():
-    data = video_bytes(EVEN, sound=20.0)
+    data = video_bytes(EVEN, audio=20.0)
     assert len(load_with_audio(data).audio) == pytest.approx(8000 * 20, rel=0.01)
     assert load_with_audio(data, max_audio_seconds=20.5).audio is not None
     with pytest.raises(MediaError, match="longer than max_audio_seconds=3") as raised:
@@ -212,27 +235,27 @@ def test_the_audio_of_a_video_has_limits():
     assert raised.value.where == "videos[0]"
     with pytest.raises(MediaError, match="max_decoded_audio_bytes=9999"):
         load_with_audio(data, max_decoded_audio_bytes=9999)
-    load(data, max_audio_seconds=3)  # which nothing listens to
+    load(data, max_audio_seconds=3)  # the audio is not decoded
 
 
-def test_long_silence_takes_memory_for_what_is_kept_alone():
+def test_long_silence_takes_memory_only_for_the_result():
     import tracemalloc
 
-    data = silent_film(seconds=120)
+    data = silent_video(seconds=120)
     assert len(data) < 300_000
     tracemalloc.start()
     audio = load_with_audio(data).audio
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(audio) == pytest.approx(8000 * 120, rel=0.01)
-    assert peak < 3 * audio.nbytes  # 48,000 samples a second in two channels are 12 times as much
+    assert peak < 3 * audio.nbytes  # stereo at 48 kHz is 12 times as much
     start = time.monotonic()
     with pytest.raises(MediaError, match="max_audio_seconds=30"):
         load_with_audio(data, max_audio_seconds=30)
     assert time.monotonic() - start < 1
 
 
-def silent_film(seconds):
+def silent_video(seconds):
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as output:
         stream = output.add_stream("libx264", rate=10)
@@ -253,7 +276,7 @@ def silent_film(seconds):
 
 
 @pytest.mark.parametrize("container", ["flv", "mpegts", "avi"])
-def test_containers_that_cannot_seek_or_date_their_frames(container):
+def test_containers_that_cannot_seek_or_lack_display_times(container):
     video = load(video_bytes(EVEN, container=container))
     assert shown(video) == video.indices.tolist()
     assert len(video.frames) == 6
@@ -262,23 +285,23 @@ def test_containers_that_cannot_seek_or_date_their_frames(container):
 @pytest.mark.parametrize(
     ("container", "codec"), [("matroska", b"V_MPEG4/ISO/AVC"), ("mp4", b"avc1")]
 )
-def test_a_codec_that_is_not_known_is_refused(container, codec):
+def test_an_unknown_codec_is_refused(container, codec):
     data = video_bytes(EVEN, container=container)
     assert codec in data
     with pytest.raises(MediaError, match=r"without a known codec|no video stream"):
         load(data.replace(codec, b"zzz9" + codec[4:]))
 
 
-def test_frames_that_grow_in_mid_video_are_refused():
+def test_frames_that_change_their_size_are_refused():
     data = jpeg_frames((64, 48), 8) + jpeg_frames((640, 480), 8)
-    with pytest.raises(MediaError, match="changes its size"):
+    with pytest.raises(MediaError, match="changes the size"):
         load(data)
-    # the decoder itself takes no memory for them
+    # the decoder itself allocates no memory for them
     with pytest.raises(MediaError, match=r"exceeds|cannot be decoded"):
         load(data, video_limits=VideoLimits(max_pixels=10_000))
 
 
-def test_images_as_frames_are_limited_before_they_are_decoded(monkeypatch):
+def test_images_as_frames_are_limited_before_decoding(monkeypatch):
     file = io.BytesIO()
     Image.new("RGB", (1000, 1000)).save(file, "PNG")
     decoded = []
@@ -299,10 +322,9 @@ def test_images_as_frames_are_limited_before_they_are_decoded(monkeypatch):
 
 
 @pytest.mark.parametrize("container", ["matroska", "mp4", "flv", "mpegts", "avi"])
-def test_damaged_films_leave_no_foreign_exception(container):
+def test_damaged_videos_raise_only_media_errors(container):
     random = np.random.default_rng(0)
-    sound = container == "matroska"
-    data = video_bytes(EVEN, container=container, sound=sound)
+    data = video_bytes(EVEN, container=container, audio=container == "matroska")
     refused = 0
     for _ in range(40):
         try:

@@ -1,4 +1,4 @@
-"""Converting arrays of pixels to Pillow images.
+"""Reading images that are passed as arrays of pixels.
 
 Shapes: H rows, W columns, C channels.
 """
@@ -18,22 +18,22 @@ from vlmcollate.media.loading.images import check_pixels
 _CHANNELS = (3, 4)
 
 
-def from_array(
+def image_from_array(
     array: npt.NDArray[Any] | torch.Tensor, *, max_pixels: int, where: str
 ) -> Image.Image:
     """Makes a Pillow image of uint8 pixels.
 
     Args:
-        array: (H, W), (H, W, 3) or (H, W, 4); or channels first, (3, H, W) or (4, H, W), where
+        array: (H, W), (H, W, 3) or (H, W, 4) uint8; or channels first, (3, H, W) or (4, H, W), if
             only the first axis can be the channels.
-        max_pixels: The most pixels it may have.
-        where: The place in the sample, for errors.
+        max_pixels: The maximum number of pixels.
+        where: The path inside the sample, for errors.
 
     Returns:
         An image of mode L, RGB or RGBA.
 
     Raises:
-        MediaError: If the dtype or the shape is not one of these.
+        MediaError: If the array has another dtype or shape, is empty or too large.
     """
     _check_uint8(array, where)
     pixels = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
@@ -61,14 +61,14 @@ def _channels_last(pixels: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
     if len(shape) != 3 or (shape[0] not in _CHANNELS and shape[2] not in _CHANNELS):
         raise MediaError(
             f"an image array has shape {shape}, expected (H, W), (H, W, 3), (H, W, 4) or "
-            "(3, H, W); pass one picture at a time, with its axes in one of these orders",
+            "(3, H, W); pass one image at a time, with its axes in one of these orders",
             where=where,
         )
     if shape[0] in _CHANNELS and shape[2] in _CHANNELS:
         raise MediaError(
-            f"an image array has shape {shape}, and its first or its last axis could be the "
-            "channels; pass Image.fromarray(array) where they are last, or "
-            "Image.fromarray(array.transpose(1, 2, 0)) where they are first",
+            f"an image array has shape {shape}, whose first and last axis could both be the "
+            "channels; pass Image.fromarray(array) if they are last, or "
+            "Image.fromarray(array.transpose(1, 2, 0)) if they are first",
             where=where,
         )
     return pixels if shape[2] in _CHANNELS else pixels.transpose(1, 2, 0)

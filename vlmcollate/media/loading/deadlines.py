@@ -1,0 +1,66 @@
+"""Deadlines of requests over the network."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import attrs
+
+
+@attrs.frozen
+class Deadline:
+    """The moment until which a request may take.
+
+    Attributes:
+        timeout: The seconds from the start of the request to its end.
+        moment: The end, on the clock of `time.monotonic`.
+    """
+
+    timeout: float
+    moment: float
+
+    @classmethod
+    def after(cls, timeout: float) -> Deadline:
+        """Makes a deadline that many seconds from now."""
+        return cls(timeout, time.monotonic() + timeout)
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether the moment has passed."""
+        return time.monotonic() >= self.moment
+
+    @property
+    def problem(self) -> str:
+        """The reason for an error after the deadline."""
+        return f"longer than timeout={self.timeout} s"
+
+    def seconds_left(self) -> float:
+        """Returns the seconds until the moment.
+
+        Raises:
+            TimeoutError: If there are none.
+        """
+        left = self.moment - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(self.problem)
+        return left
+
+    @contextlib.contextmanager
+    def closes(self, connection: socket.socket) -> Iterator[None]:
+        """Shuts a connection down at the moment, even if the server keeps sending bytes slowly."""
+        left = max(self.moment - time.monotonic(), 0)
+        timer = threading.Timer(left, _shut_down, [connection])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _shut_down(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it was closed before, here or on the other side
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,135 @@
+"""Decoding the sampled frames of encoded videos.
+
+Shapes: T sampled frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmcollate.errors import MediaError
+from vlmcollate.media.loading.containers import (
+    declared_seconds,
+    decoding_errors,
+    open_container,
+)
+from vlmcollate.media.loading.frame_arrays import check_kept_bytes
+from vlmcollate.media.loading.video_streams import find_video_stream, read_frame_times
+from vlmcollate.media.loading.videos import FrameSampling, Video, VideoLimits
+
+
+def decode_video(
+    data: bytes,
+    name: str,
+    *,
+    sampling: FrameSampling,
+    limits: VideoLimits,
+    where: str,
+    with_pixels: bool = True,
+) -> Video:
+    """Decodes the sampled frames of an encoded video.
+
+    Args:
+        data: The encoded video.
+        name: The video's name in errors.
+        sampling: Which frames are wanted.
+        limits: The limits of the video.
+        where: The path inside the sample, for errors.
+        with_pixels: Whether to decode all of them. If not, the frames are black, and only the first
+            one is decoded, for its size.
+
+    Returns:
+        The frames, upright, and the true times at which they are shown.
+
+    Raises:
+        MediaError: If the video is broken, truncated, too large, or has no frames.
+        ConfigError: If PyAV is not installed.
+    """
+    with open_container(data, name, max_pixels=limits.max_pixels, where=where) as container:
+        stream = find_video_stream(container, name, limits, where)
+        declared = declared_seconds(container, stream)
+        shown = read_frame_times(container, stream, name, limits, where)
+        single_gap = _single_gap(stream)
+        times = (shown.ticks - shown.ticks[0]) * float(stream.time_base)
+    indices = sampling.pick(times)
+    # not every format can seek back to its start
+    with open_container(data, name, max_pixels=limits.max_pixels, where=where) as container:
+        stream = find_video_stream(container, name, limits, where)
+        check_kept_bytes(len(indices), (stream.width, stream.height), limits, where)
+        wanted = shown.ticks[indices if with_pixels else indices[:1]]
+        frames = _decode(shown.attach(container.decode(stream)), wanted, name, limits, where)
+    if not with_pixels:
+        frames = np.broadcast_to(np.uint8(0), (len(indices), *frames.shape[1:]))
+    gap = float(times[-1]) / (len(times) - 1) if len(times) > 1 else single_gap
+    _check_whole(float(times[-1]), gap, declared, name, where)
+    return Video(
+        frames=frames,
+        times=times[indices],
+        indices=indices,
+        total_frames=len(times),
+        duration=float(times[-1]) + gap,
+    )
+
+
+def _decode(
+    frames: Iterable[tuple[int | None, Any]],
+    wanted: npt.NDArray[np.int64],
+    name: str,
+    limits: VideoLimits,
+    where: str,
+) -> npt.NDArray[np.uint8]:
+    """The frames that are shown at the wanted times, (T, H, W, 3) uint8."""
+    missing = set(wanted.tolist())
+    found: dict[int, npt.NDArray[np.uint8]] = {}
+    with decoding_errors(name, where):
+        for at, frame in frames:
+            if at is not None and at in missing:
+                pixels = _pixels_of(frame, name, where)
+                if found and pixels.shape != next(iter(found.values())).shape:
+                    raise MediaError(
+                        f"{name} changes the size of its frames midway; encode it again",
+                        where=where,
+                    )
+                check_kept_bytes(len(wanted), (frame.width, frame.height), limits, where)
+                found[at] = pixels
+                missing.discard(at)
+                if not missing:
+                    break
+    if missing:
+        raise MediaError(
+            f"{name} is truncated: {len(missing)} of the {len(wanted)} sampled frames cannot be "
+            "decoded; fetch or encode it again, or drop the sample",
+            where=where,
+        )
+    return np.stack([found[at] for at in wanted.tolist()])
+
+
+def _pixels_of(frame: Any, name: str, where: str) -> npt.NDArray[np.uint8]:
+    """The upright pixels of a decoded frame, (H, W, 3)."""
+    if frame.is_corrupt:
+        raise MediaError(
+            f"{name} is damaged at {frame.time:.1f} s; fetch or encode it again, or drop the "
+            "sample",
+            where=where,
+        )
+    quarter_turns = round(frame.rotation / 90)
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
+
+
+def _single_gap(stream: Any) -> float:
+    """The seconds for which the only frame of a video is shown."""
+    rate = stream.average_rate
+    return 1 / float(rate) if rate and rate > 0 else 1.0
+
+
+def _check_whole(last: float, gap: float, declared: float, name: str, where: str) -> None:
+    if last + gap < 0.9 * declared - 1:
+        raise MediaError(
+            f"{name} is truncated: its header declares {declared:.1f} s, but the last frame is at "
+            f"{last:.1f} s; fetch or encode it again, or drop the sample",
+            where=where,
+        )
