@@ -2,14 +2,19 @@
 
 import copy
 
+import attrs
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from transformers.utils import get_json_schema
 
 from tests.processors import qwen3_vl
 from vlmcollate import Conversation, ConversationError, collator_for
 from vlmcollate.conversation import MediaPart, Message, TextPart
+from vlmcollate.formats import read_example
+from vlmcollate.formats.simple import read_simple
 
 IMAGE = Image.new("RGB", (4, 3))
 USER = {"role": "user", "content": "Hi"}
@@ -247,3 +252,57 @@ def test_every_weight_that_is_read_survives_float32():
         (message,) = Conversation.from_example([{**ANSWER, "weight": weight}]).messages
         assert np.float32(message.weight) == pytest.approx(float(weight), rel=1e-7)
         assert type(message.weight) is float
+
+
+_CONTENTS = st.one_of(
+    st.text(),
+    st.sampled_from(["", "lone \ud800", b"bytes", None, 3, IMAGE]),
+    st.lists(
+        st.one_of(
+            st.fixed_dictionaries({"type": st.just("text"), "text": st.text()}),
+            st.fixed_dictionaries({"type": st.just("image"), "image": st.just(IMAGE)}),
+            st.sampled_from(
+                [
+                    {"type": "image", "image": "a.png"},
+                    {"type": "image", "image": ""},
+                    {"type": "image", "image": None},
+                    {"type": "image"},
+                    {"type": "text", "text": None},
+                    {"type": "text", "text": "a", "more": 1},
+                    {"text": "a"},
+                    "a",
+                ]
+            ),
+        ),
+        max_size=3,
+    ),
+)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "role": st.sampled_from(["user", "assistant", "system", "tool", "", 3]),
+                "content": _CONTENTS,
+            },
+            optional={"weight": st.sampled_from([0, 1.0, None])},
+        ),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_the_fast_way_reads_as_the_others_do(messages, is_wrapped):
+    """What the fast way does not leave to the others, they read the same."""
+    found = read_simple({"messages": messages} if is_wrapped else messages)
+    if found is not None:
+        slow = read_example({"messages": tuple(messages)})  # a tuple is not simple
+
+        def shown(conversation):
+            return [
+                (m.role, m.weight, m.extra, [(type(p), *attrs.astuple(p)) for p in m.content])
+                for m in conversation.messages
+            ]
+
+        assert shown(found) == shown(slow)
+        assert (found.tools, found.template_kwargs) == (slow.tools, slow.template_kwargs)

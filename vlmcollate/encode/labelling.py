@@ -75,10 +75,12 @@ def place_turns(
     """
     if isinstance(strategy, FirstApplicable):
         return strategy.first_of(partial(place_turns, prompt=prompt, context=context))
+    name = type(strategy).__name__
+    if type(strategy) is RenderedSpanLabels:  # the rendering's own turns need no check
+        return name, prompt.turns
     turns = run_hook(strategy.find_turns, prompt, context, strategy=strategy)
-    if type(strategy) is not RenderedSpanLabels:  # whose turns are the rendering's own
-        _check_turns(turns, strategy, prompt)
-    return type(strategy).__name__, turns
+    _check_turns(turns, strategy, prompt)
+    return name, turns
 
 
 def with_labels(

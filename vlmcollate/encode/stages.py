@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.labelling import place_turns, unlabelled_sample
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
@@ -69,12 +69,12 @@ class Stages(CollatorOptions):
 
     def load(self, conversation: Conversation) -> list[Any]:
         """Decodes the conversation's media, in order."""
-        if not (parts := conversation.media):
-            return []
         rate, name = self.soundtrack_sampling_rate, type(self).__name__
         return [
             load_media(part, self.media, self.traits, soundtrack_sampling_rate=rate, collator=name)
-            for _, part in parts
+            for message in conversation.messages
+            for part in message.content
+            if isinstance(part, MediaPart)
         ]
 
     def render(self, conversation: Conversation) -> Rendering:

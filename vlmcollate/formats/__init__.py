@@ -10,6 +10,7 @@ from vlmcollate.errors import ConversationError
 from vlmcollate.formats import messages, prompt_completion
 from vlmcollate.formats.fields import present_fields
 from vlmcollate.formats.media_lists import MediaLists
+from vlmcollate.formats.simple import read_simple
 from vlmcollate.formats.tools import read_tools
 from vlmcollate.plain_values import describe, plain, show_all, unwrap
 
@@ -22,6 +23,9 @@ _FORMATS = (
 
 def read_example(example: object) -> Conversation:
     """Converts an example to a conversation; see `Conversation.from_example`."""
+    simple = read_simple(example)
+    if simple is not None:
+        return simple
     row = unwrap(example)
     fields = present_fields(row) if isinstance(row, Mapping) else {"messages": row}
     lists = MediaLists(fields)

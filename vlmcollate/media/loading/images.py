@@ -88,6 +88,8 @@ def upright_rgb(
     with decoding_errors(name, where):
         _check_still(image, name, where)
         image.load()
+        if image.mode == "RGB" and not image.info:
+            return image
         rgb = as_rgb(
             image, name, background=background, significant_bits=significant_bits, where=where
         )
