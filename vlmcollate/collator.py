@@ -90,7 +90,7 @@ class BaseCollator(Stages):
         """Collates examples into a batch.
 
         Args:
-            examples: The dataset's items; see `Conversation.from_example`.
+            examples: The dataset's items; see `read_example`.
 
         Returns:
             See `stack`.
@@ -157,7 +157,7 @@ class BaseCollator(Stages):
         """Encodes one example.
 
         Args:
-            example: A conversation in any form that `Conversation.from_example` reads.
+            example: A conversation in any form that `read_example` reads.
 
         Returns:
             The labelled sample, of at most `max_length` tokens.
@@ -175,7 +175,7 @@ class BaseCollator(Stages):
         """Encodes one example and keeps the reasons: each token's origin, and what trains.
 
         Args:
-            example: A conversation in any form that `Conversation.from_example` reads.
+            example: A conversation in any form that `read_example` reads.
 
         Returns:
             The sample that `encode` returns, with its tokens, media, times and warnings.
@@ -358,7 +358,7 @@ class BaseCollator(Stages):
         times of their frames.
 
         Args:
-            example: A conversation in any form that `Conversation.from_example` reads.
+            example: A conversation in any form that `read_example` reads.
 
         Returns:
             The length of the sample that `encode` returns without a `max_length`, or `None` if the

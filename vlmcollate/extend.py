@@ -4,6 +4,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.family import TOKEN_TYPES, Family, NotPackable, Packable, TokenTypes
+from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext, LabelStrategy
 from vlmcollate.labels.base import assistant_indices
 from vlmcollate.media import (
@@ -23,6 +24,7 @@ from vlmcollate.media import (
     process_together,
     processor_inputs,
 )
+from vlmcollate.media.base import cast_media
 from vlmcollate.models import COLLATORS, register
 from vlmcollate.packing.mrope import MRope
 from vlmcollate.packing.token_mixing import TokenMixing
@@ -73,6 +75,7 @@ __all__ = [
     "Turn",
     "Video",
     "assistant_indices",
+    "cast_media",
     "grid_joins",
     "process_omni",
     "process_patch_grids",
@@ -80,5 +83,6 @@ __all__ = [
     "process_together",
     "processor_inputs",
     "prompt_and_answer",
+    "read_example",
     "register",
 ]

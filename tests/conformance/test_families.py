@@ -11,8 +11,9 @@ from tests.decoding import trained_texts
 from tests.families import CASES, LEFT_OUT
 from tests.measuring import chat, measure, processors_of_transformers
 from tests.more_processors import LLAVA_TEMPLATE, _turns, llava, llava_next
-from vlmcollate import Conversation, LabelError, collator_for
+from vlmcollate import LabelError, collator_for
 from vlmcollate.cli.families import family_table
+from vlmcollate.formats import read_example
 from vlmcollate.models import COLLATORS
 
 TABLE = family_table()
@@ -67,7 +68,7 @@ def test_llavas_answers_end_as_the_model_was_trained(behind):
             "USER: {} ", "ASSISTANT: {}</s>", "ASSISTANT:", "<image>\n"
         )
     collator = collator_for(processor, stop_tokens=["</s>"])
-    conversation = Conversation.from_example(chat("image", answers=("A cat.", "\nYes ")))
+    conversation = read_example(chat("image", answers=("A cat.", "\nYes ")))
 
     rendered = collator.render(conversation).text
     sample = collator.encode(chat("image", answers=("A cat.", "\nYes ")))

@@ -14,7 +14,8 @@ from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.media_bytes import video_bytes
 from tests.more_processors import MORE
-from vlmcollate import Conversation, LabelError, collator_for
+from vlmcollate import LabelError, collator_for
+from vlmcollate.formats import read_example
 
 _BUILT: dict[str, Any] = {}
 MOVIE = video_bytes([i / 10 for i in range(20)])
@@ -66,7 +67,7 @@ def test_equals_the_processors_own_batch(name):
     chats = [chat((64, 48)), chat((40, 90), (30, 30), again=True), chat((200, 120), again=True)]
     images = [[part["image"] for part in c[0]["content"][:-1]] for c in chats]
     theirs = processor(
-        text=[collator.render(Conversation.from_example(c)).text for c in chats]
+        text=[collator.render(read_example(c)).text for c in chats]
         if name == "llava"  # whose template ends no answer
         else [processor.apply_chat_template(c) + collator.family.last_turn_end for c in chats],
         images=images,

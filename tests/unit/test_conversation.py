@@ -11,7 +11,7 @@ from PIL import Image
 from transformers.utils import get_json_schema
 
 from tests.processors import qwen3_vl
-from vlmcollate import Conversation, ConversationError, collator_for
+from vlmcollate import ConversationError, collator_for
 from vlmcollate.conversation import MediaPart, Message, TextPart
 from vlmcollate.formats import read_example
 from vlmcollate.formats.simple import read_simple
@@ -43,7 +43,7 @@ READ = (
 )
 def test_all_spellings_read_alike(example):
     before = copy.deepcopy(example)
-    assert Conversation.from_example(example).messages == READ
+    assert read_example(example).messages == READ
     assert repr(before) == repr(example)
 
 
@@ -52,13 +52,13 @@ def test_all_spellings_read_alike(example):
 )
 @pytest.mark.parametrize("completion", ["Yo", [ANSWER]])
 def test_prompt_and_completion(prompt, completion):
-    messages = Conversation.from_example({"prompt": prompt, "completion": completion}).messages
+    messages = read_example({"prompt": prompt, "completion": completion}).messages
     assert [(m.role, m.content) for m in messages] == [(m.role, m.content) for m in READ]
 
 
 def test_only_the_completion_trains():
     example = {"prompt": [USER, ANSWER, USER], "completion": [ANSWER]}
-    weights = [m.weight for m in Conversation.from_example(example).messages if m.is_assistant]
+    weights = [m.weight for m in read_example(example).messages if m.is_assistant]
     assert weights == [0.0, 1.0]
 
 
@@ -77,7 +77,7 @@ def test_only_the_completion_trains():
     ],
 )
 def test_spellings_of_an_image(part, source):
-    conversation = Conversation.from_example([{"role": "user", "content": [part]}, ANSWER])
+    conversation = read_example([{"role": "user", "content": [part]}, ANSWER])
     ((message, media),) = conversation.media
     assert (message, media.kind, media.source) == (0, "image", source)
     assert media.where == "messages[0].content[0]"
@@ -87,7 +87,7 @@ def test_spellings_of_an_image(part, source):
 def test_empty_parts_are_filled_in_order(kind):
     content = [{"type": kind}, {"type": "text", "text": "and"}, {"type": kind, kind: None}]
     example = {"messages": [{"role": "user", "content": content}, ANSWER], f"{kind}s": ["a", "b"]}
-    parts = Conversation.from_example(example).messages[0].content
+    parts = read_example(example).messages[0].content
     assert [p.source for p in parts if isinstance(p, MediaPart)] == ["a", "b"]
 
 
@@ -98,7 +98,7 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         "tools": [{"type": "function", "function": {"name": "f"}, "strict": None}],
         "chat_template_kwargs": {"enable_thinking": True},
     }
-    read = Conversation.from_example(example)
+    read = read_example(example)
     kept = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
     assert read.messages[1].content == ()
     assert read.messages[1].extra == {"tool_calls": [kept], "reasoning_content": "so"}
@@ -158,7 +158,7 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
 )
 def test_an_error_names_the_place_and_the_problem(example, where, problem):
     with pytest.raises(ConversationError, match=problem) as raised:
-        Conversation.from_example(example)
+        read_example(example)
     assert raised.value.where == where
 
 
@@ -209,7 +209,7 @@ class Client:
 
 def test_a_function_is_read_as_its_schema_and_makes_no_special_tokens():
     example = {"messages": [USER, ANSWER], "tools": [search, Client().search]}
-    tools = Conversation.from_example(example).tools
+    tools = read_example(example).tools
     assert tools == [get_json_schema(search), get_json_schema(Client().search)]
     collator = collator_for(qwen3_vl())
     found = collator.encode(example).input_ids
@@ -225,14 +225,14 @@ def test_a_function_is_read_as_its_schema_and_makes_no_special_tokens():
 @pytest.mark.parametrize("tool", [unhinted, undescribed, unresolved, lambda x: x])
 def test_an_error_names_what_a_function_lacks_for_a_schema(tool):
     with pytest.raises(ConversationError, match=r"no JSON schema .* type hints and desc") as raised:
-        Conversation.from_example({"messages": [USER], "tools": [search, tool]})
+        read_example({"messages": [USER], "tools": [search, tool]})
     assert raised.value.where == "tools[1]"
 
 
 @pytest.mark.parametrize("tool", [len, Client, Client(), "search"])
 def test_other_tools_are_refused(tool):
     with pytest.raises(ConversationError, match="a JSON schema or a function, found") as raised:
-        Conversation.from_example({"messages": [USER], "tools": [tool]})
+        read_example({"messages": [USER], "tools": [tool]})
     assert raised.value.where == "tools[0]"
 
 
@@ -249,7 +249,7 @@ def test_an_exception_in_a_template_is_a_conversation_error(failing):
 
 def test_every_weight_that_is_read_survives_float32():
     for weight in (0, 0.0, np.float32(1e-30), 3e38, 1, 10**30, float(np.finfo(np.float32).tiny)):
-        (message,) = Conversation.from_example([{**ANSWER, "weight": weight}]).messages
+        (message,) = read_example([{**ANSWER, "weight": weight}]).messages
         assert np.float32(message.weight) == pytest.approx(float(weight), rel=1e-7)
         assert type(message.weight) is float
 

@@ -19,9 +19,10 @@ from PIL import Image
 
 from tests.grafts import grafted
 from tests.processors import qwen3_vl
-from vlmcollate import ConfigError, Conversation, ConversationError, collator_for
+from vlmcollate import ConfigError, ConversationError, collator_for
 from vlmcollate.conversation import MediaPart
 from vlmcollate.errors import CollateError
+from vlmcollate.formats import read_example
 from vlmcollate.plain_values import MAX_LEVELS, plain, plain_source, unwrap
 
 USER = {"role": "user", "content": "Hi"}
@@ -133,13 +134,13 @@ def test_a_stack_of_decoded_images_fills_the_parts_in_order(form, collator):
 def test_the_missing_values_of_pandas_count_as_absent():
     for missing in (None, pandas.NA, pandas.NaT, np.datetime64("NaT"), float("nan")):
         row = {"messages": [USER, {**ANSWER, "name": missing}], "tools": missing, "images": missing}
-        read = Conversation.from_example(row)
-        assert read.messages == Conversation.from_example([USER, ANSWER]).messages
+        read = read_example(row)
+        assert read.messages == read_example([USER, ANSWER]).messages
         assert read.tools is None
-    whole = Conversation.from_example([USER, {**ANSWER, "weight": pandas.NA}])
+    whole = read_example([USER, {**ANSWER, "weight": pandas.NA}])
     assert whole.messages[1].weight == 1.0
     with pytest.raises(ConversationError, match=r"finite weight .*, found nan"):
-        Conversation.from_example([USER, {**ANSWER, "weight": np.float32("nan")}])
+        read_example([USER, {**ANSWER, "weight": np.float32("nan")}])
 
 
 def test_scalars_become_plain_python():
@@ -261,22 +262,22 @@ def test_objects_with_fields_are_dicts_of_them(made, row, where, collator):
 )
 def test_what_json_cannot_hold_is_refused_with_its_place(value, row, where):
     with pytest.raises(ConversationError, match=r"(?s)found .*; expected") as raised:
-        Conversation.from_example(row(value))
+        read_example(row(value))
     assert raised.value.where == where
 
 
 def test_further_keys_of_a_message_may_hold_dates():
     notes = {"at": datetime.datetime(2020, 1, 2), "cost": decimal.Decimal(1), "p": [float("inf")]}
-    assert Conversation.from_example([USER, {**ANSWER, **notes}]).messages[1].extra == notes
+    assert read_example([USER, {**ANSWER, **notes}]).messages[1].extra == notes
     with pytest.raises(ConversationError, match="found bytes"):
-        Conversation.from_example([USER, {**ANSWER, "raw": b"<|im_end|>"}])
+        read_example([USER, {**ANSWER, "raw": b"<|im_end|>"}])
 
 
 def test_an_object_that_contains_itself_is_refused():
     query = Query()
     query.q = [query]
     with pytest.raises(ConversationError, match="contains itself"):
-        Conversation.from_example(calling(query))
+        read_example(calling(query))
 
 
 def test_the_variables_of_a_collator_are_plain_too():
@@ -312,7 +313,7 @@ def cycle():
 )
 def test_cycles_and_depths_are_refused_with_their_place(row, where, value):
     with pytest.raises(ConversationError) as raised:
-        Conversation.from_example(row(value))
+        read_example(row(value))
     assert raised.value.where == where
 
 
@@ -343,13 +344,13 @@ def test_nested_values_are_read_up_to_the_limit(collator):
 )  # fmt: skip
 def test_wrong_values_are_refused_with_their_place(example, where, problem):
     with pytest.raises(ConversationError, match=problem) as raised:
-        Conversation.from_example(example)
+        read_example(example)
     assert raised.value.where == where
 
 
 def test_the_values_of_a_media_part_become_plain():
     part = {"type": "audio", "array": np.zeros(8, np.float32), "sampling_rate": np.int64(8)}
-    ((_, media),) = Conversation.from_example([{"role": "user", "content": [part]}]).media
+    ((_, media),) = read_example([{"role": "user", "content": [part]}]).media
     assert isinstance(media, MediaPart)
     assert type(media.source["sampling_rate"]) is int
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from vlmcollate.conversation import Conversation
 from vlmcollate.errors import EmptyBatchError, SampleError
+from vlmcollate.formats import read_example
 from vlmcollate.models import collator_for
 
 _LOG = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _drop_overlong_samples(
     collator = collator_for(processor)
     for index, conversation in enumerate(conversations):
         try:
-            text = collator.render(Conversation.from_example(list(conversation))).text
+            text = collator.render(read_example(list(conversation))).text
         except SampleError:
             kept.append(index)  # the collator says what is wrong with it
             continue

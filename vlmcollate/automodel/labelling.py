@@ -19,6 +19,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.thinking_prefix import ThinkingPrefix
 from vlmcollate.errors import ConfigError, LabelError, SampleError
+from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext, TemplateMarkerLabels, TextSearchLabels
 from vlmcollate.models.gemma4 import Gemma4Collator
 from vlmcollate.prompt.encoder import Turn
@@ -196,7 +197,7 @@ def _labelled(
     weights = torch.zeros(input_ids.shape, dtype=torch.float32)
     given: set[float] = set()
     for row, (ids, messages) in enumerate(zip(input_ids, conversations, strict=True)):
-        conversation = Conversation.from_example(list(messages))
+        conversation = read_example(list(messages))
         if attention_mask is not None:
             ids = ids[: _length(attention_mask[row] != 0)]
         try:

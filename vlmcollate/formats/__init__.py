@@ -22,7 +22,36 @@ _FORMATS = (
 
 
 def read_example(example: object) -> Conversation:
-    """Converts an example to a conversation; see `Conversation.from_example`."""
+    """Converts an example to a conversation.
+
+    Args:
+        example: `{"messages": [...]}`, `{"conversation": [...]}`, a bare list of messages, or
+            `{"prompt": ..., "completion": ...}`, of which only the completion trains.
+
+            A message is `{"role": ..., "content": ...}` with a string or a list of parts as its
+            content, and optionally `"train": bool` or `"weight": float` (0, or a normal number
+            of float32).
+
+            A dict may hold `"images"`, `"videos"` and `"audios"`, lists that fill the empty
+            media parts in order; `"chat_template_kwargs"`, variables for the template; and
+            `"tools"`. A tool is a JSON schema, or a function with type hints and a docstring,
+            from which `transformers.utils.get_json_schema` makes one.
+
+            Keys whose value is `None` count as absent, since Arrow adds them, also inside tools
+            and tool calls. Arrays, Series and scalars of NumPy, pandas, Arrow and PyTorch count
+            as the lists and values that they hold, and their missing values as `None`.
+
+    Returns:
+        The conversation. Of the caller's objects it refers only to the media.
+
+    Raises:
+        ConversationError: If the example has none of these formats, or holds a wrong value; the
+            error names its path.
+
+    Example:
+        >>> read_example([{"role": "user", "content": "Hi"}]).messages[0].content
+        (TextPart(text='Hi'),)
+    """
     simple = read_simple(example)
     if simple is not None:
         return simple

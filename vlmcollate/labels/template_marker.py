@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmcollate.conversation import Conversation
 from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.formats import read_example
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
@@ -217,7 +217,7 @@ def _finds(
 
 def _probe(chat: Sequence[tuple[str, str]], context: LabelContext) -> EncodedPrompt | None:
     """The prompt of a probe chat, or `None` where the template does not take its roles."""
-    conversation = Conversation.from_example(
+    conversation = read_example(
         [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in chat]
     )
     try:

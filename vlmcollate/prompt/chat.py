@@ -24,6 +24,7 @@ import attrs
 from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
+from vlmcollate.formats import read_example
 from vlmcollate.prompt.marks import MarkedText, Marks, Place, Span, template_inputs
 from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.templates import (
@@ -235,9 +236,7 @@ class ChatRenderer:
         if not self.last_turn_end and not self.answer_end:
             return False
         probe = [{"role": "user", "content": "Seven?"}, {"role": "assistant", "content": "Eight."}]
-        bare = attrs.evolve(self, last_turn_end="", answer_end="").render(
-            Conversation.from_example(probe), None
-        )
+        bare = attrs.evolve(self, last_turn_end="", answer_end="").render(read_example(probe), None)
         return not bare.rstrip().endswith(tuple(self.stop_tokens))
 
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:

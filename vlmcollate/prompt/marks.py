@@ -7,13 +7,13 @@ rendered. Where they come out again tells which text of the rendering is whose.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import attrs
 
-from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, map_strings
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message
 
 _PRIVATE_USE = re.compile("[\U000f0000-\U0010fffd]")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
@@ -246,3 +246,34 @@ def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str
         else:
             extra[key] = marks.guard(value)
     return {"role": message.role, "content": content, **extra}
+
+
+def map_strings(
+    value: Any,
+    change: Callable[[str], str],
+    change_key: Callable[[str], str],
+    fixed: Sequence[str] = (),
+) -> Any:
+    """Copies a JSON-like value and changes every string in it.
+
+    Args:
+        value: The value.
+        change: Changes a string.
+        change_key: Changes a key, and a string under one of the `fixed` keys.
+        fixed: The keys whose values a template may compare with literals.
+
+    Returns:
+        The changed copy; tuples become lists.
+    """
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {
+            change_key(key) if isinstance(key, str) else key: map_strings(
+                item, change_key if key in fixed else change, change_key, fixed
+            )
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [map_strings(item, change, change_key, fixed) for item in value]
+    return value

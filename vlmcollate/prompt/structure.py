@@ -13,8 +13,9 @@ from typing import Any
 
 import attrs
 
-from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import SampleError
+from vlmcollate.formats import read_example
 from vlmcollate.prompt.templates import literals_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -190,7 +191,7 @@ class StructureReader:
         `None` if the template refuses the chat, or does not write its words in order.
         """
         try:
-            text = self.render(Conversation.from_example(list(chat)), None, upto=upto)
+            text = self.render(read_example(list(chat)), None, upto=upto)
         except SampleError:
             return None
         found: list[list[str]] = []

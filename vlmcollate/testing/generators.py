@@ -135,7 +135,7 @@ def conversations(
     strings: bool = False,
     weights: bool = False,
 ) -> list[dict[str, Any]]:
-    """Conversations of alternating roles, as `Conversation.from_example` reads them.
+    """Conversations of alternating roles, as `read_example` reads them.
 
     An answer may repeat an earlier answer or its own question, and a question may quote an answer.
     No two pictures of a conversation are alike.

@@ -17,7 +17,7 @@ from tests.broken import collators as broken
 from tests.broken import templates
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli.app import app
-from vlmcollate.conversation import Conversation
+from vlmcollate.formats import read_example
 from vlmcollate.padding import (
     BlockCausalMask,
     FlattenedDocuments,
@@ -142,7 +142,7 @@ def test_conversations_have_every_shape():
         )
     )
     def draw(messages):
-        Conversation.from_example(messages)
+        read_example(messages)
         assert described(messages).count("\n") >= len(messages) - 1
         roles = [message["role"] for message in messages]
         parts = [part for message in messages for part in parts_of(message)]

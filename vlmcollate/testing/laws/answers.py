@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vlmcollate.conversation import Conversation
+from vlmcollate.formats import read_example
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import weight_of
 from vlmcollate.testing.laws.failure_messages import failure, text_of, with_text
@@ -179,12 +179,12 @@ def _encoder(
 
     if not sample.media_counts:
         return again
-    conversation = Conversation.from_example(messages)
+    conversation = read_example(messages)
     rendering = collator.render(conversation)
     media = collator.process_media(rendering, collator.load(conversation))
 
     def of_the_prompt(others: Chat) -> npt.NDArray[np.int64]:
-        read = Conversation.from_example(others)
+        read = read_example(others)
         return collator.prompt_encoder(read, collator.render(read), media).ids
 
     is_all = np.array_equal(of_the_prompt(messages), sample.input_ids.numpy())

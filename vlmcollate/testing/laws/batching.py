@@ -34,7 +34,7 @@ def check_every_form_says_the_same(collator: BaseCollator, trial: Trial) -> None
             ):
                 raise failure(
                     f"{name} gives another sample than the list of messages",
-                    "let `read` call Conversation.from_example",
+                    "let `read` call vlmcollate.formats.read_example",
                     messages=messages,
                     sample=found,
                     collator=subject.collator,
@@ -161,7 +161,7 @@ def _short_chats(subject: Subject) -> st.SearchStrategy[Chat]:
 def _refused(form: str, messages: Chat, error: Exception) -> LawFailure:
     told = failure(
         f"{form} is refused, though the list of messages is taken: {error}",
-        "let `read` call Conversation.from_example",
+        "let `read` call vlmcollate.formats.read_example",
         messages=messages,
     )
     told.root = root_of(error)

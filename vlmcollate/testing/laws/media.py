@@ -9,7 +9,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation
+from vlmcollate.formats import read_example
 from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.sample import EncodedSample
@@ -147,7 +147,7 @@ def _seeing(collator: BaseCollator) -> Subject:
 def _processed(collator: BaseCollator, messages: Chat) -> Any:
     """What the processor itself gives for a conversation's prompt and pictures."""
     pictures, processor = pictures_of(messages), collator.processor
-    text = collator.render(Conversation.from_example(messages)).text
+    text = collator.render(read_example(messages)).text
     options: dict[str, Any] = {"return_tensors": "pt"}
     whole = {"text": [text], "images": [pictures], "add_special_tokens": False}
     if videos_of(messages):

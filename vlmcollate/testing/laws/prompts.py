@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation
 from vlmcollate.errors import CollateError, ConversationError
+from vlmcollate.formats import read_example
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import hostile_text, texts
 from vlmcollate.testing.laws.failure_messages import failure, media_of, unsaid, with_text
@@ -157,7 +157,7 @@ def _richest(collator: BaseCollator) -> Chat:
 
 
 def _rendered(collator: BaseCollator, messages: Chat) -> str:
-    return collator.render(Conversation.from_example(messages)).text
+    return collator.render(read_example(messages)).text
 
 
 def _pieces(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation
 from vlmcollate.errors import CollateError
+from vlmcollate.formats import read_example
 from vlmcollate.prompt.templates import TEMPLATE_ERRORS, chat_template_of, wants_strings
 from vlmcollate.testing.laws.failure_messages import text_of, with_text
 from vlmcollate.testing.laws.for_all import Chat
@@ -94,6 +94,6 @@ def _asked(collator: BaseCollator, messages: Chat) -> str | None:
 
 def _rendered(collator: BaseCollator, messages: Chat) -> str:
     try:
-        return collator.render(Conversation.from_example(messages)).text
+        return collator.render(read_example(messages)).text
     except CollateError:
         return ""
