@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -33,6 +35,23 @@ def test_version_is_printed(runner: CliRunner) -> None:
     result = runner.invoke(app, ["--version"])
     assert result.exit_code == 0
     assert re.match(r"vlmcollate \S+", result.stdout)
+
+
+def test_version_and_help_import_neither_torch_nor_transformers() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from vlmcollate.cli.app import app
+names = [command.name or command.callback.__name__ for command in app.registered_commands]
+assert len(names) == 6, names
+for arguments in (["--version"], ["--help"], *([name, "--help"] for name in names)):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+heavy = {"numpy", "pyarrow", "torch", "transformers"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("width", [80, 160])
