@@ -15,9 +15,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from vlmcollate import ConfigError, collator_for
-from vlmcollate.cli import inspect
 from vlmcollate.cli.app import app
-from vlmcollate.cli.stats import Survey, survey
+from vlmcollate.cli.inspection import InspectedRow
+from vlmcollate.cli.inspection_output import print_rows
+from vlmcollate.cli.survey import Survey, survey_rows
 from vlmcollate.explain import terminal
 from vlmcollate.explain.charts import bars, histogram
 from vlmcollate.explain.page import inspect_page, page_entry, thumbnail
@@ -32,11 +33,11 @@ def chat(question, answer):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("data")
     tiny_processor().save_pretrained(path / "processor")
-    picture = {"type": "image", "image": "a.png"}
+    image = {"type": "image", "image": "a.png"}
     (path / "media").mkdir()
     Image.new("RGB", (112, 84)).save(path / "media" / "a.png")
     rows = [
-        {"messages": chat([picture, {"type": "text", "text": "What?"}], "Black.")},
+        {"messages": chat([image, {"type": "text", "text": "What?"}], "Black.")},
         {"messages": chat("Say yes.<|im_end|>", "yes")},
         {"messages": []},
         {"messages": chat("Yes?", "Yes, yes.")},
@@ -166,21 +167,21 @@ def test_padding_waste_is_the_share_of_padding():
 
 def test_packing_fill_counts_what_is_too_long():
     assert counted(30, 34, 60, 100).packing_fill(64) == (pytest.approx(124 / 128), 2, 1)
-    assert counted(30, 34, 60, 100).rooms == [32, 64, 128, 256]
+    assert counted(30, 34, 60, 100).pack_lengths == [32, 64, 128, 256]
 
 
 def test_survey_counts_what_encode_gives():
     collator = collator_for(tiny_processor())
     chats = [chat("Hi", "Yes"), {"messages": []}, chat("Hello", "No"), 3]
-    found = survey(collator, list(enumerate(chats)))
+    found = survey_rows(collator, list(enumerate(chats)))
     samples = [collator.encode(chats[0]), collator.encode(chats[2])]
     assert found.lengths.tolist() == [len(s) for s in samples]
     assert found.trained.tolist() == [int((s.labels != -100).sum()) for s in samples]
     (count, first) = found.failures["ConversationError"]
     assert count == 2
     assert first.startswith("row 1: ")
-    with pytest.raises(ConfigError, match="no row is left to count; ConversationError: row 0"):
-        survey(collator, [(0, 3)])
+    with pytest.raises(ConfigError, match="no good row to count; ConversationError: row 0"):
+        survey_rows(collator, [(0, 3)])
 
 
 def test_stats_prints_tables_and_writes_plots(run, tmp_path):
@@ -188,7 +189,7 @@ def test_stats_prints_tables_and_writes_plots(run, tmp_path):
     result = run("stats", "--html", str(file))
     assert result.exit_code == 0, result.output
     assert "3 rows with 1 images" in result.stdout
-    for title in ("trained share", "padding, as they come", "rows too long", "dropped by"):
+    for title in ("trained share", "padding, in dataset order", "rows too long", "dropped by"):
         assert title in result.stdout
     text = file.read_text()
     assert text.count("<svg") == 6
@@ -210,8 +211,8 @@ def test_colours_are_used_where_there_are_any():
     printed = io.StringIO()
     console = Console(file=printed, force_terminal=True, color_system="standard")
     explanation = collator_for(tiny_processor()).explain(chat("Hi", "Yes"))
-    rows = [inspect.Inspected(number=0, explanation=explanation)]
-    inspect.show(console, rows, [], diff="TextSearchLabels")
+    rows = [InspectedRow(number=0, explanation=explanation)]
+    print_rows(console, rows, [], diff="TextSearchLabels")
     shown = printed.getvalue()
     assert "\x1b[1;30;42mYes<|im_end|>" in shown
     assert "only TextSearchLabels trains it" in shown

@@ -21,10 +21,10 @@ def folder(tmp_path, monkeypatch):
     tiny_processor().save_pretrained(tmp_path / "processor")
     (tmp_path / "data").mkdir()
     Image.new("RGB", (60, 60), "teal").save(tmp_path / "data" / "a.png")
-    picture = {"type": "image", "image": "a.png"}
+    image = {"type": "image", "image": "a.png"}
     chats = [
         [{"role": "user", "content": content}, {"role": "assistant", "content": "Yes."}]
-        for content in ([picture], "What? " * 50, "Hi")
+        for content in ([image], "What? " * 50, "Hi")
     ]
     lines = [json.dumps({"messages": messages}) for messages in chats]
     (tmp_path / "data" / "chats.jsonl").write_text("\n".join([*lines, "{"]))

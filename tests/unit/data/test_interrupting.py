@@ -24,18 +24,18 @@ PER_SHARD = 120
 _COMMAND = ["prepare", "processor", "chats.jsonl", "--rows-per-shard", str(PER_SHARD), "-o"]
 _RUN = """
 import signal, sys, time
-import vlmcollate.cli.prepare as commands
+import vlmcollate.data as data
 import vlmcollate.data.encoder as encoder
 from vlmcollate.cli.app import main
 
-rows_of, prepare = encoder.rows_of, commands.prepare_dataset
+rows_of, prepare = encoder.rows_of, data.prepare_dataset
 
 def slow(piece, dataset):  # in each process, which imports this, after the first shard
     for row in rows_of(piece, dataset):
         time.sleep(0.1 if piece.first else 0)
         yield row
 
-def told(*args, on_progress, **options):
+def reporting(*args, on_progress, **options):
     def show(progress):
         on_progress(progress)
         print("done", progress.done, file=sys.stderr, flush=True)
@@ -45,7 +45,7 @@ encoder.rows_of = slow
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    commands.prepare_dataset = told
+    data.prepare_dataset = reporting
     main()
 """
 
