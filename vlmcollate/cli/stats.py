@@ -67,7 +67,9 @@ def run(
     from vlmcollate.cli.survey_tables import survey_tables
 
     survey = _survey(console, collator, data, rows)
-    kinds = ", ".join(f"{count:,} {kind}s" for kind, count in survey.items.items())
+    kinds = ", ".join(
+        f"{count:,} {kind} item{'' if count == 1 else 's'}" for kind, count in survey.items.items()
+    )
     console.print(
         f"[bold]{len(survey.lengths):,} rows[/] with {kinds or 'no media'}", highlight=False
     )

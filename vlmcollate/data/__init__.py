@@ -1,11 +1,11 @@
-"""Feeding collators: what is encoded where, and which sample comes when."""
+"""Feeding collators: datasets that encode, prepared datasets, lengths and samplers."""
 
 from vlmcollate.data.encoded import (
     EncodedDataset,
-    PretokenizedIterableDataset,
+    EncodedIterableDataset,
     load_sample,
-    sample_bytes,
     sample_from_bytes,
+    sample_to_bytes,
     save_sample,
 )
 from vlmcollate.data.lengths import WithinLength, token_counts, within_length
@@ -24,9 +24,9 @@ __all__ = [
     "Manifest",
     "PreparedDataset",
     "EncodedDataset",
-    "PretokenizedIterableDataset",
+    "EncodedIterableDataset",
     "load_sample",
-    "sample_bytes",
+    "sample_to_bytes",
     "sample_from_bytes",
     "prepare_dataset",
     "save_sample",

@@ -1,4 +1,4 @@
-"""`vlmcollate inspect` and `vlmcollate stats` as they are run."""
+"""The commands `vlmcollate inspect` and `vlmcollate stats`."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def test_inspect_writes_a_page(run, tmp_path):
     assert run("inspect", "--html", str(tmp_path)).exit_code == 1
 
 
-def test_a_processor_that_is_none_is_refused(folder):
+def test_a_folder_without_a_processor_is_refused(folder):
     result = CliRunner().invoke(app, ["inspect", str(folder), str(folder / "rows.jsonl")])
     assert result.exit_code == 1
     assert "cannot load the processor" in result.stderr
 
 
-def test_differences_are_marked_by_who_alone_trains(capsys):
+def test_differences_are_marked_by_the_strategy_that_trains_them(capsys):
     collator = collator_for(tiny_processor())
     explanation = collator.explain(chat("Hi", "Yes"))
     sample = explanation.sample
@@ -144,7 +144,7 @@ def test_thumbnails_are_small():
     assert thumbnail(np.zeros(16000, np.float32)) == ""
 
 
-def test_the_page_cannot_be_broken_out_of():
+def test_markup_in_the_data_stays_text():
     explanation = collator_for(tiny_processor()).explain(chat("</script><!--", "ok"))
     text = inspect_page([{"title": "</script>", **page_entry(explanation)}], name="</title><b>")
     assert text.count("</script>") == 3
@@ -165,12 +165,12 @@ def test_padding_waste_is_the_share_of_padding():
     assert found.padding_waste(3) == pytest.approx(1 - 10 / 16)
 
 
-def test_packing_fill_counts_what_is_too_long():
+def test_packing_fill_counts_rows_that_are_too_long():
     assert counted(30, 34, 60, 100).packing_fill(64) == (pytest.approx(124 / 128), 2, 1)
     assert counted(30, 34, 60, 100).pack_lengths == [32, 64, 128, 256]
 
 
-def test_survey_counts_what_encode_gives():
+def test_a_survey_counts_the_encoded_samples():
     collator = collator_for(tiny_processor())
     chats = [chat("Hi", "Yes"), {"messages": []}, chat("Hello", "No"), 3]
     found = survey_rows(collator, list(enumerate(chats)))
@@ -188,7 +188,7 @@ def test_stats_prints_tables_and_writes_plots(run, tmp_path):
     file = tmp_path / "stats.html"
     result = run("stats", "--html", str(file))
     assert result.exit_code == 0, result.output
-    assert "3 rows with 1 images" in result.stdout
+    assert "3 rows with 1 image item" in result.stdout
     for title in ("trained share", "padding, in dataset order", "rows too long", "dropped by"):
         assert title in result.stdout
     text = file.read_text()
@@ -207,7 +207,7 @@ def test_charts_hold_their_values_and_no_markup():
     assert 'aria-label="5: 2"' in same
 
 
-def test_colours_are_used_where_there_are_any():
+def test_colours_are_used_if_the_terminal_has_any():
     printed = io.StringIO()
     console = Console(file=printed, force_terminal=True, color_system="standard")
     explanation = collator_for(tiny_processor()).explain(chat("Hi", "Yes"))

@@ -1,4 +1,4 @@
-"""`vlmcollate prepare`, from the outside."""
+"""The command `vlmcollate prepare`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prepare(*options):
     return CliRunner().invoke(app, [*arguments, *options])
 
 
-def test_what_the_command_made_is_read_without_its_options(folder):
+def test_the_dataset_is_read_without_the_options_of_the_command(folder):
     options = ["--max-length", "60", "--on-overlong", "drop"]
     failed = prepare(*options)
     assert failed.exit_code == 1
