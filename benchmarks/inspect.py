@@ -24,7 +24,8 @@ from rich.table import Table
 
 from tests.processors import processor_of
 from vlmcollate import collator_for
-from vlmcollate.cli.inspect import Inspected, show, write_page
+from vlmcollate.cli.inspection import InspectedRow
+from vlmcollate.cli.inspection_output import print_rows, write_page
 
 _SAMPLES = 100
 
@@ -72,14 +73,14 @@ def main() -> None:
         ratios.append(seconds(lambda i=i: collator.explain(chats[i])) / encoding)
 
     start = time.perf_counter()
-    rows = [Inspected(number=i, explanation=collator.explain(c)) for i, c in enumerate(chats)]
+    rows = [InspectedRow(number=i, explanation=collator.explain(c)) for i, c in enumerate(chats)]
     explaining = time.perf_counter() - start
     tokens = [len(row.explanation.sample) for row in rows if row.explanation is not None]
     of_processor = sum(
         row.explanation.seconds["process"] for row in rows if row.explanation is not None
     )
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    printing = seconds(lambda: show(console, rows, []))
+    printing = seconds(lambda: print_rows(console, rows, []))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "page.html"
         writing = seconds(lambda: write_page(file, rows, [], name="benchmark"))

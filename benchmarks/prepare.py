@@ -103,8 +103,8 @@ def rows_read_a_second(rows: list[Any], collator: BaseCollator) -> tuple[float, 
             for found, patched in zip(rates, (False, True), strict=True):
                 with ExitStack() as stack:
                     if patched:
-                        stack.enter_context(patch.object(shards, "check_sum"))
-                        stack.enter_context(patch.object(shards, "seal_of", return_value=seal))
+                        stack.enter_context(patch.object(shards, "verify_checksum"))
+                        stack.enter_context(patch.object(shards, "verify_seal", return_value=seal))
                     start = time.perf_counter()
                     for index in order:
                         dataset[index]

@@ -11,8 +11,9 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from vlmcollate import collator_for
-from vlmcollate.cli.demo import conversations
-from vlmcollate.cli.inspect import Inspected, write_page
+from vlmcollate.cli.demo_conversations import conversations
+from vlmcollate.cli.inspection import InspectedRow
+from vlmcollate.cli.inspection_output import write_page
 from vlmcollate.testing import tiny_processor
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "inspect.png"
@@ -22,7 +23,7 @@ def main() -> None:
     """Writes the picture."""
     collator = collator_for(tiny_processor("qwen2_5_vl"))
     chats = conversations(0).values()
-    rows = [Inspected(number=i, explanation=collator.explain(c)) for i, c in enumerate(chats)]
+    rows = [InspectedRow(number=i, explanation=collator.explain(c)) for i, c in enumerate(chats)]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         file = Path(folder) / "page.html"
         write_page(file, rows, [], name="shapes.jsonl")

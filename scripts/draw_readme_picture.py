@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from vlmcollate import collator_for
-from vlmcollate.cli.demo import conversations, print_masks
+from vlmcollate.cli.demo_conversations import conversations
+from vlmcollate.cli.demo_output import print_masks
 from vlmcollate.testing import tiny_processor
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "mask.svg"

@@ -19,14 +19,14 @@ def main() -> None:
 
     from tests.families import CASES
     from tests.measuring import measure, page
-    from vlmcollate.cli.families import FamilyTable
+    from vlmcollate.cli.families import SupportTable
 
     transformers.logging.set_verbosity_error()
     rows = []
     for name in sorted(CASES, key=str.lower):
         rows.append(measure(name, CASES[name]).row)
         print(f"{name}: {rows[-1].support} ({', '.join(rows[-1].media) or 'no media'})")
-    table = FamilyTable(transformers.__version__, tuple(rows))
+    table = SupportTable(transformers.__version__, tuple(rows))
     data = json.dumps(attrs.asdict(table), indent=1) + "\n"
     (ROOT / "vlmcollate/cli/families.json").write_text(data, encoding="utf-8")
     target = ROOT / "docs/reference/families.md"

@@ -16,7 +16,7 @@ from tests.decoding import trained_texts
 from tests.families import Case
 from tests.media_bytes import video_bytes
 from vlmcollate import BaseCollator, CollateError, collator_for
-from vlmcollate.cli.families import Family, FamilyTable, Support
+from vlmcollate.cli.families import ProcessorSupport, Support, SupportTable
 from vlmcollate.media import processor_inputs
 from vlmcollate.models.default import DefaultCollator
 
@@ -50,7 +50,7 @@ class Measured:
         errors: For each kind of media that is refused, the error; under "" the collator's own.
     """
 
-    row: Family
+    row: ProcessorSupport
     errors: dict[str, CollateError]
 
 
@@ -91,7 +91,7 @@ def measure(name: str, case: Case) -> Measured:
                     shown.append(kind)
     if shown:
         support = "exact with options" if case.options else "exact"
-    row = Family(
+    row = ProcessorSupport(
         processor=name,
         collator=collator_name,
         support=support,
@@ -147,7 +147,7 @@ def processors_of_transformers() -> set[str]:
     }
 
 
-def page(table: FamilyTable) -> str:
+def page(table: SupportTable) -> str:
     """The docs page of a table."""
     lines = [
         "# Families",
@@ -160,7 +160,7 @@ def page(table: FamilyTable) -> str:
         "| --- | --- | --- |",
     ]
     for support, meaning in MEANINGS.items():
-        number = sum(row.support == support for row in table.families)
+        number = sum(row.support == support for row in table.processors)
         lines.append(f"| {support} | {number} | {meaning} |")
     lines += [
         "",
@@ -176,7 +176,7 @@ def page(table: FamilyTable) -> str:
         "| processor | collator | support | media | shown on | note |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for row in table.families:
+    for row in table.processors:
         cells = (
             f"`{row.processor}`",
             f"`{row.collator}`" if row.collator else "",

@@ -1,20 +1,20 @@
-"""Everything that vlmcollate raises on purpose.
+"""The exceptions and warnings of vlmcollate.
 
     CollateError
     ├── ConfigError(ValueError)          options that contradict each other or the processor
-    ├── EmptyBatchError(ValueError)      no example is left to make a batch of
-    └── LocatedError                     knows `.index` and `.where`
-        ├── StrategyError(RuntimeError)  a strategy has a bug; never the sample's fault
-        └── SampleError(ValueError)      one sample is at fault
-            ├── ConversationError        it is not a conversation
+    ├── EmptyBatchError(ValueError)      no example is left for a batch
+    └── LocatedError                     has `.index` and `.where`
+        ├── StrategyError(RuntimeError)  a strategy has a bug; the sample may be good
+        └── SampleError(ValueError)      one sample is bad
+            ├── ConversationError        the example is not a conversation
             ├── MediaError               missing, broken, refused or too large media
             ├── MediaMismatchError       placeholders and media differ in number
             ├── LabelError               an assistant turn cannot be placed
             └── SampleTooLongError       longer than `max_length`, and the policy is to raise
 
-Every one of them survives pickling with its attributes, so a DataLoader worker can hand it on: the
-loader rebuilds an exception from its message alone, and the message always holds the sample's index
-and the place.
+Each of them can be pickled with its attributes, so it passes from a DataLoader worker to the main
+process: the loader rebuilds an exception from its message alone, and the message always holds the
+sample's index and the place.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _L = TypeVar("_L", bound="LocatedError")
 
 
 class CollateError(Exception):
-    """The base of every error that vlmcollate raises on purpose."""
+    """The base of every exception of vlmcollate."""
 
 
 class ConfigError(CollateError, ValueError):
-    """Options that contradict each other, or that the processor cannot serve."""
+    """Options that contradict each other, or that the processor does not support."""
 
 
 class EmptyBatchError(CollateError, ValueError):
-    """No example is left to make a batch of."""
+    """No example is left for a batch."""
 
 
 class LocatedError(CollateError):
-    """An error that knows its sample and the place in it.
+    """An error with the index of its sample and the place in it.
 
     Args:
-        problem: What was found, what was expected, and how to mend it.
+        problem: The problem, what was found, what was expected, and the remedy.
         where: The path inside the sample, such as `messages[2].content[0]`.
-        index: The sample's position in the batch; `None` until the collator knows it.
+        index: The sample's position in the batch, or `None` until the collator sets it.
 
     Example:
         >>> str(SampleError("no text", where="messages[0]", index=3))
@@ -63,7 +63,7 @@ class LocatedError(CollateError):
         super().__init__(f"{place}: {problem}" if place else problem)
 
     def at(self: _L, *, index: int | None = None, where: str | None = None) -> _L:
-        """Returns the same error with the index or the place filled in where it was unknown."""
+        """Returns the same error, with the index or the place filled in if it was unknown."""
         located = type(self)(
             self.problem,
             where=self.where if self.where is not None else where,
@@ -81,15 +81,15 @@ def _rebuild(kind: type[_L], problem: str, where: str | None, index: int | None)
 
 
 class SampleError(LocatedError, ValueError):
-    """One sample is at fault."""
+    """One sample is bad."""
 
 
 class StrategyError(LocatedError, RuntimeError):
-    """A strategy raised what it does not declare, so it has a bug; the exception is its cause."""
+    """A strategy raised an undeclared exception, which is the cause: the strategy has a bug."""
 
 
 class ConversationError(SampleError):
-    """The example is not a conversation, or holds what the policy forbids."""
+    """The example is not a conversation, or has content that the options forbid."""
 
 
 class MediaError(SampleError):
@@ -112,7 +112,7 @@ _OWN = (str(Path(__file__).parent) + os.sep, contextlib.__file__)
 
 
 def stack_level() -> int:
-    """The `stacklevel` with which its caller's warning points to the first line of other code."""
+    """Returns the `stacklevel` that makes a warning point to the caller of this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_code.co_filename.startswith(_OWN) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1

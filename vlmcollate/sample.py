@@ -1,4 +1,4 @@
-"""One encoded conversation: what `encode` gives and `stack` takes.
+"""One encoded conversation: the result of `encode`, and the input of `stack`.
 
 Shapes: L a sample's tokens, M its media items.
 """
@@ -12,22 +12,22 @@ import attrs
 from torch import Tensor
 
 IGNORE_INDEX = -100
-"""The label of a token that is not trained, as PyTorch and Hugging Face have it."""
+"""The label of tokens that are not trained, the default of PyTorch and Hugging Face."""
 
 Axis = Literal["tokens", "media"]
 
 
 @attrs.frozen(kw_only=True)
 class Document:
-    """What is known of one sample inside a pack, so that the pack can be taken apart.
+    """One sample inside a pack, described so that `unpack` can restore it.
 
     Attributes:
-        length: Its tokens.
-        padded_length: The tokens that it takes up in the pack.
-        token_keys: The keys that it had along its tokens.
+        length: The number of its tokens.
+        padded_length: The number of tokens that it occupies in the pack.
+        token_keys: The keys of its tensors along the tokens.
         media_shapes: The shape of each of its media tensors.
-        media_counts: Its items of each kind.
-        label_strategy: The strategy that placed its labels.
+        media_counts: The number of its media items of each kind.
+        label_strategy: The name of the strategy that placed its labels.
     """
 
     length: int
@@ -43,16 +43,16 @@ class EncodedSample:
     """One conversation, or a pack of several, as tensors that are not padded to a batch.
 
     Attributes:
-        tokens: The keys that run along the tokens, each (L,): `input_ids`, `attention_mask` and,
-            once labelled, `labels` (int64), `loss_weights` (float32) where weights other than 0
-            and 1 are in play, and token types where the model takes them.
-        message_ids: (L,) int64, the message each token came from; -1 for the template's own text
-            and for whitespace around a message's.
+        tokens: The tensors along the tokens, each (L,): `input_ids`, `attention_mask` and, once
+            labelled, `labels` (int64), `loss_weights` (float32) if there are weights other than 0
+            and 1, and token types if the model takes them.
+        message_ids: (L,) int64, the message that each token came from; -1 for text of the template
+            and for whitespace around a message's text.
             An assistant turn runs from the first token that the model has to produce to the one
             that ends the turn.
-        media_ids: (L,) int64, which media item each token stands for; -1 for text.
-        media: The media tensors under the processor's names; their first axis is the family's own.
-        media_counts: Items of each kind, such as `{"image": 2}`.
+        media_ids: (L,) int64, the media item that each token stands for; -1 for text.
+        media: The media tensors by the processor's names; their first axis depends on the family.
+        media_counts: The number of media items of each kind, such as `{"image": 2}`.
         label_strategy: The name of the strategy that placed the labels, or "".
         documents: The samples inside, if this is a pack.
     """
@@ -70,7 +70,7 @@ class EncodedSample:
 
     @property
     def axes(self) -> dict[str, Axis]:
-        """What the first axis of every tensor counts."""
+        """The meaning of the first axis of every tensor: tokens or media."""
         return {**dict.fromkeys(self.tokens, "tokens"), **dict.fromkeys(self.media, "media")}
 
     @property
@@ -80,5 +80,5 @@ class EncodedSample:
 
     @property
     def labels(self) -> Tensor:
-        """(L,) int64: the token's id where it is trained, `IGNORE_INDEX` elsewhere."""
+        """(L,) int64: the ids of the trained tokens, and `IGNORE_INDEX` for all others."""
         return self.tokens["labels"]

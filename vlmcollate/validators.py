@@ -1,4 +1,4 @@
-"""Validators of a collator's options."""
+"""Validators of options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlmcollate.errors import ConfigError
 
 
 def one_of(*values: str) -> Any:
-    """Refuses any other value."""
+    """Returns a validator that refuses any other value."""
 
     def check(_: object, attribute: attrs.Attribute[str], value: object) -> None:
         if value not in values:
@@ -23,7 +23,7 @@ def one_of(*values: str) -> Any:
 
 
 def an_instance_of(kind: type) -> Any:
-    """Refuses a value of another type."""
+    """Returns a validator that refuses a value of another type."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, kind):
@@ -36,7 +36,7 @@ def an_instance_of(kind: type) -> Any:
 
 
 def a_model_config(_: object, __: object, value: object) -> None:
-    """Refuses what is not the configuration of a model."""
+    """Refuses a value that is no model configuration."""
     if not (callable(getattr(value, "get_text_config", None)) and hasattr(value, "model_type")):
         raise ConfigError(
             f"model_config is wrong: found {value!r:.80}, expected a PreTrainedConfig of "
@@ -45,43 +45,44 @@ def a_model_config(_: object, __: object, value: object) -> None:
 
 
 def max_length(_: object, __: object, value: int | None) -> None:
-    """Refuses what is not a number of tokens."""
+    """Refuses a value that is no number of tokens."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ConfigError(f"max_length must be an integer of at least 1, or None, not {value!r}")
 
 
 def at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuses what is not a count above zero."""
+    """Refuses a value that is no integer of at least 1."""
     check_count(attribute.name, value)
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Refuses what is not a whole number, or too small."""
+    """Refuses a value that is no integer, or too small."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least:  # type: ignore[operator]  # a number, as just found
         raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
 
 
 def token_strings(_: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
-    """Refuses what is not a tuple of tokens."""
+    """Refuses a value that is no tuple of tokens."""
     if not all(isinstance(token, str) and token for token in value):
         raise ConfigError(f"{attribute.name} must be non-empty strings, found {value!r}")
 
 
 def as_strings(value: str | Sequence[str]) -> tuple[str, ...]:
-    """One string or several, as a tuple."""
+    """Returns one or several strings as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 
 def whole_numbers(name: str, value: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Numbers in a row as int64; refuses fractions and what is no number, which NumPy would cut."""
+    """Converts numbers to (N,) int64; refuses fractions, which NumPy would truncate."""
     try:
         found = np.asarray(value)
     except ValueError as error:  # rows of different lengths
-        raise ConfigError(f"{name} must hold one whole number a sample: {error}") from error
+        raise ConfigError(f"{name} must hold one whole number per sample: {error}") from error
     if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
         raise ConfigError(
-            f"{name} must hold one whole number a sample, not {found.dtype} of shape {found.shape}"
+            f"{name} must hold one whole number per sample, not {found.dtype} of shape "
+            f"{found.shape}"
         )
     if len(found) and found.max() > np.iinfo(np.int64).max:
         raise ConfigError(f"{name} must fit into int64, found {found.max()}")

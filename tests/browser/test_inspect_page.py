@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from vlmcollate import collator_for
-from vlmcollate.cli.inspect import Inspected, inspected, packed, write_page
-from vlmcollate.cli.stats import page as stats_page
-from vlmcollate.cli.stats import survey
+from vlmcollate.cli.inspection import InspectedRow, inspect_rows, pack_rows
+from vlmcollate.cli.inspection_output import write_page
+from vlmcollate.cli.survey import survey_rows
+from vlmcollate.cli.survey_page import survey_page
 from vlmcollate.testing import tiny_processor
 
 ATTACK = '</script><img src=x onerror="window.hacked=1"><!--<script>'
@@ -52,8 +53,8 @@ CHATS = [
 @pytest.fixture(scope="module")
 def rows():
     collator = collator_for(tiny_processor())
-    found = [Inspected(number=i, explanation=collator.explain(c)) for i, c in enumerate(CHATS)]
-    return [*found, Inspected(number=len(found), error=f"bad {ATTACK}")]
+    found = [InspectedRow(number=i, explanation=collator.explain(c)) for i, c in enumerate(CHATS)]
+    return [*found, InspectedRow(number=len(found), error=f"bad {ATTACK}")]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_packs_and_differences_are_marked(open_page, rows, tmp_path):
     labels[:2] = other.input_ids[:2]
     changed = attrs.evolve(other, tokens={**other.tokens, "labels": labels})
     compared = attrs.evolve(rows[0], explanation=rows[0].explanation.compared(changed))
-    packs = packed(collator, [compared, rows[1]], 256)
+    packs = pack_rows(collator, [compared, rows[1]], 256)
     write_page(tmp_path / "p.html", [compared, rows[1]], packs, name="d", diff="TextSearchLabels")
     opened = open_page(tmp_path / "p.html")
     page = opened.page
@@ -200,7 +201,7 @@ def test_packs_and_differences_are_marked(open_page, rows, tmp_path):
 
 def test_rows_are_read_and_written_as_they_come(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"messages": []}\nno json\n')
-    found = list(inspected(collator_for(tiny_processor()), tmp_path / "a.jsonl"))
+    found = list(inspect_rows(collator_for(tiny_processor()), tmp_path / "a.jsonl"))
     assert [row.explanation for row in found] == [None, None]
     assert "at least one message" in found[0].error
     assert found[1].title == "row 1"
@@ -209,8 +210,8 @@ def test_rows_are_read_and_written_as_they_come(tmp_path):
 
 def test_the_plots_of_stats_need_no_network_either(open_page, tmp_path):
     collator = collator_for(tiny_processor())
-    found = survey(collator, enumerate([*CHATS, {"messages": []}]))
-    (tmp_path / "stats.html").write_text(stats_page(found, name=f"data {ATTACK}"), "utf-8")
+    found = survey_rows(collator, enumerate([*CHATS, {"messages": []}]))
+    (tmp_path / "stats.html").write_text(survey_page(found, name=f"data {ATTACK}"), "utf-8")
     opened = open_page(tmp_path / "stats.html", width=360, scheme="dark")
     page = opened.page
     assert opened.errors == []
@@ -223,7 +224,7 @@ def test_the_plots_of_stats_need_no_network_either(open_page, tmp_path):
         "Tokens of a row",
         "Trained share of a row, %",
         "Media tokens of a row",
-        "Padding by rows a batch",
+        "Padding by rows per batch",
         "Fill of packs by their length",
         "Dropped rows by reason",
     ]

@@ -9,14 +9,14 @@ import transformers
 from tests.families import CASES
 from tests.measuring import chat
 from vlmcollate import collator_for
-from vlmcollate.cli.families import family_table
+from vlmcollate.cli.families import support_table
 
-TABLE = family_table()
-KINDS = {row.processor: row.media for row in TABLE.families}
+TABLE = support_table()
+KINDS = {row.processor: row.media for row in TABLE.processors}
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
-@pytest.mark.parametrize("name", [row.processor for row in TABLE.families if row.media])
+@pytest.mark.parametrize("name", [row.processor for row in TABLE.processors if row.media])
 def test_every_token_has_its_place(name):
     case = CASES[name]
     assert case.build is not None

@@ -12,12 +12,12 @@ from tests.families import CASES, LEFT_OUT
 from tests.measuring import chat, measure, processors_of_transformers
 from tests.more_processors import LLAVA_TEMPLATE, _turns, llava, llava_next
 from vlmcollate import LabelError, collator_for
-from vlmcollate.cli.families import family_table
+from vlmcollate.cli.families import support_table
 from vlmcollate.formats import read_example
 from vlmcollate.models import COLLATORS
 
-TABLE = family_table()
-ROWS = {row.processor: row for row in TABLE.families}
+TABLE = support_table()
+ROWS = {row.processor: row for row in TABLE.processors}
 SAME_RELEASE = TABLE.transformers == transformers.__version__
 
 

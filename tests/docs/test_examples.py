@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from tests.measuring import page
-from vlmcollate.cli.families import family_table
+from vlmcollate.cli.families import support_table
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
@@ -47,4 +47,4 @@ def test_the_readme_has_exactly_two_set_up_commands():
 
 def test_the_table_of_families_is_that_of_the_data():
     shown = (ROOT / "docs/reference/families.md").read_text(encoding="utf-8")
-    assert shown == page(family_table()), "run scripts/write_families_table.py"
+    assert shown == page(support_table()), "run scripts/write_families_table.py"

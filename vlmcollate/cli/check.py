@@ -1,21 +1,24 @@
-"""What `vlmcollate check` shows."""
+"""`vlmcollate check`: prove a collator's label masks on generated conversations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from vlmcollate.collator import BaseCollator
+from vlmcollate.cli.loading import load_collator
+from vlmcollate.cli.options import Processor, TrustRemoteCode
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vlmcollate.collator import BaseCollator
     from vlmcollate.testing.checking import Report
 
 _STYLES = {
@@ -24,6 +27,32 @@ _STYLES = {
     "not applicable": "dim",
     "not reached": "yellow",
 }
+
+_Examples = Annotated[int, typer.Option(min=1, help="Number of examples per law.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Seed of the examples.")]
+_Seconds = Annotated[
+    float | None, typer.Option(min=0, help="Time after which the remaining laws are skipped.")
+]
+_Law = Annotated[list[str] | None, typer.Option(help="Check only this law; may be repeated.")]
+_Junit = Annotated[Path | None, typer.Option(help="Also write a JUnit file.")]
+
+
+def command(
+    processor: Processor,
+    examples: _Examples = 10,
+    seed: _Seed = 0,
+    seconds: _Seconds = None,
+    law: _Law = None,
+    junit: _Junit = None,
+    trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # typer makes a flag of it
+) -> None:
+    """Prove the label masks of a processor's collator, on generated conversations."""
+    console = Console()
+    collator = load_collator(console, processor, trust_remote_code=trust_remote_code, packs=True)
+    if not run(
+        console, collator, examples=examples, seed=seed, seconds=seconds, names=law, junit=junit
+    ):
+        raise typer.Exit(1)
 
 
 def run(
@@ -36,28 +65,45 @@ def run(
     names: Sequence[str] | None,
     junit: Path | None,
 ) -> bool:
-    """Tries the laws under a progress bar, and prints a table and the failures.
+    """Checks the laws under a progress bar, and prints a table and the failures.
 
     Args:
-        console: Where to write.
+        console: Where to print.
         collator: The collator.
-        examples: How many examples each law draws.
-        seed: Decides which.
-        seconds: How long to go on.
-        names: Which laws; `None` for all.
-        junit: Where to write a JUnit file.
+        examples: The number of examples per law.
+        seed: The seed of the examples.
+        seconds: The time after which the remaining laws are skipped.
+        names: The names of the laws, or `None` for all.
+        junit: The JUnit file to write, or `None`.
 
     Returns:
-        Whether every law was tried and holds.
+        Whether every law was checked and holds.
 
     Raises:
-        ConfigError: A name is no law, hypothesis is not installed, or the JUnit file cannot be
-            written.
+        ConfigError: There is no law of that name, hypothesis is not installed, or the JUnit file
+            cannot be written.
     """
     if junit is not None:
         _check_writable(junit)
+    laws = _select_laws(names)
+    report = _check_laws(console, collator, laws, examples=examples, seed=seed, seconds=seconds)
+    _print_report(console, report)
+    if junit is not None:
+        junit.write_text(report.junit(), encoding="utf-8")
+    return not report.failed and not report.untried
+
+
+def _check_writable(junit: Path) -> None:
+    """Refuses a file that cannot be written, before any law is checked."""
     try:
-        from vlmcollate.testing.checking import check_collator
+        with junit.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write {junit}: {error.strerror}") from error
+
+
+def _select_laws(names: Sequence[str] | None) -> list[Any]:
+    try:
         from vlmcollate.testing.laws import LAWS
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -66,36 +112,41 @@ def run(
     unknown = sorted(set(names or ()) - {law.__name__ for law in LAWS})
     if unknown:
         known = ", ".join(law.__name__ for law in LAWS)
-        raise ConfigError(f"{', '.join(unknown)} is no law; the laws are {known}")
-    laws = [law for law in LAWS if not names or law.__name__ in names]
+        raise ConfigError(f"unknown law {', '.join(unknown)}; the laws are {known}")
+    return [law for law in LAWS if not names or law.__name__ in names]
+
+
+def _check_laws(
+    console: Console, collator: BaseCollator, laws: Sequence[Any], **options: Any
+) -> Report:
+    from vlmcollate.testing.checking import check_collator
+
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(laws))
-        report = check_collator(
+        return check_collator(
             collator,
             laws=laws,
-            examples=examples,
-            seed=seed,
-            seconds=seconds,
             raise_on_failure=False,
             on_law=lambda name: bar.update(task, advance=1, description=name),
+            **options,
         )
-    _show(console, report)
-    if junit is not None:
-        junit.write_text(report.junit(), encoding="utf-8")
-    return not report.failed and not report.untried
 
 
-def _check_writable(junit: Path) -> None:
-    """Refuses a file before the laws are tried, and not after."""
-    try:
-        with junit.open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise ConfigError(f"cannot write {junit}: {error.strerror}") from error
+def _print_report(console: Console, report: Report) -> None:
+    console.print(_results_table(report))
+    for result in report.failed:
+        console.print(Text(result.law, "bold red"))
+        console.print(Text(result.message), soft_wrap=True)
+        console.print()
+    if report.untried:
+        number = len(report.untried)
+        laws = f"{number} law{' was' if number == 1 else 's were'}"
+        message = f"{laws} not tried: out of time; raise --seconds, or lower --examples"
+        console.print(Text(message, "bold red"))
 
 
-def _show(console: Console, report: Report) -> None:
+def _results_table(report: Report) -> Table:
     table = Table("law", "", "seconds", "", box=box.SIMPLE_HEAD, title=report.collator)
     for result in report.results:
         note = "" if result.status == "failed" else result.message.partition("\n")[0]
@@ -105,12 +156,4 @@ def _show(console: Console, report: Report) -> None:
             f"{result.seconds:.2f}",
             Text(note),
         )
-    console.print(table)
-    for result in report.failed:
-        console.print(Text(result.law, "bold red"))
-        console.print(Text(result.message), soft_wrap=True)
-        console.print()
-    if report.untried:
-        number = len(report.untried)
-        told = f"{number} law{' was' if number == 1 else 's were'} not tried: out of time"
-        console.print(Text(f"{told}; raise --seconds, or lower --examples", "bold red"))
+    return table

@@ -1,32 +1,47 @@
-"""Which processors of transformers are served, and how well: what a test run has shown.
+"""`vlmcollate families`: which processors of transformers are supported, as test runs show.
 
-The rows are data. `tests/conformance/test_families.py` collates with every processor and compares
-what came out with them, and `scripts/write_families_table.py` writes them anew.
+The table is data. `tests/conformance/test_families.py` collates with every processor and compares
+the results with it, and `scripts/write_families_table.py` writes it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
 import attrs
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vlmcollate.cli.loading import importing
 
 Support = Literal["exact", "exact with options", "refused", "not proven"]
 
+_WIDE = 120
+"""The columns of a terminal that has room for the collators."""
+
+_Keys = Annotated[
+    bool, typer.Option("--keys", help="Show the media keys of each collator instead.")
+]
+
 
 @attrs.frozen(kw_only=True)
-class Family:
-    """What is known of a processor class.
+class ProcessorSupport:
+    """How well vlmcollate supports a processor class.
 
     Attributes:
         processor: The name of the class.
-        collator: The name of the collator that `collator_for` gives; empty where it gives none.
+        collator: The name of the collator that `collator_for` returns, or "" if it returns none.
         support: Whether exactly the answers train, with media in the prompt.
-        media: The kinds of media with which that was shown.
+        media: The kinds of media with which a test run showed that.
         shown_on: What stood in for a checkpoint's own files.
-        note: The option to set, or why something is refused.
+        note: The option to set, or the reason for a refusal.
     """
 
     processor: str
@@ -38,21 +53,83 @@ class Family:
 
 
 @attrs.frozen
-class FamilyTable:
+class SupportTable:
     """The result of a test run.
 
     Attributes:
-        transformers: The release of transformers that it ran with.
-        families: The processor classes, by name.
+        transformers: The release of transformers in the test run.
+        processors: The processor classes, by name.
     """
 
     transformers: str
-    families: tuple[Family, ...]
+    processors: tuple[ProcessorSupport, ...]
 
 
 @cache
-def family_table() -> FamilyTable:
-    """The table that this release of vlmcollate was tested with."""
-    found = json.loads(files(__package__).joinpath("families.json").read_text(encoding="utf-8"))
-    rows = (Family(**{**row, "media": tuple(row["media"])}) for row in found["families"])
-    return FamilyTable(found["transformers"], tuple(rows))
+def support_table() -> SupportTable:
+    """Reads the table of the test run with this release of vlmcollate."""
+    table = json.loads(files(__package__).joinpath("families.json").read_text(encoding="utf-8"))
+    rows = (
+        ProcessorSupport(**{**row, "media": tuple(row["media"])}) for row in table["processors"]
+    )
+    return SupportTable(table["transformers"], tuple(rows))
+
+
+def command(keys: _Keys = False) -> None:  # noqa: FBT002  # typer makes a flag of it
+    """List the processors of transformers, and how well each is supported."""
+    console = Console()
+    if keys:
+        _print_keys(console)
+    else:
+        _print_support(console, support_table())
+
+
+def _print_support(console: Console, table: SupportTable) -> None:
+    for support in get_args(Support):
+        rows = [row for row in table.processors if row.support == support]
+        console.print(f"[bold]{support}[/] ({len(rows)})", highlight=False)
+        console.print(_support_rows(rows, wide=console.width >= _WIDE))
+    console.print(
+        f"As tested with transformers {table.transformers}. Any other processor with a chat "
+        "template gets DefaultCollator, which refuses what it cannot collate exactly.",
+        highlight=False,
+    )
+
+
+def _support_rows(rows: list[ProcessorSupport], *, wide: bool) -> Table:
+    """Builds a table without empty columns and, in a narrow terminal, without the collators."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    cells: dict[str, Callable[[ProcessorSupport], str]] = {"processor": lambda row: row.processor}
+    if wide:
+        cells["collator"] = lambda row: row.collator
+    cells |= {"media": lambda row: ", ".join(row.media), "note": lambda row: row.note}
+    shown = {name: cell for name, cell in cells.items() if any(map(cell, rows))}
+    for name in shown:
+        table.add_column(name, overflow="fold", no_wrap=name != "note")
+    for row in rows:
+        table.add_row(*(Text(cell(row)) for cell in shown.values()))
+    return table
+
+
+def _print_keys(console: Console) -> None:
+    with importing(console):
+        from vlmcollate.models import COLLATORS
+    table = Table(show_lines=True)
+    for name in ("processor", "collator", "media keys", "token types"):
+        is_name = name in ("processor", "collator")
+        table.add_column(name, overflow="fold", no_wrap=is_name)
+    for processor, collator in sorted(COLLATORS.items()):
+        table.add_row(processor, collator.__name__, _joins(collator), _token_types(collator))
+    console.print(table)
+
+
+def _joins(collator: Any) -> str:
+    joins = getattr(collator.family, "joins", None)
+    if joins is None:
+        return "found by probing the processor"
+    return "\n".join(f"{key}: {join}" for key, join in joins.items()) or "none"
+
+
+def _token_types(collator: Any) -> str:
+    types = getattr(collator.family, "token_types", None)
+    return types.key if types else "-"

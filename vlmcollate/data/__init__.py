@@ -1,11 +1,11 @@
-"""Feeding collators: what is encoded where, and which sample comes when."""
+"""Feeding collators: datasets that encode, prepared datasets, lengths and samplers."""
 
 from vlmcollate.data.encoded import (
     EncodedDataset,
-    PretokenizedIterableDataset,
+    EncodedIterableDataset,
     load_sample,
-    sample_bytes,
     sample_from_bytes,
+    sample_to_bytes,
     save_sample,
 )
 from vlmcollate.data.lengths import WithinLength, token_counts, within_length
@@ -16,17 +16,17 @@ from vlmcollate.data.sampling import LengthGroupedSampler
 
 __all__ = [
     "EncodedDataset",
+    "EncodedIterableDataset",
     "LengthGroupedSampler",
     "Manifest",
     "PreparedDataset",
-    "PretokenizedIterableDataset",
     "Progress",
     "ShardFacts",
     "WithinLength",
     "load_sample",
     "prepare_dataset",
-    "sample_bytes",
     "sample_from_bytes",
+    "sample_to_bytes",
     "save_sample",
     "token_counts",
     "within_length",

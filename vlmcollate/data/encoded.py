@@ -1,4 +1,4 @@
-"""Datasets that encode where they are read, and samples on disk."""
+"""Datasets that encode on access, and encoded samples on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.sealing import DamagedError, check_sum, sum_of
+from vlmcollate.data.sealing import DamagedError, checksum, verify_checksum
 from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError, LocatedError
 from vlmcollate.sample import Document, EncodedSample
@@ -26,10 +26,10 @@ _HEAD = b"vlmcollate sample 1, sha256 "
 
 @attrs.frozen(eq=False)
 class EncodedDataset(Dataset[EncodedSample]):
-    """A map-style dataset whose samples are encoded when they are asked for, in the worker.
+    """A map-style dataset that encodes each sample on access, in the worker.
 
-    Hand `collator.stack` to the DataLoader as its `collate_fn`; the batches are those of the
-    collator itself.
+    Pass `collator.stack` to the DataLoader as its `collate_fn`. The batches are the same as those
+    of the collator itself.
 
     Args:
         dataset: A map-style dataset of examples.
@@ -54,22 +54,22 @@ class EncodedDataset(Dataset[EncodedSample]):
         """Encodes one example.
 
         Raises:
-            SampleError: The example is at fault; the error has its index in the dataset.
+            SampleError: The example is bad; the error has its index in the dataset.
         """
-        return _encoded(self.collator, self.dataset[index], index)
+        return _encode(self.collator, self.dataset[index], index)
 
 
 @attrs.define(eq=False)
-class PretokenizedIterableDataset(IterableDataset[EncodedSample]):
-    """The same for a dataset that is only iterated.
+class EncodedIterableDataset(IterableDataset[EncodedSample]):
+    """An iterable dataset that encodes each sample when it is reached.
 
-    In the workers of a DataLoader each encodes every so-manieth example, so that each example comes
-    once. A `torch.utils.data.IterableDataset`, such as those of `datasets`, is left to share itself
-    as its author decided.
+    Each of n DataLoader workers encodes every n-th example, so that no example is repeated. A
+    `torch.utils.data.IterableDataset`, such as those of `datasets`, distributes its examples among
+    workers itself.
 
-    A pass that is broken off begins anew, unless `load_state_dict` was called, after which it goes
-    on in the middle: by the dataset's own state where it has one, else by passing over what was
-    read.
+    A pass that was interrupted restarts, unless `load_state_dict` was called, after which it
+    resumes in the middle: from the dataset's own state if it has one, or by skipping the examples
+    that were read.
 
     Args:
         dataset: An iterable of examples.
@@ -79,56 +79,56 @@ class PretokenizedIterableDataset(IterableDataset[EncodedSample]):
     dataset: Any
     collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
     _read: int = attrs.field(default=0, init=False)
-    _goes_on: bool = attrs.field(default=False, init=False)
+    _resumes: bool = attrs.field(default=False, init=False)
 
     def __iter__(self) -> Iterator[EncodedSample]:
         """Encodes this worker's examples.
 
         Raises:
-            SampleError: An example is at fault; the error has its index in the dataset, or in this
-                worker's part of one that shares itself.
+            SampleError: An example is bad; the error has its index in the dataset, or in this
+                worker's part of a dataset that distributes its examples.
         """
-        start, self._goes_on = self._read if self._goes_on else 0, False
+        start, self._resumes = self._read if self._resumes else 0, False
         worker = None if isinstance(self.dataset, IterableDataset) else get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         first = start if hasattr(self.dataset, "load_state_dict") else 0
         for index, example in enumerate(self.dataset, first):
             self._read = index + 1
             if index >= start and index % workers == number:
-                yield _encoded(self.collator, example, index)
+                yield _encode(self.collator, example, index)
         self._read = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Hands the epoch to the dataset, if it knows epochs."""
+        """Passes the epoch to the dataset, if it has a `set_epoch`."""
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many examples were read, with the dataset's own state where it has one."""
+        """Returns the number of examples read, and the dataset's own state if it has one."""
         state: dict[str, Any] = {"read": self._read}
         if hasattr(self.dataset, "state_dict"):
             state["dataset"] = self.dataset.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where the dataset stood.
+        """Resumes from a state.
 
         Raises:
-            ConfigError: The state is of a dataset with a state of its own, and this one has none,
-                or the other way round.
+            ConfigError: The state is of a dataset with a state of its own and this one has none,
+                or vice versa.
         """
         if ("dataset" in state) != hasattr(self.dataset, "load_state_dict"):
             raise ConfigError(
-                "the state is of a dataset with a state of its own and this one has none, or the "
-                "other way round; resume with the same dataset"
+                "the state is of another kind of dataset: only one of the two has a state of its "
+                "own; resume with the same dataset"
             )
         check_count("the state's read", state.get("read"), least=0)
-        self._read, self._goes_on = state["read"], True
+        self._read, self._resumes = state["read"], True
         if "dataset" in state:
             self.dataset.load_state_dict(state["dataset"])
 
 
-def _encoded(collator: BaseCollator, example: object, index: int) -> EncodedSample:
+def _encode(collator: BaseCollator, example: object, index: int) -> EncodedSample:
     try:
         return collator.encode(example)
     except LocatedError as error:
@@ -139,22 +139,22 @@ def save_sample(sample: EncodedSample, path: str | os.PathLike[str]) -> None:
     """Writes an encoded sample to a file, without loss.
 
     Args:
-        sample: What `encode` or `pack` gave.
+        sample: A sample from `encode` or `pack`.
         path: The file, which appears only when it is complete. It holds a checksum.
 
     Raises:
-        ConfigError: It cannot be written, such as to a full disk.
+        ConfigError: The file cannot be written, for example because the disk is full.
     """
-    data = sample_bytes(sample)
+    data = sample_to_bytes(sample)
     with partial_file(Path(path)) as file:
         file.write(data)
 
 
 def load_sample(path: str | os.PathLike[str]) -> EncodedSample:
-    """Reads what `save_sample` wrote.
+    """Reads a file that `save_sample` wrote.
 
     Raises:
-        ConfigError: The file is missing, damaged, or no encoded sample.
+        ConfigError: The file is missing or damaged, or holds no encoded sample.
     """
     try:
         return sample_from_bytes(Path(path).read_bytes())
@@ -164,26 +164,28 @@ def load_sample(path: str | os.PathLike[str]) -> EncodedSample:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def sample_bytes(sample: EncodedSample) -> bytes:
-    """An encoded sample as bytes, without loss: a line with a checksum, then safetensors."""
-    data = tensor_bytes(sample)
-    return _HEAD + sum_of(data).encode() + b"\n" + data
+def sample_to_bytes(sample: EncodedSample) -> bytes:
+    """Converts a sample to bytes, without loss: a line with a checksum, then safetensors."""
+    data = sample_to_tensor_bytes(sample)
+    return _HEAD + checksum(data).encode() + b"\n" + data
 
 
 def sample_from_bytes(data: bytes) -> EncodedSample:
-    """The sample that `sample_bytes` was given.
+    """Restores a sample from `sample_to_bytes`.
 
     Raises:
-        ConfigError: The bytes are no encoded sample, or not those that were written.
+        ConfigError: The bytes are no encoded sample, or differ from those that were written.
     """
     head, _, rest = data.partition(b"\n")
     if not head.startswith(_HEAD):
         raise ConfigError(
-            "these bytes are no encoded sample: found no checksum of this vlmcollate at their "
-            "start; encode and save the sample again"
+            "these bytes are no encoded sample: found no checksum of this version at their start; "
+            "encode and save the sample again"
         )
     try:
-        check_sum(rest, head[len(_HEAD) :].decode("ascii", "replace"), "its bytes were changed")
+        verify_checksum(
+            rest, head[len(_HEAD) :].decode("ascii", "replace"), "its bytes were changed"
+        )
     except DamagedError as error:
         raise ConfigError(
             f"the encoded sample is damaged: {error}; encode and save it again"
@@ -191,8 +193,8 @@ def sample_from_bytes(data: bytes) -> EncodedSample:
     return sample_from_tensor_bytes(rest)
 
 
-def tensor_bytes(sample: EncodedSample) -> bytes:
-    """An encoded sample in the safetensors format, for bytes whose sum is kept elsewhere."""
+def sample_to_tensor_bytes(sample: EncodedSample) -> bytes:
+    """Converts a sample to safetensors, for bytes whose checksum is stored elsewhere."""
     tensors: dict[str, Tensor] = {"message_ids": sample.message_ids, "media_ids": sample.media_ids}
     tensors |= {f"tokens.{key}": value for key, value in sample.tokens.items()}
     tensors |= {f"media.{key}": value for key, value in sample.media.items()}
@@ -208,7 +210,7 @@ def tensor_bytes(sample: EncodedSample) -> bytes:
 
 
 def sample_from_tensor_bytes(data: bytes) -> EncodedSample:
-    """The sample that `tensor_bytes` was given.
+    """Restores a sample from `sample_to_tensor_bytes`.
 
     Raises:
         ConfigError: The bytes are no encoded sample.
@@ -240,11 +242,11 @@ def _document(**facts: Any) -> Document:
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, none of them sharing memory with another, which the format does not allow."""
+    """Copies tensors that share memory with another, which safetensors does not allow."""
     seen: set[int] = set()
     out = {}
     for key, value in tensors.items():
-        place = value.untyped_storage().data_ptr()
-        out[key] = value.clone() if place in seen else value
-        seen.add(place)
+        address = value.untyped_storage().data_ptr()
+        out[key] = value.clone() if address in seen else value
+        seen.add(address)
     return out

@@ -1,21 +1,22 @@
-"""From a piece of a source to a shard."""
+"""Encoding a piece of a source into a shard."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.encoded import sample_bytes, sample_from_bytes
+from vlmcollate.data.encoded import sample_from_bytes, sample_to_bytes
 from vlmcollate.data.manifest import ShardFacts
-from vlmcollate.data.prepared import row_of
-from vlmcollate.data.shards import write_shard
-from vlmcollate.data.sources import Piece, place_of, rows_of
+from vlmcollate.data.prepared import row_from_sample
+from vlmcollate.data.shard_writing import write_shard
+from vlmcollate.data.sources import Piece, read_piece, row_label
 from vlmcollate.data.writing import OutputFile, disk_errors
 from vlmcollate.errors import ConversationError, SampleError, SampleTooLongError, StrategyError
 from vlmcollate.packing import plan_packs
@@ -24,7 +25,7 @@ from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 @attrs.define
 class _Tally:
-    """Counts what a shard says of itself."""
+    """Counts the samples of a shard."""
 
     tokens: int = 0
     trained_tokens: int = 0
@@ -57,15 +58,15 @@ class _Tally:
 
 
 @attrs.frozen(kw_only=True)
-class Encoder:
-    """Encodes a piece of a source; what each process of a pool holds.
+class PieceEncoder:
+    """Encodes pieces of a source; every process of a pool holds one.
 
     Attributes:
-        run: What the run is known by, which its shards hold.
+        run: The identifier of the run, which its shards hold.
         collator: Encodes the samples.
-        packing: Whether to join those of a piece into packs.
-        on_error: Whether a sample at fault ends it, or is left out and counted.
-        dataset: The source, where it is in memory.
+        packing: Whether to join the samples of a piece into packs.
+        on_error: The policy for bad samples: `"raise"`, or `"skip"` and count them.
+        dataset: The source, if it is in memory.
     """
 
     run: str
@@ -77,49 +78,44 @@ class Encoder:
     def write(
         self, piece: Piece, file: Path, on_read: Callable[[], None] = lambda: None
     ) -> ShardFacts:
-        """Encodes a piece into a shard, holding only a few samples in memory at a time.
+        """Encodes a piece into a shard, with only a few samples in memory at a time.
 
         Args:
-            piece: What to encode.
-            file: Where the shard goes.
+            piece: The piece.
+            file: The shard to write.
             on_read: Called after each row of the piece.
 
-        Returns:
-            What the shard says of itself.
-
         Raises:
-            SampleError: A sample is at fault, and the policy is to raise.
+            SampleError: A sample is bad, and the policy is to raise.
         """
         tally = _Tally()
         samples = self._samples(piece, tally, on_read)
         if self.packing:
             rows = self._packs(samples, file.parent)
         else:
-            rows = (row_of(sample, [number]) for number, sample in samples)
+            rows = (row_from_sample(sample, [number]) for number, sample in samples)
         return write_shard(file, rows, lambda count: tally.facts(file.name, self.run, count))
 
     def _samples(
         self, piece: Piece, tally: _Tally, on_read: Callable[[], None]
     ) -> Iterator[tuple[int, EncodedSample]]:
-        for offset, example in enumerate(rows_of(piece, self.dataset)):
+        """Yields the good samples of a piece, each with the number of its row."""
+        for offset, example in enumerate(read_piece(piece, self.dataset)):
             try:
-                sample = self._encoded(example)
+                sample = self._encode(example)
             except SampleError as error:
-                told = type(error)(f"{place_of(piece, offset)}: {error}")
-                too_long = isinstance(error, SampleTooLongError)
-                if self.on_error != "skip" and not (
-                    too_long and self.collator.on_overlong == "drop"
-                ):
-                    raise told from error
-                tally.drop(told)
+                located = type(error)(f"{row_label(piece, offset)}: {error}")
+                if not self._drops(error):
+                    raise located from error
+                tally.drop(located)
             except StrategyError as error:
-                raise StrategyError(f"{place_of(piece, offset)}: {error}") from error
+                raise StrategyError(f"{row_label(piece, offset)}: {error}") from error
             else:
                 tally.add(sample)
                 yield piece.first + offset, sample
             on_read()
 
-    def _encoded(self, example: object) -> EncodedSample:
+    def _encode(self, example: object) -> EncodedSample:
         if isinstance(example, SampleError):
             raise example
         try:
@@ -127,28 +123,52 @@ class Encoder:
         except RecursionError as error:
             raise ConversationError("the row is nested too deeply to be read") from error
 
+    def _drops(self, error: SampleError) -> bool:
+        """Whether a sample with this error is dropped, instead of ending the run."""
+        is_too_long = isinstance(error, SampleTooLongError)
+        return self.on_error == "skip" or (is_too_long and self.collator.on_overlong == "drop")
+
     def _packs(
         self, samples: Iterator[tuple[int, EncodedSample]], folder: Path
     ) -> Iterator[dict[str, Any]]:
-        """The packs of a piece, whose samples wait on disk until all lengths are known."""
+        """Yields packs; the samples of a piece wait on the disk until all lengths are known."""
         limit = self.collator.max_length
         assert limit is not None  # noqa: S101  # as prepare_dataset checked
-        numbers, lengths, edges = [], [], [0]
-        name = folder / "the samples of a shard"
-        with disk_errors(name):  # without a name, so it goes with the process
-            waiting = TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed below
-        with waiting:
-            target = OutputFile(name, waiting)
+        with _waiting_samples(folder) as waiting:
+            numbers = []
             for number, sample in samples:
                 numbers.append(number)
-                lengths.append(len(sample))
-                edges.append(edges[-1] + target.write(sample_bytes(sample)))
-
-            def sample_at(place: int) -> EncodedSample:
-                waiting.seek(edges[place])
-                return sample_from_bytes(waiting.read(edges[place + 1] - edges[place]))
-
-            for pack in plan_packs(lengths, max_length=limit):
+                waiting.add(sample)
+            for pack in plan_packs(waiting.lengths, max_length=limit):
                 places = pack.tolist()
-                joined = self.collator.pack([sample_at(place) for place in places])
-                yield row_of(joined, [numbers[place] for place in places])
+                joined = self.collator.pack([waiting.read(place) for place in places])
+                yield row_from_sample(joined, [numbers[place] for place in places])
+
+
+@attrs.define
+class _WaitingSamples:
+    """Encoded samples in a temporary file."""
+
+    data: BinaryIO
+    target: OutputFile
+    lengths: list[int] = attrs.field(factory=list)
+    edges: list[int] = attrs.field(factory=lambda: [0])
+
+    def add(self, sample: EncodedSample) -> None:
+        self.lengths.append(len(sample))
+        self.edges.append(self.edges[-1] + self.target.write(sample_to_bytes(sample)))
+
+    def read(self, place: int) -> EncodedSample:
+        start, end = self.edges[place : place + 2]
+        self.data.seek(start)
+        return sample_from_bytes(self.data.read(end - start))
+
+
+@contextmanager
+def _waiting_samples(folder: Path) -> Iterator[_WaitingSamples]:
+    """Opens a file without a name, which disappears with the process."""
+    name = folder / "the samples of a shard"
+    with disk_errors(name):
+        data: Any = TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed below
+    with data:
+        yield _WaitingSamples(data, OutputFile(name, data))

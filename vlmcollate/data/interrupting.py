@@ -1,4 +1,4 @@
-"""Holding Ctrl-C back where it would leave something behind."""
+"""Deferring Ctrl-C while an interrupt would leave something behind."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C wait for a moment, and come at the end."""
+def defer_interrupts() -> Iterator[None]:
+    """Defers Ctrl-C to the end of the context."""
     handler = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or not callable(handler):  # Ctrl-C raises nothing here
         yield
         return
-    came: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    deferred: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: deferred.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if came:
+        if deferred:
             signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Lengths before anything is decoded, and the samples that are too long.
+"""Lengths of samples before any media is decoded, and samples that are too long.
 
 Shapes: N examples.
 """
@@ -20,18 +20,18 @@ Ints = npt.NDArray[np.int64]
 
 
 def token_counts(dataset: Any, collator: BaseCollator, *, encode_unknown: bool = True) -> Ints:
-    """How many tokens each example of a dataset has.
+    """Counts the tokens of each example of a dataset.
 
     Args:
         dataset: A map-style dataset of examples.
-        collator: Its `token_count` tells by the sizes of media, without decoding.
-        encode_unknown: Whether to encode an example whose length its family does not tell by sizes.
+        collator: Counts by the sizes of media with `token_count`, without decoding.
+        encode_unknown: Whether to encode an example whose length is not known from sizes alone.
 
     Returns:
         (N,) int64, for `LengthGroupedSampler`, `plan_packs` and `within_length`.
 
     Raises:
-        SampleError: An example is at fault; the error has its index.
+        SampleError: An example is bad; the error has its index.
         ConfigError: A length is not known, with `encode_unknown=False`.
 
     Example:
@@ -53,8 +53,8 @@ def token_counts(dataset: Any, collator: BaseCollator, *, encode_unknown: bool =
             raise error.at(index=index) from error.__cause__
         if count is None:
             raise ConfigError(
-                f"{type(collator).__name__} does not tell the length of sample {index} by the "
-                "sizes of its media; set encode_unknown=True to encode such samples"
+                f"{type(collator).__name__} cannot count the tokens of sample {index} by the sizes "
+                "of its media; set encode_unknown=True to encode such samples"
             )
         counts[index] = count
     return counts
@@ -62,13 +62,13 @@ def token_counts(dataset: Any, collator: BaseCollator, *, encode_unknown: bool =
 
 @attrs.frozen(eq=False, repr=False)
 class WithinLength:
-    """Which samples are short enough, and what is left out.
+    """The samples within a maximum length, and those that are too long.
 
     Attributes:
-        kept: The indices of those that stay, rising.
-        dropped: The indices of those that are too long, rising.
+        kept: The indices of the samples within the length, in ascending order.
+        dropped: The indices of the samples that are too long, in ascending order.
         lengths: (N,) the tokens of every sample.
-        max_length: The most tokens that stay.
+        max_length: The maximum tokens of a kept sample.
     """
 
     kept: Ints
@@ -87,18 +87,18 @@ class WithinLength:
 
 
 def within_length(lengths: npt.ArrayLike, max_length: int) -> WithinLength:
-    """Sorts out the samples that are too long.
+    """Separates the samples that are too long from the others.
 
     Args:
-        lengths: (N,) the samples' tokens, as `token_counts` gives them.
-        max_length: The most tokens that stay.
+        lengths: (N,) the tokens of each sample, such as from `token_counts`.
+        max_length: The maximum tokens of a kept sample.
 
     Returns:
-        What is kept, for `torch.utils.data.Subset` or `datasets.Dataset.select`, and what is
-        dropped; its text says how much that is.
+        The indices to keep, for `torch.utils.data.Subset` or `datasets.Dataset.select`, and those
+        to drop; printing it shows how much is dropped.
 
     Raises:
-        ConfigError: `max_length` is no number of tokens, or the lengths are not one a sample.
+        ConfigError: `max_length` is no number of tokens, or the lengths are not one per sample.
 
     Example:
         >>> within_length([5, 900, 7], 512)

@@ -1,4 +1,4 @@
-"""What a prepared dataset says of itself."""
+"""The manifest of a prepared dataset: its shards, and what its encoding depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.sealing import UNSEALED, DamagedError, seal_of, sealed, sum_of
+from vlmcollate.data.sealing import UNSEALED, DamagedError, add_seal, checksum, verify_seal
 from vlmcollate.data.writing import partial_file
 from vlmcollate.encode.processor_facts import stop_tokens_of
 from vlmcollate.errors import ConfigError
@@ -28,7 +28,7 @@ SCHEMA = 3
 MANIFEST = "manifest.json"
 _SEAL = "manifest_seal"
 _OF_BATCHES = {"processor", "padding", "shift_labels"}
-"""Options that change batches only, and the processor, which is hashed by its parts."""
+"""Options that change only batches, and the processor, which is hashed by its parts."""
 _KEEPING = {
     "max_length",
     "on_overlong",
@@ -36,7 +36,7 @@ _KEEPING = {
     "require_labels",
     "special_tokens_in_text",
 }
-"""Options that decide which samples are kept, or how much of them."""
+"""Options that select samples, or shorten them."""
 _REFUSING = {
     "root",
     "max_pixels",
@@ -47,23 +47,23 @@ _REFUSING = {
     "max_audio_seconds",
     "fetcher",
 }
-"""The options of `LocalMedia` that find or refuse media, and do not change it."""
+"""The options of `LocalMedia` that find or refuse media without changing it."""
 
 
 @attrs.frozen(kw_only=True)
 class ShardFacts:
-    """What one shard holds.
+    """The contents of one shard.
 
     Attributes:
-        file: Its name in the folder.
-        run: What the run that wrote it is known by: a hash of its `plan.json`.
-        rows: Its rows: samples, or packs.
-        samples: The samples in them.
-        tokens: Their tokens.
-        trained_tokens: Those that have a label.
-        lengths: How many samples are at most so long, by powers of two.
-        dropped: How many samples were left out, by the error's class.
-        examples: A message for each class.
+        file: The name of its file.
+        run: The identifier of the run that wrote it: a hash of its `plan.json`.
+        rows: The number of its rows, each a sample or a pack.
+        samples: The number of samples in its rows.
+        tokens: The tokens of its samples.
+        trained_tokens: The trained tokens of its samples.
+        lengths: The number of samples up to each power of two, and above the one before.
+        dropped: The number of dropped samples, by the error's class.
+        examples: The first message of each class.
         seal: The SHA-256 of its index, which holds those of its groups of rows.
     """
 
@@ -81,14 +81,14 @@ class ShardFacts:
 
 @attrs.frozen(kw_only=True)
 class Manifest:
-    """What `prepare_dataset` wrote.
+    """The result of `prepare_dataset`.
 
     Attributes:
         shards: The shards in order.
-        fingerprint: What the encoding depends on: tokenizer, template, processor, the collator's
-            options and versions.
-        source: What each file of the source is known by.
-        options: How the source was cut and packed, and which samples were kept.
+        fingerprint: Everything that the encoding depends on: tokenizer, template, processor, the
+            collator's options and versions.
+        source: The hash of each file of the source.
+        options: The options that cut, packed and selected the samples.
     """
 
     shards: tuple[ShardFacts, ...]
@@ -98,19 +98,19 @@ class Manifest:
 
     @property
     def run(self) -> str:
-        """What the run is known by."""
-        return run_of(
+        """The identifier of the run."""
+        return run_id(
             {"fingerprint": self.fingerprint, "source": self.source, "options": self.options}
         )
 
     @property
     def rows(self) -> int:
-        """The rows of all shards."""
+        """The number of rows in all shards."""
         return sum(shard.rows for shard in self.shards)
 
     @property
     def samples(self) -> int:
-        """The samples of all shards."""
+        """The number of samples in all shards."""
         return sum(shard.samples for shard in self.shards)
 
     @property
@@ -120,22 +120,22 @@ class Manifest:
 
     @property
     def trained_tokens(self) -> int:
-        """The tokens that have a label."""
+        """The trained tokens of all samples."""
         return sum(shard.trained_tokens for shard in self.shards)
 
     @property
     def dropped(self) -> dict[str, int]:
-        """The samples that were left out, by the error's class."""
+        """The number of dropped samples, by the error's class."""
         return dict(sorted(sum((Counter(s.dropped) for s in self.shards), Counter()).items()))
 
     @property
     def lengths(self) -> dict[int, int]:
-        """How many samples have at most so many tokens, and more than half as many."""
+        """The number of samples with at most n tokens and more than n / 2, by n."""
         found = sum((Counter(shard.lengths) for shard in self.shards), Counter[str]())
         return {int(bound): found[bound] for bound in sorted(found, key=int)}
 
     def save(self, folder: Path) -> None:
-        """Writes the manifest, which appears only when it is complete."""
+        """Writes the manifest; its file appears only when it is complete."""
         facts = {
             "schema": SCHEMA,
             **attrs.asdict(self),
@@ -144,14 +144,14 @@ class Manifest:
         }
         text = json.dumps(facts, indent=1, sort_keys=True)
         with partial_file(folder / MANIFEST) as file:
-            file.write(sealed(text.encode(), _SEAL))
+            file.write(add_seal(text.encode(), _SEAL))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Manifest:
         """Reads the manifest of a prepared dataset.
 
         Raises:
-            ConfigError: There is none, it is of another schema, or not as it was written.
+            ConfigError: There is no manifest, it has another schema, or it was changed.
         """
         file = Path(folder) / MANIFEST
         try:
@@ -159,26 +159,26 @@ class Manifest:
             facts = json.loads(text)
             if facts["schema"] != SCHEMA:
                 raise ConfigError(
-                    f"'{file}' has schema {facts['schema']!r}, this vlmcollate reads {SCHEMA}; "
+                    f"'{file}' has the wrong schema: found {facts['schema']!r}, expected {SCHEMA}; "
                     "prepare the dataset again, into another folder"
                 )
             _check_names(file, [shard["file"] for shard in facts["shards"]])
-            seal_of(text, _SEAL, "it was changed after it was written")
+            verify_seal(text, _SEAL, "it was changed after it was written")
             return cls(
                 shards=tuple(ShardFacts(**shard) for shard in facts["shards"]),
                 **{part: dict(facts[part]) for part in ("fingerprint", "source", "options")},
             )
         except FileNotFoundError as error:
             raise ConfigError(
-                f"there is no '{file}': nothing was prepared here, or not to its end; run "
-                "prepare_dataset again, which goes on where it stopped"
+                f"there is no '{file}': no dataset was prepared here, or not completely; run "
+                "prepare_dataset again, which resumes an earlier run"
             ) from error
         except ConfigError:
             raise
         except (OSError, ValueError, KeyError, TypeError, RecursionError, DamagedError) as error:
             raise ConfigError(
                 f"'{file}' is damaged, or no manifest ({type(error).__name__}: {error}); prepare "
-                "the dataset again, which keeps the shards that are whole"
+                "the dataset again, which keeps all complete shards"
             ) from error
 
     def _summary(self) -> dict[str, Any]:
@@ -193,32 +193,32 @@ class Manifest:
 
 
 def _check_names(file: Path, names: Sequence[object]) -> None:
-    """Refuses names that `prepare_dataset` does not give, of files elsewhere or named twice."""
-    remedy = "prepare the dataset again, which writes the manifest anew"
+    """Refuses names other than those that `prepare_dataset` gives."""
+    remedy = "prepare the dataset again, which rewrites the manifest"
     if not names:
-        raise ConfigError(f"'{file}' is wrong: found no shards, expected one at least; {remedy}")
+        raise ConfigError(f"'{file}' is wrong: found no shards, expected at least one; {remedy}")
     for number, name in enumerate(names):
         if name != shard_name(number):
-            what = "named twice" if name in names[:number] else "not its name"
+            again = " again" if name in names[:number] else ""
             raise ConfigError(
-                f"'{file}' is wrong: found {name!r} for shard {number}, which is {what}, expected "
+                f"'{file}' is wrong: found {name!r}{again} for shard {number}, expected "
                 f"{shard_name(number)!r}; {remedy}"
             )
 
 
 def shard_name(number: int) -> str:
-    """What the shard of a piece of the source is called."""
+    """Returns the name of a shard's file."""
     return f"{number:06d}.parquet"
 
 
 def plan_text(plan: Mapping[str, Any]) -> bytes:
-    """The manifest's `fingerprint`, `source` and `options` as `plan.json` holds them."""
+    """Returns the text of `plan.json`: a manifest's `fingerprint`, `source` and `options`."""
     return json.dumps({"schema": SCHEMA, **plan}, indent=1, sort_keys=True).encode()
 
 
-def run_of(plan: Mapping[str, Any]) -> str:
-    """What a run is known by in its shards."""
-    return sum_of(plan_text(plan))
+def run_id(plan: Mapping[str, Any]) -> str:
+    """Returns the identifier of a run."""
+    return checksum(plan_text(plan))
 
 
 def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
@@ -253,7 +253,7 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
 
 
 def _layers(collator: BaseCollator) -> str:
-    """What packs depend on of the model's configuration, the same in every process."""
+    """Returns the part of the model's configuration that packs depend on."""
     if collator.model_config is None:
         return "None"
     mixing = token_mixing(collator.model_config)
@@ -262,8 +262,8 @@ def _layers(collator: BaseCollator) -> str:
     )
 
 
-def keeping_of(collator: BaseCollator) -> dict[str, Any]:
-    """What decides which samples of a source are kept, which a reader need not know."""
+def keeping_options(collator: BaseCollator) -> dict[str, Any]:
+    """Returns the options that select samples, which may differ when the dataset is read."""
     return {
         **{name: getattr(collator, name) for name in sorted(_KEEPING)},
         "media": _media(collator, refusing=True),
@@ -271,7 +271,7 @@ def keeping_of(collator: BaseCollator) -> dict[str, Any]:
 
 
 def _media(collator: BaseCollator, *, refusing: bool) -> str:
-    """The options of the media strategy that find or refuse media, or the others."""
+    """Returns the media strategy's options that find or refuse media, or the other ones."""
     media = collator.media
     if type(media) is not LocalMedia:
         return "" if refusing else _stable(repr(media))
@@ -285,8 +285,10 @@ def _media(collator: BaseCollator, *, refusing: bool) -> str:
     return _stable(f"LocalMedia({', '.join(f'{key}={part!r}' for key, part in parts.items())})")
 
 
-def check_same(expected: Mapping[str, Any], found: Mapping[str, Any], what: str, mend: str) -> None:
-    """Refuses what was prepared otherwise, and says how it differs.
+def check_same(
+    expected: Mapping[str, Any], found: Mapping[str, Any], problem: str, remedy: str
+) -> None:
+    """Refuses a fingerprint, source or options that differ, and names the differences.
 
     Raises:
         ConfigError: The two differ.
@@ -297,7 +299,7 @@ def check_same(expected: Mapping[str, Any], found: Mapping[str, Any], what: str,
             f"{key}: {_short(expected.get(key))} there, {_short(found.get(key))} now"
             for key in keys
         )
-        raise ConfigError(f"{what}: {listed}. {mend}")
+        raise ConfigError(f"{problem}: {listed}. {remedy}")
 
 
 def _settings(processor: Any) -> str:
@@ -306,7 +308,7 @@ def _settings(processor: Any) -> str:
 
 
 def _stable(text: str) -> str:
-    """A repr without addresses, which differ from process to process."""
+    """Removes addresses from a repr, since they differ between processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 

@@ -1,4 +1,4 @@
-"""Encoded samples as rows of Parquet, and back without loss.
+"""Encoded samples as rows of Parquet, and the dataset that reads them.
 
 Shapes: L a row's tokens, R runs of equal values, S spans.
 """
@@ -18,24 +18,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.encoded import sample_from_tensor_bytes, tensor_bytes
-from vlmcollate.data.manifest import Manifest, check_same, fingerprint_of
+from vlmcollate.data.encoded import sample_from_tensor_bytes, sample_to_tensor_bytes
+from vlmcollate.data.manifest import Manifest, ShardFacts, check_same, fingerprint_of
 from vlmcollate.data.shards import Shard
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.validators import an_instance_of
 
 
-def row_of(sample: EncodedSample, source_rows: Sequence[int]) -> dict[str, Any]:
-    """An encoded sample as a row.
+def row_from_sample(sample: EncodedSample, source_rows: Sequence[int]) -> dict[str, Any]:
+    """Converts an encoded sample to a row, without loss.
 
     Args:
-        sample: What `encode` or `pack` gave.
-        source_rows: The rows of the source that it holds.
+        sample: A sample from `encode` or `pack`.
+        source_rows: The numbers of its rows in the source.
 
     Returns:
-        `input_ids` (L,) and `label_spans` (2 S,) int32, each span's start and end; `length`;
-        `media_counts` and the media's `grids`; and under `rest` what else there is.
+        `input_ids` (L,) and `label_spans` (2 S,) int32, the start and end of each span; `length`;
+        `media_counts` and the media's `grids`; and everything else under `rest`.
     """
     ids, labels = sample.input_ids.numpy(), sample.labels.numpy()
     trained = labels != IGNORE_INDEX
@@ -44,7 +44,7 @@ def row_of(sample: EncodedSample, source_rows: Sequence[int]) -> dict[str, Any]:
     if exact:
         del tokens["labels"]
     columns = {**tokens, "message_ids": sample.message_ids, "media_ids": sample.media_ids}
-    runs = {f"runs.{k}": _runs(v) for k, v in columns.items() if _has_runs(v)}
+    runs = {f"runs.{k}": _runs(v) for k, v in columns.items() if _is_shorter_as_runs(v)}
     others = {k: v for k, v in columns.items() if f"runs.{k}" not in runs}
     nothing = torch.empty(0, dtype=torch.int64)
     rest = attrs.evolve(
@@ -65,12 +65,12 @@ def row_of(sample: EncodedSample, source_rows: Sequence[int]) -> dict[str, Any]:
             if key.endswith(("_grid_thw", "_grid_hws", "grid_thws"))
         ],
         "token_keys": list(sample.tokens),
-        "rest": tensor_bytes(rest),
+        "rest": sample_to_tensor_bytes(rest),
     }
 
 
-def sample_of(row: Mapping[str, Any]) -> EncodedSample:
-    """The sample that `row_of` was given."""
+def sample_from_row(row: Mapping[str, Any]) -> EncodedSample:
+    """Restores a sample from `row_from_sample`."""
     rest = sample_from_tensor_bytes(row["rest"])
     ids = torch.from_numpy(np.asarray(row["input_ids"], np.int64))
     found: dict[str, Tensor] = {"input_ids": ids}
@@ -92,24 +92,24 @@ def sample_of(row: Mapping[str, Any]) -> EncodedSample:
 
 @attrs.frozen(eq=False)
 class PreparedDataset(Dataset[EncodedSample]):
-    """The samples that `prepare_dataset` wrote, map-style.
+    """A map-style dataset of the samples that `prepare_dataset` wrote.
 
-    Hand `collator.stack` to the DataLoader as its `collate_fn`.
+    Pass `collator.stack` to the DataLoader as its `collate_fn`.
 
     Args:
-        folder: Where they are.
-        collator: The collator that stacks them, which has to encode as the one that prepared them.
-            What only decides which samples are kept need not be the same: `max_length` and what
-            becomes of longer ones, where media lies and its limits, `require_labels`,
-            `on_template_omission` and `special_tokens_in_text`.
+        folder: The folder of the samples.
+        collator: The collator that stacks the samples. It must encode like the one that prepared
+            them. Options that only select samples may differ: `max_length` and `on_overlong`, the
+            location and the limits of media, `require_labels`, `on_template_omission` and
+            `special_tokens_in_text`.
 
     Attributes:
-        manifest: What was prepared.
+        manifest: The manifest in the folder.
         lengths: (N,) int64, the tokens of each row, for `LengthGroupedSampler` and `plan_packs`.
 
     Raises:
-        ConfigError: Nothing whole is there, or it was prepared with another tokenizer, template,
-            processor, version or option; the message says which.
+        ConfigError: The folder holds no complete dataset, or one that was prepared with another
+            tokenizer, template, processor, version or option; the message names the difference.
     """
 
     folder: Path = attrs.field(converter=Path)
@@ -120,23 +120,15 @@ class PreparedDataset(Dataset[EncodedSample]):
     _starts: list[int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Reads the manifest and the lengths."""
+        """Reads the manifest and the index of each shard."""
         manifest = Manifest.load(self.folder)
         check_same(
             manifest.fingerprint,
             fingerprint_of(self.collator),
-            f"'{self.folder}' was prepared by a collator that encodes otherwise",
+            f"'{self.folder}' was prepared by a collator that encodes differently",
             "Prepare it again, or use that collator",
         )
-        shards = [Shard.of(self.folder / facts.file) for facts in manifest.shards]
-        for shard, facts in zip(shards, manifest.shards, strict=True):
-            shard.check_origin(manifest.run)
-            if shard.facts != facts:
-                raise ConfigError(
-                    f"'{shard.file}' is not the shard that the manifest names: found the seal "
-                    f"{shard.facts.seal[:12]}..., expected {facts.seal[:12]}...; put that shard "
-                    "back, or remove this one and prepare the dataset again"
-                )
+        shards = [self._open(manifest, facts) for facts in manifest.shards]
         for name, value in (
             ("manifest", manifest),
             ("lengths", np.concatenate([shard.lengths for shard in shards])),
@@ -144,6 +136,18 @@ class PreparedDataset(Dataset[EncodedSample]):
             ("_starts", np.cumsum([0, *(len(shard.lengths) for shard in shards)]).tolist()),
         ):
             object.__setattr__(self, name, value)
+
+    def _open(self, manifest: Manifest, facts: ShardFacts) -> Shard:
+        """Opens a shard, and refuses another one than the manifest names."""
+        shard = Shard.of(self.folder / facts.file)
+        shard.check_origin(manifest.run)
+        if shard.facts != facts:
+            raise ConfigError(
+                f"'{shard.file}' is not the shard that the manifest names: found the seal "
+                f"{shard.facts.seal[:12]}..., expected {facts.seal[:12]}...; put that shard "
+                "back, or remove this one and prepare the dataset again"
+            )
+        return shard
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -153,30 +157,30 @@ class PreparedDataset(Dataset[EncodedSample]):
 
         Raises:
             IndexError: There is no such row.
-            ConfigError: Its shard is missing or damaged.
+            ConfigError: The shard of the row is missing or damaged.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
         shard = bisect_right(self._starts, index) - 1
-        return sample_of(self._shards[shard].row(index - self._starts[shard]))
+        return sample_from_row(self._shards[shard].read_row(index - self._starts[shard]))
 
 
 def _spans(trained: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """(2 S,) where each run of True starts and ends."""
+    """Returns (2 S,) the start and the end of each run of True."""
     edges = np.flatnonzero(np.diff(trained, prepend=False, append=False))
     return edges.astype(np.int32)
 
 
-def _has_runs(value: Tensor) -> bool:
-    """Whether a tensor is shorter as runs of equal values."""
+def _is_shorter_as_runs(value: Tensor) -> bool:
+    """Whether runs of equal values take less space than the tensor."""
     if value.dtype != torch.int64 or value.ndim != 1:
         return False
     return 2 * int((value[1:] != value[:-1]).sum()) + 2 <= len(value)
 
 
 def _runs(value: Tensor) -> Tensor:
-    """(2, R) int64: the values, and how often each stands there in a row."""
+    """Returns (2, R) int64: the values, and the length of the run of each."""
     array = value.numpy()
     starts = np.flatnonzero(np.concatenate([[True], array[1:] != array[:-1]])[: len(array)])
     counts = np.diff(starts, append=len(array))
@@ -184,5 +188,5 @@ def _runs(value: Tensor) -> Tensor:
 
 
 def _from_runs(runs: Tensor) -> Tensor:
-    values, counts = runs.numpy()  # NumPy repeats them without waiting for torch's threads
+    values, counts = runs.numpy()  # NumPy does not wait for torch's threads
     return torch.from_numpy(np.repeat(values, counts))

@@ -12,35 +12,35 @@ from typing import Any, Literal
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.encoder import Encoder
-from vlmcollate.data.locking import claimed
+from vlmcollate.data.encoder import PieceEncoder
+from vlmcollate.data.locking import lock_folder
 from vlmcollate.data.manifest import (
     Manifest,
     ShardFacts,
     fingerprint_of,
-    keeping_of,
-    run_of,
+    keeping_options,
+    run_id,
     shard_name,
 )
 from vlmcollate.data.processes import write_shards
 from vlmcollate.data.shards import Shard
-from vlmcollate.data.sources import Piece, Source, parquet
+from vlmcollate.data.sources import Piece, Source, import_parquet
 from vlmcollate.errors import ConfigError
 from vlmcollate.validators import check_count
 
 _SECONDS = 0.2
-"""How often progress is told at most."""
+"""The minimum interval between two reports of progress."""
 
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """How far `prepare_dataset` is.
+    """The progress of `prepare_dataset`.
 
     Attributes:
-        done: Rows of the source that were read, in this run or an earlier one.
+        done: Rows of the source that this run or an earlier one read.
         total: All rows of the source.
-        dropped: Samples that were left out, in the shards that are complete.
-        resumed: Rows that an earlier run did.
+        dropped: Dropped samples in the shards that are complete.
+        resumed: Rows in the shards of an earlier run.
     """
 
     done: int
@@ -62,39 +62,39 @@ def prepare_dataset(
     rows_per_shard: int = 1000,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Manifest:
-    """Encodes a dataset into a folder of Parquet shards, which `PreparedDataset` reads.
+    """Encodes a dataset into a folder of Parquet shards for `PreparedDataset`.
 
     Each piece of the source becomes one shard, which appears only when it is complete. A run that
-    was killed goes on where it stopped, and in the end the files are the same, byte for byte, as
-    those of a run that was not, whatever `num_proc` is.
+    was killed can be resumed. Its files are then the same, byte for byte, as those of an
+    uninterrupted run, for any `num_proc`.
 
     Args:
-        source: A path, or several, of `.jsonl` or `.parquet` files or folders of them; a folder
+        source: One or several paths of `.jsonl` or `.parquet` files or folders of them; a folder
             that `Dataset.save_to_disk` wrote; or a map-style dataset, such as a `datasets.Dataset`.
-        output_dir: The folder; made where it is missing.
-        collator: Encodes the samples. With `on_overlong="drop"` those that are too long are left
-            out and counted.
-        num_proc: How many processes encode.
-        max_length: The most tokens of a sample or a pack, in place of the collator's own.
+        output_dir: The folder; created if it is missing.
+        collator: Encodes the samples. With `on_overlong="drop"`, samples that are too long are
+            dropped and counted.
+        num_proc: The number of processes that encode.
+        max_length: The maximum tokens of a sample or a pack, in place of the collator's own.
         packing: Whether to join the samples of a shard into packs of at most `max_length`.
-        on_error: Whether a sample at fault stops the run, or is left out and counted.
-        resume: Whether to keep the shards of an earlier run of the same source and collator; else a
-            folder that holds some is refused. Only one run at a time may write to a folder.
-        rows_per_shard: The most rows of the source in a shard.
-        on_progress: Called with a `Progress` at the start, after each shard, and while rows are
-            read a few times a second at most.
+        on_error: The policy for bad samples: `"raise"`, or `"skip"` and count them.
+        resume: Whether to keep the shards of an earlier run with the same source and collator. If
+            not, a folder with shards is refused. Only one run at a time may write to a folder.
+        rows_per_shard: The maximum rows of the source in a shard.
+        on_progress: Called with a `Progress` at the start, after each shard, and at most a few
+            times a second while rows are read.
 
     Returns:
-        The manifest, which is also in the folder: counts, lengths, what was dropped and why, and a
-        fingerprint of all that the encoding depends on.
+        The manifest, which is also in the folder: counts, lengths, the dropped samples with the
+        reasons, and a fingerprint of everything that the encoding depends on.
 
     Raises:
-        ConfigError: The source is not readable, the options do not fit, the folder holds the work
-            of another run or of one that is still going on, or one of its shards is damaged.
-        SampleError: A sample is at fault; the error says its file and row.
+        ConfigError: The source is not readable, the options do not fit, the folder holds a
+            different run or is locked by another, or one of its shards is damaged.
+        SampleError: A sample is bad; the error names its file and row.
     """
     check_count("num_proc", num_proc)
-    with running(
+    with open_run(
         source,
         output_dir,
         collator=collator,
@@ -105,24 +105,18 @@ def prepare_dataset(
         rows_per_shard=rows_per_shard,
     ) as run:
         left, finished = run.left(), run.finished()
-        total = sum(piece.rows for piece in run.pieces)
-        teller = _Teller(
-            on_progress=on_progress,
-            total=total,
-            resumed=total - sum(piece.rows for piece, _ in left),
-            dropped=sum(sum(facts.dropped.values()) for facts in finished),
-        )
-        teller.now()
-        with closing(_written(run.encoder, left, num_proc, teller)) as written:
+        reporter = _Reporter.of(run, left, finished, on_progress)
+        reporter.report()
+        with closing(_write_left(run.encoder, left, num_proc, reporter)) as written:
             for facts in written:
-                teller.dropped += sum(facts.dropped.values())
-                teller.now()
+                reporter.dropped += sum(facts.dropped.values())
+                reporter.report()
         return run.finish()
 
 
 @attrs.define(kw_only=True)
-class _Teller:
-    """Tells of progress, often enough and not too often."""
+class _Reporter:
+    """Reports progress, at most every `_SECONDS` while rows are read."""
 
     on_progress: Callable[[Progress], None] | None
     total: int
@@ -131,15 +125,31 @@ class _Teller:
     read: int = 0
     _last: float = 0.0
 
-    def reached(self, read: int) -> None:
-        """So many rows were read in this run."""
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        left: Sequence[tuple[Piece, Path]],
+        finished: Sequence[ShardFacts],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> _Reporter:
+        total = sum(piece.rows for piece in run.pieces)
+        return cls(
+            on_progress=on_progress,
+            total=total,
+            resumed=total - sum(piece.rows for piece, _ in left),
+            dropped=sum(sum(facts.dropped.values()) for facts in finished),
+        )
+
+    def update(self, read: int) -> None:
+        """Takes the number of rows that this run has read."""
         if read == self.read:
             return
         self.read = read
         if time.monotonic() - self._last > _SECONDS:
-            self.now()
+            self.report()
 
-    def now(self) -> None:
+    def report(self) -> None:
         self._last = time.monotonic()
         if self.on_progress is not None:
             progress = Progress(
@@ -153,18 +163,18 @@ class _Teller:
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """What a run has to do, whoever does it.
+    """The work of a run, on one machine or many.
 
     Attributes:
-        folder: Where the shards go.
-        pieces: The pieces of the source, one a shard.
+        folder: The folder for the shards.
+        pieces: The pieces of the source, one per shard.
         encoder: Encodes a piece.
         plan: The manifest's `fingerprint`, `source` and `options`.
     """
 
     folder: Path
     pieces: tuple[Piece, ...]
-    encoder: Encoder
+    encoder: PieceEncoder
     plan: dict[str, Any]
 
     @property
@@ -173,12 +183,12 @@ class Run:
         return [self.folder / shard_name(number) for number in range(len(self.pieces))]
 
     def left(self) -> list[tuple[Piece, Path]]:
-        """The pieces without a shard, and where it goes."""
+        """Lists the pieces without a shard, each with the shard to write."""
         pairs = zip(self.pieces, self.files, strict=True)
         return [(piece, file) for piece, file in pairs if not file.exists()]
 
     def finished(self) -> list[ShardFacts]:
-        """What the shards that are there say of themselves, after a look at all their bytes."""
+        """Verifies all bytes of the existing shards, and returns their facts."""
         return [self._facts(file, whole=True) for file in self.files if file.exists()]
 
     def finish(self) -> Manifest:
@@ -196,7 +206,7 @@ class Run:
 
 
 @contextmanager
-def running(
+def open_run(
     source: object,
     output_dir: str | os.PathLike[str],
     *,
@@ -207,11 +217,45 @@ def running(
     resume: bool,
     rows_per_shard: int,
 ) -> Iterator[Run]:
-    """Looks at the source and holds the folder; see `prepare_dataset`."""
+    """Checks the options, reads the source and locks the folder; see `prepare_dataset`."""
+    _check_options(
+        collator, packing=packing, on_error=on_error, resume=resume, rows_per_shard=rows_per_shard
+    )
+    if max_length is not None:
+        collator = attrs.evolve(collator, max_length=max_length)
+    if packing:
+        _check_packing(collator)
+    import_parquet()
+    found = Source.of(source, rows_per_shard=rows_per_shard)
+    identity, unverifiable = found.identity()
+    plan: dict[str, Any] = {
+        "fingerprint": fingerprint_of(collator),
+        "source": identity,
+        "options": {
+            "packing": packing,
+            "rows_per_shard": rows_per_shard,
+            **keeping_options(collator),
+        },
+    }
+    encoder = PieceEncoder(
+        run=run_id(plan),
+        collator=collator,
+        packing=packing,
+        on_error=on_error,
+        dataset=found.dataset,
+    )
+    folder = Path(output_dir)
+    with lock_folder(folder, plan, resume=resume, unverifiable=unverifiable):
+        yield Run(folder=folder, pieces=found.pieces, encoder=encoder, plan=plan)
+
+
+def _check_options(
+    collator: BaseCollator, *, packing: bool, on_error: str, resume: bool, rows_per_shard: int
+) -> None:
     if not isinstance(collator, BaseCollator):
         raise ConfigError(
-            f"collator must be a collator, such as collator_for(processor), not a "
-            f"{type(collator).__name__}"
+            f"collator is wrong: found a {type(collator).__name__}, expected a collator, such as "
+            "collator_for(processor)"
         )
     check_count("rows_per_shard", rows_per_shard)
     for name, value in (("packing", packing), ("resume", resume)):
@@ -219,39 +263,22 @@ def running(
             raise ConfigError(f"{name} must be True or False, not {value!r}")
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-    if max_length is not None:
-        collator = attrs.evolve(collator, max_length=max_length)
-    if packing and collator.max_length is None:
-        raise ConfigError("packing=True needs max_length, the most tokens of a pack")
-    if packing and collator.packing_refusal:
+
+
+def _check_packing(collator: BaseCollator) -> None:
+    if collator.max_length is None:
+        raise ConfigError("packing=True needs max_length; set it to the maximum tokens of a pack")
+    if collator.packing_refusal:
         name = type(collator).__name__
         raise ConfigError(f"{name} makes no packs: {collator.packing_refusal}")
-    parquet()
-    found = Source.of(source, rows_per_shard=rows_per_shard)
-    identity, unsure = found.identity()
-    plan: dict[str, Any] = {
-        "fingerprint": fingerprint_of(collator),
-        "source": identity,
-        "options": {"packing": packing, "rows_per_shard": rows_per_shard, **keeping_of(collator)},
-    }
-    encoder = Encoder(
-        run=run_of(plan),
-        collator=collator,
-        packing=packing,
-        on_error=on_error,
-        dataset=found.dataset,
-    )
-    folder = Path(output_dir)
-    with claimed(folder, plan, resume=resume, unsure=unsure):
-        yield Run(folder=folder, pieces=found.pieces, encoder=encoder, plan=plan)
 
 
-def _written(
-    encoder: Encoder, left: Sequence[tuple[Piece, Path]], num_proc: int, teller: _Teller
+def _write_left(
+    encoder: PieceEncoder, left: Sequence[tuple[Piece, Path]], num_proc: int, reporter: _Reporter
 ) -> Generator[ShardFacts, None, None]:
-    """Writes the shards that are left, and tells of each as soon as it is there."""
+    """Writes the shards that are left, and yields the facts of each as soon as it is complete."""
     if num_proc == 1:
         for piece, file in left:
-            yield encoder.write(piece, file, lambda: teller.reached(teller.read + 1))
+            yield encoder.write(piece, file, lambda: reporter.update(reporter.read + 1))
         return
-    yield from write_shards(encoder, left, num_proc, teller.reached)
+    yield from write_shards(encoder, left, num_proc, reporter.update)

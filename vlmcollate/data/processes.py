@@ -8,7 +8,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -17,35 +17,37 @@ from typing import Any
 
 import torch
 
-from vlmcollate.data.encoder import Encoder
-from vlmcollate.data.interrupting import uninterrupted
+from vlmcollate.data.encoder import PieceEncoder
+from vlmcollate.data.interrupting import defer_interrupts
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.sources import Piece
 from vlmcollate.errors import ConfigError
 
 _SECONDS = 0.2
-"""How often the rows that were read are told."""
+"""The interval at which the number of rows read is reported."""
+
+Task = tuple[Piece, Path]
 
 
 def write_shards(
-    encoder: Encoder,
-    tasks: Sequence[tuple[Piece, Path]],
+    encoder: PieceEncoder,
+    tasks: Sequence[Task],
     num_proc: int,
-    reached: Callable[[int], None],
+    on_read: Callable[[int], None],
 ) -> Iterator[ShardFacts]:
-    """Writes shards in several processes, which are gone when it ends, however it does.
+    """Writes shards in several processes, all of which end with this call.
 
-    After Ctrl-C or an error they are killed, and what they had begun is not waited for: a shard
+    After Ctrl-C or an error the processes are killed without waiting for their shards: a shard
     appears only when it is complete.
 
     Args:
         encoder: Encodes a piece.
-        tasks: The pieces, and where the shard of each goes.
-        num_proc: The most processes.
-        reached: Called with the number of rows that were read so far.
+        tasks: The pieces, each with the shard to write.
+        num_proc: The maximum number of processes.
+        on_read: Called with the number of rows read so far.
 
     Yields:
-        What each shard says of itself, as soon as it is there.
+        The facts of each shard, as soon as it is complete.
 
     Raises:
         ConfigError: A process died.
@@ -56,47 +58,68 @@ def write_shards(
     read = context.RawArray("q", num_proc)
     processes: dict[Any, BaseProcess] = {}
     try:
-        with uninterrupted(), _unheard():
-            for place in range(min(num_proc, len(tasks))):
-                here, there = context.Pipe()
-                process: BaseProcess = context.Process(target=_serve, args=(there, read, place))
-                process.start()
-                there.close()
-                processes[here] = process
-        for pipe, process in processes.items():  # now, since it waits for their imports
-            with _death_of(process):
-                pipe.send_bytes(data)
-                pipe.send(next(left))
-        del data
-        working = dict(processes)
-        while working:
-            ready: list[Any] = connection.wait(list(working), _SECONDS)
-            reached(sum(read))
-            for pipe in ready:
-                with _death_of(working[pipe]):
-                    facts, failure = pipe.recv()
-                if failure is not None:
-                    error, told = failure
-                    raise error from RuntimeError(told)
-                task = next(left, None)
-                with _death_of(working[pipe]):
-                    pipe.send(task)
-                if task is None:
-                    del working[pipe]
-                yield facts
+        _start_processes(context, processes, min(num_proc, len(tasks)), read)
+        _send_encoder(processes, data, left)
+        del data  # it may hold a whole dataset
+        yield from _collect(processes, left, lambda: on_read(sum(read)))
         for process in processes.values():
             process.join()
     finally:
-        with uninterrupted():
+        with defer_interrupts():
             for process in processes.values():
                 process.kill()
             for process in processes.values():
                 process.join()
 
 
+def _start_processes(
+    context: Any, processes: dict[Any, BaseProcess], number: int, read: Any
+) -> None:
+    """Starts processes, and adds each under its pipe."""
+    with defer_interrupts(), _block_interrupts():
+        for place in range(number):
+            here, there = context.Pipe()
+            process: BaseProcess = context.Process(target=_serve, args=(there, read, place))
+            process.start()
+            there.close()
+            processes[here] = process
+
+
+def _send_encoder(
+    processes: Mapping[Any, BaseProcess], encoder: bytes, tasks: Iterator[Task]
+) -> None:
+    """Sends the encoder and a first task to each process; waits for their imports."""
+    for pipe, process in processes.items():
+        with _report_death(process):
+            pipe.send_bytes(encoder)
+            pipe.send(next(tasks))
+
+
+def _collect(
+    processes: Mapping[Any, BaseProcess], tasks: Iterator[Task], on_wait: Callable[[], None]
+) -> Iterator[ShardFacts]:
+    """Yields the facts of each shard, and sends the next task to its process."""
+    working = dict(processes)
+    while working:
+        ready: list[Any] = connection.wait(list(working), _SECONDS)
+        on_wait()
+        for pipe in ready:
+            with _report_death(working[pipe]):
+                facts, failure = pipe.recv()
+            if failure is not None:
+                error, its_traceback = failure
+                raise error from RuntimeError(its_traceback)
+            task = next(tasks, None)
+            with _report_death(working[pipe]):
+                pipe.send(task)
+            if task is None:
+                del working[pipe]
+            yield facts
+
+
 @contextmanager
-def _unheard() -> Iterator[None]:
-    """Keeps Ctrl-C from the processes that are started meanwhile, which import for seconds."""
+def _block_interrupts() -> Iterator[None]:
+    """Blocks Ctrl-C in processes that are started in the context, which import for seconds."""
     if not hasattr(signal, "pthread_sigmask"):  # as on Windows
         yield
         return
@@ -109,20 +132,21 @@ def _unheard() -> Iterator[None]:
 
 
 @contextmanager
-def _death_of(process: BaseProcess) -> Iterator[None]:
+def _report_death(process: BaseProcess) -> Iterator[None]:
+    """Turns a broken pipe into an error that names the exit code and the remedies."""
     try:
         yield
     except (EOFError, OSError) as error:
         process.join(1)
         raise ConfigError(
-            f"a process that encodes died with exit code {process.exitcode}; lower num_proc if "
-            "memory ran out, call under `if __name__ == '__main__':` if it is a script, and run "
-            "again, which keeps what is complete"
+            f"an encoding process died with exit code {process.exitcode}; lower num_proc if "
+            "memory ran out, call prepare_dataset under `if __name__ == '__main__':` in a script, "
+            "and run again, which keeps all complete shards"
         ) from error
 
 
 def _serve(pipe: Any, read: Any, place: int) -> None:
-    """Does tasks until one is `None`."""
+    """Runs tasks until one is `None`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
@@ -134,23 +158,23 @@ def _serve(pipe: Any, read: Any, place: int) -> None:
         encoder = pickle.loads(pipe.recv_bytes())  # noqa: S301  # the parent pickled it
         for piece, file in iter(pipe.recv, None):
             pipe.send((encoder.write(piece, file, count), None))
-    except Exception as error:  # noqa: BLE001  # whatever it is, the parent raises it
-        with suppress(OSError):  # it is gone
-            pipe.send((None, _told(error)))
+    except Exception as error:  # noqa: BLE001  # the parent raises it
+        with suppress(OSError):  # the parent is gone
+            pipe.send((None, _picklable(error)))
 
 
-def _told(error: Exception) -> tuple[Exception, str]:
-    """An error as it can be sent, and where it came from."""
+def _picklable(error: Exception) -> tuple[Exception, str]:
+    """Returns an error that can be pickled, and its traceback."""
     text = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  # as the parent will
-    except Exception:  # noqa: BLE001  # its author's affair
+    except Exception:  # noqa: BLE001  # a class of another author may raise anything
         error = RuntimeError(traceback.format_exception_only(error)[-1].strip())
     return error, text
 
 
 def _die_with_parent() -> None:
-    """Ends this process as soon as its parent is gone, who else would have ended it."""
+    """Ends this process as soon as its parent is gone and can no longer end it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Preparing a dataset on many machines with Ray, as an extra: `pip install 'vlmcollate[ray]'`."""
+"""Preparing a dataset on many machines with Ray; needs `pip install 'vlmcollate[ray]'`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Literal
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.encoder import Encoder
+from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.manifest import Manifest
-from vlmcollate.data.preparing import running
+from vlmcollate.data.preparing import open_run
 from vlmcollate.data.sources import Piece
 from vlmcollate.errors import ConfigError
 
 
 class _Worker:
-    """An actor that encodes pieces."""
+    """Encodes pieces, as a Ray actor."""
 
-    def __init__(self, encoder: Encoder, folder: str) -> None:
+    def __init__(self, encoder: PieceEncoder, folder: str) -> None:
         import torch
 
         torch.set_num_threads(1)
@@ -43,33 +43,33 @@ def prepare_dataset(
     resume: bool = True,
     rows_per_shard: int = 1000,
 ) -> Manifest:
-    """Does what `vlmcollate.data.prepare_dataset` does, with a pool of Ray actors.
+    """Encodes a dataset like `vlmcollate.data.prepare_dataset`, with a pool of Ray actors.
 
-    The files are the same, byte for byte. Every machine of the cluster has to see the source, its
-    media and the folder under the same paths.
+    The files are the same, byte for byte. The source, its media and the folder must have the same
+    paths on every machine of the cluster.
 
     Args:
         source: As for `vlmcollate.data.prepare_dataset`.
         output_dir: The folder, on storage that all machines share.
         collator: Encodes the samples.
-        num_actors: How many actors encode, each on one CPU.
-        max_length: The most tokens of a sample or a pack.
+        num_actors: The number of actors that encode, each on one CPU.
+        max_length: The maximum tokens of a sample or a pack.
         packing: Whether to join the samples of a shard into packs.
-        on_error: Whether a sample at fault stops the run, or is left out and counted.
+        on_error: The policy for bad samples: `"raise"`, or `"skip"` and count them.
         resume: Whether to keep the shards of an earlier run.
-        rows_per_shard: The most rows of the source in a shard, which one actor does in one go.
+        rows_per_shard: The maximum rows of the source in a shard, each the task of one actor.
 
     Returns:
         The manifest.
 
     Raises:
-        ConfigError: Ray is not installed, or as `vlmcollate.data.prepare_dataset`.
+        ConfigError: Ray is not installed, or `vlmcollate.data.prepare_dataset` would raise it.
     """
     try:
         import ray
     except ImportError as error:
         raise ConfigError("Ray is not installed; run pip install 'vlmcollate[ray]'") from error
-    with running(
+    with open_run(
         source,
         output_dir,
         collator=collator,
@@ -79,7 +79,7 @@ def prepare_dataset(
         resume=resume,
         rows_per_shard=rows_per_shard,
     ) as run:
-        run.finished()  # refuses a damaged shard before the work
+        run.finished()  # refuses a damaged shard before any work
         left = run.left()
         if left:
             rows = [{"piece": attrs.asdict(piece), "file": file.name} for piece, file in left]

@@ -1,4 +1,4 @@
-"""Training on in spite of a bad sample."""
+"""Keeping a training running when samples are bad."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ ErrorPolicy = Literal["raise", "skip", "dummy_sample"]
 
 
 class TooManyFailuresError(CollateError, RuntimeError):
-    """More samples in a row failed than is put up with; the last failure is its cause."""
+    """More than `max_failures` samples in a row failed; the last failure is its cause."""
 
 
 @attrs.frozen(eq=False)
 class Resample:
-    """Replaces a sample that fails with others of a dataset.
+    """Replaces a bad sample with another one of a dataset.
 
     Args:
         dataset: A map-style dataset with at least one sample.
-        seed: Decides, together with the failing sample, which others are tried; the same in every
-            process.
-        max_retries: The maximum number of others to try.
+        seed: The seed of the draw, together with the bad sample; use the same in every process.
+        max_retries: The maximum number of samples to try in its place.
 
     Raises:
         ConfigError: The dataset is empty or has no length.
@@ -52,7 +51,7 @@ class Resample:
             )
 
     def draws(self, example: object) -> list[int]:
-        """The indices to try for a bad example: the same in every worker and on every rank."""
+        """Draws indices to try for a bad example, the same in every worker and on every rank."""
         drawn = []
         for attempt in range(self.max_retries):
             digest = hashlib.blake2b(digest_size=8)
@@ -64,18 +63,19 @@ class Resample:
 
 @attrs.define(kw_only=True, eq=False)
 class RobustCollator:
-    """Collates in spite of bad samples, counts them, and gives up where nothing but bad ones come.
+    """Collates batches that contain bad samples, counts these, and stops after too many in a row.
 
     Only a `SampleError` counts as a bad sample. An error of the configuration, a bug, lack of
-    memory or an interrupt is raised as it comes.
+    memory or an interrupt passes through.
 
     Args:
         collator: The collator.
-        on_error: What becomes of a bad sample: `"raise"`; `"skip"` it, so that the batch is
-            smaller; `"dummy_sample"`, the collator's `dummy_sample`, so that the rows stay and
-            no rank waits for another, even where a whole batch is bad; or `Resample(dataset)`.
-        max_failures: How many samples in a row may fail, over batches, before
-            `TooManyFailuresError`. Each worker of a DataLoader counts for itself.
+        on_error: The policy for bad samples: `"raise"`; `"skip"`, which makes the batch smaller;
+            `"dummy_sample"`, which replaces them with the collator's `dummy_sample`, so that the
+            batch keeps its rows and no rank waits for another, even if a whole batch is bad; or
+            `Resample(dataset)`.
+        max_failures: The maximum number of bad samples in a row, across batches, before
+            `TooManyFailuresError`. Each worker of a DataLoader counts its own.
 
     Example:
         >>> from vlmcollate.testing import tiny_processor
@@ -97,22 +97,22 @@ class RobustCollator:
             one_of("raise", "skip", "dummy_sample")(self, option, value)
 
     def __attrs_post_init__(self) -> None:
-        """Refuses to keep the rows of a collator that drops some."""
+        """Refuses `"dummy_sample"` for a collator that drops samples."""
         if self.on_error == "dummy_sample" and self.collator.on_overlong == "drop":
             raise ConfigError(
-                'on_error="dummy_sample" keeps the rows of a batch, which a collator with '
-                'on_overlong="drop" does not; set on_overlong="raise", and samples that are too '
-                "long are replaced, too"
+                'on_error="dummy_sample" keeps the rows of a batch, but a collator with '
+                'on_overlong="drop" drops some; set on_overlong="raise", which also replaces '
+                "samples that are too long"
             )
 
     def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:
         """Collates examples into a batch.
 
         Args:
-            examples: What the dataset yields.
+            examples: Examples of the dataset.
 
         Returns:
-            The collator's batch with `n_failed_samples`, a () int64 tensor; 0 where all were good.
+            The collator's batch with `n_failed_samples`, a () int64 tensor; 0 if all were good.
 
         Raises:
             TooManyFailuresError: More than `max_failures` samples in a row have failed.
@@ -123,20 +123,20 @@ class RobustCollator:
             return {**self.collator(examples), "n_failed_samples": torch.tensor(0)}
         failed: list[int] = []
 
-        def replaced(error: SampleError) -> EncodedSample | None:
+        def replace(error: SampleError) -> EncodedSample | None:
             index = error.index or 0
-            if index != (failed[-1] + 1 if failed else 0):  # a good one stood between
+            if index != (failed[-1] + 1 if failed else 0):  # a good one was in between
                 self._in_a_row = 0
             failed.append(index)
             self._in_a_row += 1
-            return self._replaced(error, examples[index])
+            return self._replace(error, examples[index])
 
-        batch = self.collator.collate(examples, on_error=replaced)
+        batch = self.collator.collate(examples, on_error=replace)
         if not failed or failed[-1] != len(examples) - 1:
             self._in_a_row = 0
         return {**batch, "n_failed_samples": torch.tensor(len(failed))}
 
-    def _replaced(self, error: SampleError, example: object) -> EncodedSample | None:
+    def _replace(self, error: SampleError, example: object) -> EncodedSample | None:
         if self._in_a_row > self.max_failures:
             raise TooManyFailuresError(
                 f"{self._in_a_row} samples in a row failed, more than "
@@ -145,10 +145,10 @@ class RobustCollator:
         if self.on_error == "dummy_sample":
             return self.collator.dummy_sample()
         if isinstance(self.on_error, Resample):
-            return self._drawn(self.on_error, example, error)
+            return self._draw(self.on_error, example, error)
         return None
 
-    def _drawn(self, policy: Resample, example: object, error: SampleError) -> EncodedSample:
+    def _draw(self, policy: Resample, example: object, error: SampleError) -> EncodedSample:
         last = error
         for index in policy.draws(example):
             try:
@@ -156,14 +156,14 @@ class RobustCollator:
             except SampleError as again:
                 last = again
         raise TooManyFailuresError(
-            f"{policy.max_retries} other samples failed, too, in place of this one: {error}; the "
-            f"last: {last}"
+            f"{policy.max_retries} other samples failed in place of this one: {error}; the last: "
+            f"{last}"
         ) from last
 
 
 def example_digest(value: object, digest: Any, *, depth: int = 64) -> None:
-    """Feeds what tells one example from another, and is the same in every process."""
-    if not depth:  # nested that deeply, or holding itself
+    """Feeds what distinguishes examples and is the same in every process."""
+    if not depth:  # nested too deeply, or inside itself
         return
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -179,7 +179,7 @@ def example_digest(value: object, digest: Any, *, depth: int = 64) -> None:
         digest.update(f"{value:x}".encode())
     elif isinstance(value, str | float | None):
         digest.update(repr(value).encode("utf-8", "surrogatepass"))
-    else:  # media: an object's address differs from process to process, its size does not
+    else:  # media: an object's size is the same in every process, its address is not
         size = getattr(value, "shape", getattr(value, "size", None))
         shown = tuple(size) if isinstance(size, tuple) else ""
         digest.update(f"{type(value).__name__}{shown}".encode())

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmcollate.data.sources import Source, rows_of
+from vlmcollate.data.sources import Source, read_piece
 from vlmcollate.errors import ConfigError
 
-_AT_A_TIME = 64
+_ROWS_PER_PIECE = 64
 
 
 def read_rows(
@@ -18,24 +18,24 @@ def read_rows(
     """Reads rows one after another.
 
     Args:
-        path: A file or a folder, as `prepare_dataset` takes them.
+        path: A file or a folder, as for `prepare_dataset`.
         start: The first row.
-        stop: The row after the last, or `None` for all.
+        stop: The row after the last one, or `None` for all.
 
     Yields:
-        The number of each row from 0 on, and the row: a dict as the dataset has it, or a
-        `ConversationError` where a line is no JSON.
+        The number of each row, counted from 0, and the row of the dataset, or a `ConversationError`
+        if its line is no JSON.
 
     Raises:
-        ConfigError: There is no such file, or nothing that reads it.
+        ConfigError: There is no such file, its format is unknown, or it has no rows.
     """
-    source = Source.of(path, rows_per_shard=_AT_A_TIME)
+    source = Source.of(path, rows_per_shard=_ROWS_PER_PIECE)
     before = 0
     for piece in source.pieces:
         number, before = before, before + piece.rows
         if before <= start:
             continue
-        for row in rows_of(piece, source.dataset):
+        for row in read_piece(piece, source.dataset):
             if stop is not None and number >= stop:
                 return
             if number >= start:
@@ -44,16 +44,16 @@ def read_rows(
 
 
 def row_range(text: str) -> tuple[int, int | None]:
-    """Reads a range of rows.
+    """Parses a range of rows.
 
     Args:
         text: A row such as `"3"`, or a range such as `"0:10"`, `"5:"` or `":5"`.
 
     Returns:
-        The first row, and the row after the last or `None`.
+        The first row, and the row after the last one, or `None` for all.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: The text is neither a row nor a range.
 
     Example:
         >>> row_range("3"), row_range("5:")

@@ -23,7 +23,7 @@ _CHUNK = 50
 def _as_lengths(value: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     lengths = whole_numbers("lengths", value)
     if not len(lengths):
-        raise ConfigError("lengths must hold one number a sample, and at least one")
+        raise ConfigError("lengths must hold one number per sample, and at least one")
     return lengths
 
 
@@ -33,22 +33,22 @@ def _not_negative(_: object, attribute: attrs.Attribute[int], value: object) -> 
 
 @attrs.define(kw_only=True, eq=False)
 class LengthGroupedSampler(Sampler[int]):
-    """Draws samples so that those of a batch are about as long, in an order fixed by the seed.
+    """Draws batches of samples of similar length, in an order that the seed determines.
 
-    Samples are shuffled, sorted by length within chunks of 50 batches, and the batches shuffled
-    again. The longest full batch of all comes first, so that a lack of memory shows at once; a
-    smaller rest comes last. Every rank gets as many samples: where they do not come out even, up to
-    `num_ranks - 1` samples are drawn twice.
+    The sampler shuffles the samples, sorts them by length within chunks of 50 batches, and shuffles
+    the batches. The longest full batch comes first, so that a lack of memory shows at once; a
+    smaller last batch comes last. Every rank gets the same number of samples: if their number is
+    not divisible by `num_ranks`, up to `num_ranks - 1` samples are drawn twice.
 
-    Each pass is an epoch. One that is broken off is not counted: the next pass begins the same
-    epoch anew, unless `load_state_dict` was called, after which it goes on in the middle.
+    Each pass is an epoch. An interrupted pass does not count: the next pass restarts the same
+    epoch, unless `load_state_dict` was called, after which it resumes in the middle.
 
     Args:
-        lengths: (N,) the samples' tokens.
-        batch_size: Samples a batch on one rank, as the DataLoader has it.
-        seed: Decides the order, with the epoch.
+        lengths: (N,) the tokens of each sample.
+        batch_size: The samples of a batch on one rank, the same as the DataLoader's.
+        seed: The seed of the order, together with the epoch.
         rank: This process's rank.
-        num_ranks: How many ranks there are.
+        num_ranks: The number of ranks.
 
     Example:
         >>> sampler = LengthGroupedSampler(lengths=[9, 1, 8, 2], batch_size=2)
@@ -63,15 +63,15 @@ class LengthGroupedSampler(Sampler[int]):
     num_ranks: int = attrs.field(default=1, validator=at_least_one)
     _epoch: int = attrs.field(default=0, init=False)
     _given: int = attrs.field(default=0, init=False)
-    _goes_on: bool = attrs.field(default=False, init=False)
-    _digest: str = attrs.field(init=False)  # once, since loaders ask for the state with each batch
+    _resumes: bool = attrs.field(default=False, init=False)
+    _digest: str = attrs.field(init=False)  # cached: loaders take the state with each batch
 
     @_digest.default
     def _digest_of_lengths(self) -> str:
         return hashlib.blake2b(self.lengths.tobytes(), digest_size=8).hexdigest()
 
     def __attrs_post_init__(self) -> None:
-        """Refuses a rank that is none of them."""
+        """Refuses a rank out of range."""
         if self.rank >= self.num_ranks:
             raise ConfigError(f"rank must be from 0 to {self.num_ranks - 1}, not {self.rank}")
 
@@ -79,8 +79,8 @@ class LengthGroupedSampler(Sampler[int]):
         return -(-len(self.lengths) // self.num_ranks)
 
     def __iter__(self) -> Iterator[int]:
-        # this runs at the first `next`, so a loader may make the iterator before it loads a state
-        start, self._goes_on = self._given if self._goes_on else 0, False
+        # this runs at the first `next`, so a loader may create the iterator before it loads a state
+        start, self._resumes = self._given if self._resumes else 0, False
         epoch, mine = self._epoch, self._order().tolist()
         for number, index in enumerate(mine[start:], start + 1):
             self._given = number
@@ -89,46 +89,46 @@ class LengthGroupedSampler(Sampler[int]):
             self._given, self._epoch = 0, epoch + 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to an epoch; without it, they follow one another from 0 on.
+        """Sets the epoch; without this call, epochs are counted from 0.
 
-        Trainers call this before each epoch, and also after `load_state_dict`: the epoch that a
-        state was loaded of is gone on with.
+        Trainers call this before each epoch, and also after `load_state_dict`: setting the epoch of
+        the loaded state resumes it.
         """
         check_count("epoch", epoch, least=0)
         if epoch != self._epoch:
-            self._epoch, self._given, self._goes_on = epoch, 0, False
+            self._epoch, self._given, self._resumes = epoch, 0, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the sampler stands: the epoch, and how many samples of it this rank was given.
+        """Returns the epoch, and the number of its samples that this rank has drawn.
 
-        All ranks stand at the same place, so the state of one serves all.
+        All ranks have drawn the same number, so the state of one rank is that of all.
         """
         return {**self._identity(), "epoch": self._epoch, "given": self._given}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where a sampler of the same lengths stood.
+        """Resumes from the state of a sampler with the same options.
 
         Raises:
-            ConfigError: The state is none of this sampler's, or of another seed, batch size, number
-                of ranks or lengths.
+            ConfigError: The state is no state of a sampler, or of one with another seed, batch
+                size, number of ranks or lengths.
         """
         if not isinstance(state, Mapping):
             raise ConfigError(
-                f"the state is no mapping: found {type(state).__name__}, expected what state_dict "
-                "returned; resume with that"
+                f"the state is no mapping: found {type(state).__name__}, expected a result of "
+                "state_dict; pass one"
             )
         for name, here in self._identity().items():
             if state.get(name) != here:
                 raise ConfigError(
-                    f"the state is of another sampler: its {name} is {state.get(name)!r}, and this "
-                    f"one's is {here!r}; resume with the same"
+                    f"the state is of another sampler: found {name} {state.get(name)!r}, expected "
+                    f"{here!r}; resume with the same {name}"
                 )
         epoch, given = state.get("epoch"), state.get("given")
         check_count("the state's epoch", epoch, least=0)
         check_count("the state's given", given, least=0)
         if given > len(self):  # type: ignore[operator]  # a number, as just checked
             raise ConfigError(f"the state's given must be at most {len(self)}, not {given}")
-        self._epoch, self._given, self._goes_on = epoch, given, True  # type: ignore[assignment]
+        self._epoch, self._given, self._resumes = epoch, given, True  # type: ignore[assignment]
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -139,11 +139,11 @@ class LengthGroupedSampler(Sampler[int]):
         }
 
     def _order(self) -> npt.NDArray[np.int64]:
-        """(M,) this rank's samples of the epoch, batch after batch."""
+        """Returns (M,) this rank's samples of the epoch, batch after batch."""
         random = np.random.default_rng((self.seed, self._epoch))
         step = self.batch_size * self.num_ranks
         order = np.resize(random.permutation(len(self.lengths)), len(self) * self.num_ranks)
-        # a last chunk of less than a step would be that step, whatever its lengths
+        # a last chunk shorter than a step would become a step of any lengths
         cuts = range(step * _CHUNK, len(order) - step + 1, step * _CHUNK)
         parts = np.split(order, cuts)
         order = np.concatenate([p[np.argsort(-self.lengths[p], kind="stable")] for p in parts])
@@ -153,6 +153,6 @@ class LengthGroupedSampler(Sampler[int]):
             longest = int(np.argmax(self.lengths[steps].max(axis=1)))
             others = random.permutation([i for i in range(full) if i != longest])
             steps = steps[np.concatenate([[longest], others]).astype(np.int64)]
-        # neighbours in length go to different ranks, so that all have as much to do
+        # samples of similar length go to different ranks, so that all ranks have equal work
         mine = steps.reshape(full, self.batch_size, self.num_ranks)[..., self.rank]
         return np.concatenate([mine.reshape(-1), rest.reshape(-1, self.num_ranks)[:, self.rank]])

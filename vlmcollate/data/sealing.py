@@ -1,6 +1,7 @@
-"""Sums that bytes on disk are held against before anything trusts them.
+"""Checksums of bytes on disk, which are verified before anything else reads the bytes.
 
-They find damage and mix-ups. They are no signature: who writes the bytes can write their sums.
+They find damage and mix-ups. They are no signature: anyone who can write the bytes can write their
+checksums.
 """
 
 from __future__ import annotations
@@ -9,58 +10,63 @@ import hashlib
 from typing import Any
 
 UNSEALED = "0" * 64
-"""What stands where a seal will be, until all bytes around it are known."""
+"""The value of a seal until all bytes around it are known."""
 
 
 class DamagedError(Exception):
-    """Bytes are not those that were written; never leaves the package."""
+    """Bytes differ from those that were written; never leaves the package."""
 
 
-def sum_of(data: Any) -> str:
-    """The SHA-256 of bytes, in hexadecimal digits."""
+def checksum(data: Any) -> str:
+    """Returns the SHA-256 of bytes, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
-def check_sum(data: Any, expected: str, what: str) -> None:
-    """Refuses bytes that have another sum.
-
-    Raises:
-        DamagedError: They have.
-    """
-    found = sum_of(data)
-    if found != expected:
-        raise DamagedError(f"{what}: found SHA-256 {found[:12]}..., expected {expected[:12]}...")
-
-
-def sealed(data: bytes, key: str) -> bytes:
-    """Fills in the seal: the SHA-256 of the bytes as they are without it.
+def verify_checksum(data: Any, expected: str, problem: str) -> None:
+    """Refuses bytes that have another checksum.
 
     Args:
-        data: Bytes that hold JSON, in it once the key with `UNSEALED`. No string in JSON can look
-            like the key, since the quotation marks of a string are escaped.
-        key: The seal's key.
-    """
-    place = _place(data, key)
-    return data[:place] + sum_of(data).encode() + data[place + len(UNSEALED) :]
-
-
-def seal_of(data: bytes, key: str, what: str) -> str:
-    """The seal of bytes that `sealed` gave.
+        data: The bytes.
+        expected: The checksum of the bytes that were written.
+        problem: What is wrong if the checksums differ.
 
     Raises:
-        DamagedError: There is none, or the bytes changed since.
+        DamagedError: The checksums differ.
     """
-    place = _place(data, key)
-    seal = data[place : place + len(UNSEALED)].decode("ascii", "replace")
-    bare = data[:place] + UNSEALED.encode() + data[place + len(UNSEALED) :]
-    check_sum(bare, seal, what)
+    found = checksum(data)
+    if found != expected:
+        raise DamagedError(f"{problem}: found SHA-256 {found[:12]}..., expected {expected[:12]}...")
+
+
+def add_seal(data: bytes, key: str) -> bytes:
+    """Fills in the seal: the checksum of the bytes without it.
+
+    Args:
+        data: JSON that holds the key once, with the value `UNSEALED`. No string in JSON can look
+            like the key, since the quotation marks in strings are escaped.
+        key: The seal's key.
+    """
+    start = _find_seal(data, key)
+    return data[:start] + checksum(data).encode() + data[start + len(UNSEALED) :]
+
+
+def verify_seal(data: bytes, key: str, problem: str) -> str:
+    """Returns the seal of bytes from `add_seal`.
+
+    Raises:
+        DamagedError: There is no seal, or the bytes changed since.
+    """
+    start = _find_seal(data, key)
+    seal = data[start : start + len(UNSEALED)].decode("ascii", "replace")
+    bare = data[:start] + UNSEALED.encode() + data[start + len(UNSEALED) :]
+    verify_checksum(bare, seal, problem)
     return seal
 
 
-def _place(data: bytes, key: str) -> int:
-    """Where the seal begins."""
+def _find_seal(data: bytes, key: str) -> int:
+    """Returns the position of the seal's first byte."""
     mark = f'"{key}": "'.encode()
-    place = data.find(mark)
-    if place < 0:
+    start = data.find(mark)
+    if start < 0:
         raise DamagedError(f"it has no {key!r}")
-    return place + len(mark)
+    return start + len(mark)

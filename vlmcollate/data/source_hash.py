@@ -1,4 +1,4 @@
-"""What a source is known by, so that a changed one is noticed."""
+"""Hashes of the content of a source, so that a changed source is noticed."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-_AT_A_TIME = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 class UnknownContentError(Exception):
-    """A value does not tell its content; never leaves the package."""
+    """The content of a value cannot be hashed; never leaves the package."""
 
 
-def file_digest(file: Path) -> str:
-    """The size and a hash of a file's content, all of it."""
+def hash_file(file: Path) -> str:
+    """Returns the size of a file and a hash of all of its content."""
     digest, size = hashlib.blake2b(digest_size=16), 0
     with file.open("rb") as data:
-        while block := data.read(_AT_A_TIME):
+        while block := data.read(_BLOCK_BYTES):
             digest.update(block)
             size += len(block)
     return f"{size} bytes, {digest.hexdigest()}"
 
 
-def rows_digest(dataset: Any) -> str:
-    """A hash of the content of all rows, the same in every process.
+def hash_rows(dataset: Any) -> str:
+    """Returns a hash of the content of all rows, the same in every process.
 
     Raises:
-        UnknownContentError: A row holds something that does not tell its content.
+        UnknownContentError: The content of a row cannot be hashed.
     """
     digest = hashlib.blake2b(digest_size=16)
     for index in range(len(dataset)):
@@ -47,68 +47,74 @@ def rows_digest(dataset: Any) -> str:
 
 
 def _feed(value: Any, digest: Any) -> None:
-    """Feeds a value behind its type and size, so that no two values feed the same bytes."""
+    """Feeds a value after its type and size, so that no two values feed the same bytes."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, Mapping):
-        _head(digest, "mapping", len(value))
+        _feed_header(digest, "mapping", len(value))
         for key, item in value.items():
             _feed(key, digest)
             _feed(item, digest)
     elif isinstance(value, list | tuple):
-        _head(digest, "list", len(value))
+        _feed_header(digest, "list", len(value))
         for item in value:
             _feed(item, digest)
-    elif isinstance(value, str):
-        _bytes(digest, "str", value.encode("utf-8", "surrogatepass"))
-    elif isinstance(value, bytes | bytearray | memoryview):
-        _bytes(digest, "bytes", value)
-    elif isinstance(value, float | None):
-        _head(digest, type(value).__name__, value)
-    elif isinstance(value, int):  # in base 16, for which no number has too many digits
-        _head(digest, type(value).__name__, f"{value:x}")
     elif isinstance(value, torch.Tensor) and value.layout == torch.strided:
         flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        _bytes(digest, f"{value.dtype} {tuple(value.shape)}", flat)
+        _feed_bytes(digest, f"{value.dtype} {tuple(value.shape)}", flat)
     elif isinstance(value, np.ndarray) and value.dtype != object:
         flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        _bytes(digest, f"{value.dtype} {value.shape}", flat)
+        _feed_bytes(digest, f"{value.dtype} {value.shape}", flat)
     elif isinstance(value, Image.Image):
-        _picture(value, digest)
+        _feed_image(value, digest)
     else:
-        _pickled(value, digest)
+        _feed_scalar(value, digest)
 
 
-def _picture(image: Image.Image, digest: Any) -> None:
+def _feed_scalar(value: Any, digest: Any) -> None:
+    """Feeds a string, bytes, a number or `None`, and any other object by its pickle."""
+    if isinstance(value, str):
+        _feed_bytes(digest, "str", value.encode("utf-8", "surrogatepass"))
+    elif isinstance(value, bytes | bytearray | memoryview):
+        _feed_bytes(digest, "bytes", value)
+    elif isinstance(value, float | None):
+        _feed_header(digest, type(value).__name__, value)
+    elif isinstance(value, int):  # in base 16, which has no limit of digits
+        _feed_header(digest, type(value).__name__, f"{value:x}")
+    else:
+        _feed_pickle(value, digest)
+
+
+def _feed_image(image: Image.Image, digest: Any) -> None:
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # it will be refused, but not here
-        _head(digest, "broken image", type(error).__name__)
+    except (OSError, SyntaxError, ValueError) as error:  # the collator will refuse it
+        _feed_header(digest, "broken image", type(error).__name__)
         return
     palette = image.getpalette() if image.mode in ("P", "PA") else None
     clear = image.info.get("transparency")
-    _head(digest, "image", f"{image.mode} {image.size} {clear!r} {palette}")
-    _bytes(digest, "exif", image.getexif().tobytes())
-    _bytes(digest, "pixels", image.tobytes())
+    _feed_header(digest, "image", f"{image.mode} {image.size} {clear!r} {palette}")
+    _feed_bytes(digest, "exif", image.getexif().tobytes())
+    _feed_bytes(digest, "pixels", image.tobytes())
 
 
-def _pickled(value: Any, digest: Any) -> None:
-    """Any other object by its pickle, which never is the same for two contents."""
+def _feed_pickle(value: Any, digest: Any) -> None:
+    """Feeds an object by its pickle, which is never the same for different contents."""
     try:
         data = pickle.dumps(value, protocol=4)
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise UnknownContentError(
-            f"a {type(value).__name__}, which does not tell its content ({error})"
+            f"a {type(value).__name__}, whose content cannot be hashed ({error})"
         ) from error
-    _bytes(digest, type(value).__qualname__, data)
+    _feed_bytes(digest, type(value).__qualname__, data)
 
 
-def _head(digest: Any, kind: str, about: object) -> None:
+def _feed_header(digest: Any, kind: str, about: object) -> None:
     digest.update(f"{kind}:{about};".encode())
 
 
-def _bytes(digest: Any, kind: str, data: Any) -> None:
-    _head(digest, kind, memoryview(data).nbytes)
+def _feed_bytes(digest: Any, kind: str, data: Any) -> None:
+    _feed_header(digest, kind, memoryview(data).nbytes)
     digest.update(data)

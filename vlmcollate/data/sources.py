@@ -1,4 +1,4 @@
-"""Where the examples that are prepared come from, cut into pieces."""
+"""Sources of examples, cut into pieces."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import mmap
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
-from vlmcollate.data.source_hash import UnknownContentError, file_digest, rows_digest
+from vlmcollate.data.source_hash import UnknownContentError, hash_file, hash_rows
 from vlmcollate.errors import ConfigError, ConversationError
 
 Kind = Literal["json lines", "parquet", "dataset"]
@@ -26,14 +27,14 @@ _SAVED = ("dataset_info.json", "dataset_dict.json")
 
 @attrs.frozen(kw_only=True)
 class Piece:
-    """Rows of a source that are prepared in one go.
+    """Consecutive rows of a source, which are prepared together.
 
     Attributes:
-        source: The file, or what stands for a dataset in memory.
-        kind: How it is read.
+        source: The file, or "dataset" for a dataset in memory.
+        kind: The format of the source.
         first: The number of its first row in the source.
-        rows: How many rows it has.
-        start: Its first byte, in JSON lines.
+        rows: The number of its rows.
+        start: The position of its first byte, in JSON Lines.
     """
 
     source: str
@@ -49,8 +50,8 @@ class Source:
 
     Attributes:
         pieces: The pieces, in order.
-        files: The files in which the examples are.
-        dataset: The dataset, where the examples are in one.
+        files: The files that hold the examples.
+        dataset: The dataset that holds the examples, or `None`.
     """
 
     pieces: tuple[Piece, ...]
@@ -59,16 +60,16 @@ class Source:
 
     @classmethod
     def of(cls, source: object, *, rows_per_shard: int) -> Source:
-        """Looks at a source.
+        """Finds the files and the pieces of a source.
 
         Args:
-            source: A path, or several, of `.jsonl` or `.parquet` files or folders of them; a
+            source: One or several paths of `.jsonl` or `.parquet` files or folders of them; a
                 `.json` file with a list; a folder that `Dataset.save_to_disk` wrote; or
                 a map-style dataset, such as a `datasets.Dataset` or a list.
-            rows_per_shard: The most rows of a piece.
+            rows_per_shard: The maximum rows of a piece.
 
         Raises:
-            ConfigError: There is no such file, or it is of no kind that is read.
+            ConfigError: There is no such file, its format is unknown, or the source has no rows.
         """
         if isinstance(source, str | os.PathLike):
             source = [source]
@@ -80,14 +81,14 @@ class Source:
         if not paths:
             raise ConfigError("the source is an empty list: no rows")
         if len(paths) == 1 and any((paths[0] / name).is_file() for name in _SAVED):
-            return cls._of_dataset(_saved(paths[0]), rows_per_shard)
-        if len(paths) == 1 and _is_list(paths[0]):
-            listed = cls._of_dataset(_listed(paths[0]), rows_per_shard)
+            return cls._of_dataset(_load_saved(paths[0]), rows_per_shard)
+        if len(paths) == 1 and _holds_list(paths[0]):
+            listed = cls._of_dataset(_read_list(paths[0]), rows_per_shard)
             return attrs.evolve(listed, files=(paths[0],))
-        files = [file for path in paths for file in _files(path)]
+        files = [file for path in paths for file in _find_files(path)]
         if len({str(file.resolve()) for file in files}) < len(files):
-            raise ConfigError("a file is named twice; name each once")
-        pieces = [piece for file in files for piece in _pieces(file, rows_per_shard)]
+            raise ConfigError("the source names a file twice; name each file once")
+        pieces = [piece for file in files for piece in _cut_file(file, rows_per_shard)]
         if not pieces:
             raise ConfigError(f"{', '.join(map(str, paths))}: no rows")
         return cls(pieces=tuple(pieces), files=tuple(files))
@@ -96,8 +97,8 @@ class Source:
     def _of_dataset(cls, dataset: Any, rows_per_shard: int) -> Source:
         if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise ConfigError(
-                f"the source is {type(dataset).__name__}, expected paths, or a dataset with "
-                "__len__ and __getitem__"
+                f"the source is wrong: found {type(dataset).__name__}, expected paths, or a "
+                "dataset with __len__ and __getitem__"
             )
         if hasattr(dataset, "keys"):
             raise ConfigError(f"the source holds the splits {', '.join(dataset)}; pass one of them")
@@ -115,29 +116,29 @@ class Source:
         return cls(pieces=pieces, dataset=dataset)
 
     def identity(self) -> tuple[dict[str, str], str]:
-        """Reads the whole source once, unless a `datasets.Dataset` knows itself.
+        """Hashes the source; takes the fingerprint of a `datasets.Dataset` instead of its rows.
 
         Returns:
-            What each file or the dataset is known by; and why a changed dataset would go unnoticed,
+            The hash of each file or of the dataset, and why a changed dataset would go unnoticed,
             or "".
         """
         if self.files:
-            return {str(file): file_digest(file) for file in self.files}, ""
+            return {str(file): hash_file(file) for file in self.files}, ""
         rows = f"{type(self.dataset).__name__} of {len(self.dataset)} rows"
         fingerprint = getattr(self.dataset, "_fingerprint", None)
         if fingerprint is not None:
             return {"dataset": f"{rows}, {fingerprint}"}, ""
         try:
-            return {"dataset": f"{rows}, {rows_digest(self.dataset)}"}, ""
+            return {"dataset": f"{rows}, {hash_rows(self.dataset)}"}, ""
         except UnknownContentError as error:
             return {"dataset": rows}, str(error)
 
 
-def rows_of(piece: Piece, dataset: Any = None) -> Iterator[Any]:
+def read_piece(piece: Piece, dataset: Any = None) -> Iterator[Any]:
     """Reads a piece.
 
     Yields:
-        Each row, or a `ConversationError` where a line is no JSON.
+        Each row, or a `ConversationError` if its line is no JSON.
     """
     if piece.kind == "dataset":
         yield from (dataset[index] for index in range(piece.first, piece.first + piece.rows))
@@ -146,46 +147,46 @@ def rows_of(piece: Piece, dataset: Any = None) -> Iterator[Any]:
     else:
         with Path(piece.source).open("rb") as file:
             file.seek(piece.start)
-            left = piece.rows
-            while left:
-                line = file.readline()
-                if not line.strip():
-                    continue
-                left -= 1
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    yield ConversationError(
-                        f"the row is no JSON: {error.msg} at character {error.pos}; write one JSON "
-                        "value a line"
-                    )
-                except ValueError as error:  # its bytes are no text, or a number has no end
-                    yield ConversationError(f"the row is no JSON: {error}")
-                except RecursionError:
-                    yield ConversationError("the row is nested too deeply to be read as JSON")
+            lines = (line for line in file if line.strip())
+            yield from map(_parse_line, islice(lines, piece.rows))
 
 
-def place_of(piece: Piece, offset: int) -> str:
-    """What to call a row of a piece in messages."""
+def _parse_line(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        return ConversationError(
+            f"the row is no JSON: {error.msg} at character {error.pos}; write one JSON value per "
+            "line"
+        )
+    except ValueError as error:  # its bytes are no text, or a number has too many digits
+        return ConversationError(f"the row is no JSON: {error}")
+    except RecursionError:
+        return ConversationError("the row is nested too deeply to be read as JSON")
+
+
+def row_label(piece: Piece, offset: int) -> str:
+    """Returns the name of a row of a piece in messages."""
     return f"{Path(piece.source).name}, row {piece.first + offset}"
 
 
-def parquet() -> Any:
-    """Pyarrow's Parquet module.
+def import_parquet() -> Any:
+    """Imports pyarrow's Parquet module.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: Pyarrow is not installed.
     """
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise ConfigError(
-            "Parquet is read and written by pyarrow; run pip install 'vlmcollate[prepare]'"
+            "pyarrow, which reads and writes Parquet, is not installed; run pip install "
+            "'vlmcollate[prepare]'"
         ) from error
     return parquet
 
 
-def _files(path: Path) -> list[Path]:
+def _find_files(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
         if not found:
@@ -194,16 +195,19 @@ def _files(path: Path) -> list[Path]:
     if not path.is_file():
         raise ConfigError(f"there is no file '{path}'")
     if path.suffix not in _SUFFIXES:
-        raise ConfigError(f"'{path}' is none of {', '.join(_SUFFIXES)}; convert or rename it")
+        raise ConfigError(
+            f"'{path}' has the wrong suffix: expected one of {', '.join(_SUFFIXES)}; convert or "
+            "rename it"
+        )
     return [path]
 
 
-def _pieces(file: Path, rows_per_shard: int) -> Iterator[Piece]:
+def _cut_file(file: Path, rows_per_shard: int) -> Iterator[Piece]:
     if _SUFFIXES[file.suffix] == "parquet":
         try:
-            total = parquet().ParquetFile(file).metadata.num_rows
+            total = import_parquet().ParquetFile(file).metadata.num_rows
         except (OSError, ValueError) as error:
-            raise ConfigError(f"'{file}' is no whole Parquet file: {error}") from error
+            raise ConfigError(f"'{file}' is no complete Parquet file: {error}") from error
         for first in range(0, total, rows_per_shard):
             rows = min(rows_per_shard, total - first)
             yield Piece(source=str(file), kind="parquet", first=first, rows=rows)
@@ -220,30 +224,31 @@ def _pieces(file: Path, rows_per_shard: int) -> Iterator[Piece]:
 
 
 def _line_starts(file: Path) -> list[int]:
-    """Where each line that is not blank begins."""
+    """Returns the position of each line that is not blank."""
     if not file.stat().st_size:
         return []
-    starts, at = [], 0
+    starts, position = [], 0
     with file.open("rb") as lines, mmap.mmap(lines.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:3] == b"\xef\xbb\xbf":
-            at = 3
-        while at < len(data):
-            end = data.find(b"\n", at)
+            position = 3
+        while position < len(data):
+            end = data.find(b"\n", position)
             end = len(data) if end < 0 else end
-            if data[at:end].strip():
-                starts.append(at)
-            at = end + 1
+            if data[position:end].strip():
+                starts.append(position)
+            position = end + 1
     return starts
 
 
 def _parquet_rows(piece: Piece) -> Iterator[Any]:
-    reader = parquet()
+    reader = import_parquet()
     try:
         file = reader.ParquetFile(piece.source, page_checksum_verification=True)
         yield from _rows_of_groups(file, piece)
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+    except (OSError, ValueError) as error:  # the bases of pyarrow's errors
         raise ConfigError(
-            f"'{piece.source}' is damaged: {error}; write the file again, or prepare from another"
+            f"'{piece.source}' is damaged: {error}; write the file again, or prepare from another "
+            "source"
         ) from error
 
 
@@ -262,7 +267,7 @@ def _rows_of_groups(file: Any, piece: Piece) -> Iterator[Any]:
             at += len(batch)
 
 
-def _saved(folder: Path) -> Any:
+def _load_saved(folder: Path) -> Any:
     try:
         from datasets import load_from_disk
     except ImportError as error:
@@ -272,14 +277,14 @@ def _saved(folder: Path) -> Any:
     return load_from_disk(str(folder))
 
 
-def _is_list(file: Path) -> bool:
+def _holds_list(file: Path) -> bool:
     if file.suffix != ".json" or not file.is_file():
         return False
     with file.open(encoding="utf-8-sig", errors="replace") as text:
         return text.read(1) == "["
 
 
-def _listed(file: Path) -> list[Any]:
+def _read_list(file: Path) -> list[Any]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Writing files that appear only when they are complete, also on a disk that is full."""
+"""Writing files that appear only when they are complete, even if the disk is full."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ def disk_errors(file: Path) -> Iterator[None]:
     """Turns an error of the disk into one that names the file and the remedy.
 
     Raises:
-        ConfigError: The disk is full, or does not take or give the bytes for another reason.
+        ConfigError: The disk is full, or fails to read or write for another reason.
     """
     try:
         yield
     except OSError as error:
         raise ConfigError(
-            f"cannot write '{file}': {error.strerror or error}; make room there, or mend what is "
-            "wrong, and do the same again, which keeps what is complete"
+            f"cannot write '{file}': {error.strerror or error}; free some space or fix the disk, "
+            "and run the same again, which keeps all complete files"
         ) from error
 
 
 class OutputFile:
-    """A file that is being written, all of whose errors are those of `disk_errors`.
+    """A file that is being written, whose errors are all those of `disk_errors`.
 
-    After one, nothing more is written, so that whoever closes a format on the way out, such as
-    Arrow, does not hide it behind another.
+    After an error it discards further writes, so that a library that finishes its format on the
+    way out, such as Arrow, does not hide the error behind another.
     """
 
     def __init__(self, file: Path, data: BinaryIO) -> None:
@@ -39,7 +39,7 @@ class OutputFile:
         self._file, self._is_broken = file, False
 
     def write(self, data: Any) -> int:
-        """Writes all of it, wherever the file stands."""
+        """Writes all of the data at the file's position."""
         rest = memoryview(data).cast("B")
         size = rest.nbytes
         try:
@@ -52,18 +52,18 @@ class OutputFile:
         return size
 
     def sync(self) -> None:
-        """Waits until all is on the disk."""
+        """Waits until all data is on the disk."""
         with disk_errors(self._file):
             os.fsync(self.data.fileno())
 
 
 @contextmanager
 def partial_file(file: Path) -> Iterator[OutputFile]:
-    """Opens a file that appears only when it is complete and on disk."""
+    """Opens a file that appears only when it is complete and on the disk."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         with disk_errors(file):
-            # without a buffer, which would raise once more as it is closed
+            # a buffer would raise a second time when it is closed
             data: Any = partial.open("w+b", buffering=0)
         with data:
             target = OutputFile(file, data)

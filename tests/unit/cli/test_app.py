@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -11,7 +13,8 @@ from typer.testing import CliRunner
 
 from vlmcollate.cli import demo
 from vlmcollate.cli.app import app
-from vlmcollate.cli.families import family_table
+from vlmcollate.cli.demo_output import sparkline
+from vlmcollate.cli.families import support_table
 from vlmcollate.errors import ConfigError
 from vlmcollate.models import COLLATORS
 
@@ -35,6 +38,23 @@ def test_version_is_printed(runner: CliRunner) -> None:
     assert re.match(r"vlmcollate \S+", result.stdout)
 
 
+def test_version_and_help_import_neither_torch_nor_transformers() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from vlmcollate.cli.app import app
+names = [command.name for command in app.registered_commands]
+assert len(names) == 6, names
+for arguments in (["--version"], ["--help"], *([name, "--help"] for name in names)):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+heavy = {"numpy", "pyarrow", "torch", "transformers"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("width", [80, 160])
 def test_families_shows_the_table(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch, width: int
@@ -42,13 +62,13 @@ def test_families_shows_the_table(
     monkeypatch.setenv("COLUMNS", str(width))
     result = runner.invoke(app, ["families"])
     assert result.exit_code == 0
-    table = family_table()
-    for row in table.families:
+    table = support_table()
+    for row in table.processors:
         (line,) = (x for x in result.stdout.splitlines() if x.split()[:1] == [row.processor])
         assert ", ".join(row.media) in line
         assert (row.collator in line) == (width == 160 or not row.collator)
     for support in ("exact", "refused"):
-        number = sum(row.support == support for row in table.families)
+        number = sum(row.support == support for row in table.processors)
         assert f"{support} ({number})" in result.stdout
     assert f"transformers {table.transformers}" in result.stdout
 
@@ -103,7 +123,7 @@ def test_the_loss_falls_and_repeats_with_the_seed() -> None:
 
 
 def test_sparklines_reach_from_lowest_to_highest() -> None:
-    assert demo.sparkline([5.0]) == "▁"
-    assert demo.sparkline([1.0, 1.0]) == "▁▁"
-    assert demo.sparkline([0.0, 7.0]) == "▁█"
-    assert demo.sparkline([float(i) for i in range(100)], width=8) == "▁▁▂▃▄▅▆█"
+    assert sparkline([5.0]) == "▁"
+    assert sparkline([1.0, 1.0]) == "▁▁"
+    assert sparkline([0.0, 7.0]) == "▁█"
+    assert sparkline([float(i) for i in range(100)], width=8) == "▁▁▂▃▄▅▆█"

@@ -1,4 +1,4 @@
-"""`vlmcollate prepare`, from the outside."""
+"""The command `vlmcollate prepare`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def folder(tmp_path, monkeypatch):
     tiny_processor().save_pretrained(tmp_path / "processor")
     (tmp_path / "data").mkdir()
     Image.new("RGB", (60, 60), "teal").save(tmp_path / "data" / "a.png")
-    picture = {"type": "image", "image": "a.png"}
+    image = {"type": "image", "image": "a.png"}
     chats = [
         [{"role": "user", "content": content}, {"role": "assistant", "content": "Yes."}]
-        for content in ([picture], "What? " * 50, "Hi")
+        for content in ([image], "What? " * 50, "Hi")
     ]
     lines = [json.dumps({"messages": messages}) for messages in chats]
     (tmp_path / "data" / "chats.jsonl").write_text("\n".join([*lines, "{"]))
@@ -36,7 +36,7 @@ def prepare(*options):
     return CliRunner().invoke(app, [*arguments, *options])
 
 
-def test_what_the_command_made_is_read_without_its_options(folder):
+def test_the_dataset_is_read_without_the_options_of_the_command(folder):
     options = ["--max-length", "60", "--on-overlong", "drop"]
     failed = prepare(*options)
     assert failed.exit_code == 1

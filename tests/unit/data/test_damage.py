@@ -14,7 +14,7 @@ from PIL import Image
 
 from vlmcollate import ConfigError, EncodedSample, collator_for
 from vlmcollate.data import PreparedDataset, load_sample, prepare_dataset, save_sample
-from vlmcollate.data.sealing import sealed
+from vlmcollate.data.sealing import add_seal
 from vlmcollate.testing import tiny_processor
 
 DAMAGES = 400
@@ -112,7 +112,7 @@ def test_random_damage_is_refused_or_changes_nothing(prepared, collator):
     assert refused > DAMAGES * 0.9
 
 
-def test_a_resumed_run_looks_at_all_bytes(prepared, collator, rows):
+def test_a_resumed_run_verifies_all_bytes(prepared, collator, rows):
     folder, _ = prepared
     file = folder / "000001.parquet"
     before, random = file.read_bytes(), np.random.default_rng(5)
@@ -139,11 +139,11 @@ def test_shards_that_were_put_elsewhere_are_refused(prepared, collator, rows, tm
             prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
 
     first.write_bytes(kept[1]), second.write_bytes(kept[0])
-    refused("000000.parquet' is another shard: found what was written as '000001.parquet'")
+    refused("000000.parquet' is another shard: found '000001.parquet'")
     with pytest.raises(ConfigError, match="replaced since it was opened"):
         reader[0]
     first.write_bytes(kept[0]), second.write_bytes(kept[0])
-    refused("000001.parquet' is another shard: found what was written as '000000.parquet'")
+    refused("000001.parquet' is another shard: found '000000.parquet'")
     second.write_bytes((other / "000001.parquet").read_bytes())
     refused("000001.parquet' is of another dataset")
     second.write_bytes(kept[1])
@@ -157,10 +157,10 @@ def test_shards_that_were_put_elsewhere_are_refused(prepared, collator, rows, tm
 def resealed(facts: dict[str, Any]) -> bytes:
     """A manifest whose seal is right, as if the library had written it."""
     text = json.dumps({**facts, "manifest_seal": "0" * 64}, indent=1, sort_keys=True)
-    return sealed(text.encode(), "manifest_seal")
+    return add_seal(text.encode(), "manifest_seal")
 
 
-def test_a_manifest_that_is_none_is_refused(prepared, collator, rows, tmp_path):
+def test_an_invalid_manifest_is_refused(prepared, collator, rows, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(prepared[0], folder)
     file = folder / "manifest.json"
@@ -173,8 +173,8 @@ def test_a_manifest_that_is_none_is_refused(prepared, collator, rows, tmp_path):
 
     one, two = "000000.parquet", "000001.parquet"
     for text, message in [
-        (named(one, one), f"found '{one}' for shard 1, which is named twice, expected '{two}'"),
-        (named(one, "../x.parquet"), r"found '../x.parquet' for shard 1, which is not its name"),
+        (named(one, one), f"found '{one}' again for shard 1, expected '{two}'"),
+        (named(one, "../x.parquet"), r"found '../x.parquet' for shard 1"),
         (named("/etc/passwd"), "found '/etc/passwd' for shard 0"),
         (named(two, one), f"found '{two}' for shard 0"),
         (named(), "found no shards"),
@@ -183,7 +183,7 @@ def test_a_manifest_that_is_none_is_refused(prepared, collator, rows, tmp_path):
         (resealed({**facts, "fingerprint": [1]}), "damaged, or no manifest"),
         (resealed({**facts, "shards": [{"file": one}]}), "damaged, or no manifest"),
         (resealed({**facts, "shards": {"a": 1}}), "damaged, or no manifest"),
-        (resealed({**facts, "schema": 2}), "has schema 2, this vlmcollate reads 3; prepare"),
+        (resealed({**facts, "schema": 2}), "has the wrong schema: found 2, expected 3; prepare"),
         *((whole[:size], "damaged, or no manifest") for size in (0, 1, 500, len(whole) - 2)),
         *(
             (text, "damaged, or no manifest")
@@ -216,7 +216,7 @@ def test_a_damaged_sample_is_refused(prepared, tmp_path):
                 load_sample(file)
 
 
-def test_packs_are_made_of_samples_as_they_were(collator, rows, tmp_path, monkeypatch):
+def test_packs_are_made_of_unchanged_samples(collator, rows, tmp_path, monkeypatch):
     def rotten(**options: Any) -> Any:
         file = TemporaryFile(**options)  # noqa: SIM115  # closed by the encoder
         read = file.read

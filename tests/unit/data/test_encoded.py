@@ -18,7 +18,7 @@ from tests.processors import FAMILIES, processor_of
 from vlmcollate import ConfigError, ConversationError, EncodedSample, collator_for
 from vlmcollate.data import (
     EncodedDataset,
-    PretokenizedIterableDataset,
+    EncodedIterableDataset,
     load_sample,
     save_sample,
 )
@@ -54,7 +54,7 @@ def test_batches_are_the_collators(workers: int) -> None:
 
 def test_the_iterable_twin() -> None:
     collator = collator_for(tiny_processor())
-    assert same(collator.stack(list(PretokenizedIterableDataset(CHATS, collator))), collator(CHATS))
+    assert same(collator.stack(list(EncodedIterableDataset(CHATS, collator))), collator(CHATS))
 
 
 class SelfSharing(IterableDataset[Any]):
@@ -90,7 +90,7 @@ TEXTS = [
 @pytest.mark.parametrize("dataset", [TEXTS, SelfSharing()])
 def test_workers_share_an_iterable(dataset: Any, workers: int) -> None:
     collator = collator_for(tiny_processor())
-    iterable = PretokenizedIterableDataset(dataset, collator)
+    iterable = EncodedIterableDataset(dataset, collator)
     loader: DataLoader[Any] = DataLoader(iterable, batch_size=None, num_workers=workers)
     found = [len(sample) for sample in loader]
     assert sorted(found) == [len(collator.encode(text)) for text in TEXTS]
@@ -98,9 +98,9 @@ def test_workers_share_an_iterable(dataset: Any, workers: int) -> None:
 
 @pytest.mark.parametrize("make", [lambda: TEXTS, SelfSharing])
 @pytest.mark.parametrize("read", range(10))
-def test_an_iterable_goes_on_where_it_stood(make: Any, read: int) -> None:
+def test_an_iterable_resumes_from_its_state(make: Any, read: int) -> None:
     collator = collator_for(tiny_processor())
-    first, second = (PretokenizedIterableDataset(make(), collator) for _ in range(2))
+    first, second = (EncodedIterableDataset(make(), collator) for _ in range(2))
     stream = iter(first)
     for _ in range(read):
         next(stream)
@@ -108,7 +108,7 @@ def test_an_iterable_goes_on_where_it_stood(make: Any, read: int) -> None:
     expected = [len(collator.encode(text)) for text in TEXTS]
     assert [len(sample) for sample in second] == expected[read:]
     assert [len(sample) for sample in second] == expected
-    with pytest.raises(ConfigError, match="other way round"):
+    with pytest.raises(ConfigError, match="another kind of dataset"):
         second.load_state_dict({} if make is SelfSharing else {"read": 0, "dataset": {}})
 
 
@@ -121,7 +121,7 @@ def test_torchdata_resumes_an_iterable(make: Any, workers: int) -> None:
 
     def loader() -> Any:
         return stateful.StatefulDataLoader(
-            PretokenizedIterableDataset(make(), collator), batch_size=None, num_workers=workers
+            EncodedIterableDataset(make(), collator), batch_size=None, num_workers=workers
         )
 
     whole = [len(sample) for sample in loader()]
@@ -133,20 +133,20 @@ def test_torchdata_resumes_an_iterable(make: Any, workers: int) -> None:
         assert head + [len(sample) for sample in resumed] == whole
 
 
-def test_an_iterable_that_shares_itself_hears_of_the_epoch() -> None:
+def test_an_iterable_that_distributes_itself_gets_the_epoch() -> None:
     collator, inner = collator_for(tiny_processor()), SelfSharing()
-    PretokenizedIterableDataset(inner, collator).set_epoch(3)
+    EncodedIterableDataset(inner, collator).set_epoch(3)
     assert inner.epoch == 3
-    PretokenizedIterableDataset(TEXTS, collator).set_epoch(3)
+    EncodedIterableDataset(TEXTS, collator).set_epoch(3)
 
 
-def test_a_dataset_of_the_hub_shares_itself() -> None:
+def test_a_dataset_of_the_hub_distributes_itself() -> None:
     datasets = pytest.importorskip("datasets", reason="needs datasets")
     collator = collator_for(tiny_processor())
     rows = datasets.Dataset.from_list([{"messages": text} for text in TEXTS])
     hub = rows.to_iterable_dataset(num_shards=2)
     for workers in (0, 2):
-        iterable = PretokenizedIterableDataset(hub, collator)
+        iterable = EncodedIterableDataset(hub, collator)
         loader: DataLoader[Any] = DataLoader(iterable, batch_size=None, num_workers=workers)
         assert sum(1 for _ in loader) == len(TEXTS)
 
@@ -155,7 +155,7 @@ def test_a_bad_example_has_its_index() -> None:
     collator = collator_for(tiny_processor())
     with pytest.raises(ConversationError, match="sample 3"):
         EncodedDataset([*CHATS, {"nothing": 1}], collator)[3]
-    iterable = PretokenizedIterableDataset([*CHATS, {"nothing": 1}], collator)
+    iterable = EncodedIterableDataset([*CHATS, {"nothing": 1}], collator)
     for workers in (0, 2):
         loader: DataLoader[Any] = DataLoader(iterable, batch_size=None, num_workers=workers)
         with pytest.raises(ConversationError, match="sample 3"):
@@ -184,7 +184,7 @@ def test_a_sample_and_a_pack_survive_the_disk(name: str, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["sample"]
 
 
-def test_what_is_no_sample_is_refused(tmp_path: Path) -> None:
+def test_bytes_of_no_sample_are_refused(tmp_path: Path) -> None:
     file, one = tmp_path / "sample", {"a": torch.zeros(1)}
     with pytest.raises(ConfigError, match=r"cannot read the sample: .*sample"):
         load_sample(file)

@@ -14,7 +14,7 @@ from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import prepare_dataset, save_sample
 from vlmcollate.testing import tiny_processor
 
-FULL = r"cannot write '.*': File too large; make room there"
+FULL = r"cannot write '.*': File too large; free some space"
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_a_full_disk_ends_in_one_error_and_the_run_is_resumed(tmp_path, collator, rows, packing):
+def test_a_full_disk_is_one_error_and_the_run_can_be_resumed(tmp_path, collator, rows, packing):
     whole, out = tmp_path / "whole", tmp_path / "out"
     options = {"collator": collator, "packing": packing, "max_length": 300, "rows_per_shard": 3}
     prepare_dataset(rows, whole, **options)
@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_earlier_sample(tmp_path, collator, rows):
     assert files_of(tmp_path) == before
 
 
-def test_an_error_that_is_not_the_disks_is_left_as_it_is(tmp_path, collator):
+def test_an_error_of_something_else_passes_through(tmp_path, collator):
     class Broken(list[int]):
         _fingerprint = "broken"
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vlmcollate.cli.app import app
-from vlmcollate.data.interrupting import uninterrupted
+from vlmcollate.data.interrupting import defer_interrupts
 from vlmcollate.testing import tiny_processor
 
 SECONDS = 8.0
@@ -24,28 +24,28 @@ PER_SHARD = 120
 _COMMAND = ["prepare", "processor", "chats.jsonl", "--rows-per-shard", str(PER_SHARD), "-o"]
 _RUN = """
 import signal, sys, time
-import vlmcollate.cli.prepare as commands
+import vlmcollate.data as data
 import vlmcollate.data.encoder as encoder
 from vlmcollate.cli.app import main
 
-rows_of, prepare = encoder.rows_of, commands.prepare_dataset
+read_piece, prepare = encoder.read_piece, data.prepare_dataset
 
 def slow(piece, dataset):  # in each process, which imports this, after the first shard
-    for row in rows_of(piece, dataset):
+    for row in read_piece(piece, dataset):
         time.sleep(0.1 if piece.first else 0)
         yield row
 
-def told(*args, on_progress, **options):
+def reporting(*args, on_progress, **options):
     def show(progress):
         on_progress(progress)
         print("done", progress.done, file=sys.stderr, flush=True)
     return prepare(*args, on_progress=show, **options)
 
-encoder.rows_of = slow
+encoder.read_piece = slow
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    commands.prepare_dataset = told
+    data.prepare_dataset = reporting
     main()
 """
 
@@ -67,7 +67,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def interrupted(processes: int, rows: int, signals: int) -> tuple[float, int, str]:
-    """Sends Ctrl-C once so many rows were read; how long it took to end, and how it did."""
+    """Sends Ctrl-C after a number of rows; returns the seconds until the end, and how it ended."""
     run = subprocess.Popen(  # noqa: S603  # this Python
         [sys.executable, "run.py", *_COMMAND, "out", "--num-proc", str(processes)],
         stdout=subprocess.DEVNULL,
@@ -120,11 +120,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_what_is_uninterrupted_is_finished_first():
+def test_deferred_interrupts_come_at_the_end():
     before, done = signal.signal(signal.SIGINT, signal.default_int_handler), []
 
     def work() -> None:
-        with uninterrupted():
+        with defer_interrupts():
             for step in range(3):
                 signal.raise_signal(signal.SIGINT)
                 done.append(step)

@@ -37,20 +37,20 @@ def test_an_images_size_is_that_of_the_upright_one(format, orientation):
     assert media.image_size(data, where="") == (whole.height, whole.width)
 
 
-def test_arrays_and_pictures_in_memory_have_sizes():
+def test_arrays_and_images_in_memory_have_sizes():
     assert LocalMedia().image_size(np.zeros((14, 16, 3), np.uint8), where="") == (14, 16)
     assert LocalMedia().image_size(Image.new("RGB", (6, 4)), where="") == (4, 6)
 
 
-def test_counts_are_the_lengths_of_what_is_encoded():
+def test_counts_are_the_lengths_of_encoded_samples():
     collator = collator_for(tiny_processor(), max_length=20, on_overlong="drop")
-    pictures = [Image.new("RGB", size) for size in ((30, 90), (400, 200))]
-    dataset = [chat(), *(chat({"type": "image", "image": picture}) for picture in pictures)]
+    images = [Image.new("RGB", size) for size in ((30, 90), (400, 200))]
+    dataset = [chat(), *(chat({"type": "image", "image": image}) for image in images)]
     whole = collator_for(tiny_processor())
     assert token_counts(dataset, collator).tolist() == [len(whole.encode(e)) for e in dataset]
 
 
-def test_a_length_that_sizes_do_not_tell_is_encoded_or_refused():
+def test_a_length_unknown_from_sizes_is_encoded_or_refused():
     class Opaque(LocalMedia):
         def image_size(self, source, *, where):
             return None
@@ -67,7 +67,7 @@ def test_a_bad_example_is_named_by_its_index():
         token_counts([chat(), 7], collator_for(tiny_processor()))
 
 
-def test_a_placeholder_in_every_sample_counts():
+def test_dummy_media_in_every_sample_counts():
     collator = collator_for(tiny_processor(), dummy_media="sample")
     assert token_counts([chat()], collator).tolist() == [len(collator.encode(chat()))]
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a process of the pool arrives as one error that tells what and where."""
+"""An error in a process of the pool arrives as one error with its place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Failing(list[object]):
 @pytest.mark.parametrize(
     ("how", "kind", "message"),
     [
-        ("killed", ConfigError, "a process that encodes died with exit code -9; lower num_proc"),
+        ("killed", ConfigError, "an encoding process died with exit code -9; lower num_proc"),
         ("unsendable", RuntimeError, "UnsendableError: this and that"),
     ],
 )

@@ -41,7 +41,7 @@ def test_actors_write_the_files_of_the_plain_run(tmp_path, source, monkeypatch):
         ray.shutdown()
 
 
-def test_without_ray_the_error_says_how_to_get_it(tmp_path, source, monkeypatch):
+def test_without_ray_the_error_names_the_extra(tmp_path, source, monkeypatch):
     real = builtins.__import__
 
     def without_ray(name, *args, **kwargs):

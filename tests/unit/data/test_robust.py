@@ -1,4 +1,4 @@
-"""A bad sample is left out or replaced, counted, and never hidden for ever."""
+"""A bad sample is skipped or replaced, counted, and never hidden without end."""
 
 import pickle
 from typing import Any
@@ -41,7 +41,7 @@ def robust(collator, on_error, **options):
     return RobustCollator(collator=collator, on_error=on_error, **options)
 
 
-def test_skip_leaves_the_bad_one_out(collator):
+def test_skip_drops_the_bad_sample(collator):
     batch = robust(collator, "skip")([chat("one"), bad(), chat("three")])
     expected = collator([chat("one"), chat("three")])
     assert batch.pop("n_failed_samples").item() == 1
@@ -49,7 +49,7 @@ def test_skip_leaves_the_bad_one_out(collator):
         assert torch.equal(batch[key], value)
 
 
-def test_placeholder_keeps_the_rows_and_trains_nothing(collator):
+def test_a_dummy_sample_keeps_the_rows_and_trains_nothing(collator):
     batch = robust(collator, "dummy_sample")([bad(), chat("two")])
     alone = collator([chat("two")])
     assert batch["n_failed_samples"].item() == 1
@@ -102,7 +102,7 @@ def test_skipping_a_whole_batch_is_an_error(collator):
 
 
 @pytest.mark.parametrize("media", ["never", "batch", "sample"])
-def test_placeholder_gives_a_batch_where_all_failed(media):
+def test_dummy_samples_give_a_batch_even_if_all_failed(media):
     collator = collator_for(tiny_processor(), dummy_media=media)
     patient = robust(collator, "dummy_sample", max_failures=3)
     for count in (1, 2):
@@ -110,13 +110,13 @@ def test_placeholder_gives_a_batch_where_all_failed(media):
         assert batch["n_failed_samples"].item() == len(batch["input_ids"]) == count
         assert (batch["labels"] == IGNORE_INDEX).all()
         assert (batch["attention_mask"].sum(1) == 1).all()
-        pictures = {"never": 0, "batch": 1, "sample": count}[media]
-        assert int(batch.get("n_images_per_sample", torch.zeros(1)).sum()) == pictures
+        images = {"never": 0, "batch": 1, "sample": count}[media]
+        assert int(batch.get("n_images_per_sample", torch.zeros(1)).sum()) == images
     with pytest.raises(TooManyFailuresError, match="4 samples in a row"):
         patient([bad()])
 
 
-def test_placeholder_keeps_rows_that_dropping_would_lose():
+def test_dummy_samples_keep_rows_that_dropping_would_lose():
     collator = collator_for(tiny_processor(), max_length=8, on_overlong="drop")
     with pytest.raises(ConfigError, match='on_overlong="raise"'):
         robust(collator, "dummy_sample")
@@ -131,8 +131,8 @@ def built(name):
 
 
 def seen(answer="A cat."):
-    picture = {"type": "image", "image": Image.new("RGB", (64, 48), "teal")}
-    content = [picture, {"type": "text", "text": "What?"}]
+    image = {"type": "image", "image": Image.new("RGB", (64, 48), "teal")}
+    content = [image, {"type": "text", "text": "What?"}]
     return [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
 
 
@@ -151,7 +151,7 @@ def seen(answer="A cat."):
         "SmolVLMProcessor",
     ],
 )
-def test_placeholders_of_families_change_no_other_row(name):
+def test_dummy_samples_of_families_change_no_other_row(name):
     try:
         processor = built(name)
     except (AttributeError, ImportError) as error:  # not in every release of transformers

@@ -29,7 +29,7 @@ def test_a_list_in_json(tmp_path):
         list(read_rows(tmp_path / "a.json"))
 
 
-def test_a_broken_line_is_an_error_and_the_others_go_on(tmp_path):
+def test_a_broken_line_is_an_error_and_the_others_are_read(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n{"a": 3}\n', "utf-8")
     (_, first), (_, broken), (_, last) = read_rows(tmp_path / "a.jsonl")
     assert (first, last) == ({"a": 1}, {"a": 3})
@@ -50,7 +50,7 @@ def test_parquet(tmp_path):
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     assert list(read_rows(tmp_path / "a.parquet", start=3)) == list(enumerate(ROWS))[3:]
     (tmp_path / "b.parquet").write_text("no parquet")
-    with pytest.raises(ConfigError, match=r"b\.parquet' is no whole Parquet file"):
+    with pytest.raises(ConfigError, match=r"b\.parquet' is no complete Parquet file"):
         list(read_rows(tmp_path / "b.parquet"))
 
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="there is no file"):
         list(read_rows(tmp_path / "missing.jsonl"))
     (tmp_path / "a.csv").touch()
-    with pytest.raises(ConfigError, match=r"a\.csv' is none of"):
+    with pytest.raises(ConfigError, match=r"a\.csv' has the wrong suffix"):
         list(read_rows(tmp_path / "a.csv"))
 
 

@@ -53,7 +53,7 @@ def test_epochs_differ_and_seeds_repeat() -> None:
 
 
 @pytest.mark.parametrize("given_out", [0, 1, 7, 20])
-def test_it_goes_on_where_it_stood(given_out: int) -> None:
+def test_it_resumes_from_its_state(given_out: int) -> None:
     whole = LengthGroupedSampler(lengths=range(1, 21), batch_size=3, seed=5)
     two_epochs = [*whole, *whole]
     stopped = LengthGroupedSampler(lengths=range(1, 21), batch_size=3, seed=5)
@@ -64,7 +64,7 @@ def test_it_goes_on_where_it_stood(given_out: int) -> None:
     assert [*head, *resumed, *resumed] == two_epochs
 
 
-def test_a_pass_that_is_broken_off_begins_anew() -> None:
+def test_an_interrupted_pass_restarts() -> None:
     sampler = LengthGroupedSampler(lengths=range(1, 101), batch_size=4)
     first = list(LengthGroupedSampler(lengths=range(1, 101), batch_size=4))
     rows: Any = range(100)
@@ -78,7 +78,7 @@ def test_a_pass_that_is_broken_off_begins_anew() -> None:
     assert len(loader) == 25
 
 
-def test_trainers_may_set_the_epoch_that_is_gone_on_with() -> None:
+def test_trainers_may_set_the_epoch_that_is_resumed() -> None:
     sampler = LengthGroupedSampler(lengths=range(1, 21), batch_size=3)
     whole = list(sampler)
     for epoch in (0, 1):
@@ -95,7 +95,7 @@ def test_a_state_of_another_sampler_is_refused() -> None:
     assert json.loads(json.dumps(state)) == state
     others = {"lengths": range(2, 22), "batch_size": 4, "num_ranks": 2, "seed": 1}
     for name, value in others.items():
-        with pytest.raises(ConfigError, match=f"another sampler: its {name} is"):
+        with pytest.raises(ConfigError, match=f"another sampler: found {name}"):
             LengthGroupedSampler(**{**options, name: value}).load_state_dict(state)
     wrong: list[dict[str, Any]] = [{"given": 21}, {"epoch": -1}, {"given": None}]
     bad: Any

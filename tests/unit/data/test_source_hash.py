@@ -1,4 +1,4 @@
-"""A changed source is another source, wherever it was changed."""
+"""A source that was changed at any place has another hash."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import prepare_dataset
-from vlmcollate.data.source_hash import UnknownContentError, file_digest, rows_digest
+from vlmcollate.data.source_hash import UnknownContentError, hash_file, hash_rows
 from vlmcollate.testing import tiny_processor
 
 
-def picture(colour: str, mode: str = "RGB") -> Image.Image:
+def image(colour: str, mode: str = "RGB") -> Image.Image:
     return Image.new("RGB", (2, 3), colour).convert(mode)
 
 
@@ -33,18 +33,18 @@ VALUES: list[Any] = [
     *(np.zeros(2), np.zeros(2, np.float32), np.zeros((2, 1)), np.ones(2), np.array("a")),
     *(np.array(["a", 3], object), torch.zeros(2), torch.zeros(2, dtype=torch.bfloat16)),
     *(torch.zeros(2, 1), torch.tensor(True), torch.ones(2)),
-    *(picture("red"), picture("blue"), picture("red", "RGBA"), picture("red", "P")),
-    *(picture("blue", "P"), Custom(1), Custom(2), np.datetime64(1, "s")),
+    *(image("red"), image("blue"), image("red", "RGBA"), image("red", "P")),
+    *(image("blue", "P"), Custom(1), Custom(2), np.datetime64(1, "s")),
 ]
 
 
-def test_no_two_values_are_taken_for_one_another() -> None:
-    digests = {rows_digest([value]) for value in VALUES}
+def test_no_two_values_have_the_same_hash() -> None:
+    digests = {hash_rows([value]) for value in VALUES}
     assert len(digests) == len(VALUES)
-    assert [rows_digest([copy.deepcopy(value)]) for value in VALUES] == [
-        rows_digest([value]) for value in VALUES
+    assert [hash_rows([copy.deepcopy(value)]) for value in VALUES] == [
+        hash_rows([value]) for value in VALUES
     ]
-    assert rows_digest([1, [2]]) != rows_digest([[1, 2]])
+    assert hash_rows([1, [2]]) != hash_rows([[1, 2]])
 
 
 def test_the_whole_file_counts(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_whole_file_counts(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(data)
     data[len(data) // 2] = 1
     (tmp_path / "b").write_bytes(data)
-    assert file_digest(tmp_path / "a") != file_digest(tmp_path / "b")
+    assert hash_file(tmp_path / "a") != hash_file(tmp_path / "b")
 
 
 def test_another_list_is_another_source(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_another_list_is_another_source(tmp_path: Path) -> None:
         prepare_dataset([chat("one"), chat("ten")], tmp_path, collator=collator)
 
 
-def test_what_does_not_tell_its_content_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_hashed_are_not_resumed(tmp_path: Path) -> None:
     rows: list[Any] = [
         {
             "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "A"}],
@@ -74,8 +74,10 @@ def test_what_does_not_tell_its_content_is_not_gone_on_with(tmp_path: Path) -> N
         }
     ]
     with pytest.raises(UnknownContentError, match="row 0 holds a function"):
-        rows_digest(rows)
+        hash_rows(rows)
     collator = collator_for(tiny_processor())
     assert prepare_dataset(rows, tmp_path, collator=collator).rows == 1
-    with pytest.raises(ConfigError, match="is not known: row 0 holds a function, which does not"):
+    with pytest.raises(
+        ConfigError, match="may be of other rows: row 0 holds a function, whose content"
+    ):
         prepare_dataset(rows, tmp_path, collator=collator)

@@ -1,10 +1,9 @@
-"""`vlmcollate inspect` and `vlmcollate stats` as they are run."""
+"""The command `vlmcollate inspect`."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 
 import attrs
 import numpy as np
@@ -14,46 +13,14 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.unit.cli.conversations import chat
 from vlmcollate import ConfigError, collator_for
-from vlmcollate.cli import inspect
 from vlmcollate.cli.app import app
-from vlmcollate.cli.stats import Survey, survey
+from vlmcollate.cli.inspection import InspectedRow
+from vlmcollate.cli.inspection_output import print_rows
 from vlmcollate.explain import terminal
-from vlmcollate.explain.charts import bars, histogram
 from vlmcollate.explain.page import inspect_page, page_entry, thumbnail
 from vlmcollate.testing import tiny_processor
-
-
-def chat(question, answer):
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data")
-    tiny_processor().save_pretrained(path / "processor")
-    picture = {"type": "image", "image": "a.png"}
-    (path / "media").mkdir()
-    Image.new("RGB", (112, 84)).save(path / "media" / "a.png")
-    rows = [
-        {"messages": chat([picture, {"type": "text", "text": "What?"}], "Black.")},
-        {"messages": chat("Say yes.<|im_end|>", "yes")},
-        {"messages": []},
-        {"messages": chat("Yes?", "Yes, yes.")},
-    ]
-    (path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-@pytest.fixture
-def run(folder, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def ran(command, *options):
-        arguments = [command, str(folder / "processor"), str(folder / "rows.jsonl"), *options]
-        return CliRunner().invoke(app, [*arguments, "--media-root", str(folder / "media")])
-
-    return ran
 
 
 def test_inspect_shows_masks_errors_and_warnings(run):
@@ -107,13 +74,13 @@ def test_inspect_writes_a_page(run, tmp_path):
     assert run("inspect", "--html", str(tmp_path)).exit_code == 1
 
 
-def test_a_processor_that_is_none_is_refused(folder):
-    result = CliRunner().invoke(app, ["inspect", str(folder), str(folder / "rows.jsonl")])
+def test_a_folder_without_a_processor_is_refused(data_folder):
+    result = CliRunner().invoke(app, ["inspect", str(data_folder), str(data_folder / "rows.jsonl")])
     assert result.exit_code == 1
     assert "cannot load the processor" in result.stderr
 
 
-def test_differences_are_marked_by_who_alone_trains(capsys):
+def test_differences_are_marked_by_the_strategy_that_trains_them(capsys):
     collator = collator_for(tiny_processor())
     explanation = collator.explain(chat("Hi", "Yes"))
     sample = explanation.sample
@@ -143,7 +110,7 @@ def test_thumbnails_are_small():
     assert thumbnail(np.zeros(16000, np.float32)) == ""
 
 
-def test_the_page_cannot_be_broken_out_of():
+def test_markup_in_the_data_stays_text():
     explanation = collator_for(tiny_processor()).explain(chat("</script><!--", "ok"))
     text = inspect_page([{"title": "</script>", **page_entry(explanation)}], name="</title><b>")
     assert text.count("</script>") == 3
@@ -151,67 +118,12 @@ def test_the_page_cannot_be_broken_out_of():
     assert "</title><b>" not in text
 
 
-def counted(*lengths):
-    values = np.array(lengths, np.int64)
-    return Survey(lengths=values, trained=values // 2, media=values * 0, items={}, failures={})
-
-
-def test_padding_waste_is_the_share_of_padding():
-    found = counted(1, 4, 1, 4)
-    assert found.padding_waste(1) == 0
-    assert found.padding_waste(2) == pytest.approx(1 - 10 / 16)
-    assert found.padding_waste(2, grouped=True) == 0
-    assert found.padding_waste(3) == pytest.approx(1 - 10 / 16)
-
-
-def test_packing_fill_counts_what_is_too_long():
-    assert counted(30, 34, 60, 100).packing_fill(64) == (pytest.approx(124 / 128), 2, 1)
-    assert counted(30, 34, 60, 100).rooms == [32, 64, 128, 256]
-
-
-def test_survey_counts_what_encode_gives():
-    collator = collator_for(tiny_processor())
-    chats = [chat("Hi", "Yes"), {"messages": []}, chat("Hello", "No"), 3]
-    found = survey(collator, list(enumerate(chats)))
-    samples = [collator.encode(chats[0]), collator.encode(chats[2])]
-    assert found.lengths.tolist() == [len(s) for s in samples]
-    assert found.trained.tolist() == [int((s.labels != -100).sum()) for s in samples]
-    (count, first) = found.failures["ConversationError"]
-    assert count == 2
-    assert first.startswith("row 1: ")
-    with pytest.raises(ConfigError, match="no row is left to count; ConversationError: row 0"):
-        survey(collator, [(0, 3)])
-
-
-def test_stats_prints_tables_and_writes_plots(run, tmp_path):
-    file = tmp_path / "stats.html"
-    result = run("stats", "--html", str(file))
-    assert result.exit_code == 0, result.output
-    assert "3 rows with 1 images" in result.stdout
-    for title in ("trained share", "padding, as they come", "rows too long", "dropped by"):
-        assert title in result.stdout
-    text = file.read_text()
-    assert text.count("<svg") == 6
-    assert "http" not in text.replace("http-equiv", "")
-
-
-def test_charts_hold_their_values_and_no_markup():
-    chart = bars([1, 2], tips=["<b>", "two"], ticks=["a", "b"], title="<i>", about="&")
-    assert chart.count("<rect") == 2
-    assert "<b>" not in chart
-    assert "<i>" not in chart
-    plot = histogram(np.array([1, 1, 3]), title="t", about="a")
-    assert 'aria-label="1: 2; 2: 0; 3: 1"' in plot
-    same = histogram(np.array([5, 5]), title="t", about="a")
-    assert 'aria-label="5: 2"' in same
-
-
-def test_colours_are_used_where_there_are_any():
+def test_colours_are_used_if_the_terminal_has_any():
     printed = io.StringIO()
     console = Console(file=printed, force_terminal=True, color_system="standard")
     explanation = collator_for(tiny_processor()).explain(chat("Hi", "Yes"))
-    rows = [inspect.Inspected(number=0, explanation=explanation)]
-    inspect.show(console, rows, [], diff="TextSearchLabels")
+    rows = [InspectedRow(number=0, explanation=explanation)]
+    print_rows(console, rows, [], diff="TextSearchLabels")
     shown = printed.getvalue()
     assert "\x1b[1;30;42mYes<|im_end|>" in shown
     assert "only TextSearchLabels trains it" in shown

@@ -1,0 +1,67 @@
+"""The command `vlmcollate stats`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.unit.cli.conversations import chat
+from vlmcollate import ConfigError, collator_for
+from vlmcollate.cli.survey import Survey, survey_rows
+from vlmcollate.explain.charts import bars, histogram
+from vlmcollate.testing import tiny_processor
+
+
+def counted(*lengths):
+    values = np.array(lengths, np.int64)
+    return Survey(lengths=values, trained=values // 2, media=values * 0, items={}, failures={})
+
+
+def test_padding_waste_is_the_share_of_padding():
+    found = counted(1, 4, 1, 4)
+    assert found.padding_waste(1) == 0
+    assert found.padding_waste(2) == pytest.approx(1 - 10 / 16)
+    assert found.padding_waste(2, grouped=True) == 0
+    assert found.padding_waste(3) == pytest.approx(1 - 10 / 16)
+
+
+def test_packing_fill_counts_rows_that_are_too_long():
+    assert counted(30, 34, 60, 100).packing_fill(64) == (pytest.approx(124 / 128), 2, 1)
+    assert counted(30, 34, 60, 100).pack_lengths == [32, 64, 128, 256]
+
+
+def test_a_survey_counts_the_encoded_samples():
+    collator = collator_for(tiny_processor())
+    chats = [chat("Hi", "Yes"), {"messages": []}, chat("Hello", "No"), 3]
+    found = survey_rows(collator, list(enumerate(chats)))
+    samples = [collator.encode(chats[0]), collator.encode(chats[2])]
+    assert found.lengths.tolist() == [len(s) for s in samples]
+    assert found.trained.tolist() == [int((s.labels != -100).sum()) for s in samples]
+    (count, first) = found.failures["ConversationError"]
+    assert count == 2
+    assert first.startswith("row 1: ")
+    with pytest.raises(ConfigError, match="no good row to count; ConversationError: row 0"):
+        survey_rows(collator, [(0, 3)])
+
+
+def test_stats_prints_tables_and_writes_plots(run, tmp_path):
+    file = tmp_path / "stats.html"
+    result = run("stats", "--html", str(file))
+    assert result.exit_code == 0, result.output
+    assert "3 rows with 1 image item" in result.stdout
+    for title in ("trained share", "padding, in dataset order", "rows too long", "dropped by"):
+        assert title in result.stdout
+    text = file.read_text()
+    assert text.count("<svg") == 6
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_charts_hold_their_values_and_no_markup():
+    chart = bars([1, 2], tips=["<b>", "two"], ticks=["a", "b"], title="<i>", about="&")
+    assert chart.count("<rect") == 2
+    assert "<b>" not in chart
+    assert "<i>" not in chart
+    plot = histogram(np.array([1, 1, 3]), title="t", about="a")
+    assert 'aria-label="1: 2; 2: 0; 3: 1"' in plot
+    same = histogram(np.array([5, 5]), title="t", about="a")
+    assert 'aria-label="5: 2"' in same

@@ -1,0 +1,172 @@
+"""Rows of a dataset with their explanations, and the packs that they make."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.data.rows import read_rows, row_range
+from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
+from vlmcollate.explain import Explanation
+from vlmcollate.labels import (
+    GenerationTagLabels,
+    LabelStrategy,
+    PrefixMaskLabels,
+    RenderedSpanLabels,
+    TemplateMarkerLabels,
+    TextSearchLabels,
+)
+from vlmcollate.packing import plan_packs, unpack
+
+STRATEGIES: dict[str, type[LabelStrategy]] = {
+    strategy.__name__: strategy
+    for strategy in (
+        RenderedSpanLabels,
+        TemplateMarkerLabels,
+        TextSearchLabels,
+        PrefixMaskLabels,
+        GenerationTagLabels,
+    )
+}
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class InspectedRow:
+    """One row of a dataset.
+
+    Attributes:
+        number: Its number in the dataset.
+        explanation: The explanation of its sample, or `None` if it failed.
+        error: Why it failed, or "".
+        note: The result of comparing label strategies, or "".
+    """
+
+    number: int
+    explanation: Explanation | None = None
+    error: str = ""
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """The row's title in the output."""
+        return f"row {self.number}"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class InspectedPack:
+    """Rows that share a pack.
+
+    Attributes:
+        rows: The rows in order, each a document.
+        max_length: The maximum tokens of a pack.
+    """
+
+    rows: tuple[InspectedRow, ...]
+    max_length: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """The tokens of each document."""
+        return [len(row.explanation.sample) for row in self.rows if row.explanation is not None]
+
+    @property
+    def title(self) -> str:
+        """The number of documents, and how full the pack is."""
+        used, count = sum(self.lengths), len(self.rows)
+        if used > self.max_length:
+            return f"1 document of {used:,} tokens, too long for a pack of {self.max_length:,}"
+        return (
+            f"{count} document{'' if count == 1 else 's'}, {used:,} of {self.max_length:,} tokens "
+            f"({used / self.max_length:.0%})"
+        )
+
+
+def inspect_rows(
+    collator: BaseCollator, data: Path, *, rows: str = "0:10", diff: str = ""
+) -> Iterator[InspectedRow]:
+    """Explains rows one after another.
+
+    Args:
+        collator: Encodes the rows.
+        data: A file or a folder, as for `read_rows`.
+        rows: A row or a range, as for `row_range`.
+        diff: The name of a label strategy to compare with, or "".
+
+    Yields:
+        Each row with its explanation or its error.
+
+    Raises:
+        ConfigError: The data cannot be read, or an option is invalid.
+    """
+    if diff and diff not in STRATEGIES:
+        raise ConfigError(f"diff must be one of {', '.join(STRATEGIES)}, not {diff!r}")
+    other = attrs.evolve(collator, labels=STRATEGIES[diff]()) if diff else None
+    start, stop = row_range(rows)
+    for number, row in read_rows(data, start=start, stop=stop):
+        yield _inspect_row(collator, other, number, row)
+
+
+def _inspect_row(
+    collator: BaseCollator, other: BaseCollator | None, number: int, row: Any
+) -> InspectedRow:
+    try:
+        if isinstance(row, SampleError):
+            raise row
+        with warnings.catch_warnings():
+            # the explanation reports it
+            warnings.simplefilter("ignore", TemplateOmissionWarning)
+            explanation, note = collator.explain(row), ""
+            if other is not None:
+                explanation, note = _compare(explanation, other, row)
+    except SampleError as error:
+        return InspectedRow(number=number, error=str(error))
+    return InspectedRow(number=number, explanation=explanation, note=note)
+
+
+def _compare(explanation: Explanation, other: BaseCollator, row: Any) -> tuple[Explanation, str]:
+    """Compares a row's label mask with that of another collator; returns a note on it, too."""
+    name = type(other.labels).__name__
+    try:
+        explanation = explanation.compared(other.encode(row))
+    except SampleError as error:
+        return explanation, f"{name} refuses this row: {error}"
+    here, there = (int((explanation.differences == which).sum()) for which in (1, 2))
+    if not here and not there:
+        return explanation, f"{name} trains the same tokens"
+    return explanation, f"{name} omits {here} trained tokens and trains {there} others"
+
+
+def pack_rows(
+    collator: BaseCollator, rows: Sequence[InspectedRow], max_length: int
+) -> list[InspectedPack]:
+    """Plans packs of the rows that did not fail.
+
+    Args:
+        collator: Packs the samples; encoded them, too.
+        rows: The rows.
+        max_length: The maximum tokens of a pack.
+
+    Returns:
+        The packs. As in training, the first token of each document has no label. A row that is
+        longer than `max_length` has a pack of its own.
+
+    Raises:
+        ConfigError: The model takes no packs.
+    """
+    good = [(row, row.explanation) for row in rows if row.explanation is not None]
+    lengths = [len(explanation.sample) for _, explanation in good]
+    packs = []
+    for indices in plan_packs(lengths, max_length=max_length, on_overlong="own_pack"):
+        members = [good[i] for i in indices]
+        documents = unpack(collator.pack([e.sample for _, e in members]))
+        packed = tuple(
+            attrs.evolve(row, explanation=explanation.within(document))
+            for (row, explanation), document in zip(members, documents, strict=True)
+        )
+        packs.append(InspectedPack(rows=packed, max_length=max_length))
+    return packs

@@ -1,0 +1,138 @@
+"""Counting the tokens of a dataset.
+
+Shapes: N good rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+import numpy as np
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
+from vlmcollate.packing import plan_packs
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.tokens.vocabulary import Ints
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Survey:
+    """The numbers of a dataset.
+
+    Attributes:
+        lengths: (N,) int64, the tokens of each good row.
+        trained: (N,) int64, its trained tokens.
+        media: (N,) int64, its media tokens.
+        items: The number of media items of each kind.
+        failures: The number of failed rows and the first message, for each class of error.
+    """
+
+    lengths: Ints
+    trained: Ints
+    media: Ints
+    items: dict[str, int]
+    failures: dict[str, tuple[int, str]]
+
+    def padding_waste(self, batch_size: int, *, grouped: bool = False) -> float:
+        """Computes the share of padding among all tokens, with batches padded to their longest row.
+
+        Args:
+            batch_size: The rows of a batch.
+            grouped: Whether rows of similar length share a batch, instead of consecutive rows.
+
+        Example:
+            >>> n = np.array([1, 2, 3])
+            >>> Survey(lengths=n, trained=n, media=n, items={}, failures={}).padding_waste(3)
+            0.33333333333333337
+        """
+        lengths = np.sort(self.lengths) if grouped else self.lengths
+        starts = np.arange(0, len(lengths), batch_size)
+        sizes = np.diff([*starts, len(lengths)])
+        padded = int((np.maximum.reduceat(lengths, starts) * sizes).sum())
+        return 1 - int(lengths.sum()) / padded
+
+    def packing_fill(self, max_length: int) -> tuple[float, int, int]:
+        """Computes how full packs are.
+
+        Args:
+            max_length: The maximum tokens of a pack.
+
+        Returns:
+            The share of the packs that tokens fill, the number of packs, and the number of rows
+            that are too long for one.
+        """
+        plan = plan_packs(self.lengths, max_length=max_length, on_overlong="drop")
+        return plan.fill, len(plan), len(plan.overlong)
+
+    @property
+    def pack_lengths(self) -> list[int]:
+        """Useful pack lengths: powers of two from the shortest row's to 4 x the longest's."""
+        low = max(int(self.lengths.min()), 32)
+        high = 4 * int(self.lengths.max())
+        return [2**i for i in range(5, 21) if low <= 2**i <= high][-6:]
+
+
+@attrs.define
+class _Tally:
+    """The counts of a survey that is under way."""
+
+    rows: list[tuple[int, int, int]] = attrs.field(factory=list)
+    items: Counter[str] = attrs.field(factory=Counter)
+    failures: dict[str, tuple[int, str]] = attrs.field(factory=dict)
+
+    def add(self, sample: EncodedSample) -> None:
+        trained = int((sample.labels != IGNORE_INDEX).sum())
+        self.rows.append((len(sample), trained, int((sample.media_ids >= 0).sum())))
+        self.items.update(sample.media_counts)
+
+    def fail(self, number: int, error: SampleError) -> None:
+        name = type(error).__name__
+        count, first = self.failures.get(name, (0, f"row {number}: {error}"))
+        self.failures[name] = (count + 1, first)
+
+    def survey(self) -> Survey:
+        if not self.rows:
+            reasons = "; ".join(f"{name}: {first}" for name, (_, first) in self.failures.items())
+            raise ConfigError(f"no good row to count; {reasons or 'the data holds no rows'}")
+        lengths, trained, media = np.array(self.rows, np.int64).T
+        return Survey(
+            lengths=lengths,
+            trained=trained,
+            media=media,
+            items=dict(self.items),
+            failures=self.failures,
+        )
+
+
+def survey_rows(collator: BaseCollator, rows: Iterable[tuple[int, Any]]) -> Survey:
+    """Encodes rows and counts their tokens.
+
+    Args:
+        collator: Encodes the rows.
+        rows: Numbered rows, from `read_rows`.
+
+    Raises:
+        ConfigError: No row is good.
+    """
+    tally = _Tally()
+    for number, row in rows:
+        try:
+            tally.add(_encode(collator, row))
+        except SampleError as error:
+            tally.fail(number, error)
+    return tally.survey()
+
+
+def _encode(collator: BaseCollator, row: Any) -> EncodedSample:
+    if isinstance(row, SampleError):
+        raise row
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TemplateOmissionWarning)
+        return collator.encode(row)

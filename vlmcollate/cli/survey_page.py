@@ -1,0 +1,115 @@
+"""The numbers of a survey as an HTML page with charts."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from vlmcollate.cli.survey import BATCH_SIZES, Survey
+from vlmcollate.explain.charts import bars, histogram
+from vlmcollate.explain.page import document
+
+
+def survey_page(survey: Survey, *, name: str) -> str:
+    """Builds one HTML page that needs no network.
+
+    Args:
+        survey: The numbers.
+        name: The name of the data.
+    """
+    tiles = "".join(
+        f"<div><b>{value}</b><span>{html.escape(label)}</span></div>"
+        for value, label in _tiles(survey)
+    )
+    body = (
+        f"<header><h1>vlmcollate stats<small>{html.escape(name)}</small></h1>"
+        '<button id="theme" type="button"></button></header>'
+        '<div class="layout" style="grid-template-columns:minmax(0,1fr)"><main>'
+        f'<section class="card"><div class="tiles">{tiles}</div>{_notes(survey)}</section>'
+        f'<div class="charts">{"".join(_charts(survey))}</div></main></div>'
+    )
+    return document(f"{name} - vlmcollate stats", body)
+
+
+def _tiles(survey: Survey) -> Iterator[tuple[str, str]]:
+    """Yields the numbers on top of the page with their labels."""
+    total = int(survey.lengths.sum())
+    yield f"{len(survey.lengths):,}", "rows"
+    yield f"{total:,}", "tokens"
+    yield f"{survey.trained.sum() / total:.1%}", "trained"
+    yield f"{survey.media.sum() / total:.1%}", "media"
+    for kind, count in survey.items.items():
+        yield f"{count:,}", f"{kind}s"
+    yield f"{sum(count for count, _ in survey.failures.values()):,}", "dropped"
+
+
+def _notes(survey: Survey) -> str:
+    notes = "".join(
+        f"<li><b>{count:,} {html.escape(kind)}</b>, the first: {html.escape(first)}</li>"
+        for kind, (count, first) in survey.failures.items()
+    )
+    return f'<ul class="notes">{notes}</ul>' if notes else ""
+
+
+def _charts(survey: Survey) -> Iterator[str]:
+    yield from _histograms(survey)
+    yield _padding(survey)
+    if survey.pack_lengths:
+        yield _packing(survey)
+    if survey.failures:
+        yield _failures(survey)
+
+
+def _histograms(survey: Survey) -> Iterator[str]:
+    median = f"The median is {int(np.median(survey.lengths)):,}."
+    yield histogram(survey.lengths, title="Tokens of a row", about=median)
+    share = np.round(100 * survey.trained / survey.lengths).astype(np.int64)
+    about = "The tokens that the loss is computed on."
+    yield histogram(share, title="Trained share of a row, %", about=about)
+    if survey.media.any():
+        about = "The tokens that stand for images, video frames and audio."
+        yield histogram(survey.media, title="Media tokens of a row", about=about)
+
+
+def _padding(survey: Survey) -> str:
+    return _shares(
+        [survey.padding_waste(size) for size in BATCH_SIZES],
+        [str(size) for size in BATCH_SIZES],
+        title="Padding by rows per batch",
+        about="The share of a batch that is padding, with rows in dataset order.",
+        unit="rows",
+    )
+
+
+def _packing(survey: Survey) -> str:
+    fills = [survey.packing_fill(length) for length in survey.pack_lengths]
+    return _shares(
+        [fill if packs else 0.0 for fill, packs, _ in fills],
+        [f"{length:,}" for length in survey.pack_lengths],
+        title="Fill of packs by their length",
+        about="The share of a pack that holds tokens, without rows too long for one.",
+        unit="tokens",
+    )
+
+
+def _failures(survey: Survey) -> str:
+    names = list(survey.failures)
+    counts = [count for count, _ in survey.failures.values()]
+    return bars(
+        counts,
+        tips=[f"{name}: {count}" for name, count in zip(names, counts, strict=True)],
+        ticks=names,
+        title="Dropped rows by reason",
+        about="Rows that would raise this error.",
+        labels=[str(count) for count in counts],
+    )
+
+
+def _shares(
+    values: Sequence[float], ticks: Sequence[str], *, title: str, about: str, unit: str
+) -> str:
+    labels = [f"{value:.0%}" for value in values]
+    tips = [f"{tick} {unit}: {value:.1%}" for tick, value in zip(ticks, values, strict=True)]
+    return bars(values, tips=tips, ticks=ticks, title=title, about=about, labels=labels)
