@@ -150,6 +150,12 @@ def processors_of_transformers() -> set[str]:
 def page(table: FamilyTable) -> str:
     """The docs page of a table."""
     lines = [
+        "---",
+        "hide:",
+        "  - navigation",
+        "  - toc",
+        "---",
+        "",
         "# Families",
         "",
         "This table lists every processor class of transformers that has a chat template or a",
@@ -176,7 +182,7 @@ def page(table: FamilyTable) -> str:
         "- A *stand-in processor* has the signature and the outputs of code that is hosted on a",
         "  model hub.",
         "",
-        '<div class="families-table" markdown>',
+        '<div class="families-table stack" markdown>',
         "",
         "| processor | collator | support | media | shown on | note |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-QUOTED = re.compile(r"^`(.+)`\n:   ", re.MULTILINE)
+QUOTED = re.compile(r"^#### `(.+)`$", re.MULTILINE)
 HOLE = "\0"
 
 
