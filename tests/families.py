@@ -83,10 +83,10 @@ def _gemma4_unified() -> Any:
 _GLM_OPTIONS = {"template_kwargs": {"enable_thinking": False}}
 _COHERE_END = "<|END_OF_TURN_TOKEN|>"
 _CHANGES = "changes the prompt around"
-_ITS_OWN = "it writes more of the prompt than its placeholders"
-_OWN_KEYS = "its {} keys join in a way of their own"
+_ITS_OWN = "it changes the prompt around its placeholders"
+_OWN_KEYS = "no join fits its {} keys"
 _EQUAL_VIDEOS = "all videos of a batch need the same number of frames"
-_TORCHAUDIO = "no processor can be built without torchaudio"
+_TORCHAUDIO = "its processor requires torchaudio"
 
 
 def _untemplated(name: str, part: str, kinds: tuple[str, ...] = IMAGE) -> Case:
@@ -104,7 +104,7 @@ def _heard_otherwise(name: str, part: str, **options: Any) -> Case:
         kinds=AUDIO,
         most=ONE_SOUND,
         error={"audio": "'input_features'"},
-        note="its sounds come out otherwise in a batch than alone",
+        note="the features of its audio depend on the batch",
     )
 
 
@@ -153,7 +153,7 @@ CASES: dict[str, Case] = {
     ),
     "MllamaProcessor": Case(build=omni.mllama, stop="<|eot_id|>"),
     "Molmo2Processor": Case(
-        build=more.molmo2, kinds=IMAGE_VIDEO, most={"video": 1}, note="one video a sample"
+        build=more.molmo2, kinds=IMAGE_VIDEO, most={"video": 1}, note="one video per sample"
     ),
     "NemotronH_Omni_Reasoning_V3Processor": Case(build=omni.nemotron_omni, kinds=ALL),
     "NemotronParseProcessor": Case(
@@ -245,7 +245,7 @@ CASES: dict[str, Case] = {
         ),
         kinds=ALL,
         error={"audio": "'input_features'"},
-        note="no sounds: they come out otherwise in a batch than alone",
+        note="no audio: its features depend on the batch",
     ),
     "Exaone4_5_Processor": Case(
         build=lambda: stand_in(
@@ -322,12 +322,12 @@ CASES: dict[str, Case] = {
         build=_ending(more.llava, "</s>"),
         stop="</s>",
         before=" ",
-        note="where the template ends no answer, the eos token is written behind each",
+        note="if the template ends no answer, the eos token is appended to each",
     ),
     "MiniMaxM3VLProcessor": Case(
         build=more.minimax_m3_vl,
         kinds=IMAGE_VIDEO,
-        note="the sides of videos have to be multiples of 28",
+        note="the height and width of videos must be multiples of 28",
     ),
     "MuseGlimmerProcessor": Case(
         build=lambda: stand_in(
@@ -350,7 +350,7 @@ CASES: dict[str, Case] = {
         ),
         kinds=AUDIO,
         most=ONE_SOUND,
-        note="one sound a sample",
+        note="one audio clip per sample",
     ),
     "Ovis2Processor": Case(build=more.ovis2),
     "OmniASRProcessor": Case(
@@ -359,7 +359,7 @@ CASES: dict[str, Case] = {
         ),
         kinds=AUDIO,
         most=ONE_SOUND,
-        note="one sound a sample",
+        note="one audio clip per sample",
     ),
     "PaddleOCRVLProcessor": Case(
         build=lambda: stand_in("PaddleOCRVLProcessor", hf.PaddleOCRVLImageProcessor())
@@ -398,7 +398,7 @@ CASES: dict[str, Case] = {
         build=lambda: stand_in("CanaryProcessor", hf.ParakeetFeatureExtractor()),
         kinds=AUDIO,
         error={"audio": "takes no audio"},
-        note="an encoder hears its sounds; no placeholder stands in the prompt",
+        note="its audio has no placeholder in the prompt",
     ),
     "ChameleonProcessor": _untemplated("ChameleonProcessor", "ChameleonImageProcessor"),
     "CohereAsrProcessor": _untemplated("CohereAsrProcessor", "CohereAsrFeatureExtractor", AUDIO),
@@ -416,7 +416,7 @@ CASES: dict[str, Case] = {
         ),
         kinds=IMAGE_VIDEO,
         error={"": "moe_mm_token_type_ids|cannot open resource"},
-        note="its token types have a key of their own",
+        note="its token types have a separate key",
     ),
     "Florence2Processor": _untemplated("Florence2Processor", "CLIPImageProcessor"),
     "FunAsrNanoProcessor": Case(build=None, kinds=AUDIO, note=_TORCHAUDIO),
@@ -428,7 +428,7 @@ CASES: dict[str, Case] = {
     "GotOcr2Processor": Case(
         build=lambda: stand_in("GotOcr2Processor", hf.GotOcr2ImageProcessor()),
         error={"image": "Nested images"},
-        note="it takes its images in another form",
+        note="it needs its images in a different form",
     ),
     "GraniteSpeech5Processor": Case(build=None, kinds=AUDIO, note=_TORCHAUDIO),
     "GraniteSpeechProcessor": Case(build=None, kinds=AUDIO, note=_TORCHAUDIO),
@@ -439,7 +439,7 @@ CASES: dict[str, Case] = {
             template=("<image_start><image><image_end>", "", ""),
         ),
         error={"image": "placeholders must be formatted"},
-        note="it takes no placeholder without the tokens around it",
+        note="it needs tokens around its placeholder",
     ),
     "Idefics2Processor": Case(
         build=lambda: stand_in("Idefics2Processor", hf.Idefics2ImageProcessor()),
@@ -483,7 +483,7 @@ CASES: dict[str, Case] = {
         ),
         kinds=AUDIO,
         error={"audio": "return_tensors"},
-        note="it takes its arguments in another form",
+        note="it needs its arguments in a different form",
     ),
     "MusicFlamingoProcessor": _heard_otherwise(
         "MusicFlamingoProcessor", "WhisperFeatureExtractor", feature_size=128
@@ -491,7 +491,7 @@ CASES: dict[str, Case] = {
     "PPChart2TableProcessor": Case(
         build=lambda: stand_in("PPChart2TableProcessor", hf.PPChart2TableImageProcessor()),
         error={"image": "takes no image"},
-        note="it names no placeholder",
+        note="it declares no placeholder",
     ),
     "PerceptionLMProcessor": Case(
         build=lambda: stand_in(
@@ -502,7 +502,7 @@ CASES: dict[str, Case] = {
         ),
         kinds=IMAGE_VIDEO,
         error={"": "does not take image media"},
-        note="it takes no batch of pictures with different numbers of tiles",
+        note="a batch cannot hold images with different numbers of tiles",
     ),
     "Pix2StructProcessor": _untemplated("Pix2StructProcessor", "Pix2StructImageProcessor"),
     "QianfanOCRProcessor": Case(
@@ -510,10 +510,10 @@ CASES: dict[str, Case] = {
             "QianfanOCRProcessor", hf.GotOcr2ImageProcessor(), template=("<image>", "", "")
         ),
         error={"image": "wrote placeholders for no media"},
-        note="its template writes another placeholder than its image token",
+        note="the placeholder in its template is not its image token",
     ),
     "Qwen3ASRProcessor": _heard_otherwise("Qwen3ASRProcessor", "Qwen3ASRFeatureExtractor"),
-    "UdopProcessor": Case(build=None, note="no tokenizer of its class can be built offline"),
+    "UdopProcessor": Case(build=None, note="its tokenizer cannot be built offline"),
     "VibeVoiceAsrProcessor": Case(
         build=lambda: stand_in(
             "VibeVoiceAsrProcessor",
@@ -530,7 +530,7 @@ CASES: dict[str, Case] = {
         ),
         kinds=AUDIO,
         error={"": "has no chat template"},
-        note="mistral-common writes its prompts",
+        note="its prompts are rendered by mistral-common",
     ),
     "WhisperProcessor": _untemplated("WhisperProcessor", "WhisperFeatureExtractor", AUDIO),
 }

@@ -1,5 +1,6 @@
-"""The Python examples of the docs run, page by page."""
+"""The Python examples of the docs run, page by page, and print what the page shows."""
 
+import html
 import re
 import sys
 from pathlib import Path
@@ -12,19 +13,30 @@ from vlmcollate.cli.families import support_table
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r'^```python\n(.*?)^```(?:\n\n```text title="Output"\n(.*?)^```)?', re.MULTILINE | re.DOTALL
+)
+MASK = re.compile(r'^<pre class="mask"[^>]*>(.*?)^</pre>', re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if BLOCK.search(p.read_text())], ids=lambda p: p.stem
 )
-def test_examples_run(page, monkeypatch):
+def test_examples_run(page, monkeypatch, capsys):
     monkeypatch.setattr("vlmcollate.models.COLLATORS", {**_collators()})
     module = ModuleType("__main__")  # where pickle looks for the page's classes
     monkeypatch.setitem(sys.modules, "__main__", module)
     names = vars(module)
-    for block in BLOCK.finditer(page.read_text()):
-        exec(compile(block.group(1), str(page), "exec"), names)  # noqa: S102 - our own pages
+    text = page.read_text()
+    for code, output in BLOCK.findall(text):
+        exec(compile(code, str(page), "exec"), names)  # noqa: S102 - our own pages
+        printed = capsys.readouterr().out
+        assert not output or printed == output
+    for mask in MASK.findall(text):
+        marked = re.sub(r"</?mark>", lambda tag: "]]" if "/" in tag.group() else "[[", mask)
+        shown = html.unescape(re.sub(r"<[^>]+>", "", marked))
+        _, _, explained = str(names["collate"].explain(names["example"])).partition("\n")
+        assert shown.rstrip() == explained.rstrip()
 
 
 def _collators():
@@ -35,7 +47,7 @@ def _collators():
 
 def test_the_readme_example_is_python():
     """It needs a download, so it is compiled and not run; the tutorial runs the same calls."""
-    (block,) = BLOCK.findall((ROOT / "README.md").read_text())
+    ((block, _),) = BLOCK.findall((ROOT / "README.md").read_text())
     assert "collator_for(processor, max_length=4096" in block
     compile(block, "README.md", "exec")
 
