@@ -75,7 +75,7 @@ def check_only_the_completion_trains(collator: BaseCollator, trial: Trial) -> No
     """Of a prompt with a completion, the completion trains, and no answer of the prompt."""
     del trial
     given = Subject.of(collator)
-    subject = attrs.evolve(given, collator=attrs.evolve(given.collator, turns="all"))
+    subject = attrs.evolve(given, collator=attrs.evolve(given.collator, train_on="all_turns"))
     openings = openings_of(collator)
     for answers in (("Yes",), ("Zqfirst", "Yes"))[: min(subject.turns, 2)]:
         (*prompt, completion) = subject.chat(*answers)

@@ -123,11 +123,11 @@ def check_media_never_trains(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_last_turn_alone(collator: BaseCollator, trial: Trial) -> None:
-    """With `turns="last"`, the last answer trains and no other."""
+    """With `train_on="last_turn"`, the last answer trains and no other."""
     subject = Subject.of(collator)
     if subject.turns == 1:
         raise NotApplicable("it takes one answer")
-    last = attrs.evolve(subject, collator=attrs.evolve(subject.collator, turns="last"))
+    last = attrs.evolve(subject, collator=attrs.evolve(subject.collator, train_on="last_turn"))
     openings = openings_of(collator)
 
     def check(messages: Chat) -> None:
@@ -139,7 +139,7 @@ def check_last_turn_alone(collator: BaseCollator, trial: Trial) -> None:
 def check_loss_weights(collator: BaseCollator, trial: Trial) -> None:
     """An answer of weight 0 does not train, and `loss_weights` says what the others count."""
     subject = Subject.of(collator)
-    every = attrs.evolve(subject, collator=attrs.evolve(subject.collator, turns="all"))
+    every = attrs.evolve(subject, collator=attrs.evolve(subject.collator, train_on="all_turns"))
     openings = openings_of(collator)
 
     def check(messages: Chat) -> None:
