@@ -8,12 +8,20 @@ from typing import Any
 import attrs
 import transformers as hf
 
-from tests import more_processors as more
-from tests import omni_processors as omni
-from tests import processors as base
-from tests import remote_stand_ins as remote
-from tests.more_processors import CLIP, LLAVA, TILES
-from tests.stand_ins import stand_in, without_template
+from tests.processors import (
+    cohere,
+    gemma,
+    glm,
+    idefics,
+    llama,
+    llava,
+    other_families,
+    qwen,
+    shared,
+)
+from tests.processors import remote_code_stand_ins as remote_code
+from tests.processors.chatml_stand_ins import stand_in, without_template
+from tests.processors.llava import CLIP, LLAVA, TILES
 
 PUBLISHED = "published template"
 STAND_IN = "stand-in template"
@@ -57,6 +65,11 @@ class Case:
     error: Mapping[str, str] = attrs.field(factory=dict)
     note: str = ""
 
+    def processor(self) -> Any:
+        """Returns the processor, built once a run; no test may change it."""
+        assert self.build is not None
+        return shared(self.build)
+
 
 def _ending(build: Callable[[], Any], eos: str) -> Callable[[], Any]:
     """The processor with the eos token of the family's published tokenizer."""
@@ -67,17 +80,6 @@ def _ending(build: Callable[[], Any], eos: str) -> Callable[[], Any]:
         return processor
 
     return built
-
-
-def _gemma4_unified() -> Any:
-    like = omni.gemma4()
-    return hf.Gemma4UnifiedProcessor(
-        feature_extractor=hf.Gemma4UnifiedAudioFeatureExtractor(),
-        image_processor=hf.Gemma4UnifiedImageProcessor(),
-        video_processor=hf.Gemma4UnifiedVideoProcessor(),
-        tokenizer=like.tokenizer,
-        chat_template=like.chat_template,
-    )
 
 
 _GLM_OPTIONS = {"template_kwargs": {"enable_thinking": False}}
@@ -111,17 +113,17 @@ def _heard_otherwise(name: str, part: str, **options: Any) -> Case:
 CASES: dict[str, Case] = {
     # ---- with a collator of their own
     "Gemma3Processor": Case(
-        build=base.gemma3, shown_on=PUBLISHED, stop="<end_of_turn>", trims=True
+        build=gemma.gemma3, shown_on=PUBLISHED, stop="<end_of_turn>", trims=True
     ),
-    "Gemma3nProcessor": Case(build=omni.gemma3n, kinds=IMAGE_AUDIO, stop="<end_of_turn>"),
+    "Gemma3nProcessor": Case(build=gemma.gemma3n, kinds=IMAGE_AUDIO, stop="<end_of_turn>"),
     "Gemma4Processor": Case(
-        build=omni.gemma4, kinds=ALL, shown_on=PUBLISHED, stop="<turn|>", trims=True
+        build=gemma.gemma4, kinds=ALL, shown_on=PUBLISHED, stop="<turn|>", trims=True
     ),
     "Gemma4UnifiedProcessor": Case(
-        build=_gemma4_unified, kinds=ALL, shown_on=STAND_IN, stop="<turn|>", trims=True
+        build=gemma.gemma4_unified, kinds=ALL, shown_on=STAND_IN, stop="<turn|>", trims=True
     ),
     "Glm4vProcessor": Case(
-        build=more.glm4v,
+        build=glm.glm4v,
         kinds=IMAGE_VIDEO,
         stop="<|user|>",
         trims=True,
@@ -129,7 +131,7 @@ CASES: dict[str, Case] = {
         note='template_kwargs={"enable_thinking": False}, or the empty thinking block trains',
     ),
     "Glm46VProcessor": Case(
-        build=more.glm46v,
+        build=glm.glm46v,
         kinds=IMAGE_VIDEO,
         stop="<|user|>",
         trims=True,
@@ -137,52 +139,56 @@ CASES: dict[str, Case] = {
         note='template_kwargs={"enable_thinking": False}, or the empty thinking block trains',
     ),
     "Idefics3Processor": Case(
-        build=base.idefics3, shown_on=PUBLISHED, stop="<end_of_utterance>", before=" "
+        build=idefics.idefics3, shown_on=PUBLISHED, stop="<end_of_utterance>", before=" "
     ),
     "KimiK25Processor": Case(
-        build=remote.kimi_k25_remote,
+        build=remote_code.kimi_k25_remote_stand_in,
         shown_on=STAND_IN_CODE,
         note="remote code; transformers' own class takes videos, too",
     ),
-    "KimiVLProcessor": Case(build=remote.kimi_vl, shown_on=STAND_IN_CODE, note="remote code"),
-    "Kimi_K25Processor": Case(build=omni.kimi_k25, kinds=IMAGE_VIDEO),
+    "KimiVLProcessor": Case(
+        build=remote_code.kimi_vl_stand_in, shown_on=STAND_IN_CODE, note="remote code"
+    ),
+    "Kimi_K25Processor": Case(build=other_families.kimi_k25, kinds=IMAGE_VIDEO),
     "LlavaOnevisionProcessor": Case(
-        build=base.llava_onevision,
+        build=llava.llava_onevision,
         kinds=IMAGE_VIDEO,
         note=_EQUAL_VIDEOS,
     ),
-    "MllamaProcessor": Case(build=omni.mllama, stop="<|eot_id|>"),
+    "MllamaProcessor": Case(build=llama.mllama, stop="<|eot_id|>"),
     "Molmo2Processor": Case(
-        build=more.molmo2, kinds=IMAGE_VIDEO, most={"video": 1}, note="one video a sample"
+        build=other_families.molmo2, kinds=IMAGE_VIDEO, most={"video": 1}, note="one video a sample"
     ),
-    "NemotronH_Omni_Reasoning_V3Processor": Case(build=omni.nemotron_omni, kinds=ALL),
+    "NemotronH_Omni_Reasoning_V3Processor": Case(build=other_families.nemotron_omni, kinds=ALL),
     "NemotronParseProcessor": Case(
-        build=remote.nemotron_parse,
+        build=remote_code.nemotron_parse_stand_in,
         shown_on=STAND_IN_CODE,
         stop="</s>",
         most={"image": 1},
         note="remote code; one page and its text",
     ),
     "PaliGemmaProcessor": Case(
-        build=_ending(omni.paligemma, "<eos>"),
+        build=_ending(gemma.paligemma, "<eos>"),
         stop="<eos>",
         note="no chat template; one prompt and one answer",
     ),
     "Phi4MMProcessor": Case(
-        build=remote.phi4mm,
+        build=remote_code.phi4mm_stand_in,
         kinds=IMAGE_AUDIO,
         shown_on=STAND_IN_CODE,
         stop="<|end|>",
         note="remote code",
     ),
-    "Phi4MultimodalProcessor": Case(build=omni.phi4_multimodal, kinds=IMAGE_AUDIO, stop="<|end|>"),
-    "Qwen2VLProcessor": Case(build=base.qwen2_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
-    "Qwen2_5OmniProcessor": Case(build=omni.qwen2_5_omni, kinds=ALL),
-    "Qwen2_5_VLProcessor": Case(build=base.qwen2_5_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
-    "Qwen3OmniMoeProcessor": Case(build=omni.qwen3_omni, kinds=ALL),
-    "Qwen3VLProcessor": Case(build=base.qwen3_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "Phi4MultimodalProcessor": Case(
+        build=other_families.phi4_multimodal, kinds=IMAGE_AUDIO, stop="<|end|>"
+    ),
+    "Qwen2VLProcessor": Case(build=qwen.qwen2_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "Qwen2_5OmniProcessor": Case(build=qwen.qwen2_5_omni, kinds=ALL),
+    "Qwen2_5_VLProcessor": Case(build=qwen.qwen2_5_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "Qwen3OmniMoeProcessor": Case(build=qwen.qwen3_omni, kinds=ALL),
+    "Qwen3VLProcessor": Case(build=qwen.qwen3_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
     "SmolVLMProcessor": Case(
-        build=base.smolvlm,
+        build=idefics.smolvlm,
         kinds=IMAGE_VIDEO,
         shown_on=PUBLISHED,
         stop="<end_of_utterance>",
@@ -199,9 +205,9 @@ CASES: dict[str, Case] = {
         kinds=IMAGE_AUDIO,
     ),
     "AriaProcessor": Case(build=lambda: stand_in("AriaProcessor", hf.AriaImageProcessor())),
-    "AyaVisionProcessor": Case(build=_ending(more.aya_vision, _COHERE_END), stop=_COHERE_END),
+    "AyaVisionProcessor": Case(build=_ending(cohere.aya_vision, _COHERE_END), stop=_COHERE_END),
     "Cohere2VisionProcessor": Case(
-        build=_ending(more.cohere2_vision, _COHERE_END), stop=_COHERE_END
+        build=_ending(cohere.cohere2_vision, _COHERE_END), stop=_COHERE_END
     ),
     "CohereCompassProcessor": Case(
         build=lambda: stand_in(
@@ -290,12 +296,12 @@ CASES: dict[str, Case] = {
         build=lambda: stand_in("Inkling2Processor", hf.Inkling2ImageProcessor())
     ),
     "InklingProcessor": Case(
-        build=more.inkling,
+        build=other_families.inkling,
         kinds=IMAGE_AUDIO,
     ),
-    "InternVLProcessor": Case(build=more.internvl, kinds=IMAGE_VIDEO),
+    "InternVLProcessor": Case(build=other_families.internvl, kinds=IMAGE_VIDEO),
     "JanusProcessor": Case(build=lambda: stand_in("JanusProcessor", hf.JanusImageProcessor())),
-    "Lfm2VlProcessor": Case(build=more.lfm2_vl),
+    "Lfm2VlProcessor": Case(build=other_families.lfm2_vl),
     "Lfm3VlProcessor": Case(
         build=lambda: stand_in(
             "Lfm3VlProcessor", hf.Qwen2VLImageProcessor(), hf.Qwen3VLVideoProcessor()
@@ -305,9 +311,9 @@ CASES: dict[str, Case] = {
     "LightOnOcrProcessor": Case(
         build=lambda: stand_in("LightOnOcrProcessor", hf.PixtralImageProcessor())
     ),
-    "Llama4Processor": Case(build=_ending(more.llama4, "<|eot|>"), stop="<|eot|>"),
+    "Llama4Processor": Case(build=_ending(llama.llama4, "<|eot|>"), stop="<|eot|>"),
     "LlavaNextProcessor": Case(
-        build=_ending(more.llava_next, "</s>"), shown_on=PUBLISHED, stop="</s>", before=" "
+        build=_ending(llava.llava_next, "</s>"), shown_on=PUBLISHED, stop="</s>", before=" "
     ),
     "LlavaNextVideoProcessor": Case(
         build=lambda: stand_in(
@@ -319,13 +325,13 @@ CASES: dict[str, Case] = {
         kinds=IMAGE_VIDEO,
     ),
     "LlavaProcessor": Case(
-        build=_ending(more.llava, "</s>"),
+        build=_ending(llava.llava, "</s>"),
         stop="</s>",
         before=" ",
         note="where the template ends no answer, the eos token is written behind each",
     ),
     "MiniMaxM3VLProcessor": Case(
-        build=more.minimax_m3_vl,
+        build=other_families.minimax_m3_vl,
         kinds=IMAGE_VIDEO,
         note="the sides of videos have to be multiples of 28",
     ),
@@ -352,7 +358,7 @@ CASES: dict[str, Case] = {
         most=ONE_SOUND,
         note="one sound a sample",
     ),
-    "Ovis2Processor": Case(build=more.ovis2),
+    "Ovis2Processor": Case(build=other_families.ovis2),
     "OmniASRProcessor": Case(
         build=lambda: stand_in(
             "OmniASRProcessor", hf.OmniASRFeatureExtractor(), audio_token="<audio>"
@@ -364,14 +370,14 @@ CASES: dict[str, Case] = {
     "PaddleOCRVLProcessor": Case(
         build=lambda: stand_in("PaddleOCRVLProcessor", hf.PaddleOCRVLImageProcessor())
     ),
-    "PixtralProcessor": Case(build=_ending(more.pixtral, "</s>"), stop="</s>"),
+    "PixtralProcessor": Case(build=_ending(llava.pixtral, "</s>"), stop="</s>"),
     "Qwen2AudioProcessor": Case(
         build=lambda: stand_in(
             "Qwen2AudioProcessor", hf.WhisperFeatureExtractor(feature_size=128, chunk_length=30)
         ),
         kinds=AUDIO,
     ),
-    "Step3p7Processor": Case(build=more.step3p7),
+    "Step3p7Processor": Case(build=other_families.step3p7),
     "UnlimitedOcrProcessor": Case(
         build=lambda: stand_in("UnlimitedOcrProcessor", hf.UnlimitedOcrImageProcessor())
     ),

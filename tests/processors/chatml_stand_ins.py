@@ -12,7 +12,8 @@ from typing import Any
 
 import transformers as hf
 
-from tests.omni_processors import _chatml, _tokenizer
+from tests.processors.template_stand_ins import chatml
+from tests.processors.tokenizers import tokenizer
 
 _NAMES = {
     "image_token": "<image>",
@@ -98,7 +99,7 @@ def stand_in(
     """
     processor = _built(name, parts, _words(**(names or {})), options)
     spelled = (getattr(processor, f"{kind}_token", None) or "" for kind in KINDS)
-    processor.chat_template = _chatml(*(template or spelled))
+    processor.chat_template = chatml(*(template or spelled))
     return processor
 
 
@@ -122,12 +123,12 @@ def _role(part: Any) -> str:
 @lru_cache
 def _words(**names: str) -> Any:
     """The tokenizer, loaded once for all stand-ins, as that takes most of their time."""
-    return _tokenizer("qwen2_5", *_SPELLED, **{**_NAMES, **names})
+    return tokenizer("qwen2_5", *_SPELLED, **{**_NAMES, **names})
 
 
 @lru_cache
 def _plain_words() -> Any:
     """A tokenizer of its own for processors that add thousands of tokens to it."""
-    loaded = _tokenizer("qwen2_5", *_SPELLED, **_NAMES)
+    loaded = tokenizer("qwen2_5", *_SPELLED, **_NAMES)
     loaded.chat_template = None
     return loaded

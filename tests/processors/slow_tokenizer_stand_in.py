@@ -20,7 +20,7 @@ CHARACTERS = bytes_to_unicode()
 BYTES = {character: byte for byte, character in CHARACTERS.items()}
 
 
-class TikTokenTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # Any to mypy
+class TikTokenTokenizerStandIn(PreTrainedTokenizer):  # type: ignore[misc]  # Any to mypy
     """As remote code has it: the encoding is `model`, and control tokens are added tokens."""
 
     def __init__(self, model: Any, special_tokens: dict[str, int], **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ def _spelled(token: bytes) -> str:
     return "".join(CHARACTERS[byte] for byte in token)
 
 
-def slow_twin(fast: Any) -> Any:
+def slow_tokenizer_stand_in(fast: Any) -> Any:
     """The slow tokenizer with the tokens of a fast one that grew from Qwen2.5's."""
     facts = json.loads((tokenizer_dir("qwen2_5") / "tokenizer.json").read_text("utf-8"))
     special = {str(token): i for i, token in fast.added_tokens_decoder.items()}
@@ -84,6 +84,6 @@ def slow_twin(fast: Any) -> Any:
         },
         special_tokens=special,
     )
-    slow = TikTokenTokenizer(model, special, **{name: getattr(fast, name) for name in NAMED})
+    slow = TikTokenTokenizerStandIn(model, special, **{name: getattr(fast, name) for name in NAMED})
     slow.chat_template = fast.chat_template
     return slow
