@@ -26,7 +26,10 @@ always = settings(
 settings.register_profile("quick", always, max_examples=15, derandomize=True)
 settings.register_profile("nightly", always, max_examples=100, derandomize=True)
 settings.register_profile("deep", always, max_examples=500)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
+settings.load_profile(PROFILE)
+NIGHTLY = PROFILE != "quick"
+"""Whether every law is tried on every family, with all its examples."""
 
 
 def pytest_report_header() -> str:

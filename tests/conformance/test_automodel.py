@@ -25,7 +25,9 @@ from vlmcollate import (
     automodel,
     collator_for,
 )
-from vlmcollate.automodel.audio import _with_sound
+from vlmcollate.automodel.audio import _with_sound  # where phi4_mm_collate_fn puts the audio
+
+# names of `automodel` with an underscore are NeMo Automodel's own, which its recipes import
 
 TONE = (np.sin(np.arange(16000) / 20) * 0.3).astype(np.float32)
 

@@ -20,6 +20,7 @@ from tests.conformance.test_automodel import EXAMPLES, TONE, chat, talk
 from tests.processors import processor_of
 from vlmcollate import ConfigError, EmptyBatchError, SampleTooLongError, automodel, collator_for
 
+# names with an underscore are NeMo Automodel's own, which its recipes import
 WRITTEN_FOR = "0.7.0"
 MODULES = {
     "collate": "components.datasets.vlm.collate_fns",

@@ -29,12 +29,13 @@ from vlmcollate import (
     collator_for,
 )
 from vlmcollate.data.manifest import fingerprint_of
-from vlmcollate.packing import token_mixing as tables
+from vlmcollate.packing.token_mixing import token_mixing
 from vlmcollate.testing import tiny_model as kit_model
 from vlmcollate.testing import tiny_processor
 
 needs_5_24 = pytest.mark.skipif(
-    not tables._starts_anew_by_positions(), reason="stateful layers leak in this transformers"
+    not token_mixing(tiny_config("qwen3_5_text")).separates_by,
+    reason="stateful layers leak in this transformers",
 )
 
 

@@ -1,4 +1,4 @@
-"""How each processor class of transformers is tried, independently of what its collator does."""
+"""How each processor class of transformers is tried, independently of its collator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGE_VIDEO = ("image", "video")
 IMAGE_AUDIO = ("image", "audio")
 ALL = ("image", "video", "audio")
 AUDIO = ("audio",)
-ONE_SOUND = {"audio": 1}
+ONE_AUDIO = {"audio": 1}
 
 _TILES = {**CLIP, **TILES}
 
@@ -42,15 +42,15 @@ class Case:
     """How a processor class is tried.
 
     Attributes:
-        build: Makes the processor; `None` where that takes what is not there offline.
+        build: Builds the processor; `None` if it cannot be built offline.
         kinds: The kinds of media that it takes.
-        shown_on: What stands in for a checkpoint's own files.
+        shown_on: The source of its template or its code.
         stop: The token that ends a turn.
-        before: What stands between the generation prompt and the words of an answer.
-        trims: Whether the template trims what a message says.
-        options: What the collator needs to be told.
-        most: How many items of a kind one message may hold; two where nothing is said.
-        error: For each kind that is refused, and "" for all of them, a part of what the error says.
+        before: The text between the generation prompt and the text of an answer.
+        trims: Whether the template strips the text of a message.
+        options: Options that the collator needs.
+        most: The maximum number of items of a kind in one message; default 2.
+        error: A part of the error for each kind that is refused, and under "" for all kinds.
         note: The table's note.
     """
 
@@ -72,7 +72,7 @@ class Case:
 
 
 def _ending(build: Callable[[], Any], eos: str) -> Callable[[], Any]:
-    """The processor with the eos token of the family's published tokenizer."""
+    """Sets the eos token of the family's published tokenizer."""
 
     def built() -> Any:
         processor = build()
@@ -100,11 +100,11 @@ def _untemplated(name: str, part: str, kinds: tuple[str, ...] = IMAGE) -> Case:
     )
 
 
-def _heard_otherwise(name: str, part: str, **options: Any) -> Case:
+def _batch_dependent_audio(name: str, part: str, **options: Any) -> Case:
     return Case(
         build=lambda: stand_in(name, getattr(hf, part)(**options)),
         kinds=AUDIO,
-        most=ONE_SOUND,
+        most=ONE_AUDIO,
         error={"audio": "'input_features'"},
         note="its sounds come out otherwise in a batch than alone",
     )
@@ -355,7 +355,7 @@ CASES: dict[str, Case] = {
             "Nemotron3_5TranscribeProcessor", hf.NemotronAsrStreamingFeatureExtractor()
         ),
         kinds=AUDIO,
-        most=ONE_SOUND,
+        most=ONE_AUDIO,
         note="one sound a sample",
     ),
     "Ovis2Processor": Case(build=other_families.ovis2),
@@ -364,7 +364,7 @@ CASES: dict[str, Case] = {
             "OmniASRProcessor", hf.OmniASRFeatureExtractor(), audio_token="<audio>"
         ),
         kinds=AUDIO,
-        most=ONE_SOUND,
+        most=ONE_AUDIO,
         note="one sound a sample",
     ),
     "PaddleOCRVLProcessor": Case(
@@ -395,7 +395,7 @@ CASES: dict[str, Case] = {
         note=_EQUAL_VIDEOS,
     ),
     # ---- refused
-    "AudioFlamingo3Processor": _heard_otherwise(
+    "AudioFlamingo3Processor": _batch_dependent_audio(
         "AudioFlamingo3Processor", "WhisperFeatureExtractor", feature_size=128
     ),
     "Blip2Processor": _untemplated("Blip2Processor", "BlipImageProcessor"),
@@ -428,7 +428,7 @@ CASES: dict[str, Case] = {
     "FunAsrNanoProcessor": Case(build=None, kinds=AUDIO, note=_TORCHAUDIO),
     "FuyuProcessor": _untemplated("FuyuProcessor", "FuyuImageProcessor"),
     "GitProcessor": _untemplated("GitProcessor", "CLIPImageProcessor"),
-    "GlmAsrProcessor": _heard_otherwise(
+    "GlmAsrProcessor": _batch_dependent_audio(
         "GlmAsrProcessor", "WhisperFeatureExtractor", feature_size=128
     ),
     "GotOcr2Processor": Case(
@@ -491,7 +491,7 @@ CASES: dict[str, Case] = {
         error={"audio": "return_tensors"},
         note="it takes its arguments in another form",
     ),
-    "MusicFlamingoProcessor": _heard_otherwise(
+    "MusicFlamingoProcessor": _batch_dependent_audio(
         "MusicFlamingoProcessor", "WhisperFeatureExtractor", feature_size=128
     ),
     "PPChart2TableProcessor": Case(
@@ -518,7 +518,7 @@ CASES: dict[str, Case] = {
         error={"image": "wrote placeholders for no media"},
         note="its template writes another placeholder than its image token",
     ),
-    "Qwen3ASRProcessor": _heard_otherwise("Qwen3ASRProcessor", "Qwen3ASRFeatureExtractor"),
+    "Qwen3ASRProcessor": _batch_dependent_audio("Qwen3ASRProcessor", "Qwen3ASRFeatureExtractor"),
     "UdopProcessor": Case(build=None, note="no tokenizer of its class can be built offline"),
     "VibeVoiceAsrProcessor": Case(
         build=lambda: stand_in(
@@ -541,11 +541,11 @@ CASES: dict[str, Case] = {
     "WhisperProcessor": _untemplated("WhisperProcessor", "WhisperFeatureExtractor", AUDIO),
 }
 
-_CONTRASTIVE = "compares pictures, videos or sounds with texts"
+_CONTRASTIVE = "compares images, videos or audio with texts"
 _FINDING = "finds or cuts out objects"
-_TRANSCRIBING = "writes down sounds without a prompt"
-_SPEAKING = "makes sounds"
-_DRAWING = "makes pictures"
+_TRANSCRIBING = "transcribes audio without a prompt"
+_SPEAKING = "generates audio"
+_DRAWING = "generates images"
 _READING = "reads the layout of documents, or their text without a prompt"
 _RETRIEVING = "embeds for retrieval"
 
@@ -606,7 +606,7 @@ LEFT_OUT: dict[str, str] = {
     "SamHQProcessor": _FINDING,
     "SamProcessor": _FINDING,
     "SeamlessM4TProcessor": _TRANSCRIBING,
-    "ShieldGemma2Processor": "classifies pictures",
+    "ShieldGemma2Processor": "classifies images",
     "Siglip2Processor": _CONTRASTIVE,
     "SiglipProcessor": _CONTRASTIVE,
     "Speech2TextProcessor": _TRANSCRIBING,
@@ -623,4 +623,4 @@ LEFT_OUT: dict[str, str] = {
     "Wav2Vec2Processor": _TRANSCRIBING,
     "XCLIPProcessor": _CONTRASTIVE,
 }
-"""The classes that are not in the table, as their models answer nobody."""
+"""Classes that are not in the table, since their models generate no answer, and the reason."""

@@ -15,7 +15,7 @@ from tests.processors.tokenizers import tokenizer
 
 
 def gemma3() -> Any:
-    """Gemma 3, with fewer tokens an image than its checkpoints, so that tests are cheap."""
+    """Gemma 3."""
     return hf.Gemma3Processor(
         image_processor=hf.Gemma3ImageProcessor(size={"height": 56, "width": 56}),
         tokenizer=tokenizer("gemma3"),
@@ -25,7 +25,7 @@ def gemma3() -> Any:
 
 
 def gemma3n() -> Any:
-    """Gemma 3n, with fewer tokens an image and a sound than its checkpoints."""
+    """Gemma 3n."""
     parts = PARTS.format(image="<image_soft_token>", video="", audio="<audio_soft_token>")
     return hf.Gemma3nProcessor(
         feature_extractor=hf.Gemma3nAudioFeatureExtractor(),
@@ -81,6 +81,7 @@ def gemma4() -> Any:
 
 
 def gemma4_unified() -> Any:
+    """Gemma 4 Unified, with a stand-in of its template: Gemma 4's."""
     like = gemma4()
     return hf.Gemma4UnifiedProcessor(
         feature_extractor=hf.Gemma4UnifiedAudioFeatureExtractor(),
@@ -92,7 +93,7 @@ def gemma4_unified() -> Any:
 
 
 def paligemma() -> Any:
-    """PaliGemma, with fewer tokens an image than its checkpoints; it has no chat template."""
+    """PaliGemma, which has no chat template."""
     images = hf.SiglipImageProcessor(size={"height": 28, "width": 28})
     images.image_seq_length = 4
     return hf.PaliGemmaProcessor(

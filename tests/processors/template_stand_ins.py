@@ -10,7 +10,7 @@ PARTS = (
 
 
 def chatml(image: str, video: str, audio: str) -> str:
-    """A stand-in of the chatml templates."""
+    """Returns a chatml template with a text for each kind of media."""
     parts = PARTS.format(image=image, video=video, audio=audio)
     return (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n" + parts + "<|im_end|>\n{% endfor %}"
@@ -19,7 +19,7 @@ def chatml(image: str, video: str, audio: str) -> str:
 
 
 def turns(user: str, assistant: str, prompt: str, image: str, start: str = "") -> str:
-    """A stand-in: `{}` in `user` and `assistant` is where the content goes."""
+    """Returns a template of turns; `{}` in `user` and `assistant` is replaced by the content."""
     parts = (
         "{% for p in m.content %}{% if p.type == 'image' %}" + image + "{% else %}{{ p.text }}"
         "{% endif %}{% endfor %}"
