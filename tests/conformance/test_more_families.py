@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from PIL import Image
 
 from tests.conversations import conversations
@@ -33,7 +33,6 @@ def chat(*sizes, again=False):
 
 
 @pytest.mark.parametrize("name", MORE_FAMILIES)
-@settings(max_examples=15)
 @given(messages=conversations(max_turns=3, max_images=1))
 def test_exactly_the_answers_train(name, messages):
     processor, family = processor_of(name), MORE_FAMILIES[name]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from PIL import Image
 
 from tests.conversations import conversations
@@ -57,7 +57,6 @@ def chat(*kinds, answer="A cat on a mat."):
 
 
 @pytest.mark.parametrize("name", STOPS)
-@settings(max_examples=15)
 @given(messages=conversations(max_turns=3, max_images=1))
 def test_exactly_the_answers_train(name, messages):
     processor = processor_of(name)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from PIL import Image
 
 from tests.conversations import conversations
@@ -38,7 +38,6 @@ def chat(*media, answer="A cat."):
 
 
 @pytest.mark.parametrize("name", STOPS)
-@settings(max_examples=15)
 @given(messages=conversations(max_turns=3, max_images=2))
 def test_exactly_the_answers_train(name, messages):
     processor = processor_of(name)

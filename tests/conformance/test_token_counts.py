@@ -27,7 +27,7 @@ class Undecoded(LocalMedia):
         raise AssertionError(f"{options['where']} was loaded")
 
 
-@lru_cache
+@lru_cache(maxsize=2)  # each holds a tokenizer of a hundred megabytes
 def collator_of(name: str) -> BaseCollator:
     case = CASES[name]
     if case.build is None:

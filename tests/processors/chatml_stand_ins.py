@@ -122,7 +122,7 @@ def _role(part: Any) -> str:
 
 @lru_cache
 def _words(**names: str) -> Any:
-    """Returns the tokenizer of the stand-ins, loaded once, since loading takes most of their time."""
+    """Returns the tokenizer of the stand-ins, loaded once, since loading is slow."""
     return tokenizer("qwen2_5", *_SPELLED, **{**_NAMES, **names})
 
 
