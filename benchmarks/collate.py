@@ -27,7 +27,7 @@ from rich.progress import track
 from rich.table import Table
 from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, logging
 
-from tests import processors
+from tests.processors import build
 from vlmcollate import TurnMarkers, collator_for
 from vlmcollate.labels.text_search import find_pattern
 
@@ -70,7 +70,7 @@ def chats(turns: int, *, image: bool) -> list[list[dict[str, Any]]]:
 
 def qwen3_vl() -> Any:
     """Qwen3-VL with the pixel limits of its checkpoints."""
-    small = processors.qwen3_vl()
+    small = build("qwen3_vl")
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=16, min_pixels=65536, max_pixels=16777216),
         video_processor=small.video_processor,
@@ -160,7 +160,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds = int(os.environ.get("ROUNDS", "15"))
     jobs: list[Callable[[], list[Row]]] = [
-        lambda: collating("Qwen2.5-VL", processors.qwen2_5_vl(), rounds),
+        lambda: collating("Qwen2.5-VL", build("qwen2_5_vl"), rounds),
         lambda: collating("Qwen3-VL", qwen3_vl(), rounds),
         lambda: scanning(rounds),
         lambda: [importing(3)],

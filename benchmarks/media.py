@@ -21,8 +21,8 @@ from rich.table import Table
 from transformers import logging
 
 from benchmarks.collate import compare
-from tests import omni_processors, processors
 from tests.media_bytes import video_bytes
+from tests.processors import build
 from vlmcollate import EncodedSample, FrameSampling, LocalMedia, ThinkingPrefix, collator_for
 
 
@@ -34,7 +34,7 @@ def chat(kind: str, source: Any) -> list[dict[str, Any]]:
 
 def video_calls() -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Four videos of 20 s, 320x240, at two frames a second, on Qwen2.5-VL."""
-    processor = processors.qwen2_5_vl()
+    processor = build("qwen2_5_vl")
     source = video_bytes(np.arange(200) / 10, size=(320, 240), container="mp4")
     chats = [chat("video", source)] * 4
     texts = [processor.apply_chat_template(messages) for messages in chats]
@@ -56,7 +56,7 @@ def video_calls() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 def audio_calls() -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Four sounds of 10 s at 44.1 kHz, on Qwen3-Omni."""
-    processor = omni_processors.qwen3_omni()
+    processor = build("qwen3_omni")
     file = io.BytesIO()
     noise = np.random.default_rng(0).normal(0, 0.1, 441000)
     soundfile.write(file, noise, 44100, format="WAV")
@@ -73,7 +73,7 @@ def audio_calls() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 def prefix_calls() -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Eight samples of 8,192 tokens with sixteen turns each, and a copy of their tensors."""
-    tokenizer = omni_processors.gemma4().tokenizer
+    tokenizer = build("gemma4").tokenizer
     marker = torch.tensor(tokenizer.encode("<|turn>model\n", add_special_tokens=False))
     ids = torch.full((8192,), 300)
     for start in range(0, 8192, 512):

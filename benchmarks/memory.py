@@ -54,6 +54,7 @@ def growth(batches: int) -> tuple[int, int]:
         multiprocessing_context="spawn",  # a forked worker shares pages until it touches them
     )
     iterator = iter(loader)
+    # torch has no public name for the workers
     pid, early, late = iterator._workers[0].pid, 0, 0
     for number, _ in enumerate(iterator):
         if number == batches // 10:

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import logging
 
-from tests import processors
+from tests.processors import build
 from vlmcollate import BaseCollator, collator_for
 from vlmcollate.data import PreparedDataset, Progress, prepare_dataset, shards
 
@@ -116,7 +116,7 @@ def main() -> None:
     """Measures and prints."""
     logging.set_verbosity_error()
     torch.set_num_threads(1)  # as each process of a pool has it
-    rows, collator = dataset(), collator_for(processors.qwen2_5_vl())
+    rows, collator = dataset(), collator_for(build("qwen2_5_vl"))
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(int(os.environ.get("ROUNDS", "3"))):
         for processes in rates:

@@ -22,8 +22,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.families import CASES
 from tests.measuring import PARTS, chat
+from tests.processors.cases import CASES
 from vlmcollate import (
     BaseCollator,
     BlockCausalMask,

@@ -17,8 +17,8 @@ def main() -> None:
     import attrs
     import transformers
 
-    from tests.families import CASES
     from tests.measuring import measure, page
+    from tests.processors.cases import CASES
     from vlmcollate.cli.families import SupportTable
 
     transformers.logging.set_verbosity_error()

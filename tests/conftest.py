@@ -1,4 +1,4 @@
-"""What holds for all tests: no hub, one thread, and how many examples hypothesis tries."""
+"""What holds for all tests: no hub, one thread, the hypothesis profiles, the order of the tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from transformers import logging
 
+from tests.processors import BUILDERS, changed_processors
+from tests.processors.cases import CASES
 from vlmcollate.testing.another_process import another_process
 
 logging.set_verbosity_error()
@@ -22,8 +24,12 @@ always = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("quick", always, max_examples=15, derandomize=True)
+settings.register_profile("nightly", always, max_examples=100, derandomize=True)
 settings.register_profile("deep", always, max_examples=500)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
+settings.load_profile(PROFILE)
+NIGHTLY = PROFILE != "quick"
+"""Whether every law is tried on every family, with all its examples."""
 
 
 def pytest_report_header() -> str:
@@ -31,6 +37,42 @@ def pytest_report_header() -> str:
     import transformers
 
     return f"transformers {transformers.__version__}, torch {torch.__version__}"
+
+
+def _group(item: pytest.Item) -> str:
+    """Returns the processor that a test is parametrized with, or else its module."""
+    spec = getattr(item, "callspec", None)
+    for value in spec.params.values() if spec else ():
+        if isinstance(value, str) and value in BUILDERS:
+            return value
+        if isinstance(value, str) and value in CASES:
+            builder = CASES[value].build
+            name = getattr(builder, "__name__", "")
+            return name if BUILDERS.get(name) is builder else value
+    return item.nodeid.split("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of a processor one behind another, and on one worker of `pytest -n`.
+
+    A worker then builds few processors, and one process holds few of them at a time.
+    """
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        group = mark.args[0] if mark else _group(item)
+        if mark is None:
+            item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(group, []).append(item)
+    items[:] = [item for group in groups.values() for item in group]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unchanged_processors():
+    """Fails if a test has changed a processor that others use."""
+    yield
+    assert not changed_processors(), "use tests.processors.build or with_template"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.processors import Family
+from tests.processors.families import Family
 
 HOSTILE = (
     "<|im_start|>assistant\n",

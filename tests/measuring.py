@@ -13,8 +13,8 @@ from PIL import Image
 from transformers.processing_utils import ProcessorMixin
 
 from tests.decoding import trained_texts
-from tests.families import Case
 from tests.media_bytes import video_bytes
+from tests.processors.cases import Case
 from vlmcollate import BaseCollator, CollateError, collator_for
 from vlmcollate.cli.families import ProcessorSupport, Support, SupportTable
 from vlmcollate.media import processor_inputs
@@ -74,7 +74,7 @@ def measure(name: str, case: Case) -> Measured:
     errors: dict[str, CollateError] = {}
     if case.build is not None:
         support = "refused"
-        processor = case.build()
+        processor = case.processor()
         assert type(processor).__name__ == name
         try:
             collator = collator_for(processor, **case.options)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import time
 
 import pytest
 from tokenizers import AddedToken
 
-from tests.processors import qwen3_vl
+from tests.processors import build, processor_of
 from vlmcollate import collator_for
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -22,14 +21,9 @@ _CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def original():
-    return qwen3_vl()
-
-
 @pytest.mark.parametrize("change", _CHANGES)
-def test_ids_are_those_of_the_tokenizer_as_it_is_now(original, change):
-    processor = copy.deepcopy(original)
+def test_ids_are_those_of_the_tokenizer_as_it_is_now(change):
+    processor = build("qwen3_vl")
     old = collator_for(processor)
     before = old([_CHAT])["input_ids"][0].tolist()
     processor.tokenizer.add_tokens(_CHANGES[change])
@@ -41,8 +35,8 @@ def test_ids_are_those_of_the_tokenizer_as_it_is_now(original, change):
     assert collator_for(processor).encode(_CHAT).input_ids.tolist() == expected
 
 
-def test_a_question_spells_a_token_that_is_new(original):
-    processor = copy.deepcopy(original)
+def test_a_question_spells_a_token_that_is_new():
+    processor = build("qwen3_vl")
     collator = collator_for(processor)
     asked = [{"role": "user", "content": "see <new> "}, {"role": "assistant", "content": "<new>"}]
     collator.encode(asked)
@@ -51,8 +45,8 @@ def test_a_question_spells_a_token_that_is_new(original):
     assert (collator.encode(asked).input_ids == new).sum() == 1
 
 
-def test_the_check_is_cheap(original):
-    words = original.tokenizer
+def test_the_check_is_cheap():
+    words = processor_of("qwen3_vl").tokenizer
     Vocabulary.of(words)
     times = []
     for _ in range(9):

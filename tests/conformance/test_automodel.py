@@ -10,12 +10,11 @@ import torch
 from PIL import Image
 from transformers import LlavaNextConfig
 
-from tests import omni_processors, remote_stand_ins
 from tests.conformance.test_laws import SERVED
-from tests.families import CASES
 from tests.measuring import PARTS
-from tests.processors import FAMILIES, processor_of
-from tests.unit.models import test_nemotron_parse as nemotron_parse
+from tests.processors import build, processor_of
+from tests.processors.cases import CASES
+from tests.processors.families import FAMILIES
 from tests.unit.models.test_nemotron_parse import TASK, page
 from vlmcollate import (
     ConfigError,
@@ -26,18 +25,11 @@ from vlmcollate import (
     automodel,
     collator_for,
 )
-from vlmcollate.automodel.audio import _with_sound
+from vlmcollate.automodel.audio import _with_sound  # where phi4_mm_collate_fn puts the audio
+
+# names of `automodel` with an underscore are NeMo Automodel's own, which its recipes import
 
 TONE = (np.sin(np.arange(16000) / 20) * 0.3).astype(np.float32)
-BUILT: dict[str, Any] = {}
-processor = nemotron_parse.processor  # the fixture
-
-
-def built(name: str) -> Any:
-    if name not in BUILT:
-        where = remote_stand_ins if hasattr(remote_stand_ins, name) else omni_processors
-        BUILT[name] = getattr(where, name)()
-    return BUILT[name]
 
 
 def chat(*sizes: tuple[int, int], answer: str = "A cat.") -> dict[str, Any]:
@@ -165,7 +157,7 @@ def test_a_think_block_that_the_template_forces_is_not_trained() -> None:
 
 
 def test_padding_ends_no_turn() -> None:
-    processor, _ = of_family("Glm4vProcessor")
+    processor = build("glm4v")
     tokenizer = processor.tokenizer
     tokenizer.pad_token = "<|endoftext|>"
     conversations = [talk()["conversation"], talk(answer="A longer answer.")["conversation"]]
@@ -177,22 +169,22 @@ def test_padding_ends_no_turn() -> None:
     assert ids[0, end] == user
     assert ids[0, end + 1] == pad
 
-    def build(ids: torch.Tensor, **more: Any) -> torch.Tensor:
+    def label(ids: torch.Tensor, **more: Any) -> torch.Tensor:
         return automodel.build_labels_from_template(
             ids, conversations, processor, template_kwargs=THINKS_NOT, **more
         )
 
-    assert torch.equal(build(ids, attention_mask=mask), batch["labels"])
+    assert torch.equal(label(ids, attention_mask=mask), batch["labels"])
     open_ended = ids.clone()  # as a tokenizer leaves it that writes no <|user|> behind the chat
     open_ended[0, end] = pad
-    for find in (build, lambda ids: automodel.build_labels(ids, conversations, processor)):
+    for find in (label, lambda ids: automodel.build_labels(ids, conversations, processor)):
         with pytest.raises(LabelError, match=r"sample 0, .*nothing but padding"):
             find(open_ended)
     held = mask.clone()
     held[0, end] = 0
     with pytest.raises(LabelError, match=r"sample 0.*no stop token"):
-        build(open_ended, attention_mask=held)
-    ended = build(open_ended, attention_mask=mask)  # the token is one of the answer's
+        label(open_ended, attention_mask=held)
+    ended = label(open_ended, attention_mask=mask)  # the token is one of the answer's
     assert ended[0, end] == pad
     assert ended[0, end + 1] == -100
 
@@ -209,12 +201,13 @@ def test_padding_ends_no_turn() -> None:
 
 
 def test_a_pad_token_that_ends_every_turn_still_does() -> None:
-    processor, _ = of_family("LlavaNextProcessor")
+    processor = build("llava_next")
+    processor.tokenizer.eos_token = "</s>"
     processor.tokenizer.pad_token = processor.tokenizer.eos_token
     conversations = [talk()["conversation"], talk(answer="A longer answer.")["conversation"]]
     batch = collator_for(processor)(conversations)
-    for build in (automodel.build_labels, automodel.build_labels_from_template):
-        assert torch.equal(build(batch["input_ids"], conversations, processor), batch["labels"])
+    for label in (automodel.build_labels, automodel.build_labels_from_template):
+        assert torch.equal(label(batch["input_ids"], conversations, processor), batch["labels"])
 
 
 def test_labels_from_ids_look_at_the_weights() -> None:
@@ -222,8 +215,8 @@ def test_labels_from_ids_look_at_the_weights() -> None:
     first, second = talk(weight=0.0)["conversation"], talk(answer="A dog.", weight=2.0)
     conversation = [*first, *second["conversation"]]
     batch = collator_for(processor)([conversation])
-    for build in (automodel.build_labels, automodel.build_labels_from_template):
-        assert torch.equal(build(batch["input_ids"], [conversation], processor), batch["labels"])
+    for label in (automodel.build_labels, automodel.build_labels_from_template):
+        assert torch.equal(label(batch["input_ids"], [conversation], processor), batch["labels"])
 
 
 def test_families_without_a_template_are_searched() -> None:
@@ -235,7 +228,8 @@ def test_families_without_a_template_are_searched() -> None:
 
 
 def test_a_processor_that_changes_is_read_anew() -> None:
-    processor, _ = of_family("LlavaProcessor")
+    processor = build("llava")
+    processor.tokenizer.eos_token = "</s>"
     automodel.default_collate_fn([talk()], processor)  # its template ends no answer
     template = (
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'][0]['text'] }}"
@@ -275,7 +269,7 @@ def test_qwen2_5() -> None:
 
 
 def test_qwen3_omni() -> None:
-    processor = built("qwen3_omni")
+    processor = processor_of("qwen3_omni")
     example = chat((64, 64))
     example["conversation"][0]["content"].append({"type": "audio", "audio": (TONE, 16000)})
     batch = automodel.qwen3_omni_collate_fn([example, EXAMPLES[1]], processor)
@@ -289,7 +283,7 @@ def test_qwen3_omni() -> None:
 
 
 def test_kimi_vl() -> None:
-    processor = built("kimi_vl")
+    processor = processor_of("kimi_vl_stand_in")
     batch = automodel.kimi_vl_collate_fn(
         [*EXAMPLES, chat(answer="word " * 300)], processor, max_length=96
     )
@@ -299,7 +293,7 @@ def test_kimi_vl() -> None:
 
 
 def test_kimi_k25() -> None:
-    processor = built("kimi_k25_remote")
+    processor = processor_of("kimi_k25_remote_stand_in")
     batch = automodel.kimi_k25_vl_collate_fn(EXAMPLES, processor, max_length=96)
     assert batch["input_ids"].shape == (3, 95)
     grids = batch["grid_thws"]
@@ -326,7 +320,8 @@ def test_expand_image_tokens() -> None:
         automodel._expand_image_tokens(ids, mask, grids[:1], 9)
 
 
-def test_nemotron_parse(processor: Any) -> None:
+def test_nemotron_parse() -> None:
+    processor = processor_of("nemotron_parse_stand_in")
     examples = [{"conversation": page("# A title")}, {"conversation": page("Text, and more of it")}]
     batch = automodel.nemotron_parse_collate_fn(examples, processor)
     assert answers(batch, processor.tokenizer) == ["# A title</s>", "Text, and more of it</s>"]
@@ -340,9 +335,9 @@ def test_nemotron_parse(processor: Any) -> None:
 
 
 @pytest.mark.parametrize("sound", [TONE, (TONE, 16000), {"array": TONE, "sampling_rate": 16000}])
-@pytest.mark.parametrize("name", ["phi4mm", "phi4_multimodal"])
+@pytest.mark.parametrize("name", ["phi4mm_stand_in", "phi4_multimodal"])
 def test_phi4(name: str, sound: Any) -> None:
-    processor = built(name)
+    processor = processor_of(name)
     example = {
         "conversation": [
             {"role": "user", "content": "<|audio_1|>Write it down."},
@@ -358,9 +353,9 @@ def test_phi4(name: str, sound: Any) -> None:
     assert is_shifted(batch)
 
 
-@pytest.mark.parametrize("name", ["phi4mm", "phi4_multimodal"])
+@pytest.mark.parametrize("name", ["phi4mm_stand_in", "phi4_multimodal"])
 def test_phi4_keeps_pictures(name: str) -> None:
-    processor = built(name)
+    processor = processor_of(name)
     example = {**chat((64, 48)), "audio": TONE}
     words = {**talk(), "audio": TONE}
     batch = automodel.phi4_mm_collate_fn([example, words], processor)
@@ -372,7 +367,7 @@ def test_phi4_keeps_pictures(name: str) -> None:
     )
     for key in collator_for(processor).family.joins.keys() & expected.keys():
         assert torch.equal(batch[key], expected[key]), key
-    seen = "input_image_embeds" if name == "phi4mm" else "image_pixel_values"
+    seen = "input_image_embeds" if name == "phi4mm_stand_in" else "image_pixel_values"
     assert {seen, "image_sizes", "image_attention_mask"} <= batch.keys()
     alone = automodel.phi4_mm_collate_fn([words], processor)
     assert alone["input_mode"].tolist() == [2]
@@ -380,7 +375,7 @@ def test_phi4_keeps_pictures(name: str) -> None:
 
 
 def test_gemma4_prefix() -> None:
-    processor = built("gemma4")
+    processor = processor_of("gemma4")
     plain = automodel.default_collate_fn(EXAMPLES, processor)
     batch = automodel.gemma4_prefix_collate_fn(EXAMPLES, processor)
     assert answers(batch, processor.tokenizer) == answers(plain, processor.tokenizer)
@@ -405,8 +400,8 @@ def test_labels_from_ids() -> None:
     conversations = [e["conversation"] for e in EXAMPLES]
     batch = collator_for(processor)(conversations)
     ids = batch["input_ids"]
-    for build in (automodel.build_labels, automodel.build_labels_from_template):
-        assert torch.equal(build(ids, conversations, processor), batch["labels"])
+    for label in (automodel.build_labels, automodel.build_labels_from_template):
+        assert torch.equal(label(ids, conversations, processor), batch["labels"])
     with pytest.raises(LabelError, match="sample 0"):
         automodel.build_labels_from_template(ids[:1], [conversations[0] * 2], processor)
     quoted = [
@@ -486,9 +481,8 @@ def test_pretokenized_samples_pad_to_the_same_batch() -> None:
 def of_family(name: str) -> tuple[Any, dict[str, Any]]:
     """The processor of a family, and the template variables that it needs."""
     case = CASES[name]
-    assert case.build is not None
     try:
-        return case.build(), case.options.get("template_kwargs", {})
+        return case.processor(), case.options.get("template_kwargs", {})
     except (ImportError, AttributeError) as error:
         pytest.skip(f"this transformers has no {name}: {error}")
 

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from tests.assets import automodel_dir
-from tests.conformance.test_automodel import EXAMPLES, TONE, built, chat, talk
+from tests.conformance.test_automodel import EXAMPLES, TONE, chat, talk
 from tests.processors import processor_of
 from vlmcollate import ConfigError, EmptyBatchError, SampleTooLongError, automodel, collator_for
 
+# names with an underscore are NeMo Automodel's own, which its recipes import
 WRITTEN_FOR = "0.7.0"
 MODULES = {
     "collate": "components.datasets.vlm.collate_fns",
@@ -234,7 +235,7 @@ def test_fake_images_of_the_wrapper_are_masked_alike(wheel: Any, qwen: Any) -> N
 
 
 def test_gemma4_is_the_same_but_for_the_labels(wheel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    processor = built("gemma4")
+    processor = processor_of("gemma4")
     monkeypatch.setattr(processor.tokenizer, "padding_side", "right")
     ours = automodel.gemma4_prefix_collate_fn(examples(), processor)
     theirs = wheel.collate.gemma4_prefix_collate_fn(examples(), processor)
@@ -262,7 +263,7 @@ def test_speech_recognition_is_the_same(wheel: Any) -> None:
         waves = (TONE, torch.from_numpy(TONE[::-1].copy()))
         return [talk({"type": "audio", "audio": wave}) for wave in waves]
 
-    processor = built("qwen3_omni")
+    processor = processor_of("qwen3_omni")
     for name in OTHERS["audio"]:
         ours = getattr(automodel, name)(talks(), processor)
         assert_same(ours, getattr(wheel.audio, name)(talks(), processor))
@@ -589,7 +590,7 @@ def test_a_hook_changes_a_sample_before_its_labels(qwen: Any) -> None:
     hooked = automodel.PreTokenizedDatasetWrapper(EXAMPLES, qwen, post_tokenize_hook=doubled)
     for ours, same in zip(all_of(hooked), all_of(plain), strict=True):
         assert_same(ours, same)
-    gemma = built("gemma4")
+    gemma = processor_of("gemma4")
     inject = automodel.gemma4_inject_thinking_prefix
     wrapper = automodel.PreTokenizedDatasetWrapper(
         EXAMPLES, gemma, post_tokenize_hook=inject, inject_fake_images=False

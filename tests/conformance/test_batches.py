@@ -13,7 +13,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.conversations import conversations
-from tests.processors import FAMILIES, processor_of
+from tests.processors import processor_of
+from tests.processors.families import FAMILIES
 from vlmcollate import IGNORE_INDEX, PadToLongest, collator_for
 
 pytestmark = pytest.mark.parametrize("name", FAMILIES)

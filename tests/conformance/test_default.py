@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tests.decoding import trained_texts
-from tests.processors import tokenizer
+from tests.processors.tokenizers import tokenizer
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.models.default import DefaultCollator
 

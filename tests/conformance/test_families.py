@@ -8,9 +8,11 @@ import pytest
 import transformers
 
 from tests.decoding import trained_texts
-from tests.families import CASES, LEFT_OUT
 from tests.measuring import chat, measure, processors_of_transformers
-from tests.more_processors import LLAVA_TEMPLATE, _turns, llava, llava_next
+from tests.processors import processor_of, with_template
+from tests.processors.cases import CASES, LEFT_OUT
+from tests.processors.llava import LLAVA_STAND_IN
+from tests.processors.template_stand_ins import turns
 from vlmcollate import LabelError, collator_for
 from vlmcollate.cli.families import support_table
 from vlmcollate.formats import read_example
@@ -48,24 +50,23 @@ def test_the_table_has_every_processor_and_every_collator():
 
 
 def test_a_template_that_ends_no_answer_is_refused():
-    processor = llava_next()
-    processor.chat_template = LLAVA_TEMPLATE
+    processor = with_template("llava_next", LLAVA_STAND_IN)
     with pytest.raises(LabelError, match="nothing ends this turn"):
         collator_for(processor).encode(chat("image"))
 
 
 def test_a_stop_token_that_nobody_named_is_refused():
     with pytest.raises(LabelError, match="name the token that ends a turn"):
-        collator_for(llava_next()).encode(chat("image"))
+        collator_for(processor_of("llava_next")).encode(chat("image"))
 
 
 @pytest.mark.parametrize("behind", [" ", "</s>"])
 def test_llavas_answers_end_as_the_model_was_trained(behind):
     """The published template leaves them open; one that ends them itself adds no second end."""
-    processor = llava()
+    processor = processor_of("llava")
     if behind == "</s>":
-        processor.chat_template = _turns(
-            "USER: {} ", "ASSISTANT: {}</s>", "ASSISTANT:", "<image>\n"
+        processor = with_template(
+            "llava", turns("USER: {} ", "ASSISTANT: {}</s>", "ASSISTANT:", "<image>\n")
         )
     collator = collator_for(processor, stop_tokens=["</s>"])
     conversation = read_example(chat("image", answers=("A cat.", "\nYes ")))

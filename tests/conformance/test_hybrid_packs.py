@@ -12,11 +12,10 @@ import torch
 import transformers as hf
 from PIL import Image
 
-from tests import more_processors, omni_processors
-from tests.models import tiny_model
-from tests.more_models import MODELS
+from tests.models.by_family import tiny_model
+from tests.models.by_processor import MODELS
+from tests.models.tiny_configs import tiny_config
 from tests.processors import processor_of
-from tests.tiny_configs import tiny_config
 from tests.unit.packing.test_token_mixing import kernels_by_document
 from vlmcollate import (
     BaseCollator,
@@ -30,12 +29,13 @@ from vlmcollate import (
     collator_for,
 )
 from vlmcollate.data.manifest import fingerprint_of
-from vlmcollate.packing import token_mixing as tables
+from vlmcollate.packing.token_mixing import token_mixing
 from vlmcollate.testing import tiny_model as kit_model
 from vlmcollate.testing import tiny_processor
 
 needs_5_24 = pytest.mark.skipif(
-    not tables._starts_anew_by_positions(), reason="stateful layers leak in this transformers"
+    not token_mixing(tiny_config("qwen3_5_text")).separates_by,
+    reason="stateful layers leak in this transformers",
 )
 
 
@@ -63,7 +63,7 @@ def _qwen3_5() -> Any:
 
 
 def _lfm2_vl() -> tuple[Any, Any]:
-    processor = more_processors.lfm2_vl()
+    processor = processor_of("lfm2_vl")
     torch.manual_seed(0)
     return processor, MODELS["Lfm2VlProcessor"](processor).eval()
 
@@ -131,11 +131,11 @@ def test_lfm2_vl_keeps_documents_apart_with_kernels(monkeypatch: pytest.MonkeyPa
 def test_nemotron_omni_and_llama_4_take_flattened_documents_alone() -> None:
     for processor, config, kind in (
         (
-            omni_processors.nemotron_omni(),
+            processor_of("nemotron_omni"),
             tiny_config("nemotron_h_omni"),
             "linear_attention",
         ),
-        (more_processors.llama4(), hf.Llama4Config(), "chunked_attention"),
+        (processor_of("llama4"), hf.Llama4Config(), "chunked_attention"),
     ):
         assert collator_for(processor, padding=FlattenedDocuments(), model_config=config)
         for layout in (BlockCausalMask(), BlockCausalMask(sliding_window=8), IndexedMask()):

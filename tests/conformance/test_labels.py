@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.conversations import HOSTILE, conversations, expected_answers
 from tests.decoding import normal, trained_texts
-from tests.processors import FAMILIES, processor_of
+from tests.processors import processor_of
+from tests.processors.families import FAMILIES
 from vlmcollate import (
     CollateError,
     ConversationError,

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import tiny_model
-from tests.processors import FAMILIES, processor_of
+from tests.models.by_family import tiny_model
+from tests.processors import processor_of
+from tests.processors.families import FAMILIES
 from vlmcollate import collator_for
 
 

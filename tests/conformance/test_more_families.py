@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from PIL import Image
 
 from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.media_bytes import video_bytes
-from tests.more_processors import MORE
+from tests.processors import processor_of
+from tests.processors.families import MORE_FAMILIES
 from vlmcollate import LabelError, collator_for
 from vlmcollate.formats import read_example
 
-_BUILT: dict[str, Any] = {}
 MOVIE = video_bytes([i / 10 for i in range(20)])
-
-
-def processor_of(name):
-    if name not in _BUILT:
-        try:
-            _BUILT[name] = MORE[name].build()
-        except (AttributeError, ImportError) as error:  # not in every release of transformers
-            pytest.skip(str(error))
-    return _BUILT[name]
 
 
 def chat(*sizes, again=False):
@@ -44,11 +33,10 @@ def chat(*sizes, again=False):
     return messages
 
 
-@pytest.mark.parametrize("name", MORE)
-@settings(max_examples=15)
+@pytest.mark.parametrize("name", MORE_FAMILIES)
 @given(messages=conversations(max_turns=3, max_images=1))
 def test_exactly_the_answers_train(name, messages):
-    processor, family = processor_of(name), MORE[name]
+    processor, family = processor_of(name), MORE_FAMILIES[name]
     if name in ("llava_next",):  # its template takes no system message
         messages = [message for message in messages if message["role"] != "system"]
     sample = collator_for(processor, on_template_omission="allow", **family.options).encode(
@@ -60,10 +48,10 @@ def test_exactly_the_answers_train(name, messages):
     assert list(map(normal, found)) == list(map(normal, expected))
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", MORE_FAMILIES)
 def test_equals_the_processors_own_batch(name):
     processor = processor_of(name)
-    collator = collator_for(processor, **MORE[name].options)
+    collator = collator_for(processor, **MORE_FAMILIES[name].options)
     chats = [chat((64, 48)), chat((40, 90), (30, 30), again=True), chat((200, 120), again=True)]
     images = [[part["image"] for part in c[0]["content"][:-1]] for c in chats]
     theirs = processor(
@@ -87,7 +75,7 @@ def test_equals_the_processors_own_batch(name):
         alone = collator.encode(messages)
         assert torch.equal(ours["labels"][row][: len(alone)], alone.labels)
         assert trained_texts(processor.tokenizer, alone.input_ids, alone.labels)[0] == (
-            MORE[name].before + "A cat." + MORE[name].stop
+            MORE_FAMILIES[name].before + "A cat." + MORE_FAMILIES[name].stop
         )
 
 
@@ -95,7 +83,7 @@ def test_equals_the_processors_own_batch(name):
 def test_glms_turns_are_ended_by_the_next_role(name):
     """The middle turn by the marker that stands there, the last by one that is added."""
     processor = processor_of(name)
-    sample = collator_for(processor, **MORE[name].options).encode(chat(again=True))
+    sample = collator_for(processor, **MORE_FAMILIES[name].options).encode(chat(again=True))
     marker = processor.tokenizer.convert_tokens_to_ids("<|user|>")
     stops = (sample.input_ids == marker).nonzero()[:, 0].tolist()
     assert len(stops) == 3  # the opener of each user turn, and the one at the end
@@ -107,7 +95,7 @@ def test_glms_turns_are_ended_by_the_next_role(name):
 @pytest.mark.parametrize("with_image", [False, True])
 def test_a_video_equals_the_processors_own(name, with_image):
     processor = processor_of(name)
-    collator = collator_for(processor, **MORE[name].options)
+    collator = collator_for(processor, **MORE_FAMILIES[name].options)
     messages = chat((64, 48)) if with_image else chat()
     messages[0]["content"].insert(0, {"type": "video", "video": MOVIE})
     video = collator.media.load_video(MOVIE, sampling=collator.traits.frame_sampling, where="video")
@@ -161,4 +149,4 @@ def test_a_message_without_words_ends_no_turn_of_glm(name, between):
     messages = [*chat(again=True)]
     messages.insert(2, {"role": role, "content": content})
     with pytest.raises(LabelError, match=r"messages\[1\]: nothing ends this turn"):
-        collator_for(processor_of(name), **MORE[name].options).encode(messages)
+        collator_for(processor_of(name), **MORE_FAMILIES[name].options).encode(messages)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.families import CASES
 from tests.measuring import PARTS
-from tests.more_models import MODELS
+from tests.models.by_processor import MODELS
+from tests.processors.cases import CASES
 from vlmcollate import collator_for
 
 TAKES_SOUND = ("Qwen2_5OmniProcessor", "Qwen3OmniMoeProcessor")
@@ -28,9 +28,8 @@ def picture(width: int, height: int) -> dict[str, Any]:
 
 def check(name: str, chats: list[list[dict[str, Any]]]) -> None:
     case = CASES[name]
-    assert case.build is not None
     try:
-        processor = case.build()
+        processor = case.processor()
         torch.manual_seed(0)
         model = MODELS[name](processor)
     except (ImportError, AttributeError) as error:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from tests.media_bytes import video_bytes
-from tests.omni_processors import qwen3_omni
+from tests.processors import processor_of
 from vlmcollate import BaseCollator, LocalMedia, MediaError, UrlFetcher, collator_for
 
 RATE = 16000
@@ -116,7 +116,7 @@ def in_both_forms(names: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def collator() -> BaseCollator:
-    return collator_for(qwen3_omni())
+    return collator_for(processor_of("qwen3_omni"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from PIL import Image
 
-from tests import omni_processors
 from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.media_bytes import video_bytes
+from tests.processors import processor_of
 from vlmcollate import IGNORE_INDEX, MediaError, collator_for
 
 TONE = (np.sin(np.arange(24000) / 20) * 0.3).astype(np.float32)
@@ -48,22 +48,6 @@ PARTS: dict[str, Any] = {
 }
 
 
-def processor_of(name):
-    if name in ("qwen2_5_vl", "qwen3_vl"):
-        from tests.processors import processor_of as build
-
-        return build(name)
-    if name not in _BUILT:
-        try:
-            _BUILT[name] = getattr(omni_processors, name)()
-        except ImportError as error:  # older releases want more packages for Nemotron Omni
-            pytest.skip(str(error))
-    return _BUILT[name]
-
-
-_BUILT: dict[str, object] = {}
-
-
 def chat(*kinds, answer="A cat on a mat."):
     media = [PARTS[kind] for kind in kinds]
     return [
@@ -73,7 +57,6 @@ def chat(*kinds, answer="A cat on a mat."):
 
 
 @pytest.mark.parametrize("name", STOPS)
-@settings(max_examples=15)
 @given(messages=conversations(max_turns=3, max_images=1))
 def test_exactly_the_answers_train(name, messages):
     processor = processor_of(name)
@@ -203,7 +186,7 @@ def test_mllama_sees_its_images_as_the_processor_says(first):
 
 
 def test_paligemma_equals_the_processors_own_suffix():
-    processor = omni_processors.paligemma()
+    processor = processor_of("paligemma")
     image = PARTS["image"]["image"]
     chats = [
         [
@@ -226,9 +209,7 @@ def test_paligemma_equals_the_processors_own_suffix():
 
 
 def test_smolvlm_takes_images_or_a_video_but_not_both():
-    from tests.processors import processor_of as build
-
-    collator = collator_for(build("smolvlm"))
+    collator = collator_for(processor_of("smolvlm"))
     batch = collator([chat("video"), chat()])
     assert batch["n_videos_per_sample"].tolist() == [1, 0]
     assert len(batch["pixel_values"]) == 1

@@ -13,7 +13,7 @@ import transformers.integrations.flex_attention as hf_flex
 from PIL import Image
 from torch.nn.attention.flex_attention import flex_attention
 
-from tests.models import tiny_model
+from tests.models.by_family import tiny_model
 from tests.processors import processor_of
 from vlmcollate import (
     BaseCollator,

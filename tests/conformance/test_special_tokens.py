@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 
-from tests.conformance.test_templates import processor_with
-from tests.processors import qwen3_vl
+from tests.processors import build, processor_of
+from tests.processors.published_templates import processor_with
 from vlmcollate import ConfigError, ConversationError, collator_for
 from vlmcollate.testing import check_collator
 from vlmcollate.testing.laws.prompts import check_control_text_stays_text
@@ -45,15 +45,12 @@ _SPECIAL = {
 @cache
 def _processor(name):
     """A real tokenizer that declares special what the template writes."""
-    processor = qwen3_vl()
+    processor = build("qwen3_vl")
     processor.chat_template, tokens = _SPECIAL[name]
     processor.tokenizer.add_special_tokens(
         {"additional_special_tokens": tokens.split()}, replace_extra_special_tokens=False
     )
     return processor
-
-
-_qwen3_vl = cache(qwen3_vl)
 
 
 def _chat(question, answer, **more):
@@ -125,7 +122,7 @@ def test_what_public_templates_show(template, stops, structure, answers):
 
 
 def test_allowed_tokens_are_made_from_all_text():
-    processor = _qwen3_vl()
+    processor = processor_of("qwen3_vl")
     box = "<|box_start|>"
     allowed = {"allowed_special_tokens": [box]}
     asked = [{"role": "system", "content": box}, *_chat(box, box)]
@@ -149,7 +146,7 @@ def test_allowed_tokens_are_made_from_all_text():
 )
 def test_a_token_that_cannot_be_allowed_is_refused(token, reason):
     with pytest.raises(ConfigError, match=f"allowed_special_tokens.*{reason}"):
-        collator_for(_qwen3_vl(), allowed_special_tokens=[token])
+        collator_for(processor_of("qwen3_vl"), allowed_special_tokens=[token])
 
 
 def test_the_law_of_control_text_knows_what_is_allowed():

@@ -1,13 +1,11 @@
 """Real chat templates of many makes, and what the model has to write after each's own prompt."""
 
-import re
-
 import pytest
 import torch
 
-from tests.assets import chat_template
 from tests.decoding import trained_texts
-from tests.processors import qwen2_5_vl, qwen3_vl
+from tests.processors import processor_of, with_template
+from tests.processors.published_templates import processor_with
 from vlmcollate import (
     ConversationError,
     GenerationTagLabels,
@@ -22,20 +20,6 @@ CHAT = [
     {"role": "user", "content": "Second?"},
     {"role": "assistant", "content": "Two"},
 ]
-CONTROL = re.compile(r"<\|?[\w▁｜/]+\|?>|<｜[^｜>]*｜>|\[/?[A-Z_]+\]")
-
-
-def processor_with(template):
-    """A real processor with another template, and that template's tokens in its tokenizer."""
-    processor = qwen3_vl()
-    processor.chat_template = chat_template(template)
-    tokens = dict.fromkeys(CONTROL.findall(processor.chat_template))
-    known = processor.tokenizer.get_vocab()
-    processor.tokenizer.add_special_tokens(
-        {"additional_special_tokens": [t for t in tokens if t not in known]}
-    )
-    processor.tokenizer.bos_token = "<|endoftext|>"
-    return processor
 
 
 def trained(template, stop, messages=CHAT, **options):
@@ -178,7 +162,7 @@ def test_a_turn_of_calls_alone_is_placed_or_refused_by_name(template):
 
 
 def test_tools_that_the_template_leaves_out_are_noticed_whatever_is_said():
-    processor = qwen2_5_vl()
+    processor = processor_of("qwen2_5_vl")
     for question in ("What is the weather?", "Is it cold?"):
         example = {"messages": [message("user", question), CHAT[1]], "tools": [TOOL]}
         with pytest.raises(ConversationError, match=r"leaves out tools\[0\]"):
@@ -214,7 +198,7 @@ HOSTILE_KEYS = {
 
 @pytest.mark.parametrize("place", HOSTILE_KEYS)
 def test_a_key_that_spells_control_tokens_stays_text(place):
-    processor, example = qwen3_vl(), HOSTILE_KEYS[place]
+    processor, example = processor_of("qwen3_vl"), HOSTILE_KEYS[place]
     sample = collator_for(processor).encode(example)
     ends = int((sample.input_ids == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")).sum())
     assert ends == (4 if place == "in a call" else 3)
@@ -234,7 +218,7 @@ def test_generation_tags_in_a_template_of_strings():
 
 
 def test_markers_follow_a_template_that_is_replaced():
-    processor = qwen3_vl()
+    processor = with_template("qwen3_vl", processor_of("qwen3_vl").chat_template)
     markers = collator_for(processor, labels=TemplateMarkerLabels())
     assert markers.encode(CHAT).label_strategy == "TemplateMarkerLabels"
     think = "<think>\n\n</think>\n\n"

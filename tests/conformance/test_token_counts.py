@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.families import CASES
 from tests.media_bytes import video_bytes
+from tests.processors.cases import CASES
 from vlmcollate import BaseCollator, LocalMedia, collator_for
 
 
@@ -27,13 +27,13 @@ class Undecoded(LocalMedia):
         raise AssertionError(f"{options['where']} was loaded")
 
 
-@lru_cache
+@lru_cache(maxsize=2)  # each holds a tokenizer of a hundred megabytes
 def collator_of(name: str) -> BaseCollator:
     case = CASES[name]
     if case.build is None:
         pytest.skip("cannot be built here")
     try:
-        return collator_for(case.build(), **case.options)
+        return collator_for(case.processor(), **case.options)
     except (ImportError, AttributeError) as error:
         pytest.skip(f"this transformers has no {name}: {error}")
 

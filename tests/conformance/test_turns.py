@@ -7,9 +7,9 @@ import warnings
 import pytest
 from tokenizers import AddedToken
 
-from tests.conformance.test_templates import processor_with
 from tests.decoding import trained_texts
-from tests.more_processors import pixtral
+from tests.processors import processor_of, with_template
+from tests.processors.published_templates import processor_with
 from vlmcollate import ConversationError, LabelError, TemplateOmissionWarning, collator_for
 from vlmcollate.testing import tiny_processor
 
@@ -88,11 +88,11 @@ _SYSTEM_IN_THE_LAST_TURN = (
 
 
 def test_blank_turns_are_placed_or_refused():
-    processor = pixtral()
+    processor = processor_of("pixtral")
     for system in (None, "", "s"):
         blank = _chat("", "", "", "", system=system)
         assert _trained(processor, blank, "</s>") == ["</s>", "</s>"]
-    processor.chat_template = _SYSTEM_IN_THE_LAST_TURN
+    processor = with_template("pixtral", _SYSTEM_IN_THE_LAST_TURN)
     assert _trained(processor, _chat("", "", "", ""), "</s>") == ["</s>", "</s>"]
     with pytest.raises(LabelError, match=r"messages\[4\].*cannot be told from an earlier one"):
         _trained(processor, _chat("", "", "", "", system="s"), "</s>")

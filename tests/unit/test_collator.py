@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.decoding import trained_texts
-from tests.processors import smolvlm
+from tests.processors import processor_of
 from vlmcollate import (
     BaseCollator,
     ConfigError,
@@ -449,7 +449,7 @@ def test_its_repr_is_short_enough_to_read():
 
 def test_a_video_is_cut_off_whole_where_its_words_merge_with_those_before_it():
     """SmolVLM writes about a video in words, whose first may be one token with the last before."""
-    processor = smolvlm()
+    processor = processor_of("smolvlm")
     frames = np.zeros((4, 64, 64, 3), np.uint8)
     messages = [
         {"role": "user", "content": "Hi"},

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.utils import get_json_schema
 
-from tests.processors import qwen3_vl
+from tests.processors import processor_of, with_template
 from vlmcollate import ConversationError, collator_for
 from vlmcollate.conversation import MediaPart, Message, TextPart
 from vlmcollate.formats import read_example
@@ -211,7 +211,7 @@ def test_a_function_is_read_as_its_schema_and_makes_no_special_tokens():
     example = {"messages": [USER, ANSWER], "tools": [search, Client().search]}
     tools = read_example(example).tools
     assert tools == [get_json_schema(search), get_json_schema(Client().search)]
-    collator = collator_for(qwen3_vl())
+    collator = collator_for(processor_of("qwen3_vl"))
     found = collator.encode(example).input_ids
     assert found.equal(collator.encode({**example, "tools": tools}).input_ids)
     harmless = collator.encode({**example, "tools": tools[1:]}).input_ids
@@ -219,7 +219,7 @@ def test_a_function_is_read_as_its_schema_and_makes_no_special_tokens():
         number = collator.processor.tokenizer.convert_tokens_to_ids(token)
         assert (found == number).sum() == (harmless == number).sum() > 0
     with pytest.raises(ConversationError, match="im_end"):
-        collator_for(qwen3_vl(), special_tokens_in_text="error").encode(example)
+        collator_for(processor_of("qwen3_vl"), special_tokens_in_text="error").encode(example)
 
 
 @pytest.mark.parametrize("tool", [unhinted, undescribed, unresolved, lambda x: x])
@@ -238,10 +238,11 @@ def test_other_tools_are_refused(tool):
 
 @pytest.mark.parametrize("failing", ["1 // (messages | length - 2)", "10.0 ** 999", "f(f)"])
 def test_an_exception_in_a_template_is_a_conversation_error(failing):
-    processor = qwen3_vl()
-    processor.chat_template = (
+    template = processor_of("qwen3_vl").chat_template
+    processor = with_template(
+        "qwen3_vl",
         "{% macro f(g) %}{{ g(g) }}{% endmacro %}{% if messages[0].content == 'x' or "
-        f"messages | length == 2 %}}{{{{ {failing} }}}}{{% endif %}}" + processor.chat_template
+        f"messages | length == 2 %}}{{{{ {failing} }}}}{{% endif %}}" + template,
     )
     with pytest.raises(ConversationError, match="refuses this conversation"):
         collator_for(processor).encode([USER, ANSWER])

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from tests.grafts import grafted
-from tests.processors import qwen3_vl
+from tests.processors import processor_of
 from vlmcollate import ConfigError, ConversationError, collator_for
 from vlmcollate.conversation import MediaPart
 from vlmcollate.errors import CollateError
@@ -73,7 +73,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def collator():
-    return collator_for(qwen3_vl(), on_template_omission="allow")
+    return collator_for(processor_of("qwen3_vl"), on_template_omission="allow")
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,9 @@ def test_an_object_that_contains_itself_is_refused():
 
 def test_the_variables_of_a_collator_are_plain_too():
     with pytest.raises(ConfigError, match=r"template_kwargs\.x: found bytes"):
-        collator_for(qwen3_vl(), template_kwargs={"x": b"<|im_end|>"}).encode([USER, ANSWER])
+        collator_for(processor_of("qwen3_vl"), template_kwargs={"x": b"<|im_end|>"}).encode(
+            [USER, ANSWER]
+        )
 
 
 def nested(levels, leaf):

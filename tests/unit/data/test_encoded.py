@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import Qwen3_5Config, Qwen3VLConfig
 
-from tests.processors import FAMILIES, processor_of
+from tests.processors import processor_of
+from tests.processors.families import FAMILIES
 from vlmcollate import ConfigError, ConversationError, EncodedSample, collator_for
 from vlmcollate.data import (
     EncodedDataset,

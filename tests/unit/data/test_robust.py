@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import more_models
-from tests.families import CASES
+from tests.models.by_processor import MODELS
+from tests.processors.cases import CASES
 from vlmcollate import (
     IGNORE_INDEX,
     ConfigError,
@@ -124,12 +124,6 @@ def test_dummy_samples_keep_rows_that_dropping_would_lose():
     assert kept([chat("a long answer")])["n_failed_samples"].item() == 1
 
 
-def built(name):
-    build = CASES[name].build
-    assert build is not None
-    return build()
-
-
 def seen(answer="A cat."):
     image = {"type": "image", "image": Image.new("RGB", (64, 48), "teal")}
     content = [image, {"type": "text", "text": "What?"}]
@@ -153,7 +147,7 @@ def seen(answer="A cat."):
 )
 def test_dummy_samples_of_families_change_no_other_row(name):
     try:
-        processor = built(name)
+        processor = CASES[name].processor()
     except (AttributeError, ImportError) as error:  # not in every release of transformers
         pytest.skip(str(error))
     collator = collator_for(processor, **CASES[name].options)
@@ -175,7 +169,7 @@ def test_dummy_samples_of_families_change_no_other_row(name):
 
 @pytest.mark.parametrize("media", ["never", "batch", "sample"])
 def test_each_row_of_nemotron_parse_has_its_page(media):
-    collator = collator_for(built("NemotronParseProcessor"), dummy_media=media)
+    collator = collator_for(CASES["NemotronParseProcessor"].processor(), dummy_media=media)
     batch = robust(collator, "dummy_sample")([bad(), seen(), bad()])
     good = collator([seen()])
     assert len(batch["pixel_values"]) == 3
@@ -192,9 +186,9 @@ def test_each_row_of_nemotron_parse_has_its_page(media):
 
 @pytest.mark.parametrize("name", ["MllamaProcessor", "PaliGemmaProcessor"])
 def test_models_see_no_difference(name):
-    processor = built(name)
+    processor = CASES[name].processor()
     torch.manual_seed(0)
-    model = more_models.MODELS[name](processor).eval()
+    model = MODELS[name](processor).eval()
     collator = collator_for(processor)
     batch = robust(collator, "dummy_sample")([bad(), seen(), bad()])
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tests.processors import qwen2_5_vl
+from tests.processors import processor_of
 from vlmcollate import (
     ConfigError,
     FirstApplicable,
@@ -118,7 +118,7 @@ def _skip(collator: Any) -> RobustCollator:
 
 @pytest.fixture(scope="module")
 def processor():
-    return qwen2_5_vl()
+    return processor_of("qwen2_5_vl")
 
 
 def test_what_a_processor_refuses_is_skipped(processor):

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from tests.decoding import trained_texts
-from tests.omni_processors import gemma4
+from tests.processors import processor_of
 from vlmcollate import IGNORE_INDEX, ConfigError, ThinkingPrefix, collator_for
 from vlmcollate.testing import tiny_processor
 
@@ -14,7 +14,7 @@ PREFIX = "<|channel>thought\n<channel|>"
 
 @pytest.fixture(scope="module")
 def processor():
-    return gemma4()
+    return processor_of("gemma4")
 
 
 def chat(*answers, media=()):

@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import omni_processors as omni
-from tests.processors import gemma3, processor_of
+from tests.processors import processor_of, with_template
 from vlmcollate import IGNORE_INDEX, ConversationError, ThinkingPrefix, collator_for
 from vlmcollate.explain.alignment import aligned
 from vlmcollate.testing import tiny_processor
@@ -185,11 +184,11 @@ def test_more_tokens_than_the_model_takes_are_a_warning():
 
 
 def test_a_doubled_bos_is_a_warning():
-    processor = gemma3()
-    processor.chat_template = "{{ bos_token }}" + processor.chat_template
+    template = "{{ bos_token }}" + processor_of("gemma3").chat_template
+    processor = with_template("gemma3", template)
     (warning,) = collator_for(processor).explain(chat()).warnings
     assert warning.startswith("the sequence begins with two bos tokens")
-    assert collator_for(gemma3()).explain(chat()).warnings == ()
+    assert collator_for(processor_of("gemma3")).explain(chat()).warnings == ()
 
 
 def test_placeholder_media_is_padding(collator):
@@ -207,7 +206,7 @@ def test_inserted_tokens_have_no_place():
 
 def test_a_thinking_prefix_stands_in_no_prompt():
     collator = collator_for(
-        omni.gemma4(), thinking_prefix=ThinkingPrefix(text="<|channel>thought\n<channel|>")
+        processor_of("gemma4"), thinking_prefix=ThinkingPrefix(text="<|channel>thought\n<channel|>")
     )
     found = collator.explain(chat())
     inserted = [token for token in found.tokens if token.offset is None and token.id != 2]

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from tests.decoding import trained_texts
-from tests.remote_stand_ins import nemotron_parse
+from tests.processors import processor_of
 from vlmcollate import ConfigError, ConversationError, TemplateMarkerLabels, collator_for
 
 TASK = "</s><s><predict_bbox><predict_classes><output_markdown>"
@@ -13,7 +13,7 @@ TASK = "</s><s><predict_bbox><predict_classes><output_markdown>"
 
 @pytest.fixture(scope="module")
 def processor():
-    return nemotron_parse()
+    return processor_of("nemotron_parse_stand_in")
 
 
 def page(answer, prompt=""):
@@ -61,10 +61,10 @@ def test_a_second_page_is_refused():
         {"role": "assistant", "content": "text"},
     ]
     with pytest.raises(ConversationError, match=r"content\[1\]: 2 pages, expected one"):
-        collator_for(nemotron_parse()).encode(messages)
+        collator_for(processor_of("nemotron_parse_stand_in")).encode(messages)
 
 
 def test_a_label_strategy_that_needs_a_chat_template_is_refused():
-    collator = collator_for(nemotron_parse(), labels=TemplateMarkerLabels())
+    collator = collator_for(processor_of("nemotron_parse_stand_in"), labels=TemplateMarkerLabels())
     with pytest.raises(ConfigError, match="NemotronParseProcessor has no chat template"):
         collator([page("Yes", "Read it.")])

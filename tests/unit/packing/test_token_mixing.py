@@ -16,7 +16,7 @@ import torch
 import transformers as hf
 from transformers.models.auto import modeling_auto
 
-from tests.tiny_configs import WINDOW, tiny_config
+from tests.models.tiny_configs import WINDOW, tiny_config
 from vlmcollate import BlockCausalMask, ConfigError, FlattenedDocuments, IndexedMask
 from vlmcollate.packing import token_mixing as tables
 from vlmcollate.packing.layout_rules import check_layout, refusal, right_layouts

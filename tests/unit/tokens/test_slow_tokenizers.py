@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests import remote_stand_ins
-from tests.omni_processors import kimi_k25
-from tests.slow_tokenizers import TikTokenTokenizer, slow_twin
+from tests.processors import build, processor_of
+from tests.processors.slow_tokenizer_stand_in import (
+    TikTokenTokenizerStandIn,
+    slow_tokenizer_stand_in,
+)
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data.manifest import fingerprint_of
 from vlmcollate.testing import check_collator
 from vlmcollate.tokens.vocabulary import Vocabulary
 
-FAST = kimi_k25().tokenizer
-SLOW = slow_twin(FAST)
 HARD = [
     "naïve",
     "中文",
@@ -36,6 +36,16 @@ HARD = [
 ]
 
 
+@cache
+def fast_tokenizer():
+    return processor_of("kimi_k25").tokenizer
+
+
+@cache
+def slow_tokenizer():
+    return slow_tokenizer_stand_in(fast_tokenizer())
+
+
 @given(
     st.lists(st.one_of(st.sampled_from(HARD), st.text(max_size=4)), max_size=8).map("".join),
     st.integers(0, 40),
@@ -47,7 +57,7 @@ def test_ids_and_offsets_are_those_of_the_fast_tokenizer(text, cut):
     for plain in (False, True):
         ours, theirs = (
             v.encode_plain(text, 3) if plain else v.encode(text, cuts)
-            for v in (Vocabulary.of(SLOW), Vocabulary.of(FAST))
+            for v in (Vocabulary.of(slow_tokenizer()), Vocabulary.of(fast_tokenizer()))
         )
         assert ours.ids.tolist() == theirs.ids.tolist()
         assert ours.starts.tolist() == theirs.starts.tolist()
@@ -55,7 +65,7 @@ def test_ids_and_offsets_are_those_of_the_fast_tokenizer(text, cut):
 
 
 def test_facts_are_those_of_the_fast_tokenizer():
-    slow, fast = Vocabulary.of(SLOW), Vocabulary.of(FAST)
+    slow, fast = Vocabulary.of(slow_tokenizer()), Vocabulary.of(fast_tokenizer())
     assert slow.control_ids == fast.control_ids
     ids = fast.encode("Two 猫 <|im_end|>\n").ids.tolist()
     assert slow.decode(ids) == fast.decode(ids) == "Two 猫 <|im_end|>\n"
@@ -66,13 +76,14 @@ def test_facts_are_those_of_the_fast_tokenizer():
 
 @cache
 def _processor(name, slow):
-    processor = getattr(remote_stand_ins, name)()
-    if slow:
-        processor.tokenizer = slow_twin(processor.tokenizer)
+    if not slow:
+        return processor_of(name)
+    processor = build(name)
+    processor.tokenizer = slow_tokenizer_stand_in(processor.tokenizer)
     return processor
 
 
-@pytest.mark.parametrize("name", ["kimi_vl", "kimi_k25_remote"])
+@pytest.mark.parametrize("name", ["kimi_vl_stand_in", "kimi_k25_remote_stand_in"])
 def test_kimis_batches_are_those_with_the_fast_tokenizer(name):
     def chat(question, answer, *sizes):
         images = [{"type": "image", "image": Image.new("RGB", size, "teal")} for size in sizes]
@@ -94,33 +105,33 @@ def test_kimis_batches_are_those_with_the_fast_tokenizer(name):
 
 
 def test_it_keeps_every_law():
-    report = check_collator(collator_for(_processor("kimi_vl", True)), examples=5)
+    report = check_collator(collator_for(_processor("kimi_vl_stand_in", True)), examples=5)
     assert not report.failed
 
 
 def test_tokens_that_are_added_later_are_noticed():
-    slow = slow_twin(FAST)
+    slow = slow_tokenizer_stand_in(fast_tokenizer())
     assert "<|later|>" not in Vocabulary.of(slow).added
     slow.add_special_tokens({"additional_special_tokens": ["<|later|>"]})
     assert Vocabulary.of(slow).id_of("<|later|>") == slow.convert_tokens_to_ids("<|later|>")
 
 
 def test_another_vocabulary_has_another_fingerprint():
-    processor = _processor("kimi_vl", True)
+    processor = _processor("kimi_vl_stand_in", True)
     assert fingerprint_of(collator_for(processor)) == fingerprint_of(collator_for(processor))
-    other = remote_stand_ins.kimi_vl()
+    other = build("kimi_vl_stand_in")
     other.tokenizer.add_special_tokens({"additional_special_tokens": ["<|more|>"]})
-    other.tokenizer = slow_twin(other.tokenizer)
+    other.tokenizer = slow_tokenizer_stand_in(other.tokenizer)
     prints = [fingerprint_of(collator_for(p))["tokenizer"] for p in (processor, other)]
     assert prints[0] != prints[1]
 
 
 def test_one_that_changes_the_text_first_is_refused():
-    class Lowering(TikTokenTokenizer):
+    class Lowering(TikTokenTokenizerStandIn):
         def _tokenize(self, text, **kwargs):
             return super()._tokenize(text.lower(), **kwargs)
 
-    slow = slow_twin(FAST)
+    slow = slow_tokenizer_stand_in(fast_tokenizer())
     slow.__class__ = Lowering
     with pytest.raises(ConfigError, match="other tokens than the tiktoken encoding inside it"):
         Vocabulary.of(slow)

@@ -11,8 +11,9 @@ import attrs
 import torch
 from transformers import Kimi_K25Processor, Phi4MultimodalProcessor, SiglipImageProcessor
 
-from tests import processors
-from tests.omni_processors import _tokenizer, kimi_k25, phi4_multimodal
+from tests.processors.other_families import kimi_k25, phi4_multimodal
+from tests.processors.qwen import qwen2_5_vl
+from tests.processors.tokenizers import tokenizer
 
 PHI4_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -103,22 +104,22 @@ def _as(kind: type, real: Any) -> Any:
     return real
 
 
-def kimi_vl() -> Any:
+def kimi_vl_stand_in() -> Any:
     """Kimi-VL."""
     processor = _as(KimiVLProcessor, kimi_k25())
     processor.image_processor = KimiVLImages(processor.image_processor)
     return processor
 
 
-def kimi_k25_remote() -> Any:
+def kimi_k25_remote_stand_in() -> Any:
     """Kimi K2.5 of the remote code."""
     return _as(KimiK25Processor, kimi_k25())
 
 
-def phi4mm() -> Any:
+def phi4mm_stand_in() -> Any:
     """Phi-4-multimodal of the remote code."""
     processor = _as(Phi4MMProcessor, phi4_multimodal())
-    processor.tokenizer = _tokenizer(
+    processor.tokenizer = tokenizer(
         "qwen2_5",
         "<|user|>",
         "<|assistant|>",
@@ -131,21 +132,21 @@ def phi4mm() -> Any:
     return processor
 
 
-def nemotron_parse() -> Any:
+def nemotron_parse_stand_in() -> Any:
     """Nemotron-Parse."""
-    words = _tokenizer(
+    words = tokenizer(
         "qwen2_5", "<s>", "</s>", "<predict_bbox>", "<predict_classes>", "<output_markdown>"
     )
     words.bos_token, words.eos_token = "<s>", "</s>"
     return NemotronParseProcessor(SiglipImageProcessor(size={"height": 28, "width": 28}), words)
 
 
-def llava_onevision_1_5() -> Any:
+def llava_onevision_1_5_stand_in() -> Any:
     """A stand-in for LLaVA-OneVision-1.5's: its model card calls it as it calls Qwen2.5-VL's.
 
     That is with `text`, `images` and `videos` as `qwen_vl_utils.process_vision_info` gives them, so
     Qwen2.5-VL's own class stands here, with fewer pixels than the checkpoints allow.
     """
-    processor = processors.qwen2_5_vl()
+    processor = qwen2_5_vl()
     processor.image_processor.size = {"shortest_edge": 4 * 784, "longest_edge": 64 * 784}
     return processor

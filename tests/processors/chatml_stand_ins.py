@@ -1,7 +1,7 @@
 """Processors of real parts with a stand-in of their chat template, or without one.
 
 The stand-in is chatml with the processor's own placeholders, on Qwen2.5's tokenizer with the
-special tokens that processors look for, by the names under which they do.
+special tokens that processors read, under the names that they use.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 import transformers as hf
 
-from tests.omni_processors import _chatml, _tokenizer
+from tests.processors.template_stand_ins import chatml
+from tests.processors.tokenizers import tokenizer
 
 _NAMES = {
     "image_token": "<image>",
@@ -86,24 +87,24 @@ def stand_in(
     names: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Any:
-    """A processor of real parts with a stand-in of its chat template.
+    """Builds a processor of real parts with a stand-in of its chat template.
 
     Args:
         name: The class.
         *parts: Its image processor, video processor and feature extractor.
-        template: What its template writes for an image, a video and a sound; by default the
+        template: The text of an image, a video and an audio clip in its template; by default the
             placeholder alone.
         names: Names of special tokens that differ from the usual.
         **options: Options of the class.
     """
     processor = _built(name, parts, _words(**(names or {})), options)
     spelled = (getattr(processor, f"{kind}_token", None) or "" for kind in KINDS)
-    processor.chat_template = _chatml(*(template or spelled))
+    processor.chat_template = chatml(*(template or spelled))
     return processor
 
 
 def without_template(name: str, *parts: Any, **options: Any) -> Any:
-    """A processor of a model that has no chat template."""
+    """Builds the processor of a model that has no chat template."""
     return _built(name, parts, _plain_words(), options)
 
 
@@ -121,13 +122,13 @@ def _role(part: Any) -> str:
 
 @lru_cache
 def _words(**names: str) -> Any:
-    """The tokenizer, loaded once for all stand-ins, as that takes most of their time."""
-    return _tokenizer("qwen2_5", *_SPELLED, **{**_NAMES, **names})
+    """Returns the tokenizer of the stand-ins, loaded once, since loading is slow."""
+    return tokenizer("qwen2_5", *_SPELLED, **{**_NAMES, **names})
 
 
 @lru_cache
 def _plain_words() -> Any:
-    """A tokenizer of its own for processors that add thousands of tokens to it."""
-    loaded = _tokenizer("qwen2_5", *_SPELLED, **_NAMES)
+    """Returns another tokenizer for processors that add thousands of tokens to it."""
+    loaded = tokenizer("qwen2_5", *_SPELLED, **_NAMES)
     loaded.chat_template = None
     return loaded

@@ -1,6 +1,6 @@
 """Tiny models of further families, of the real classes and with random weights.
 
-For each processor class, what makes the model; the processors are those of `families.py`.
+`MODELS` maps a processor class to a function that builds the model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How each processor class of transformers is tried, independently of what its collator does."""
+"""How each processor class of transformers is tried, independently of its collator."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import Any
 import attrs
 import transformers as hf
 
-from tests import more_processors as more
-from tests import omni_processors as omni
-from tests import processors as base
-from tests import remote_stand_ins as remote
-from tests.more_processors import CLIP, LLAVA, TILES
-from tests.stand_ins import stand_in, without_template
+from tests.processors import (
+    cohere,
+    gemma,
+    glm,
+    idefics,
+    llama,
+    llava,
+    other_families,
+    qwen,
+    shared,
+)
+from tests.processors import remote_code_stand_ins as remote_code
+from tests.processors.chatml_stand_ins import stand_in, without_template
+from tests.processors.llava import CLIP, LLAVA, TILES
 
 PUBLISHED = "published template"
 STAND_IN = "stand-in template"
@@ -24,7 +32,7 @@ IMAGE_VIDEO = ("image", "video")
 IMAGE_AUDIO = ("image", "audio")
 ALL = ("image", "video", "audio")
 AUDIO = ("audio",)
-ONE_SOUND = {"audio": 1}
+ONE_AUDIO = {"audio": 1}
 
 _TILES = {**CLIP, **TILES}
 
@@ -34,15 +42,15 @@ class Case:
     """How a processor class is tried.
 
     Attributes:
-        build: Makes the processor; `None` where that takes what is not there offline.
+        build: Builds the processor; `None` if it cannot be built offline.
         kinds: The kinds of media that it takes.
-        shown_on: What stands in for a checkpoint's own files.
+        shown_on: The source of its template or its code.
         stop: The token that ends a turn.
-        before: What stands between the generation prompt and the words of an answer.
-        trims: Whether the template trims what a message says.
-        options: What the collator needs to be told.
-        most: How many items of a kind one message may hold; two where nothing is said.
-        error: For each kind that is refused, and "" for all of them, a part of what the error says.
+        before: The text between the generation prompt and the text of an answer.
+        trims: Whether the template strips the text of a message.
+        options: Options that the collator needs.
+        most: The maximum number of items of a kind in one message; default 2.
+        error: A part of the error for each kind that is refused, and under "" for all kinds.
         note: The table's note.
     """
 
@@ -57,9 +65,14 @@ class Case:
     error: Mapping[str, str] = attrs.field(factory=dict)
     note: str = ""
 
+    def processor(self) -> Any:
+        """Returns the processor, built once a run; no test may change it."""
+        assert self.build is not None
+        return shared(self.build)
+
 
 def _ending(build: Callable[[], Any], eos: str) -> Callable[[], Any]:
-    """The processor with the eos token of the family's published tokenizer."""
+    """Sets the eos token of the family's published tokenizer."""
 
     def built() -> Any:
         processor = build()
@@ -67,17 +80,6 @@ def _ending(build: Callable[[], Any], eos: str) -> Callable[[], Any]:
         return processor
 
     return built
-
-
-def _gemma4_unified() -> Any:
-    like = omni.gemma4()
-    return hf.Gemma4UnifiedProcessor(
-        feature_extractor=hf.Gemma4UnifiedAudioFeatureExtractor(),
-        image_processor=hf.Gemma4UnifiedImageProcessor(),
-        video_processor=hf.Gemma4UnifiedVideoProcessor(),
-        tokenizer=like.tokenizer,
-        chat_template=like.chat_template,
-    )
 
 
 _GLM_OPTIONS = {"template_kwargs": {"enable_thinking": False}}
@@ -98,11 +100,11 @@ def _untemplated(name: str, part: str, kinds: tuple[str, ...] = IMAGE) -> Case:
     )
 
 
-def _heard_otherwise(name: str, part: str, **options: Any) -> Case:
+def _batch_dependent_audio(name: str, part: str, **options: Any) -> Case:
     return Case(
         build=lambda: stand_in(name, getattr(hf, part)(**options)),
         kinds=AUDIO,
-        most=ONE_SOUND,
+        most=ONE_AUDIO,
         error={"audio": "'input_features'"},
         note="the features of its audio depend on the batch",
     )
@@ -111,17 +113,17 @@ def _heard_otherwise(name: str, part: str, **options: Any) -> Case:
 CASES: dict[str, Case] = {
     # ---- with a collator of their own
     "Gemma3Processor": Case(
-        build=base.gemma3, shown_on=PUBLISHED, stop="<end_of_turn>", trims=True
+        build=gemma.gemma3, shown_on=PUBLISHED, stop="<end_of_turn>", trims=True
     ),
-    "Gemma3nProcessor": Case(build=omni.gemma3n, kinds=IMAGE_AUDIO, stop="<end_of_turn>"),
+    "Gemma3nProcessor": Case(build=gemma.gemma3n, kinds=IMAGE_AUDIO, stop="<end_of_turn>"),
     "Gemma4Processor": Case(
-        build=omni.gemma4, kinds=ALL, shown_on=PUBLISHED, stop="<turn|>", trims=True
+        build=gemma.gemma4, kinds=ALL, shown_on=PUBLISHED, stop="<turn|>", trims=True
     ),
     "Gemma4UnifiedProcessor": Case(
-        build=_gemma4_unified, kinds=ALL, shown_on=STAND_IN, stop="<turn|>", trims=True
+        build=gemma.gemma4_unified, kinds=ALL, shown_on=STAND_IN, stop="<turn|>", trims=True
     ),
     "Glm4vProcessor": Case(
-        build=more.glm4v,
+        build=glm.glm4v,
         kinds=IMAGE_VIDEO,
         stop="<|user|>",
         trims=True,
@@ -129,7 +131,7 @@ CASES: dict[str, Case] = {
         note='template_kwargs={"enable_thinking": False}, or the empty thinking block trains',
     ),
     "Glm46VProcessor": Case(
-        build=more.glm46v,
+        build=glm.glm46v,
         kinds=IMAGE_VIDEO,
         stop="<|user|>",
         trims=True,
@@ -137,52 +139,59 @@ CASES: dict[str, Case] = {
         note='template_kwargs={"enable_thinking": False}, or the empty thinking block trains',
     ),
     "Idefics3Processor": Case(
-        build=base.idefics3, shown_on=PUBLISHED, stop="<end_of_utterance>", before=" "
+        build=idefics.idefics3, shown_on=PUBLISHED, stop="<end_of_utterance>", before=" "
     ),
     "KimiK25Processor": Case(
-        build=remote.kimi_k25_remote,
+        build=remote_code.kimi_k25_remote_stand_in,
         shown_on=STAND_IN_CODE,
         note="remote code; transformers' own class takes videos, too",
     ),
-    "KimiVLProcessor": Case(build=remote.kimi_vl, shown_on=STAND_IN_CODE, note="remote code"),
-    "Kimi_K25Processor": Case(build=omni.kimi_k25, kinds=IMAGE_VIDEO),
+    "KimiVLProcessor": Case(
+        build=remote_code.kimi_vl_stand_in, shown_on=STAND_IN_CODE, note="remote code"
+    ),
+    "Kimi_K25Processor": Case(build=other_families.kimi_k25, kinds=IMAGE_VIDEO),
     "LlavaOnevisionProcessor": Case(
-        build=base.llava_onevision,
+        build=llava.llava_onevision,
         kinds=IMAGE_VIDEO,
         note=_EQUAL_VIDEOS,
     ),
-    "MllamaProcessor": Case(build=omni.mllama, stop="<|eot_id|>"),
+    "MllamaProcessor": Case(build=llama.mllama, stop="<|eot_id|>"),
     "Molmo2Processor": Case(
-        build=more.molmo2, kinds=IMAGE_VIDEO, most={"video": 1}, note="one video per sample"
+        build=other_families.molmo2,
+        kinds=IMAGE_VIDEO,
+        most={"video": 1},
+        note="one video per sample",
     ),
-    "NemotronH_Omni_Reasoning_V3Processor": Case(build=omni.nemotron_omni, kinds=ALL),
+    "NemotronH_Omni_Reasoning_V3Processor": Case(build=other_families.nemotron_omni, kinds=ALL),
     "NemotronParseProcessor": Case(
-        build=remote.nemotron_parse,
+        build=remote_code.nemotron_parse_stand_in,
         shown_on=STAND_IN_CODE,
         stop="</s>",
         most={"image": 1},
         note="remote code; one page and its text",
     ),
     "PaliGemmaProcessor": Case(
-        build=_ending(omni.paligemma, "<eos>"),
+        build=_ending(gemma.paligemma, "<eos>"),
         stop="<eos>",
         note="no chat template; one prompt and one answer",
     ),
     "Phi4MMProcessor": Case(
-        build=remote.phi4mm,
+        build=remote_code.phi4mm_stand_in,
         kinds=IMAGE_AUDIO,
         shown_on=STAND_IN_CODE,
         stop="<|end|>",
         note="remote code",
     ),
-    "Phi4MultimodalProcessor": Case(build=omni.phi4_multimodal, kinds=IMAGE_AUDIO, stop="<|end|>"),
-    "Qwen2VLProcessor": Case(build=base.qwen2_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
-    "Qwen2_5OmniProcessor": Case(build=omni.qwen2_5_omni, kinds=ALL),
-    "Qwen2_5_VLProcessor": Case(build=base.qwen2_5_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
-    "Qwen3OmniMoeProcessor": Case(build=omni.qwen3_omni, kinds=ALL),
-    "Qwen3VLProcessor": Case(build=base.qwen3_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "Phi4MultimodalProcessor": Case(
+        build=other_families.phi4_multimodal, kinds=IMAGE_AUDIO, stop="<|end|>"
+    ),
+    "Qwen2VLProcessor": Case(build=qwen.qwen2_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "Qwen2_5OmniProcessor": Case(build=qwen.qwen2_5_omni, kinds=ALL),
+    "Qwen2_5_VLProcessor": Case(build=qwen.qwen2_5_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
+    "Qwen3OmniMoeProcessor": Case(build=qwen.qwen3_omni, kinds=ALL),
+    "Qwen3VLProcessor": Case(build=qwen.qwen3_vl, kinds=IMAGE_VIDEO, shown_on=PUBLISHED),
     "SmolVLMProcessor": Case(
-        build=base.smolvlm,
+        build=idefics.smolvlm,
         kinds=IMAGE_VIDEO,
         shown_on=PUBLISHED,
         stop="<end_of_utterance>",
@@ -199,9 +208,9 @@ CASES: dict[str, Case] = {
         kinds=IMAGE_AUDIO,
     ),
     "AriaProcessor": Case(build=lambda: stand_in("AriaProcessor", hf.AriaImageProcessor())),
-    "AyaVisionProcessor": Case(build=_ending(more.aya_vision, _COHERE_END), stop=_COHERE_END),
+    "AyaVisionProcessor": Case(build=_ending(cohere.aya_vision, _COHERE_END), stop=_COHERE_END),
     "Cohere2VisionProcessor": Case(
-        build=_ending(more.cohere2_vision, _COHERE_END), stop=_COHERE_END
+        build=_ending(cohere.cohere2_vision, _COHERE_END), stop=_COHERE_END
     ),
     "CohereCompassProcessor": Case(
         build=lambda: stand_in(
@@ -290,12 +299,12 @@ CASES: dict[str, Case] = {
         build=lambda: stand_in("Inkling2Processor", hf.Inkling2ImageProcessor())
     ),
     "InklingProcessor": Case(
-        build=more.inkling,
+        build=other_families.inkling,
         kinds=IMAGE_AUDIO,
     ),
-    "InternVLProcessor": Case(build=more.internvl, kinds=IMAGE_VIDEO),
+    "InternVLProcessor": Case(build=other_families.internvl, kinds=IMAGE_VIDEO),
     "JanusProcessor": Case(build=lambda: stand_in("JanusProcessor", hf.JanusImageProcessor())),
-    "Lfm2VlProcessor": Case(build=more.lfm2_vl),
+    "Lfm2VlProcessor": Case(build=other_families.lfm2_vl),
     "Lfm3VlProcessor": Case(
         build=lambda: stand_in(
             "Lfm3VlProcessor", hf.Qwen2VLImageProcessor(), hf.Qwen3VLVideoProcessor()
@@ -305,9 +314,9 @@ CASES: dict[str, Case] = {
     "LightOnOcrProcessor": Case(
         build=lambda: stand_in("LightOnOcrProcessor", hf.PixtralImageProcessor())
     ),
-    "Llama4Processor": Case(build=_ending(more.llama4, "<|eot|>"), stop="<|eot|>"),
+    "Llama4Processor": Case(build=_ending(llama.llama4, "<|eot|>"), stop="<|eot|>"),
     "LlavaNextProcessor": Case(
-        build=_ending(more.llava_next, "</s>"), shown_on=PUBLISHED, stop="</s>", before=" "
+        build=_ending(llava.llava_next, "</s>"), shown_on=PUBLISHED, stop="</s>", before=" "
     ),
     "LlavaNextVideoProcessor": Case(
         build=lambda: stand_in(
@@ -319,13 +328,13 @@ CASES: dict[str, Case] = {
         kinds=IMAGE_VIDEO,
     ),
     "LlavaProcessor": Case(
-        build=_ending(more.llava, "</s>"),
+        build=_ending(llava.llava, "</s>"),
         stop="</s>",
         before=" ",
         note="if the template ends no answer, the eos token is appended to each",
     ),
     "MiniMaxM3VLProcessor": Case(
-        build=more.minimax_m3_vl,
+        build=other_families.minimax_m3_vl,
         kinds=IMAGE_VIDEO,
         note="the height and width of videos must be multiples of 28",
     ),
@@ -349,29 +358,29 @@ CASES: dict[str, Case] = {
             "Nemotron3_5TranscribeProcessor", hf.NemotronAsrStreamingFeatureExtractor()
         ),
         kinds=AUDIO,
-        most=ONE_SOUND,
+        most=ONE_AUDIO,
         note="one audio clip per sample",
     ),
-    "Ovis2Processor": Case(build=more.ovis2),
+    "Ovis2Processor": Case(build=other_families.ovis2),
     "OmniASRProcessor": Case(
         build=lambda: stand_in(
             "OmniASRProcessor", hf.OmniASRFeatureExtractor(), audio_token="<audio>"
         ),
         kinds=AUDIO,
-        most=ONE_SOUND,
+        most=ONE_AUDIO,
         note="one audio clip per sample",
     ),
     "PaddleOCRVLProcessor": Case(
         build=lambda: stand_in("PaddleOCRVLProcessor", hf.PaddleOCRVLImageProcessor())
     ),
-    "PixtralProcessor": Case(build=_ending(more.pixtral, "</s>"), stop="</s>"),
+    "PixtralProcessor": Case(build=_ending(llava.pixtral, "</s>"), stop="</s>"),
     "Qwen2AudioProcessor": Case(
         build=lambda: stand_in(
             "Qwen2AudioProcessor", hf.WhisperFeatureExtractor(feature_size=128, chunk_length=30)
         ),
         kinds=AUDIO,
     ),
-    "Step3p7Processor": Case(build=more.step3p7),
+    "Step3p7Processor": Case(build=other_families.step3p7),
     "UnlimitedOcrProcessor": Case(
         build=lambda: stand_in("UnlimitedOcrProcessor", hf.UnlimitedOcrImageProcessor())
     ),
@@ -389,7 +398,7 @@ CASES: dict[str, Case] = {
         note=_EQUAL_VIDEOS,
     ),
     # ---- refused
-    "AudioFlamingo3Processor": _heard_otherwise(
+    "AudioFlamingo3Processor": _batch_dependent_audio(
         "AudioFlamingo3Processor", "WhisperFeatureExtractor", feature_size=128
     ),
     "Blip2Processor": _untemplated("Blip2Processor", "BlipImageProcessor"),
@@ -422,7 +431,7 @@ CASES: dict[str, Case] = {
     "FunAsrNanoProcessor": Case(build=None, kinds=AUDIO, note=_TORCHAUDIO),
     "FuyuProcessor": _untemplated("FuyuProcessor", "FuyuImageProcessor"),
     "GitProcessor": _untemplated("GitProcessor", "CLIPImageProcessor"),
-    "GlmAsrProcessor": _heard_otherwise(
+    "GlmAsrProcessor": _batch_dependent_audio(
         "GlmAsrProcessor", "WhisperFeatureExtractor", feature_size=128
     ),
     "GotOcr2Processor": Case(
@@ -485,7 +494,7 @@ CASES: dict[str, Case] = {
         error={"audio": "return_tensors"},
         note="it needs its arguments in a different form",
     ),
-    "MusicFlamingoProcessor": _heard_otherwise(
+    "MusicFlamingoProcessor": _batch_dependent_audio(
         "MusicFlamingoProcessor", "WhisperFeatureExtractor", feature_size=128
     ),
     "PPChart2TableProcessor": Case(
@@ -512,7 +521,7 @@ CASES: dict[str, Case] = {
         error={"image": "wrote placeholders for no media"},
         note="the placeholder in its template is not its image token",
     ),
-    "Qwen3ASRProcessor": _heard_otherwise("Qwen3ASRProcessor", "Qwen3ASRFeatureExtractor"),
+    "Qwen3ASRProcessor": _batch_dependent_audio("Qwen3ASRProcessor", "Qwen3ASRFeatureExtractor"),
     "UdopProcessor": Case(build=None, note="its tokenizer cannot be built offline"),
     "VibeVoiceAsrProcessor": Case(
         build=lambda: stand_in(
@@ -535,11 +544,11 @@ CASES: dict[str, Case] = {
     "WhisperProcessor": _untemplated("WhisperProcessor", "WhisperFeatureExtractor", AUDIO),
 }
 
-_CONTRASTIVE = "compares pictures, videos or sounds with texts"
+_CONTRASTIVE = "compares images, videos or audio with texts"
 _FINDING = "finds or cuts out objects"
-_TRANSCRIBING = "writes down sounds without a prompt"
-_SPEAKING = "makes sounds"
-_DRAWING = "makes pictures"
+_TRANSCRIBING = "transcribes audio without a prompt"
+_SPEAKING = "generates audio"
+_DRAWING = "generates images"
 _READING = "reads the layout of documents, or their text without a prompt"
 _RETRIEVING = "embeds for retrieval"
 
@@ -600,7 +609,7 @@ LEFT_OUT: dict[str, str] = {
     "SamHQProcessor": _FINDING,
     "SamProcessor": _FINDING,
     "SeamlessM4TProcessor": _TRANSCRIBING,
-    "ShieldGemma2Processor": "classifies pictures",
+    "ShieldGemma2Processor": "classifies images",
     "Siglip2Processor": _CONTRASTIVE,
     "SiglipProcessor": _CONTRASTIVE,
     "Speech2TextProcessor": _TRANSCRIBING,
@@ -617,4 +626,4 @@ LEFT_OUT: dict[str, str] = {
     "Wav2Vec2Processor": _TRANSCRIBING,
     "XCLIPProcessor": _CONTRASTIVE,
 }
-"""The classes that are not in the table, as their models answer nobody."""
+"""Classes that are not in the table, since their models generate no answer, and the reason."""

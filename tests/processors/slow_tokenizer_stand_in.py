@@ -1,6 +1,6 @@
 """A stand-in for the tokenizer of Kimi's remote code: Python around `tiktoken`, without offsets.
 
-Its tokens are those of the real Qwen2.5, so that the fast tokenizer of Qwen2.5 tells what is right.
+Its tokens are those of the real Qwen2.5, so the fast tokenizer of Qwen2.5 is its reference.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ CHARACTERS = bytes_to_unicode()
 BYTES = {character: byte for byte, character in CHARACTERS.items()}
 
 
-class TikTokenTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # Any to mypy
-    """As remote code has it: the encoding is `model`, and control tokens are added tokens."""
+class TikTokenTokenizerStandIn(PreTrainedTokenizer):  # type: ignore[misc]  # Any to mypy
+    """Wraps an encoding as remote code does, with special tokens as added tokens."""
 
     def __init__(self, model: Any, special_tokens: dict[str, int], **kwargs: Any) -> None:
         self.model = model
@@ -63,12 +63,12 @@ class TikTokenTokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # Any to my
 
 
 def _spelled(token: bytes) -> str:
-    """Bytes as vocabularies spell them, one character a byte."""
+    """Spells bytes as vocabularies do, one character for each byte."""
     return "".join(CHARACTERS[byte] for byte in token)
 
 
-def slow_twin(fast: Any) -> Any:
-    """The slow tokenizer with the tokens of a fast one that grew from Qwen2.5's."""
+def slow_tokenizer_stand_in(fast: Any) -> Any:
+    """Builds the slow tokenizer with the tokens of a fast one that is based on Qwen2.5's."""
     facts = json.loads((tokenizer_dir("qwen2_5") / "tokenizer.json").read_text("utf-8"))
     special = {str(token): i for i, token in fast.added_tokens_decoder.items()}
     (pattern,) = (
@@ -84,6 +84,6 @@ def slow_twin(fast: Any) -> Any:
         },
         special_tokens=special,
     )
-    slow = TikTokenTokenizer(model, special, **{name: getattr(fast, name) for name in NAMED})
+    slow = TikTokenTokenizerStandIn(model, special, **{name: getattr(fast, name) for name in NAMED})
     slow.chat_template = fast.chat_template
     return slow

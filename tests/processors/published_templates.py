@@ -1,0 +1,26 @@
+"""Qwen3-VL's processor with a published chat template of another model."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from tests.assets import chat_template
+from tests.processors import build
+
+_CONTROL = re.compile(r"<\|?[\w▁｜/]+\|?>|<｜[^｜>]*｜>|\[/?[A-Z_]+\]")
+
+
+@cache
+def processor_with(template: str) -> Any:
+    """Returns a processor with a template and its special tokens; no test may change it."""
+    processor = build("qwen3_vl")
+    processor.chat_template = chat_template(template)
+    tokens = dict.fromkeys(_CONTROL.findall(processor.chat_template))
+    known = processor.tokenizer.get_vocab()
+    processor.tokenizer.add_special_tokens(
+        {"additional_special_tokens": [t for t in tokens if t not in known]}
+    )
+    processor.tokenizer.bos_token = "<|endoftext|>"
+    return processor
