@@ -35,7 +35,7 @@ def _rows(text):
 
 
 def _default(field):
-    if not isinstance(field.default, attrs.Factory):
+    if not hasattr(field.default, "factory"):
         return repr(field.default).replace("'", '"')
     value = field.default.factory()
     return repr(value) if isinstance(value, dict) else f"{type(value).__name__}()"

@@ -112,7 +112,7 @@ def _pieces(
         )
     raise ConfigError(
         f"the rows of {key!r} {tuple(value.shape)} are not declared; pass "
-        "items=collator.media_joins, or name them there, such as "
+        "items=collator.family.joins, or name them there, such as "
         f'items={{{key!r}: "image"}}'
     )
 

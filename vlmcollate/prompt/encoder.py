@@ -66,6 +66,11 @@ class EncodedPrompt:
         """The tokenizer's vocabulary."""
         return self._text.vocabulary
 
+    def token_at(self, char: int) -> int:
+        """Returns the index of the first token at or after a character of the rendering."""
+        at = self._tokens.starts.searchsorted(self._text.place(char))
+        return self._prefix + int(self._repeats[:at].sum())
+
     @property
     def chars(self) -> Ints:
         """(2, L) int64: where each token begins and ends in the rendering.

@@ -90,6 +90,11 @@ class PromptText:
             turns=_expanded(rendering.turns, rendering.media, media),
         )
 
+    def place(self, char: int) -> int:
+        """Returns the place of a character of the rendering in the expanded text."""
+        ((start, *_),) = _expanded([Span(char, char, -1)], self.rendering.media, self.media)
+        return start
+
     def spelled_control(self, tokens: Tokens) -> tuple[int, str] | None:
         """A control token that a message's text has become, with the message."""
         control = np.flatnonzero(self.vocabulary.is_control(tokens.ids))
