@@ -19,7 +19,7 @@ from vlmcollate.testing.laws.subject import Subject
 
 
 def check_every_form_says_the_same(collator: BaseCollator, trial: Trial) -> None:
-    """A list of messages, a dict that holds it, and strings for parts give the same sample."""
+    """Every example format gives the same sample."""
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
@@ -44,7 +44,7 @@ def check_every_form_says_the_same(collator: BaseCollator, trial: Trial) -> None
 
 
 def check_output_is_deterministic(collator: BaseCollator, trial: Trial) -> None:
-    """The same examples give the same batch again, in memory of its own."""
+    """The same examples give an equal batch in separate memory."""
     subject = Subject.of(collator)
 
     def check(examples: list[Chat]) -> None:
@@ -72,7 +72,7 @@ def check_output_is_deterministic(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_rows_do_not_depend_on_neighbours(collator: BaseCollator, trial: Trial) -> None:
-    """A row has the tokens and labels that its example has alone."""
+    """A row does not depend on the other rows of the batch."""
     subject = Subject.of(collator)
 
     def check(examples: list[Chat]) -> None:
@@ -93,7 +93,7 @@ def check_rows_do_not_depend_on_neighbours(collator: BaseCollator, trial: Trial)
 
 
 def check_permuting_examples_permutes_rows(collator: BaseCollator, trial: Trial) -> None:
-    """The rows come in the order of the examples."""
+    """The rows follow the order of the examples."""
     subject = Subject.of(collator)
 
     def check(examples: list[Chat]) -> None:
@@ -115,7 +115,7 @@ def check_permuting_examples_permutes_rows(collator: BaseCollator, trial: Trial)
 
 
 def check_an_empty_batch_is_refused(collator: BaseCollator, trial: Trial) -> None:
-    """No example is an `EmptyBatchError`."""
+    """An empty batch raises `EmptyBatchError`."""
     del trial
     try:
         found: object = collator([])
@@ -132,7 +132,7 @@ def check_an_empty_batch_is_refused(collator: BaseCollator, trial: Trial) -> Non
 
 
 def check_a_bad_sample_is_named(collator: BaseCollator, trial: Trial) -> None:
-    """A bad example is a `SampleError` with its index."""
+    """A bad example raises a `SampleError` with its index."""
     del trial
     subject = Subject.of(collator)
     for index in (0, 1, 2):

@@ -47,7 +47,7 @@ def check_is_frozen(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_bad_options_are_refused(collator: BaseCollator, trial: Trial) -> None:
-    """Options that cannot be served are refused where the collator is made."""
+    """Options that cannot be honoured are refused at construction."""
     del trial
     for options in BAD_OPTIONS:
         try:
@@ -61,7 +61,7 @@ def check_bad_options_are_refused(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_a_pickled_copy_agrees(collator: BaseCollator, trial: Trial) -> None:
-    """A copy in another process, where strings hash in another way, gives the same batch."""
+    """A copy in another process gives the same batch."""
     subject = Subject.of(collator)
     kind = type(collator).__name__
     try:

@@ -31,7 +31,7 @@ _NAMES = {
 
 
 def check_tools_and_reasoning_are_written(collator: BaseCollator, trial: Trial) -> None:
-    """Tools, calls, results and reasoning stand in the prompt if the template writes them."""
+    """The prompt has all tool and reasoning text that the template writes."""
     del trial
     for subject, example, wanted in _exchanges(collator):
         sample = subject.collator.encode(example)
@@ -50,7 +50,7 @@ def check_tools_and_reasoning_are_written(collator: BaseCollator, trial: Trial) 
 
 
 def check_calls_train_and_results_do_not(collator: BaseCollator, trial: Trial) -> None:
-    """Calls and reasoning of answers train, descriptions and results of tools do not."""
+    """Tool calls and reasoning train; tool schemas and results do not."""
     del trial
     for subject, example, wanted in _exchanges(collator):
         sample = subject.collator.encode(example)
@@ -72,7 +72,7 @@ def check_calls_train_and_results_do_not(collator: BaseCollator, trial: Trial) -
 
 
 def check_only_the_completion_trains(collator: BaseCollator, trial: Trial) -> None:
-    """Of a prompt with a completion, the completion trains, and no answer of the prompt."""
+    """Only the completion trains, not the answers in its prompt."""
     del trial
     given = Subject.of(collator)
     subject = attrs.evolve(given, collator=attrs.evolve(given.collator, train_on="all_turns"))
@@ -85,7 +85,7 @@ def check_only_the_completion_trains(collator: BaseCollator, trial: Trial) -> No
 
 
 def check_media_stays_between_its_texts(collator: BaseCollator, trial: Trial) -> None:
-    """Pictures between the texts of a message stay there if the template writes them there."""
+    """Images between texts stay there if the template writes them there."""
     del trial
     subject = Subject.of(collator)
     for messages in probes(subject, "text, image, text"):

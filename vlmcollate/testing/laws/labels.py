@@ -29,7 +29,7 @@ _PROBES = (
 
 
 def check_labels_are_inputs_or_ignored(collator: BaseCollator, trial: Trial) -> None:
-    """Each label is the id at its place, or -100."""
+    """Each label is the input id at its position, or -100."""
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
@@ -51,7 +51,7 @@ def check_labels_are_inputs_or_ignored(collator: BaseCollator, trial: Trial) -> 
 
 
 def check_only_answers_train(collator: BaseCollator, trial: Trial) -> None:
-    """Each answer trains, with the token that ends it, and nothing else does."""
+    """Each answer trains, including its stop token, and nothing else does."""
     subject, openings = Subject.of(collator), openings_of(collator)
 
     def check(messages: Chat) -> None:
@@ -68,7 +68,7 @@ def check_only_answers_train(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_questions_never_train(collator: BaseCollator, trial: Trial) -> None:
-    """No word of the user or the system is trained."""
+    """No user or system text is trained."""
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
@@ -92,7 +92,7 @@ def check_questions_never_train(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_media_never_trains(collator: BaseCollator, trial: Trial) -> None:
-    """No token that stands for media is trained."""
+    """No media token is trained."""
     subject = Subject.of(collator)
     if not subject.images:
         raise NotApplicable("it takes no pictures")
@@ -123,7 +123,7 @@ def check_media_never_trains(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_last_turn_alone(collator: BaseCollator, trial: Trial) -> None:
-    """With `train_on="last_turn"`, the last answer trains and no other."""
+    """With `train_on="last_turn"`, only the last answer trains."""
     subject = Subject.of(collator)
     if subject.turns == 1:
         raise NotApplicable("it takes one answer")
@@ -137,7 +137,7 @@ def check_last_turn_alone(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_loss_weights(collator: BaseCollator, trial: Trial) -> None:
-    """An answer of weight 0 does not train, and `loss_weights` says what the others count."""
+    """Weight 0 excludes an answer; `loss_weights` holds the other weights."""
     subject = Subject.of(collator)
     every = attrs.evolve(subject, collator=attrs.evolve(subject.collator, train_on="all_turns"))
     openings = openings_of(collator)

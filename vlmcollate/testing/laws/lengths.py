@@ -45,7 +45,7 @@ class _Case:
 
 
 def check_overlong_samples_follow_the_policy(collator: BaseCollator, trial: Trial) -> None:
-    """What is longer than `max_length` is refused or dropped; what is as long passes whole."""
+    """Only samples longer than `max_length` are refused or dropped."""
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
@@ -62,7 +62,7 @@ def check_overlong_samples_follow_the_policy(collator: BaseCollator, trial: Tria
 
 
 def check_truncation_cuts_no_media(collator: BaseCollator, trial: Trial) -> None:
-    """What is cut is the longest beginning that fits, with whole pictures and their pixels."""
+    """Truncation keeps the longest prefix that fits, with whole images."""
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
@@ -75,7 +75,7 @@ def check_truncation_cuts_no_media(collator: BaseCollator, trial: Trial) -> None
 
 
 def check_dropping_turns_keeps_the_newest(collator: BaseCollator, trial: Trial) -> None:
-    """With `on_overlong="drop_turns"`, as many of the oldest exchanges go as it takes."""
+    """`"drop_turns"` removes as few of the oldest exchanges as needed."""
     subject = Subject.of(collator)
     if subject.turns == 1:
         raise NotApplicable("it takes one answer")

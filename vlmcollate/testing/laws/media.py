@@ -23,7 +23,7 @@ _SIZES = ("five images", "a large image", "a narrow image")
 
 
 def check_placeholders_equal_features(collator: BaseCollator, trial: Trial) -> None:
-    """The prompt has as many tokens for pictures as the processor itself gives them."""
+    """The number of image tokens equals that of the processor."""
     subject = _seeing(collator)
     vocabulary = Vocabulary.of(subject.tokenizer)
     found_ids = (vocabulary.id_of(token) for token in collator.traits.media_tokens["image"])
@@ -54,7 +54,7 @@ def check_placeholders_equal_features(collator: BaseCollator, trial: Trial) -> N
 
 
 def check_media_is_what_the_processor_gives(collator: BaseCollator, trial: Trial) -> None:
-    """Pixels, grids and sizes are those that the processor itself gives for these pictures."""
+    """Pixels, grids and sizes equal those of the processor."""
     subject = _seeing(collator)
 
     def compare(messages: Chat) -> None:
@@ -78,7 +78,7 @@ def check_media_is_what_the_processor_gives(collator: BaseCollator, trial: Trial
 
 
 def check_token_types_are_the_processors(collator: BaseCollator, trial: Trial) -> None:
-    """The token types tell pictures from text as the processor itself does."""
+    """The token types equal those of the processor."""
     subject, types = _seeing(collator), collator.family.token_types
     if types is None:
         raise NotApplicable("its model takes no token types")
@@ -108,7 +108,7 @@ def check_token_types_are_the_processors(collator: BaseCollator, trial: Trial) -
 
 
 def check_media_belongs_to_its_tokens(collator: BaseCollator, trial: Trial) -> None:
-    """Every picture of a sample has tokens, in order, and `media_counts` counts it."""
+    """Every image has its tokens, in order, and is counted."""
     subject = _seeing(collator)
     if not collator.traits.media_tokens.get("image"):
         raise NotApplicable("its prompt has no tokens for pictures")

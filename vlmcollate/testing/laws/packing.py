@@ -32,7 +32,7 @@ _WINDOW = 4096
 
 
 def check_packed_documents_stay_apart(collator: BaseCollator, trial: Trial) -> None:
-    """A pack holds its documents whole, each with its number, its positions and no label across."""
+    """A pack holds whole documents with their own positions and labels."""
     subject = _packing(collator)
 
     def check(examples: list[Chat]) -> None:
@@ -73,7 +73,7 @@ def check_packed_documents_stay_apart(collator: BaseCollator, trial: Trial) -> N
 
 
 def check_no_document_sees_another(collator: BaseCollator, trial: Trial) -> None:
-    """The mask or the lengths of a packed batch keep its documents apart, and join each within."""
+    """The layout separates the documents of a pack and joins no others."""
     subject = _packing(collator)
     packs = _with_layout(subject.collator)
 

@@ -32,7 +32,7 @@ class Words(NamedTuple):
 
 
 def check_prompt_preserves_messages(collator: BaseCollator, trial: Trial) -> None:
-    """Each message's words and pictures stand in the prompt once, in order, as they were said."""
+    """The prompt has the text and media of each message once, in order."""
     plain = _richest(collator)
 
     def check(said: list[str]) -> None:
@@ -52,7 +52,7 @@ def check_prompt_preserves_messages(collator: BaseCollator, trial: Trial) -> Non
 
 
 def check_roles_have_distinct_headers(collator: BaseCollator, trial: Trial) -> None:
-    """A user's turn opens in another way than an answer."""
+    """The header of a user turn differs from that of an answer."""
     del trial
     opening = openings_of(collator)
     if opening is None or opening.earlier_answer is None:
@@ -68,7 +68,7 @@ def check_roles_have_distinct_headers(collator: BaseCollator, trial: Trial) -> N
 
 
 def check_the_answer_follows_the_generation_prompt(collator: BaseCollator, trial: Trial) -> None:
-    """The model is trained to answer where it will be asked to."""
+    """Training answers begin where generation begins."""
     del trial
     if not collator.family.needs_chat_template:
         raise NotApplicable("it has no chat template")
@@ -96,7 +96,7 @@ def check_the_answer_follows_the_generation_prompt(collator: BaseCollator, trial
 
 
 def check_control_text_stays_text(collator: BaseCollator, trial: Trial) -> None:
-    """Text that spells a control token becomes none, or is refused."""
+    """Text that spells a special token stays text, or is refused."""
     subject = Subject.of(collator)
     vocabulary = Vocabulary.of(subject.tokenizer)
     allowed = subject.collator.allowed_special_tokens

@@ -27,7 +27,7 @@ _AHEAD = ("labels", "loss_weights")
 
 
 def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
-    """Ids, labels and mask are int64 of one shape, no key is lost, and pictures are counted."""
+    """The batch has every key, in the declared shape and dtype."""
     subject = Subject.of(collator)
     packs = subject.collator.padding.separates_by is not None
 
@@ -57,7 +57,7 @@ def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
-    """Padding is the pad token, has no label and is not attended to, and nothing else is so."""
+    """Padding tokens, and only they, are masked and have no label."""
     given = Subject.of(collator)
     plain = attrs.evolve(given.collator, shift_labels=False)
     subject, pad = attrs.evolve(given, collator=plain), given.tokenizer.pad_token_id
@@ -89,7 +89,7 @@ def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) -> None:
-    """A batch is as long as its longest row, rounded up as the padding says."""
+    """A batch is as long as its longest row, rounded up by the padding."""
     subject = Subject.of(collator)
     padding: Any = subject.collator.padding
     fixed, multiple = getattr(padding, "length", None), getattr(padding, "multiple_of", 1)
@@ -119,7 +119,7 @@ def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) ->
 
 
 def check_shifted_labels_are_the_next(collator: BaseCollator, trial: Trial) -> None:
-    """With `shift_labels=True`, each label is that of the next token, and every key is cut."""
+    """With `shift_labels=True`, each label is that of the next token."""
     subject = Subject.of(collator)
     try:
         shifted = attrs.evolve(subject.collator, shift_labels=True)

@@ -21,13 +21,13 @@ _PROBES = ("text, image, text", "two parts", "five images", "a video", "a sound"
 
 
 def check_takes_a_plain_question(collator: BaseCollator, trial: Trial) -> None:
-    """One question and its answer can be encoded, with a picture or without."""
+    """A question and its answer can be encoded, with and without an image."""
     del trial
     Subject.of(collator)
 
 
 def check_input_is_unchanged(collator: BaseCollator, trial: Trial) -> None:
-    """Examples are only read, be they lists or dicts, their content strings or parts."""
+    """Examples are never modified, whether lists or dicts, strings or parts."""
     subject = Subject.of(collator)
 
     def check(drawn: list[Row]) -> None:
@@ -81,7 +81,7 @@ def _check_unchanged(what: str, read: Any, rows: list[Any], before: list[Any]) -
 
 
 def check_takes_what_the_template_takes(collator: BaseCollator, trial: Trial) -> None:
-    """Text alone, pictures, a second answer and a system message are taken, or refused on purpose.
+    """What the template accepts is encoded or refused on purpose.
 
     What is refused is tried by no other law, so it is on purpose only where the processor's own
     template raises, or, for several pictures and for models without a template, where the error is

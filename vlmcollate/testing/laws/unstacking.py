@@ -26,7 +26,7 @@ from vlmcollate.testing.laws.subject import Subject
 
 
 def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -> None:
-    """Cut into its rows again, a batch holds each sample's tokens and media, and nothing else."""
+    """The rows of a batch hold the tokens and media of its samples."""
     subject = Subject.of(collator)
     whole = attrs.evolve(subject.collator, shift_labels=False)
     plain = attrs.evolve(subject, collator=whole)
