@@ -227,8 +227,8 @@ class BaseCollator(Stages):
         sample: EncodedSample,
     ) -> EncodedSample:
         """Applies `on_overlong` to a sample that is too long."""
-        most = self.max_length or 0
-        limit = most - self._dummy_room(sample)
+        most, room = self.max_length or 0, self._dummy_room(sample)
+        limit = most - room
         found: EncodedSample | None = None
         if self.on_overlong == "truncate":
             found = truncate(
@@ -245,9 +245,11 @@ class BaseCollator(Stages):
             found = None  # its media was cut off, and dummy media needs the room
         if found is None or (self.require_labels and not trains(found)):
             raise SampleTooLongError(
-                f"{len(sample)} tokens, longer than max_length={most}"
+                f"{len(sample)} tokens"
+                + (f" and {room} of dummy media" if room else "")
+                + f", longer than max_length={most}"
                 + ("" if found is None else ", which would leave nothing to train")
-                + f"; raise it to {len(sample) + most - limit}, or set on_overlong"
+                + f"; raise it to {len(sample) + room}, or set on_overlong"
             )
         return found
 

@@ -63,6 +63,11 @@ class Stages(CollatorOptions):
         """What the model family declares; a class attribute of every subclass."""
         return Family()
 
+    @property
+    def declared(self) -> Family:
+        """What the class declares for prompts; the same as `family` unless that is probed."""
+        return self.family
+
     def read(self, example: object) -> Conversation:
         """Turns an example into a conversation."""
         return read_example(example)
@@ -79,7 +84,7 @@ class Stages(CollatorOptions):
 
     def render(self, conversation: Conversation) -> Rendering:
         """Writes the prompt, with the place of each message in it."""
-        write = self.family.render
+        write = self.declared.render
         if write is None:
             return self.renderer(conversation)
         return write(conversation, self.processor, self.traits.placeholders)
@@ -197,7 +202,7 @@ class Stages(CollatorOptions):
     @cached_property
     def traits(self) -> ProcessorTraits:
         """What the processor declares of its media and its sampling."""
-        return ProcessorTraits.of(self.processor, self.family)
+        return ProcessorTraits.of(self.processor, self.declared)
 
     @property
     def soundtrack_sampling_rate(self) -> int | None:
@@ -236,7 +241,9 @@ class Stages(CollatorOptions):
             tools = self._made_tools[0]
             if tools.vocabulary is vocabulary and tools.template == template:
                 return tools
-        tools = PromptTools.of(self.processor, self.family, self.traits, self, vocabulary, template)
+        tools = PromptTools.of(
+            self.processor, self.declared, self.traits, self, vocabulary, template
+        )
         self._made_tools[:] = [tools]  # another thread may use the old ones, which stay unchanged
         return tools
 

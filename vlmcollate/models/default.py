@@ -95,6 +95,16 @@ class DefaultCollator(BaseCollator):
             packing=NotPackable(reason) if grids else Packable(),
         )
 
+    @property
+    def declared(self) -> Family:
+        """Nothing, so that a prompt is written without probing the processor."""
+        return Family()
+
+    def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
+        """See `BaseCollator`."""
+        exact = _EXACT.get(type(self.processor).__name__, frozenset())
+        return not kinds or (exact.issuperset(kinds) and super().counts_media(kinds))
+
     def supports(self, kind: MediaKind) -> bool:
         """See `BaseCollator`."""
         return kind in probe(self.processor).kinds
