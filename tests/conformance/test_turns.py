@@ -94,7 +94,9 @@ def test_blank_turns_are_placed_or_refused():
         assert _trained(processor, blank, "</s>") == ["</s>", "</s>"]
     processor = with_template("pixtral", _SYSTEM_IN_THE_LAST_TURN)
     assert _trained(processor, _chat("", "", "", ""), "</s>") == ["</s>", "</s>"]
-    with pytest.raises(LabelError, match=r"messages\[4\].*cannot be told from an earlier one"):
+    with pytest.raises(
+        LabelError, match=r"messages\[4\].*cannot be distinguished from an earlier one"
+    ):
         _trained(processor, _chat("", "", "", "", system="s"), "</s>")
 
 
