@@ -10,7 +10,8 @@ from tokenizers import AddedToken
 from tests.decoding import trained_texts
 from tests.processors import processor_of, with_template
 from tests.processors.published_templates import processor_with
-from vlmcollate import ConversationError, LabelError, TemplateOmissionWarning, collator_for
+from vlmcollate import collator_for
+from vlmcollate.errors import ConversationError, LabelError, TemplateOmissionWarning
 from vlmcollate.testing import tiny_processor
 
 _TEXT = "{% for part in m.content %}{{ part.text }}{% endfor %}"
