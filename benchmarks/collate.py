@@ -28,7 +28,8 @@ from rich.table import Table
 from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, logging
 
 from tests.processors import build
-from vlmcollate import TurnMarkers, collator_for
+from vlmcollate import collator_for
+from vlmcollate.extend import TurnMarkers
 from vlmcollate.labels.text_search import find_pattern
 
 Row = tuple[str, float, float, float]

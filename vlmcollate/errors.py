@@ -121,3 +121,7 @@ def stack_level() -> int:
 
 class TemplateOmissionWarning(UserWarning):
     """The chat template omits or changes a part of the conversation."""
+
+
+class TooManyFailuresError(CollateError, RuntimeError):
+    """More than `max_failures` samples in a row failed; the last failure is its cause."""

@@ -5,7 +5,7 @@ from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message,
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.family import TOKEN_TYPES, Family, NotPackable, Packable, TokenTypes
 from vlmcollate.formats import read_example
-from vlmcollate.labels import LabelContext, LabelStrategy
+from vlmcollate.labels import LabelContext, LabelStrategy, TurnMarkers
 from vlmcollate.labels.base import assistant_indices
 from vlmcollate.media import (
     Concatenate,
@@ -73,6 +73,7 @@ __all__ = [
     "TokenMixing",
     "TokenTypes",
     "Turn",
+    "TurnMarkers",
     "Video",
     "assistant_indices",
     "cast_media",

@@ -11,8 +11,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from vlmcollate import EmptyBatchError, EncodedSample, PadToLongest, SampleError
+from vlmcollate import EncodedSample, PadToLongest, SampleError
 from vlmcollate.conversation import Conversation
+from vlmcollate.errors import EmptyBatchError
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.padding import PaddingStrategy

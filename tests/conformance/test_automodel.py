@@ -16,16 +16,9 @@ from tests.processors import build, processor_of
 from tests.processors.cases import CASES
 from tests.processors.families import FAMILIES
 from tests.unit.models.test_nemotron_parse import TASK, page
-from vlmcollate import (
-    ConfigError,
-    EmptyBatchError,
-    LabelError,
-    MediaMismatchError,
-    SampleTooLongError,
-    automodel,
-    collator_for,
-)
+from vlmcollate import ConfigError, automodel, collator_for
 from vlmcollate.automodel.audio import _with_sound  # where phi4_mm_collate_fn puts the audio
+from vlmcollate.errors import EmptyBatchError, LabelError, MediaMismatchError, SampleTooLongError
 
 # names of `automodel` with an underscore are NeMo Automodel's own, which its recipes import
 

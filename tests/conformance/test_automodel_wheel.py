@@ -18,7 +18,8 @@ import torch
 from tests.assets import automodel_dir
 from tests.conformance.test_automodel import EXAMPLES, TONE, chat, talk
 from tests.processors import processor_of
-from vlmcollate import ConfigError, EmptyBatchError, SampleTooLongError, automodel, collator_for
+from vlmcollate import ConfigError, automodel, collator_for
+from vlmcollate.errors import EmptyBatchError, SampleTooLongError
 
 # names with an underscore are NeMo Automodel's own, which its recipes import
 WRITTEN_FOR = "0.7.0"

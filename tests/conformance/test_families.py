@@ -13,8 +13,9 @@ from tests.processors import processor_of, with_template
 from tests.processors.cases import CASES, LEFT_OUT
 from tests.processors.llava import LLAVA_STAND_IN
 from tests.processors.template_stand_ins import turns
-from vlmcollate import LabelError, collator_for
+from vlmcollate import collator_for
 from vlmcollate.cli.families import support_table
+from vlmcollate.errors import LabelError
 from vlmcollate.formats import read_example
 from vlmcollate.models import COLLATORS
 

@@ -15,13 +15,12 @@ from tests.processors import processor_of
 from tests.processors.families import FAMILIES
 from vlmcollate import (
     CollateError,
-    ConversationError,
     GenerationTagLabels,
-    LabelError,
     TemplateMarkerLabels,
     TextSearchLabels,
     collator_for,
 )
+from vlmcollate.errors import ConversationError, LabelError
 
 pytestmark = pytest.mark.parametrize("name", FAMILIES)
 

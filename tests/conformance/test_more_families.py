@@ -13,7 +13,8 @@ from tests.decoding import normal, trained_texts
 from tests.media_bytes import video_bytes
 from tests.processors import processor_of
 from tests.processors.families import MORE_FAMILIES
-from vlmcollate import LabelError, collator_for
+from vlmcollate import collator_for
+from vlmcollate.errors import LabelError
 from vlmcollate.formats import read_example
 
 MOVIE = video_bytes([i / 10 for i in range(20)])

@@ -22,7 +22,8 @@ from PIL import Image
 
 from tests.media_bytes import video_bytes
 from tests.processors import processor_of
-from vlmcollate import BaseCollator, LocalMedia, MediaError, UrlFetcher, collator_for
+from vlmcollate import BaseCollator, LocalMedia, UrlFetcher, collator_for
+from vlmcollate.errors import MediaError
 
 RATE = 16000
 TONE = (np.sin(np.arange(RATE) / 20) * 0.3).astype(np.float32)

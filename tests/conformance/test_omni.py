@@ -15,7 +15,8 @@ from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.media_bytes import video_bytes
 from tests.processors import processor_of
-from vlmcollate import IGNORE_INDEX, MediaError, collator_for
+from vlmcollate import IGNORE_INDEX, collator_for
+from vlmcollate.errors import MediaError
 
 TONE = (np.sin(np.arange(24000) / 20) * 0.3).astype(np.float32)
 MOVIE = video_bytes(np.arange(20) / 10, audio=True)

@@ -10,13 +10,8 @@ from tests.models.by_family import tiny_model
 from tests.processors import processor_of
 from tests.processors.cases import CASES
 from tests.processors.families import FAMILIES
-from vlmcollate import (
-    IGNORE_INDEX,
-    BlockCausalMask,
-    PadToLongest,
-    SampleTooLongError,
-    collator_for,
-)
+from vlmcollate import IGNORE_INDEX, BlockCausalMask, PadToLongest, collator_for
+from vlmcollate.errors import SampleTooLongError
 
 
 def chat(answer, *colours):

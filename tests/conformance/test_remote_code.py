@@ -13,7 +13,8 @@ from PIL import Image
 from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.processors import processor_of
-from vlmcollate import IGNORE_INDEX, MediaError, collator_for
+from vlmcollate import IGNORE_INDEX, collator_for
+from vlmcollate.errors import MediaError
 
 STOPS = {
     "llava_onevision_1_5_stand_in": "<|im_end|>",

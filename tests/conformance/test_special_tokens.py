@@ -8,7 +8,8 @@ import pytest
 
 from tests.processors import build, processor_of
 from tests.processors.published_templates import processor_with
-from vlmcollate import ConfigError, ConversationError, collator_for
+from vlmcollate import ConfigError, collator_for
+from vlmcollate.errors import ConversationError
 from vlmcollate.testing import check_collator
 from vlmcollate.testing.laws.prompts import check_control_text_stays_text
 

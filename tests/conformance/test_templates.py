@@ -6,13 +6,8 @@ import torch
 from tests.decoding import trained_texts
 from tests.processors import processor_of, with_template
 from tests.processors.published_templates import processor_with
-from vlmcollate import (
-    ConversationError,
-    GenerationTagLabels,
-    LabelError,
-    TemplateMarkerLabels,
-    collator_for,
-)
+from vlmcollate import GenerationTagLabels, TemplateMarkerLabels, collator_for
+from vlmcollate.errors import ConversationError, LabelError
 
 CHAT = [
     {"role": "user", "content": "First?"},

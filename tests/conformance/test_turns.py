@@ -10,7 +10,8 @@ from tokenizers import AddedToken
 from tests.decoding import trained_texts
 from tests.processors import processor_of, with_template
 from tests.processors.published_templates import processor_with
-from vlmcollate import ConversationError, LabelError, TemplateOmissionWarning, collator_for
+from vlmcollate import collator_for
+from vlmcollate.errors import ConversationError, LabelError, TemplateOmissionWarning
 from vlmcollate.testing import tiny_processor
 
 _TEXT = "{% for part in m.content %}{{ part.text }}{% endfor %}"
@@ -94,7 +95,9 @@ def test_blank_turns_are_placed_or_refused():
         assert _trained(processor, blank, "</s>") == ["</s>", "</s>"]
     processor = with_template("pixtral", _SYSTEM_IN_THE_LAST_TURN)
     assert _trained(processor, _chat("", "", "", ""), "</s>") == ["</s>", "</s>"]
-    with pytest.raises(LabelError, match=r"messages\[4\].*cannot be told from an earlier one"):
+    with pytest.raises(
+        LabelError, match=r"messages\[4\].*cannot be distinguished from an earlier one"
+    ):
         _trained(processor, _chat("", "", "", "", system="s"), "</s>")
 
 

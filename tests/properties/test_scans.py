@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmcollate import LabelError, TurnMarkers
+from vlmcollate.errors import LabelError
+from vlmcollate.extend import TurnMarkers
 from vlmcollate.labels.text_search import find_pattern
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=30)

@@ -16,22 +16,24 @@ from tests.processors import processor_of
 from vlmcollate import (
     BaseCollator,
     ConfigError,
-    ConversationError,
-    EmptyBatchError,
     EncodedSample,
-    Join,
-    LabelError,
     LocalMedia,
-    MediaError,
-    MediaMismatchError,
     PadToLength,
     PadToLongest,
-    SampleTooLongError,
-    TemplateOmissionWarning,
     collator_for,
     register,
 )
 from vlmcollate.encode.options import CollatorOptionsDict
+from vlmcollate.errors import (
+    ConversationError,
+    EmptyBatchError,
+    LabelError,
+    MediaError,
+    MediaMismatchError,
+    SampleTooLongError,
+    TemplateOmissionWarning,
+)
+from vlmcollate.extend import Join
 from vlmcollate.models import COLLATORS
 from vlmcollate.models.default import DefaultCollator
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator

@@ -11,8 +11,9 @@ from PIL import Image
 from transformers.utils import get_json_schema
 
 from tests.processors import processor_of, with_template
-from vlmcollate import ConversationError, collator_for
+from vlmcollate import collator_for
 from vlmcollate.conversation import MediaPart, Message, TextPart
+from vlmcollate.errors import ConversationError
 from vlmcollate.formats import read_example
 from vlmcollate.formats.simple import read_simple
 

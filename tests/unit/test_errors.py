@@ -4,14 +4,13 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from vlmcollate import (
+from vlmcollate import SampleError, collator_for
+from vlmcollate.errors import (
     ConversationError,
     LabelError,
     MediaError,
     MediaMismatchError,
-    SampleError,
     SampleTooLongError,
-    collator_for,
 )
 from vlmcollate.testing import tiny_processor
 

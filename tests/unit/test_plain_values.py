@@ -19,9 +19,9 @@ from PIL import Image
 
 from tests.grafts import grafted
 from tests.processors import processor_of
-from vlmcollate import ConfigError, ConversationError, collator_for
+from vlmcollate import ConfigError, collator_for
 from vlmcollate.conversation import MediaPart
-from vlmcollate.errors import CollateError
+from vlmcollate.errors import CollateError, ConversationError
 from vlmcollate.formats import read_example
 from vlmcollate.plain_values import MAX_LEVELS, plain, plain_source, unwrap
 

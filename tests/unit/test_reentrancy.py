@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmcollate import BaseCollator, Conversation, EncodedSample, Join, LocalMedia, collator_for
+from vlmcollate import BaseCollator, EncodedSample, LocalMedia, collator_for
+from vlmcollate.extend import Conversation, Join
 from vlmcollate.media import Concatenate
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.testing import tiny_processor

@@ -48,15 +48,15 @@ def split_microbatches(
     if n > rows:
         raise ConfigError(f"n must be at most the batch's {rows} rows, not {n}")
     sizes = [rows // n + (i < rows % n) for i in range(n)]
-    told = {
+    declared = {
         key: rule.rows if isinstance(rule, Join) else rule
         for key, rule in (items or {}).items()
         if key in batch
     }
     parts: list[dict[str, Any]] = [{} for _ in sizes]
     for key, value in batch.items():
-        for part, piece in zip(parts, _pieces(key, value, batch, told, sizes), strict=True):
-            if key not in told or len(piece):
+        for part, piece in zip(parts, _pieces(key, value, batch, declared, sizes), strict=True):
+            if key not in declared or len(piece):
                 part[key] = piece
     return parts
 
@@ -82,12 +82,12 @@ def _pieces(
     key: str,
     value: Any,
     batch: Mapping[str, Any],
-    told: Mapping[str, str | None],
+    declared: Mapping[str, str | None],
     sizes: Sequence[int],
 ) -> Sequence[Any]:
     """One key of each microbatch."""
-    if told.get(key) is not None:
-        counts = _rows_of_each_sample(key, batch, told)
+    if declared.get(key) is not None:
+        counts = _rows_of_each_sample(key, batch, declared)
         per_part = [int(chunk.sum()) for chunk in torch.split(counts, list(sizes))]
         if sum(per_part) != len(value):
             raise ConfigError(f"{key} has {len(value)} rows, the counts say {sum(per_part)}")
@@ -95,7 +95,7 @@ def _pieces(
     if isinstance(value, str | bool | int | float) or getattr(value, "shape", None) == ():
         return [value] * len(sizes)
     if isinstance(value, Mapping):  # a mask for each kind of attention layer
-        cut = {k: _pieces(key, v, batch, told, sizes) for k, v in value.items()}
+        cut = {k: _pieces(key, v, batch, declared, sizes) for k, v in value.items()}
         return [{k: pieces[i] for k, pieces in cut.items()} for i in range(len(sizes))]
     if not isinstance(value, Tensor):
         raise ConfigError(
@@ -120,12 +120,12 @@ def _pieces(
 def _rows_of_each_sample(
     key: str,
     batch: Mapping[str, Any],
-    told: Mapping[str, str | None],
+    declared: Mapping[str, str | None],
     *,
     seen: tuple[str, ...] = (),
 ) -> Tensor:
     """How many rows of a media key belong to each sample, (B,) int64."""
-    terms = [_counted(key, rule, batch, told, seen) for rule in str(told[key]).split(" + ")]
+    terms = [_counted(key, rule, batch, declared, seen) for rule in str(declared[key]).split(" + ")]
     return torch.stack(terms).sum(dim=0)
 
 
@@ -133,7 +133,7 @@ def _counted(
     key: str,
     rule: str,
     batch: Mapping[str, Any],
-    told: Mapping[str, str | None],
+    declared: Mapping[str, str | None],
     seen: tuple[str, ...],
 ) -> Tensor:
     samples = len(batch["input_ids"])
@@ -143,8 +143,8 @@ def _counted(
     if kind in _KINDS:
         counts = torch.as_tensor(batch.get(f"n_{kind}s_per_sample", [0] * samples))
         return (counts > 0).long() if kind != rule else counts
-    if told.get(rule) is None or rule in seen:
+    if declared.get(rule) is None or rule in seen:
         raise ConfigError(f"{key} goes by {rule!r}, which is no other media key of the batch")
-    per_sample = _rows_of_each_sample(rule, batch, told, seen=(*seen, key))
+    per_sample = _rows_of_each_sample(rule, batch, declared, seen=(*seen, key))
     each = batch[rule].reshape(len(batch[rule]), -1).prod(dim=1)
     return torch.stack([chunk.sum() for chunk in torch.split(each, per_sample.tolist())])

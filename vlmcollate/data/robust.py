@@ -11,15 +11,11 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import CollateError, ConfigError, SampleError
+from vlmcollate.errors import ConfigError, SampleError, TooManyFailuresError
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of, at_least_one, one_of
 
 ErrorPolicy = Literal["raise", "skip", "dummy_sample"]
-
-
-class TooManyFailuresError(CollateError, RuntimeError):
-    """More than `max_failures` samples in a row failed; the last failure is its cause."""
 
 
 @attrs.frozen(eq=False)

@@ -17,14 +17,14 @@ from vlmcollate.sample import EncodedSample
 
 @attrs.frozen(kw_only=True, eq=False)
 class MediaItem:
-    """One picture, video or sound.
+    """One image, video or audio item.
 
     Attributes:
         kind: What it is.
         message: The index of its message.
         size: Its size in words.
         tokens: How many tokens it takes.
-        content: The decoded item: a PIL image, a `Video` or a sound.
+        content: The decoded item: a PIL image, a `Video` or audio.
     """
 
     kind: MediaKind
@@ -81,7 +81,7 @@ def size_of(content: Any) -> str:
     """The size of a decoded item in words.
 
     Args:
-        content: A PIL image, a `Video` or an (N,) sound.
+        content: A PIL image, a `Video` or (N,) audio.
 
     Returns:
         Such as `"640 x 480"`.
@@ -90,5 +90,5 @@ def size_of(content: Any) -> str:
         count, height, width = content.frames.shape[:3]
         return f"{count} frames of {width} x {height}, {content.duration:.1f} s"
     if isinstance(content, np.ndarray):
-        return f"{len(content):,} samples of sound"
+        return f"{len(content):,} samples of audio"
     return f"{content.width} x {content.height}"

@@ -77,7 +77,7 @@ def inspect_page(entries: Sequence[Mapping[str, Any]], *, name: str, diff: str =
 
 
 def document(title: str, body: str) -> str:
-    """A whole HTML document that asks nobody for anything.
+    """Returns a whole HTML document that makes no requests.
 
     Args:
         title: Its title, as plain text.
@@ -139,10 +139,10 @@ def _media(item: MediaItem) -> dict[str, Any]:
 
 
 def thumbnail(content: Any) -> str:
-    """A small picture of a media item as a data URI, or "" for a sound.
+    """Returns a small image of a media item as a data URI, or "" for audio.
 
     Args:
-        content: A PIL image, a `Video` or a sound.
+        content: A PIL image, a `Video` or audio.
     """
     if isinstance(content, Video):
         count = len(content.frames)
@@ -150,21 +150,21 @@ def thumbnail(content: Any) -> str:
         frames = [Image.fromarray(content.frames[i]) for i in places]
         small = [_small(frame) for frame in frames]
         width = sum(frame.width for frame in small) + 2 * (len(small) - 1)
-        picture = Image.new("RGB", (width, small[0].height), "white")
+        image = Image.new("RGB", (width, small[0].height), "white")
         at = 0
         for frame in small:
-            picture.paste(frame, (at, 0))
+            image.paste(frame, (at, 0))
             at += frame.width + 2
     elif isinstance(content, Image.Image):
-        picture = _small(content)
+        image = _small(content)
     else:
         return ""
     data = io.BytesIO()
-    picture.save(data, "WEBP", quality=60)
+    image.save(data, "WEBP", quality=60)
     return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _small(picture: Image.Image) -> Image.Image:
-    small = picture.copy()
+def _small(image: Image.Image) -> Image.Image:
+    small = image.copy()
     small.thumbnail(_THUMBNAIL)
     return small

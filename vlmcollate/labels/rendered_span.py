@@ -10,7 +10,7 @@ from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 
 @attrs.frozen
 class RenderedSpanLabels(LabelStrategy):
-    """Trains the characters that the model has to write, as the rendering of the chat tells them.
+    """Trains the characters that the model has to write, by the rendering of the chat.
 
     The default. It knows which characters of the prompt came from which message and where the
     generation prompt of each turn ends, so no text inside a message can mislead it.

@@ -166,7 +166,7 @@ class TemplateMarkerLabels(LabelStrategy):
         """The markers of a processor's template, derived once a process.
 
         Raises:
-            LabelError: No run of ids tells an assistant turn from the others.
+            LabelError: No run of ids distinguishes assistant turns from the others.
         """
         known = _KNOWN.get_or_make(context.processor, dict)
         template = chat_template_of(context.processor)
@@ -203,7 +203,7 @@ def _derive(context: LabelContext) -> TurnMarkers:
         )
         if openers and _finds(markers, probes, truth):
             return markers
-    raise LabelError("no marker tells the template's assistant turns from the others")
+    raise LabelError("no marker distinguishes the template's assistant turns from the others")
 
 
 def _finds(

@@ -29,12 +29,12 @@ def stream_packs(
 
     Args:
         samples: Encoded samples, or anything that `length` measures.
-        max_length: The most tokens of a pack.
-        buffer_size: How many samples wait at most.
-        on_overlong: What becomes of a longer sample: an error, a pack of its own, or it is left
-            out.
+        max_length: The maximum number of tokens of a pack.
+        buffer_size: The maximum number of samples that wait.
+        on_overlong: The policy for longer samples: `"raise"` an error, `"own_pack"`, or
+            `"drop"`.
         length: A sample's tokens.
-        dropped: Is told of every sample that is left out; needed with `"drop"`.
+        dropped: Called with every sample that is dropped; required with `"drop"`.
 
     Yields:
         The samples of a pack.
@@ -53,7 +53,9 @@ def stream_packs(
     if on_overlong not in ("raise", "own_pack", "drop"):
         raise ConfigError(f"on_overlong must be 'raise', 'own_pack' or 'drop', not {on_overlong!r}")
     if (on_overlong == "drop") != (dropped is not None):
-        raise ConfigError('on_overlong="drop" goes with `dropped`, which is told what was left out')
+        raise ConfigError(
+            'on_overlong="drop" needs `dropped`, which is called with each dropped sample'
+        )
     return _packs(samples, max_length, buffer_size, on_overlong, length, dropped)
 
 

@@ -74,7 +74,7 @@ _BY_KERNELS = frozenset(
         "qwen3_next",
     }
 )
-"""Their stateful layers start anew by `cu_seq_lens_q` and `seq_idx`."""
+"""Their stateful layers restart by `cu_seq_lens_q` and `seq_idx`."""
 
 _WRAPPERS = frozenset(
     {
@@ -211,14 +211,14 @@ def _separations(
         carried = beyond & _STATEFUL
         fault = "carry a state past every mask" if carried else "need a mask that cuts chunks"
         why = f"its {_listed(beyond)} layers {fault}"
-        if (carried and text not in _BY_KERNELS) or not _starts_anew_by_positions():
+        if (carried and text not in _BY_KERNELS) or not _restarts_by_positions():
             found -= {"positions"}
-            why += ", and this version of transformers does not start them anew with each document"
+            why += ", and this version of transformers does not restart them with each document"
     return frozenset(found), why
 
 
-def _starts_anew_by_positions() -> bool:
-    """Whether chunked and stateful layers start anew; before 5.24 they leak in silence."""
+def _restarts_by_positions() -> bool:
+    """Whether chunked and stateful layers restart; before 5.24 they leak silently."""
     major, minor = transformers.__version__.split(".")[:2]
     return (int(major), int(minor)) >= (5, 24)
 

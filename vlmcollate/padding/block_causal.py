@@ -17,8 +17,8 @@ from vlmcollate.validators import an_instance_of, at_least_one
 class BlockCausalMask(DocumentLayout):
     """Makes `attention_mask` (B, 1, T, T) bool: a token sees itself and its document before it.
 
-    Padding sees itself alone, so that no row of the softmax is empty. Pictures whose tokens see
-    each other both ways, as Gemma 3's do, are kept so.
+    Padding attends to itself alone, so that no row of the softmax is empty. The tokens of images
+    that attend to each other both ways, as in Gemma 3, still do.
 
     Args:
         side: `"right"`.

@@ -96,11 +96,11 @@ class DocumentLayout(PaddingStrategy):
 
 
 def refuse_blocks(layout: DocumentLayout, blocks: Tensor | None) -> None:
-    """Refuses pictures whose tokens see each other both ways."""
+    """Refuses images whose tokens attend to each other both ways."""
     if blocks is not None:
         raise ConfigError(
-            f"this model's picture tokens see each other both ways, which {type(layout).__name__} "
-            "cannot say; use BlockCausalMask or FlexBlockMask"
+            f"this model's image tokens attend to each other both ways, which "
+            f"{type(layout).__name__} cannot express; use BlockCausalMask or FlexBlockMask"
         )
 
 

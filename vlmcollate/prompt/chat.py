@@ -114,7 +114,7 @@ class ChatRenderer:
 
         Raises:
             ConversationError: The template refuses the conversation, or mixes its strings with its
-                own logic so that they cannot be told apart.
+                own logic so that they cannot be separated.
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
@@ -206,8 +206,8 @@ class ChatRenderer:
     def _read_structure(self, template: str, vocabulary: Vocabulary) -> Structure:
         named = self.processor.tokenizer.special_tokens_map
         options = getattr(self.processor, "__dict__", {})
-        told = {k: v for k, v in options.items() if k != "chat_template"}
-        words = [v for v in told.values() if isinstance(v, str)]
+        attributes = {k: v for k, v in options.items() if k != "chat_template"}
+        words = [v for v in attributes.values() if isinstance(v, str)]
         return StructureReader(
             render=attrs.evolve(self, last_turn_end="", answer_end="").render,
             vocabulary=vocabulary,
@@ -255,7 +255,7 @@ class ChatRenderer:
                 return trace
         raise ConversationError(
             "the chat template changes what it writes with the words of a message, so its own text "
-            "and the message's cannot be told apart; simplify the message, or the template"
+            "and the message's cannot be separated; simplify the message, or the template"
         )
 
     def _place(self, conversation: Conversation, trace: MarkedText) -> Rendering:

@@ -115,7 +115,7 @@ class PromptEncoder:
     Args:
         processor: A `transformers` processor.
         media_tokens: For each kind, the tokens whose number is the number of media features. What a
-            placeholder of one kind stands for may hold tokens of another, as a video with sound.
+            placeholder of one kind stands for may hold tokens of another: a video with audio does.
         structure: The control tokens that no text may write: those that open and close turns and
             stand for media. An assistant's text may write the others.
         allowed: Of those others, the ones that the text of every message may write.

@@ -1,7 +1,7 @@
 """Following a message's words through a chat template.
 
 Every string of the caller's is wrapped in a pair of private-use characters before the template is
-rendered. Where they come out again tells which text of the rendering is whose.
+rendered. Their places in the rendering show the origin of its text.
 """
 
 from __future__ import annotations

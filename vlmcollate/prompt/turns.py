@@ -64,8 +64,8 @@ class TurnFinder:
                     )
                 if start < done:
                     raise LabelError(
-                        "this turn cannot be told from an earlier one, since nothing is said "
-                        "between them; leave out turns without words",
+                        "this turn cannot be distinguished from an earlier one, since no text "
+                        "is between them; remove turns without text",
                         where=f"messages[{k}]",
                     )
                 done = closed.end()
@@ -148,7 +148,7 @@ class TurnFinder:
 
     def _unlike(self, header: str, written: str, where: str) -> LabelError:
         hint = (
-            "variables may mend it, as in template_kwargs={'enable_thinking': False}"
+            "variables may correct it, as in template_kwargs={'enable_thinking': False}"
             if "think" in header + written
             else "are the roles swapped, or does the template repeat another message here?"
         )

@@ -289,7 +289,7 @@ def _check_agreement(vocabulary: Vocabulary, tokenizer: Any) -> None:
     if vocabulary.encode(text).ids.tolist() != expected:
         raise ConfigError(
             f"{type(tokenizer).__name__} gives no character offsets, and other tokens than the "
-            "tiktoken encoding inside it, so they cannot be told; load a fast tokenizer (one with "
+            "tiktoken encoding inside it, so they are unknown; load a fast tokenizer (one with "
             "a tokenizer.json)"
         )
 

@@ -20,12 +20,12 @@ from tests.processors.families import FAMILIES
 from vlmcollate import (
     BaseCollator,
     BlockCausalMask,
-    Concatenate,
     ConfigError,
     FlexBlockMask,
     RobustCollator,
     collator_for,
 )
+from vlmcollate.extend import Concatenate
 from vlmcollate.packing import split_microbatches
 from vlmcollate.testing import tiny_processor
 

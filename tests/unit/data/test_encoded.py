@@ -16,13 +16,14 @@ from transformers import Qwen3_5Config, Qwen3VLConfig
 
 from tests.processors import processor_of
 from tests.processors.families import FAMILIES
-from vlmcollate import ConfigError, ConversationError, EncodedSample, collator_for
+from vlmcollate import ConfigError, EncodedSample, collator_for
 from vlmcollate.data import (
     EncodedDataset,
     EncodedIterableDataset,
     load_sample,
     save_sample,
 )
+from vlmcollate.errors import ConversationError
 from vlmcollate.testing import tiny_processor
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmcollate import ConfigError, ConversationError, LocalMedia, collator_for
+from vlmcollate import ConfigError, LocalMedia, collator_for
 from vlmcollate.data import token_counts, within_length
+from vlmcollate.errors import ConversationError
 from vlmcollate.testing import tiny_processor
 
 

@@ -24,14 +24,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.processors import processor_of
-from vlmcollate import (
-    ConfigError,
-    EncodedSample,
-    LocalMedia,
-    SampleError,
-    SampleTooLongError,
-    collator_for,
-)
+from vlmcollate import ConfigError, EncodedSample, LocalMedia, SampleError, collator_for
 from vlmcollate.data import (
     LengthGroupedSampler,
     Manifest,
@@ -41,6 +34,7 @@ from vlmcollate.data import (
 )
 from vlmcollate.data.manifest import fingerprint_of
 from vlmcollate.data.prepared import row_from_sample, sample_from_row
+from vlmcollate.errors import SampleTooLongError
 from vlmcollate.testing import tiny_processor
 
 ROWS = 23

@@ -10,16 +10,8 @@ from PIL import Image
 
 from tests.models.by_processor import MODELS
 from tests.processors.cases import CASES
-from vlmcollate import (
-    IGNORE_INDEX,
-    ConfigError,
-    EmptyBatchError,
-    MediaError,
-    Resample,
-    RobustCollator,
-    TooManyFailuresError,
-    collator_for,
-)
+from vlmcollate import IGNORE_INDEX, ConfigError, Resample, RobustCollator, collator_for
+from vlmcollate.errors import EmptyBatchError, MediaError, TooManyFailuresError
 from vlmcollate.testing import tiny_processor
 
 

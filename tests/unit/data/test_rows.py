@@ -8,8 +8,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from vlmcollate import ConfigError, ConversationError
+from vlmcollate import ConfigError
 from vlmcollate.data.rows import read_rows, row_range
+from vlmcollate.errors import ConversationError
 
 ROWS = [{"messages": [{"role": "user", "content": f"{i} ü"}]} for i in range(5)]
 

@@ -19,17 +19,14 @@ from tests.processors import processor_of
 from vlmcollate import (
     ConfigError,
     FirstApplicable,
-    LabelStrategy,
     LocalMedia,
-    MediaError,
-    MediaStrategy,
-    PaddingStrategy,
     PadToLength,
     PadToLongest,
     RobustCollator,
-    StrategyError,
     collator_for,
 )
+from vlmcollate.errors import MediaError, StrategyError
+from vlmcollate.extend import LabelStrategy, MediaStrategy, PaddingStrategy
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.prompt.encoder import Turn
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from tests.processors import processor_of, with_template
-from vlmcollate import IGNORE_INDEX, ConversationError, ThinkingPrefix, collator_for
+from vlmcollate import IGNORE_INDEX, ThinkingPrefix, collator_for
+from vlmcollate.errors import ConversationError
 from vlmcollate.explain.alignment import aligned
 from vlmcollate.testing import tiny_processor
 

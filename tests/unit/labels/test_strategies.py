@@ -8,13 +8,13 @@ from vlmcollate import (
     ConfigError,
     FirstApplicable,
     GenerationTagLabels,
-    LabelError,
     PrefixMaskLabels,
     RenderedSpanLabels,
     TemplateMarkerLabels,
     TextSearchLabels,
     collator_for,
 )
+from vlmcollate.errors import LabelError
 from vlmcollate.models.default import DefaultCollator
 from vlmcollate.testing import tiny_processor
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from vlmcollate import Concatenate
+from vlmcollate.extend import Concatenate
 from vlmcollate.media.memory import Pool
 
 

@@ -6,7 +6,8 @@ from PIL import Image
 
 from tests.decoding import trained_texts
 from tests.processors import processor_of
-from vlmcollate import ConfigError, ConversationError, TemplateMarkerLabels, collator_for
+from vlmcollate import ConfigError, TemplateMarkerLabels, collator_for
+from vlmcollate.errors import ConversationError
 
 TASK = "</s><s><predict_bbox><predict_classes><output_markdown>"
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmcollate import ConfigError, SampleTooLongError, plan_packs
+from vlmcollate import ConfigError, plan_packs
+from vlmcollate.errors import SampleTooLongError
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=80)
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmcollate import ConfigError, SampleTooLongError
+from vlmcollate import ConfigError
+from vlmcollate.errors import SampleTooLongError
 from vlmcollate.packing import stream_packs
 
 

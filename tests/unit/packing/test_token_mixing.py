@@ -133,7 +133,7 @@ def test_documents_are_apart_with_every_layout_that_is_accepted(model_type: str)
     layouts = list(_accepted(model))
     stateful = token_mixing(model.config).kinds & tables._STATEFUL
     if not layouts:
-        assert not tables._starts_anew_by_positions()
+        assert not tables._restarts_by_positions()
         assert "version of transformers" in refusal(token_mixing(model.config))
     for layout in layouts:
         if stateful:
@@ -243,7 +243,7 @@ def test_models_that_leak_are_refused(model_type: str) -> None:
         check_layout(IndexedMask(), mixing)
 
 
-@pytest.mark.skipif(not tables._starts_anew_by_positions(), reason="it leaks here")
+@pytest.mark.skipif(not tables._restarts_by_positions(), reason="it leaks here")
 @pytest.mark.parametrize("version", ["5.18.0", "5.23.1"])
 def test_what_leaked_before_5_24_is_refused_there(
     version: str, monkeypatch: pytest.MonkeyPatch

@@ -12,9 +12,9 @@ from vlmcollate import (
     ConfigError,
     FlattenedDocuments,
     IndexedMask,
-    SampleTooLongError,
     TransformerEngineTHD,
 )
+from vlmcollate.errors import SampleTooLongError
 
 FILL = {"input_ids": 0, "labels": -100}
 

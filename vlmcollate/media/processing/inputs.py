@@ -16,7 +16,7 @@ def processor_inputs(kinds: Sequence[MediaKind], items: Sequence[Any]) -> dict[s
 
     Args:
         kinds: The kind of each item.
-        items: RGB images, `Video` values and (N,) float32 sounds, in the order of the prompt.
+        items: RGB images, `Video` values and (N,) float32 audio, in the order of the prompt.
 
     Returns:
         `images`, `videos` and `audio` as far as there are any. Videos come with the true times of

@@ -1,4 +1,4 @@
-"""What a processor raises for media that is at fault, told from bugs."""
+"""Distinguishing media that a processor refuses from bugs."""
 
 from __future__ import annotations
 

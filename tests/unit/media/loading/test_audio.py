@@ -11,7 +11,8 @@ import soxr
 import torch
 
 from tests.media_bytes import damaged
-from vlmcollate import LocalMedia, MediaError
+from vlmcollate import LocalMedia
+from vlmcollate.errors import MediaError
 
 RATE = 16000
 TONE = (np.sin(np.arange(RATE) * 2 * np.pi * 440 / RATE) * 0.5).astype(np.float32)

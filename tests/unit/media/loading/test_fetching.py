@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
-from vlmcollate import ConfigError, LocalMedia, MediaError, UrlFetcher
+from vlmcollate import ConfigError, LocalMedia, UrlFetcher
+from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.addresses import may_reach
 
 LOOPBACK = ("127.0.0.0/8",)

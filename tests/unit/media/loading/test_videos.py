@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from tests.media_bytes import STEP, damaged, jpeg_frames, video_bytes
-from vlmcollate import ConfigError, FrameSampling, LocalMedia, MediaError, VideoLimits
+from vlmcollate import ConfigError, FrameSampling, LocalMedia, VideoLimits
+from vlmcollate.errors import MediaError
 
 EVEN = np.arange(30) / 10
 UNEVEN = np.cumsum(np.random.default_rng(0).choice([0.03, 0.1, 0.5], 40))
