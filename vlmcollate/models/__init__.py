@@ -34,11 +34,10 @@ from vlmcollate.models.nemotron_parse import NemotronParseCollator
 from vlmcollate.models.paligemma import PaliGemmaCollator
 from vlmcollate.models.phi4_multimodal import Phi4MultimodalCollator
 from vlmcollate.models.phi4mm_remote import Phi4MMCollator
-from vlmcollate.models.qwen2_5_omni import Qwen2_5OmniCollator
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.models.qwen2_vl import Qwen2VLCollator
-from vlmcollate.models.qwen3_omni_moe import Qwen3OmniMoeCollator
 from vlmcollate.models.qwen3_vl import Qwen3VLCollator
+from vlmcollate.models.qwen_omni import Qwen2_5OmniCollator, Qwen3OmniMoeCollator
 from vlmcollate.models.smolvlm import SmolVLMCollator
 from vlmcollate.prompt.templates import chat_template_of
 

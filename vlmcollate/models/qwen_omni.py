@@ -1,4 +1,4 @@
-"""Qwen2.5-Omni."""
+"""Qwen2.5-Omni and Qwen3-Omni."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.family import Family, NotPackable
-from vlmcollate.media import Concatenate, grid_joins, process_omni
+from vlmcollate.media import Concatenate, PadAndConcatenate, grid_joins, process_omni
 from vlmcollate.validators import an_instance_of
 
 
@@ -44,3 +44,20 @@ class Qwen2_5OmniCollator(BaseCollator):
     def soundtrack_sampling_rate(self) -> int | None:
         """See `BaseCollator`."""
         return self.traits.sampling_rate if self.use_audio_in_video else None
+
+
+class Qwen3OmniMoeCollator(Qwen2_5OmniCollator):
+    """Collates for Qwen3-Omni's thinker, as for Qwen2.5-Omni, with audio padded to the longest.
+
+    Source:
+        transformers, `Qwen3OmniMoeProcessor`.
+    """
+
+    family = attrs.evolve(
+        Qwen2_5OmniCollator.family,
+        joins={
+            **Qwen2_5OmniCollator.family.joins,
+            "input_features": PadAndConcatenate(rows="audio"),
+            "feature_attention_mask": PadAndConcatenate(rows="audio"),
+        },
+    )
