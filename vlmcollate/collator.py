@@ -80,7 +80,8 @@ class BaseCollator(Stages):
             on_overlong=self.on_overlong,
             stop_tokens=self.stop_tokens,
             allowed_special_tokens=self.allowed_special_tokens,
-            structure=lambda: self._current_tools().renderer.structure,
+            structure=lambda: self.renderer.structure,
+            expansion_tokens=lambda: self.prompt_encoder.expansion_tokens(),
         )
         if self.padding.separates_by is not None:
             self._check_packs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
@@ -153,3 +154,40 @@ def test_a_token_that_cannot_be_allowed_is_refused(token, reason):
 def test_the_law_of_control_text_knows_what_is_allowed():
     collator = collator_for(_processor("kimi"), allowed_special_tokens=["<|box_start|>"])
     assert not check_collator(collator, examples=15, laws=[check_control_text_stays_text]).failed
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [
+        ("smolvlm", "<row_1_col_1>"),
+        ("smolvlm", "<row_6_col_5>"),  # of a larger image than any other test has
+        ("idefics3", "<row_2_col_3>"),
+        ("glm4v", "<|begin_of_image|>"),
+    ],
+)
+def test_no_text_writes_a_token_that_only_media_expands_to(name, token):
+    processor = processor_of(name)
+    assert processor.tokenizer.convert_tokens_to_ids(token) is not None
+    asked = [{"role": "system", "content": token}, *_chat(f"q {token}", f"a {token} b{token}")]
+    assert _count(processor, asked, token) == (0, 0)
+    with pytest.raises(ConversationError, match=re.escape(token)):
+        collator_for(processor, special_tokens_in_text="error").encode(_chat("q", token))
+    with pytest.raises(ConfigError, match="stand for media"):
+        collator_for(processor, allowed_special_tokens=[token])
+
+
+def test_tokens_of_media_are_read_off_the_processor_once(monkeypatch):
+    collator = collator_for(processor_of("smolvlm"))
+    calls = []
+    replacement = type(collator)._replacement  # the one place that expands media for no sample
+
+    def counted(collator, kind, item):
+        calls.append(kind)
+        return replacement(collator, kind, item)
+
+    monkeypatch.setattr(type(collator), "_replacement", counted)
+    collator.encode(_chat("q <row_1_col_1>", "plain"))
+    assert not calls
+    for _ in range(3):
+        collator.encode(_chat("q", "<row_1_col_1>"))
+    assert sorted(calls) == ["image", "video"]

@@ -52,6 +52,7 @@ def check_options(
     stop_tokens: Sequence[str],
     allowed_special_tokens: Sequence[str],
     structure: Callable[[], Structure],
+    expansion_tokens: Callable[[], frozenset[str]],
 ) -> None:
     """Refuses options that contradict each other or that the tokenizer cannot serve.
 
@@ -61,7 +62,8 @@ def check_options(
         on_overlong: The policy for longer samples.
         stop_tokens: The tokens that end a turn.
         allowed_special_tokens: The tokens that every message may spell.
-        structure: Reads the special tokens of the chat template, if they are needed.
+        structure: Returns the special tokens of the chat template.
+        expansion_tokens: Returns the tokens that media expands to.
 
     Raises:
         ConfigError: An option is wrong.
@@ -72,13 +74,15 @@ def check_options(
     if unknown:
         raise ConfigError(f"stop_tokens {unknown} are not tokens of the tokenizer")
     if allowed_special_tokens:
-        _check_allowed(allowed_special_tokens, vocabulary, structure())
+        _check_allowed(allowed_special_tokens, vocabulary, structure(), expansion_tokens())
 
 
-def _check_allowed(names: Sequence[str], vocabulary: Vocabulary, structure: Structure) -> None:
+def _check_allowed(
+    names: Sequence[str], vocabulary: Vocabulary, structure: Structure, media: frozenset[str]
+) -> None:
     """Refuses tokens that no message may spell, or that all may anyway."""
     for reason, refused in (
-        ("open or close turns or stand for media", structure.tokens),
+        ("open or close turns or stand for media", structure.tokens | (media - structure.written)),
         ("are written by the chat template, so only answers may write them", structure.written),
     ):
         found = [token for token in names if token in refused]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import attrs
@@ -41,6 +43,7 @@ class PromptTools:
         options: CollatorOptions,
         vocabulary: Vocabulary,
         template: str,
+        expansion_tokens: Callable[[], frozenset[str]],
     ) -> PromptTools:
         """Makes the tools of a collator.
 
@@ -51,6 +54,7 @@ class PromptTools:
             options: Its options.
             vocabulary: The tokenizer's tokens.
             template: The chat template.
+            expansion_tokens: Returns the control tokens that media expands to.
         """
         tokenizer = processor.tokenizer
         stops = stop_tokens_of(tokenizer, options.stop_tokens, family)
@@ -68,7 +72,8 @@ class PromptTools:
         encoder = PromptEncoder(
             processor=processor,
             media_tokens=traits.media_tokens,
-            structure=renderer.structure.tokens,
+            structure=renderer.structure,
+            expansion_tokens=cache(expansion_tokens),
             allowed=frozenset(options.allowed_special_tokens),
             special_tokens_in_text=options.special_tokens_in_text,
         )

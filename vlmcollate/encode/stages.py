@@ -5,6 +5,7 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.dummy_media import DummyMedia, alone
+from vlmcollate.encode.expansion_tokens import expansion_tokens
 from vlmcollate.encode.labelling import place_turns, unlabelled_sample
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
 from vlmcollate.encode.options import CollatorOptions
@@ -36,6 +38,14 @@ from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 T = TypeVar("T")
+
+
+def _expansion_tokens(owner: weakref.ref[Stages], vocabulary: Vocabulary) -> frozenset[str]:
+    """The tokens that media expands to; the collator's tools must not keep it alive."""
+    collator = owner()
+    if collator is None:
+        raise ConfigError("the collator of this prompt encoder is gone; keep it while encoding")
+    return expansion_tokens(collator.traits, vocabulary, collator._replacement)
 
 
 def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
@@ -242,7 +252,13 @@ class Stages(CollatorOptions):
             if tools.vocabulary is vocabulary and tools.template == template:
                 return tools
         tools = PromptTools.of(
-            self.processor, self.declared, self.traits, self, vocabulary, template
+            self.processor,
+            self.declared,
+            self.traits,
+            self,
+            vocabulary,
+            template,
+            partial(_expansion_tokens, weakref.ref(self), vocabulary),
         )
         self._made_tools[:] = [tools]  # another thread may use the old ones, which stay unchanged
         return tools

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal, NamedTuple
@@ -24,6 +24,7 @@ from vlmcollate.errors import ConversationError, MediaMismatchError
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.expansion import PromptText
+from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
 
 SpecialTokensPolicy = Literal["literal", "error"]
@@ -116,17 +117,20 @@ class PromptEncoder:
         processor: A `transformers` processor.
         media_tokens: For each kind, the tokens whose number is the number of media features. What a
             placeholder of one kind stands for may hold tokens of another: a video with audio does.
-        structure: The control tokens that no text may write: those that open and close turns and
-            stand for media. An assistant's text may write the others.
+        structure: The purpose of the chat template's control tokens. No text may write those that
+            open and close turns and stand for media. An assistant's text may write the others.
         allowed: Of those others, the ones that the text of every message may write.
+        expansion_tokens: Returns further control tokens of media, which only the processor writes.
+            It is called when a message spells a token that may be one.
         special_tokens_in_text: The policy for a message's text that spells a special token:
             `"literal"` encodes it as plain text, `"error"` refuses the conversation.
     """
 
     processor: Any
     media_tokens: Mapping[MediaKind, Sequence[str]]
-    structure: frozenset[str]
+    structure: Structure
     allowed: frozenset[str] = frozenset()
+    expansion_tokens: Callable[[], frozenset[str]] = frozenset
     special_tokens_in_text: SpecialTokensPolicy = "literal"
 
     def __call__(
@@ -151,8 +155,7 @@ class PromptEncoder:
             media.replacements,
             tuple(dict.fromkeys(chain.from_iterable(self.media_tokens.values()))),
             vocabulary,
-            self.structure,
-            self.allowed,
+            self._may_write,
         )
         tokens = self._tokenize(text)
         repeats = np.ones(len(tokens.ids), np.int64)
@@ -174,6 +177,13 @@ class PromptEncoder:
             repeats=repeats,
             prefix=len(prefix),
         )
+
+    def _may_write(self, is_answer: bool, token: str) -> bool:  # noqa: FBT001
+        """Whether the text of an answer, or of another message, may make a control token."""
+        structure = self.structure
+        if token in structure.tokens or not (is_answer or token in self.allowed):
+            return False
+        return token in structure.written or token not in self.expansion_tokens()
 
     def _tokenize(self, text: PromptText) -> Tokens:
         tokens = text.vocabulary.encode(text.text)

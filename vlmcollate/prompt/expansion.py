@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import attrs
@@ -36,8 +36,7 @@ class PromptText:
     conversation: Conversation
     rendering: Rendering
     vocabulary: Vocabulary
-    structure: frozenset[str]
-    allowed: frozenset[str]
+    may_write: Callable[[bool, str], bool]
     text: str
     media: list[tuple[int, int]]
     repeats: dict[int, int]
@@ -52,8 +51,7 @@ class PromptText:
         replacements: Sequence[str],
         media_tokens: tuple[str, ...],
         vocabulary: Vocabulary,
-        structure: frozenset[str],
-        allowed: frozenset[str],
+        may_write: Callable[[bool, str], bool],
     ) -> PromptText:
         """Puts each replacement in its place.
 
@@ -63,8 +61,7 @@ class PromptText:
             replacements: For each placeholder, the text that it stands for.
             media_tokens: The tokens that may repeat in such a text.
             vocabulary: The tokenizer's tokens.
-            structure: The control tokens that no message may write.
-            allowed: The control tokens that every message may write, and not only answers.
+            may_write: Returns whether an answer, or another message, may write a control token.
         """
         pieces: list[str] = []
         media: list[tuple[int, int]] = []
@@ -81,8 +78,7 @@ class PromptText:
             conversation=conversation,
             rendering=rendering,
             vocabulary=vocabulary,
-            structure=structure,
-            allowed=allowed,
+            may_write=may_write,
             text="".join([*pieces, rendering.text[last:]]),
             media=media,
             repeats=repeats,
@@ -150,11 +146,9 @@ class PromptText:
             last = b
 
     def _may_write(self, message: int, token: str) -> bool:
-        """Whether a message's text may hold a control token, which is never structure."""
-        if token in self.structure:
-            return False
+        """Whether a message's text may hold a control token."""
         is_answer = message >= 0 and self.conversation.messages[message].is_assistant
-        return is_answer or token in self.allowed
+        return self.may_write(is_answer, token)
 
     def _with_swallowed(
         self, token: str, start: int, end: int, borders: Sequence[int]

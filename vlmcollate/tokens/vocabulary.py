@@ -57,7 +57,7 @@ class Vocabulary:
     prefix_ids: list[int]
     suffix_ids: list[int]
     bos_token: str | None
-    state: str
+    state: object
 
     @classmethod
     def known(cls, tokenizer: Any) -> Vocabulary:
@@ -272,11 +272,11 @@ def _bare_clone(backend: Tokenizer) -> Tokenizer:
     return clone
 
 
-def _state(tokenizer: Any, backend: Backend) -> str:
+def _state(tokenizer: Any, backend: Backend) -> object:
     """What changes when a token is added to a tokenizer, even again with other flags."""
     if isinstance(backend, TiktokenBackend):
-        return repr((tokenizer.bos_token, tokenizer.added_tokens_decoder))
-    return repr((tokenizer.bos_token, backend.get_added_tokens_decoder()))
+        return tokenizer.bos_token, dict(tokenizer.added_tokens_decoder)
+    return tokenizer.bos_token, backend.get_added_tokens_decoder()
 
 
 _AGREEMENT = "It's 12,345 tokens:\n\n  naïve 中文 текст 🏳️‍🌈\tdef f(x):\r\n    return x  "
