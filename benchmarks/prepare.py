@@ -31,7 +31,7 @@ from tests.processors import build
 from vlmcollate import BaseCollator, collator_for
 from vlmcollate.data import PreparedDataset, Progress, prepare_dataset, shards
 
-ROWS, PER_SHARD = 1200, 20
+ROWS, PER_SHARD = 480, 20
 
 
 def dataset() -> list[Any]:

@@ -39,7 +39,7 @@ from vlmcollate.explain import Explanation
 from vlmcollate.family import Packable
 from vlmcollate.media import ProcessedMedia
 from vlmcollate.packing.documents import join_documents, with_blocks
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 

@@ -30,10 +30,10 @@ from vlmcollate.packing.mrope import MRope
 from vlmcollate.packing.token_mixing import TokenMixing
 from vlmcollate.padding import DocumentLayout, PaddingStrategy
 from vlmcollate.padding.base import Separation
-from vlmcollate.prompt.chat import MediaSpan, Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
+from vlmcollate.prompt.rendering import MediaSpan, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 __all__ = [

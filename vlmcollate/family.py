@@ -15,7 +15,7 @@ from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.media import Join, MediaRequest, ProcessedMedia, process_together
 from vlmcollate.packing.layout_rules import refusal
 from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 
 TOKEN_TYPES: dict[MediaKind, int] = {"image": 1, "video": 2, "audio": 3}

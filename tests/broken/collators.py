@@ -17,8 +17,8 @@ from vlmcollate.errors import EmptyBatchError
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.padding import PaddingStrategy
-from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.testing import tiny_processor
 
 PROCESSOR = tiny_processor()

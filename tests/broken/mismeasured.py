@@ -16,8 +16,8 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.padding import PaddingStrategy
-from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.validators import an_instance_of
 
 

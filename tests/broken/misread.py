@@ -15,8 +15,8 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError, LabelError, MediaError
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
-from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.prompt.rendering import Rendering
 
 _CALLS = itertools.count(1)
 _BATCHES = itertools.count(1)

@@ -16,7 +16,7 @@ from vlmcollate.media import PadAndConcatenate, Stack
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.padding import BlockCausalMask, FlattenedDocuments, PaddingStrategy
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.validators import an_instance_of
 
 Batch = dict[str, Tensor]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import Join
-from vlmcollate.prompt.chat import MediaSpan, Rendering
+from vlmcollate.prompt.rendering import MediaSpan, Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 DummyMediaPolicy = Literal["never", "batch", "sample"]

@@ -20,7 +20,7 @@ from vlmcollate.media import MediaStrategy, ProcessedMedia, Video
 from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.refusals import refuses_media
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.rendering import Rendering
 
 _EXPECTED: dict[MediaKind, tuple[str, Callable[[Any], bool]]] = {
     "image": (

@@ -6,7 +6,7 @@ import warnings
 from typing import Literal
 
 from vlmcollate.errors import ConversationError, TemplateOmissionWarning, stack_level
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.rendering import Rendering
 
 OmissionPolicy = Literal["warn", "raise", "allow"]
 

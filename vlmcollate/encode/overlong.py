@@ -13,7 +13,7 @@ import torch
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import LabelError
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]

@@ -31,8 +31,9 @@ from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext
 from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.packing.layout_rules import check_layout
-from vlmcollate.prompt.chat import ChatRenderer, Rendering
+from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ import numpy as np
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.family import TOKEN_TYPES
 from vlmcollate.media import Video
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.trace import Trace
-from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.encoder import EncodedPrompt
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 

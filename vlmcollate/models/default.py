@@ -12,7 +12,7 @@ from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family, NotPackable, Packable, TokenTypes
 from vlmcollate.media import ProcessedMedia
 from vlmcollate.models.probing import check_prompt, probe
-from vlmcollate.prompt.chat import Rendering
+from vlmcollate.prompt.rendering import Rendering
 
 _ENCODER_DECODER = frozenset(
     {

@@ -12,8 +12,8 @@ from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.family import Family, NotPackable
 from vlmcollate.media import Concatenate, MediaRequest, ProcessedMedia
 from vlmcollate.media.base import cast_media
-from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 

@@ -11,8 +11,8 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.family import Family, NotPackable
 from vlmcollate.media import Concatenate, MediaRequest, ProcessedMedia
-from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 
 

@@ -22,8 +22,8 @@ import numpy as np
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConversationError, MediaMismatchError
 from vlmcollate.media.processing.result import ProcessedMedia
-from vlmcollate.prompt.chat import Rendering
 from vlmcollate.prompt.expansion import PromptText
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError
-from vlmcollate.prompt.chat import MediaSpan, Rendering
 from vlmcollate.prompt.marks import Span
+from vlmcollate.prompt.rendering import MediaSpan, Rendering
 from vlmcollate.tokens.vocabulary import Tokens, Vocabulary, token_pattern
 
 

@@ -6,8 +6,8 @@ import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConversationError
-from vlmcollate.prompt.chat import MediaSpan, Rendering
 from vlmcollate.prompt.marks import Span
+from vlmcollate.prompt.rendering import MediaSpan, Rendering
 
 
 @attrs.define

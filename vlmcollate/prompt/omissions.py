@@ -1,0 +1,49 @@
+"""The strings of a conversation that a chat template left out or rewrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from vlmcollate.conversation import Conversation
+from vlmcollate.prompt.marks import MarkedText
+
+
+def dropped_strings(conversation: Conversation, trace: MarkedText, no_tools: bool) -> Iterator[str]:  # noqa: FBT001
+    """Yields the paths of the strings that the template left out.
+
+    Args:
+        conversation: The conversation.
+        trace: Its traced rendering.
+        no_tools: Whether the prompt is the same without the tools.
+    """
+    written = {slot.number for slot in trace.slots}
+    places = enumerate(trace.marks.places)
+    yield from dict.fromkeys(p.where for n, p in places if p.message >= 0 and n not in written)
+    for i, tool in enumerate(conversation.tools or ()):
+        name = tool.get("function", tool).get("name") if isinstance(tool, Mapping) else None
+        if no_tools or (isinstance(name, str) and name not in trace.text):
+            yield f"tools[{i}]"
+
+
+def altered_strings(trace: MarkedText) -> Iterator[str]:
+    """Yields the paths of the strings that the template wrote, but never unchanged."""
+    written: dict[int, list[str]] = {}
+    for slot in trace.slots:
+        written.setdefault(slot.number, []).append(trace.text[slot.start : slot.end])
+    for number, texts in written.items():
+        place = trace.marks.places[number]
+        if place.message >= 0 and place.core not in texts:
+            spellings = set(map(_without_space, _spellings(place.core)))
+            if spellings.isdisjoint(map(_without_space, texts)):
+                yield place.where
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """Returns the spellings of a text inside JSON or the repr of a Python value."""
+    inside = json.dumps(text)[1:-1]
+    return text, inside, json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
+
+
+def _without_space(text: str) -> str:
+    return "".join(text.split())

@@ -1,0 +1,96 @@
+"""Rendering conversations that differ in their words alone without tracing each.
+
+The trace of one conversation shows the text between its strings. Another conversation of the same
+shape has its own strings in the same places, provided that its prompt comes out so.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from typing import Any
+
+import attrs
+
+from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.prompt.marks import MarkedText, Place, Span
+from vlmcollate.prompt.rendering import MediaSpan, Rendering
+
+
+@attrs.frozen(eq=False)
+class RenderingPlan:
+    """Renders conversations that differ from a traced one in their words alone.
+
+    A position is a slot and the number of characters after its end; slot 0 is the beginning of the
+    prompt.
+    """
+
+    pieces: tuple[str, ...]
+    places: tuple[Place, ...]
+    media: tuple[tuple[MediaSpan, Any, Any], ...]
+    turns: tuple[tuple[int, Any, Any], ...]
+    dropped: tuple[str, ...]
+
+    @classmethod
+    def of(cls, trace: MarkedText, rendering: Rendering) -> RenderingPlan:
+        """Makes the plan of one traced rendering."""
+        ends = [0, *(slot.end for slot in trace.slots)]
+        starts = [*(slot.start for slot in trace.slots), len(trace.text)]
+
+        def relative(char: int) -> tuple[int, int]:
+            slot = bisect_right(ends, char) - 1
+            return slot, char - ends[slot]
+
+        return cls(
+            pieces=tuple(trace.text[a:b] for a, b in zip(ends, starts, strict=True)),
+            places=tuple(trace.marks.places[slot.number] for slot in trace.slots),
+            media=tuple((m, relative(m.start), relative(m.end)) for m in rendering.media),
+            turns=tuple((t.message, relative(t.start), relative(t.end)) for t in rendering.turns),
+            dropped=rendering.dropped,
+        )
+
+    def fill(self, conversation: Conversation, plain: str) -> Rendering | None:
+        """Returns the rendering of another conversation, or `None` if its prompt is different."""
+        texts = [self.pieces[0]]
+        ends = [0]
+        given = []
+        at = len(self.pieces[0])
+        for place, piece in zip(self.places, self.pieces[1:], strict=True):
+            core = place.core
+            if place.part is not None:
+                part = conversation.messages[place.message].content[place.part]
+                core = part.text.strip() if isinstance(part, TextPart) else ""
+            texts += [core, piece]
+            given.append(Span(at, at + len(core), place.message))
+            ends.append(at + len(core))
+            at += len(core) + len(piece)
+        if "".join(texts) != plain:
+            return None
+        return Rendering(
+            text=plain,
+            caller_spans=tuple(given),
+            media=tuple(
+                MediaSpan(ends[i] + a, ends[j] + b, span.message, span.kind)
+                for span, (i, a), (j, b) in self.media
+            ),
+            turns=tuple(Span(ends[i] + a, ends[j] + b, k) for k, (i, a), (j, b) in self.turns),
+            dropped=self.dropped,
+        )
+
+
+def shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
+    """Returns a message without its words, which is all that a template can test."""
+    return (
+        message.role,
+        repr(message.extra),
+        tuple(
+            _shape_of_text(part.text, literals) if isinstance(part, TextPart) else part.kind
+            for part in message.content
+        ),
+    )
+
+
+def _shape_of_text(text: str, literals: re.Pattern[str]) -> tuple[Any, ...]:
+    core = text.strip()
+    at = text.index(core)
+    return text[:at], bool(core), text[at + len(core) :], tuple(literals.findall(core))
