@@ -9,6 +9,7 @@ import pytest
 
 from tests.broken import collators as broken
 from tests.broken import (
+    misjoined,
     mislabelled,
     mismeasured,
     misquoted,
@@ -22,7 +23,7 @@ from vlmcollate.testing import LAWS, LawFailure, Trial, check_collator
 from vlmcollate.testing.laws.for_all import forall
 from vlmcollate.testing.laws.subject import Subject
 
-BY_PROBE = {**mismeasured.CAUGHT_BY, **misquoted.CAUGHT_BY}
+BY_PROBE = {**misjoined.CAUGHT_BY, **mismeasured.CAUGHT_BY, **misquoted.CAUGHT_BY}
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 CAUGHT_BY: dict[type[Any], str] = {
     broken.Changes: "check_is_frozen",
@@ -49,6 +50,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     broken.MiscountsSamples: "check_a_bad_sample_is_named",
     broken.ShiftsTwice: "check_shifted_labels_are_the_next",
     broken.PositionsRunOn: "check_packed_documents_stay_apart",
+    **misjoined.CAUGHT_BY,
     **mislabelled.CAUGHT_BY,
     **mismeasured.CAUGHT_BY,
     **misquoted.CAUGHT_BY,

@@ -47,7 +47,7 @@ class Phi4MultimodalCollator(BaseCollator):
         joins={
             "image_pixel_values": PadAndConcatenate(rows="image"),
             "image_sizes": Concatenate(rows="image"),
-            "image_attention_mask": PadAndConcatenate(rows="image"),
+            "image_attention_mask": PadAndConcatenate(rows="image", value=1),
             "audio_input_features": PadAndConcatenate(rows="audio"),
             "audio_embed_sizes": Concatenate(rows="audio"),
             "audio_attention_mask": PadAndConcatenate(rows="audio"),

@@ -9,6 +9,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConversationError
 from vlmcollate.formats import read_example
 from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.result import as_tensor
@@ -135,6 +136,40 @@ def check_media_belongs_to_its_tokens(collator: BaseCollator, trial: Trial) -> N
             )
 
     forall(trial, subject.chats(min_images=1), check, also=probes(subject, "five images"))
+
+
+def check_text_makes_no_media_tokens(collator: BaseCollator, trial: Trial) -> None:
+    """No message that spells a token of media makes that token."""
+    del trial
+    subject = _seeing(collator)
+    vocabulary = Vocabulary.of(subject.tokenizer)
+    for shown in probes(subject, "a large image"):
+        sample = subject.collator.encode(shown)
+        ids = torch.unique(sample.input_ids[sample.media_ids >= 0])
+        for token_id in ids[torch.from_numpy(vocabulary.is_control(ids.numpy()))].tolist():
+            token = subject.tokenizer.convert_ids_to_tokens(token_id)
+            _check_spelled(subject, token, token_id)
+
+
+def _check_spelled(subject: Subject, token: str, token_id: int) -> None:
+    """Compares a conversation that spells a token with one that does not."""
+    plain, spelled = subject.chat("so"), subject.chat(f"so {token} and{token}")
+    expected = int((subject.collator.encode(plain).input_ids == token_id).sum())
+    try:
+        sample = subject.collator.encode(spelled)
+    except ConversationError:
+        return
+    found = int((sample.input_ids == token_id).sum())
+    if found != expected:
+        raise failure(
+            f"the text of an answer became the token {token!r}, which only media expands to",
+            "encode the text of messages with the collator's own prompt encoder",
+            messages=spelled,
+            sample=sample,
+            collator=subject.collator,
+            expected=expected,
+            found=found,
+        )
 
 
 def _seeing(collator: BaseCollator) -> Subject:

@@ -1,0 +1,99 @@
+"""Collators whose batch or tokens are not those of the processor's own call, each in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from tests.processors import processor_of
+from vlmcollate.media import Join, MediaRequest, ProcessedMedia, process_patch_grids
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.models.smolvlm import SmolVLMCollator
+from vlmcollate.prompt.encoder import PromptEncoder
+
+FAMILY = Qwen2_5_VLCollator.family
+
+
+class JoinsInReverse(Join):
+    """Joins the last sample first."""
+
+    def join(self, values: Sequence[Tensor], key: str) -> Tensor:
+        return torch.cat(list(values)[::-1])
+
+
+class KeepsTheFirst(Join):
+    """Keeps the tensor of one sample."""
+
+    def join(self, values: Sequence[Tensor], key: str) -> Tensor:
+        return values[0]
+
+
+class JoinsToZeros(Join):
+    """Loses the values."""
+
+    def join(self, values: Sequence[Tensor], key: str) -> Tensor:
+        return torch.zeros_like(torch.cat(list(values)))
+
+
+def _joining(key: str, join: Join) -> Any:
+    return attrs.evolve(FAMILY, joins={**FAMILY.joins, key: join})
+
+
+class PixelsInReverse(Qwen2_5_VLCollator):
+    """Gives each sample the pixels of another, by a join of its own."""
+
+    family = _joining("pixel_values", JoinsInReverse())
+
+
+class GridsInReverse(Qwen2_5_VLCollator):
+    """Gives each sample the grid of another, by a join of its own."""
+
+    family = _joining("image_grid_thw", JoinsInReverse())
+
+
+class PixelsOfTheFirst(Qwen2_5_VLCollator):
+    """Loses all pixels but those of the first sample, by a join of its own."""
+
+    family = _joining("pixel_values", KeepsTheFirst())
+
+
+class PixelsOfZeros(Qwen2_5_VLCollator):
+    """Loses all pixels, by a join of its own."""
+
+    family = _joining("pixel_values", JoinsToZeros())
+
+
+def _with_newlines(request: MediaRequest) -> ProcessedMedia:
+    found = process_patch_grids(request)
+    return attrs.evolve(found, replacements=tuple(f"{text}\n" for text in found.replacements))
+
+
+class WritesNewlines(Qwen2_5_VLCollator):
+    """Writes a newline behind each image, which the processor does not."""
+
+    family = attrs.evolve(FAMILY, process=_with_newlines)
+
+
+class WritesRowTokens(SmolVLMCollator):
+    """Makes the tokens of tiles from text."""
+
+    example_processor = processor_of("smolvlm")
+
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        return attrs.evolve(super().prompt_encoder, expansion_tokens=frozenset)
+
+
+_JOINED = "check_joined_media_equals_the_processors"
+CAUGHT_BY: dict[type[Any], str] = {
+    PixelsInReverse: _JOINED,
+    GridsInReverse: _JOINED,
+    PixelsOfTheFirst: _JOINED,
+    PixelsOfZeros: _JOINED,
+    WritesNewlines: "check_tokens_equal_the_processors",
+    WritesRowTokens: "check_text_makes_no_media_tokens",
+}
