@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlmcollate.batch.stacking import fill_values, stack_samples
 from vlmcollate.conversation import Conversation
-from vlmcollate.encode.construction import check_decorated, check_options
+from vlmcollate.encode.construction import check_options
 from vlmcollate.encode.labelling import (
     check_trains,
     trains,
@@ -64,11 +64,6 @@ class BaseCollator(Stages):
 
     Args: see `CollatorOptions`.
     """
-
-    def __new__(cls, *_: Any, **__: Any) -> Any:
-        """Refuses a subclass whose options attrs does not know."""
-        check_decorated(cls, BaseCollator)
-        return super().__new__(cls)
 
     def __attrs_post_init__(self) -> None:
         """Refuses options that contradict each other or that the processor cannot serve."""

@@ -12,6 +12,7 @@ import attrs
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.errors import ConfigError
 from vlmcollate.media import Join, MediaRequest, ProcessedMedia, process_together
 from vlmcollate.packing.layout_rules import refusal
 from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_image_blocks
@@ -31,6 +32,15 @@ def _named(value: object) -> str:
 
 def _sorted(value: frozenset[str] | None) -> str:
     return repr(value and sorted(value))
+
+
+def _of_joins(_: object, __: object, value: Mapping[str, Join]) -> None:
+    for key, join in value.items():
+        if not isinstance(join, Join):
+            raise ConfigError(
+                f'joins[{key!r}] must be a Join, such as Concatenate(rows="image"), called with '
+                f"its options; found {join!r:.80}"
+            )
 
 
 @attrs.frozen
@@ -103,7 +113,7 @@ class Family:
             (height, width) or (frames, height, width). By default the processor counts them.
     """
 
-    joins: Mapping[str, Join] = attrs.field(factory=dict)
+    joins: Mapping[str, Join] = attrs.field(factory=dict, validator=_of_joins)
     stop_tokens: tuple[str, ...] = ()
     token_types: TokenTypes | None = None
     exact_token_counts: frozenset[str] = attrs.field(default=frozenset(), repr=_sorted)

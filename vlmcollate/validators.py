@@ -1,8 +1,9 @@
-"""Validators of options."""
+"""Validators of options, and of classes that have options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import MemberDescriptorType
 from typing import Any
 
 import attrs
@@ -87,3 +88,83 @@ def whole_numbers(name: str, value: npt.ArrayLike) -> npt.NDArray[np.int64]:
     if len(found) and found.max() > np.iinfo(np.int64).max:
         raise ConfigError(f"{name} must fit into int64, found {found.max()}")
     return found.astype(np.int64)
+
+
+_FIELD = type(attrs.field())
+
+
+class WithOptions:
+    """The base of a class hierarchy whose options are attrs fields.
+
+    A subclass whose options attrs does not know, or whose new defaults it ignores, is refused.
+    """
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuses a new default that is no field, whether the class is decorated or not."""
+        super().__init_subclass__(**options)
+        own = set(_declared(cls))
+        for name in _fields(cls.__mro__[1:]):
+            value = vars(cls).get(name)
+            if (
+                name in vars(cls)
+                and name not in own
+                and not isinstance(value, MemberDescriptorType)
+            ):
+                raise _ignored(cls, name)
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Refuses a class whose options would be lost."""
+        check_decorated(cls)
+        return super().__new__(cls)
+
+
+def check_decorated(cls: type) -> None:
+    """Refuses a class that declares options without the attrs decorator.
+
+    Raises:
+        ConfigError: An option would be lost.
+    """
+    for position, kind in enumerate(cls.__mro__[: cls.__mro__.index(WithOptions)]):
+        if "__attrs_attrs__" in vars(kind) or "__init__" in vars(kind):
+            continue  # the latter is a dataclass, or a class that is no value
+        inherited = set(_fields(cls.__mro__[position + 1 :]))
+        for name in _declared(kind):
+            if name in inherited:
+                raise _ignored(kind, name)
+            raise ConfigError(
+                f"{kind.__name__} adds the option {name!r} without its decorator, so attrs does "
+                f"not know it; put {_decorator(kind)} above the class, or annotate a constant as "
+                "ClassVar"
+            )
+
+
+def _ignored(cls: type, name: str) -> ConfigError:
+    return ConfigError(
+        f"{cls.__name__} sets the option {name!r} in its class body, where attrs ignores it; pass "
+        f"{name}=... when you instantiate the class, or declare the new default as a field, "
+        f"`{name}: ... = ...` under {_decorator(cls)}"
+    )
+
+
+def _fields(kinds: Sequence[type]) -> Iterator[str]:
+    """Yields the names of the options of some classes."""
+    for kind in kinds:
+        yield from (field.name for field in vars(kind).get("__attrs_attrs__", ()))
+
+
+def _declared(cls: type) -> list[str]:
+    """Returns the names in a class body that attrs would make options."""
+    fields = [name for name, value in vars(cls).items() if isinstance(value, _FIELD)]
+    annotated = [
+        name
+        for name, kind in vars(cls).get("__annotations__", {}).items()
+        if not str(kind).removeprefix("typing.").startswith(("ClassVar", "t.ClassVar"))
+    ]
+    return list(dict.fromkeys([*annotated, *fields]))
+
+
+def _decorator(cls: type) -> str:
+    compares = any("__eq__" in vars(kind) for kind in cls.__mro__[:-1])
+    return "@attrs.frozen(kw_only=True)" if compares else "@attrs.frozen(kw_only=True, eq=False)"

@@ -4,44 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import attrs
-
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import ConfigError
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary
-
-_FIELD = type(attrs.field())
-
-
-def check_decorated(cls: type, base: type) -> None:
-    """Refuses a subclass that adds options without the attrs decorator.
-
-    Args:
-        cls: The class that is instantiated.
-        base: The class whose subclasses are checked.
-
-    Raises:
-        ConfigError: An option would be lost.
-    """
-    for kind in cls.__mro__[: cls.__mro__.index(base)]:
-        if "__attrs_attrs__" not in vars(kind) and (names := _options_of(kind)):
-            raise ConfigError(
-                f"{kind.__name__} adds the option {names[0]!r} without its decorator, so attrs "
-                "does not know it; put @attrs.frozen(kw_only=True, eq=False) above the class, or "
-                "annotate a constant as ClassVar"
-            )
-
-
-def _options_of(cls: type) -> list[str]:
-    """The names in a class body that attrs would make options."""
-    fields = [name for name, value in vars(cls).items() if isinstance(value, _FIELD)]
-    annotated = [
-        name
-        for name, kind in vars(cls).get("__annotations__", {}).items()
-        if not str(kind).removeprefix("typing.").startswith(("ClassVar", "t.ClassVar"))
-    ]
-    return list(dict.fromkeys([*annotated, *fields]))
 
 
 def check_options(

@@ -17,12 +17,19 @@ from vlmcollate.labels import LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import LocalMedia, MediaStrategy
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.prompt.encoder import SpecialTokensPolicy
-from vlmcollate.validators import a_model_config, an_instance_of, as_strings, one_of, token_strings
+from vlmcollate.validators import (
+    WithOptions,
+    a_model_config,
+    an_instance_of,
+    as_strings,
+    one_of,
+    token_strings,
+)
 from vlmcollate.validators import max_length as valid_max_length
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class CollatorOptions(ABC):  # noqa: B024  # the base of `Stages`, which is the base of collators
+class CollatorOptions(WithOptions, ABC):  # the base of all collators
     """The options of every collator.
 
     Args:

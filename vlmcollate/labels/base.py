@@ -11,6 +11,7 @@ import attrs
 from vlmcollate.conversation import Conversation
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
+from vlmcollate.validators import WithOptions
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -35,7 +36,7 @@ class LabelContext:
         return self.encode.processor
 
 
-class LabelStrategy(ABC):
+class LabelStrategy(WithOptions, ABC):
     """Finds the assistant turns of one conversation in its tokens.
 
     A strategy is a small frozen value. A turn holds every token that the model has to produce, to

@@ -14,10 +14,11 @@ from PIL import Image
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media.loading.options import a_dtype_or_none
 from vlmcollate.media.loading.videos import FrameSampling, Video
+from vlmcollate.validators import WithOptions
 
 
 @attrs.frozen(kw_only=True)
-class MediaStrategy(ABC):
+class MediaStrategy(WithOptions, ABC):
     """Loads the media of one sample, and sets the dtype of its tensors.
 
     A strategy is a value: frozen and picklable, so that DataLoader workers can share it. It never

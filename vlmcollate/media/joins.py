@@ -11,25 +11,34 @@ from collections.abc import Sequence
 import attrs
 import torch
 
-from vlmcollate.errors import ConfigError, MediaMismatchError
+from vlmcollate.errors import CollateError, ConfigError, MediaMismatchError, StrategyError
 from vlmcollate.media.memory import empty
+from vlmcollate.validators import WithOptions
 
 
 @attrs.frozen(kw_only=True)
-class Join(ABC):
+class Join(WithOptions, ABC):
     """Joins the tensors that the samples of a batch hold under one media key.
 
     The tensors of all samples must have one dtype, which the result has, too. The result is
     contiguous and never shares memory with a sample.
 
     A join of your own overrides `join` and, if samples without the key get rows, `fill_missing`.
+    It needs no decorator if it adds no options.
 
     Args:
-        rows: The unit of the first axis, by which a batch can be cut: `"image"`, `"video"` or
-            `"audio"` for one row per item of that kind; `"sample"` for one row per sample;
-            `"samples with image"` and the like for one row per sample that has such media; or the
-            key that holds the number of rows per item, such as a grid of patches. `None` if
-            unknown.
+        rows: The unit of the first axis, by which `split_microbatches` cuts a batch: `"image"`,
+            `"video"` or `"audio"` for one row per item of that kind; `"sample"` for one row per
+            sample; `"samples with image"` and the like for one row per sample that has such media;
+            or the key that holds the number of rows per item, such as a grid of patches. `None`
+            (the default) if the first axis counts nothing of that; such a batch is never cut.
+
+    Example:
+        >>> class Sum(Join):
+        ...     def join(self, values, key):
+        ...         return torch.stack(list(values)).sum(dim=0)
+        >>> Sum()([torch.tensor([1, 2]), torch.tensor([3, 4])], key="counts").tolist()
+        [4, 6]
     """
 
     rows: str | None = attrs.field(
@@ -47,13 +56,36 @@ class Join(ABC):
             One contiguous tensor of the samples' dtype.
 
         Raises:
-            MediaMismatchError: If the tensors do not fit together.
+            MediaMismatchError: The tensors do not fit together.
+            StrategyError: `join` fails in another way, or does not return a tensor of the dtype of
+                the samples.
         """
         _check_dtypes(values, key)
-        joined = self.join(values, key).contiguous()
+        joined = self._joined(values, key).contiguous()
         place = joined.untyped_storage().data_ptr()
         shared = any(value.untyped_storage().data_ptr() == place for value in values)
         return joined.clone() if shared else joined
+
+    def _joined(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+        """Runs the hook, and names the join and the key if it fails."""
+        try:
+            joined = self.join(values, key)
+        except (CollateError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            shapes = ", ".join(str(tuple(value.shape)) for value in values)
+            raise StrategyError(
+                f"{type(self).__name__} failed to join {key!r} of shapes {shapes}: "
+                f"{type(error).__name__}: {error}; correct the join, or raise a "
+                "MediaMismatchError if the tensors do not fit together"
+            ) from error
+        if not isinstance(joined, torch.Tensor) or joined.dtype != values[0].dtype:
+            found = getattr(joined, "dtype", type(joined).__name__)
+            raise StrategyError(
+                f"{type(self).__name__} returned a wrong result for {key!r}: found {found}, "
+                f"expected a tensor of {values[0].dtype}; correct the join"
+            )
+        return joined
 
     def fill_missing(self, like: torch.Tensor) -> torch.Tensor | None:
         """Makes the tensor of a sample without the key; by default none.
@@ -79,7 +111,7 @@ class Join(ABC):
             The joined tensor.
 
         Raises:
-            MediaMismatchError: If the tensors do not fit together.
+            MediaMismatchError: The tensors do not fit together.
         """
 
 
@@ -87,16 +119,46 @@ class Join(ABC):
 class Concatenate(Join):
     """Concatenates the samples' items: (M, ...) of each becomes (N, ...).
 
+    Args:
+        axis: The axis of the concatenation, default the first. With another axis, as for patches of
+            (1, channels, height, all patches of a sample), `rows` must be `None`.
+
     Example:
         >>> Concatenate()([torch.zeros(2, 3), torch.zeros(1, 3)], key="pixel_values").shape
         torch.Size([3, 3])
+        >>> patches = [torch.zeros(1, 3, 14, 8), torch.zeros(1, 3, 14, 6)]
+        >>> Concatenate(axis=-1)(patches, key="pixel_values").shape
+        torch.Size([1, 3, 14, 14])
     """
+
+    axis: int = attrs.field(default=0)
+
+    @axis.validator
+    def _check_axis(self, _: object, value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"axis must be the integer of an axis, not {value!r}")
+        if value and self.rows is not None:
+            raise ConfigError(
+                f"rows={self.rows!r} counts the first axis, but the join concatenates on axis "
+                f"{value}; leave out rows"
+            )
 
     def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         """See `Join`."""
         _check_has_items(values, key)
-        _check_shapes(values, key, first_axis=1, remedy="join the key with PadAndConcatenate()")
-        return _concatenate(values)
+        if not -values[0].ndim <= self.axis < values[0].ndim:
+            raise MediaMismatchError(
+                f"{key!r} of shape {tuple(values[0].shape)} has no axis {self.axis}; declare "
+                "another axis for Concatenate"
+            )
+        _check_shapes(
+            values,
+            key,
+            besides=self.axis % values[0].ndim,
+            remedy="join the key with PadAndConcatenate() if the model takes padded tensors, with "
+            "Concatenate(axis=...) if another axis differs, or with a Join of your own",
+        )
+        return _concatenate(values) if not self.axis else torch.cat(list(values), dim=self.axis)
 
 
 @attrs.frozen(kw_only=True)
@@ -154,7 +216,7 @@ class Stack(Join):
 
     def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         """See `Join`."""
-        _check_shapes(values, key, first_axis=0, remedy="bring them to one shape first")
+        _check_shapes(values, key, besides=None, remedy="bring them to one shape first")
         return torch.stack(list(values))
 
 
@@ -216,12 +278,17 @@ def _check_axes(values: Sequence[torch.Tensor], key: str) -> None:
 
 
 def _check_shapes(
-    values: Sequence[torch.Tensor], key: str, *, first_axis: int, remedy: str
+    values: Sequence[torch.Tensor], key: str, *, besides: int | None, remedy: str
 ) -> None:
-    expected = values[0].shape[first_axis:]
+    """Refuses shapes that differ, except on one axis."""
+
+    def compared(value: torch.Tensor) -> tuple[int, ...]:
+        return tuple(size for axis, size in enumerate(value.shape) if axis != besides)
+
+    expected = compared(values[0])
     for position, value in enumerate(values):
-        if value.ndim != values[0].ndim or value.shape[first_axis:] != expected:
-            agree = "must agree after the first axis" if first_axis else "must agree"
+        if value.ndim != values[0].ndim or compared(value) != expected:
+            agree = "must agree" + ("" if besides is None else f" except on axis {besides}")
             raise _mismatch(values, position, key, f"shapes {agree}; {remedy}")
 
 

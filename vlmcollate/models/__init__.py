@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.encode.construction import check_decorated
 from vlmcollate.encode.options import CollatorOptionsDict
 from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family
@@ -40,6 +39,7 @@ from vlmcollate.models.qwen3_vl import Qwen3VLCollator
 from vlmcollate.models.qwen_omni import Qwen2_5OmniCollator, Qwen3OmniMoeCollator
 from vlmcollate.models.smolvlm import SmolVLMCollator
 from vlmcollate.prompt.templates import chat_template_of
+from vlmcollate.validators import check_decorated
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11 on
@@ -87,7 +87,7 @@ def register(processor_class: str, collator_class: type[BaseCollator]) -> None:
     """
     if not (isinstance(collator_class, type) and issubclass(collator_class, BaseCollator)):
         raise ConfigError(f"expected a subclass of BaseCollator, found {collator_class!r}")
-    check_decorated(collator_class, BaseCollator)
+    check_decorated(collator_class)
     COLLATORS[processor_class] = collator_class
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
 from vlmcollate.encode.processor_facts import ProcessorTraits
-from vlmcollate.errors import ConfigError
+from vlmcollate.errors import CollateError, ConfigError
 from vlmcollate.family import Family
 from vlmcollate.media import (
     Concatenate,
@@ -131,7 +131,9 @@ def _probe_kind(
         values = [single[key] for single in singles if key in single]
         rows = _counting(kind, [len(items) for items in samples], values)
         rows = rows or _grid_of(values, singles)
-        joins[key] = attrs.evolve(_join_of(key, values, batch[key], processor), rows=rows)
+        join = _join_of(key, values, batch[key], processor)
+        is_by_row = not (isinstance(join, Concatenate) and join.axis)
+        joins[key] = attrs.evolve(join, rows=rows) if is_by_row else join
     if along_tokens & joins.keys():
         raise ConfigError(
             f"{type(processor).__name__} returns {sorted(along_tokens)} along the tokens, "
@@ -212,18 +214,29 @@ def _along_tokens(batch: Mapping[str, Any], known: set[str]) -> set[str]:
 
 
 def _join_of(key: str, singles: list[Any], batch: Any, processor: Any) -> Join:
-    for rule in (lambda *_: Concatenate(), _padded_alike, lambda *_: Stack()):
+    for rule in (
+        lambda *_: Concatenate(),
+        _padded_alike,
+        lambda *_: Stack(),
+        lambda *_: Concatenate(axis=-1),
+    ):
         try:
             join: Join = rule(key, singles, batch)
             joined = join(singles, key=key)
-        except (ValueError, RuntimeError, TypeError, AttributeError, LookupError):
+        except (CollateError, ValueError, RuntimeError, TypeError, AttributeError, LookupError):
             continue  # this rule does not fit the shapes
         if isinstance(batch, Tensor) and _agree(joined, batch):
             return join
+    shapes = ", ".join(map(_shape, singles))
     raise ConfigError(
-        f"no rule makes the batch's {key!r} out of single samples' for "
-        f"{type(processor).__name__}; declare it in the family of a subclass"
+        f"no built-in join makes the batch of {type(processor).__name__}: found {key!r} of shape "
+        f"{_shape(batch)} for samples of shapes {shapes}; write a Join, and declare it in the "
+        "family of a subclass"
     )
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _counting(kind: MediaKind, items: list[int], values: list[Any]) -> str | None:

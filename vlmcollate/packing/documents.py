@@ -5,7 +5,8 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import attrs
 import torch
@@ -102,20 +103,17 @@ def unpack(pack: EncodedSample) -> list[EncodedSample]:
         stands before it that could predict it.
 
     Raises:
-        ConfigError: The sample is no pack.
+        ConfigError: The sample is no pack, or a media tensor cannot be cut, since its join neither
+            concatenates nor stacks the tensors of the documents.
     """
     if not pack.documents:
         raise ConfigError("this sample holds no documents; only what `pack` gave can be unpacked")
     samples, start, items = [], 0, 0
-    rows = dict.fromkeys(pack.media, 0)
+    parts = {key: _parts(pack, key) for key in pack.media}
     for document in pack.documents:
         tokens = slice(start, start + document.length)
         media_ids = pack.media_ids[tokens]
-        media = {}
-        for key, shape in document.media_shapes.items():
-            rest = tuple(slice(size) for size in shape[1:])
-            media[key] = pack.media[key][(slice(rows[key], rows[key] + shape[0]), *rest)].clone()
-            rows[key] += shape[0]
+        media = {key: next(parts[key]).clone() for key in document.media_shapes}
         samples.append(
             EncodedSample(
                 tokens={key: pack.tokens[key][tokens].clone() for key in document.token_keys},
@@ -129,6 +127,39 @@ def unpack(pack: EncodedSample) -> list[EncodedSample]:
         start += document.padded_length
         items += sum(document.media_counts.values())
     return samples
+
+
+def _parts(pack: EncodedSample, key: str) -> Iterator[Tensor]:
+    """Yields the media tensor of each document that has the key."""
+    joined = pack.media[key]
+    shapes = [d.media_shapes[key] for d in pack.documents if key in d.media_shapes]
+    if joined.ndim == len(shapes[0]) + 1 and len(joined) == len(shapes):
+        return (joined[row] for row in range(len(shapes)))
+    axis = _joined_axis(tuple(joined.shape), shapes)
+    if axis is None:
+        raise ConfigError(
+            f"the pack's {key!r} of shape {tuple(joined.shape)} cannot be cut into its documents' "
+            f"shapes {shapes}; keep the samples beside their pack, or declare a join that "
+            "concatenates or stacks"
+        )
+    ends = list(accumulate(shape[axis] for shape in shapes))
+    starts = [0, *ends]
+    return (
+        joined[tuple(slice(a, b) if i == axis else slice(0, n) for i, n in enumerate(shape))]
+        for a, b, shape in zip(starts, ends, shapes, strict=False)
+    )
+
+
+def _joined_axis(joined: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> int | None:
+    """The axis along which tensors were concatenated, the other axes padded to the largest."""
+    if any(len(shape) != len(joined) for shape in shapes):
+        return None
+    largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    for axis, size in enumerate(joined):
+        rest = [a == b for i, (a, b) in enumerate(zip(joined, largest, strict=True)) if i != axis]
+        if sum(shape[axis] for shape in shapes) == size and all(rest):
+            return axis
+    return None
 
 
 def with_blocks(sample: EncodedSample, token_types: str) -> EncodedSample:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from vlmcollate.errors import ConfigError
+from vlmcollate.validators import WithOptions
 
 Side = Literal["right", "left"]
 Separation = Literal["mask", "positions", "lengths"]
 
 
 @attrs.frozen(kw_only=True)
-class PaddingStrategy(ABC):
+class PaddingStrategy(WithOptions, ABC):
     """Brings the token tensors of several samples to one length.
 
     Args:

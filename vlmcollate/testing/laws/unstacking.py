@@ -111,7 +111,7 @@ def _joined(join: Join, key: str, given: Sequence[Tensor | None]) -> Tensor:
         filled = [join.fill_missing(held[0]) if value is None else value for value in given]
         return join([value for value in filled if value is not None], key=key)
     if isinstance(join, Concatenate):
-        return torch.cat(held)
+        return torch.cat(held, dim=join.axis)
     if isinstance(join, Stack):
         return torch.stack(held)
     assert isinstance(join, PadAndConcatenate)  # noqa: S101  # the last that is known
