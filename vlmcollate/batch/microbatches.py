@@ -26,8 +26,8 @@ def split_microbatches(
     Args:
         batch: What a collator gave, with tokens padded to rows.
         n: How many; the first ones have one row more where B is no multiple.
-        items: How the first axis of each media key counts, as `Join.rows` says it: the collator's
-            `media_joins`, or a dict of your own. Not needed for text alone.
+        items: The unit of each media key's first axis, see `Join.rows`: `collator.family.joins`, or
+            a dict of your own. Not needed for text alone.
 
     Returns:
         The microbatches. A media key of which a microbatch has nothing is left out.
@@ -109,6 +109,11 @@ def _pieces(
     if key.startswith(("cu_seq", "max_length_")) or key == "seq_idx":
         raise ConfigError(
             f"a flattened batch has no rows to cut: found {key!r}; split the packs before stacking"
+        )
+    if key in declared:
+        raise ConfigError(
+            f"the rows of {key!r} {tuple(value.shape)} are unknown, since its join has rows=None; "
+            "stack each microbatch by itself, or declare rows if the first axis counts items"
         )
     raise ConfigError(
         f"the rows of {key!r} {tuple(value.shape)} are not declared; pass "

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from vlmcollate.errors import ConfigError, MediaMismatchError
+from vlmcollate.errors import ConfigError, MediaMismatchError, StrategyError
 from vlmcollate.media import Concatenate, Join, PadAndConcatenate, Stack
 
 JOINS = [Concatenate(), PadAndConcatenate(), Stack()]
@@ -140,3 +140,67 @@ def test_joins_are_values(join: Join) -> None:
     assert pickle.loads(pickle.dumps(join)) == join
     with pytest.raises(AttributeError):
         join.value = 1  # type: ignore[attr-defined]  # frozen
+
+
+def test_concatenate_joins_along_another_axis() -> None:
+    values = [torch.arange(4.0).reshape(1, 2, 2), torch.arange(6.0).reshape(1, 2, 3)]
+    joined = Concatenate(axis=-1)(values, key="pixel_values")
+    assert joined.tolist() == [[[0, 1, 0, 1, 2], [2, 3, 3, 4, 5]]]
+    with pytest.raises(MediaMismatchError, match=r"must agree except on axis 2"):
+        Concatenate(axis=-1)([*values, torch.zeros(1, 3, 3)], key="pixel_values")
+    with pytest.raises(MediaMismatchError, match="has no axis 3"):
+        Concatenate(axis=3)(values, key="pixel_values")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"axis": 1, "rows": "image"}, "rows='image' counts the first axis"),
+        ({"axis": "1"}, "axis must be the integer"),
+        ({"axis": True}, "axis must be the integer"),
+    ],
+)
+def test_an_axis_that_cannot_be_joined_is_refused(options: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Concatenate(**options)
+
+
+class _Own(Join):
+    def join(self, values, key):
+        return self.result(values)
+
+
+class _CatsUnequal(_Own):
+    result = staticmethod(torch.cat)
+
+
+class _ReturnsAList(_Own):
+    result = staticmethod(list)
+
+
+class _Casts(_Own):
+    def result(self, values):
+        return values[0].double()
+
+
+class _Refuses(_Own):
+    def result(self, values):
+        raise MediaMismatchError("these do not fit together")
+
+
+@pytest.mark.parametrize(
+    ("join", "problem"),
+    [
+        (_CatsUnequal(), r"_CatsUnequal failed to join 'pixels' of shapes \(1, 2\), \(1, 3\)"),
+        (_ReturnsAList(), "_ReturnsAList returned a wrong result for 'pixels': found list"),
+        (_Casts(), "found torch.float64, expected a tensor of torch.float32"),
+    ],
+)
+def test_a_join_that_fails_is_named_with_its_key(join: Join, problem: str) -> None:
+    with pytest.raises(StrategyError, match=problem):
+        join([torch.zeros(1, 2), torch.zeros(1, 3)], key="pixels")
+
+
+def test_a_join_may_refuse_its_tensors() -> None:
+    with pytest.raises(MediaMismatchError, match="do not fit together"):
+        _Refuses()([torch.zeros(1)], key="pixels")

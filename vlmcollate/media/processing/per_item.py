@@ -21,6 +21,9 @@ def process_per_item(
 ) -> ProcessedMedia:
     """Calls the processor once for each item, and joins the tensors that it returns.
 
+    It must not be used if the text of an item depends on its position, such as a number of the
+    image.
+
     Args:
         request: The media of one sample, at least one item.
         texts: The text around each item; its placeholder by default.

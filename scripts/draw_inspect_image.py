@@ -1,4 +1,4 @@
-"""Takes the picture of the inspect page that the docs show: docs/images/inspect.png.
+"""Draws the image of the inspect page that the docs show: docs/images/inspect.png.
 
 Needs the `browser` extra, and Chromium at /usr/bin/chromium.
 """
@@ -16,11 +16,11 @@ from vlmcollate.cli.inspection import InspectedRow
 from vlmcollate.cli.inspection_output import write_page
 from vlmcollate.testing import tiny_processor
 
-PICTURE = Path(__file__).parent.parent / "docs" / "images" / "inspect.png"
+IMAGE = Path(__file__).parent.parent / "docs" / "images" / "inspect.png"
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Writes the image."""
     collator = collator_for(tiny_processor("qwen2_5_vl"))
     chats = conversations(0).values()
     rows = [InspectedRow(number=i, explanation=collator.explain(c)) for i, c in enumerate(chats)]
@@ -33,8 +33,8 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1200, "height": 850})
         page.goto(file.as_uri())
         page.locator("#sample-0 .k0 .tok").nth(4).hover()
-        PICTURE.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=PICTURE)
+        IMAGE.parent.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=IMAGE)
         browser.close()
 
 
