@@ -115,7 +115,7 @@ class Join(WithOptions, ABC):
         """
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Concatenate(Join):
     """Concatenates the samples' items: (M, ...) of each becomes (N, ...).
 
@@ -132,6 +132,11 @@ class Concatenate(Join):
     """
 
     axis: int = attrs.field(default=0)
+
+    def __repr__(self) -> str:
+        """Leaves out the usual axis."""
+        axis = f", axis={self.axis}" if self.axis else ""
+        return f"{type(self).__name__}(rows={self.rows!r}{axis})"
 
     @axis.validator
     def _check_axis(self, _: object, value: object) -> None:

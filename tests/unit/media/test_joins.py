@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -160,31 +162,28 @@ def test_concatenate_joins_along_another_axis() -> None:
         ({"axis": True}, "axis must be the integer"),
     ],
 )
-def test_an_axis_that_cannot_be_joined_is_refused(options: dict[str, object], problem: str) -> None:
+def test_an_axis_that_cannot_be_joined_is_refused(options: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Concatenate(**options)
 
 
-class _Own(Join):
-    def join(self, values, key):
-        return self.result(values)
+class _CatsUnequal(Join):
+    def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
+        return torch.cat(list(values))
 
 
-class _CatsUnequal(_Own):
-    result = staticmethod(torch.cat)
+class _ReturnsAList(Join):
+    def join(self, values: Sequence[torch.Tensor], key: str) -> Any:
+        return list(values)
 
 
-class _ReturnsAList(_Own):
-    result = staticmethod(list)
-
-
-class _Casts(_Own):
-    def result(self, values):
+class _Casts(Join):
+    def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         return values[0].double()
 
 
-class _Refuses(_Own):
-    def result(self, values):
+class _Refuses(Join):
+    def join(self, values: Sequence[torch.Tensor], key: str) -> torch.Tensor:
         raise MediaMismatchError("these do not fit together")
 
 

@@ -58,9 +58,7 @@ def test_unpacking_returns_the_media_of_each_document(join, shapes):
 
 def test_media_that_cannot_be_cut_is_refused():
     pack = _pack([_sample(0, (2, 3)), _sample(1, (1, 3))], Summed())
-    with pytest.raises(
-        ConfigError, match=r"'pixels' of shape \(1, 1\) cannot be cut into .*\(2, 3\)"
-    ):
+    with pytest.raises(ConfigError, match=r"'pixels' of shape \(1, 1\) cannot be cut"):
         unpack(pack)
 
 
