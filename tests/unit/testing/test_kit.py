@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from tests.broken import collators as broken
 from tests.broken import templates
+from tests.broken.missized import Buckets
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli.app import app
 from vlmcollate.formats import read_example
@@ -23,6 +24,7 @@ from vlmcollate.padding import (
     FlattenedDocuments,
     FlexBlockMask,
     IndexedMask,
+    PadToLength,
     PadToLongest,
     TransformerEngineTHD,
 )
@@ -252,6 +254,8 @@ def test_tiny_processors_need_no_hypothesis():
         {"padding": IndexedMask(length=512)},
         {"padding": TransformerEngineTHD()},
         {"padding": PadToLongest(side="left", multiple_of=8), "shift_labels": True},
+        {"padding": Buckets(side="left"), "shift_labels": True},
+        {"padding": PadToLength(length=1024)},
         {"dummy_media": "sample"},
     ],
     ids=lambda options: " ".join(type(value).__name__ for value in options.values()),

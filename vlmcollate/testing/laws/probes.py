@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
 from vlmcollate.testing.generators import tinted_image
 from vlmcollate.testing.laws.for_all import Chat
 from vlmcollate.testing.laws.subject import Subject
@@ -40,10 +40,18 @@ def probes(subject: Subject, *names: str) -> list[Chat]:
 
 
 def batch_probes(subject: Subject, *names: str) -> list[list[Chat]]:
-    """Returns batches of a probe and a short conversation; no long one for a fixed length."""
-    is_fixed = getattr(subject.collator.padding, "length", None) is not None
-    fitting = [name for name in names if not (is_fixed and name == "long")]
-    return [[messages, subject.chat("Yes")] for messages in probes(subject, *fitting)]
+    """Returns batches of a probe and a short conversation, if the padding can hold them."""
+    found = ([messages, subject.chat("Yes")] for messages in probes(subject, *names))
+    return [examples for examples in found if _fits_the_padding(subject.collator, examples)]
+
+
+def _fits_the_padding(collator: BaseCollator, examples: list[Chat]) -> bool:
+    """Whether the padding has a length that holds all examples, even in one row."""
+    try:
+        collator.padding.padded_length([sum(len(collator.encode(each)) for each in examples)])
+    except SampleTooLongError:
+        return False
+    return True
 
 
 def six_rows(subject: Subject) -> list[Chat]:

@@ -89,33 +89,47 @@ def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) -> None:
-    """A batch is as long as its longest row, rounded up by the padding."""
+    """A batch has the smallest length that its padding permits and that holds its longest row."""
     subject = Subject.of(collator)
-    padding: Any = subject.collator.padding
-    fixed, multiple = getattr(padding, "length", None), getattr(padding, "multiple_of", 1)
-    shift = int(subject.collator.shift_labels)
+    padding = subject.collator.padding
 
     def check(examples: list[Chat]) -> None:
         samples, batch = _stacked(subject.collator, examples)
-        lengths = [len(sample) for sample in samples]
-        is_flat = len(batch["input_ids"]) < len(samples)
-        longest = sum(lengths) if is_flat else max(lengths)
-        if padding.separates_by is not None:  # these are cut before they are padded
-            longest -= shift * (len(samples) if is_flat else 1)
-        expected = fixed or -(-longest // multiple) * multiple
-        if padding.separates_by is None:
-            expected -= shift
-        found = batch["input_ids"].shape[1]
-        if found != expected:
-            raise failure(
-                f"a batch whose longest row has {longest} tokens is padded to another length",
-                "return the smallest legal length from padded_length",
-                messages=examples[0],
-                expected=expected,
-                found=found,
-            )
+        longest, found = _padded_lengths(subject.collator, samples, batch)
+        smallest = next((n for n in range(longest, found + 1) if padding.permits(n)), None)
+        announced = padding.padded_length([longest])
+        if found == smallest == announced:
+            return
+        if found != announced:
+            problem, expected = "is not padded to padded_length of that row", announced
+        elif smallest is None:
+            problem, expected = "is padded to a length that is not permitted", longest
+        else:
+            problem, expected = "is not padded to the smallest permitted length", smallest
+        raise failure(
+            f"a batch whose longest row has {longest} tokens {problem}",
+            "declare in permits which lengths a batch may have, and return the smallest of them that "
+            "holds the longest row from padded_length",
+            messages=examples[0],
+            expected=expected,
+            found=found,
+        )
 
     forall(trial, batches(_short(subject)), check, also=batch_probes(subject, "long"))
+
+
+def _padded_lengths(
+    collator: BaseCollator, samples: list[EncodedSample], batch: dict[str, Tensor]
+) -> tuple[int, int]:
+    """Returns the tokens of the longest row, and the length to which the rows were padded."""
+    lengths = [len(sample) for sample in samples]
+    is_flat = len(batch["input_ids"]) < len(samples)
+    longest, padded = sum(lengths) if is_flat else max(lengths), batch["input_ids"].shape[1]
+    if not collator.shift_labels:
+        return longest, padded
+    if collator.padding.separates_by is None:  # shifted after padding
+        return longest, padded + 1
+    return longest - (len(samples) if is_flat else 1), padded  # shifted before padding
 
 
 def check_shifted_labels_are_the_next(collator: BaseCollator, trial: Trial) -> None:
