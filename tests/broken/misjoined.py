@@ -88,12 +88,12 @@ class WritesRowTokens(SmolVLMCollator):
         return attrs.evolve(super().prompt_encoder, expansion_tokens=frozenset)
 
 
-_JOINED = "check_joined_media_equals_the_processors"
+_JOINED = "check_joined_media_matches_the_processor"
 CAUGHT_BY: dict[type[Any], str] = {
     PixelsInReverse: _JOINED,
     GridsInReverse: _JOINED,
     PixelsOfTheFirst: _JOINED,
     PixelsOfZeros: _JOINED,
-    WritesNewlines: "check_tokens_equal_the_processors",
+    WritesNewlines: "check_tokens_match_the_processor",
     WritesRowTokens: "check_text_makes_no_media_tokens",
 }

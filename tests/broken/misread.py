@@ -188,11 +188,11 @@ class RaisesOnEmoji(Qwen2_5_VLCollator):
 
 
 CAUGHT_BY: dict[type[Any], str] = {
-    TakesNoPictures: "check_takes_what_the_template_takes",
-    TakesOnePicture: "check_takes_what_the_template_takes",
-    TakesOneAnswer: "check_takes_what_the_template_takes",
-    TakesNoSystem: "check_takes_what_the_template_takes",
-    TakesNoDict: "check_every_form_says_the_same",
+    TakesNoPictures: "check_accepts_what_the_template_accepts",
+    TakesOnePicture: "check_accepts_what_the_template_accepts",
+    TakesOneAnswer: "check_accepts_what_the_template_accepts",
+    TakesNoSystem: "check_accepts_what_the_template_accepts",
+    TakesNoDict: "check_formats_agree",
     WritesParts: "check_input_is_unchanged",
     MarksDicts: "check_input_is_unchanged",
     EditsEverySecondTime: "check_input_is_unchanged",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -10,6 +11,7 @@ from vlmcollate import EncodedSample
 from vlmcollate.encode.overlong import cut
 from vlmcollate.errors import SampleTooLongError
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.padding import PaddingStrategy, PadToLongest
 
 
 def _whole(collator: Qwen2_5_VLCollator, example: object) -> EncodedSample:
@@ -104,6 +106,79 @@ class DropsTheNewest(Qwen2_5_VLCollator):
         return super().encode(example)
 
 
+@attrs.frozen(kw_only=True)
+class Buckets(PaddingStrategy):
+    """Pads to the smallest bucket that fits."""
+
+    buckets: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
+
+    def padded_length(self, lengths: Sequence[int]) -> int:
+        return min(bucket for bucket in self.buckets if bucket >= max(lengths))
+
+    def permits(self, length: int) -> bool:
+        return length in self.buckets
+
+
+@attrs.frozen(kw_only=True)
+class LargestBucket(Buckets):
+    """Pads to a bucket that is longer than needed."""
+
+    def padded_length(self, lengths: Sequence[int]) -> int:
+        return max(self.buckets)
+
+
+@attrs.frozen(kw_only=True)
+class BetweenBuckets(Buckets):
+    """Pads to a length that is no bucket."""
+
+    def padded_length(self, lengths: Sequence[int]) -> int:
+        return max(lengths)
+
+
+@attrs.frozen(kw_only=True)
+class UndeclaredBuckets(Buckets):
+    """Pads to a bucket, and permits any length."""
+
+    def permits(self, length: int) -> bool:
+        return True
+
+
+@attrs.frozen(kw_only=True)
+class MoreForMoreRows(PadToLongest):
+    """Pads by the number of rows, too."""
+
+    def padded_length(self, lengths: Sequence[int]) -> int:
+        return max(lengths) + len(lengths) - 1
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PadsToTheLargestBucket(Qwen2_5_VLCollator):
+    """Wastes a part of each row."""
+
+    padding: PaddingStrategy = attrs.field(factory=LargestBucket)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PadsBetweenBuckets(Qwen2_5_VLCollator):
+    """Pads to any length."""
+
+    padding: PaddingStrategy = attrs.field(factory=BetweenBuckets)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class HidesItsBuckets(Qwen2_5_VLCollator):
+    """Pads to buckets without declaring them."""
+
+    padding: PaddingStrategy = attrs.field(factory=UndeclaredBuckets)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PadsByTheNumberOfRows(Qwen2_5_VLCollator):
+    """Pads large batches too far."""
+
+    padding: PaddingStrategy = attrs.field(factory=MoreForMoreRows)
+
+
 CAUGHT_BY: dict[type[Any], str] = {
     RefusesTheExactLength: "check_overlong_samples_follow_the_policy",
     AllowsOneMore: "check_overlong_samples_follow_the_policy",
@@ -113,4 +188,8 @@ CAUGHT_BY: dict[type[Any], str] = {
     NeverTruncates: "check_truncation_cuts_no_media",
     NeverDropsTurns: "check_dropping_turns_keeps_the_newest",
     DropsTheNewest: "check_dropping_turns_keeps_the_newest",
+    PadsToTheLargestBucket: "check_padded_length_is_the_smallest",
+    PadsBetweenBuckets: "check_padded_length_is_the_smallest",
+    HidesItsBuckets: "check_padded_length_is_the_smallest",
+    PadsByTheNumberOfRows: "check_padded_length_is_the_smallest",
 }

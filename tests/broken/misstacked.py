@@ -209,11 +209,11 @@ class StacksTheFirst(HasOwnKeys):
 
 
 CAUGHT_BY: dict[type[Any], str] = {
-    ReversesPictures: "check_media_is_what_the_processor_gives",
-    RemembersPictures: "check_media_is_what_the_processor_gives",
-    BlackPictures: "check_media_is_what_the_processor_gives",
-    LosesPatches: "check_media_is_what_the_processor_gives",
-    ForgetsTypes: "check_token_types_are_the_processors",
+    ReversesPictures: "check_media_matches_the_processor",
+    RemembersPictures: "check_media_matches_the_processor",
+    BlackPictures: "check_media_matches_the_processor",
+    LosesPatches: "check_media_matches_the_processor",
+    ForgetsTypes: "check_token_types_match_the_processor",
     _stacking(
         "IntLabels", "Casts its labels.", _change("labels", Tensor.int)
     ): "check_the_batch_has_its_keys",
@@ -254,6 +254,6 @@ CAUGHT_BY: dict[type[Any], str] = {
     PadsOpenMediaWithOnes: "check_unstacking_returns_the_samples",
     StacksTheFirst: "check_unstacking_returns_the_samples",
     OneDocument: "check_packed_documents_stay_apart",
-    LeakyLayout: "check_no_document_sees_another",
-    LeakyLengths: "check_no_document_sees_another",
+    LeakyLayout: "check_no_document_attends_to_another",
+    LeakyLengths: "check_no_document_attends_to_another",
 }

@@ -34,7 +34,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     broken.TrainsQuestions: "check_questions_never_train",
     broken.TrainsMedia: "check_media_never_trains",
     broken.PaddingTrains: "check_padding_never_trains",
-    broken.TakesControlText: "check_control_text_stays_text",
+    broken.TakesControlText: "check_special_tokens_in_text",
     broken.AnswersElsewhere: "check_the_answer_follows_the_generation_prompt",
     broken.LastTurnForgotten: "check_last_turn_alone",
     broken.OnePlaceholderTooFew: "check_placeholders_equal_features",
@@ -64,8 +64,8 @@ MOST = 6
 BLAMED = [kind for number, kind in enumerate(CAUGHT_BY) if number % 10 == 0 or DEEP]
 """Collators on which every other law is tried, too; all of them in the deep profile."""
 
-PLAIN = "check_takes_a_plain_question"
-TAKES = "check_takes_what_the_template_takes"
+PLAIN = "check_accepts_a_plain_question"
+TAKES = "check_accepts_what_the_template_accepts"
 SAYS = "check_prompt_preserves_messages"
 ASKS = "check_the_answer_follows_the_generation_prompt"
 BY_TEMPLATE = {
@@ -77,22 +77,22 @@ BY_TEMPLATE = {
         PLAIN: "unlike its generation prompt",
         ASKS: "does the generation prompt name the wrong role",
     },
-    "one role for all": {"check_roles_have_distinct_headers": "cannot tell who speaks"},
+    "one role for all": {"check_roles_have_distinct_headers": "cannot distinguish the roles"},
     "echoes the user": {
         PLAIN: "unlike its generation prompt",
-        SAYS: "the words of messages[1] stand in the turn of messages[2]",
+        SAYS: "the text of messages[1] occurs in the turn of messages[2]",
     },
-    "answers twice": {SAYS: "the words of messages[2] stand there twice"},
-    "drops the user": {SAYS: "the words of messages[1] are not written"},
-    "drops the system": {SAYS: "the words of messages[0] are not written"},
-    "shouts": {SAYS: "the words of messages[1] are changed"},
-    "shouts answers": {SAYS: "the words of messages[2] are changed"},
+    "answers twice": {SAYS: "the text of messages[2] occurs twice"},
+    "drops the user": {SAYS: "the text of messages[1] is missing"},
+    "drops the system": {SAYS: "the text of messages[0] is missing"},
+    "shouts": {SAYS: "the text of messages[1] is changed"},
+    "shouts answers": {SAYS: "the text of messages[2] is changed"},
     "cuts answers": {PLAIN: "", SAYS: ""},
-    "drops pictures": {TAKES: "refuses a picture"},
-    "pictures late": {SAYS: "the words of messages[1] stand before its picture"},
+    "drops pictures": {TAKES: "refuses an image"},
+    "pictures late": {SAYS: "the text of messages[1] precedes its image"},
     "trims answers": {},
 }
-OF_THE_TEMPLATE = [law for law in LAWS if law.__module__.endswith((".taking", ".prompts"))]
+OF_THE_TEMPLATE = [law for law in LAWS if law.__module__.endswith((".accepted", ".prompts"))]
 
 
 def _law(name: str):
@@ -185,7 +185,7 @@ def test_an_exception_names_its_example():
         raise_on_failure=False,
     )
     message = report.failed[0].message
-    assert message.startswith("the collator raises KeyError: 'emoji'\nconversation:\n    user: ")
+    assert message.startswith("the collator raised KeyError: 'emoji'\nconversation:\n    user: ")
 
 
 def test_a_cause_that_is_known_is_not_looked_into_again():
@@ -220,4 +220,4 @@ def test_state_is_named():
         raise_on_failure=False,
     )
     message = report.failed[0].message
-    assert "the collator keeps state" in message or "the second time" in message
+    assert "the collator keeps state" in message or "two calls" in message

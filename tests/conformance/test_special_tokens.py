@@ -12,7 +12,7 @@ from tests.processors.published_templates import processor_with
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.errors import ConversationError
 from vlmcollate.testing import check_collator
-from vlmcollate.testing.laws.prompts import check_control_text_stays_text
+from vlmcollate.testing.laws.prompts import check_special_tokens_in_text
 
 _TEXT = "{% for part in m.content %}{{ part.text }}{% endfor %}"
 _KIMI = (
@@ -153,7 +153,7 @@ def test_a_token_that_cannot_be_allowed_is_refused(token, reason):
 
 def test_the_law_of_control_text_knows_what_is_allowed():
     collator = collator_for(_processor("kimi"), allowed_special_tokens=["<|box_start|>"])
-    assert not check_collator(collator, examples=15, laws=[check_control_text_stays_text]).failed
+    assert not check_collator(collator, examples=15, laws=[check_special_tokens_in_text]).failed
 
 
 @pytest.mark.parametrize(

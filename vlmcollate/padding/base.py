@@ -43,7 +43,21 @@ class PaddingStrategy(WithOptions, ABC):
 
     @abstractmethod
     def padded_length(self, lengths: Sequence[int]) -> int:
-        """The length T of a batch whose samples have these lengths."""
+        """Returns the length T of a batch whose samples have these lengths.
+
+        It is the smallest length that the strategy permits and that holds the longest sample.
+        """
+
+    def permits(self, length: int) -> bool:
+        """Whether a batch may have a length; by default any.
+
+        A strategy whose `padded_length` rounds up declares here the lengths that it rounds up to.
+
+        Args:
+            length: A length T.
+        """
+        del length
+        return True
 
     def __call__(
         self, samples: Sequence[Mapping[str, Tensor]], fill: Mapping[str, float]

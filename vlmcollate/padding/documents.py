@@ -63,6 +63,10 @@ class DocumentLayout(PaddingStrategy):
             )
         return self.length
 
+    def permits(self, length: int) -> bool:
+        """See `PaddingStrategy`."""
+        return length % self.multiple_of == 0 and self.length in (None, length)
+
     def __call__(
         self, samples: Sequence[Mapping[str, Tensor]], fill: Mapping[str, float]
     ) -> dict[str, Tensor]:

@@ -40,3 +40,7 @@ class PadToLength(PaddingStrategy):
                 index=lengths.index(longest),
             )
         return self.length
+
+    def permits(self, length: int) -> bool:
+        """See `PaddingStrategy`."""
+        return length == self.length

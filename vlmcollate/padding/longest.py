@@ -28,3 +28,7 @@ class PadToLongest(PaddingStrategy):
     def padded_length(self, lengths: Sequence[int]) -> int:
         """See `PaddingStrategy`."""
         return -(-max(lengths) // self.multiple_of) * self.multiple_of
+
+    def permits(self, length: int) -> bool:
+        """See `PaddingStrategy`."""
+        return length % self.multiple_of == 0

@@ -1,4 +1,4 @@
-"""What users run on their own collators: laws, generators, and processors without a download."""
+"""Tests for any collator: laws, hypothesis strategies, and processors without a download."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
         parametrize_with_checks,
     )
     from vlmcollate.testing.generators import (
+        audio_clips,
         batches,
         conversations,
         hostile_text,
         images,
         register_profiles,
-        sounds,
         texts,
         videos,
     )
@@ -31,7 +31,7 @@ _HOME = {
         "hostile_text",
         "images",
         "register_profiles",
-        "sounds",
+        "audio_clips",
         "texts",
         "videos",
     ),
@@ -51,7 +51,7 @@ __all__ = [
     "images",
     "parametrize_with_checks",
     "register_profiles",
-    "sounds",
+    "audio_clips",
     "texts",
     "tiny_model",
     "tiny_processor",
@@ -60,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs hypothesis is imported when it is asked for, so that the rest does not need it."""
+    """Imports a name that needs hypothesis on its first use, so that other names do without."""
     import importlib
 
     for module, names in _HOME.items():

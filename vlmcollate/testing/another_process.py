@@ -1,4 +1,4 @@
-"""A collator in another process, as a spawned DataLoader worker has it, under another hash seed."""
+"""Calls a collator in another process under another hash seed, like a spawned DataLoader worker."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ import torch
 from torch import Tensor
 
 _START = "from vlmcollate.testing.another_process import serve; serve()"
-_MOST_LOGGED = 2000
+_LOG_LIMIT = 2000
+"""The maximum number of characters of the log in a message."""
 
-Outcome = Literal["given", "in main", "refused", "raised"]
+Outcome = Literal["returned", "in main", "not unpickled", "raised"]
 
 
 @attrs.frozen(kw_only=True)
-class Answer:
-    """What came of a request.
+class Reply:
+    """The reply to a request.
 
     Attributes:
-        outcome: `"given"`, or why not: a class of the collator is defined in `__main__`, it cannot
-            be unpickled, or it raises.
-        problem: What was raised.
-        tensors: Those of the batch.
+        outcome: `"returned"` if the request succeeded; `"in main"` if a class of the collator is
+            defined in `__main__`, `"not unpickled"` if unpickling the collator raised, and
+            `"raised"` if calling it raised.
+        problem: The name of the class in `__main__`, or the error.
+        tensors: The tensors of the batch by name.
     """
 
     outcome: Outcome
@@ -41,26 +43,26 @@ class Answer:
 
 
 class AnotherProcess:
-    """A Python that is started when it is first asked, since importing torch takes seconds.
+    """A Python process that starts with the first request, because importing torch takes seconds.
 
-    It ends with `close`, or when this process does.
+    It ends when `close` is called or the current process ends.
     """
 
     def __init__(self) -> None:
         self._running: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
-    def load(self, collator: bytes) -> Answer:
-        """Unpickles a collator there, in the place of the one before."""
+    def load(self, collator: bytes) -> Reply:
+        """Unpickles a collator in the process, replacing the previous one."""
         path = [os.path.abspath(entry) for entry in sys.path]
-        return self._ask(("load", path, torch.get_num_threads(), collator))
+        return self._request(("load", path, torch.get_num_threads(), collator))
 
-    def collate(self, examples: Sequence[object]) -> Answer:
-        """Calls the collator there."""
-        return self._ask(("collate", pickle.dumps(examples)))
+    def collate(self, examples: Sequence[object]) -> Reply:
+        """Calls the loaded collator in the process."""
+        return self._request(("collate", pickle.dumps(examples)))
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """Kills the process and closes its pipes."""
         running, self._running = self._running, None
         if running is None:
             return
@@ -71,26 +73,29 @@ class AnotherProcess:
                 if stream is not None:
                     stream.close()
             except BrokenPipeError:
-                pass  # part of a request that nobody reads
+                pass  # the rest of a request that the process did not read
 
-    def _ask(self, request: tuple[Any, ...]) -> Answer:
-        running = self._running or self._started()
+    def _request(self, request: tuple[Any, ...]) -> Reply:
+        """Sends a request and waits for the reply."""
+        running = self._running or self._start()
         assert running.stdin is not None  # noqa: S101  # it is a pipe
         assert running.stdout is not None  # noqa: S101  # likewise
         try:
             pickle.dump(request, running.stdin)
             running.stdin.flush()
-            answer: Answer = pickle.load(running.stdout)  # noqa: S301  # of our own process
+            reply: Reply = pickle.load(running.stdout)  # noqa: S301  # written by our own process
         except (EOFError, BrokenPipeError):
-            problem = f"the process ended: {self._logged()}"
+            problem = f"the process ended: {self._log_tail()}"
             self.close()
-            return Answer(outcome="raised", problem=problem)
+            return Reply(outcome="raised", problem=problem)
         except BaseException:
-            self.close()  # its answer would be taken for that of the next request
+            # also on KeyboardInterrupt and on a request that cannot be pickled: the next request
+            # would read the reply to this one, or continue a request that was sent in part
+            self.close()
             raise
-        return answer
+        return reply
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
@@ -103,16 +108,16 @@ class AnotherProcess:
         )
         return self._running
 
-    def _logged(self) -> str:
-        """The end of what it wrote."""
+    def _log_tail(self) -> str:
+        """The end of what the process wrote to its standard error."""
         if self._log is None:
             return ""
         self._log.seek(0)
-        return self._log.read().decode(errors="replace")[-_MOST_LOGGED:].strip()
+        return self._log.read().decode(errors="replace")[-_LOG_LIMIT:].strip()
 
 
 class _Shared(threading.local):
-    """The process of the block that this thread is in."""
+    """The process of the `another_process` block that the current thread is in."""
 
     process: AnotherProcess | None = None
 
@@ -122,7 +127,7 @@ _SHARED = _Shared()
 
 @contextmanager
 def another_process() -> Iterator[AnotherProcess]:
-    """A process for the block; blocks within share it, and the outermost ends it."""
+    """Yields a process; nested blocks share it, and the outermost block ends it."""
     if _SHARED.process is not None:
         yield _SHARED.process
         return
@@ -135,7 +140,7 @@ def another_process() -> Iterator[AnotherProcess]:
 
 
 def tensors_of(batch: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a batch by their names, those in mappings included."""
+    """Returns the tensors of a batch by name, including those in nested mappings."""
     found: dict[str, Tensor] = {}
     for key, value in batch.items():
         if isinstance(value, Tensor):
@@ -146,50 +151,50 @@ def tensors_of(batch: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
 
 
 class _InMainError(Exception):
-    """A class is defined in `__main__`, which is another module there."""
+    """A class is defined in `__main__`, which is a different module in the other process."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """See `pickle.Unpickler`."""
+        """Refuses classes of `__main__`; see `pickle.Unpickler`."""
         if module_name == "__main__":
             raise _InMainError(global_name)
         return super().find_class(module_name, global_name)
 
 
 def serve() -> None:
-    """Answers requests, in the process that was started, until the pipe is closed."""
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a collator prints is no answer
+    """Replies to requests until the pipe is closed; runs in the process that was started."""
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # so that what a collator prints is not part of a reply
     collator: Any = None
     while True:
         try:
-            kind, *given = pickle.load(requests)  # noqa: S301  # of the process that started this
+            kind, *given = pickle.load(requests)  # noqa: S301  # written by the process that started this
         except EOFError:
             return
         if kind == "load":
-            answer, collator = _loaded(*given)
+            reply, collator = _load(*given)
         else:
-            answer = _collated(collator, *given)
-        pickle.dump(answer, answers)
-        answers.flush()
+            reply = _collate(collator, *given)
+        pickle.dump(reply, replies)
+        replies.flush()
 
 
-def _loaded(path: list[str], threads: int, collator: bytes) -> tuple[Answer, Any]:
+def _load(path: list[str], threads: int, collator: bytes) -> tuple[Reply, Any]:
     sys.path[:] = path
-    torch.set_num_threads(threads)  # on which the last digit of a resized picture may depend
+    torch.set_num_threads(threads)  # the last digit of a resized image may depend on it
     importlib.invalidate_caches()
     try:
-        return Answer(outcome="given"), _Unpickler(io.BytesIO(collator)).load()
+        return Reply(outcome="returned"), _Unpickler(io.BytesIO(collator)).load()
     except _InMainError as error:
-        return Answer(outcome="in main", problem=str(error)), None
-    except Exception as error:  # noqa: BLE001  # told to whoever asked
-        return Answer(outcome="refused", problem=f"{type(error).__name__}: {error}"), None
+        return Reply(outcome="in main", problem=str(error)), None
+    except Exception as error:  # noqa: BLE001  # unpickling runs a user's code; the law reports it
+        return Reply(outcome="not unpickled", problem=f"{type(error).__name__}: {error}"), None
 
 
-def _collated(collator: Any, examples: bytes) -> Answer:
+def _collate(collator: Any, examples: bytes) -> Reply:
     try:
         batch = collator(pickle.loads(examples))  # noqa: S301  # of the process that started this
-    except Exception as error:  # noqa: BLE001  # told to whoever asked
-        return Answer(outcome="raised", problem=f"{type(error).__name__}: {error}")
-    return Answer(outcome="given", tensors=tensors_of(batch))
+    except Exception as error:  # noqa: BLE001  # whatever a collator raises; the law reports it
+        return Reply(outcome="raised", problem=f"{type(error).__name__}: {error}")
+    return Reply(outcome="returned", tensors=tensors_of(batch))

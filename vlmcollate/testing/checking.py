@@ -1,9 +1,9 @@
-"""Trying laws on collators, and reporting what came of it."""
+"""Checks the laws on a collator and reports the results."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 from xml.etree import ElementTree as Xml
 
@@ -11,7 +11,7 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
-from vlmcollate.testing.laws import LAWS, Law, LawFailure, NotApplicable, NothingTaken, Trial
+from vlmcollate.testing.laws import LAWS, Law, LawFailure, NotApplicable, NothingAccepted, Trial
 from vlmcollate.testing.laws.for_all import root_of, without_warnings
 
 OUT_OF_TIME = "out of time"
@@ -20,14 +20,14 @@ Status = Literal["passed", "failed", "not applicable", "not reached"]
 
 @attrs.frozen(kw_only=True)
 class LawResult:
-    """What came of one law.
+    """The result of one law.
 
     Attributes:
-        law: Its name.
-        status: Whether it holds; `"not reached"` where time ran out, or where it fails as an
-            earlier law does.
-        message: Why not, or why it does not apply.
-        seconds: How long it took.
+        law: The name of the law.
+        status: `"passed"`, `"failed"`, `"not applicable"`, or `"not reached"` if the time ran out
+            or an earlier law failed for the same cause.
+        message: The failure, or the reason why the law was not checked; empty if it holds.
+        seconds: The time that the law took.
     """
 
     law: str
@@ -38,11 +38,11 @@ class LawResult:
 
 @attrs.frozen(kw_only=True, repr=False)
 class Report:
-    """What came of all laws.
+    """The results of all laws.
 
     Attributes:
-        collator: The collator's class.
-        results: One a law.
+        collator: The name of the collator's class.
+        results: One result per law, in the order of the laws.
     """
 
     collator: str
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def untried(self) -> tuple[LawResult, ...]:
-        """The laws for which no time was left."""
+        """The laws that were not checked because the time ran out."""
         return tuple(result for result in self.results if result.message == OUT_OF_TIME)
 
     @property
@@ -69,7 +69,7 @@ class Report:
         )
 
     def junit(self) -> str:
-        """The report as a JUnit XML file has it."""
+        """Returns the report as the content of a JUnit XML file."""
         suite = Xml.Element(
             "testsuite",
             name=f"vlmcollate {self.collator}",
@@ -105,25 +105,25 @@ def check_collator(
     raise_on_failure: bool = True,
     on_law: Callable[[str], None] | None = None,
 ) -> Report:
-    """Tries every law on a collator.
+    """Checks every law on a collator.
 
     Args:
-        collator: Any collator, built in or yours, with a processor that can be called here.
-        laws: Which laws.
-        examples: How many examples each law draws.
-        seed: Decides which; hypothesis may draw others where other modules are imported, since it
-            takes values from their source, too.
-        seconds: How long to go on; laws that are left are reported as not reached.
-        shrink: Whether to look for a small example of each failure, or to show the first.
-        raise_on_failure: Whether to raise where a law does not hold, or only to report.
-        on_law: Called with the name of each law before it is tried.
+        collator: The collator, built in or your own.
+        laws: The laws to check, all by default.
+        examples: The number of examples that each law draws, at least 1.
+        seed: The seed of the draws. Hypothesis also takes values from the source of imported
+            modules, so the examples may differ between programs.
+        seconds: The time limit in seconds; the remaining laws are reported as `"not reached"`.
+        shrink: Whether to search for the smallest example of a failure, or to show the first one.
+        raise_on_failure: Whether to raise if a law does not hold, or only to report it.
+        on_law: A function that is called with the name of each law before it is checked.
 
     Returns:
-        What came of each law.
+        The result of each law.
 
     Raises:
-        LawFailure: A law does not hold; the message is that of the report.
-        ConfigError: An option does not fit.
+        LawFailure: A law does not hold; the message is the report.
+        ConfigError: `examples` is not an integer of at least 1.
 
     Example:
         >>> from vlmcollate import collator_for
@@ -131,19 +131,8 @@ def check_collator(
         >>> check_collator(collator_for(tiny_processor()), examples=2).failed
         ()
     """
-    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-        raise ConfigError(f"examples must be an integer of at least 1, not {examples!r}")
     trial = Trial(examples=examples, seed=seed, shrink=shrink)
-    start, results = time.perf_counter(), []
-    causes: dict[str, str] = {}
-    for law in laws:
-        name = law.__name__
-        if seconds is not None and time.perf_counter() - start > seconds:
-            results.append(LawResult(law=name, status="not reached", message=OUT_OF_TIME))
-            continue
-        if on_law is not None:
-            on_law(name)
-        results.append(_tried(law, collator, trial, causes))
+    results = _check_laws(collator, laws, trial, seconds, on_law or (lambda _: None))
     report = Report(collator=type(collator).__name__, results=tuple(results))
     if raise_on_failure and report.failed:
         raise LawFailure(repr(report))
@@ -158,18 +147,21 @@ def parametrize_with_checks(
     examples: int = 10,
     seed: int = 0,
 ) -> Any:
-    """Makes one pytest case of each collator and law, for a test that calls `check(collator)`.
+    """Parametrizes a test that calls `check(collator)` with every collator and law.
 
     Args:
-        collators: The collators.
-        expected_failures: Laws that are known not to hold, with the reason; such a case fails when
-            the law holds after all.
-        laws: Which laws.
-        examples: How many examples each law draws.
-        seed: Decides which.
+        collators: The collators to check.
+        expected_failures: The names of laws that are known to fail, each with the reason. A case
+            that is expected to fail fails the test if the law holds.
+        laws: The laws to check, all by default.
+        examples: The number of examples that each law draws.
+        seed: The seed of the draws.
+
+    Returns:
+        A decorator that makes one pytest case per collator and law.
 
     Raises:
-        ConfigError: An expected failure is no law.
+        ConfigError: `expected_failures` names an unknown law.
 
     Example:
         @parametrize_with_checks([MyCollator(processor=processor)])
@@ -181,7 +173,9 @@ def parametrize_with_checks(
     known = expected_failures or {}
     unknown = sorted(set(known) - {law.__name__ for law in laws})
     if unknown:
-        raise ConfigError(f"expected_failures names {unknown}, which are no laws")
+        raise ConfigError(
+            f"expected_failures is invalid: found {unknown}, expected names of laws; remove them"
+        )
     trial = Trial(examples=examples, seed=seed)
     cases = []
     for number, collator in enumerate(collators):
@@ -200,13 +194,13 @@ def parametrize_with_checks(
 
 @attrs.frozen
 class Check:
-    """A law with how hard it tries, to be called with a collator."""
+    """A law and the settings to check it with; called with a collator."""
 
     law: Law
     trial: Trial
 
     def __call__(self, collator: BaseCollator) -> None:
-        """Tries the law; skips the test where it does not apply."""
+        """Checks the law, and skips the test if it does not apply to the collator."""
         import pytest
 
         try:
@@ -216,14 +210,33 @@ class Check:
             pytest.skip(str(reason))
 
 
-def _tried(law: Law, collator: BaseCollator, trial: Trial, causes: dict[str, str]) -> LawResult:
-    """Tries one law; what fails for a cause that an earlier law has shown is not reached.
+def _check_laws(
+    collator: BaseCollator,
+    laws: Sequence[Law],
+    trial: Trial,
+    seconds: float | None,
+    on_law: Callable[[str], None],
+) -> Iterator[LawResult]:
+    """Checks the laws in order until the time runs out."""
+    start = time.perf_counter()
+    causes: dict[str, str] = {}
+    for law in laws:
+        if seconds is not None and time.perf_counter() - start > seconds:
+            yield LawResult(law=law.__name__, status="not reached", message=OUT_OF_TIME)
+        else:
+            on_law(law.__name__)
+            yield _check_law(law, collator, trial, causes)
+
+
+def _check_law(law: Law, collator: BaseCollator, trial: Trial, causes: dict[str, str]) -> LawResult:
+    """Checks one law; a failure whose cause an earlier law has shown is not reported again.
 
     Args:
         law: The law.
         collator: The collator.
-        trial: How hard.
-        causes: What the collator has raised so far, with the law that showed it; it is added to.
+        trial: The settings of the check.
+        causes: The causes of earlier failures, each with the name of the law that showed it. The
+            cause of a new failure is added.
     """
     start, status, message, cause = time.perf_counter(), "passed", "", ""
     try:
@@ -233,9 +246,9 @@ def _tried(law: Law, collator: BaseCollator, trial: Trial, causes: dict[str, str
         status, message = "not applicable", str(reason)
     except LawFailure as error:
         status, message = "failed", str(error)
-        cause = message if isinstance(error, NothingTaken) else error.root
-    except Exception as error:  # noqa: BLE001  # a collator may raise anything, which is a failure
-        status, message = "failed", f"the collator raises {type(error).__name__}: {error}"
+        cause = message if isinstance(error, NothingAccepted) else error.root
+    except Exception as error:  # noqa: BLE001  # whatever a collator raises breaks the law
+        status, message = "failed", f"the collator raised {type(error).__name__}: {error}"
         cause = root_of(error)
     if cause and causes.setdefault(cause, law.__name__) != law.__name__:
         status, message = "not reached", f"see {causes[cause]}"
@@ -244,5 +257,5 @@ def _tried(law: Law, collator: BaseCollator, trial: Trial, causes: dict[str, str
 
 
 def _plain(text: str) -> str:
-    """A text without the characters that XML cannot hold."""
+    """Removes the characters that XML does not allow."""
     return "".join(c for c in text if c in "\t\n" or (ord(c) >= 0x20 and c not in "\ufffe\uffff"))

@@ -1,6 +1,7 @@
-"""Hypothesis strategies of what goes wrong in practice: texts, pictures, conversations, batches.
+"""Hypothesis strategies for texts, images, videos, audio, conversations and batches.
 
-They shrink to short questions and answers of plain letters, without media.
+They draw what breaks collators in practice, and shrink to short questions and answers of plain
+letters, without media.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 
 Profile = Literal["quick", "ci", "nightly"]
 EXAMPLES: Mapping[Profile, int] = {"quick": 10, "ci": 50, "nightly": 1000}
-"""How many examples each law tries in a profile."""
+"""The number of examples that each law draws in a profile."""
 
 HAZARDS: Mapping[str, tuple[str, ...]] = {
     "plain": ("Yes", "A cat", "Two of them", "12"),
@@ -34,14 +35,14 @@ HAZARDS: Mapping[str, tuple[str, ...]] = {
     "a role's name": ("assistant", "user: hi", "Assistant: sure"),
     "code": ('{"a": [1, 2]}', "{{ messages }}", "{% if x %}"),
 }
-"""Texts that break label masks, by what is the matter with them."""
+"""Texts that break label masks, by the kind of problem."""
 
 
 def register_profiles() -> None:
     """Registers the hypothesis profiles `vlmcollate-quick`, `-ci` and `-nightly`.
 
-    None of them has a deadline, since a processor's first call takes seconds. Load one with
-    `hypothesis.settings.load_profile("vlmcollate-ci")`.
+    The profiles have no deadline, because the first call of a processor takes seconds. Load one
+    with `hypothesis.settings.load_profile("vlmcollate-ci")`.
     """
     for name, examples in EXAMPLES.items():
         settings.register_profile(
@@ -54,20 +55,22 @@ def register_profiles() -> None:
 
 
 def examples_of(profile: str) -> int:
-    """The examples of a profile.
+    """Returns the number of examples of a profile.
 
     Raises:
-        ConfigError: There is no such profile.
+        ConfigError: The profile is unknown.
     """
     if profile not in EXAMPLES:
-        raise ConfigError(f"profile must be one of {', '.join(EXAMPLES)}, not {profile!r}")
+        raise ConfigError(
+            f"profile is unknown: found {profile!r}, expected one of {', '.join(EXAMPLES)}"
+        )
     return EXAMPLES[profile]  # type: ignore[index]  # checked above
 
 
 def texts() -> st.SearchStrategy[str]:
-    """What people and models say: one to three pieces of `HAZARDS` and of random letters.
+    """Draws the text of a message: one to three pieces of `HAZARDS` and of random letters.
 
-    Never blank, since many templates leave out a blank answer.
+    The text is never blank, because many templates omit a blank answer.
     """
     known = st.sampled_from([text for texts in HAZARDS.values() for text in texts])
     letters = st.text(
@@ -80,10 +83,10 @@ def texts() -> st.SearchStrategy[str]:
 
 
 def hostile_text(processor: Any) -> st.SearchStrategy[str]:
-    """A text that spells the processor's control tokens: whole, in halves, or a forged turn.
+    """Draws text that spells a special token, the first half of one, or a forged turn.
 
     Args:
-        processor: A `transformers` processor.
+        processor: The `transformers` processor whose special tokens the text spells.
     """
     vocabulary = Vocabulary.of(processor.tokenizer)
     found = [t for t in sorted(vocabulary.control_ids) if len(t) > 1] or ["<|im_end|>"]
@@ -100,24 +103,41 @@ def hostile_text(processor: Any) -> st.SearchStrategy[str]:
 
 
 def images(*, min_side: int = 28, max_side: int = 120) -> st.SearchStrategy[Image.Image]:
-    """Pictures whose every row and column differ, RGB, of any shape between the sides."""
+    """Draws RGB images in which all rows and columns differ.
+
+    Args:
+        min_side: The minimum width and height in pixels.
+        max_side: The maximum width and height in pixels.
+    """
     side = st.integers(min_side, max_side)
-    return st.builds(picture, side, side, _TINTS)
+    return st.builds(tinted_image, side, side, _TINTS)
 
 
 def videos(
     *, min_frames: int = 4, max_frames: int = 8, min_side: int = 28, max_side: int = 64
 ) -> st.SearchStrategy[npt.NDArray[np.uint8]]:
-    """Videos as arrays of frames, (T, H, W, 3) uint8, of which each frame has its own tint."""
+    """Draws videos as arrays of frames, (T, H, W, 3) uint8, in which all frames differ.
+
+    Args:
+        min_frames: The minimum number of frames.
+        max_frames: The maximum number of frames.
+        min_side: The minimum width and height in pixels.
+        max_side: The maximum width and height in pixels.
+    """
     side = st.integers(min_side, max_side)
     return st.builds(_video, st.integers(min_frames, max_frames), side, side, _TINTS)
 
 
-def sounds(
+def audio_clips(
     *, min_samples: int = 4000, max_samples: int = 32000
 ) -> st.SearchStrategy[npt.NDArray[np.float32]]:
-    """Sounds as arrays, (N,) float32, each of one pitch."""
-    return st.builds(_sound, st.integers(min_samples, max_samples), _TINTS)
+    """Draws audio clips as arrays, (N,) float32, each a tone of constant frequency.
+
+    Args:
+        min_samples: The minimum number of audio samples.
+        max_samples: The maximum number of audio samples.
+    """
+    return st.builds(_audio_clip, st.integers(min_samples, max_samples), _TINTS)
 
 
 @st.composite
@@ -130,56 +150,85 @@ def conversations(
     min_images: int = 0,
     max_images: int = 2,
     max_videos: int = 0,
-    max_sounds: int = 0,
+    max_audio_clips: int = 0,
     sampling_rate: int = 16000,
     strings: bool = False,
     weights: bool = False,
 ) -> list[dict[str, Any]]:
-    """Conversations of alternating roles, as `read_example` reads them.
+    """Draws conversations of alternating roles, as lists of messages.
 
     An answer may repeat an earlier answer or its own question, and a question may quote an answer.
-    No two pictures of a conversation are alike.
+    All images of a conversation differ.
 
     Args:
-        draw: Hypothesis's own.
-        processor: Where given, questions may spell its control tokens.
-        max_turns: The most answers.
-        system: Whether a system message may come first.
-        min_images: The fewest pictures in all.
-        max_images: The most pictures in all.
-        max_videos: The most videos in all, as arrays of frames at two frames a second.
-        max_sounds: The most sounds in all, as arrays.
-        sampling_rate: The rate of the sounds.
+        draw: The draw function of hypothesis; not passed by callers.
+        processor: The processor whose special tokens questions may spell, or `None` for none.
+        max_turns: The maximum number of answers.
+        system: Whether the first message may be a system message.
+        min_images: The minimum number of images in the conversation.
+        max_images: The maximum number of images in the conversation.
+        max_videos: The maximum number of videos in the conversation, arrays of frames at 2 fps.
+        max_audio_clips: The maximum number of audio clips in the conversation, as arrays.
+        sampling_rate: The sampling rate of the audio clips in Hz.
         strings: Whether the content of a message without media may be a string.
-        weights: Whether answers may have a `weight`, or be left out by `train`; one answer trains.
+        weights: Whether an answer may have a `weight` or `train`. At least one answer is trained.
     """
-    said: list[str] = []
-    asked = texts() if processor is None else st.one_of(texts(), hostile_text(processor))
+    questions = texts() if processor is None else st.one_of(texts(), hostile_text(processor))
     # most conversations are short, some are as long as they may be
     turns = draw(st.one_of(st.integers(1, min(2, max_turns)), st.integers(1, max_turns)))
-    pictures = st.lists(images(), min_size=min_images, max_size=max_images, unique_by=_tint)
-    media = [_part("image", picture) for picture in draw(pictures)]
-    if max_videos:
-        shown = draw(st.lists(videos(), max_size=max_videos))
-        media += [{**_part("video", frames), "fps": 2.0} for frames in shown]
-    if max_sounds:
-        heard = draw(st.lists(sounds(), max_size=max_sounds))
-        media += [{**_part("audio", wave), "sampling_rate": sampling_rate} for wave in heard]
+    media = draw(_media(min_images, max_images, max_videos, max_audio_clips, sampling_rate))
     messages: list[dict[str, Any]] = []
     if system and draw(st.booleans()):
         messages.append({"role": "system", "content": [_text(draw(texts()))]})
-    for turn in range(turns):
-        here = len(media) if turn == turns - 1 else draw(st.integers(0, len(media)))
-        quote = st.sampled_from(said) if said else st.nothing()
-        question = draw(st.one_of(asked, quote))
-        messages.append({"role": "user", "content": [*media[:here], _text(question)]})
-        media = media[here:]
-        said.append(draw(st.one_of(texts(), st.just(question), quote)))
-        answer = {"role": "assistant", "content": [_text(said[-1])]}
-        messages.append({**answer, **(draw(_WEIGHTS) if weights else {})})
+    messages += draw(_exchanges(turns, questions, media, weights=weights))
     if weights and not any(weight_of(m) for m in messages if m["role"] == "assistant"):
         messages[-1] = {"role": "assistant", "content": messages[-1]["content"]}
     return [_as_string(m) if strings and draw(st.booleans()) else m for m in messages]
+
+
+@st.composite
+def _media(
+    draw: st.DrawFn,
+    min_images: int,
+    max_images: int,
+    max_videos: int,
+    max_audio_clips: int,
+    sampling_rate: int,
+) -> list[dict[str, Any]]:
+    """Draws the media parts of a conversation."""
+    drawn = st.lists(images(), min_size=min_images, max_size=max_images, unique_by=_tint)
+    parts = [_part("image", image) for image in draw(drawn)]
+    if max_videos:
+        clips = draw(st.lists(videos(), max_size=max_videos))
+        parts += [{**_part("video", frames), "fps": 2.0} for frames in clips]
+    if max_audio_clips:
+        waves = draw(st.lists(audio_clips(), max_size=max_audio_clips))
+        parts += [{**_part("audio", wave), "sampling_rate": sampling_rate} for wave in waves]
+    return parts
+
+
+@st.composite
+def _exchanges(
+    draw: st.DrawFn,
+    turns: int,
+    questions: st.SearchStrategy[str],
+    media: list[dict[str, Any]],
+    *,
+    weights: bool,
+) -> list[dict[str, Any]]:
+    """Draws questions and answers, with the media spread over the questions."""
+    answers: list[str] = []
+    messages: list[dict[str, Any]] = []
+    for turn in range(turns):
+        count = len(media) if turn == turns - 1 else draw(st.integers(0, len(media)))
+        quote = st.sampled_from(answers) if answers else st.nothing()
+        question = draw(st.one_of(questions, quote))
+        messages.append({"role": "user", "content": [*media[:count], _text(question)]})
+        media = media[count:]
+        answers.append(draw(st.one_of(texts(), st.just(question), quote)))
+        answer = {"role": "assistant", "content": [_text(answers[-1])]}
+        messages.append({**answer, **(draw(_WEIGHTS) if weights else {})})
+    return messages
 
 
 def batches(
@@ -188,30 +237,30 @@ def batches(
     min_size: int = 1,
     max_size: int = 3,
 ) -> st.SearchStrategy[list[list[dict[str, Any]]]]:
-    """Lists of conversations, for a collator to be called with.
+    """Draws lists of conversations to call a collator with.
 
     Args:
-        conversation: Draws each; by default `conversations()`.
-        min_size: The fewest.
-        max_size: The most.
+        conversation: The strategy for each conversation, `conversations()` by default.
+        min_size: The minimum number of conversations.
+        max_size: The maximum number of conversations.
     """
     drawn = conversations() if conversation is None else conversation
     return st.lists(drawn, min_size=min_size, max_size=max_size)
 
 
 def weight_of(message: Mapping[str, Any]) -> float:
-    """What a message counts in the loss."""
+    """Returns the weight of a message in the loss."""
     return float(message.get("weight", message.get("train", 1.0)))
 
 
-def described(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A conversation in a few lines, for a failure's message."""
+def describe(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Describes a conversation in one line per message, for failure messages."""
     lines = []
     for message in messages:
         content = message["content"] or ""
         parts = [_text(content)] if isinstance(content, str) else content
         counts = f" (weight {weight_of(message)})" if {"weight", "train"} & set(message) else ""
-        lines.append(f"{message['role']}{counts}: {' '.join(map(_shown, parts))}")
+        lines.append(f"{message['role']}{counts}: {' '.join(map(_describe_part, parts))}")
     return "\n".join(lines)
 
 
@@ -221,24 +270,24 @@ _WEIGHTS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
 )
 
 
-def picture(width: int, height: int, tint: int) -> Image.Image:
-    """A picture that is redder to the right and greener to the bottom, and as blue as its tint."""
+def tinted_image(width: int, height: int, tint: int) -> Image.Image:
+    """Makes an image with red rising to the right, green to the bottom, and a constant blue."""
     pixels = np.full((height, width, 3), tint, np.uint8)
     pixels[..., 0] = np.linspace(0, 255, width)
     pixels[..., 1] = np.linspace(0, 255, height)[:, None]
     return Image.fromarray(pixels)
 
 
-def _tint(picture: Image.Image) -> Any:
-    return picture.getpixel((0, 0))
+def _tint(image: Image.Image) -> Any:
+    return image.getpixel((0, 0))
 
 
 def _video(frames: int, width: int, height: int, tint: int) -> npt.NDArray[np.uint8]:
-    shown = [np.asarray(picture(width, height, (tint + 16 * t) % 256)) for t in range(frames)]
-    return np.stack(shown)
+    tints = ((tint + 16 * number) % 256 for number in range(frames))
+    return np.stack([np.asarray(tinted_image(width, height, each)) for each in tints])
 
 
-def _sound(samples: int, tint: int) -> npt.NDArray[np.float32]:
+def _audio_clip(samples: int, tint: int) -> npt.NDArray[np.float32]:
     return (np.sin(np.arange(samples) * (tint + 10) / 1000) / 2).astype(np.float32)
 
 
@@ -246,7 +295,8 @@ def _part(kind: str, media: Any) -> dict[str, Any]:
     return {"type": kind, kind: media}
 
 
-_MOST_CHARACTERS = 200
+_CHARACTER_LIMIT = 200
+"""The maximum length of a text in a description."""
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -258,19 +308,19 @@ def _as_string(message: dict[str, Any]) -> dict[str, Any]:
     return message if more or first["type"] != "text" else {**message, "content": first["text"]}
 
 
-def _cut(text: str) -> str:
-    """A text as Python spells it, without the middle of a long one."""
-    if len(text) <= _MOST_CHARACTERS:
+def _shorten(text: str) -> str:
+    """Returns the repr of a text, without the middle of a long one."""
+    if len(text) <= _CHARACTER_LIMIT:
         return repr(text)
-    return f"{text[: _MOST_CHARACTERS // 2]!r} ... {text[-_MOST_CHARACTERS // 2 :]!r}"
+    return f"{text[: _CHARACTER_LIMIT // 2]!r} ... {text[-_CHARACTER_LIMIT // 2 :]!r}"
 
 
-def _shown(part: Mapping[str, Any]) -> str:
+def _describe_part(part: Mapping[str, Any]) -> str:
     if part["type"] == "image":
         return f"<image {part['image'].width}x{part['image'].height}>"
     if part["type"] == "video":
         frames, height, width, _ = part["video"].shape
         return f"<video {frames} x {width}x{height}>"
-    return (
-        f"<audio {len(part['audio'])} samples>" if part["type"] == "audio" else _cut(part["text"])
-    )
+    if part["type"] == "audio":
+        return f"<audio {len(part['audio'])} samples>"
+    return _shorten(part["text"])

@@ -1,4 +1,4 @@
-"""Real processors around a tokenizer made on the spot, and tiny models to match.
+"""Real processors with a tokenizer that is trained locally, and tiny models for them.
 
 Nothing is downloaded. The processor, the image processor and the model are the classes that
 `transformers` ships; only the vocabulary is small and the weights are random.
@@ -41,8 +41,8 @@ from vlmcollate.testing.tiny_tokenizer import tiny_tokenizer
 _HIDDEN = 64
 
 
-def _template(header: str, footer: str, asking: str, image: str, video: str = "") -> str:
-    """A chat template in our own wording: each message's parts between header and footer."""
+def _template(header: str, footer: str, generation_prompt: str, image: str, video: str = "") -> str:
+    """Writes a chat template: the parts of each message between a header and a footer."""
     parts = f"{{%- if part.type == 'image' -%}}{{{{- {image!r} -}}}}"
     if video:
         parts += f"{{%- elif part.type == 'video' -%}}{{{{- {video!r} -}}}}"
@@ -56,7 +56,7 @@ def _template(header: str, footer: str, asking: str, image: str, video: str = ""
         "{%- endfor -%}{%- endif -%}"
         f"{{{{- {footer!r} -}}}}"
         "{%- endfor -%}"
-        f"{{%- if add_generation_prompt -%}}{{{{- {asking!r} -}}}}{{%- endif -%}}"
+        f"{{%- if add_generation_prompt -%}}{{{{- {generation_prompt!r} -}}}}{{%- endif -%}}"
     )
 
 
@@ -82,16 +82,16 @@ def tiny_processor(family: str = "qwen2_5_vl") -> Any:
     """Builds a processor of a family without a download.
 
     Args:
-        family: A `transformers` model type: `"qwen2_5_vl"`, `"qwen3_vl"`, `"gemma3"`, `"smolvlm"`
-            or `"llava"`.
+        family: The `transformers` model type: `"qwen2_5_vl"`, `"qwen3_vl"`, `"gemma3"`,
+            `"smolvlm"` or `"llava"`.
 
     Returns:
-        A real processor of the family, the same one each time: its tokenizer is a byte-level BPE
-        of about a thousand tokens, and a picture becomes a few of them. The chat template is not
-        that of the checkpoints, but ends its turns alike.
+        A processor of the family's class, with equal contents on every call. Its tokenizer is a
+        byte-level BPE of about a thousand tokens, and an image becomes a few of them. The chat
+        template differs from that of the checkpoints, but has the same stop token.
 
     Raises:
-        ConfigError: The family is not known.
+        ConfigError: The family is unknown.
 
     Example:
         >>> tiny_processor("qwen2_5_vl").tokenizer.eos_token
@@ -99,7 +99,7 @@ def tiny_processor(family: str = "qwen2_5_vl") -> Any:
     """
     if family not in _PROCESSORS:
         known = ", ".join(map(repr, _PROCESSORS))
-        raise ConfigError(f"no tiny processor for {family!r}; known families: {known}")
+        raise ConfigError(f"family is unknown: found {family!r}, expected one of {known}")
     return _PROCESSORS[family]()
 
 
@@ -107,20 +107,20 @@ def tiny_model(processor: Any, *, seed: int = 0) -> Any:
     """Builds a small model with random weights for a processor of `tiny_processor`.
 
     Args:
-        processor: What `tiny_processor` gave.
-        seed: Decides the weights; torch's own random state is left as it was.
+        processor: The processor that `tiny_processor` returned.
+        seed: The seed of the weights; torch's global random state does not change.
 
     Returns:
-        A real model of the processor's family in training mode, float32, on the CPU.
+        A model of the family's class in training mode, float32, on the CPU.
 
     Raises:
-        ConfigError: The processor's family is not known.
+        ConfigError: The class of the processor is unknown.
     """
     build = _MODELS.get(type(processor).__name__)
     if build is None:
         known = ", ".join(_MODELS)
         raise ConfigError(
-            f"no tiny model for {type(processor).__name__}; known processors: {known}"
+            f"processor is unknown: found {type(processor).__name__}, expected one of {known}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -128,7 +128,7 @@ def tiny_model(processor: Any, *, seed: int = 0) -> Any:
 
 
 def _qwen2_5_vl() -> Any:
-    token = 28 * 28  # the pixels behind one image token: two by two patches of 14
+    token = 28 * 28  # pixels per image token: two by two patches of 14 x 14
     size = {"shortest_edge": 4 * token, "longest_edge": 16 * token}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
@@ -155,12 +155,12 @@ def _gemma3() -> Any:
         "image_token": "<image_soft_token>",
     }
     tokens = ("<pad>", "<eos>", "<start_of_turn>", "<end_of_turn>", *named.values())
-    speaker = "{'assistant': 'model'}.get(message.role, message.role)"
+    role = "{'assistant': 'model'}.get(message.role, message.role)"
     return Gemma3Processor(
         image_processor=Gemma3ImageProcessor(size={"height": 56, "width": 56}),
         tokenizer=tiny_tokenizer(tokens, eos="<eos>", pad="<pad>", **named),
         chat_template=_template(
-            f"'<start_of_turn>' + {speaker} + '\\n'",
+            f"'<start_of_turn>' + {role} + '\\n'",
             "<end_of_turn>\n",
             "<start_of_turn>model\n",
             "<start_of_image>",
@@ -327,7 +327,7 @@ _VISION = {
 
 
 def _text(processor: Any) -> dict[str, Any]:
-    """A small text model's configuration."""
+    """Returns the configuration of a small text model."""
     return {
         "vocab_size": len(processor.tokenizer),
         "hidden_size": _HIDDEN,

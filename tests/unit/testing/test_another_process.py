@@ -43,7 +43,7 @@ def _defined_in(monkeypatch, name):
 
 def test_it_answers_under_another_hash_seed():
     with another_process() as process:
-        assert process.load(pickle.dumps(Told())).outcome == "given"
+        assert process.load(pickle.dumps(Told())).outcome == "returned"
         one, two = process.collate(["one"]), process.collate(["two"])
         raised = process.collate(["raise"])
     assert one.tensors.keys() == tensors_of(Told()(["one"])).keys() == {"hashed", "masks.full"}
@@ -70,7 +70,7 @@ def test_its_end_is_told_and_it_is_started_anew():
     with another_process() as process:
         process.load(pickle.dumps(Told()))
         assert "the process ended" in process.collate(["end"]).problem
-        assert process.load(pickle.dumps(Told())).outcome == "given"
+        assert process.load(pickle.dumps(Told())).outcome == "returned"
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_a_class_of_a_function_cannot_be_pickled():
     collator = Local(processor=tiny_processor())
     (result,) = check_collator(collator, laws=LAW, examples=1, raise_on_failure=False).results
     assert result.message.startswith("Local cannot be pickled")
-    assert "at the top of a module" in result.message
+    assert "at the top level of a module" in result.message

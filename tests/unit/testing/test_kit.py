@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from tests.broken import collators as broken
 from tests.broken import templates
+from tests.broken.missized import Buckets
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli.app import app
 from vlmcollate.formats import read_example
@@ -23,23 +24,24 @@ from vlmcollate.padding import (
     FlattenedDocuments,
     FlexBlockMask,
     IndexedMask,
+    PadToLength,
     PadToLongest,
     TransformerEngineTHD,
 )
 from vlmcollate.testing import (
     LAWS,
     LawFailure,
+    audio_clips,
     check_collator,
     conversations,
     hostile_text,
     parametrize_with_checks,
     register_profiles,
-    sounds,
     texts,
     tiny_processor,
     videos,
 )
-from vlmcollate.testing.generators import EXAMPLES, HAZARDS, described, examples_of, weight_of
+from vlmcollate.testing.generators import EXAMPLES, HAZARDS, describe, examples_of, weight_of
 from vlmcollate.testing.laws.failure_messages import parts_of, text_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -62,7 +64,7 @@ def test_the_docs_list_every_law():
 
 
 def test_expected_failures_have_to_be_laws():
-    with pytest.raises(ConfigError, match="no laws"):
+    with pytest.raises(ConfigError, match="expected names of laws"):
         parametrize_with_checks([], expected_failures={"check_nothing": "why"})
 
 
@@ -95,7 +97,7 @@ def test_time_can_run_out():
 def test_bad_options_are_refused(examples):
     with pytest.raises(ConfigError, match="examples must be"):
         check_collator(collator_for(PROCESSOR), examples=examples)
-    with pytest.raises(ConfigError, match="profile must be"):
+    with pytest.raises(ConfigError, match="profile is unknown"):
         examples_of("slow")
 
 
@@ -136,14 +138,14 @@ def test_conversations_have_every_shape():
             max_turns=5,
             max_images=3,
             max_videos=1,
-            max_sounds=1,
+            max_audio_clips=1,
             strings=True,
             weights=True,
         )
     )
     def draw(messages):
         read_example(messages)
-        assert described(messages).count("\n") >= len(messages) - 1
+        assert describe(messages).count("\n") >= len(messages) - 1
         roles = [message["role"] for message in messages]
         parts = [part for message in messages for part in parts_of(message)]
         pictures = [part["image"] for part in parts if part["type"] == "image"]
@@ -162,7 +164,7 @@ def test_conversations_have_every_shape():
                 "no picture": not pictures,
                 "three pictures": len(pictures) == 3,
                 "a video": any(part["type"] == "video" for part in parts),
-                "a sound": any(part["type"] == "audio" for part in parts),
+                "an audio clip": any(part["type"] == "audio" for part in parts),
                 "a string": any(isinstance(m["content"], str) for m in messages),
                 "a weight": not {0.0, 1.0}.issuperset(weights),
                 "an answer left out": 0.0 in weights,
@@ -182,7 +184,7 @@ def test_conversations_have_every_shape():
 
 def test_media_is_drawn_as_arrays():
     @settings(max_examples=30, deadline=None, database=None, derandomize=True)
-    @given(videos(max_frames=6), sounds(max_samples=8000))
+    @given(videos(max_frames=6), audio_clips(max_samples=8000))
     def draw(frames, wave):
         assert frames.dtype == np.uint8
         assert frames.shape[-1] == 3
@@ -252,6 +254,8 @@ def test_tiny_processors_need_no_hypothesis():
         {"padding": IndexedMask(length=512)},
         {"padding": TransformerEngineTHD()},
         {"padding": PadToLongest(side="left", multiple_of=8), "shift_labels": True},
+        {"padding": Buckets(side="left"), "shift_labels": True},
+        {"padding": PadToLength(length=1024)},
         {"dummy_media": "sample"},
     ],
     ids=lambda options: " ".join(type(value).__name__ for value in options.values()),

@@ -1,9 +1,10 @@
-"""What holds for every collator, one function a law."""
+"""The laws: properties of every collator, one function per law."""
 
 from collections.abc import Callable
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.testing.laws import (
+    accepted,
     batching,
     construction,
     exchanges,
@@ -14,18 +15,17 @@ from vlmcollate.testing.laws import (
     processor_calls,
     prompts,
     stacking,
-    taking,
     unstacking,
 )
 from vlmcollate.testing.laws.for_all import LawFailure, NotApplicable, Trial
-from vlmcollate.testing.laws.subject import NothingTaken, Subject
+from vlmcollate.testing.laws.subject import NothingAccepted, Subject
 
 Law = Callable[[BaseCollator, Trial], None]
 
 LAWS: tuple[Law, ...] = tuple(
     law
     for module in (
-        taking,
+        accepted,
         construction,
         prompts,
         labels,
@@ -41,6 +41,6 @@ LAWS: tuple[Law, ...] = tuple(
     for name, law in vars(module).items()
     if name.startswith("check_") and law.__module__ == module.__name__
 )
-"""All laws, in the order in which they are tried."""
+"""All laws, in the order in which they are checked."""
 
-__all__ = ["LAWS", "Law", "LawFailure", "NotApplicable", "NothingTaken", "Subject", "Trial"]
+__all__ = ["LAWS", "Law", "LawFailure", "NotApplicable", "NothingAccepted", "Subject", "Trial"]

@@ -1,8 +1,8 @@
-"""Where the answers stand among the tokens, found without any label strategy.
+"""Finds the tokens of each answer without any label strategy, and compares them with the labels.
 
-The conversation is encoded a second time with another answer in the place of one: the tokens that
-change are that answer's, the end token is the next one behind them, and what of the turn's opening
-the model writes itself is what its generation prompt does not.
+The conversation is encoded again with one answer replaced: the tokens that change are those of the
+answer, and the next stop token ends it. The model generates the part of the header that is not in
+the generation prompt.
 
 Shapes: L a sample's tokens.
 """
@@ -24,37 +24,37 @@ from vlmcollate.testing.generators import weight_of
 from vlmcollate.testing.laws.failure_messages import failure, text_of, with_text
 from vlmcollate.testing.laws.for_all import Chat
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.templates import Openings
+from vlmcollate.testing.laws.templates import Headers
 
-_STAND_INS = ("Zebra", "Quail", "Fox")
+_REPLACEMENTS = ("Zebra", "Quail", "Fox")
 
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """Where one answer stands among the tokens.
+    """The tokens of one answer.
 
     Attributes:
-        message: Its message.
-        words: Its first token, leaving out what of the opening the model writes.
-        end: The token behind that which ends it.
-        opening: What the model writes before the words; `None` where that is not known.
-        weight: What it counts in the loss.
+        message: The index of its message.
+        start: The index of the first token of its text.
+        end: The index after its stop token.
+        header: The part of the header that the model generates; `None` if it is unknown.
+        weight: Its weight in the loss; 0 if it is not trained.
     """
 
     message: int
-    words: int
+    start: int
     end: int
-    opening: str | None
+    header: str | None
     weight: float
 
 
 def answers_of(
-    subject: Subject, messages: Chat, sample: EncodedSample, openings: Openings | None
+    subject: Subject, messages: Chat, sample: EncodedSample, headers: Headers | None
 ) -> list[Answer]:
-    """Where each answer stands.
+    """Finds the tokens of each answer.
 
     Raises:
-        LawFailure: No end token stands behind an answer.
+        LawFailure: No stop token follows an answer.
     """
     found = []
     encode = _encoder(subject, messages, sample)
@@ -63,13 +63,13 @@ def answers_of(
         if message["role"] != "assistant":
             continue
         others = list(messages)
-        others[k] = with_text(message, _other_than(text_of(message)))
-        first, behind = _changed(sample.input_ids.numpy(), encode(others))
-        end = _end_token(subject, sample, behind)
+        others[k] = with_text(message, _replacement(text_of(message)))
+        start, after = _changed(sample.input_ids.numpy(), encode(others))
+        end = _stop_token(subject, sample, after)
         if end is None:
             raise failure(
-                f"no token ends the answer messages[{k}], so that the model never learns to stop",
-                "let the template end each answer with the end token, or name the token in "
+                f"no stop token ends the answer messages[{k}], so the model never learns to stop",
+                "let the template end each answer with a stop token, or add its token to "
                 "stop_tokens",
                 expected=subject.tokenizer.convert_ids_to_tokens(list(subject.collator.stop_ids)),
                 messages=messages,
@@ -80,9 +80,9 @@ def answers_of(
         found.append(
             Answer(
                 message=k,
-                words=first,
+                start=start,
                 end=end + 1,
-                opening=openings.trained(is_last=k == last) if openings else None,
+                header=headers.trained(is_last=k == last) if headers else None,
                 weight=weight_of(message) if trains else 0.0,
             )
         )
@@ -90,135 +90,144 @@ def answers_of(
 
 
 def check_answers(
-    subject: Subject, messages: Chat, sample: EncodedSample, openings: Openings | None
+    subject: Subject, messages: Chat, sample: EncodedSample, headers: Headers | None
 ) -> None:
-    """Refuses a sample in which anything but its answers trains.
+    """Checks that each answer with a weight is trained as a whole, and that nothing else is.
 
     Raises:
-        LawFailure: Something else trains, or not all of an answer.
+        LawFailure: Another token is trained, or a token of an answer is not.
     """
-    told: dict[str, Any] = {"messages": messages, "sample": sample, "collator": subject.collator}
+    context: dict[str, Any] = {"messages": messages, "sample": sample, "collator": subject.collator}
     is_trained = sample.labels.numpy() != IGNORE_INDEX
-    allowed = np.zeros(len(sample), bool)
-    for answer in answers_of(subject, messages, sample, openings):
-        name = f"the answer messages[{answer.message}]"
+    is_allowed = np.zeros(len(sample), bool)
+    for answer in answers_of(subject, messages, sample, headers):
         if not answer.weight:
             continue
-        own = is_trained[answer.words : answer.end]
-        if not own[-1]:
-            raise failure(
-                f"{name} trains no token that ends it, so that the model never learns to stop",
-                "let the label strategy go on to the end token",
-                expected=subject.tokenizer.convert_ids_to_tokens(list(subject.collator.stop_ids)),
-                found=_decoded(subject, sample, answer.end - 2, answer.end - 1),
-                **told,
-            )
-        if not own.all():
-            raise failure(
-                f"{name} does not train as a whole",
-                "let the trained span begin where the model starts to write, and end with the end "
-                "token",
-                expected=_decoded(subject, sample, answer.words, answer.end),
-                found=_trained(subject, sample, answer.words, answer.end),
-                **told,
-            )
-        start = answer.words
-        while start and is_trained[start - 1] and not allowed[start - 1]:
+        _check_text(subject, sample, answer, context)
+        start = answer.start
+        while start and is_trained[start - 1] and not is_allowed[start - 1]:
             start -= 1
-        _check_opening(subject, sample, answer, start, told)
-        allowed[start : answer.end] = True
-    wrong = np.flatnonzero(is_trained & ~allowed)
+        _check_header(subject, sample, answer, start, context)
+        is_allowed[start : answer.end] = True
+    wrong = np.flatnonzero(is_trained & ~is_allowed)
     if len(wrong):
-        at = int(wrong[0])
+        first = int(wrong[0])
+        owner = _owner(sample, messages, first)
         raise failure(
-            f"token {at} trains, which is part of no answer{_of_message(sample, messages, at)}",
-            "let only what the model writes have labels: the words of answers and the token that "
-            "ends each",
+            f"token {first} is trained, but it belongs to {owner or 'no answer'}",
+            "label only what the model generates: the text of each answer and its stop token",
             expected="no label",
-            found=_decoded(subject, sample, at, _run_end(is_trained & ~allowed, at)),
-            **told,
+            found=_decode(subject, sample, first, _run_end(is_trained & ~is_allowed, first)),
+            **context,
         )
 
 
-def _check_opening(
-    subject: Subject, sample: EncodedSample, answer: Answer, start: int, told: dict[str, Any]
+def _check_text(
+    subject: Subject, sample: EncodedSample, answer: Answer, context: dict[str, Any]
 ) -> None:
-    """Compares what trains before an answer's words with what the model writes there."""
-    found, expected = _decoded(subject, sample, start, answer.words), answer.opening
+    """Checks that the text of an answer and its stop token are trained."""
+    name = f"the answer messages[{answer.message}]"
+    is_trained = sample.labels[answer.start : answer.end] != IGNORE_INDEX
+    if not is_trained[-1]:
+        raise failure(
+            f"{name} has no trained stop token, so the model never learns to stop",
+            "let the label strategy include the stop token in the turn",
+            expected=subject.tokenizer.convert_ids_to_tokens(list(subject.collator.stop_ids)),
+            found=_decode(subject, sample, answer.end - 2, answer.end - 1),
+            **context,
+        )
+    if not is_trained.all():
+        raise failure(
+            f"{name} is not trained as a whole",
+            "let the turn start where the model starts to generate, and end with the stop token",
+            expected=_decode(subject, sample, answer.start, answer.end),
+            found=_decode_trained(subject, sample, answer.start, answer.end),
+            **context,
+        )
+
+
+def _check_header(
+    subject: Subject, sample: EncodedSample, answer: Answer, start: int, context: dict[str, Any]
+) -> None:
+    """Compares what is trained before an answer's text with what the model generates there."""
+    found, expected = _decode(subject, sample, start, answer.start), answer.header
     if found == expected or (expected is None and not found.strip()):
         return
     expected = expected or ""
-    pieces = set(subject.tokenizer.convert_ids_to_tokens(sample.input_ids[start : answer.words]))
+    pieces = set(subject.tokenizer.convert_ids_to_tokens(sample.input_ids[start : answer.start]))
     if pieces <= {"\u2581"} and pieces and not expected.strip(" "):
         return  # the space that SentencePiece puts before a word
-    first = _decoded(subject, sample, answer.words, answer.words + 1)
+    first = _decode(subject, sample, answer.start, answer.start + 1)
     if expected.startswith(found) and not expected.strip() and first[:1].isspace():
-        return  # the rest of it is one token with the first word
+        return  # the rest of the header is in one token with the first word
     problem = (
-        "trains what the template writes before it"
+        "is trained with text that the template writes before it"
         if len(found) > len(expected)
-        else "does not train what the model writes before its words"
+        else "is trained without the text that the model generates before it"
     )
     raise failure(
         f"the answer messages[{answer.message}] {problem}",
-        "let the trained span begin where the generation prompt ends",
+        "let the turn start where the generation prompt ends",
         expected=expected,
         found=found,
-        **told,
+        **context,
     )
 
 
 def _encoder(
     subject: Subject, messages: Chat, sample: EncodedSample
 ) -> Callable[[Chat], npt.NDArray[np.int64]]:
-    """What gives the ids of a conversation with the same media, which is processed but once."""
+    """Returns a function that encodes conversations with the same media, processing it once."""
     collator = subject.collator
 
-    def again(others: Chat) -> npt.NDArray[np.int64]:
+    def encode(others: Chat) -> npt.NDArray[np.int64]:
         return collator.encode(others).input_ids.numpy()
 
     if not sample.media_counts:
-        return again
+        return encode
     conversation = read_example(messages)
     rendering = collator.render(conversation)
     media = collator.process_media(rendering, collator.load(conversation))
 
-    def of_the_prompt(others: Chat) -> npt.NDArray[np.int64]:
+    def encode_prompt(others: Chat) -> npt.NDArray[np.int64]:
         read = read_example(others)
         return collator.prompt_encoder(read, collator.render(read), media).ids
 
-    is_all = np.array_equal(of_the_prompt(messages), sample.input_ids.numpy())
-    return of_the_prompt if is_all else again  # `postprocess` may put tokens between
+    is_prompt = np.array_equal(encode_prompt(messages), sample.input_ids.numpy())
+    return encode_prompt if is_prompt else encode  # `postprocess` may insert tokens
 
 
 def _changed(ids: Any, others: Any) -> tuple[int, int]:
-    """The tokens that two sequences do not share at their beginning or end."""
-    most = min(len(ids), len(others))
-    differ = np.flatnonzero(ids[:most] != others[:most])
-    first = int(differ[0]) if len(differ) else most
-    back = np.flatnonzero(ids[::-1][:most] != others[::-1][:most])
-    tail = int(back[0]) if len(back) else most
-    return first, len(ids) - min(tail, most - first)
+    """Returns the span of tokens without the common start and end of two sequences."""
+    common = min(len(ids), len(others))
+    forward = np.flatnonzero(ids[:common] != others[:common])
+    start = int(forward[0]) if len(forward) else common
+    backward = np.flatnonzero(ids[::-1][:common] != others[::-1][:common])
+    tail = int(backward[0]) if len(backward) else common
+    return start, len(ids) - min(tail, common - start)
 
 
-def _end_token(subject: Subject, sample: EncodedSample, behind: int) -> int | None:
-    """The first end token from a place on."""
-    ends = torch.isin(sample.input_ids[behind:], torch.tensor(subject.collator.stop_ids))
-    return behind + int(ends.nonzero()[0]) if ends.any() else None
+def _stop_token(subject: Subject, sample: EncodedSample, start: int) -> int | None:
+    """Returns the index of the first stop token from `start` on, or `None`."""
+    is_stop = torch.isin(sample.input_ids[start:], torch.tensor(subject.collator.stop_ids))
+    return start + int(is_stop.nonzero()[0]) if is_stop.any() else None
 
 
-def _other_than(text: str) -> str:
-    """An answer whose first and last characters are others."""
-    edges = {_folded(text.strip()[:1]), _folded(text.strip()[-1:])}
-    return next(w for w in _STAND_INS if not {_folded(w[0]), _folded(w[-1])} & edges)
+def _replacement(text: str) -> str:
+    """Returns an answer whose first and last characters differ from those of a text."""
+    edges = {_fold(text.strip()[:1]), _fold(text.strip()[-1:])}
+    return next(w for w in _REPLACEMENTS if not {_fold(w[0]), _fold(w[-1])} & edges)
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     return unicodedata.normalize("NFKD", text).casefold()
 
 
-def _decoded(subject: Subject, sample: EncodedSample, start: int, end: int) -> str:
-    """The text of some tokens, of which the one before is decoded along and cut off again."""
+def _decode(subject: Subject, sample: EncodedSample, start: int, end: int) -> str:
+    """Decodes tokens together with the one before, whose text is then removed.
+
+    SentencePiece omits the space before a word at the start of a text.
+    """
     ids, decode = sample.input_ids.tolist(), subject.tokenizer.decode
     if start >= end:
         return ""
@@ -227,7 +236,7 @@ def _decoded(subject: Subject, sample: EncodedSample, start: int, end: int) -> s
     return both[len(before) :] if both.startswith(before) else str(decode(ids[start:end]))
 
 
-def _trained(subject: Subject, sample: EncodedSample, start: int, end: int) -> str:
+def _decode_trained(subject: Subject, sample: EncodedSample, start: int, end: int) -> str:
     ids = [i for i in sample.labels[start:end].tolist() if i != IGNORE_INDEX]
     return str(subject.tokenizer.decode(ids))
 
@@ -237,9 +246,9 @@ def _run_end(is_set: Any, at: int) -> int:
     return at + int(unset[0]) if len(unset) else len(is_set)
 
 
-def _of_message(sample: EncodedSample, messages: Chat, at: int) -> str:
-    """Whose token it is, where the sample says so."""
-    message = int(sample.message_ids[at])
+def _owner(sample: EncodedSample, messages: Chat, token: int) -> str:
+    """Returns the name of the message of a token; empty for the template and for answers."""
+    message = int(sample.message_ids[token])
     if message < 0 or messages[message]["role"] == "assistant":
         return ""
-    return f" but of the {messages[message]['role']}'s messages[{message}]"
+    return f"the {messages[message]['role']} message messages[{message}]"

@@ -1,4 +1,4 @@
-"""Laws of examples and their batch: what is read, what is repeated, what is refused."""
+"""Laws of examples and their batch: formats, determinism, the order of rows, and refusals."""
 
 from __future__ import annotations
 
@@ -11,29 +11,35 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import EmptyBatchError, SampleError
 from vlmcollate.testing.generators import batches
-from vlmcollate.testing.laws.failure_messages import failure, media_of, parts_of, same
+from vlmcollate.testing.laws.failure_messages import (
+    equal_tensors,
+    failure,
+    images_of,
+    media_of,
+    parts_of,
+)
 from vlmcollate.testing.laws.for_all import Chat, LawFailure, Trial, forall, root_of
 from vlmcollate.testing.laws.probes import six_rows
 from vlmcollate.testing.laws.rows import rows_of
 from vlmcollate.testing.laws.subject import Subject
 
 
-def check_every_form_says_the_same(collator: BaseCollator, trial: Trial) -> None:
+def check_formats_agree(collator: BaseCollator, trial: Trial) -> None:
     """Every example format gives the same sample."""
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
         expected = subject.collator.encode(messages)
-        for name, example in _forms(messages).items():
+        for name, example in _formats(messages).items():
             try:
                 found = subject.collator.encode(example)
             except Exception as error:
-                raise _refused(name, messages, error) from error
-            if found.tokens.keys() != expected.tokens.keys() or not same(
+                raise _refusal(name, messages, error) from error
+            if found.tokens.keys() != expected.tokens.keys() or not equal_tensors(
                 list(found.tokens.values()), list(expected.tokens.values())
             ):
                 raise failure(
-                    f"{name} gives another sample than the list of messages",
+                    f"{name} does not give the same sample as the list of messages",
                     "let `read` call vlmcollate.formats.read_example",
                     messages=messages,
                     sample=found,
@@ -50,22 +56,22 @@ def check_output_is_deterministic(collator: BaseCollator, trial: Trial) -> None:
     def check(examples: list[Chat]) -> None:
         one, other = subject.collator(examples), subject.collator(examples)
         tensors = [key for key in one if isinstance(one[key], Tensor) and one[key].numel()]
-        told: dict[str, Any] = {"messages": examples[0]}
-        if one.keys() != other.keys() or not same(
+        context: dict[str, Any] = {"messages": examples[0]}
+        if one.keys() != other.keys() or not equal_tensors(
             [one[key] for key in tensors], [other[key] for key in tensors]
         ):
             raise failure(
-                "the same examples give another batch the second time",
+                "the batches of two calls with the same examples differ",
                 "draw nothing at random and keep no state in a collator",
-                **told,
+                **context,
             )
         shared = [key for key in tensors if one[key].data_ptr() == other[key].data_ptr()]
         if shared:
             raise failure(
-                f"{shared[0]} of the second batch is the memory of the first one's, which a "
-                "trainer may still hold",
+                f"{shared[0]} of two batches shares its memory, and the trainer may still use the "
+                "first batch",
                 "make new tensors for each batch",
-                **told,
+                **context,
             )
 
     forall(trial, batches(_short_chats(subject)), check)
@@ -82,8 +88,8 @@ def check_rows_do_not_depend_on_neighbours(collator: BaseCollator, trial: Trial)
             for key in ("input_ids", "labels"):
                 if not torch.equal(together[row][key], alone[key]):
                     raise failure(
-                        f"row {row} has other {key} in a batch than alone",
-                        "let encode do all that depends on one sample, and stack nothing of it",
+                        f"{key} of row {row} depends on the other rows of the batch",
+                        "compute what depends on one sample in encode, and nothing of it in stack",
                         messages=messages,
                         expected=alone[key].tolist(),
                         found=together[row][key].tolist(),
@@ -98,13 +104,13 @@ def check_permuting_examples_permutes_rows(collator: BaseCollator, trial: Trial)
 
     def check(examples: list[Chat]) -> None:
         forward = rows_of(subject, examples, subject.collator(examples))
-        turned = examples[::-1]
-        back = rows_of(subject, turned, subject.collator(turned))[::-1]
+        reverse = examples[::-1]
+        back = rows_of(subject, reverse, subject.collator(reverse))[::-1]
         for row, (ours, theirs) in enumerate(zip(forward, back, strict=True)):
             for key in ("input_ids", "labels"):
                 if not torch.equal(ours[key], theirs[key]):
                     raise failure(
-                        f"{key} of examples in reverse order are not the rows in reverse order",
+                        f"{key} of the reversed examples are not the reversed rows",
                         "keep the order of the examples",
                         messages=examples[row],
                         expected=ours[key].tolist(),
@@ -121,10 +127,10 @@ def check_an_empty_batch_is_refused(collator: BaseCollator, trial: Trial) -> Non
         found: object = collator([])
     except EmptyBatchError:
         return
-    except Exception as error:  # noqa: BLE001  # it is what was found
+    except Exception as error:  # noqa: BLE001  # reported as what was found
         found = error
     raise failure(
-        "an empty batch is not refused as one",
+        "an empty batch is not refused with an EmptyBatchError",
         "leave empty batches to BaseCollator",
         expected="EmptyBatchError",
         found=found,
@@ -144,11 +150,11 @@ def check_a_bad_sample_is_named(collator: BaseCollator, trial: Trial) -> None:
             if error.index == index:
                 continue
             found = f"index {error.index}"
-        except Exception as error:  # noqa: BLE001  # it is what was found
+        except Exception as error:  # noqa: BLE001  # reported as what was found
             found = error
         raise failure(
-            f"the bad example {index} is not named",
-            "raise a SampleError in the stage, and let the collator fill in its index",
+            f"the error does not name the bad example {index}",
+            "raise a SampleError in the stage, and let BaseCollator set its index",
             expected=f"index {index}",
             found=found,
         )
@@ -158,19 +164,19 @@ def _short_chats(subject: Subject) -> st.SearchStrategy[Chat]:
     return subject.chats(max_turns=min(2, subject.turns), max_images=min(1, subject.images))
 
 
-def _refused(form: str, messages: Chat, error: Exception) -> LawFailure:
-    told = failure(
-        f"{form} is refused, though the list of messages is taken: {error}",
+def _refusal(name: str, messages: Chat, error: Exception) -> LawFailure:
+    refusal = failure(
+        f"{name} is refused, but the list of messages is accepted: {error}",
         "let `read` call vlmcollate.formats.read_example",
         messages=messages,
     )
-    told.root = root_of(error)
-    return told
+    refusal.root = root_of(error)
+    return refusal
 
 
-def _forms(messages: Chat) -> dict[str, Any]:
-    """The same conversation in other forms."""
-    pictures = [p["image"] for m in messages for p in media_of(m) if p["type"] == "image"]
+def _formats(messages: Chat) -> dict[str, Any]:
+    """Returns the same conversation in other formats."""
+    images = images_of(messages)
     bare = [
         {**m, "content": [p if p["type"] == "text" else {"type": p["type"]} for p in parts_of(m)]}
         for m in messages
@@ -180,5 +186,5 @@ def _forms(messages: Chat) -> dict[str, Any]:
         "a dict with `messages`": {"messages": messages},
         "content as strings": strings,
         "content as parts": [{**m, "content": parts_of(m)} for m in messages],
-        "a dict with `images`": {"messages": bare, **({"images": pictures} if pictures else {})},
+        "a dict with `images`": {"messages": bare, **({"images": images} if images else {})},
     }

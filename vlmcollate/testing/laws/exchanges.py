@@ -1,6 +1,6 @@
-"""Laws of what is more than words: tools, calls, results, reasoning, prompts with a completion.
+"""Laws of tools, reasoning, completions, and images between texts.
 
-What has to stand in the prompt is what the processor's own template writes there.
+The expected prompt is what the processor's own chat template writes.
 """
 
 from __future__ import annotations
@@ -13,20 +13,26 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.prompt.templates import TEMPLATE_ERRORS
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.laws.answers import check_answers
-from vlmcollate.testing.laws.failure_messages import failure, media_of, parts_of, runs_of, text_of
+from vlmcollate.testing.laws.failure_messages import (
+    failure,
+    media_of,
+    parts_of,
+    text_of,
+    trained_runs,
+)
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial
-from vlmcollate.testing.laws.probes import probes, takes
+from vlmcollate.testing.laws.probes import accepts, probes
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.templates import openings_of
+from vlmcollate.testing.laws.templates import headers_of
 
-_DESCRIPTION, _ARGUMENT, _RESULT, _THOUGHT = "Zqfinds", "Zqrome", "Zqsunny", "Zqponder"
-_ANSWERS = (_ARGUMENT, _THOUGHT)
-"""The words that the model writes."""
+_DESCRIPTION, _ARGUMENT, _RESULT, _REASONING = "Zqfinds", "Zqrome", "Zqsunny", "Zqponder"
+_TRAINED = (_ARGUMENT, _REASONING)
+"""The words that the model has to generate."""
 _NAMES = {
     _DESCRIPTION: "the description of a tool",
     _ARGUMENT: "the argument of a tool call",
     _RESULT: "the result of a tool",
-    _THOUGHT: "the reasoning of an answer",
+    _REASONING: "the reasoning of an answer",
 }
 
 
@@ -39,9 +45,9 @@ def check_tools_and_reasoning_are_written(collator: BaseCollator, trial: Trial) 
         for word in wanted:
             if word not in found:
                 raise _failure(
-                    f"{_NAMES[word]} is not among the tokens, though the chat template writes it",
-                    "let `read` keep tools and all keys of messages, and `render` give them to the "
-                    "template",
+                    f"{_NAMES[word]} is missing from the tokens, but the chat template writes it",
+                    "keep tools and all keys of messages in `read`, and pass them to the template "
+                    "in `render`",
                     subject,
                     example,
                     sample,
@@ -55,15 +61,15 @@ def check_calls_train_and_results_do_not(collator: BaseCollator, trial: Trial) -
     for subject, example, wanted in _exchanges(collator):
         sample = subject.collator.encode(example)
         prompt = _decoded(subject, sample.input_ids.tolist())
-        runs = runs_of(sample.input_ids, sample.labels)
+        runs = trained_runs(sample.input_ids, sample.labels)
         trained = " ".join(_decoded(subject, run) for run in runs)
         for word in wanted:
-            if word in prompt and (word in trained) != (word in _ANSWERS):
-                is_trained = "trains" if word in trained else "does not train"
+            if word in prompt and (word in trained) != (word in _TRAINED):
+                is_trained = "is trained" if word in trained else "is not trained"
                 raise _failure(
                     f"{_NAMES[word]} {is_trained}",
-                    "let all that the template writes of an assistant message train, and nothing "
-                    "of tools and their results",
+                    "train everything that the template writes for an assistant message, and "
+                    "nothing of tools and their results",
                     subject,
                     example,
                     sample,
@@ -76,12 +82,12 @@ def check_only_the_completion_trains(collator: BaseCollator, trial: Trial) -> No
     del trial
     given = Subject.of(collator)
     subject = attrs.evolve(given, collator=attrs.evolve(given.collator, train_on="all_turns"))
-    openings = openings_of(collator)
+    headers = headers_of(collator)
     for answers in (("Yes",), ("Zqfirst", "Yes"))[: min(subject.turns, 2)]:
         (*prompt, completion) = subject.chat(*answers)
         messages = [{**m, "weight": 0} if m["role"] == "assistant" else m for m in prompt]
         sample = subject.collator.encode({"prompt": prompt, "completion": [completion]})
-        check_answers(subject, [*messages, completion], sample, openings)
+        check_answers(subject, [*messages, completion], sample, headers)
 
 
 def check_media_stays_between_its_texts(collator: BaseCollator, trial: Trial) -> None:
@@ -95,46 +101,48 @@ def check_media_stays_between_its_texts(collator: BaseCollator, trial: Trial) ->
             if (placeholder := collator.traits.placeholders.get("image", ""))
             or part["type"] == "text"
         ]
-        own = _written(collator, {"messages": messages})
+        own = _template_prompt(collator, {"messages": messages})
         if own is None or not _in_order(own, wanted):
             continue
         found = collator.render(collator.read(messages)).text
         if not _in_order(found, wanted):
             raise failure(
-                "pictures do not stand between the texts between which they were shown",
+                "the prompt does not keep the order of images and texts",
                 "keep the order of parts in `read` and `render`",
                 messages=messages,
                 expected=wanted,
                 found=found,
             )
         return
-    raise NotApplicable("its template writes no pictures between texts")
+    raise NotApplicable("its template writes no images between texts")
 
 
 def _exchanges(collator: BaseCollator) -> list[tuple[Subject, dict[str, Any], list[str]]]:
-    """The exchanges that are taken, with the words that the processor's own template writes.
+    """Returns the accepted examples, each with the words that the processor's template writes.
 
     Raises:
-        NotApplicable: It writes no such words.
+        NotApplicable: The template writes none of the words.
     """
     if not collator.family.needs_chat_template:
         raise NotApplicable("it has no chat template")
-    written = [(e, _written(collator, e) or "") for e in (_tool_exchange(), _reasoned())]
-    wanted = [(e, [word for word in _NAMES if word in text]) for e, text in written]
+    wanted = []
+    for example in (_tool_example(), _reasoning_example()):
+        prompt = _template_prompt(collator, example) or ""
+        wanted.append((example, [word for word in _NAMES if word in prompt]))
     if not any(words for _, words in wanted):
         raise NotApplicable("its chat template writes neither tools nor reasoning")
     subject = Subject.of(collator)
     if not subject.text_only:
-        raise NotApplicable("it takes no text alone")
+        raise NotApplicable("it does not accept text without media")
     return [
         (subject, example, words)
         for example, words in wanted
-        if words and takes(subject.collator, example)
+        if words and accepts(subject.collator, example)
     ]
 
 
-def _tool_exchange() -> dict[str, Any]:
-    """A question, a call, its result, and the answer."""
+def _tool_example() -> dict[str, Any]:
+    """Makes a question, a tool call, its result, and the answer."""
     parameters = {"type": "object", "properties": {"place": {"type": "string"}}}
     function = {"name": "look_up", "description": _DESCRIPTION, "parameters": parameters}
     call = {"name": "look_up", "arguments": {"place": _ARGUMENT}}
@@ -153,13 +161,14 @@ def _tool_exchange() -> dict[str, Any]:
     }
 
 
-def _reasoned() -> dict[str, Any]:
-    answer = {"role": "assistant", "content": "It is warm.", "reasoning_content": _THOUGHT}
+def _reasoning_example() -> dict[str, Any]:
+    """Makes a question and an answer with reasoning."""
+    answer = {"role": "assistant", "content": "It is warm.", "reasoning_content": _REASONING}
     return {"messages": [{"role": "user", "content": "How is the weather?"}, answer]}
 
 
-def _written(collator: BaseCollator, example: dict[str, Any]) -> str | None:
-    """What the processor's own template makes of an example; `None` where it takes none."""
+def _template_prompt(collator: BaseCollator, example: dict[str, Any]) -> str | None:
+    """Returns the prompt of the processor's own template, or `None` if it raises."""
     as_parts: Chat = [{**m, "content": parts_of(m)} for m in example["messages"]]
     bare: Chat = [
         {**m, "content": [{"type": p["type"]} if p in media_of(m) else p for p in m["content"]]}

@@ -1,4 +1,4 @@
-"""How hard a law tries, and what it raises."""
+"""Runs a law on drawn examples, and raises its failure."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from vlmcollate.errors import SampleError, TemplateOmissionWarning
-from vlmcollate.testing.generators import described
+from vlmcollate.testing.generators import describe
+from vlmcollate.validators import at_least_one
 
 T = TypeVar("T")
 Chat = list[dict[str, Any]]
 
 EDITED = "the collator edits its input"
-"""The root of what fails because an example was another one when it was read again."""
+"""The root of a failure whose cause is that the collator changed its example."""
 
 
 class LawFailure(AssertionError):  # noqa: N818  # pytest shows it as the assertion it is
-    """A collator breaks a law; the message says where, what was found and what to change.
+    """A collator breaks a law; the message holds the problem, the example and the remedy.
 
     Args:
-        message: All of that.
-        root: What the collator itself raised, without the place, if it did, or `EDITED`.
+        message: The message.
+        root: The exception that the collator raised, without its location; `EDITED` if the
+            collator changed its example; empty otherwise.
     """
 
     def __init__(self, message: str, root: str = "") -> None:
@@ -38,42 +40,43 @@ class LawFailure(AssertionError):  # noqa: N818  # pytest shows it as the assert
 
 
 class NotApplicable(Exception):  # noqa: N818  # it is no error
-    """A law has nothing to say of a collator; the message says why."""
+    """A law does not apply to a collator; the message is the reason."""
 
 
 @attrs.frozen(kw_only=True)
 class Trial:
-    """How hard a law tries.
+    """The settings with which a law is checked.
 
     Attributes:
-        examples: How many examples it draws.
-        seed: Decides which.
-        shrink: Whether to look for a smaller example where a law is broken, which takes the time
-            of some hundred more.
-        known: The roots of what failed before: a law that meets one again stops there.
+        examples: The number of examples that the law draws, at least 1.
+        seed: The seed of the draws.
+        shrink: Whether to search for a smaller example that breaks the law, which takes as long as
+            about a hundred more examples.
+        known: The roots of earlier failures. The search ends when a failure has one of them.
     """
 
-    examples: int = 10
+    examples: int = attrs.field(default=10, validator=at_least_one)
     seed: int = 0
     shrink: bool = True
     known: frozenset[str] = frozenset()
 
 
-_MOST_SHRINKS = 150
-"""Calls after which the smallest example so far is shown."""
+_SHRINK_LIMIT = 150
+"""The number of calls after which the search ends with the smallest example so far."""
 
 
 @attrs.define
 class _Search:
-    """What broke a law so far, and whether to look further.
+    """The search for the smallest example that breaks a law.
 
     Attributes:
-        body: The law of one example.
-        trial: How hard.
-        failure: The last failure; hypothesis makes each example smaller than the one before.
-        value: Its example.
-        calls: How many there were since the first failure.
-        is_over: Whether whatever comes now counts as kept.
+        body: The function that checks the law on one example.
+        trial: The settings of the check.
+        failure: The last failure, which has the smallest example, because each one that hypothesis
+            tries is smaller than the last that failed.
+        value: The example of `failure`.
+        calls: The number of calls since the first failure.
+        is_over: Whether the search has ended, so that every further example passes.
     """
 
     body: Callable[[Any], None]
@@ -84,11 +87,11 @@ class _Search:
     is_over: bool = False
 
     def __call__(self, value: Any) -> None:
-        """Tries one example."""
+        """Checks the law on one example."""
         if self.is_over:
             return
         self.calls += self.failure is not None
-        if self.calls > _MOST_SHRINKS:
+        if self.calls > _SHRINK_LIMIT:
             self.is_over = True
             return
         before = copy.deepcopy(value)
@@ -98,15 +101,15 @@ class _Search:
             raise
         except LawFailure as error:
             self._keep(error, value, before)
-        except Exception as error:  # noqa: BLE001  # whatever a collator raises, with the example
-            told = _raised(error, before)
-            told.__cause__ = error
-            self._keep(told, value, before)
+        except Exception as error:  # noqa: BLE001  # whatever a collator raises breaks the law
+            failure = _failure_of(error, before)
+            failure.__cause__ = error
+            self._keep(failure, value, before)
 
     def _keep(self, error: LawFailure, value: Any, before: Any) -> None:
         if error.root != EDITED and not equal(value, before):
             error = LawFailure(
-                f"{EDITED}, which may be why this fails; try check_input_is_unchanged\n{error}",
+                f"{EDITED}, which may cause this failure; run check_input_is_unchanged\n{error}",
                 root=EDITED,
             )
         self.failure, self.value = error, value
@@ -116,16 +119,16 @@ class _Search:
         raise error
 
     def smallest(self) -> LawFailure | None:
-        """The failure to show, of a search that ended before hypothesis did."""
+        """The failure to raise if the search ended before hypothesis did."""
         if self.failure is None:
             return None
         if self.failure.root == EDITED:
             return self.failure
         try:
             self.body(self.value)
-        except Exception:  # noqa: BLE001  # it fails again, as it has to
+        except Exception:  # noqa: BLE001  # any failure shows that the collator keeps no state
             return self.failure
-        return _unsteady(self.failure)
+        return _state_failure(self.failure)
 
 
 def forall(
@@ -135,16 +138,17 @@ def forall(
     *,
     also: Sequence[T] = (),
 ) -> None:
-    """Tries a law on drawn examples, and shows the smallest that breaks it.
+    """Checks a law on drawn examples, and raises the failure of the smallest that breaks it.
 
     Args:
-        trial: How hard.
-        strategy: Draws the examples.
-        body: The law of one example.
-        also: Examples that are tried behind the drawn ones.
+        trial: The settings of the check.
+        strategy: The strategy that draws the examples.
+        body: The function that checks the law on one example.
+        also: Further examples, checked after the drawn ones.
 
     Raises:
-        LawFailure: The law is broken, or the collator raises, or gives now this and now that.
+        LawFailure: An example breaks the law, the collator raises, or the same example gives
+            different results.
     """
     search = _Search(body, trial)
 
@@ -159,11 +163,11 @@ def forall(
         phases=(Phase.generate, Phase.shrink) if trial.shrink else (Phase.generate,),
     )
     @given(strategy)
-    def tried(value: T) -> None:
+    def check(value: T) -> None:
         search(value)
 
     try:
-        tried()
+        check()
     except LawFailure as error:
         error.__notes__ = []  # the message has the example
         raise
@@ -171,17 +175,18 @@ def forall(
         if search.is_over and (found := search.smallest()) is not None:
             raise found from error
         first = _first_failure(error) or search.failure
-        raise first if first and first.root == EDITED else _unsteady(first) from error
+        raise first if first and first.root == EDITED else _state_failure(first) from error
     for value in also:
         search(value)
 
 
-def _unsteady(failure: LawFailure | None) -> LawFailure:
+def _state_failure(failure: LawFailure | None) -> LawFailure:
+    """Returns the failure of a collator whose results for the same example differ."""
     shown = str(failure).replace("\n", "\n    ") if failure else ""
     return LawFailure(
-        "another result for the same example: the collator keeps state, so that what a batch "
-        "holds depends on what was collated before\n"
-        + (f"when it failed, it was this:\n    {shown}\n" if shown else "")
+        "the results for the same example differ: the collator keeps state, so that a batch "
+        "depends on the batches before it\n"
+        + (f"the failure was:\n    {shown}\n" if shown else "")
         + "what to change: keep no counter, cache or buffer that a later call writes to, and draw "
         "nothing at random"
     )
@@ -189,37 +194,39 @@ def _unsteady(failure: LawFailure | None) -> LawFailure:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Silences what a law tells of itself: that the template leaves out what is said."""
+    """Silences the warning of templates that omit content, which the laws check themselves."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemplateOmissionWarning)
         yield
 
 
-def _raised(error: Exception, value: object) -> LawFailure:
+def _failure_of(error: Exception, value: object) -> LawFailure:
+    """Returns the failure for an exception that the collator raised."""
     if isinstance(error, SampleError):
-        problem = f"the collator refuses a conversation of a kind that it takes: {error}"
+        problem = f"the collator refuses a conversation of a kind that it accepts: {error}"
     else:
-        problem = f"the collator raises {type(error).__name__}: {error}"
+        problem = f"the collator raised {type(error).__name__}: {error}"
     return LawFailure(
         f"{problem}\n{_example(value)}"
-        "what to change: see the error; a law draws only what plain probes were taken for",
+        "what to change: fix the cause of the error; a law draws only the kinds of conversation "
+        "that the collator accepted before",
         root=root_of(error),
     )
 
 
 def root_of(error: Exception) -> str:
-    """What went wrong, without the place."""
+    """Returns the type and message of an exception, without its location."""
     return f"{type(error).__name__}: {getattr(error, 'problem', error)}"
 
 
 def _first_failure(error: BaseException) -> LawFailure | None:
-    """What the example showed when it failed, if hypothesis kept that."""
+    """Returns the failure of the example when it failed first, if hypothesis kept it."""
     found: Sequence[BaseException] = getattr(error, "exceptions", ())
     return next((e for e in found if isinstance(e, LawFailure)), None)
 
 
 def _example(value: object) -> str:
-    """An example that a law drew: a text or several, a conversation or several."""
+    """Describes a drawn example: texts, conversations, or tuples and lists of them."""
     if isinstance(value, tuple):
         return "".join(_example(part) for part in value)
     if isinstance(value, str):
@@ -228,11 +235,11 @@ def _example(value: object) -> str:
         return ""
     if not isinstance(value[0], dict):
         return "".join(_example(part) for part in value)
-    return f"conversation:\n{indented(described(value))}\n"
+    return f"conversation:\n{indent(describe(value))}\n"
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two examples are the same, arrays included."""
+    """Whether two examples are equal, including their arrays."""
     if type(one) is not type(other):
         return False
     if isinstance(one, Mapping):
@@ -242,6 +249,6 @@ def equal(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)
 
 
-def indented(text: str) -> str:
-    """The text four spaces to the right."""
+def indent(text: str) -> str:
+    """Indents a text by four spaces."""
     return "\n".join(f"    {line}" for line in text.splitlines())

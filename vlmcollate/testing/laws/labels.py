@@ -9,11 +9,17 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import weight_of
 from vlmcollate.testing.laws.answers import answers_of, check_answers
-from vlmcollate.testing.laws.failure_messages import failure, runs_of, text_of, unsaid, with_text
+from vlmcollate.testing.laws.failure_messages import (
+    failure,
+    text_of,
+    trained_runs,
+    unused_letters,
+    with_text,
+)
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.subject import Subject
-from vlmcollate.testing.laws.templates import openings_of
+from vlmcollate.testing.laws.templates import headers_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _PROBES = (
@@ -24,7 +30,7 @@ _PROBES = (
     "five images",
     "text, image, text",
     "a video",
-    "a sound",
+    "an audio clip",
 )
 
 
@@ -38,8 +44,8 @@ def check_labels_are_inputs_or_ignored(collator: BaseCollator, trial: Trial) -> 
         if wrong.any():
             at = int(wrong.nonzero()[0])
             raise failure(
-                f"the label of token {at} is another token",
-                "set labels from input_ids, after the last change to them",
+                f"the label of token {at} differs from its input id",
+                "set labels from input_ids after the last change to input_ids",
                 messages=messages,
                 sample=sample,
                 collator=subject.collator,
@@ -52,18 +58,18 @@ def check_labels_are_inputs_or_ignored(collator: BaseCollator, trial: Trial) -> 
 
 def check_only_answers_train(collator: BaseCollator, trial: Trial) -> None:
     """Each answer trains, including its stop token, and nothing else does."""
-    subject, openings = Subject.of(collator), openings_of(collator)
+    subject, headers = Subject.of(collator), headers_of(collator)
 
     def check(messages: Chat) -> None:
-        check_answers(subject, messages, subject.collator.encode(messages), openings)
+        check_answers(subject, messages, subject.collator.encode(messages), headers)
 
     parrot = subject.chat("Yes")
     parrot[0] = with_text(parrot[0], "Yes")
     answers = ("\nYes", "A cat") * 3 if subject.turns > 1 else ("\nYes",)
     also = [parrot, subject.chat(*answers, images=subject.images, system=subject.system)]
     also += probes(subject, *_PROBES)
-    takes_hostile = subject.collator.special_tokens_in_text == "literal"
-    hostile = {"processor": subject.collator.processor} if takes_hostile else {}
+    is_literal = subject.collator.special_tokens_in_text == "literal"
+    hostile = {"processor": subject.collator.processor} if is_literal else {}
     forall(trial, subject.chats(**hostile), check, also=also)
 
 
@@ -72,17 +78,17 @@ def check_questions_never_train(collator: BaseCollator, trial: Trial) -> None:
     subject = Subject.of(collator)
 
     def check(messages: Chat) -> None:
-        mark = unsaid(map(text_of, messages))
+        mark = unused_letters(map(text_of, messages))
         marked = [
             m if m["role"] == "assistant" else with_text(m, f"{mark}{text_of(m)}{mark}")
             for m in messages
         ]
         sample = subject.collator.encode(marked)
-        for run in runs_of(sample.input_ids, sample.labels):
+        for run in trained_runs(sample.input_ids, sample.labels):
             if mark in subject.tokenizer.decode(run):
                 raise failure(
-                    "the words of a question are trained",
-                    "let only assistant turns have labels",
+                    "the text of a question is trained",
+                    "label only assistant turns",
                     messages=marked,
                     sample=sample,
                     collator=subject.collator,
@@ -95,7 +101,7 @@ def check_media_never_trains(collator: BaseCollator, trial: Trial) -> None:
     """No media token is trained."""
     subject = Subject.of(collator)
     if not subject.images:
-        raise NotApplicable("it takes no pictures")
+        raise NotApplicable("it does not accept images")
     vocabulary = Vocabulary.of(subject.tokenizer)
     ids = {vocabulary.id_of(t) for tokens in collator.traits.media_tokens.values() for t in tokens}
 
@@ -104,8 +110,8 @@ def check_media_never_trains(collator: BaseCollator, trial: Trial) -> None:
         trained = set(sample.labels.tolist()) & ids
         if trained:
             raise failure(
-                "placeholders of a picture are trained",
-                "leave tokens of media unlabelled",
+                "media tokens are trained",
+                "set the label of media tokens to -100",
                 messages=messages,
                 sample=sample,
                 collator=subject.collator,
@@ -118,7 +124,7 @@ def check_media_never_trains(collator: BaseCollator, trial: Trial) -> None:
         trial,
         subject.chats(min_images=1),
         check,
-        also=probes(subject, "five images", "a video", "a sound"),
+        also=probes(subject, "five images", "a video", "an audio clip"),
     )
 
 
@@ -126,12 +132,12 @@ def check_last_turn_alone(collator: BaseCollator, trial: Trial) -> None:
     """With `train_on="last_turn"`, only the last answer trains."""
     subject = Subject.of(collator)
     if subject.turns == 1:
-        raise NotApplicable("it takes one answer")
+        raise NotApplicable("it accepts only one answer")
     last = attrs.evolve(subject, collator=attrs.evolve(subject.collator, train_on="last_turn"))
-    openings = openings_of(collator)
+    headers = headers_of(collator)
 
     def check(messages: Chat) -> None:
-        check_answers(last, messages, last.collator.encode(messages), openings)
+        check_answers(last, messages, last.collator.encode(messages), headers)
 
     forall(trial, subject.chats(), check, also=[subject.chat("Yes", "No")])
 
@@ -140,11 +146,11 @@ def check_loss_weights(collator: BaseCollator, trial: Trial) -> None:
     """Weight 0 excludes an answer; `loss_weights` holds the other weights."""
     subject = Subject.of(collator)
     every = attrs.evolve(subject, collator=attrs.evolve(subject.collator, train_on="all_turns"))
-    openings = openings_of(collator)
+    headers = headers_of(collator)
 
     def check(messages: Chat) -> None:
         sample = every.collator.encode(messages)
-        check_answers(every, messages, sample, openings)
+        check_answers(every, messages, sample, headers)
         _check_loss_weights(every, messages, sample)
 
     half = subject.chat("Yes")
@@ -163,13 +169,13 @@ def _check_loss_weights(subject: Subject, messages: Chat, sample: EncodedSample)
         return
     expected = torch.zeros(len(sample))
     for answer in answers_of(subject, messages, sample, None):
-        expected[answer.words : answer.end] = answer.weight
-    counted = sample.labels != IGNORE_INDEX
-    opens = counted & (expected == 0)  # what the model writes before its words
-    if found is None or not torch.equal(found[~opens], expected[~opens]):
+        expected[answer.start : answer.end] = answer.weight
+    is_trained = sample.labels != IGNORE_INDEX
+    in_header = is_trained & (expected == 0)  # what the model generates before its text
+    if found is None or not torch.equal(found[~in_header], expected[~in_header]):
         raise failure(
-            "loss_weights does not hold the weights of the messages",
-            "leave weights to BaseCollator, and keep the key `loss_weights` with the others",
+            "loss_weights differs from the weights of the messages",
+            "leave weights to BaseCollator, and keep the key `loss_weights` in every stage",
             messages=messages,
             sample=sample,
             collator=subject.collator,

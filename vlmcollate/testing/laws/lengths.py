@@ -1,4 +1,4 @@
-"""Laws of samples that are too long."""
+"""Laws of samples that are longer than `max_length`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import EmptyBatchError, LabelError, SampleError, SampleTooLongError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.testing.laws.failure_messages import failure, pictures_of, same
+from vlmcollate.testing.laws.failure_messages import equal_tensors, failure, images_of
 from vlmcollate.testing.laws.for_all import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.tokens.vocabulary import Vocabulary
 
-_MEND = "leave lengths to BaseCollator"
-_MOST_LIMITS = 8
+_REMEDY = "leave `max_length` and `on_overlong` to BaseCollator"
+_LIMITS_INSIDE_IMAGES = 8
+"""The maximum number of limits inside images that are checked per conversation."""
 
 
 @attrs.frozen(kw_only=True)
 class _Case:
-    """A conversation with its whole sample, for a collator without a limit."""
+    """A conversation and its whole sample, encoded by a collator without `max_length`."""
 
     collator: BaseCollator
     messages: Chat
@@ -36,12 +37,14 @@ class _Case:
         return attrs.evolve(self.collator, max_length=limit, on_overlong=policy)
 
     def failure(self, problem: str, **more: Any) -> LawFailure:
-        told: dict[str, Any] = {
-            "messages": self.messages,
-            "sample": self.whole,
-            "collator": self.collator,
-        }
-        return failure(problem, _MEND, **told, **more)
+        return failure(
+            problem,
+            _REMEDY,
+            messages=self.messages,
+            sample=self.whole,
+            collator=self.collator,
+            **more,
+        )
 
 
 def check_overlong_samples_follow_the_policy(collator: BaseCollator, trial: Trial) -> None:
@@ -71,14 +74,14 @@ def check_truncation_cuts_no_media(collator: BaseCollator, trial: Trial) -> None
             _check_truncated(case, limit)
 
     few = subject.chats(max_turns=min(2, subject.turns), max_images=min(1, subject.images))
-    forall(trial, few, check, also=_late(subject))
+    forall(trial, few, check, also=_images_after_an_answer(subject))
 
 
 def check_dropping_turns_keeps_the_newest(collator: BaseCollator, trial: Trial) -> None:
     """`"drop_turns"` removes as few of the oldest exchanges as needed."""
     subject = Subject.of(collator)
     if subject.turns == 1:
-        raise NotApplicable("it takes one answer")
+        raise NotApplicable("it accepts only one answer")
 
     def check(messages: Chat) -> None:
         case = _Case.of(subject, messages)
@@ -98,7 +101,8 @@ def _check_passes(case: _Case, length: int, policy: str) -> None:
         found = case.limited(length, policy).encode(case.messages)
     except SampleError as error:
         raise case.failure(
-            f"{length} tokens do not pass max_length={length} with on_overlong={policy!r}",
+            f"a sample of {length} tokens is refused with max_length={length} and "
+            f"on_overlong={policy!r}",
             expected="the whole sample",
             found=error,
         ) from error
@@ -118,33 +122,36 @@ def _check_refuses(case: _Case, limit: int) -> None:
     except SampleTooLongError:
         pass
     else:
-        raise case.failure(f"{len(case.whole)} tokens pass max_length={limit}")
+        raise case.failure(
+            f"a sample of {len(case.whole)} tokens is not refused with max_length={limit}"
+        )
     try:
         case.limited(limit, "drop")([case.messages])
     except EmptyBatchError:
         return
     raise case.failure(
-        f'{len(case.whole)} tokens are not dropped by max_length={limit} and on_overlong="drop"'
+        f"a sample of {len(case.whole)} tokens is not dropped with max_length={limit} and "
+        'on_overlong="drop"'
     )
 
 
-def _late(subject: Subject) -> list[Chat]:
-    """Conversations whose pictures stand behind a trained answer."""
+def _images_after_an_answer(subject: Subject) -> list[Chat]:
+    """Makes conversations with images after the first answer."""
     if subject.turns == 1 or not subject.images:
         return []
     first = subject.chat("Yes")
-    most = subject.images - len(pictures_of(first))
-    return [[*first, *subject.chat("No", images=n)] for n in (1, 2) if n <= most]
+    left = subject.images - len(images_of(first))
+    return [[*first, *subject.chat("No", images=n)] for n in (1, 2) if n <= left]
 
 
 def _limits(whole: EncodedSample) -> list[int]:
-    """Limits inside every picture, and some others."""
+    """Returns values of `max_length` inside the images, and some others."""
     inside = []
     for item in range(int(whole.media_ids.max()) + 1 if len(whole) else 0):
         at = (whole.media_ids == item).nonzero()[:, 0].tolist()
         if at:
             inside += [at[0] + 1, at[len(at) // 2], at[-1]]
-    found = sorted({*inside[-_MOST_LIMITS:], len(whole) - 1, len(whole) // 2, 1})
+    found = sorted({*inside[-_LIMITS_INSIDE_IMAGES:], len(whole) - 1, len(whole) // 2, 1})
     return [limit for limit in found if 1 <= limit < len(whole)]
 
 
@@ -153,24 +160,28 @@ def _check_truncated(case: _Case, limit: int) -> None:
     try:
         shorter = case.limited(limit, "truncate").encode(case.messages)
     except SampleError as error:
-        unseen = bool(whole.media_counts) and int(whole.media_ids.max()) < 0
-        if unseen or isinstance(error, LabelError) or not _trains_before(whole, limit):
-            # nothing would be left to train, the cut would change the text before it, or the
-            # pictures have no tokens, so that it cannot be told whether they are cut off
+        has_no_media_tokens = bool(whole.media_counts) and int(whole.media_ids.max()) < 0
+        if has_no_media_tokens or isinstance(error, LabelError) or not _trains_before(whole, limit):
+            # the refusal is right: no token to train would be left, the cut would change the text
+            # before it, or without media tokens it is unknown which images to keep
             return
         raise case.failure(
-            f"max_length={limit} truncates nothing, though something trains before it",
+            f"max_length={limit} refuses the sample, but tokens before the cut are trained",
             expected=f"at most {limit} tokens",
             found=error,
         ) from error
     if len(shorter) > limit:
-        raise case.failure(f"a truncated sample has {len(shorter)} tokens, max_length={limit}")
+        raise case.failure(
+            f"a truncated sample is longer than max_length={limit}",
+            expected=f"at most {limit} tokens",
+            found=f"{len(shorter)} tokens",
+        )
     _check_beginning(case, shorter, limit)
     _check_whole_media(case, shorter, limit)
 
 
 def _trains_before(whole: EncodedSample, limit: int) -> bool:
-    """Whether anything trains in the longest beginning without a part of a picture."""
+    """Whether a token is trained in the longest prefix that cuts through no image."""
     cut = limit
     if int(whole.media_ids[limit]) >= 0:
         cut = int((whole.media_ids == whole.media_ids[limit]).nonzero()[0])
@@ -183,23 +194,24 @@ def _check_beginning(case: _Case, shorter: EncodedSample, limit: int) -> None:
         found = shorter.tokens[key][shorter.media_ids < 0]
         if not torch.equal(found, text[: len(found)]):
             raise case.failure(
-                f"max_length={limit} leaves other {key} than those of the sample's beginning"
+                f"{key} of the sample truncated to max_length={limit} is no prefix of the whole"
             )
 
 
 def _check_whole_media(case: _Case, shorter: EncodedSample, limit: int) -> None:
-    """Every picture that is counted has all its tokens and pixels, and no other has any."""
+    """Checks that the kept images have all their tokens and pixels, and the others none."""
     whole, number = case.whole, sum(shorter.media_counts.values())
     items = sorted({int(i) for i in shorter.media_ids[shorter.media_ids >= 0]})
     if whole.media_ids.max() >= 0 and items != list(range(number)):
         raise case.failure(
-            f"max_length={limit} leaves tokens of other pictures than it counts",
-            expected=f"tokens of {number} pictures",
-            found=f"tokens of pictures {items}",
+            f"the media tokens of the sample truncated to max_length={limit} differ from its "
+            "media_counts",
+            expected=f"tokens of {number} images",
+            found=f"tokens of the images with media_ids {items}",
         )
-    is_placeholder = _placeholders(case.collator, shorter)
-    if (is_placeholder & (shorter.media_ids < 0)).any():
-        raise case.failure(f"max_length={limit} leaves placeholders of no picture")
+    is_media = _is_media_token(case.collator, shorter)
+    if (is_media & (shorter.media_ids < 0)).any():
+        raise case.failure(f"max_length={limit} keeps media tokens that belong to no image")
     if number == sum(whole.media_counts.values()):
         reference: EncodedSample | None = whole
     else:
@@ -213,21 +225,22 @@ def _check_whole_media(case: _Case, shorter: EncodedSample, limit: int) -> None:
         )
         if kept != full:
             raise case.failure(
-                f"max_length={limit} cuts through picture {item + 1}", expected=full, found=kept
+                f"max_length={limit} cuts through image {item + 1}", expected=full, found=kept
             )
     expected = dict(reference.media)
-    if expected.keys() != shorter.media.keys() or not same(
+    if expected.keys() != shorter.media.keys() or not equal_tensors(
         [expected[k] for k in expected], [shorter.media[k] for k in expected]
     ):
         raise case.failure(
-            f"max_length={limit} leaves other pixels than those of the pictures that are kept",
+            f"the pixels of the sample truncated to max_length={limit} are not those of the images "
+            "that it keeps",
             expected={key: tuple(value.shape) for key, value in expected.items()},
             found={key: tuple(value.shape) for key, value in shorter.media.items()},
         )
 
 
 def _only_first(case: _Case, number: int) -> EncodedSample | None:
-    """The sample of the conversation with its first pictures alone, if it is taken."""
+    """Encodes the conversation with only its first images; `None` if it is refused."""
     left, messages = number, []
     for message in case.messages:
         content = message["content"]
@@ -245,18 +258,18 @@ def _only_first(case: _Case, number: int) -> EncodedSample | None:
         return None
 
 
-def _placeholders(collator: BaseCollator, sample: EncodedSample) -> torch.Tensor:
+def _is_media_token(collator: BaseCollator, sample: EncodedSample) -> torch.Tensor:
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
     ids = [vocabulary.id_of(t) for tokens in collator.traits.media_tokens.values() for t in tokens]
     return torch.isin(sample.input_ids, torch.tensor([i for i in ids if i is not None]))
 
 
 def _without_oldest(subject: Subject, messages: Chat) -> list[Chat]:
-    """The conversation without its oldest exchange, without its two oldest, and so on."""
+    """Returns the conversation without its oldest exchange, its two oldest, and so on."""
     first = 1 if messages[0]["role"] == "system" else 0
     starts = range(first + 2, len(messages), 2)
     found = [[*messages[:first], *messages[start:]] for start in starts]
-    return [chat for chat in found if subject.text_only or pictures_of(chat)]
+    return [chat for chat in found if subject.text_only or images_of(chat)]
 
 
 def _check_dropped(case: _Case, limit: int, expected: EncodedSample) -> None:
@@ -265,11 +278,11 @@ def _check_dropped(case: _Case, limit: int, expected: EncodedSample) -> None:
     except SampleError as error:
         found, problem = None, str(error)
     if found is None or not (
-        same(list(found.tokens.values()), list(expected.tokens.values()))
-        and same(list(found.media.values()), list(expected.media.values()))
+        equal_tensors(list(found.tokens.values()), list(expected.tokens.values()))
+        and equal_tensors(list(found.media.values()), list(expected.media.values()))
     ):
         raise case.failure(
-            f"max_length={limit} and on_overlong='drop_turns' do not leave the newest exchanges",
+            f"max_length={limit} and on_overlong='drop_turns' do not keep the newest exchanges",
             expected=f"{len(expected)} tokens",
             found=problem if found is None else f"{len(found)} tokens",
         )

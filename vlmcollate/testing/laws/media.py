@@ -1,4 +1,4 @@
-"""Laws of media: what the processor itself makes of it, and which tokens stand for it."""
+"""Laws of media: the tensors are those of the processor, and every item has its tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlmcollate.formats import read_example
 from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.sample import EncodedSample
-from vlmcollate.testing.laws.failure_messages import failure, media_of, pictures_of, videos_of
+from vlmcollate.testing.laws.failure_messages import failure, images_of, media_of, videos_of
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.subject import Subject
@@ -25,25 +25,25 @@ _SIZES = ("five images", "a large image", "a narrow image")
 
 def check_placeholders_equal_features(collator: BaseCollator, trial: Trial) -> None:
     """The number of image tokens equals that of the processor."""
-    subject = _seeing(collator)
+    subject = _with_images(collator)
     vocabulary = Vocabulary.of(subject.tokenizer)
     found_ids = (vocabulary.id_of(token) for token in collator.traits.media_tokens["image"])
     wanted = torch.tensor([i for i in found_ids if i is not None], dtype=torch.int64)
 
     def check(messages: Chat) -> None:
-        output = _processed(collator, messages)
+        output = _process(collator, messages)
         if "input_ids" not in output:
             raise NotApplicable("the processor cannot be called as a whole")
         given = torch.as_tensor(output["input_ids"][0])
         sample = subject.collator.encode(messages)
         expected = int(torch.isin(given, wanted).sum())
         found = int(torch.isin(sample.input_ids, wanted).sum())
-        if not expected:  # its tokens have other names, so all tokens are counted
+        if not expected:  # its media tokens are not known by name, so all tokens are counted
             expected, found = len(given), len(sample)
         if found != expected:
             raise failure(
-                "the prompt has another number of placeholders than the model has features",
-                "return what each placeholder stands for from process_media",
+                "the number of media tokens differs from the number of features",
+                "return the expansion of each placeholder from process_media",
                 messages=messages,
                 sample=sample,
                 collator=subject.collator,
@@ -54,23 +54,23 @@ def check_placeholders_equal_features(collator: BaseCollator, trial: Trial) -> N
     forall(trial, subject.chats(min_images=1), check)
 
 
-def check_media_is_what_the_processor_gives(collator: BaseCollator, trial: Trial) -> None:
+def check_media_matches_the_processor(collator: BaseCollator, trial: Trial) -> None:
     """Pixels, grids and sizes equal those of the processor."""
-    subject = _seeing(collator)
+    subject = _with_images(collator)
 
     def compare(messages: Chat) -> None:
-        output = _processed(collator, messages)
+        output = _process(collator, messages)
         sample = subject.collator.encode(messages)
         keys = [key for key in collator.family.joins if key in output]
         if not keys:
-            raise NotApplicable("the processor alone gives none of its media keys")
+            raise NotApplicable("the processor returns none of the media keys by itself")
         for key in keys:
             expected = cast_media(as_tensor(output[key]), collator.media.dtype)
             _compare(key, sample, expected, messages)
 
     def check(messages: Chat) -> None:
         compare(messages)
-        compare(_inverted(messages))  # of the same shape, which a cache may take for the same
+        compare(_inverted(messages))  # different images of the same shape, to detect a cache
 
     few = subject.chats(min_images=1, max_turns=min(2, subject.turns))
     forall(trial, few, check, also=probes(subject, *_SIZES))
@@ -78,26 +78,26 @@ def check_media_is_what_the_processor_gives(collator: BaseCollator, trial: Trial
         _compare_frames(collator, subject.collator.encode(messages), messages)
 
 
-def check_token_types_are_the_processors(collator: BaseCollator, trial: Trial) -> None:
+def check_token_types_match_the_processor(collator: BaseCollator, trial: Trial) -> None:
     """The token types equal those of the processor."""
-    subject, types = _seeing(collator), collator.family.token_types
+    subject, types = _with_images(collator), collator.family.token_types
     if types is None:
-        raise NotApplicable("its model takes no token types")
+        raise NotApplicable("its model has no token types")
     key = types.key
 
     def check(messages: Chat) -> None:
-        output = _processed(collator, messages)
+        output = _process(collator, messages)
         sample = subject.collator.encode(messages)
         ids = output["input_ids"] if "input_ids" in output and key in output else [[]]
         if list(ids[0]) != sample.input_ids.tolist():
             if videos_of(messages):
-                return  # it writes other times than the collator, which knows them
-            raise NotApplicable("the processor gives no types for the same tokens")
+                return  # without metadata, it writes timestamps that differ from the collator's
+            raise NotApplicable("the processor returns no token types for the same tokens")
         expected = torch.as_tensor(output[key][0])
         if not torch.equal(sample.tokens[key], expected):
             raise failure(
-                f"{key} is not what the processor gives",
-                "leave token types to BaseCollator, and keep them when you insert tokens",
+                f"{key} differs from the output of the processor",
+                "leave token types to BaseCollator, and add a type for each token that you insert",
                 messages=messages,
                 sample=sample,
                 collator=subject.collator,
@@ -110,26 +110,26 @@ def check_token_types_are_the_processors(collator: BaseCollator, trial: Trial) -
 
 def check_media_belongs_to_its_tokens(collator: BaseCollator, trial: Trial) -> None:
     """Every image has its tokens, in order, and is counted."""
-    subject = _seeing(collator)
+    subject = _with_images(collator)
     if not collator.traits.media_tokens.get("image"):
-        raise NotApplicable("its prompt has no tokens for pictures")
+        raise NotApplicable("its prompt has no image tokens")
 
     def check(messages: Chat) -> None:
-        number = len(pictures_of(messages))
+        number = len(images_of(messages))
         sample = subject.collator.encode(messages)
         items = [int(i) for i in torch.unique_consecutive(sample.media_ids) if i >= 0]
         if list(dict.fromkeys(items)) != list(range(number)):
             raise failure(
-                "the pictures of a sample do not have tokens in their order",
-                "keep media_ids as encoding gives them",
+                "media_ids does not number the images of the sample in their order",
+                "keep media_ids as encode returns them",
                 messages=messages,
                 expected=list(range(number)),
                 found=items,
             )
         if sample.media_counts.get("image", 0) != number:
             raise failure(
-                "media_counts does not count the pictures",
-                "count them in process_media's order",
+                "media_counts differs from the number of images",
+                "count every image that process_media processes",
                 messages=messages,
                 expected=number,
                 found=dict(sample.media_counts),
@@ -141,7 +141,7 @@ def check_media_belongs_to_its_tokens(collator: BaseCollator, trial: Trial) -> N
 def check_text_makes_no_media_tokens(collator: BaseCollator, trial: Trial) -> None:
     """No message that spells a token of media makes that token."""
     del trial
-    subject = _seeing(collator)
+    subject = _with_images(collator)
     vocabulary = Vocabulary.of(subject.tokenizer)
     for shown in probes(subject, "a large image"):
         sample = subject.collator.encode(shown)
@@ -172,72 +172,72 @@ def _check_spelled(subject: Subject, token: str, token_id: int) -> None:
         )
 
 
-def _seeing(collator: BaseCollator) -> Subject:
+def _with_images(collator: BaseCollator) -> Subject:
+    """Returns the subject of a collator that accepts images."""
     subject = Subject.of(collator)
     if not subject.images:
-        raise NotApplicable("it takes no pictures")
+        raise NotApplicable("it does not accept images")
     return subject
 
 
-def _processed(collator: BaseCollator, messages: Chat) -> Any:
-    """What the processor itself gives for a conversation's prompt and pictures."""
-    pictures, processor = pictures_of(messages), collator.processor
+def _process(collator: BaseCollator, messages: Chat) -> Any:
+    """Returns the processor's own output for the prompt and media of a conversation."""
+    images, processor = images_of(messages), collator.processor
     text = collator.render(read_example(messages)).text
     options: dict[str, Any] = {"return_tensors": "pt"}
-    whole = {"text": [text], "images": [pictures], "add_special_tokens": False}
+    whole = {"text": [text], "images": [images], "add_special_tokens": False}
     if videos_of(messages):
         del whole["images"]
         whole |= {"videos": videos_of(messages), "do_sample_frames": False}
     calls: Any = (
         (processor, whole),
-        (getattr(processor, "image_processor", None), {"images": pictures}),
+        (getattr(processor, "image_processor", None), {"images": images}),
     )
-    for call, given in calls:
+    for call, arguments in calls:
         try:
-            return call(**given, **options)
-        except Exception:  # noqa: BLE001, S112  # some take their pictures in another way
+            return call(**arguments, **options)
+        except Exception:  # noqa: BLE001, S112  # a processor with other parameters may raise anything
             continue
-    raise NotApplicable("the processor takes no pictures in the way of transformers")
+    raise NotApplicable("the processor does not accept images as those of transformers do")
 
 
 def _compare(key: str, sample: EncodedSample, expected: Tensor, messages: Chat) -> None:
     found = sample.media.get(key)
-    told: dict[str, Any] = {"messages": messages}
+    context: dict[str, Any] = {"messages": messages}
     if found is None:
         raise failure(
-            f"the sample has no {key}, which the processor gives",
-            "return all that the processor gives from process_media",
+            f"the sample has no {key}, but the processor returns it",
+            "return every output of the processor from process_media",
             expected=tuple(expected.shape),
-            **told,
+            **context,
         )
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise failure(
-            f"{key} has another shape or dtype than what the processor gives for these pictures",
-            "return what the processor gives from process_media, all of it, in its dtype",
+            f"the shape or dtype of {key} differs from the output of the processor",
+            "return the outputs of the processor from process_media, complete and in their dtype",
             expected=f"{tuple(expected.shape)} {expected.dtype}",
             found=f"{tuple(found.shape)} {found.dtype}",
-            **told,
+            **context,
         )
     wrong = ~torch.isclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
     if wrong.any():
         at = tuple(wrong.nonzero()[0].tolist())
         raise failure(
-            f"{key} does not hold what the processor gives for these pictures, in their order; the "
-            f"first other number is at {list(at)}",
-            "process the pictures in the order in which the prompt shows them, change nothing of "
-            "the tensors, and keep no cache of them",
+            f"{key} differs from the output of the processor, first at index {list(at)}",
+            "process the images in the order of the prompt, do not change the tensors, and do not "
+            "cache them",
             expected=float(expected[at]),
             found=float(found[at]),
-            **told,
+            **context,
         )
 
 
 def _compare_frames(collator: BaseCollator, sample: EncodedSample, messages: Chat) -> None:
-    """Compares the pixels of a video, as far as the processor takes it as it is."""
+    """Compares the pixels of a video if the processor accepts it as an array."""
     process: Any = getattr(collator.processor, "video_processor", None)
     try:
         output = process(videos_of(messages), do_sample_frames=False, return_tensors="pt")
-    except Exception:  # noqa: BLE001  # some have none, or take their videos in another way
+    except Exception:  # noqa: BLE001  # it may be None, or have other parameters
         return
     for key in collator.family.joins:
         found = sample.media.get(key)
@@ -249,7 +249,7 @@ def _compare_frames(collator: BaseCollator, sample: EncodedSample, messages: Cha
 
 
 def _inverted(messages: Chat) -> Chat:
-    """The same conversation with the negatives of its pictures."""
+    """Returns the same conversation with its images inverted."""
     return [
         {
             **message,

@@ -1,4 +1,4 @@
-"""Laws of packs: several documents in one row that do not see each other.
+"""Laws of packs: several documents in one row that do not attend to each other.
 
 Shapes: B packs, L a pack's tokens, T padded tokens.
 """
@@ -23,90 +23,68 @@ from vlmcollate.padding import (
 )
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
-from vlmcollate.testing.laws.failure_messages import failure, same
+from vlmcollate.testing.laws.failure_messages import equal_tensors, failure
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
+from vlmcollate.testing.laws.joins import is_built_in
 from vlmcollate.testing.laws.subject import Subject
 
 _WINDOW = 4096
-"""Of sliding layers, longer than what is drawn."""
+"""The window of sliding layers, longer than every drawn pack."""
 
 
 def check_packed_documents_stay_apart(collator: BaseCollator, trial: Trial) -> None:
     """A pack holds whole documents with their own positions and labels."""
-    subject = _packing(collator)
+    subject = _packable(collator)
 
     def check(examples: list[Chat]) -> None:
         samples = [subject.collator.encode(messages) for messages in examples]
         pack = subject.collator.pack(samples)
-        again, start = unpack(pack), 0
-        for number, (sample, found) in enumerate(zip(samples, again, strict=True)):
-            _check_document(subject, number, sample, found, examples[number])
-            here = slice(start, start + len(sample))
-            told: dict[str, Any] = {"messages": examples[number]}
-            if not torch.equal(
-                pack.tokens["position_ids"][here], subject.collator.position_ids(sample)
-            ):
-                raise failure(
-                    f"the positions of document {number} depend on the others",
-                    "let position_ids know one sample",
-                    **told,
-                )
-            expected = sample.tokens["attention_mask"] * (number + 1)
-            if not torch.equal(pack.tokens["document_ids"][here], expected):
-                raise failure(
-                    f"document {number} has not its own number, so that it is one with another",
-                    "leave document_ids to BaseCollator.pack",
-                    expected=number + 1,
-                    found=sorted(set(pack.tokens["document_ids"][here].tolist())),
-                    **told,
-                )
-            if int(pack.labels[start]) != IGNORE_INDEX:
-                raise failure(
-                    f"the first token of document {number} has a label, which the document before "
-                    "it would have to predict",
-                    "leave packing to BaseCollator",
-                    **told,
-                )
+        start = 0
+        for number, (sample, found) in enumerate(zip(samples, unpack(pack), strict=True)):
+            _check_unpacked(subject, number, sample, found, examples[number])
+            span = slice(start, start + len(sample))
+            _check_document(subject.collator, pack, span, number, sample, examples[number])
             start += len(sample)
+        _check_own_joins(subject.collator, pack, samples, examples)
 
     forall(trial, batches(_short(subject), min_size=2), check)
 
 
-def check_no_document_sees_another(collator: BaseCollator, trial: Trial) -> None:
+def check_no_document_attends_to_another(collator: BaseCollator, trial: Trial) -> None:
     """The layout separates the documents of a pack and joins no others."""
-    subject = _packing(collator)
+    subject = _packable(collator)
     packs = _with_layout(subject.collator)
 
     def check(examples: list[Chat]) -> None:
         samples = [packs.encode(messages) for messages in examples]
         batch = packs.stack([packs.pack(samples)])
         lengths = [len(sample) for sample in samples]
-        if packs.shift_labels:  # the pack as a whole is cut
+        if packs.shift_labels:  # the shift removes the last token of the pack
             lengths[-1] -= 1
         masks = batch.get("attention_mask")
         for mask in masks.values() if isinstance(masks, Mapping) else [masks]:
             problem = None if mask is None else _leak(mask, lengths)
             if problem:
                 raise failure(
-                    f"{problem} by the attention mask of {type(packs.padding).__name__}",
-                    "let the mask join tokens of one document alone: each sees itself and what "
-                    "stands before it there",
+                    f"{problem} with the attention mask of {type(packs.padding).__name__}",
+                    "let each token attend to itself and to the earlier tokens of its document, "
+                    "and to nothing else",
                     messages=examples[0],
                     expected=f"documents of {lengths} tokens",
                 )
         _check_lengths(batch, lengths, examples)
-        told = {"attention_mask", "cu_seq_lens_q", "seq_lens"}
-        if not told & batch.keys():
+        if not {"attention_mask", "cu_seq_lens_q", "seq_lens"} & batch.keys():
             raise failure(
-                "nothing in a packed batch tells its documents apart",
-                "let the layout add a mask or the documents' lengths",
+                "no tensor of a packed batch separates its documents",
+                "let the layout add a mask or the lengths of the documents",
                 found=sorted(batch),
             )
 
     forall(trial, batches(_short(subject), min_size=2), check)
 
 
-def _packing(collator: BaseCollator) -> Subject:
+def _packable(collator: BaseCollator) -> Subject:
+    """Returns the subject of a collator that packs."""
     subject = Subject.of(collator)
     if collator.packing_refusal:
         raise NotApplicable(collator.packing_refusal)
@@ -118,7 +96,7 @@ def _short(subject: Subject) -> Any:
 
 
 def _with_layout(collator: BaseCollator) -> BaseCollator:
-    """The collator with its own layout, or with the first that is right for its model."""
+    """Returns the collator with its own layout, or with the first that its model supports."""
     if collator.padding.separates_by:
         return collator
     mixing = collator.family.mixing(collator.model_config)
@@ -128,74 +106,122 @@ def _with_layout(collator: BaseCollator) -> BaseCollator:
         FlattenedDocuments(),
         IndexedMask(),
     )
-    right = [
+    supported = [
         layout
         for layout in layouts
         if mixing is not None and layout.separates_by in mixing.separates_by
     ]
-    return attrs.evolve(collator, padding=right[0])
+    return attrs.evolve(collator, padding=supported[0])
 
 
-def _check_document(
+def _check_unpacked(
     subject: Subject, number: int, sample: EncodedSample, found: EncodedSample, messages: Chat
 ) -> None:
+    """Checks that a document is unpacked as the sample that was packed."""
     for key, value in sample.tokens.items():
         expected = value.clone()
         if key in ("labels", "loss_weights"):
             expected[:1] = IGNORE_INDEX if key == "labels" else 0
         if not torch.equal(found.tokens[key], expected):
             raise failure(
-                f"document {number} comes out of its pack with other {key}",
-                "let pack join, and change nothing",
+                f"{key} of document {number} differs after packing and unpacking",
+                "let pack join the samples without changing them",
                 messages=messages,
                 expected=expected.tolist(),
                 found=found.tokens[key].tolist(),
             )
     joins = subject.collator.family.joins
-    moves = {key for key in sample.media if type(joins[key]).__name__.startswith("_")}
-    kept = [key for key in sample.media if key not in moves]
-    if sample.media.keys() != found.media.keys() or not same(
+    kept = [key for key in sample.media if is_built_in(joins[key])]
+    if sample.media.keys() != found.media.keys() or not equal_tensors(
         [sample.media[key] for key in kept], [found.media[key] for key in kept]
     ):
         raise failure(
-            f"document {number} comes out of its pack with other media",
-            "let pack join, and change nothing",
+            f"the media of document {number} differs after packing and unpacking",
+            "let pack join the samples without changing them",
             messages=messages,
         )
 
 
+def _check_document(
+    collator: BaseCollator,
+    pack: EncodedSample,
+    span: slice,
+    number: int,
+    sample: EncodedSample,
+    messages: Chat,
+) -> None:
+    """Checks the positions, the number and the first label of a document in its pack."""
+    if not torch.equal(pack.tokens["position_ids"][span], collator.position_ids(sample)):
+        raise failure(
+            f"the positions of document {number} depend on the other documents",
+            "compute position_ids from one sample",
+            messages=messages,
+        )
+    expected = sample.tokens["attention_mask"] * (number + 1)
+    if not torch.equal(pack.tokens["document_ids"][span], expected):
+        raise failure(
+            f"document {number} shares its number in document_ids with another document",
+            "leave document_ids to BaseCollator.pack",
+            messages=messages,
+            expected=number + 1,
+            found=sorted(set(pack.tokens["document_ids"][span].tolist())),
+        )
+    if int(pack.labels[span.start]) != IGNORE_INDEX:
+        raise failure(
+            f"the first token of document {number} has a label, which would be predicted from the "
+            "document before it",
+            "leave packing to BaseCollator",
+            messages=messages,
+        )
+
+
+def _check_own_joins(
+    collator: BaseCollator, pack: EncodedSample, samples: list[EncodedSample], examples: list[Chat]
+) -> None:
+    """Checks that keys whose join changes its items are joined in a pack as the join does."""
+    for key, found in pack.media.items():
+        join = collator.family.joins[key]
+        values = [sample.media[key] for sample in samples if key in sample.media]
+        if not is_built_in(join) and not equal_tensors([join(values, key=key)], [found]):
+            raise failure(
+                f"{key} of the pack differs from the join of its documents",
+                "let pack join the samples without changing them",
+                messages=examples[0],
+            )
+
+
 def _leak(mask: Any, lengths: list[int]) -> str | None:
-    """What a mask lets see that it should not, or keeps from seeing."""
-    sees = _dense(mask, sum(lengths))
-    if sees is None:
+    """Returns the first error of a mask: attention between documents, or missing in one."""
+    attends = _dense(mask, sum(lengths))
+    if attends is None:
         return None
     starts = [0, *accumulate(lengths)]
     for i, (a, b) in enumerate(zip(starts, starts[1:], strict=False)):
-        others = torch.cat([sees[a:b, :a], sees[a:b, b:]], dim=1)
+        others = torch.cat([attends[a:b, :a], attends[a:b, b:]], dim=1)
         if others.any():
-            return f"tokens of document {i} see those of another"
-        if not sees[a:b, a:b].tril().equal(torch.ones(b - a, b - a, dtype=torch.bool).tril()):
-            return f"tokens of document {i} do not see what stands before them in it"
+            return f"tokens of document {i} attend to another document"
+        if not attends[a:b, a:b].tril().equal(torch.ones(b - a, b - a, dtype=torch.bool).tril()):
+            return f"tokens of document {i} do not attend to all earlier tokens of it"
     return None
 
 
 def _dense(mask: Any, length: int) -> Tensor | None:
-    """(T, T) bool, which token sees which, of the masks that there are."""
+    """Converts a mask to (T, T) bool, which token attends to which; `None` if it is unknown."""
     if isinstance(mask, Tensor) and mask.ndim == 4:
-        sees = mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] == 0
+        attends = mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] == 0
     elif isinstance(mask, Tensor):  # the number of each token's document
-        sees = (mask[0][:, None] == mask[0][None]) & (mask[0] > 0)
-        sees = sees.tril()
-    elif hasattr(mask, "mask_mod"):  # FlexAttention's
-        zero, at = torch.tensor(0), torch.arange(length)
-        sees = mask.mask_mod(zero, zero, at[:, None], at[None])
+        attends = (mask[0][:, None] == mask[0][None]) & (mask[0] > 0)
+        attends = attends.tril()
+    elif hasattr(mask, "mask_mod"):  # the mask of FlexAttention
+        zero, index = torch.tensor(0), torch.arange(length)
+        attends = mask.mask_mod(zero, zero, index[:, None], index[None])
     else:
         return None
-    return sees[:length, :length]
+    return attends[:length, :length]
 
 
 def _check_lengths(batch: dict[str, Any], lengths: list[int], examples: list[Chat]) -> None:
-    """Compares the lengths that a layout states with those of the documents."""
+    """Compares the lengths in the batch with those of the documents."""
     edges = [0, *accumulate(lengths)]
     for key, expected in (
         ("cu_seq_lens_q", edges),
@@ -208,8 +234,8 @@ def _check_lengths(batch: dict[str, Any], lengths: list[int], examples: list[Cha
         found = batch[key].flatten().tolist()
         if found[: len(expected)] != expected:
             raise failure(
-                f"{key} are not those of the pack's documents",
-                "let the layout count each document's tokens",
+                f"{key} differs from the lengths of the documents",
+                "let the layout count the tokens of each document",
                 messages=examples[0],
                 expected=expected,
                 found=found,

@@ -1,7 +1,7 @@
-"""Fixed conversations that are rarely drawn: long, wide, in several parts, with moving media.
+"""Fixed conversations that are rarely drawn: long, with wide images, several parts, or videos.
 
-A law tries those that the collator takes; what it refuses is left out, but for
-a long sample, which every collator has to take.
+A law checks the probes that the collator accepts. The long one is checked in any case, because
+every collator has to accept it.
 """
 
 from __future__ import annotations
@@ -13,41 +13,49 @@ from typing import Any
 import numpy as np
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.errors import ConfigError, SampleError
-from vlmcollate.testing.generators import picture
+from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
+from vlmcollate.testing.generators import tinted_image
 from vlmcollate.testing.laws.for_all import Chat
 from vlmcollate.testing.laws.subject import Subject
 
 _LONG = " ".join(f"item {number}," for number in range(400))
-"""About 2,000 tokens, and more than 512 of any vocabulary."""
+"""About 2,000 tokens, and more than 512 with any vocabulary."""
 _ALWAYS = frozenset({"long"})
 _LONG_QUESTION = " ".join(f"row {number}," for number in range(30))
 
 
 def probes(subject: Subject, *names: str) -> list[Chat]:
-    """The probes of these names that the collator takes.
+    """Returns the probes of these names that the collator accepts.
 
     Args:
         subject: The collator.
-        *names: Keys of the table below.
+        *names: Keys of `_PROBES`.
     """
-    built = ((name, _PROBES[name](subject)) for name in names)
+    made = ((name, _PROBES[name](subject)) for name in names)
     return [
         messages
-        for name, messages in built
-        if messages and (name in _ALWAYS or takes(subject.collator, messages))
+        for name, messages in made
+        if messages and (name in _ALWAYS or accepts(subject.collator, messages))
     ]
 
 
 def batch_probes(subject: Subject, *names: str) -> list[list[Chat]]:
-    """Batches of two with such a probe; no long one if the padding has a length of its own."""
-    is_fixed = getattr(subject.collator.padding, "length", None) is not None
-    fitting = [name for name in names if not (is_fixed and name == "long")]
-    return [[messages, subject.chat("Yes")] for messages in probes(subject, *fitting)]
+    """Returns batches of a probe and a short conversation, if the padding can hold them."""
+    found = ([messages, subject.chat("Yes")] for messages in probes(subject, *names))
+    return [examples for examples in found if _fits_the_padding(subject.collator, examples)]
+
+
+def _fits_the_padding(collator: BaseCollator, examples: list[Chat]) -> bool:
+    """Whether the padding has a length that holds all examples, even in one row."""
+    try:
+        collator.padding.padded_length([sum(len(collator.encode(each)) for each in examples)])
+    except SampleTooLongError:
+        return False
+    return True
 
 
 def six_rows(subject: Subject) -> list[Chat]:
-    """A batch of more rows than are drawn, no two of one length, some with a picture."""
+    """Makes a batch of more rows than are drawn, all of different lengths, some with an image."""
     return [
         subject.chat(" ".join(["Yes"] * number), images=min(number % 2, subject.images))
         for number in range(1, 7)
@@ -55,27 +63,27 @@ def six_rows(subject: Subject) -> list[Chat]:
 
 
 def unequal_images(subject: Subject) -> list[list[Chat]]:
-    """A batch whose images have two sizes, the larger one not in the first row, if it is taken."""
+    """Returns a batch of images of two sizes, the smaller first, if the collator accepts it."""
     rows = probes(subject, "a narrow image", "a large image")
     return [rows] if rows else []
 
 
-def takes(collator: BaseCollator, example: object) -> bool:
-    """Whether a collator takes an example."""
+def accepts(collator: BaseCollator, example: object) -> bool:
+    """Whether a collator accepts an example."""
     try:
         collator.encode(copy.deepcopy(example))
-    except (ConfigError, SampleError):  # the former: it cannot serve a kind of media
+    except (ConfigError, SampleError):  # a ConfigError: it does not support the media
         return False
     return True
 
 
 def video_frames() -> Any:
-    """A video whose frames differ, (T, H, W, 3) uint8."""
-    return np.stack([np.asarray(picture(56, 56, 40 * number)) for number in range(4)])
+    """Makes a video whose frames differ, (T, H, W, 3) uint8."""
+    return np.stack([np.asarray(tinted_image(56, 56, 40 * number)) for number in range(4)])
 
 
 def _with_parts(subject: Subject, parts: list[dict[str, Any]]) -> Chat:
-    """One question of these parts, and its answer."""
+    """Makes a conversation of one question with these parts, and its answer."""
     (*_, answer) = subject.chat("Yes")
     return [{"role": "user", "content": parts}, answer]
 
@@ -104,7 +112,7 @@ def _two_parts(subject: Subject) -> Chat:
     return [*before, {**answer, "content": [_text("It is"), _text(" a cat.")]}]
 
 
-def _in_a_row(subject: Subject) -> Chat:
+def _two_answers_in_a_row(subject: Subject) -> Chat:
     return [*subject.chat("Yes"), {"role": "assistant", "content": [_text("I am sure")]}]
 
 
@@ -113,12 +121,12 @@ def _empty(subject: Subject) -> Chat | None:
 
 
 def _of_size(width: int, height: int) -> Callable[[Subject], Chat | None]:
-    def built(subject: Subject) -> Chat | None:
+    def build(subject: Subject) -> Chat | None:
         if not subject.images:
             return None
         return _with_parts(subject, [_image(width, height, 30), _text("What is it?")])
 
-    return built
+    return build
 
 
 def _video(subject: Subject) -> Chat | None:
@@ -128,12 +136,12 @@ def _video(subject: Subject) -> Chat | None:
     return _with_parts(subject, [video, _text("What moves?")])
 
 
-def _sound(subject: Subject) -> Chat | None:
+def _audio_clip(subject: Subject) -> Chat | None:
     if "audio" not in subject.collator.traits.placeholders:
         return None
     wave = (np.sin(np.arange(16000) / 9) / 2).astype(np.float32)
-    sound = {"type": "audio", "audio": wave, "sampling_rate": 16000}
-    return _with_parts(subject, [sound, _text("What is it?")])
+    clip = {"type": "audio", "audio": wave, "sampling_rate": 16000}
+    return _with_parts(subject, [clip, _text("What is it?")])
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _image(width: int, height: int, tint: int) -> dict[str, Any]:
-    return {"type": "image", "image": picture(width, height, tint)}
+    return {"type": "image", "image": tinted_image(width, height, tint)}
 
 
 _PROBES: Mapping[str, Callable[[Subject], Chat | None]] = {
@@ -149,10 +157,10 @@ _PROBES: Mapping[str, Callable[[Subject], Chat | None]] = {
     "five images": _five_images,
     "text, image, text": _interleaved,
     "two parts": _two_parts,
-    "two answers in a row": _in_a_row,
+    "two answers in a row": _two_answers_in_a_row,
     "an empty answer": _empty,
     "a large image": _of_size(700, 260),
     "a narrow image": _of_size(30, 170),
     "a video": _video,
-    "a sound": _sound,
+    "an audio clip": _audio_clip,
 }

@@ -11,14 +11,14 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.formats import read_example
 from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.result import as_tensor
-from vlmcollate.testing.laws.failure_messages import failure, pictures_of
+from vlmcollate.testing.laws.failure_messages import failure, images_of
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial
 from vlmcollate.testing.laws.probes import probes
 from vlmcollate.testing.laws.subject import Subject
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 
-def check_joined_media_equals_the_processors(collator: BaseCollator, trial: Trial) -> None:
+def check_joined_media_matches_the_processor(collator: BaseCollator, trial: Trial) -> None:
     """The media tensors of a batch equal those of the processor's call for the batch."""
     del trial
     collator, rows, output = _called(collator)
@@ -40,7 +40,7 @@ def check_joined_media_equals_the_processors(collator: BaseCollator, trial: Tria
             )
 
 
-def check_tokens_equal_the_processors(collator: BaseCollator, trial: Trial) -> None:
+def check_tokens_match_the_processor(collator: BaseCollator, trial: Trial) -> None:
     """The tokens of a sample are those of the processor's call for its prompt."""
     del trial
     if not collator.family.needs_chat_template:
@@ -75,7 +75,7 @@ def _called(collator: BaseCollator) -> tuple[BaseCollator, list[Chat], Any]:
     """A collator, rows whose images differ in number and size, and the processor's batch."""
     subject = Subject.of(collator)
     if not subject.images:
-        raise NotApplicable("it takes no images")
+        raise NotApplicable("it does not accept images")
     several = [subject.chat("Yes", images=2)] if subject.images > 1 else []
     rows = [*several, *probes(subject, "a narrow image", "a large image")]
     try:  # without a row of text alone, for which processors differ from their models
@@ -88,7 +88,7 @@ def _call(collator: BaseCollator, rows: list[Chat]) -> Any:
     """What the processor returns for the prompts and images of some rows."""
     return collator.processor(
         text=[collator.render(read_example(messages)).text for messages in rows],
-        images=[pictures_of(messages) for messages in rows],
+        images=[images_of(messages) for messages in rows],
         padding=True,
         add_special_tokens=False,
         return_tensors="pt",

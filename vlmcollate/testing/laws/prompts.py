@@ -1,4 +1,4 @@
-"""Laws of the prompt: what the template makes of what was said."""
+"""Laws of the prompt that the chat template writes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from vlmcollate.errors import CollateError, ConversationError
 from vlmcollate.formats import read_example
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import hostile_text, texts
-from vlmcollate.testing.laws.failure_messages import failure, media_of, unsaid, with_text
+from vlmcollate.testing.laws.failure_messages import failure, media_of, unused_letters, with_text
 from vlmcollate.testing.laws.for_all import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.subject import Subject, chat
-from vlmcollate.testing.laws.templates import openings_of
+from vlmcollate.testing.laws.templates import headers_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
-_MEND = "mend the chat template, or `render`, so that it writes every message once, as it was said"
+_REMEDY = "let the chat template, or `render`, write every message once and unchanged"
 
 
-class Words(NamedTuple):
-    """What a message says, and how that begins: with letters that nothing else of it holds."""
+class MarkedText(NamedTuple):
+    """The text of a message, and the mark at its start, which occurs nowhere else."""
 
     message: int
     text: str
@@ -33,37 +33,36 @@ class Words(NamedTuple):
 
 def check_prompt_preserves_messages(collator: BaseCollator, trial: Trial) -> None:
     """The prompt has the text and media of each message once, in order."""
-    plain = _richest(collator)
+    plain = _fullest_conversation(collator)
 
-    def check(said: list[str]) -> None:
-        letters = unsaid(map(str.casefold, said)).capitalize()  # of both cases, as that may change
-        words = [
-            Words(i, f"{letters}{i}x {text} {i}{letters}", f"{letters}{i}x")
-            for i, text in enumerate(said)
+    def check(drawn: list[str]) -> None:
+        unused = unused_letters(map(str.casefold, drawn)).capitalize()  # to notice a changed case
+        marked = [
+            MarkedText(i, f"{unused}{i}x {text} {i}{unused}", f"{unused}{i}x")
+            for i, text in enumerate(drawn)
         ]
-        messages = [with_text(m, w.text) for m, w in zip(plain, words, strict=True)]
-        prompt = _rendered(collator, messages)
-        error = _first_fault(collator, messages, words, prompt)
+        messages = [with_text(m, t.text) for m, t in zip(plain, marked, strict=True)]
+        error = _first_failure(collator, messages, marked, _render(collator, messages))
         if error is not None:
             raise error
 
-    drawn = st.lists(texts(), min_size=len(plain), max_size=len(plain))
-    forall(trial, drawn, check)
+    one_text_per_message = st.lists(texts(), min_size=len(plain), max_size=len(plain))
+    forall(trial, one_text_per_message, check)
 
 
 def check_roles_have_distinct_headers(collator: BaseCollator, trial: Trial) -> None:
     """The header of a user turn differs from that of an answer."""
     del trial
-    opening = openings_of(collator)
-    if opening is None or opening.earlier_answer is None:
-        raise NotApplicable("it takes one answer")
-    if opening.user == opening.earlier_answer:
+    headers = headers_of(collator)
+    if headers is None or headers.earlier_answer is None:
+        raise NotApplicable("it accepts only one answer")
+    if headers.user == headers.earlier_answer:
         raise failure(
-            "the template opens the user's turn as it opens an answer, so that the model cannot "
-            "tell who speaks",
-            "let the chat template write each message's own role",
-            expected="two openings",
-            found=opening.user,
+            "the headers of a user turn and an answer are equal, so the model cannot distinguish "
+            "the roles",
+            "let the chat template write the role of each message",
+            expected="two headers",
+            found=headers.user,
         )
 
 
@@ -72,42 +71,42 @@ def check_the_answer_follows_the_generation_prompt(collator: BaseCollator, trial
     del trial
     if not collator.family.needs_chat_template:
         raise NotApplicable("it has no chat template")
-    opening = openings_of(collator)
-    if opening is None:
-        raise NotApplicable("it writes no prompt at all")
-    if opening.asked is None:
+    headers = headers_of(collator)
+    if headers is None:
+        raise NotApplicable("it writes no prompt")
+    if headers.generation_prompt is None:
         raise NotApplicable("its template writes no generation prompt")
-    asked, answer, user = opening.asked, opening.answer, opening.user
-    if _agree(asked, answer):
+    if _agree(headers.generation_prompt, headers.answer):
         return
-    if _agree(asked, user):
+    if _agree(headers.generation_prompt, headers.user):
         problem = (
-            "the template asks for an answer with the words that open a user's turn: are the roles "
-            "swapped, or does the generation prompt name the wrong role?"
+            "the generation prompt equals the header of a user turn: are the roles swapped, or "
+            "does the generation prompt name the wrong role?"
         )
     else:
-        problem = "the answer does not follow the prompt that asks for one"
+        problem = "the header of an answer differs from the generation prompt"
     raise failure(
         problem,
-        "let the chat template open an assistant message as add_generation_prompt does",
-        expected=asked,
-        found=answer,
+        "let the chat template write the same header for an assistant message as for "
+        "add_generation_prompt",
+        expected=headers.generation_prompt,
+        found=headers.answer,
     )
 
 
-def check_control_text_stays_text(collator: BaseCollator, trial: Trial) -> None:
+def check_special_tokens_in_text(collator: BaseCollator, trial: Trial) -> None:
     """Text that spells a special token stays text, or is refused."""
     subject = Subject.of(collator)
     vocabulary = Vocabulary.of(subject.tokenizer)
     allowed = subject.collator.allowed_special_tokens
 
-    def control(sample: EncodedSample) -> list[str]:
+    def special_tokens(sample: EncodedSample) -> list[str]:
         ids = sample.input_ids.numpy()
         found = ids[vocabulary.is_control(ids)]
         tokens = subject.tokenizer.convert_ids_to_tokens(found.tolist())
         return [token for token in tokens if token not in allowed]
 
-    innocent = control(subject.collator.encode(_asking(subject, "so")))
+    expected = special_tokens(subject.collator.encode(_asking(subject, "so")))
 
     def check(text: str) -> None:
         messages = _asking(subject, text)
@@ -117,15 +116,15 @@ def check_control_text_stays_text(collator: BaseCollator, trial: Trial) -> None:
             if subject.collator.special_tokens_in_text == "error":
                 return
             raise
-        found = control(sample)
-        if found != innocent:
+        found = special_tokens(sample)
+        if found != expected:
             raise failure(
-                "text of the user became a control token",
-                "encode what messages say as plain text, apart from what the template writes",
+                "text of a message became a special token",
+                "encode the text of messages as plain text, separately from the template's text",
                 messages=messages,
                 sample=sample,
                 collator=subject.collator,
-                expected=innocent,
+                expected=expected,
                 found=found,
             )
 
@@ -133,92 +132,95 @@ def check_control_text_stays_text(collator: BaseCollator, trial: Trial) -> None:
 
 
 def _asking(subject: Subject, text: str) -> Chat:
+    """Makes a conversation whose system message and question hold a text."""
     messages = subject.chat("Fine", system=subject.system)
     return [m if m["role"] == "assistant" else with_text(m, f"a{text}b") for m in messages]
 
 
-def _agree(asked: str, opening: str) -> bool:
-    """Whether a turn opens as it is asked for, but for whitespace and for what is forced."""
-    return asked.strip().startswith(opening.strip()) or opening.strip().startswith(asked.strip())
+def _agree(generation_prompt: str, header: str) -> bool:
+    """Whether one of two texts starts with the other, apart from whitespace around them."""
+    one, other = generation_prompt.strip(), header.strip()
+    return one.startswith(other) or other.startswith(one)
 
 
-def _richest(collator: BaseCollator) -> Chat:
-    """The fullest plain conversation that is rendered at all."""
+def _fullest_conversation(collator: BaseCollator) -> Chat:
+    """Returns the conversation with the most kinds of content that the template accepts."""
     for images, answers, system in product((1, 0), (("Yes", "No"), ("Yes",)), (True, False)):
         if images and "image" not in collator.traits.placeholders:
             continue
         messages = chat(*answers, images=images, system=system)
         try:
-            _rendered(collator, messages)
+            _render(collator, messages)
         except CollateError:
             continue
         return messages
-    raise NotApplicable("it writes no prompt at all")
+    raise NotApplicable("it writes no prompt")
 
 
-def _rendered(collator: BaseCollator, messages: Chat) -> str:
+def _render(collator: BaseCollator, messages: Chat) -> str:
     return collator.render(read_example(messages)).text
 
 
 def _pieces(
-    collator: BaseCollator, messages: Chat, words: list[Words]
-) -> Iterator[tuple[Words, str, bool]]:
-    """What has to stand in the prompt, in order: the message, the text, whether it is media."""
-    for message, said in zip(messages, words, strict=True):
+    collator: BaseCollator, messages: Chat, marked: list[MarkedText]
+) -> Iterator[tuple[MarkedText, str, bool]]:
+    """Yields the texts that the prompt has to hold, in order, and whether each is a placeholder."""
+    for message, text in zip(messages, marked, strict=True):
         for part in media_of(message):
-            yield said, collator.traits.placeholders[part["type"]], True
-        yield said, said.text, False
+            yield text, collator.traits.placeholders[part["type"]], True
+        yield text, text.text, False
 
 
-def _first_fault(
-    collator: BaseCollator, messages: Chat, words: list[Words], prompt: str
+def _first_failure(
+    collator: BaseCollator, messages: Chat, marked: list[MarkedText], prompt: str
 ) -> LawFailure | None:
-    told: dict[str, Any] = {"messages": messages, "found": prompt}
-    at = 0
-    for said, text, is_media in _pieces(collator, messages, words):
-        found = prompt.find(text, at)
+    """Returns the first failure of a prompt, or `None`."""
+    context: dict[str, Any] = {"messages": messages, "found": prompt}
+    start = 0
+    for text, piece, is_media in _pieces(collator, messages, marked):
+        found = prompt.find(piece, start)
         if found < 0:
-            problem = _missing_media(said, at) if is_media else _missing(said, prompt, words)
-            return failure(problem, _MEND, expected=text, **told)
-        at = found + len(text)
-    for said in words:
-        first = prompt.find(said.mark)
-        again = prompt.find(said.mark, first + 1)
+            missing = _missing_media(text, start) if is_media else _missing(text, prompt, marked)
+            return failure(missing, _REMEDY, expected=piece, **context)
+        start = found + len(piece)
+    for text in marked:
+        first = prompt.find(text.mark)
+        again = prompt.find(text.mark, first + 1)
         if again >= 0:
-            where = _turn_at(collator, prompt, words, again)
-            other = "there twice" if where == said.message else f"in the turn of messages[{where}]"
-            return failure(
-                f"the words of messages[{said.message}] stand {other}",
-                _MEND,
-                **told,
+            turn = _turn_at(collator, prompt, marked, again)
+            place = (
+                "twice in its turn" if turn == text.message else f"in the turn of messages[{turn}]"
             )
+            problem = f"the text of messages[{text.message}] occurs {place}"
+            return failure(problem, _REMEDY, **context)
     return None
 
 
-def _missing_media(said: Words, at: int) -> str:
-    before = f" behind the words of messages[{said.message - 1}]" if at else ""
-    return f"the picture of messages[{said.message}] is not written{before}"
+def _missing_media(text: MarkedText, start: int) -> str:
+    after = f" after the text of messages[{text.message - 1}]" if start else ""
+    return f"the placeholder of the image in messages[{text.message}] is missing{after}"
 
 
-def _missing(said: Words, prompt: str, words: list[Words]) -> str:
-    name = f"the words of messages[{said.message}]"
-    if said.text in prompt:
-        earlier = [w for w in words if w.message < said.message]
-        if all(prompt.find(w.text) < prompt.find(said.text) for w in earlier):
-            return f"{name} stand before its picture, which was shown before them"
-        return f"{name} stand before those of messages[{earlier[-1].message}]"
-    if said.text.casefold() in prompt.casefold() or said.mark.casefold() in prompt.casefold():
-        return f"{name} are changed"
-    return f"{name} are not written"
+def _missing(text: MarkedText, prompt: str, marked: list[MarkedText]) -> str:
+    name = f"the text of messages[{text.message}]"
+    if text.text in prompt:
+        earlier = [other for other in marked if other.message < text.message]
+        if all(prompt.find(other.text) < prompt.find(text.text) for other in earlier):
+            return f"{name} precedes its image, but the message has the image first"
+        return f"{name} precedes that of messages[{earlier[-1].message}]"
+    folded = prompt.casefold()
+    if text.text.casefold() in folded or text.mark.casefold() in folded:
+        return f"{name} is changed"
+    return f"{name} is missing"
 
 
-def _turn_at(collator: BaseCollator, prompt: str, words: list[Words], at: int) -> int:
-    """The message in whose turn a character of the prompt stands."""
-    starts = [(prompt.find(said.mark), said.message) for said in words]
-    before = max((start, message) for start, message in starts if start < at)[1]
-    later = [(start, message) for start, message in starts if start > at]
-    control = Vocabulary.of(collator.processor.tokenizer).pattern
-    between = prompt[at : min(later)[0]] if later else ""
-    if later and not re.search(control, between):
+def _turn_at(collator: BaseCollator, prompt: str, marked: list[MarkedText], place: int) -> int:
+    """Returns the index of the message whose turn holds a character of the prompt."""
+    starts = [(prompt.find(text.mark), text.message) for text in marked]
+    before = max((start, message) for start, message in starts if start < place)[1]
+    later = [(start, message) for start, message in starts if start > place]
+    special_token = Vocabulary.of(collator.processor.tokenizer).pattern
+    between = prompt[place : min(later)[0]] if later else ""
+    if later and not re.search(special_token, between):
         return min(later)[1]
     return before

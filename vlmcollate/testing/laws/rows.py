@@ -1,4 +1,4 @@
-"""The rows of a batch, whatever its padding is: padded rows, packs in rows, or all in one row.
+"""Splits a batch into its rows: padded rows, packs in rows, or all samples in one row.
 
 Shapes: B rows, L a sample's tokens, T padded tokens.
 """
@@ -18,20 +18,20 @@ from vlmcollate.testing.laws.subject import Subject
 def rows_of(
     subject: Subject, examples: Sequence[Chat], batch: dict[str, Tensor]
 ) -> list[dict[str, Tensor]]:
-    """The token tensors of each example, without padding.
+    """Returns the token tensors of each example, without padding.
 
     Args:
-        subject: What collated it.
+        subject: The collator that made the batch.
         examples: The examples in order.
-        batch: What came of them.
+        batch: The batch of the examples.
     """
-    return cut(subject, [subject.collator.encode(messages) for messages in examples], batch)
+    return split_rows(subject, [subject.collator.encode(messages) for messages in examples], batch)
 
 
-def cut(
+def split_rows(
     subject: Subject, samples: Sequence[EncodedSample], batch: dict[str, Tensor]
 ) -> list[dict[str, Tensor]]:
-    """The token tensors of each sample, without padding."""
+    """Returns the token tensors of each sample, without padding."""
     shorter = int(subject.collator.shift_labels)
     lengths = [len(sample) - shorter for sample in samples]
     keys = [key for key in samples[0].tokens if _runs_along(batch.get(key), batch)]
@@ -49,5 +49,5 @@ def cut(
 
 
 def _runs_along(value: Any, batch: dict[str, Tensor]) -> bool:
-    """Whether a tensor has the batch's rows and tokens as its first axes."""
+    """Whether the first axes of a tensor are the rows and tokens of the batch."""
     return isinstance(value, Tensor) and value.shape[:2] == batch["input_ids"].shape

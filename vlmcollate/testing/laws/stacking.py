@@ -16,14 +16,14 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
-from vlmcollate.testing.laws.failure_messages import failure, pictures_of
+from vlmcollate.testing.laws.failure_messages import failure, images_of
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.probes import batch_probes, six_rows
-from vlmcollate.testing.laws.rows import cut
+from vlmcollate.testing.laws.rows import split_rows
 from vlmcollate.testing.laws.subject import Subject
 
 _AHEAD = ("labels", "loss_weights")
-"""The keys that a shift takes from the next token."""
+"""The keys whose values a shift takes from the next token."""
 
 
 def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
@@ -39,20 +39,20 @@ def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
         if not packs:
             _check_tensor(batch, "attention_mask", shape, examples)
         _check_keys(samples, batch, examples, packs=packs)
-        counts = [len(pictures_of(messages)) for messages in examples]
+        counts = [len(images_of(messages)) for messages in examples]
         found = batch.get("n_images_per_sample")
         if any(counts) and (
             found is None or found.dtype != torch.int64 or found.tolist() != counts
         ):
             raise failure(
-                "n_images_per_sample does not count the pictures of each example",
-                "leave the counts to BaseCollator, and keep them with their rows",
+                "n_images_per_sample differs from the number of images in each example",
+                "leave the counts to BaseCollator, and keep them in the order of the rows",
                 messages=examples[0],
                 expected=counts,
                 found=None if found is None else found.tolist(),
             )
 
-    also = [[subject.chat("Yes"), *_half(subject)], six_rows(subject)]
+    also = [[subject.chat("Yes"), *_half_weighted(subject)], six_rows(subject)]
     forall(trial, batches(_weighted(subject)), check, also=also)
 
 
@@ -65,21 +65,21 @@ def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
     def check(examples: list[Chat]) -> None:
         samples, batch = _stacked(subject.collator, examples)
         real = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
-        marked = cut(subject, samples, {**batch, "input_ids": real})
+        marked = split_rows(subject, samples, {**batch, "input_ids": real})
         for row in marked:
             row["input_ids"][:] = True  # views of `real`
         _check_padding(batch, ~real, pad, examples)
         mask = batch.get("attention_mask")
         if isinstance(mask, Tensor) and mask.shape == real.shape:
             expected = torch.zeros(real.shape, dtype=torch.bool)
-            rows = cut(subject, samples, {**batch, "input_ids": expected})
+            rows = split_rows(subject, samples, {**batch, "input_ids": expected})
             for row, sample in zip(rows, samples, strict=True):
                 width = len(row["input_ids"])
                 row["input_ids"][:] = sample.tokens["attention_mask"][:width] != 0
             if not torch.equal(mask != 0, expected):
                 raise failure(
-                    "the attention mask does not tell padding from tokens",
-                    "fill attention_mask with 0 and leave the rest at 1",
+                    "attention_mask does not separate tokens from padding",
+                    "pad attention_mask with 0, and do not change the rest of it",
                     expected=expected.sum(dim=1).tolist(),
                     found=(mask != 0).sum(dim=1).tolist(),
                     messages=examples[-1],
@@ -89,33 +89,47 @@ def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) -> None:
-    """A batch is as long as its longest row, rounded up by the padding."""
+    """A batch has the smallest length that its padding permits and that holds its longest row."""
     subject = Subject.of(collator)
-    padding: Any = subject.collator.padding
-    fixed, multiple = getattr(padding, "length", None), getattr(padding, "multiple_of", 1)
-    shift = int(subject.collator.shift_labels)
+    padding = subject.collator.padding
 
     def check(examples: list[Chat]) -> None:
         samples, batch = _stacked(subject.collator, examples)
-        lengths = [len(sample) for sample in samples]
-        is_flat = len(batch["input_ids"]) < len(samples)
-        longest = sum(lengths) if is_flat else max(lengths)
-        if padding.separates_by is not None:  # these are cut before they are padded
-            longest -= shift * (len(samples) if is_flat else 1)
-        expected = fixed or -(-longest // multiple) * multiple
-        if padding.separates_by is None:
-            expected -= shift
-        found = batch["input_ids"].shape[1]
-        if found != expected:
-            raise failure(
-                f"a batch whose longest row has {longest} tokens is padded to another length",
-                "return the smallest legal length from padded_length",
-                messages=examples[0],
-                expected=expected,
-                found=found,
-            )
+        longest, found = _padded_lengths(subject.collator, samples, batch)
+        smallest = next((n for n in range(longest, found + 1) if padding.permits(n)), None)
+        announced = padding.padded_length([longest])
+        if found == smallest == announced:
+            return
+        if found != announced:
+            problem, expected = "is not padded to padded_length of that row", announced
+        elif smallest is None:
+            problem, expected = "is padded to a length that is not permitted", longest
+        else:
+            problem, expected = "is not padded to the smallest permitted length", smallest
+        raise failure(
+            f"a batch whose longest row has {longest} tokens {problem}",
+            "declare in permits which lengths a batch may have, and return the smallest of them that "
+            "holds the longest row from padded_length",
+            messages=examples[0],
+            expected=expected,
+            found=found,
+        )
 
     forall(trial, batches(_short(subject)), check, also=batch_probes(subject, "long"))
+
+
+def _padded_lengths(
+    collator: BaseCollator, samples: list[EncodedSample], batch: dict[str, Tensor]
+) -> tuple[int, int]:
+    """Returns the tokens of the longest row, and the length to which the rows were padded."""
+    lengths = [len(sample) for sample in samples]
+    is_flat = len(batch["input_ids"]) < len(samples)
+    longest, padded = sum(lengths) if is_flat else max(lengths), batch["input_ids"].shape[1]
+    if not collator.shift_labels:
+        return longest, padded
+    if collator.padding.separates_by is None:  # shifted after padding
+        return longest, padded + 1
+    return longest - (len(samples) if is_flat else 1), padded  # shifted before padding
 
 
 def check_shifted_labels_are_the_next(collator: BaseCollator, trial: Trial) -> None:
@@ -130,28 +144,28 @@ def check_shifted_labels_are_the_next(collator: BaseCollator, trial: Trial) -> N
     def check(examples: list[Chat]) -> None:
         samples, theirs = _stacked(plain, examples)
         ours = shifted.stack(samples)
-        rows = cut(attrs.evolve(subject, collator=plain), samples, theirs)
-        found = cut(attrs.evolve(subject, collator=shifted), samples, ours)
+        rows = split_rows(attrs.evolve(subject, collator=plain), samples, theirs)
+        found = split_rows(attrs.evolve(subject, collator=shifted), samples, ours)
         for key in rows[0]:
             for row, tokens in enumerate(rows):
                 expected = tokens[key][1:] if key in _AHEAD else tokens[key][:-1]
                 if key not in found[row] or not torch.equal(found[row][key], expected):
                     raise failure(
-                        f"shifted {key} are not those of the "
-                        f"{'next tokens' if key in _AHEAD else 'tokens without the last'}",
-                        "shift once, in stack, and cut every key that runs along the tokens",
+                        f"{key} is not shifted: expected the values of "
+                        f"{'the next tokens' if key in _AHEAD else 'all tokens but the last'}",
+                        "shift every token-aligned key, once and in stack",
                         messages=examples[row],
                         expected=expected.tolist(),
                         found=found[row][key].tolist() if key in found[row] else ours[key].shape,
                     )
 
-    forall(trial, batches(_weighted(subject)), check, also=[_half(subject)])
+    forall(trial, batches(_weighted(subject)), check, also=[_half_weighted(subject)])
 
 
 def _stacked(
     collator: BaseCollator, examples: Sequence[Chat]
 ) -> tuple[list[EncodedSample], dict[str, Tensor]]:
-    """The samples, and the batch that calling the collator gives."""
+    """Returns the samples, and the batch that the collator returns for the examples."""
     return [collator.encode(messages) for messages in examples], collator(examples)
 
 
@@ -160,11 +174,13 @@ def _short(subject: Subject) -> Any:
 
 
 def _weighted(subject: Subject) -> Any:
-    most = min(2, subject.images)
-    return subject.chats(max_turns=min(2, subject.turns), max_images=most, weights=True)
+    return subject.chats(
+        max_turns=min(2, subject.turns), max_images=min(2, subject.images), weights=True
+    )
 
 
-def _half(subject: Subject) -> list[Chat]:
+def _half_weighted(subject: Subject) -> list[Chat]:
+    """Makes a batch of one conversation whose answer has the weight 0.5."""
     messages = subject.chat("No")
     messages[-1]["weight"] = 0.5
     return [messages]
@@ -178,8 +194,8 @@ def _check_tensor(
     if shown == f"{tuple(shape)} torch.int64" and len(shape) == 2:
         return
     raise failure(
-        f"{key} is not int64 of the shape of input_ids",
-        "leave stacking to BaseCollator, and cast nothing",
+        f"{key} has the wrong shape or dtype",
+        "leave stacking to BaseCollator, and do not cast the tensors",
         messages=examples[0],
         expected=f"{tuple(shape)} torch.int64",
         found=shown,
@@ -189,16 +205,16 @@ def _check_tensor(
 def _check_keys(
     samples: list[EncodedSample], batch: dict[str, Tensor], examples: list[Chat], *, packs: bool
 ) -> None:
-    """Refuses a batch that lacks a key of its samples, or has it in another dtype."""
+    """Checks that the batch has every key of its samples, contiguous and in the same dtype."""
     given = {k: v for sample in samples for k, v in (*sample.tokens.items(), *sample.media.items())}
     for key, value in given.items():
         if key == "attention_mask" and packs:
-            continue  # a layout has a mask of its own, or none
+            continue  # the layout makes its own mask, or none
         found = batch.get(key)
         if found is None or found.dtype != value.dtype or not found.is_contiguous():
             raise failure(
-                f"the batch has no {key} as the samples have it",
-                "leave stacking to BaseCollator: keep every key, cast nothing",
+                f"{key} of the samples is missing from the batch, or has the wrong dtype",
+                "leave stacking to BaseCollator: keep every key, and do not cast the tensors",
                 messages=examples[0],
                 expected=f"contiguous {value.dtype}",
                 found=None if found is None else found.dtype,
@@ -211,14 +227,14 @@ def _check_padding(
     if (batch["labels"][padding] != IGNORE_INDEX).any():
         raise failure(
             "padding is trained",
-            "fill labels with -100",
+            "pad labels with -100",
             found=batch["labels"].tolist(),
             messages=examples[-1],
         )
     if pad is not None and (batch["input_ids"][padding] != pad).any():
         raise failure(
-            "padding is not the tokenizer's pad token",
-            "fill input_ids with tokenizer.pad_token_id",
+            "input_ids is not padded with the tokenizer's pad token",
+            "pad input_ids with tokenizer.pad_token_id",
             expected=pad,
             found=batch["input_ids"][padding].tolist(),
             messages=examples[-1],

@@ -1,4 +1,4 @@
-"""What a collator was seen to take, and what it refused."""
+"""The kinds of conversation that a collator accepts."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import attrs
 from hypothesis import strategies as st
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.testing.generators import conversations, picture
+from vlmcollate.testing.generators import conversations, tinted_image
 from vlmcollate.testing.laws.for_all import Chat, LawFailure
 
-_MOST_TURNS = 5
+_TURN_LIMIT = 5
+"""The maximum number of answers in a drawn conversation."""
 
 
-class NothingTaken(LawFailure):
-    """The collator takes not even one question and its answer, so that no law can be tried."""
+class NothingAccepted(LawFailure):
+    """The collator does not accept one question and its answer, so no law can be checked."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Subject:
-    """A collator and what it was seen to take.
+    """A collator and the kinds of conversation that it accepts.
 
     Attributes:
-        collator: The collator, without a limit to lengths or media that stands in.
-        system: Whether a system message may come first.
-        turns: The most answers that are drawn.
-        images: The most pictures in a conversation that were taken.
-        text_only: Whether a conversation without pictures is taken.
-        refused: Why not, for what of that was tried and not taken; with the conversation.
+        collator: The collator, without `max_length` and dummy media.
+        system: Whether it accepts a system message.
+        turns: The maximum number of answers in a drawn conversation.
+        images: The maximum number of images that it accepted in a conversation.
+        text_only: Whether it accepts a conversation without images.
+        refused: The kinds of conversation that it refused, each with the conversation and the
+            error.
     """
 
     collator: BaseCollator
@@ -41,56 +43,56 @@ class Subject:
 
     @classmethod
     def of(cls, collator: BaseCollator) -> Subject:
-        """Finds out what a collator takes.
+        """Encodes one conversation of each kind to find the kinds that a collator accepts.
 
         Raises:
-            NothingTaken: It takes not even one question and its answer.
+            NothingAccepted: The collator does not accept one question and its answer.
         """
-        if _SEEN and _SEEN[0] is collator:
-            seen: Subject = _SEEN[1]
-            return seen
+        if _LAST and _LAST[0] is collator:
+            last: Subject = _LAST[1]
+            return last
         bare: dict[str, Any] = {
             "max_length": None,
             "on_overlong": "raise",
             "dummy_media": "never",
         }
         subject = cls._probed(attrs.evolve(collator, **bare))
-        _SEEN[:] = [collator, subject]
+        _LAST[:] = [collator, subject]
         return subject
 
     @classmethod
     def _probed(cls, collator: BaseCollator) -> Subject:
         refused: dict[str, tuple[Chat, Exception]] = {}
 
-        def takes(what: str, messages: Chat) -> bool:
+        def accepts(kind: str, messages: Chat) -> bool:
             error = _error_of(collator, messages)
             if error is not None:
-                refused[what] = messages, error
+                refused[kind] = messages, error
             return error is None
 
-        text_only, images = takes("text alone", chat()), 0
-        if "image" in collator.traits.placeholders and takes("a picture", chat(images=1)):
-            more = (number for number in (3, 2) if takes("several pictures", chat(images=number)))
+        text_only, images = accepts("text alone", chat()), 0
+        if "image" in collator.traits.placeholders and accepts("an image", chat(images=1)):
+            more = (number for number in (3, 2) if accepts("several images", chat(images=number)))
             images = next(more, 1)
         if not text_only and not images:
             error = next(iter(refused.values()))[1]
-            raise NothingTaken(
-                f"the collator takes not even one question and its answer: {error}\n"
-                "what to change: mend what the error names; most often it is the chat template"
+            raise NothingAccepted(
+                f"the collator refuses one question and its answer: {error}\n"
+                "what to change: fix the cause of the error, which is most often the chat template"
             )
         least = 0 if text_only else 1
-        several = takes("two answers", chat("Yes", "No", images=least))
+        several = accepts("two answers", chat("Yes", "No", images=least))
         return cls(
             collator=collator,
-            system=takes("a system message", chat(images=least, system=True)),
-            turns=_MOST_TURNS if several else 1,
+            system=accepts("a system message", chat(images=least, system=True)),
+            turns=_TURN_LIMIT if several else 1,
             images=images,
             text_only=text_only,
             refused=refused,
         )
 
     def chats(self, **options: Any) -> st.SearchStrategy[Chat]:
-        """Conversations that the collator takes, some with their content as strings."""
+        """Draws conversations of the accepted kinds, some with their content as strings."""
         known: dict[str, Any] = {
             "max_turns": self.turns,
             "system": self.system,
@@ -102,29 +104,29 @@ class Subject:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer."""
+        """The tokenizer of the collator's processor."""
         return self.collator.processor.tokenizer
 
     def chat(self, *answers: str, images: int = 0, system: bool = False) -> Chat:
-        """A conversation with at least the pictures that it takes."""
+        """Makes a conversation with at least as many images as the collator requires."""
         return chat(*answers, images=max(images, 0 if self.text_only else 1), system=system)
 
 
-_SEEN: list[Any] = []
-"""The collator that was probed last, and what came of it."""
+_LAST: list[Any] = []
+"""The last collator that was probed, and its `Subject`."""
 
 
 def chat(*answers: str, images: int = 0, system: bool = False) -> Chat:
-    """A conversation of plain questions, with pictures in the first one."""
+    """Makes a conversation of plain questions with these answers, and images in the first one."""
     messages: Chat = [{"role": "system", "content": "Be kind."}] if system else []
     for number, answer in enumerate(answers or ("A cat",)):
-        pictures = [
-            {"type": "image", "image": picture(56 + 28 * (i % 2), 56, 60 * i)}
+        media = [
+            {"type": "image", "image": tinted_image(56 + 28 * (i % 2), 56, 60 * i)}
             for i in range(0 if number else images)
         ]
         question = {"type": "text", "text": f"What is number {number}?"}
         messages += [
-            {"role": "user", "content": [*pictures, question]},
+            {"role": "user", "content": [*media, question]},
             {"role": "assistant", "content": [{"type": "text", "text": answer}]},
         ]
     return messages
@@ -133,6 +135,6 @@ def chat(*answers: str, images: int = 0, system: bool = False) -> Chat:
 def _error_of(collator: BaseCollator, messages: Chat) -> Exception | None:
     try:
         collator.encode(messages)
-    except Exception as error:  # noqa: BLE001  # a collator may raise anything
+    except Exception as error:  # noqa: BLE001  # whatever a collator raises is a refusal
         return error
     return None

@@ -1,4 +1,4 @@
-"""How a chat template opens its turns, read off its prompts without any label strategy."""
+"""Finds the headers of a chat template in its prompts, without any label strategy."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from vlmcollate.testing.laws.subject import chat
 
 
 @attrs.frozen(kw_only=True)
-class Openings:
-    """What stands before the words of a turn, behind those of the turn before.
+class Headers:
+    """The template text before a message's text, from the end of the text of the message before.
 
     Attributes:
-        user: Before the last question.
-        earlier_answer: Before an answer that another question follows; `None` where only one
-            answer is taken.
-        answer: Before the last answer.
-        asked: Behind the last question where an answer is asked for; `None` where nothing asks.
+        user: The header of the last question.
+        earlier_answer: The header of an answer that another question follows; `None` if only one
+            answer is accepted.
+        answer: The header of the last answer.
+        generation_prompt: The text after the last question with `add_generation_prompt`; `None` if
+            the template writes none.
     """
 
     user: str
     earlier_answer: str | None
     answer: str
-    asked: str | None
+    generation_prompt: str | None
 
     def trained(self, *, is_last: bool) -> str | None:
-        """What of an opening the model has to write itself; `None` where that is not known."""
-        opening = self.answer if is_last else self.earlier_answer
-        if opening is None or self.asked is None:
+        """Returns the part of a header that the model has to generate; `None` if it is unknown."""
+        header = self.answer if is_last else self.earlier_answer
+        if header is None or self.generation_prompt is None:
             return None
-        if opening.startswith(self.asked):
-            return opening.removeprefix(self.asked)
-        return "" if self.asked.startswith(opening) else None
+        if header.startswith(self.generation_prompt):
+            return header.removeprefix(self.generation_prompt)
+        return "" if self.generation_prompt.startswith(header) else None
 
 
-def openings_of(collator: BaseCollator) -> Openings | None:
-    """How turns open, or `None` where no prompt is written."""
+def headers_of(collator: BaseCollator) -> Headers | None:
+    """Returns the headers of a collator's prompts, or `None` if no prompt holds every message."""
     for answers in (("No", "Yes"), ("Yes",)):
         for images in (0, 1):
             messages = [
@@ -49,46 +50,46 @@ def openings_of(collator: BaseCollator) -> Openings | None:
             ]
             prompt = _rendered(collator, messages)
             if all(prompt.count(text_of(m)) == 1 for m in messages):
-                return _openings(collator, messages, prompt)
+                return _read_headers(collator, messages, prompt)
     return None
 
 
-def _openings(collator: BaseCollator, messages: Chat, prompt: str) -> Openings:
+def _read_headers(collator: BaseCollator, messages: Chat, prompt: str) -> Headers:
     spans = [(prompt.find(text), prompt.find(text) + len(text)) for text in map(text_of, messages)]
     before = [
         prompt[a:b]
         for a, b in zip([0, *(e for _, e in spans)], [s for s, _ in spans], strict=False)
     ]
-    return Openings(
+    return Headers(
         user=before[-2],
         earlier_answer=before[1] if len(messages) > 2 else None,
         answer=before[-1],
-        asked=_asked(collator, messages[:-1])
+        generation_prompt=_generation_prompt(collator, messages[:-1])
         if collator.family.needs_chat_template
         else before[-1],
     )
 
 
-def _asked(collator: BaseCollator, messages: Chat) -> str | None:
-    """What the processor's own template asks with, for messages of parts or of strings."""
+def _generation_prompt(collator: BaseCollator, messages: Chat) -> str | None:
+    """Returns what the template adds after the last message with `add_generation_prompt`."""
     processor = collator.processor
     flat = [{**message, "content": text_of(message)} for message in messages]
-    likes_strings = wants_strings(processor, chat_template_of(processor), "user")
-    for form in (flat, messages) if likes_strings else (messages, flat):
+    strings_first = wants_strings(processor, chat_template_of(processor), "user")
+    for form in (flat, messages) if strings_first else (messages, flat):
         try:
             prompt, plain = (
                 str(
                     processor.apply_chat_template(
-                        form, tokenize=False, add_generation_prompt=asks, **collator.template_kwargs
+                        form, tokenize=False, add_generation_prompt=add, **collator.template_kwargs
                     )
                 )
-                for asks in (True, False)
+                for add in (True, False)
             )
         except TEMPLATE_ERRORS:
             continue
-        words = text_of(messages[-1])
-        if prompt != plain and words in prompt:
-            return prompt[prompt.rfind(words) + len(words) :]
+        question = text_of(messages[-1])
+        if prompt != plain and question in prompt:
+            return prompt[prompt.rfind(question) + len(question) :]
     return None
 
 

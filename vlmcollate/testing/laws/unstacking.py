@@ -1,11 +1,10 @@
-"""The law that a batch holds its samples, and nothing else.
+"""The law that a batch holds its samples and nothing else.
 
 Shapes: B rows, L a sample's tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -14,14 +13,15 @@ from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
-from vlmcollate.media import Concatenate, Join, PadAndConcatenate, Stack
+from vlmcollate.media import Join, Stack
 from vlmcollate.packing import split_microbatches
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import batches
 from vlmcollate.testing.laws.failure_messages import failure
 from vlmcollate.testing.laws.for_all import Chat, LawFailure, Trial, forall
+from vlmcollate.testing.laws.joins import is_built_in, join_by_definition
 from vlmcollate.testing.laws.probes import batch_probes, six_rows, unequal_images
-from vlmcollate.testing.laws.rows import cut
+from vlmcollate.testing.laws.rows import split_rows
 from vlmcollate.testing.laws.subject import Subject
 
 
@@ -33,7 +33,7 @@ def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -
 
     def check(examples: list[Chat]) -> None:
         samples, batch = [whole.encode(messages) for messages in examples], whole(examples)
-        rows = cut(plain, samples, batch)
+        rows = split_rows(plain, samples, batch)
         for row, (sample, found) in enumerate(zip(samples, rows, strict=True)):
             for key in found:
                 _check_row(key, row, found[key], sample.tokens.get(key), examples[row])
@@ -51,12 +51,12 @@ def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -
 
 def _check_row(key: str, row: int, found: Tensor, value: Tensor | None, messages: Chat) -> None:
     if value is None:
-        return  # another sample's key, such as loss_weights
-    inside = found[tuple(slice(size) for size in value.shape)]  # padded to the batch's pictures
+        return  # a key of another sample, such as loss_weights
+    inside = found[tuple(slice(size) for size in value.shape)]  # further axes may be padded, too
     if not torch.equal(inside, value):
         raise failure(
-            f"row {row} of {key} is not what was encoded",
-            "let stack pad, and change nothing",
+            f"{key} of row {row} differs from the encoded sample",
+            "let stack pad the tensors without changing them",
             messages=messages,
             expected=value.tolist(),
             found=inside.tolist(),
@@ -70,66 +70,28 @@ def _check_media(
     batch: dict[str, Tensor],
     examples: list[Chat],
 ) -> None:
-    """Compares one media key with what each sample has of it."""
+    """Compares one media key of the batch with the tensors of the samples."""
     join = collator.family.joins[key]
-    given = [sample.media.get(key) for sample in samples]
-    told: dict[str, Any] = {"messages": examples[0]}
+    values = [sample.media.get(key) for sample in samples]
+    context: dict[str, Any] = {"messages": examples[0]}
     if key not in batch:
-        raise failure(f"the batch has no {key}", "keep every key in stack", **told)
+        raise failure(f"{key} is missing from the batch", "keep every key in stack", **context)
     is_flat = len(batch["input_ids"]) < len(samples)
-    if join.rows is None or is_flat or not _is_known(join):
-        expected = _joined(join, key, given)
+    if join.rows is None or is_flat or not is_built_in(join):
+        expected = join_by_definition(join, key, values)
         if expected.shape != batch[key].shape or not torch.equal(batch[key], expected):
-            raise _other_media(key, "the batch", expected, batch[key], told)
+            raise _media_failure(key, "the batch", expected, batch[key], context)
         return
     for row, (value, part) in enumerate(
-        zip(given, _parts(key, collator, batch, told), strict=True)
+        zip(values, _parts(key, collator, batch, context), strict=True)
     ):
         _check_part(key, join, f"row {row}", value, part, {"messages": examples[row]})
 
 
-_KNOWN = (Concatenate, PadAndConcatenate, Stack)
-
-
-def _is_known(join: Join) -> bool:
-    """Whether a rule says what one of the library's does, and declares no other joining."""
-    return any(
-        isinstance(join, kind)
-        and type(join).join is kind.join
-        and type(join).fill_missing is kind.fill_missing
-        for kind in _KNOWN
-    )
-
-
-def _joined(join: Join, key: str, given: Sequence[Tensor | None]) -> Tensor:
-    """What the samples' tensors are together, by what the rule says and not by what it does.
-
-    Only a rule that declares a joining of its own is asked for it.
-    """
-    held = [value for value in given if value is not None]
-    if not _is_known(join):
-        filled = [join.fill_missing(held[0]) if value is None else value for value in given]
-        return join([value for value in filled if value is not None], key=key)
-    if isinstance(join, Concatenate):
-        return torch.cat(held, dim=join.axis)
-    if isinstance(join, Stack):
-        return torch.stack(held)
-    assert isinstance(join, PadAndConcatenate)  # noqa: S101  # the last that is known
-    tail = [max(sizes) for sizes in zip(*(value.shape[1:] for value in held), strict=True)]
-    rows = []
-    for value in given:
-        if value is not None or join.every_sample:
-            row = held[0].new_full((1 if value is None else len(value), *tail), join.value)
-            if value is not None:
-                row[tuple(slice(size) for size in value.shape)] = value
-            rows.append(row)
-    return torch.cat(rows)
-
-
 def _parts(
-    key: str, collator: BaseCollator, batch: dict[str, Tensor], told: dict[str, Any]
+    key: str, collator: BaseCollator, batch: dict[str, Tensor], context: dict[str, Any]
 ) -> list[Tensor | None]:
-    """What each row has of a media key, by the counts in the batch."""
+    """Splits a media key into rows by the counts in the batch."""
     joins = {k: rule for k, rule in collator.family.joins.items() if rule.rows is not None}
     counts = {k: v for k, v in batch.items() if k.startswith("n_") and k.endswith("_per_sample")}
     media = {k: batch[k] for k in joins if k in batch}
@@ -138,11 +100,11 @@ def _parts(
         parts = split_microbatches(cut_batch, len(batch["input_ids"]), items=joins)
     except (ConfigError, RuntimeError) as error:
         raise failure(
-            f"the batch cannot be cut into rows by what it says of {key}",
-            f"keep the counts of pictures and the grids with their rows, and declare in "
-            f"media_joins by what the rows of {key} count",
+            f"{key} cannot be split into rows by the counts in the batch",
+            f"keep the counts and grids in the order of the rows, and declare the rows of {key} in "
+            f"the joins of the family",
             found=error,
-            **told,
+            **context,
         ) from error
     return [part.get(key) for part in parts]
 
@@ -153,37 +115,37 @@ def _check_part(
     where: str,
     value: Tensor | None,
     part: Tensor | None,
-    told: dict[str, Any],
+    context: dict[str, Any],
 ) -> None:
     if part is None:
         if value is not None:
-            raise _other_media(key, where, value, None, told)
+            raise _media_failure(key, where, value, None, context)
         return
     padding = torch.ones(part.shape, dtype=torch.bool)
     if value is not None:
         value = value[None] if isinstance(join, Stack) else value
         inside = tuple(slice(size) for size in value.shape)
         if len(part) != len(value) or not torch.equal(part[inside], value):
-            raise _other_media(key, where, value, part, told)
+            raise _media_failure(key, where, value, part, context)
         padding[inside] = False
     fill = getattr(join, "value", None)
     if padding.any() and (fill is None or (part[padding] != fill).any()):
         raise failure(
-            f"the padding of {key} in {where} does not hold {fill}",
-            f"declare what {key} is padded with in media_joins",
-            **told,
+            f"the padding of {key} in {where} is wrong: expected {fill}",
+            f"declare the padding value of {key} in the joins of the family",
+            **context,
         )
 
 
-def _other_media(
-    key: str, where: str, expected: Tensor, found: Tensor | None, told: dict[str, Any]
+def _media_failure(
+    key: str, where: str, expected: Tensor, found: Tensor | None, context: dict[str, Any]
 ) -> LawFailure:
     return failure(
-        f"{where} does not hold the {key} of its samples, in their order",
-        f"let stack join {key} as media_joins says, and change nothing",
+        f"{key} of {where} differs from that of its samples",
+        f"let stack join {key} as the joins of the family declare",
         expected=f"{tuple(expected.shape)} beginning with {expected.flatten()[:4].tolist()}",
         found=None
         if found is None
         else f"{tuple(found.shape)} beginning with {found.flatten()[:4].tolist()}",
-        **told,
+        **context,
     )

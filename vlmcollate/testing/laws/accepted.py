@@ -1,4 +1,4 @@
-"""Laws of what is taken, and that it is only read: where they fail, the others show little."""
+"""Laws of the accepted examples; if one of them fails, the other laws show little."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vlmcollate.testing.laws.probes import probes, six_rows
 from vlmcollate.testing.laws.subject import Subject
 
 Row = tuple[Chat, dict[str, Any]]
-"""Messages with what else their dict has; without it they are an example by themselves."""
-_PROBES = ("text, image, text", "two parts", "five images", "a video", "a sound")
+"""Messages, and the other keys of their dict; without any, the messages are the example."""
+_PROBES = ("text, image, text", "two parts", "five images", "a video", "an audio clip")
 
 
-def check_takes_a_plain_question(collator: BaseCollator, trial: Trial) -> None:
+def check_accepts_a_plain_question(collator: BaseCollator, trial: Trial) -> None:
     """A question and its answer can be encoded, with and without an image."""
     del trial
     Subject.of(collator)
@@ -52,65 +52,65 @@ def check_input_is_unchanged(collator: BaseCollator, trial: Trial) -> None:
     forall(trial, st.lists(row, min_size=1, max_size=3), check, also=also)
 
 
-def _check_unchanged(what: str, read: Any, rows: list[Any], before: list[Any]) -> None:
-    """Reads rows, and compares them with what they were, even if they are refused."""
+def _check_unchanged(action: str, read: Any, rows: list[Any], before: list[Any]) -> None:
+    """Reads rows and compares them with their copies, even if they are refused."""
     raised: Exception | None = None
     try:
         read(rows)
-    except Exception as error:  # noqa: BLE001  # raised below, unless its cause is an edit
+    except Exception as error:  # noqa: BLE001  # raised below, unless a row was changed
         raised = error
     if not equal(rows, before):
-        row = _first_other(rows, before)
+        row = _first_difference(rows, before)
         example = before[row]
         now: Any = rows[row] if row < len(rows) else None
         shown = (example, now)
         if isinstance(example, list) and isinstance(now, list) and len(now) == len(example):
-            message = _first_other(now, example)
+            message = _first_difference(now, example)
             shown = (example[message], now[message])
-        told = failure(
-            f"{what} changes the example, which the next epoch reads",
-            "copy what you change",
+        changed = failure(
+            f"{action} changes the example, which the next epoch reads again",
+            "copy the messages before you change them",
             messages=example["messages"] if isinstance(example, dict) else example,
             expected=shown[0],
             found=shown[1],
         )
-        told.root = EDITED
-        raise told
+        changed.root = EDITED
+        raise changed
     if raised is not None:
         raise raised
 
 
-def check_takes_what_the_template_takes(collator: BaseCollator, trial: Trial) -> None:
+def check_accepts_what_the_template_accepts(collator: BaseCollator, trial: Trial) -> None:
     """What the template accepts is encoded or refused on purpose.
 
-    What is refused is tried by no other law, so it is on purpose only where the processor's own
-    template raises, or, for several pictures and for models without a template, where the error is
-    a `ConversationError` or a `MediaError`.
+    No other law checks a kind of conversation that the collator refuses. A refusal is on purpose if
+    the processor's own template raises. For several images, and for models without a chat template,
+    it is also on purpose if the error is a `ConversationError` or a `MediaError`.
     """
     del trial
     subject = Subject.of(collator)
-    for what, (messages, error) in subject.refused.items():
-        may_tell = not collator.family.needs_chat_template or what == "several pictures"
-        is_told = isinstance(error, ConversationError | MediaError) and what != "a picture"
-        if (may_tell and is_told) or _template_refuses(collator, messages):
+    for kind, (messages, error) in subject.refused.items():
+        may_refuse = not collator.family.needs_chat_template or kind == "several images"
+        is_refusal = isinstance(error, ConversationError | MediaError) and kind != "an image"
+        if (may_refuse and is_refusal) or _template_refuses(collator, messages):
             continue
         raise failure(
-            f"the collator refuses {what}, so that no other law tries it: "
+            f"the collator refuses {kind}, so no other law checks it: "
             f"{type(error).__name__}: {error}",
-            "mend what the error names; where the model takes no such thing, let the chat template "
-            "refuse it by raise_exception(...), or leave the kind out of `placeholders`",
+            "fix the cause of the error; if the model does not support this, let the chat template "
+            "refuse it with raise_exception(...), or remove the media from `placeholders`",
             messages=messages,
         )
 
 
-def _first_other(now: list[Any], before: list[Any]) -> int:
-    """The first place at which a list is not what it was."""
+def _first_difference(now: list[Any], before: list[Any]) -> int:
+    """Returns the index of the first item that differs from the copy."""
     pairs = enumerate(zip(now, before, strict=False))
     return next((at for at, pair in pairs if not equal(*pair)), 0)
 
 
 def _template_refuses(collator: BaseCollator, messages: Chat) -> bool:
-    """Whether the processor's own template raises, for messages of parts and of strings."""
+    """Whether the processor's own template raises, for content as parts and as strings."""
     if not collator.family.needs_chat_template:
         return False
     flat = [{**message, "content": text_of(message)} for message in messages]
