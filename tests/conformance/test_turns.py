@@ -71,10 +71,10 @@ def test_a_think_block_may_be_missing_and_a_role_may_not():
         thinking = _tiny(_chatml(prompt=forced), "<think>", *tokens)
         assert _trained(thinking, _chat("q", "yes")) == ["yes<|im_end|>"]
     other = _tiny(_chatml(prompt="<|im_start|>assistant\n<|im_start|>final\n"))
-    with pytest.raises(LabelError, match="unlike its generation prompt"):
+    with pytest.raises(LabelError, match="does not begin with the generation prompt"):
         _trained(other, _chat("q", "yes"))
     swapped = _tiny(_chatml(header="<|im_start|>{{ 'x' }}", prompt="<|im_start|>assistant\n"))
-    with pytest.raises(LabelError, match="unlike its generation prompt"):
+    with pytest.raises(LabelError, match="does not begin with the generation prompt"):
         _trained(swapped, _chat("q", "yes"))
 
 

@@ -395,7 +395,7 @@ def test_a_template_without_end_token_is_refused():
         "{% for m in messages %}{{ m.role }}: {% for p in m.content %}{{ p.text }}{% endfor %}\n"
         "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    with pytest.raises(LabelError, match="nothing ends this turn"):
+    with pytest.raises(LabelError, match="this turn has no stop token"):
         collator_for(processor).encode(turn("a", "b"))
 
 
