@@ -160,7 +160,7 @@ def test_tools_that_the_template_leaves_out_are_noticed_whatever_is_said():
     processor = processor_of("qwen2_5_vl")
     for question in ("What is the weather?", "Is it cold?"):
         example = {"messages": [message("user", question), CHAT[1]], "tools": [TOOL]}
-        with pytest.raises(ConversationError, match=r"leaves out tools\[0\]"):
+        with pytest.raises(ConversationError, match=r"omits tools\[0\]"):
             collator_for(processor, on_template_omission="raise").encode(example)
 
 

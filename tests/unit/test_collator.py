@@ -374,10 +374,10 @@ def test_what_the_template_drops_is_reported():
     )
     chat = [*turn("a", "b"), {"role": "system", "content": "now rhyme"}, *turn("c", "d")]
     collator = collator_for(processor)
-    with pytest.warns(TemplateOmissionWarning, match=r"leaves out messages\[2\]\.content\[0\]"):
+    with pytest.warns(TemplateOmissionWarning, match=r"omits messages\[2\]\.content\[0\]"):
         sample = collator.encode(chat)
     assert trained(sample, processor) == ["b<|im_end|>", "d<|im_end|>"]
-    with pytest.raises(ConversationError, match="leaves out"):
+    with pytest.raises(ConversationError, match="omits"):
         collator_for(processor, on_template_omission="raise").encode(chat)
     collator_for(processor, on_template_omission="allow").encode(chat)
 
