@@ -117,7 +117,7 @@ class PromptText:
         """
         if self.vocabulary.prefixes_a_space:
             raise ConversationError(
-                "a message spells a control token, and this tokenizer puts a space before text, so "
+                "a message spells a control token, and this tokenizer adds a space before text, so "
                 "the message cannot be encoded separately; remove the control token from the text"
             )
         pieces: list[Tokens] = []
