@@ -128,9 +128,11 @@ class _Below(_Fielded):
 @pytest.mark.parametrize("kind", [_Annotated, _Unvalued, _Fielded, _Below])
 def test_options_without_the_decorator_are_refused(processor, kind):
     for options in ({}, {"speed": 3}):
-        with pytest.raises(ConfigError, match=r"adds the option 'speed' without its decorator"):
+        with pytest.raises(
+            ConfigError, match=r"adds the option 'speed' without the attrs decorator"
+        ):
             kind(processor=processor, **options)
-    with pytest.raises(ConfigError, match="without its decorator"):
+    with pytest.raises(ConfigError, match="without the attrs decorator"):
         register("ForgetfulProcessor", kind)
 
 
