@@ -134,9 +134,8 @@ def check_decorated(cls: type) -> None:
             if name in inherited:
                 raise _ignored(kind, name)
             raise ConfigError(
-                f"{kind.__name__} adds the option {name!r} without its decorator, so attrs does "
-                f"not know it; put {_decorator(kind)} above the class, or annotate a constant as "
-                "ClassVar"
+                f"{kind.__name__} adds the option {name!r} without the attrs decorator; put "
+                f"{_decorator(kind)} above the class, or annotate a constant as ClassVar"
             )
 
 

@@ -69,17 +69,17 @@ TAKES = "check_accepts_what_the_template_accepts"
 SAYS = "check_prompt_preserves_messages"
 ASKS = "check_the_answer_follows_the_generation_prompt"
 BY_TEMPLATE = {
-    "no end token": {PLAIN: "nothing ends this turn"},
-    "no end token at the end": {PLAIN: "nothing ends this turn"},
+    "no end token": {PLAIN: "this turn has no stop token"},
+    "no end token at the end": {PLAIN: "this turn has no stop token"},
     "no end token but the last": {TAKES: "refuses two answers"},
-    "swapped roles": {PLAIN: "are the roles swapped", ASKS: "are the roles swapped"},
+    "swapped roles": {PLAIN: "whether roles are swapped", ASKS: "are the roles swapped"},
     "asks as the user": {
-        PLAIN: "unlike its generation prompt",
+        PLAIN: "does not begin with the generation prompt",
         ASKS: "does the generation prompt name the wrong role",
     },
     "one role for all": {"check_roles_have_distinct_headers": "cannot distinguish the roles"},
     "echoes the user": {
-        PLAIN: "unlike its generation prompt",
+        PLAIN: "does not begin with the generation prompt",
         SAYS: "the text of messages[1] occurs in the turn of messages[2]",
     },
     "answers twice": {SAYS: "the text of messages[2] occurs twice"},

@@ -52,7 +52,7 @@ def test_the_table_has_every_processor_and_every_collator():
 
 def test_a_template_that_ends_no_answer_is_refused():
     processor = with_template("llava_next", LLAVA_STAND_IN)
-    with pytest.raises(LabelError, match="nothing ends this turn"):
+    with pytest.raises(LabelError, match="this turn has no stop token"):
         collator_for(processor).encode(chat("image"))
 
 

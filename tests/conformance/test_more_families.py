@@ -149,5 +149,5 @@ def test_a_message_without_words_ends_no_turn_of_glm(name, between):
     role, content = between
     messages = [*chat(again=True)]
     messages.insert(2, {"role": role, "content": content})
-    with pytest.raises(LabelError, match=r"messages\[1\]: nothing ends this turn"):
+    with pytest.raises(LabelError, match=r"messages\[1\]: this turn has no stop token"):
         collator_for(processor_of(name), **MORE_FAMILIES[name].options).encode(messages)

@@ -71,10 +71,10 @@ def test_a_think_block_may_be_missing_and_a_role_may_not():
         thinking = _tiny(_chatml(prompt=forced), "<think>", *tokens)
         assert _trained(thinking, _chat("q", "yes")) == ["yes<|im_end|>"]
     other = _tiny(_chatml(prompt="<|im_start|>assistant\n<|im_start|>final\n"))
-    with pytest.raises(LabelError, match="unlike its generation prompt"):
+    with pytest.raises(LabelError, match="does not begin with the generation prompt"):
         _trained(other, _chat("q", "yes"))
     swapped = _tiny(_chatml(header="<|im_start|>{{ 'x' }}", prompt="<|im_start|>assistant\n"))
-    with pytest.raises(LabelError, match="unlike its generation prompt"):
+    with pytest.raises(LabelError, match="does not begin with the generation prompt"):
         _trained(swapped, _chat("q", "yes"))
 
 
@@ -121,7 +121,7 @@ def test_text_that_is_cut_out_of_an_answer_is_reported():
     chat = _chat("q", "<|channel>thought\nhm<channel|>yes")
     with pytest.raises(ConversationError, match=r"changes the text of messages\[1\]\.content\[0\]"):
         _trained(processor, chat, "<turn|>", on_template_omission="raise")
-    with pytest.warns(TemplateOmissionWarning, match="cuts or changes"):
+    with pytest.warns(TemplateOmissionWarning, match="changes the text"):
         assert _trained(processor, chat, "<turn|>") == ["yes<turn|>"]
     assert _trained(processor, chat, "<turn|>", on_template_omission="allow") == ["yes<turn|>"]
 

@@ -82,5 +82,5 @@ def test_an_option_of_a_strategy_without_the_decorator_is_refused():
         def find_turns(self, prompt, context):
             return []
 
-    with pytest.raises(ConfigError, match="adds the option 'name' without its decorator"):
+    with pytest.raises(ConfigError, match="adds the option 'name' without the attrs decorator"):
         Undecorated()

@@ -1,4 +1,4 @@
-"""Checks of a collator when it is made."""
+"""Checks a collator at construction."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def check_options(
     structure: Callable[[], Structure],
     expansion_tokens: Callable[[], frozenset[str]],
 ) -> None:
-    """Refuses options that contradict each other or that the tokenizer cannot serve.
+    """Refuses options that contradict each other or that the tokenizer does not support.
 
     Args:
         vocabulary: The tokenizer's vocabulary.
-        max_length: An option of the collator, like the others.
+        max_length: The maximum number of tokens of a sample.
         on_overlong: The policy for longer samples.
         stop_tokens: The tokens that end a turn.
         allowed_special_tokens: The tokens that every message may spell.
-        structure: Returns the special tokens of the chat template.
-        expansion_tokens: Returns the tokens that media expands to.
+        structure: A function that returns the special tokens of the chat template.
+        expansion_tokens: A function that returns the tokens that media expands to.
 
     Raises:
         ConfigError: An option is wrong.
@@ -46,7 +46,7 @@ def check_options(
 def _check_allowed(
     names: Sequence[str], vocabulary: Vocabulary, structure: Structure, media: frozenset[str]
 ) -> None:
-    """Refuses tokens that no message may spell, or that all may anyway."""
+    """Refuses unknown tokens, and tokens that no message or only answers may spell."""
     for reason, refused in (
         ("open or close turns or stand for media", structure.tokens | (media - structure.written)),
         ("are written by the chat template, so only answers may write them", structure.written),

@@ -50,12 +50,12 @@ class DummyMedia:
             placeholders: The placeholder of each kind that the collator supports.
             sampling_rate: The model's audio sampling rate in Hz.
             joins: The joining rules of the tensors.
-            encode: Returns the sample of a prompt that is one placeholder, and its item.
+            encode: A function that returns the sample of a one-placeholder prompt and its item.
         """
         pieces: dict[MediaKind, EncodedSample] = {}
         for kind in ENCODERS:
             text = placeholders.get(kind)
-            if text:  # an empty one is a page outside the text, which every sample has
+            if text:  # an empty one stands for a page outside the text, which every sample has
                 piece = encode(alone(kind, text), blank(kind, sampling_rate))
                 pieces[kind] = ignored(piece)
         return cls(pieces, joins)
@@ -72,7 +72,7 @@ class DummyMedia:
 
 
 def alone(kind: MediaKind, placeholder: str) -> Rendering:
-    """Returns a prompt that is one placeholder."""
+    """Returns a prompt of one placeholder."""
     span = MediaSpan(0, len(placeholder), -1, kind)
     return Rendering(text=placeholder, caller_spans=(), media=(span,))
 
@@ -95,7 +95,7 @@ def ignored(piece: EncodedSample) -> EncodedSample:
 
 
 def _idle(samples: Sequence[EncodedSample], kinds: Sequence[MediaKind]) -> list[MediaKind]:
-    """The kinds of dummy media whose encoder no sample runs."""
+    """Returns the kinds of dummy media whose encoder no sample runs."""
     used = {kind for sample in samples for kind, count in sample.media_counts.items() if count}
     return [kind for kind in kinds if not used.intersection(ENCODERS[kind])]
 

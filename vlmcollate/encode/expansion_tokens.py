@@ -1,7 +1,7 @@
-"""The control tokens that a processor writes for media, as far as only their expansion shows them.
+"""Finds the control tokens that occur only in a processor's expansion of media.
 
 SmolVLM's processor writes `<row_1_col_1>` before each tile of a large image. The chat template
-never does, so nothing but the processor's own output shows that no text may make that token.
+never does, so only the processor's output shows that the token must not be made from text.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def expansion_tokens(
 ) -> frozenset[str]:
     """Returns the control tokens that media expands to.
 
-    Tokens that differ from one of those in their digits alone are among them, since the number of
+    Tokens that differ from one of these only in their digits are included, since the number of
     rows, tiles or frames depends on the media.
 
     Args:
-        traits: What the processor declares.
+        traits: The processor's traits.
         vocabulary: The tokenizer's tokens.
-        replacement: Returns what replaces the placeholder of one item.
+        replacement: A function that returns the text for the placeholder of one item.
     """
     forms: set[str] = set()
     for kind in traits.placeholders:
@@ -54,7 +54,7 @@ def _form(token: str) -> str:
 
 
 def _large(kind: MediaKind, sampling_rate: int) -> object:
-    """A white image, a black video or a tone."""
+    """Returns a white image, a black video or a tone."""
     if kind == "image":
         return Image.new("RGB", (_SIDE, _SIDE), "white")
     if kind == "audio":

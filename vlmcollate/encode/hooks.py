@@ -1,4 +1,4 @@
-"""Running the hooks of strategies, with errors that name the strategy."""
+"""Runs the hooks of strategies, with errors that name the strategy."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def run_hook(
     """Runs a strategy's hook, and names the strategy if the hook fails.
 
     Args:
-        hook: The bound method, or a call of it.
+        hook: The bound method, or a partial call of it.
         *arguments: Its arguments.
         strategy: The strategy. Its `media_errors`, if any, mean bad media.
         place: The path inside the sample, if the hook works on a part of it.
         is_of_batch: Whether the hook works on a batch, so that it knows the index of a sample.
 
     Returns:
-        What the hook returns.
+        The result of the hook.
 
     Raises:
         CollateError: The hook raised it; the place is filled in if it was unknown.
         MediaError: The hook raised one of the strategy's `media_errors`.
-        StrategyError: The hook raised anything else, which is its cause. A lack of memory passes
-            through.
+        StrategyError: The hook raised any other error, which is the cause. Out-of-memory errors
+            pass through.
     """
     try:
         return hook(*arguments)
@@ -59,10 +59,10 @@ def run_hook(
 def check_result(
     value: object, expected: str, *, holds: bool, strategy: object, where: str | None = None
 ) -> None:
-    """Refuses what a strategy returned.
+    """Refuses a wrong result of a strategy.
 
     Raises:
-        StrategyError: It does not hold.
+        StrategyError: `holds` is false.
     """
     if not holds:
         raise breach(value, expected, strategy, where)
@@ -71,7 +71,7 @@ def check_result(
 def breach(
     value: object, expected: str, strategy: object, where: str | None = None
 ) -> StrategyError:
-    """Returns the error for a result that a strategy may not return."""
+    """Returns the error for a wrong result of a strategy."""
     return StrategyError(
         f"{type(strategy).__name__} returned a wrong result: found {_outline(value)}, expected "
         f"{expected}; correct the strategy",
@@ -92,7 +92,7 @@ def _shown(error: Exception) -> str:
 
 
 def _outline(value: object) -> str:
-    """A value's type, with its mode, dtype and shape if it has such."""
+    """Returns a value's type, with its mode, dtype and shape if it has them."""
     if isinstance(value, tuple):  # a turn
         return repr(value)
     found = (getattr(value, name, "") for name in ("mode", "dtype", "shape"))

@@ -1,4 +1,4 @@
-"""From a prompt's tokens and its assistant turns to a labelled sample.
+"""Turns a prompt's tokens and its assistant turns into a labelled sample.
 
 Shapes: L a sample's tokens.
 """
@@ -44,7 +44,7 @@ def unlabelled_sample(
     Args:
         prompt: The prompt of L tokens.
         media: Its media tensors.
-        counts: Its items of each kind.
+        counts: The number of its items of each kind.
         token_types: The token types that the model takes.
         media_tokens: The tokens of each kind of media.
     """
@@ -70,8 +70,8 @@ def place_turns(
         The name of the strategy that found the turns, and the turns.
 
     Raises:
-        LabelError: The strategy cannot place a turn.
-        StrategyError: It fails, or returns turns that no strategy may return.
+        LabelError: The strategy cannot locate a turn.
+        StrategyError: The strategy fails, or returns invalid turns.
     """
     if isinstance(strategy, FirstApplicable):
         return strategy.first_of(partial(place_turns, prompt=prompt, context=context))
@@ -119,7 +119,7 @@ def with_labels(
 
 
 def trains(sample: EncodedSample) -> bool:
-    """Whether a sample has a trained token."""
+    """Returns whether a sample has a trained token."""
     return bool((sample.tokens["labels"] != IGNORE_INDEX).any())
 
 
@@ -137,10 +137,10 @@ def check_trains(sample: EncodedSample) -> None:
 
 
 def _check_turns(turns: Any, strategy: object, prompt: EncodedPrompt) -> None:
-    """Refuses turns that a label strategy may not return.
+    """Refuses invalid turns from a label strategy.
 
-    A turn lies inside the assistant message's own turn, as far as the rendering knows it: outside
-    of it are headers, other messages and their media, which a label strategy cannot train.
+    A turn must lie inside the assistant message's turn in the rendering, if that is known. Outside
+    are headers, other messages and their media, which a label strategy cannot train.
     """
     length, messages = len(prompt.ids), prompt.conversation.messages
     expected = f"turns in order, each of an assistant message, within {length} tokens"
@@ -163,7 +163,7 @@ def _check_turns(turns: Any, strategy: object, prompt: EncodedPrompt) -> None:
 def _weights(
     conversation: Conversation, turns: Sequence[Turn], train_on: TrainedTurns
 ) -> list[float]:
-    """The weight of each turn, 0 if it does not train."""
+    """Returns the weight of each turn, 0 if it does not train."""
     last = max((turn.message for turn in turns), default=-1)
     return [
         conversation.messages[turn.message].weight

@@ -1,4 +1,4 @@
-"""Loading and processing the media of one sample, with errors that name the place."""
+"""Loads and processes the media of one sample, with errors that name the place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vlmcollate.prompt.rendering import Rendering
 
 _EXPECTED: dict[MediaKind, tuple[str, Callable[[Any], bool]]] = {
     "image": (
-        "an RGB image of Pillow with at least one pixel",
+        "an RGB Pillow image with at least one pixel",
         lambda item: isinstance(item, Image.Image) and item.mode == "RGB" and min(item.size) > 0,
     ),
     "video": ("a vlmcollate.Video", lambda item: isinstance(item, Video)),
@@ -33,7 +33,7 @@ _EXPECTED: dict[MediaKind, tuple[str, Callable[[Any], bool]]] = {
         lambda item: isinstance(item, np.ndarray) and item.dtype == np.float32 and item.ndim == 1,
     ),
 }
-"""What a media strategy has to load for each kind."""
+"""The item that a media strategy must load for each kind."""
 
 
 def load_media(
@@ -49,7 +49,7 @@ def load_media(
     Args:
         part: The media part of a message.
         strategy: The media strategy.
-        traits: What the processor declares.
+        traits: The processor's traits.
         soundtrack_sampling_rate: The sampling rate of a video's own audio in Hz; `None` skips it.
         collator: The name of the collator's class, for errors.
     """
@@ -85,7 +85,7 @@ def process_or_refuse(
     rendering: Rendering,
     media: Sequence[Any],
 ) -> ProcessedMedia:
-    """Processes media; media that the processor refuses is an error of the sample.
+    """Processes media, and raises a MediaError if the processor refuses it.
 
     Args:
         process: The collator's `process_media`.
@@ -116,8 +116,8 @@ def media_tensors(
     """Returns the declared media tensors of a processor's output.
 
     Args:
-        output: What the processor returned.
-        family: What the model family declares.
+        output: The processor's output.
+        family: The model family.
         dtype: The dtype of floating-point tensors; `None` keeps the processor's.
         collator: The name of the collator's class, for errors.
 
@@ -139,7 +139,7 @@ def media_tensors(
 
 
 def count_media(rendering: Rendering, media: Sequence[Any]) -> dict[str, int]:
-    """Counts the items of each kind; a video with its own audio is audio as well."""
+    """Counts the items of each kind; a video's own audio counts as audio as well."""
     kinds: list[str] = [span.kind for span in rendering.media]
     kinds += ["audio" for item in media if isinstance(item, Video) and item.audio is not None]
     return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}

@@ -1,4 +1,4 @@
-"""Reporting what a chat template leaves out of a conversation."""
+"""Reports the parts of a conversation that a chat template omits or changes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def report_omissions(rendering: Rendering, policy: OmissionPolicy) -> None:
     found = " and ".join(
         f"{verb} {', '.join(paths)}"
         for verb, paths in (
-            ("leaves out", rendering.dropped),
-            ("cuts or changes the text of", rendering.altered),
+            ("omits", rendering.dropped),
+            ("changes the text of", rendering.altered),
         )
         if paths
     )

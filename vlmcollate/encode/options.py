@@ -1,4 +1,4 @@
-"""The options of every collator, checked when it is made."""
+"""The options of every collator, checked at construction."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
             encodes it as plain text, `"error"` refuses the sample.
         on_template_omission: The policy for parts of the conversation that the chat template
             omits: `"warn"`, `"raise"` or `"allow"`.
-        allowed_special_tokens: Added tokens that the text of every message may spell, such as
-            `"<|box_start|>"`, instead of that of answers alone; none that the chat template writes.
+        allowed_special_tokens: The added tokens that any message may spell, such as
+            `"<|box_start|>"`, instead of only answers; none that the chat template writes.
         stop_tokens: The tokens that end an assistant turn; the family's and the tokenizer's eos
             token by default.
         template_kwargs: Chat template variables for every sample.
         require_labels: Whether a sample without a trained token is an error.
-        dummy_media: When to add dummy media, masked from attention and without labels, so that
-            every rank runs every encoder, as FSDP and ZeRO-3 need: `"never"`; `"batch"`, to one
-            sample of a batch that leaves an encoder idle; `"sample"`, to every such sample. It is a
-            white image or silence at the sample's end.
+        dummy_media: The policy for adding dummy media, masked from attention and without labels,
+            so that every rank runs every encoder, as FSDP and ZeRO-3 need: `"never"`; `"batch"`, to
+            one sample of a batch that leaves an encoder idle; `"sample"`, to every such sample.
+            Dummy media is a white image or silence at the sample's end.
         model_config: The configuration of the model to train, such as `model.config`, for packs:
             which layouts keep documents apart depends on the model's layers. It is required if the
             processor serves models with different layers.

@@ -1,4 +1,4 @@
-"""Shortening samples that are longer than `max_length`.
+"""Shortens samples that are longer than `max_length`.
 
 Shapes: L a sample's tokens.
 """
@@ -28,18 +28,18 @@ def truncate(
     tokenize: Callable[[Sequence[Any], Rendering], EncodedSample],
     postprocess: Callable[[EncodedSample], EncodedSample],
 ) -> EncodedSample:
-    """Cuts a sample's end, never inside media, and removes the media behind the cut.
+    """Truncates a sample, never inside media, and removes the media after the cut.
 
     Args:
         labelled: The whole sample, before `postprocess`.
-        limit: The maximum number of tokens, after it.
+        limit: The maximum number of tokens after `postprocess`.
         media: The decoded media.
         rendering: The prompt.
-        tokenize: Returns the sample of a prompt and its media, without labels.
+        tokenize: A function that returns the unlabelled sample of a prompt and its media.
         postprocess: The collator's stage.
 
     Raises:
-        LabelError: The text encodes differently once media is removed.
+        LabelError: The text encodes differently without the removed media.
     """
     while True:
         sample = postprocess(labelled)
@@ -47,7 +47,7 @@ def truncate(
         kept = int(sample.media_ids[:length].max()) + 1 if length else 0
         if kept == len(media):
             return cut(sample, length)
-        # the processor may tile fewer images in another way, so it runs again
+        # the processor may tile fewer images differently, so it runs again
         media, rendering = media[:kept], shortened(rendering, kept)
         labelled = with_labels_of(labelled, tokenize(media, rendering))
 
@@ -64,7 +64,7 @@ def drop_oldest_turns(
         conversation: The whole conversation.
         media: Its decoded media.
         limit: The maximum number of tokens.
-        encode: Returns the finished sample of a conversation and its media.
+        encode: A function that returns the finished sample of a conversation and its media.
 
     Returns:
         The sample, or `None` if not even the last exchange fits.
@@ -82,7 +82,7 @@ def drop_oldest_turns(
 
 
 def length_without_cut_media(sample: EncodedSample, most: int) -> int:
-    """Returns the largest length up to `most` that ends inside no media item."""
+    """Returns the largest length up to `most` that does not end inside media."""
     length = min(most, len(sample))
     media_ids = sample.media_ids
     if length == len(sample) or media_ids[length] < 0:
@@ -104,11 +104,11 @@ def with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSamp
     """Returns the shorter sample with the labels of the longer one, for the text in both."""
     there, here = longer.media_ids < 0, shorter.media_ids < 0
     differs = longer.input_ids[there][: int(here.sum())] != shorter.input_ids[here]
-    if differs.any():  # the words at the cut had merged with what stood behind them
+    if differs.any():  # the words at the cut were merged with the text after them
         at = int(here.nonzero()[int(differs.nonzero()[0])])
         if (shorter.media_ids[at:] >= 0).any():
             raise LabelError(
-                "the text encodes differently once media is cut off; use on_overlong='drop'"
+                "the text encodes differently without the removed media; use on_overlong='drop'"
             )
         shorter = cut(shorter, at)
         here = shorter.media_ids < 0

@@ -1,4 +1,4 @@
-"""Padding rows by a strategy, and checking what the strategy returned.
+"""Pads rows by a strategy, and checks the strategy's result.
 
 Shapes: B rows, L a row's tokens, T padded tokens.
 """
@@ -25,7 +25,7 @@ def pad_rows(
         fill: The padding value of each key; 0 by default.
 
     Raises:
-        StrategyError: The strategy fails, or returns rows of another length than it announces.
+        StrategyError: The strategy fails, or returns rows of a length other than `padded_length`.
     """
     batch: Any = run_hook(padding, rows, fill, strategy=padding, is_of_batch=True)
     shape = _shape(batch)
@@ -42,7 +42,7 @@ def pad_rows(
 
 
 def _shape(batch: Any) -> Any:
-    """The shape of a batch's ids, or `None` if it has none."""
+    """Returns the shape of a batch's ids, or `None` if it has none."""
     if not isinstance(batch, Mapping) or not {"input_ids", "labels"} <= batch.keys():
         return None
     ids = batch["input_ids"]

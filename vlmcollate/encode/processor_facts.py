@@ -1,4 +1,4 @@
-"""What a processor declares of its media, its tokens and its sampling."""
+"""The media, tokens and sampling that a processor declares."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _PARTS: dict[MediaKind, tuple[str, ...]] = {
 
 @attrs.frozen(kw_only=True, eq=False)
 class ProcessorTraits:
-    """What a processor declares, as far as the family does not.
+    """The traits of a processor that its model family does not declare.
 
     Attributes:
         placeholders: The text that the chat template writes for each kind of media.
-        media_tokens: The tokens of each kind whose number is the number of the model's media
+        media_tokens: The tokens of each kind that each stand for one of the model's media
             features.
         frame_sampling: The frames that are taken of a video.
         sampling_rate: The model's audio sampling rate in Hz, or `None` if it takes no audio.
@@ -40,11 +40,11 @@ class ProcessorTraits:
 
     @classmethod
     def of(cls, processor: Any, family: Family) -> ProcessorTraits:
-        """Reads a processor.
+        """Reads the traits of a processor.
 
         Args:
             processor: A `transformers` processor.
-            family: What its model family declares.
+            family: Its model family.
         """
         placeholders = _placeholders(processor, family)
         return cls(
@@ -59,7 +59,7 @@ def tokenizer_of(processor: Any) -> Any:
     """Returns a processor's tokenizer.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: The processor has no tokenizer.
     """
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
@@ -73,7 +73,7 @@ def stop_tokens_of(tokenizer: Any, chosen: tuple[str, ...], family: Family) -> d
     Args:
         tokenizer: The tokenizer.
         chosen: The user's stop tokens, which replace the others if there are any.
-        family: What the model family declares.
+        family: The model family.
     """
     vocabulary = Vocabulary.known(tokenizer)
     eos = tokenizer.eos_token

@@ -1,4 +1,4 @@
-"""What renders and tokenizes a collator's prompts, made for one state of its processor."""
+"""The renderer and encoder of a collator's prompts, for one state of its processor."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 
 @attrs.frozen(kw_only=True, eq=False)
 class PromptTools:
-    """What renders and tokenizes prompts, for the tokens and the chat template of one moment.
+    """The renderer and encoder of prompts, for one set of tokens and one chat template.
 
     Attributes:
         vocabulary: The tokenizer's tokens.
         template: The chat template.
         stop_ids: The ids of the tokens that may end an assistant turn.
-        renderer: Renders conversations.
-        encoder: Tokenizes what was rendered.
+        renderer: The renderer of conversations.
+        encoder: The encoder of rendered prompts.
     """
 
     vocabulary: Vocabulary
@@ -49,12 +49,12 @@ class PromptTools:
 
         Args:
             processor: Its processor.
-            family: What its model family declares.
-            traits: What its processor declares.
+            family: Its model family.
+            traits: The processor's traits.
             options: Its options.
             vocabulary: The tokenizer's tokens.
             template: The chat template.
-            expansion_tokens: Returns the control tokens that media expands to.
+            expansion_tokens: A function that returns the control tokens that media expands to.
         """
         tokenizer = processor.tokenizer
         stops = stop_tokens_of(tokenizer, options.stop_tokens, family)

@@ -42,10 +42,10 @@ T = TypeVar("T")
 
 
 def _expansion_tokens(owner: weakref.ref[Stages], vocabulary: Vocabulary) -> frozenset[str]:
-    """The tokens that media expands to; the collator's tools must not keep it alive."""
+    """Returns the tokens that media expands to, without keeping the collator alive."""
     collator = owner()
     if collator is None:
-        raise ConfigError("the collator of this prompt encoder is gone; keep it while encoding")
+        raise ConfigError("the collator of this prompt encoder was deleted; keep it while encoding")
     return expansion_tokens(collator.traits, vocabulary, collator._replacement)
 
 
@@ -71,12 +71,12 @@ class Stages(CollatorOptions):
 
     @property
     def family(self) -> Family:
-        """What the model family declares; a class attribute of every subclass."""
+        """The model family; a class attribute of every subclass."""
         return Family()
 
     @property
     def declared(self) -> Family:
-        """What the class declares for prompts; the same as `family` unless that is probed."""
+        """The family for prompts; the same as `family` unless that is probed."""
         return self.family
 
     def read(self, example: object) -> Conversation:
@@ -94,7 +94,7 @@ class Stages(CollatorOptions):
         ]
 
     def render(self, conversation: Conversation) -> Rendering:
-        """Writes the prompt, with the place of each message in it."""
+        """Writes the prompt, and records the place of each message in it."""
         write = self.declared.render
         if write is None:
             return self.renderer(conversation)
@@ -108,7 +108,7 @@ class Stages(CollatorOptions):
             media: The decoded items in the same order.
 
         Returns:
-            What replaces each placeholder, and the processor's output.
+            The text for each placeholder, and the processor's output.
         """
         kinds = [span.kind for span in rendering.media]
         family = self.family
@@ -122,7 +122,7 @@ class Stages(CollatorOptions):
         return family.process(request)
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
-        """Finds the assistant turns; returns the name of the strategy that found them, and them."""
+        """Returns the name of the strategy that found the assistant turns, and the turns."""
         tools = self._tools
         context = LabelContext(
             conversation=conversation,
@@ -133,7 +133,7 @@ class Stages(CollatorOptions):
         return place_turns(self.labels, prompt, context)
 
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
-        """Changes the labelled sample, such as by inserting tokens."""
+        """Changes the labelled sample, for example by inserting tokens."""
         change = self.family.postprocess
         return sample if change is None else change(sample, self.processor)
 
@@ -174,11 +174,11 @@ class Stages(CollatorOptions):
         return prompt, sample
 
     def supports(self, kind: MediaKind) -> bool:
-        """Whether the collator takes media of a kind."""
+        """Returns whether the collator takes media of a kind."""
         return kind in self.traits.placeholders
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
-        """Whether the tokens of media of these kinds follow from their sizes."""
+        """Returns whether the number of tokens of these kinds of media follows from their sizes."""
         family = self.family
         counts = family.count_tokens is not None or hasattr(
             self.processor, "_get_num_multimodal_tokens"
@@ -188,8 +188,8 @@ class Stages(CollatorOptions):
     def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
         """Returns the number of tokens of one item.
 
-        A number that is the same for all images, or for all videos of the same frames, may be left
-        out.
+        A term that is the same for all images, or for all videos with as many frames, may be
+        omitted.
 
         Args:
             kind: `"image"` or `"video"`.
@@ -202,7 +202,7 @@ class Stages(CollatorOptions):
         return int(counts[f"num_{kind}_tokens"][0])
 
     def _replacement(self, kind: MediaKind, item: Any) -> str:
-        """What replaces the placeholder of an item that is the only one."""
+        """Returns the text for the placeholder of a single item."""
         rendering = alone(kind, self.traits.placeholders[kind])
         return self.process_media(rendering, [item]).replacements[0]
 
@@ -212,7 +212,7 @@ class Stages(CollatorOptions):
 
     @cached_property
     def traits(self) -> ProcessorTraits:
-        """What the processor declares of its media and its sampling."""
+        """The media and sampling that the processor declares."""
         return ProcessorTraits.of(self.processor, self.declared)
 
     @property
@@ -227,12 +227,12 @@ class Stages(CollatorOptions):
 
     @property
     def renderer(self) -> ChatRenderer:
-        """Renders conversations with the chat template."""
+        """The renderer of conversations."""
         return self._tools.renderer
 
     @property
     def prompt_encoder(self) -> PromptEncoder:
-        """Tokenizes a rendered prompt."""
+        """The encoder of rendered prompts."""
         return self._tools.encoder
 
     @cached_property
@@ -245,7 +245,7 @@ class Stages(CollatorOptions):
         return self._made_tools[0] if self._made_tools else self._current_tools()
 
     def _current_tools(self) -> PromptTools:
-        """The tools for the tokens that the tokenizer has now, and the chat template."""
+        """Returns the tools for the current tokens and chat template."""
         vocabulary = Vocabulary.of(self.processor.tokenizer)
         template = chat_template_of(self.processor)
         if self._made_tools:
@@ -279,12 +279,12 @@ class Stages(CollatorOptions):
         return DummyMedia.of(placeholders, rate, joins, encode)
 
     def _dummy_room(self, sample: EncodedSample) -> int:
-        """The number of tokens that dummy media will add."""
+        """Returns the number of tokens that dummy media will add."""
         return 0 if self.dummy_media == "never" else self.dummies.room(sample)
 
     @property
     def packing_refusal(self) -> str:
-        """Why `pack` would refuse every sample, or an empty string."""
+        """The reason why `pack` would refuse every sample, or an empty string."""
         return self.family.packing_refusal(self.model_config, self.processor)
 
     def _check_packs(self) -> None:

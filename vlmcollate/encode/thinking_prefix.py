@@ -1,4 +1,4 @@
-"""Inserting the thinking block that a model always opens its answers with.
+"""Inserts the thinking block that begins every answer of a model.
 
 Shapes: L a sample's tokens, P the prefix's.
 """
@@ -20,11 +20,11 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 
 @attrs.frozen(kw_only=True)
 class ThinkingPrefix:
-    """Puts a text behind every marker that opens a model's turn, and leaves it untrained.
+    """Inserts an untrained text after every marker that opens a model's turn.
 
-    Some instruction-tuned models begin every answer with an empty thinking block. Trained on turns
-    without it, they first have to unlearn it; with it in the prompt, they see what they expect.
-    Where the text, or its first token, stands there already, nothing is inserted.
+    Some instruction-tuned models begin every answer with an empty thinking block. If they are
+    trained on turns without it, they first have to unlearn it. If the text, or its first token,
+    follows the marker already, nothing is inserted.
 
     Args:
         text: The prefix.
@@ -38,13 +38,13 @@ class ThinkingPrefix:
     after: str = "<|turn>model\n"
 
     def check(self, tokenizer: Any) -> None:
-        """Refuses a tokenizer that does not know the control tokens, with a ConfigError."""
+        """Raises a ConfigError if the tokenizer lacks the control tokens."""
         for name in ("text", "after"):
             ids = Vocabulary.of(tokenizer).encode(getattr(self, name)).ids
             if not len(ids) or not Vocabulary.of(tokenizer).is_control(ids)[0]:
                 raise ConfigError(
-                    f"thinking_prefix.{name}={getattr(self, name)!r} begins with no control token "
-                    "of this tokenizer; leave the prefix out, or spell it as the model does"
+                    f"thinking_prefix.{name}={getattr(self, name)!r} does not begin with a control "
+                    "token of this tokenizer; omit the prefix, or use the model's own spelling"
                 )
 
     def __call__(self, sample: EncodedSample, tokenizer: Any) -> EncodedSample:
@@ -55,8 +55,8 @@ class ThinkingPrefix:
             tokenizer: Its tokenizer.
 
         Returns:
-            The sample of L + turns * P tokens: the inserted ones attended to, of type text, of no
-            message, and not trained.
+            The sample of L + turns * P tokens; the inserted ones are attended to, have the type of
+            text and no message, and are not trained.
         """
         vocabulary = Vocabulary.known(tokenizer)
         prefix, marker = _ids_of(vocabulary, self.text), _ids_of(vocabulary, self.after)
@@ -67,7 +67,7 @@ class ThinkingPrefix:
         new = (starts[:, None] + np.arange(len(prefix))).reshape(-1)
         steps = np.ones(len(sample) + len(new), np.int64)
         steps[0], steps[new] = 0, 0
-        source = steps.cumsum()  # a new token takes the one before it, and is then written over
+        source = steps.cumsum()  # a new token copies the one before it, and is then overwritten
 
         def widened(value: Tensor, fill: Any) -> Tensor:
             wide = value.numpy().take(source)
@@ -90,12 +90,12 @@ class ThinkingPrefix:
 
 @lru_cache(maxsize=16)
 def _ids_of(vocabulary: Vocabulary, text: str) -> Any:
-    """The ids of a text, which every sample asks for."""
+    """Returns the ids of a text, cached because every sample needs them."""
     return vocabulary.encode(text).ids
 
 
 def _places(ids: Any, marker: Any, first: int) -> Any:
-    """The places behind each marker that the prefix does not follow yet."""
+    """Returns the places after each marker that the prefix does not follow yet."""
     at = np.flatnonzero(ids[: len(ids) - len(marker) + 1] == marker[0])
     for offset, token in enumerate(marker[1:], 1):
         at = at[ids[at + offset] == token]

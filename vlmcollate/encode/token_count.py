@@ -1,4 +1,4 @@
-"""Counting the tokens of an example from the sizes of its media."""
+"""Counts the tokens of an example from the sizes of its media."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.media import MediaStrategy, Video
 
 SMALL = (84, 84)
-"""The height and width of an image that any processor takes."""
+"""The height and width of an image that any processor accepts."""
 
 
 def small_image() -> Image.Image:
-    """Returns the image from whose tokens those of other images are counted."""
+    """Returns the reference image for counting the tokens of other images."""
     return Image.new("RGB", SMALL[::-1])
 
 
@@ -34,14 +34,14 @@ def media_texts(
     text_of: Callable[[MediaKind, Any], str],
     text_of_small_image: Callable[[], str],
 ) -> tuple[str, ...] | None:
-    """Returns what replaces each placeholder, without decoding the media.
+    """Returns the text for each placeholder, without decoding the media.
 
     Args:
         parts: The media parts of a conversation.
         strategy: The media strategy, which reads headers.
-        traits: What the processor declares.
-        count: Returns the tokens of one item of a kind and size.
-        text_of: Returns what replaces the placeholder of one decoded item.
+        traits: The processor's traits.
+        count: A function that returns the number of tokens of one item of a kind and size.
+        text_of: A function that returns the text for the placeholder of one decoded item.
         text_of_small_image: The same for `small_image`, cached.
 
     Returns:
@@ -65,7 +65,7 @@ def media_texts(
 
 
 def _stretched(text: str, more: int, media_tokens: Mapping[MediaKind, Sequence[str]]) -> str:
-    """The text with more, or fewer, of its media tokens."""
+    """Returns the text with more, or fewer, of its media tokens."""
     # a video may be made of image tokens
     token = next(t for t in chain.from_iterable(media_tokens.values()) if t in text)
     if more > 0:
@@ -76,7 +76,7 @@ def _stretched(text: str, more: int, media_tokens: Mapping[MediaKind, Sequence[s
 def _size(
     part: MediaPart, strategy: MediaStrategy, traits: ProcessorTraits
 ) -> tuple[int, int] | Video | None:
-    """An image's height and width, or a video's black frames."""
+    """Returns an image's height and width, or a video's black frames."""
     hook: Callable[[], tuple[int, int] | Video | None]
     if part.kind == "image":
         hook = partial(strategy.image_size, part.source, where=part.where)

@@ -1,4 +1,4 @@
-"""Recording the stages of one encoding: what each returned, and how long it took."""
+"""Records the stages of one encoding: the result and the time of each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class Trace:
-    """Records what the stages return while it is entered, in this thread only.
+    """Records the results of stages while it is entered, in this thread only.
 
     Attributes:
-        results: What each stage returned, in order; a stage may run more than once.
+        results: The results of each stage, in order; a stage may run more than once.
         seconds: The time of each stage, without that of the stages inside it.
 
     Example:
@@ -44,11 +44,11 @@ class Trace:
             ACTIVE_TRACE.reset(self._token)
 
     def first(self, stage: Stage) -> Any:
-        """Returns what a stage returned when it first ran."""
+        """Returns the first result of a stage."""
         return self.results[stage][0]
 
     def last(self, stage: Stage) -> Any:
-        """Returns what a stage returned when it last ran."""
+        """Returns the last result of a stage."""
         return self.results[stage][-1]
 
     def run(self, stage: Stage, call: Callable[..., T], arguments: tuple[Any, ...]) -> T:

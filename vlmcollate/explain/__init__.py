@@ -1,4 +1,4 @@
-"""What happened to one example: its tokens, where each came from, and which train."""
+"""Explanations of encoded examples: their tokens, the origin of each, and which train."""
 
 from vlmcollate.explain.explanation import Explanation
 from vlmcollate.explain.media_items import MediaItem

@@ -1,4 +1,4 @@
-"""Which token of a finished sample is which of its prompt.
+"""Aligns the tokens of a finished sample with those of its prompt.
 
 Shapes: L a sample's tokens, P its prompt's.
 """
@@ -17,11 +17,11 @@ def aligned(ids: Ints, prompt_ids: Ints) -> Ints:
     """Finds each token of a sample in the prompt that it was made from.
 
     Args:
-        ids: (L,) int64, the sample's: the prompt's, perhaps cut off, or with tokens put in.
+        ids: (L,) int64, the sample's: the prompt's, possibly truncated or with inserted tokens.
         prompt_ids: (P,) int64.
 
     Returns:
-        (L,) int64, the index in the prompt, or -1 for a token that was put in.
+        (L,) int64, the index in the prompt, or -1 for an inserted token.
 
     Example:
         >>> aligned(np.array([1, 9, 2]), np.array([1, 2, 3])).tolist()
@@ -44,7 +44,7 @@ def aligned(ids: Ints, prompt_ids: Ints) -> Ints:
 
 
 def _runs(ids: Ints) -> list[tuple[int, int, int]]:
-    """Runs of one id, as media tokens make them: the id, how many, and the place of the first."""
+    """Returns the runs of one id, such as media tokens: the id, the length and the start."""
     runs, start = [], 0
     for value, run in groupby(ids.tolist()):
         length = sum(1 for _ in run)

@@ -13,13 +13,13 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 420, 190, 8, 18, 22
 
 
 def histogram(values: Ints, *, title: str, about: str, most: int = 20) -> str:
-    """How many of the values lie where.
+    """Draws a histogram.
 
     Args:
-        values: (N,) at least one.
-        title: What they are.
-        about: A sentence on them.
-        most: The most bars.
+        values: (N,) at least one value.
+        title: The chart's title.
+        about: A sentence about the values.
+        most: The maximum number of bars.
 
     Returns:
         The markup of a chart.
@@ -46,18 +46,18 @@ def bars(
     about: str,
     labels: Sequence[str] = (),
 ) -> str:
-    """Bars side by side.
+    """Draws bars side by side.
 
     Args:
         values: At least one number of 0 or more.
-        tips: What each bar stands for, in words.
-        ticks: What stands below: one for each bar, or those of the first and the last.
+        tips: The description of each bar.
+        ticks: The labels below: one for each bar, or those of the first and the last.
         title: The chart's title.
-        about: A sentence on it.
-        labels: What stands above each bar, if anything.
+        about: A sentence about it.
+        labels: The labels above the bars, if any.
 
     Returns:
-        The markup of a chart; a screen reader reads the tips.
+        The markup of a chart; screen readers read the tips.
     """
     top = max(values) or 1
     step = (_WIDTH - 2 * _LEFT) / len(values)

@@ -1,4 +1,4 @@
-"""One encoded example with the why of it.
+"""The explanation of one encoded example.
 
 Shapes: L a sample's tokens.
 """
@@ -40,21 +40,21 @@ _COLOURS = {
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Explanation:
-    """What `encode` made of an example, and why; see `BaseCollator.explain`.
+    """The result of `encode` for one example, and its reasons; see `BaseCollator.explain`.
 
     Attributes:
-        sample: What `encode` gives.
-        prompt: The prompt as the chat template wrote it.
-        roles: Who says each message of the conversation, as far as it was encoded.
+        sample: The encoded sample.
+        prompt: The prompt from the chat template.
+        roles: The role of each message of the encoded conversation.
         texts: The characters of each token, L of them.
-        offsets: (L,) int64, the place of those in the prompt, or -1.
+        offsets: (L,) int64, their position in the prompt, or -1.
         blocks: The tokens by message.
         media: The media items in order.
         seconds: The time of each stage.
-        warnings: What deserves a look.
+        warnings: Possible mistakes, one sentence each.
         processor: The name of the processor's class.
         collator: The name of the collator's class.
-        other: The labels of another strategy to compare with, (L,) int64, or `None`.
+        other: The labels of another strategy for comparison, (L,) int64, or `None`.
     """
 
     sample: EncodedSample
@@ -83,8 +83,8 @@ class Explanation:
         """Returns the explanation of a sample whose encoding was traced.
 
         Args:
-            sample: What `encode` gave.
-            trace: What its stages returned.
+            sample: The encoded sample.
+            trace: The results of its stages.
             processor: The collator's processor.
             stop_ids: The ids of the tokens that end a turn.
             collator: The name of the collator's class.
@@ -114,7 +114,7 @@ class Explanation:
 
     @cached_property
     def classes(self) -> npt.NDArray[np.int8]:
-        """(L,) int8: each token's class, as an index of `CLASSES`."""
+        """(L,) int8: each token's class, as an index into `CLASSES`."""
         sample = self.sample
         kinds = np.where(sample.message_ids.numpy() >= 0, 1, 2)
         kinds[sample.media_ids.numpy() >= 0] = 3
@@ -124,7 +124,7 @@ class Explanation:
 
     @cached_property
     def differences(self) -> npt.NDArray[np.int8]:
-        """(L,) int8: where `other` disagrees, as an index of `DIFFERENCES`."""
+        """(L,) int8: each token's difference from `other`, as an index into `DIFFERENCES`."""
         if self.other is None:
             return np.zeros(len(self.sample), np.int8)
         here = (self.sample.labels != IGNORE_INDEX).numpy()
@@ -132,28 +132,28 @@ class Explanation:
         return np.where(here == there, 0, np.where(here, 1, 2)).astype(np.int8)
 
     def compared(self, other: EncodedSample) -> Explanation:
-        """The same explanation, that also shows where other labels differ.
+        """Returns the same explanation with its differences from other labels.
 
         Args:
             other: The same example, labelled by another strategy.
 
         Raises:
-            ConfigError: Its tokens are others, so the labels cannot be laid side by side.
+            ConfigError: Its tokens differ, so the labels cannot be compared.
         """
         if not torch.equal(other.input_ids, self.sample.input_ids):
-            raise ConfigError("the two strategies lead to different tokens; set no max_length")
+            raise ConfigError("the two strategies lead to different tokens; set max_length=None")
         return attrs.evolve(self, other=other.labels)
 
     def within(self, document: EncodedSample) -> Explanation:
-        """The same explanation of the sample as a document of a pack, as `unpack` gives it."""
+        """Returns the same explanation for the sample as a document that `unpack` returned."""
         other = self.other
-        if other is not None:  # the first token of a document trains for no strategy
+        if other is not None:  # no strategy trains the first token of a document
             other = torch.where(torch.arange(len(other)) > 0, other, IGNORE_INDEX)
         return attrs.evolve(self, sample=document, other=other)
 
     @cached_property
     def tokens(self) -> tuple[Token, ...]:
-        """Every token, L of them."""
+        """The tokens, L of them."""
         sample = self.sample
         columns = zip(
             sample.input_ids.tolist(),
@@ -179,7 +179,7 @@ class Explanation:
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """The tokens by class, message and media item, media folded to one mark each."""
+        """The runs of tokens of one class, message and media item; media is one mark each."""
         sample = self.sample
         message_ids, media_ids = sample.message_ids.numpy(), sample.media_ids.numpy()
         table = np.stack([self.classes, message_ids, media_ids, self.differences])
@@ -211,17 +211,17 @@ class Explanation:
         )
 
     def role_of(self, message: int) -> str:
-        """Who says a message; "" for -1, the template's own."""
+        """Returns the role of a message; "" for -1, the template's own text."""
         return self.roles[message] if message >= 0 else ""
 
     @property
     def trained_share(self) -> float:
-        """The share of the tokens that train."""
+        """The share of trained tokens."""
         return int((self.classes == 0).sum()) / max(len(self.sample), 1)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """Tokens by class and by role, the share that trains, the strategy, and the time."""
+        """The tokens by class and role, the trained share, the strategy, and the times."""
         sample = self.sample
         by_class = np.bincount(self.classes, minlength=len(CLASSES)).tolist()
         by_role: dict[str, dict[str, int]] = {}
@@ -239,7 +239,7 @@ class Explanation:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values that `json.dumps` takes; media by its size alone."""
+        """Returns plain values for `json.dumps`, with only the size of media."""
         return {
             "processor": self.processor,
             "collator": self.collator,
@@ -260,11 +260,11 @@ class Explanation:
             f"[[{run.text}]]" if run.kind == "trained" else run.text for run in self.runs
         )
         lines = [self._headline(), *(f"! {w}" for w in self.warnings), shown.rstrip("\n")]
-        # what steers a terminal is spelled out
+        # characters that control a terminal are escaped
         return _STEERING.sub(lambda found: ascii(found.group())[1:-1], "\n".join(lines))
 
     def _repr_html_(self) -> str:
-        """The mask in colours, for notebooks."""
+        """Returns the mask in colours, for notebooks."""
         spans = "".join(
             f'<span title="{html.escape(_title(run, self), quote=True)}" '
             f'style="{_COLOURS[run.kind]}">{html.escape(visible(run.text))}</span>'
@@ -290,9 +290,9 @@ def _title(run: Run, explanation: Explanation) -> str:
 
 
 def _texts(sample: EncodedSample, chars: Ints, prompt: str, tokenizer: Any) -> list[str]:
-    """The characters of each token, so that all of them together are the prompt.
+    """Returns the characters of each token, which together are the prompt.
 
-    Of several tokens that make up one character the first has it; media tokens have none.
+    If several tokens make up one character, the first has it. Media tokens have none.
     """
     texts, done = [], 0
     columns = zip(
@@ -317,7 +317,7 @@ def _texts(sample: EncodedSample, chars: Ints, prompt: str, tokenizer: Any) -> l
 def _blocks(
     sample: EncodedSample, roles: Sequence[str], texts: Sequence[str], stop_ids: Sequence[int]
 ) -> list[Block]:
-    """The tokens by message: a header belongs to the message behind it, a stop to that before."""
+    """Returns the tokens by message, each with its header and its stop token."""
     message_ids, ids = sample.message_ids.numpy(), sample.input_ids.tolist()
     heads: list[tuple[int, int]] = []
     said = np.flatnonzero(message_ids >= 0)

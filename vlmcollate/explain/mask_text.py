@@ -23,15 +23,15 @@ STYLES: dict[TokenClass, str] = {
     "template": "cyan",
     "media": "magenta",
 }
-"""How each class of tokens looks."""
+"""The style of each class of tokens."""
 
 _MEANINGS: dict[TokenClass, str] = {
     "trained": "trained",
-    "message": "said, not trained",
+    "message": "message, not trained",
     "template": "written by the template",
     "media": "media",
 }
-# What would move the cursor, hide text or reorder it on a terminal is shown as a character.
+# Characters that move a terminal's cursor, or hide or reorder its text, are replaced.
 _VISIBLE = (
     {code: chr(0x2400 + code) for code in range(0x20) if chr(code) != "\n"}
     | {0x7F: "\u2421", ord("\t"): "\u2192\t"}
@@ -49,11 +49,11 @@ def mask_text(sample: EncodedSample, processor: Any, *, brackets: bool = False) 
 
     Args:
         sample: A labelled sample.
-        processor: The processor whose tokenizer made its ids.
-        brackets: Whether to put the trained runs in `[[` and `]]` too, for output without colour.
+        processor: The processor whose tokenizer produced its ids.
+        brackets: Whether to put trained runs in `[[` and `]]` too, for output without colour.
 
     Returns:
-        The prompt with the styles of `STYLES`. A media item is folded to one mark, such as
+        The prompt with the styles of `STYLES`. Each media item is one mark, such as
         `<image 1: 12 tokens>`; a newline is a `↵` before the line break, and spaces that are easy
         to miss are dots.
 
@@ -78,10 +78,10 @@ def trained_texts(sample: EncodedSample, processor: Any) -> list[str]:
 
     Args:
         sample: A labelled sample.
-        processor: The processor whose tokenizer made its ids.
+        processor: The processor whose tokenizer produced its ids.
 
     Returns:
-        The text of every run of trained tokens, in order, with its end-of-turn token.
+        The text of every run of trained tokens, in order, including its stop token.
 
     Raises:
         KeyError: The sample is not labelled.
@@ -107,7 +107,7 @@ def visible(text: str) -> str:
 
 
 def legend(*, brackets: bool = False) -> Text:
-    """The key to the colours of `mask_text`.
+    """Returns the key to the colours of `mask_text`.
 
     Args:
         brackets: As in `mask_text`.
@@ -122,7 +122,7 @@ def legend(*, brackets: bool = False) -> Text:
 
 
 def _runs(sample: EncodedSample) -> Iterator[tuple[TokenClass, int, range]]:
-    """The runs of tokens of one class, with their media item or -1."""
+    """Yields the runs of tokens of one class, with their media item or -1."""
     columns = zip(
         (sample.labels != IGNORE_INDEX).tolist(),
         sample.message_ids.tolist(),
@@ -149,10 +149,10 @@ def _class_of(*, trained: bool, message: int, media: int) -> TokenClass:
 
 
 def _decoded(sample: EncodedSample, processor: Any, run: range) -> str:
-    """The text of a run, decoded as a whole, since one character may take several tokens.
+    """Returns the text of a run, decoded as a whole, since a character may take several tokens.
 
-    The token before it is decoded along and cut off again: SentencePiece tokenizers drop the space
-    that a text begins with.
+    The token before it is decoded too, and its text removed, since SentencePiece tokenizers drop a
+    leading space.
     """
     tokenizer = processor.tokenizer
 
@@ -171,7 +171,7 @@ def _decoded(sample: EncodedSample, processor: Any, run: range) -> str:
 
 
 def _kind_of(sample: EncodedSample, token: int) -> str:
-    """The kind of a media token: by its type, or because the sample has but one kind."""
+    """Returns the kind of a media token: by its type, or as the only kind of the sample."""
     for key in ("mm_token_type_ids", "token_type_ids"):
         if key in sample.tokens:
             value = int(sample.tokens[key][token])

@@ -20,10 +20,10 @@ class MediaItem:
     """One image, video or audio item.
 
     Attributes:
-        kind: What it is.
+        kind: Its kind.
         message: The index of its message.
         size: Its size in words.
-        tokens: How many tokens it takes.
+        tokens: The number of its tokens.
         content: The decoded item: a PIL image, a `Video` or audio.
     """
 
@@ -41,14 +41,14 @@ def media_items(
     rendering: Rendering,
     loaded: Sequence[Any],
 ) -> list[MediaItem]:
-    """The media of a sample.
+    """Returns the media of a sample.
 
     Args:
         sample: The encoded sample.
-        whole: The conversation as it was read.
-        conversation: The conversation as far as it was encoded.
-        rendering: Its prompt, as far as it was encoded.
-        loaded: The decoded media of all of it.
+        whole: The whole conversation.
+        conversation: The encoded part of the conversation.
+        rendering: The prompt of that part.
+        loaded: The decoded media of the whole conversation.
     """
     kept = [i for i, m in enumerate(whole.messages) if any(m is n for n in conversation.messages)]
     pairs = zip(whole.media, loaded, strict=True)
@@ -66,25 +66,22 @@ def media_items(
     ]
     kinds = [k for k in TOKEN_TYPES for _ in range(sample.media_counts.get(k, 0))]
     known: list[MediaKind] = [item.kind for item in items]
-    for i in range(len(items), len(counts)):  # placeholder media, which no message holds
+    for i in range(len(items), len(counts)):  # dummy media, which no message holds
         kind: MediaKind = next((k for k in kinds if kinds.count(k) > known.count(k)), "image")
         known.append(kind)
         items.append(
             MediaItem(
-                kind=kind, message=-1, size="a placeholder", tokens=int(counts[i]), content=None
+                kind=kind, message=-1, size="dummy media", tokens=int(counts[i]), content=None
             )
         )
     return items
 
 
 def size_of(content: Any) -> str:
-    """The size of a decoded item in words.
+    """Returns the size of a decoded item in words, such as `"640 x 480"`.
 
     Args:
         content: A PIL image, a `Video` or (N,) audio.
-
-    Returns:
-        Such as `"640 x 480"`.
     """
     if isinstance(content, Video):
         count, height, width = content.frames.shape[:3]

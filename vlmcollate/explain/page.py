@@ -1,7 +1,7 @@
-"""One self-contained HTML page of explanations.
+"""A self-contained HTML page of explanations.
 
-The data stands in the page as JSON, from which a script makes text nodes: nothing that a user
-wrote ever becomes markup, and the page's own policy forbids it the network.
+The page contains its data as JSON, from which a script creates text nodes, so no text of a user
+becomes markup. The page's own policy forbids network access.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 
 
 def page_entry(explanation: Explanation) -> dict[str, Any]:
-    """One sample as the page's script reads it.
+    """Returns one sample as data for the page's script.
 
     Args:
-        explanation: What `collator.explain` gave.
+        explanation: The result of `collator.explain`.
 
     Returns:
         Plain values: blocks of runs, each with the ids, texts and offsets of its tokens; media runs
-        and padding with their number alone.
+        and padding with only the number of tokens.
     """
     summary = explanation.summary
     return {
@@ -54,13 +54,14 @@ def page_entry(explanation: Explanation) -> dict[str, Any]:
 
 
 def inspect_page(entries: Sequence[Mapping[str, Any]], *, name: str, diff: str = "") -> str:
-    """The page of many samples.
+    """Returns the page of many samples.
 
     Args:
-        entries: Of each sample what `page_entry` gave and a `title`; or a `title` and an `error`;
-            or the `title`, `documents` (their lengths) and `room` of a pack, before its samples.
-        name: What to call them.
-        diff: The strategy that they are compared with, or "".
+        entries: For each sample, the result of `page_entry` and a `title`; or a `title` and an
+            `error`; or, before the samples of a pack, its `title`, `documents` (their lengths) and
+            `room`.
+        name: The name of the samples in the page's title.
+        diff: The strategy to compare with, or "".
 
     Returns:
         The HTML.

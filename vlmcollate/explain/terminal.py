@@ -25,12 +25,12 @@ _MARKS: dict[Difference, tuple[str, str]] = {"only here": ("{-", "-}"), "only th
 
 
 def panel(explanation: Explanation, title: str, *, brackets: bool) -> Panel:
-    """One sample: its tokens in colours, warnings and a summary.
+    """Returns a panel for one sample: its tokens in colours, warnings and a summary.
 
     Args:
-        explanation: What `collator.explain` gave.
-        title: What to call it.
-        brackets: Whether to put what trains into `[[` and `]]`, for output without colour.
+        explanation: The result of `collator.explain`.
+        title: The panel's title.
+        brackets: Whether to put trained text into `[[` and `]]`, for output without colour.
     """
     parts: list[Text | Table] = [mask(explanation, brackets=brackets)]
     parts += [Text(f"! {visible(w)}", "yellow") for w in explanation.warnings]
@@ -43,10 +43,10 @@ def panel(explanation: Explanation, title: str, *, brackets: bool) -> Panel:
 
 
 def mask(explanation: Explanation, *, brackets: bool) -> Text:
-    """The tokens in the colours of their class, with differences marked.
+    """Returns the tokens in the colours of their class, with differences marked.
 
     Args:
-        explanation: What `collator.explain` gave.
+        explanation: The result of `collator.explain`.
         brackets: As in `panel`.
     """
     text = Text()
@@ -64,7 +64,7 @@ def mask(explanation: Explanation, *, brackets: bool) -> Text:
 
 
 def summary_table(explanation: Explanation) -> Table:
-    """Tokens and trained tokens by role."""
+    """Returns a table of tokens and trained tokens by role."""
     summary = explanation.summary
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "tokens", "trained"):
@@ -77,7 +77,7 @@ def summary_table(explanation: Explanation) -> Table:
 
 
 def times(explanation: Explanation) -> Text:
-    """The strategy, and the milliseconds of each stage."""
+    """Returns the strategy, and the milliseconds of each stage."""
     strategy = explanation.sample.label_strategy
     taken = ", ".join(
         f"{stage} {1e3 * explanation.seconds[stage]:.1f}"
@@ -88,11 +88,11 @@ def times(explanation: Explanation) -> Text:
 
 
 def key(*, brackets: bool, other: str = "") -> Text:
-    """The key to the colours.
+    """Returns the key to the colours.
 
     Args:
         brackets: As in `panel`.
-        other: The strategy that is compared with, or "".
+        other: The strategy to compare with, or "".
     """
     entries = [
         Text(f"[[{meaning}]]" if brackets and kind == "trained" else f" {meaning} ", _STYLES[kind])

@@ -1,4 +1,4 @@
-"""What an explanation is made of."""
+"""The parts of an explanation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DIFFERENCES: tuple[Difference, ...] = ("", "only here", "only there")
 CLASSES: tuple[TokenClass, ...] = ("trained", "message", "template", "media", "padding")
 MEANINGS: dict[TokenClass, str] = {
     "trained": "trained",
-    "message": "said, not trained",
-    "template": "control: written by the template",
+    "message": "message, not trained",
+    "template": "written by the template",
     "media": "media",
     "padding": "padding",
 }
-"""What each class of tokens is called where people read it."""
+"""The description of each class of tokens."""
 
 
 @attrs.frozen(kw_only=True)
@@ -26,12 +26,12 @@ class Token:
 
     Attributes:
         id: Its id.
-        text: Its characters of the prompt; "" where it only goes on with a character before it.
-        offset: The first of them in the prompt, or `None` where the prompt does not hold it.
-        role: Who says it, or "" for the template's own.
+        text: Its characters of the prompt; "" if it only continues an earlier token's character.
+        offset: The position of the first character, or `None` if the prompt does not contain it.
+        role: The role of its message, or "" for the template's own text.
         message: The index of the message, or -1.
         kind: Its class.
-        label: Its id where it is trained, `IGNORE_INDEX` elsewhere.
+        label: Its id if it is trained, otherwise `IGNORE_INDEX`.
     """
 
     id: int
@@ -54,7 +54,7 @@ class Run:
         message: The index of their message, or -1.
         media: The index of their media item, or -1.
         text: Their characters; for media, a mark such as `<image 1: 12 tokens>`.
-        difference: Where another strategy disagrees, who alone trains them; see
+        difference: The side that alone trains them, if another strategy disagrees; see
             `Explanation.compared`.
     """
 
@@ -74,8 +74,8 @@ class Block:
     Attributes:
         start: The first token.
         end: The token after the last.
-        message: The index of the message, or -1 for what the template says by itself.
-        role: Who speaks.
+        message: The index of the message, or -1 for the template's own text.
+        role: The role of the message, or "template".
     """
 
     start: int

@@ -1,4 +1,4 @@
-"""What deserves a look in an encoded sample."""
+"""Finds possible mistakes in an encoded sample."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 
 _MUCH_MEDIA = 0.95
 _NO_LIMIT = 10**9
-"""Tokenizers without a limit state a huge one."""
+"""The smallest limit that means none: tokenizers without a limit declare a huge one."""
 
 
 def find_warnings(
     sample: EncodedSample, trace: Trace, vocabulary: Vocabulary, processor: Any
 ) -> Iterator[str]:
-    """Finds what the user may not have meant.
+    """Finds possible mistakes of the user.
 
     Args:
-        sample: What `encode` gave.
-        trace: What its stages returned.
-        vocabulary: The tokenizer's.
+        sample: The encoded sample.
+        trace: The results of its stages.
+        vocabulary: The tokenizer's vocabulary.
         processor: The collator's processor.
 
     Yields:
-        One sentence each.
+        One sentence per mistake.
     """
     whole: Conversation = trace.last("read")
     first: EncodedPrompt = trace.first("tokenize")
@@ -51,9 +51,9 @@ def _left_out(
     rendering: Rendering, whole: Conversation, conversation: Conversation
 ) -> Iterator[str]:
     if rendering.dropped:
-        yield f"the chat template leaves out {', '.join(rendering.dropped)}"
+        yield f"the chat template omits {', '.join(rendering.dropped)}"
     if rendering.altered:
-        yield f"the chat template cuts or changes the text of {', '.join(rendering.altered)}"
+        yield f"the chat template changes the text of {', '.join(rendering.altered)}"
     fewer = len(whole.messages) - len(conversation.messages)
     if fewer:
         yield f"{fewer} of the {len(whole.messages)} messages were dropped to fit max_length"
@@ -61,7 +61,7 @@ def _left_out(
 
 def _cut(sample: EncodedSample, first: EncodedPrompt, before: int, after: int) -> Iterator[str]:
     if before == after and len(sample) < len(first.ids):
-        yield f"cut from {len(first.ids)} tokens to {len(sample)} to fit max_length"
+        yield f"truncated from {len(first.ids)} tokens to {len(sample)} to fit max_length"
 
 
 def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator[str]:
@@ -69,11 +69,11 @@ def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator
     for index, message in enumerate(conversation.messages):
         if message.is_assistant and index not in trained:
             why = " (its weight is 0)" if not message.weight else ""
-            yield f"nothing of the assistant's messages[{index}] is trained{why}"
+            yield f"the assistant's messages[{index}] is not trained{why}"
 
 
 def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
-    """The control tokens that a message spells and that were kept as plain text."""
+    """Yields a warning for each message with control tokens that were encoded as plain text."""
     chars = prompt.chars[0]
     for given in prompt.rendering.caller_spans:
         text = prompt.rendering.text[given.start : given.end]
@@ -91,7 +91,7 @@ def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
 def _lengths(sample: EncodedSample, processor: Any) -> Iterator[str]:
     share = int((sample.media_ids >= 0).sum()) / max(len(sample), 1)
     if share > _MUCH_MEDIA:
-        yield f"media takes up {share:.1%} of the tokens"
+        yield f"media makes up {share:.1%} of the tokens"
     limit = processor.tokenizer.model_max_length
     if isinstance(limit, int) and len(sample) > limit and limit < _NO_LIMIT:
-        yield f"{len(sample)} tokens, and the tokenizer says that the model takes {limit}"
+        yield f"{len(sample)} tokens, more than the tokenizer's model_max_length={limit}"

@@ -1,4 +1,4 @@
-"""Which tokens of a conversation are trained."""
+"""Label strategies, which find the trained tokens of a conversation."""
 
 from vlmcollate.labels.base import LabelContext, LabelStrategy
 from vlmcollate.labels.first_applicable import FirstApplicable

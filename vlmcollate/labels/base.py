@@ -1,4 +1,4 @@
-"""What a label strategy is."""
+"""The interface of label strategies."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vlmcollate.validators import WithOptions
 
 @attrs.frozen(kw_only=True, eq=False)
 class LabelContext:
-    """What a strategy may look at beside the tokens.
+    """The information for a strategy besides the tokens.
 
     Attributes:
         conversation: The sample's conversation.
-        render: Renders conversations as the collator does.
-        encode: Tokenizes what was rendered, as the collator does.
+        render: The collator's renderer of conversations.
+        encode: The collator's encoder of rendered prompts.
         stop_ids: The ids of the tokens that may end an assistant turn.
     """
 
@@ -39,9 +39,9 @@ class LabelContext:
 class LabelStrategy(WithOptions, ABC):
     """Finds the assistant turns of one conversation in its tokens.
 
-    A strategy is a small frozen value. A turn holds every token that the model has to produce, to
-    the one that ends it; which turns train, and with what weight, is the collator's to decide.
-    What a strategy cannot place it refuses.
+    A strategy is a small frozen value. A turn contains every token that the model must produce,
+    including its stop token. The collator decides which turns train, and with what weight. A
+    strategy raises an error for a turn that it cannot locate.
     """
 
     @abstractmethod
@@ -50,16 +50,16 @@ class LabelStrategy(WithOptions, ABC):
 
         Args:
             prompt: The encoded prompt of L tokens.
-            context: The conversation behind it and the means to encode others.
+            context: Its conversation, and the means to encode others.
 
         Returns:
-            The turns in order, one for each assistant message that the prompt holds.
+            The turns in order, one for each assistant message in the prompt.
 
         Raises:
-            LabelError: A turn cannot be placed for sure.
+            LabelError: A turn cannot be located with certainty.
         """
 
 
 def assistant_indices(conversation: Conversation) -> list[int]:
-    """The indices of the assistant's messages."""
+    """Returns the indices of the assistant's messages."""
     return [i for i, message in enumerate(conversation.messages) if message.is_assistant]

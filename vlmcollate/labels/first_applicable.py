@@ -1,4 +1,4 @@
-"""The first of several strategies that can place every turn."""
+"""Labels by the first of several strategies that can locate every turn."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def _as_tuple(value: Iterable[LabelStrategy]) -> tuple[LabelStrategy, ...]:
 
 @attrs.frozen
 class FirstApplicable(LabelStrategy):
-    """Tries strategies in order; `EncodedSample.label_strategy` says which one served.
+    """Tries strategies in order; `EncodedSample.label_strategy` names the one that succeeded.
 
     Args:
-        strategies: At least one, the preferred first.
+        strategies: At least one strategy, in order of preference.
     """
 
     strategies: tuple[LabelStrategy, ...] = attrs.field(converter=_as_tuple, validator=_check)
 
     def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
-        """See `LabelStrategy`."""
+        """Finds the assistant turns; see `LabelStrategy`."""
         return self.first_of(lambda strategy: strategy.find_turns(prompt, context))
 
     def first_of(self, place: Callable[[LabelStrategy], T]) -> T:
-        """Returns the result of the first strategy that can place every turn.
+        """Returns the result of the first strategy that can locate every turn.
 
         Args:
-            place: Runs one strategy.
+            place: The function that runs one strategy.
 
         Raises:
-            LabelError: No strategy can; the message holds the reason of each.
+            LabelError: Every strategy failed; the message contains the reason for each.
         """
         reasons = []
         for strategy in self.strategies:
@@ -52,4 +52,4 @@ class FirstApplicable(LabelStrategy):
                 return place(strategy)
             except LabelError as error:
                 reasons.append(f"{type(strategy).__name__}: {error}")
-        raise LabelError("no strategy can place the turns; " + "; ".join(reasons))
+        raise LabelError("no strategy can locate the turns; " + "; ".join(reasons))

@@ -18,17 +18,17 @@ from vlmcollate.prompt.templates import TEMPLATE_ERRORS, chat_template_of, is_te
 class GenerationTagLabels(LabelStrategy):
     """Trains the turns that the template marks with {% generation %}.
 
-    The blocks say which turns train; each must hold all of one turn's words and none of another's.
-    Their borders follow the label rule: what the generation prompt has written already is left
-    out, the token that ends the turn is put in, and the whitespace behind it left out.
+    The blocks select the turns that train; each must contain all words of one turn and none of
+    another. The trained tokens follow the label rule: they exclude the generation prompt, include
+    the stop token, and exclude the whitespace after it.
     """
 
     def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
-        """See `LabelStrategy`.
+        """Finds the assistant turns; see `LabelStrategy`.
 
         Raises:
-            LabelError: The template has no such block, or one that does not fit a turn, as happens
-                where it stands inside a macro, a filter or a set block.
+            LabelError: The template has no such block, or one that does not fit a turn, for
+                example because it is inside a macro, a filter or a set block.
         """
         turns = prompt.turns
         matched = {self._turn_of(block, prompt) for block in self._blocks(prompt, context)}
@@ -55,7 +55,7 @@ class GenerationTagLabels(LabelStrategy):
                 f"the chat template cannot be rendered while its blocks are tracked: {error}"
             ) from error
         if not blocks:
-            raise LabelError("the chat template has no {% generation %} block that was reached")
+            raise LabelError("the chat template rendered none of its {% generation %} blocks")
         whole = context.render.completed(text, context.conversation)
         if whole != prompt.rendering.text:
             raise LabelError("the chat template renders differently while its blocks are tracked")
@@ -69,8 +69,8 @@ class GenerationTagLabels(LabelStrategy):
         if len(owners) == 1 and _fits(block, owners[0], words, prompt):
             return owners[0].message
         raise LabelError(
-            f"a {{% generation %}} block does not fit a turn: it holds "
-            f"{prompt.rendering.text[start:end]!r:.80}"
+            "a {% generation %} block does not fit a turn: found "
+            f"{prompt.rendering.text[start:end]!r:.80}, expected all words of one turn"
         )
 
 

@@ -1,4 +1,4 @@
-"""Labels of a prompt and its one answer."""
+"""Labels for a prompt with a single answer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 class PrefixMaskLabels(LabelStrategy):
     """Masks the prompt and trains the rest, up to the token that ends the answer.
 
-    For models that take one prompt and give one answer. Padding is never trained, not even where
-    the pad token is also the one that ends the answer.
+    This is for models that give one answer to one prompt. Padding is never trained, even if the pad
+    token also ends the answer.
     """
 
     def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
-        """See `LabelStrategy`.
+        """Finds the answer; see `LabelStrategy`.
 
         Raises:
-            LabelError: The conversation is not a prompt with one answer at its end.
+            LabelError: The conversation has more than one answer, or does not end with it.
         """
         answers = assistant_indices(context.conversation)
         last = len(context.conversation.messages) - 1

@@ -10,17 +10,17 @@ from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 
 @attrs.frozen
 class RenderedSpanLabels(LabelStrategy):
-    """Trains the characters that the model has to write, by the rendering of the chat.
+    """Trains the characters that the model must write, as located in the rendered chat.
 
-    The default. It knows which characters of the prompt came from which message and where the
-    generation prompt of each turn ends, so no text inside a message can mislead it.
+    This is the default. The rendering records the message of each character and the end of each
+    turn's generation prompt, so no text inside a message can mislead the strategy.
     """
 
     def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
-        """See `LabelStrategy`.
+        """Finds the assistant turns; see `LabelStrategy`.
 
         Raises:
-            LabelError: The template writes a turn that its own generation prompt does not lead to,
-                or nothing ends a turn.
+            LabelError: A turn does not begin with the template's generation prompt, or has no stop
+                token.
         """
         return prompt.turns

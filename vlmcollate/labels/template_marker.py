@@ -1,6 +1,6 @@
 """Labels from the marker that opens an assistant turn and the token that closes it.
 
-Shapes: B rows, T tokens a row.
+Shapes: B rows, T tokens per row.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class TurnMarkers:
     """The token ids that open and close an assistant turn.
 
     Attributes:
-        openers: One or more runs of ids; where two match, the longer one counts.
+        openers: One or more runs of ids; if two match, the longer one counts.
         stops: The ids that may end a turn.
-        unfinished: Runs of ids that only stand where an opener was cut short, because the newline
-            at its end was merged with the answer's first word.
+        unfinished: Runs of ids that occur only if the newline at an opener's end was merged with
+            the answer's first word.
     """
 
     openers: tuple[tuple[int, ...], ...]
@@ -61,18 +61,18 @@ class TurnMarkers:
     unfinished: tuple[tuple[int, ...], ...] = ()
 
     def scan(self, input_ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """Marks the assistant's tokens in ids alone, such as a pre-tokenized dataset holds.
+        """Marks the assistant's tokens in bare ids, such as those of a pre-tokenized dataset.
 
         Args:
             input_ids: (B, T) or (T,) int64.
-            lengths: For each row, its tokens without right padding; all T where not given.
+            lengths: The number of tokens of each row without right padding, T by default.
 
         Returns:
             A bool tensor of the shape of `input_ids`.
 
         Raises:
-            LabelError: A turn has no stop token, as after truncation; or the first token of an
-                answer was merged with its marker, so that the turn would be missed.
+            LabelError: A turn has no stop token, for example after truncation; or the first token
+                of an answer was merged with its marker, so that the turn would be missed.
         """
         rows = np.atleast_2d(input_ids.numpy())
         mask = np.zeros(rows.shape, dtype=bool)
@@ -81,7 +81,7 @@ class TurnMarkers:
         return torch.from_numpy(mask).reshape(input_ids.shape)
 
     def turns(self, ids: Ints) -> list[tuple[int, int]]:
-        """The turns of one row, as (first token, token after the stop)."""
+        """Returns the turns of one row, as (first token, token after the stop)."""
         return [(a, b) for _, a, b in self._turns(ids[None], None)]
 
     def _turns(self, rows: Ints, lengths: Sequence[int] | None) -> Iterator[tuple[int, int, int]]:
@@ -97,12 +97,12 @@ class TurnMarkers:
             if start < done or start > limit:
                 continue
             if at >= len(stops) or stops[at] >= limit:
-                raise LabelError("a turn has no stop token; it may be cut off", where=f"row {row}")
+                raise LabelError("a turn has no stop token; it may be cut", where=f"row {row}")
             done = int(stops[at]) + 1
             yield row, start - row * width, done - row * width
 
     def _starts(self, flat: Ints, width: int) -> Ints:
-        """The first token after each opener, sorted; the longer one wins at a shared start."""
+        """Returns the first token after each opener, sorted; at a shared start, the longer wins."""
         firsts = {run[0] for run in (*self.openers, *self.unfinished)}
         begins = {token: np.flatnonzero(flat == token) for token in firsts}
         found: dict[int, int] = {}
@@ -114,14 +114,14 @@ class TurnMarkers:
         missed = sorted((begun - found.keys()) | self._half_forced(flat, found))
         if missed:
             raise LabelError(
-                "an assistant's marker runs into its answer: the tokenizer merged the two, so the "
-                f"answer's first token is not known (token {missed[0] % width})",
+                "the tokenizer merged an assistant's marker with its answer, so the answer's first "
+                f"token is unknown (token {missed[0] % width})",
                 where=f"row {missed[0] // width}",
             )
         return np.array(sorted(at + length for at, length in found.items()), dtype=np.int64)
 
     def _half_forced(self, flat: Ints, found: dict[int, int]) -> set[int]:
-        """The openers behind which a longer one begins but does not end, as with a think block."""
+        """Returns the openers that begin a longer one, such as a think block, but do not end it."""
         return {
             at
             for longer in self.openers
@@ -132,7 +132,7 @@ class TurnMarkers:
 
 
 def _places(flat: Ints, run: tuple[int, ...], width: int, begins: Ints) -> list[int]:
-    """Where a run of ids stands within one row, of the places where its first id does."""
+    """Returns the places of a run of ids within one row, given those of its first id."""
     at = begins[begins % width + len(run) <= width]
     for offset, token in enumerate(run[1:], 1):
         at = at[flat[at + offset] == token]
@@ -144,15 +144,15 @@ def _places(flat: Ints, run: tuple[int, ...], width: int, begins: Ints) -> list[
 class TemplateMarkerLabels(LabelStrategy):
     """Scans the ids for the marker of an assistant turn, up to the token that closes it.
 
-    The markers come from the processor's own template: several short chats are rendered, and the
-    shortest markers are kept that find every turn of theirs and nothing else.
+    The markers are derived from the processor's own template: several short chats are rendered, and
+    the shortest markers that find every assistant turn and nothing else are kept.
     """
 
     def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
-        """See `LabelStrategy`.
+        """Finds the assistant turns; see `LabelStrategy`.
 
         Raises:
-            LabelError: The template has no such marker, or the number of turns found is not that
+            LabelError: The template has no such marker, or the number of turns differs from that
                 of the assistant's messages.
         """
         found = self.markers(context).turns(prompt.ids)
@@ -163,7 +163,7 @@ class TemplateMarkerLabels(LabelStrategy):
         return [Turn(message, *span) for message, span in zip(messages, found, strict=True)]
 
     def markers(self, context: LabelContext) -> TurnMarkers:
-        """The markers of a processor's template, derived once a process.
+        """Returns the markers of a processor's template, derived once per process.
 
         Raises:
             LabelError: No run of ids distinguishes assistant turns from the others.
@@ -184,7 +184,7 @@ def _derive(context: LabelContext) -> TurnMarkers:
     prompts = (_probe(chat, context) for chat in _PROBES)
     probes = [prompt for prompt in prompts if prompt is not None]
     if not probes:
-        raise LabelError("the chat template renders none of the probe chats, so no marker is known")
+        raise LabelError("the chat template refuses all probe chats, so its markers are unknown")
     truth = [[(turn.start, turn.end) for turn in probe.turns] for probe in probes]
     vocabulary = Vocabulary.known(context.processor.tokenizer)
     for depth in _DEPTHS:
@@ -216,7 +216,7 @@ def _finds(
 
 
 def _probe(chat: Sequence[tuple[str, str]], context: LabelContext) -> EncodedPrompt | None:
-    """The prompt of a probe chat, or `None` where the template does not take its roles."""
+    """Returns the prompt of a probe chat, or `None` if the template refuses its roles."""
     conversation = read_example(
         [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in chat]
     )
@@ -229,7 +229,7 @@ def _probe(chat: Sequence[tuple[str, str]], context: LabelContext) -> EncodedPro
 
 
 def _opener(before: Ints, depth: int, vocabulary: Vocabulary) -> tuple[int, ...] | None:
-    """The ids before a turn, from the special token that is the `depth`-th last among them."""
+    """Returns the ids before a turn, from the `depth`-th last special token among them."""
     special = {i for token, i in vocabulary.control_ids.items() if vocabulary.is_special(token)}
     at = [i for i, token in enumerate(before.tolist()) if token in special]
     return tuple(before[at[-depth] :].tolist()) if len(at) >= depth else None

@@ -18,14 +18,14 @@ Hit = tuple[int, int]
 
 @attrs.frozen
 class TextSearchLabels(LabelStrategy):
-    """Tokenizes each answer and finds it in the prompt, with its stop token behind it.
+    """Tokenizes each answer and finds it in the prompt, followed by a stop token.
 
-    Works without knowing the template. It serves only where there is one way to place all answers
-    in order: an answer that also stands elsewhere, followed by the same token, is refused.
+    This works without the template, but only if there is one way to place all answers in order: an
+    answer that also occurs elsewhere, followed by a stop token, is refused.
     """
 
     def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
-        """See `LabelStrategy`.
+        """Finds the assistant turns; see `LabelStrategy`.
 
         Raises:
             LabelError: An answer is empty or begins with space, is not found, is found in more than
@@ -47,23 +47,23 @@ class TextSearchLabels(LabelStrategy):
         for k, a, b in zip(answers, first, last, strict=True):
             if a is None or b is None or a != b:
                 found = "more than one place" if a and b else "no place"
-                raise LabelError(f"found {found} for this answer", where=f"messages[{k}]")
+                raise LabelError(f"found this answer in {found}", where=f"messages[{k}]")
             turns.append(Turn(k, *a))
         return turns
 
 
 def _spellings(message: Message, k: int) -> tuple[str, ...]:
-    """The spellings that an answer may have in a prompt: after a space or not, trimmed or not."""
+    """Returns the spellings of an answer in a prompt: after a space or not, trimmed or not."""
     if message.extra or any(isinstance(part, MediaPart) for part in message.content):
         raise LabelError(
-            "text search knows the words of an answer only, not its tool calls, reasoning or media",
+            "text search finds only the words of an answer, not its tool calls, reasoning or media",
             where=f"messages[{k}]",
         )
     text = "".join(part.text for part in message.content if isinstance(part, TextPart))
     if not text or text[0].isspace():
         raise LabelError(
-            "text search needs an answer that begins with a word; whether space before it is the "
-            "template's own is not known",
+            "text search needs an answer that begins with a word, since the template may write or "
+            "trim whitespace before it; strip the answer",
             where=f"messages[{k}]",
         )
     return tuple(dict.fromkeys((f" {text}", text, f" {text.rstrip()}", text.rstrip())))
@@ -72,7 +72,7 @@ def _spellings(message: Message, k: int) -> tuple[str, ...]:
 def _hits(
     ids: Ints, spellings: tuple[str, ...], vocabulary: Vocabulary, stop_ids: Sequence[int]
 ) -> list[Hit]:
-    """All places where any of the spellings stands with a stop token behind it."""
+    """Returns all places of any of the spellings that are followed by a stop token."""
     found: dict[int, int] = {}  # from the end of a hit to its start, for the longest spelling there
     for spelling in spellings:
         pattern = vocabulary.encode(spelling).ids
@@ -83,7 +83,7 @@ def _hits(
 
 
 def find_pattern(ids: Ints, pattern: Ints) -> Ints:
-    """Where a pattern of n ids starts in (L,) ids, in one vectorised pass an id of the pattern."""
+    """Returns the starts of a pattern in (L,) ids, in one vectorised pass per id of the pattern."""
     if not len(pattern) or len(pattern) > len(ids):
         return np.empty(0, np.int64)
     at = np.flatnonzero(ids[: len(ids) - len(pattern) + 1] == pattern[0])
@@ -95,7 +95,7 @@ def find_pattern(ids: Ints, pattern: Ints) -> Ints:
 
 
 def _place(options: Sequence[Sequence[Hit]], *, backwards: bool = False) -> list[Hit | None]:
-    """The first, or the last, place of each answer that keeps all of them in order."""
+    """Returns the first, or last, place of each answer that keeps all of them in order."""
     placed: list[Hit | None] = []
     edge = -1
     for hits in reversed(options) if backwards else options:

@@ -1,1 +1,1 @@
-"""The prompt: how it is rendered, and where each of its characters came from."""
+"""The prompt: its rendering and the origin of each of its characters."""

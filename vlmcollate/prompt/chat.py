@@ -2,7 +2,7 @@
 
 The chat template is rendered a second time with each string of the conversation wrapped in a pair
 of private-use characters. If the two renderings are the same except for those characters, the pairs
-show where the template wrote each string, which strings it left out, and which text is its own. No
+show where the template wrote each string, which strings it omitted, and which text it added. No
 text of a message can imitate them.
 
 An assistant turn begins with the first character that the model has to generate and ends with its
@@ -58,12 +58,12 @@ class ChatRenderer:
         stop_tokens: The tokens that may end an assistant turn.
         template_kwargs: Template variables for every conversation; a conversation's own override
             them.
-        string_content_with_media: Whether a template that takes strings gets the placeholders in
-            them.
+        string_content_with_media: Whether content that is passed as one string includes the
+            placeholders.
         prompt_prefix: The text before the prompt, if the template does not write it.
-        last_turn_end: The end of the last assistant turn, if the marker of the next role ends the
-            others and the template leaves the last one open.
-        answer_end: The end of every assistant turn, if the template ends none.
+        last_turn_end: The text that ends the last assistant turn, if the template leaves it open
+            and ends the others with the marker of the next role.
+        answer_end: The text that ends every assistant turn, if the template ends none.
         media_tokens: The tokens that stand for media features.
     """
 
@@ -84,8 +84,8 @@ class ChatRenderer:
         """Renders one conversation.
 
         Raises:
-            ConversationError: The template refuses the conversation, or mixes its strings with its
-                own logic so that they cannot be separated.
+            ConversationError: The template refuses the conversation, or its own text depends on
+                the conversation's strings, so that the two cannot be separated.
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
@@ -112,7 +112,7 @@ class ChatRenderer:
         upto: int | None = None,
         template: str = "",
     ) -> str:
-        """Returns the prompt, or with `upto` that of earlier messages and a generation prompt."""
+        """Returns the prompt, or that of `upto` messages with a generation prompt."""
         if not hasattr(self.processor, "apply_chat_template"):
             raise ConfigError(
                 f"{type(self.processor).__name__} has no chat template; use a label strategy that "
@@ -128,7 +128,7 @@ class ChatRenderer:
                 **(variables if marks is None else marks.guard(variables)),
             )
         except TEMPLATE_ERRORS as error:
-            # the row's variables may have names of arguments of the call
+            # the row's variables may collide with arguments of the call
             is_taken = conversation.template_kwargs and "multiple values for" in str(error)
             if not is_taken and not is_template_error(error):
                 raise
@@ -137,8 +137,8 @@ class ChatRenderer:
             ) from error
         if not isinstance(text, str):
             raise ConversationError(
-                f"the chat template gave {type(text).__name__} and not text; variables must not "
-                "hold options of apply_chat_template, such as tokenize",
+                f"the chat template returned {type(text).__name__}, expected text; remove options "
+                "of apply_chat_template, such as tokenize, from the variables",
                 where="chat_template_kwargs",
             )
         return self.completed(text, conversation, upto=upto)
@@ -146,7 +146,7 @@ class ChatRenderer:
     def inputs(
         self, conversation: Conversation, marks: Marks | None = None, template: str = ""
     ) -> tuple[list[dict[str, Any]], Any]:
-        """Returns the messages and tools in the form that the chat template takes."""
+        """Returns the messages and tools in the form that the chat template accepts."""
         template = template or chat_template_of(self.processor)
         return template_inputs(
             conversation,
@@ -166,7 +166,7 @@ class ChatRenderer:
 
     @property
     def structure(self) -> Structure:
-        """The purpose of the control tokens, read once for a template and its tokens."""
+        """The purposes of the control tokens, read once per template and vocabulary."""
         vocabulary = Vocabulary.known(self.processor.tokenizer)
         key = chat_template_of(self.processor), vocabulary
         if key not in self._structures:
@@ -203,7 +203,7 @@ class ChatRenderer:
 
     @cached_property
     def _leaves_turns_open(self) -> bool:
-        """Whether the template ends no turn at the end of a conversation."""
+        """Whether the template leaves the last turn of a conversation open."""
         if not self.last_turn_end and not self.answer_end:
             return False
         probe = [{"role": "user", "content": "Seven?"}, {"role": "assistant", "content": "Eight."}]
@@ -211,7 +211,7 @@ class ChatRenderer:
         return not bare.rstrip().endswith(tuple(self.stop_tokens))
 
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:
-        """Returns all of a conversation except the words of its messages."""
+        """Returns everything about a conversation except its messages' words."""
         literals = tested_literals(template)
         shapes = tuple(shape_of(message, literals) for message in conversation.messages)
         return template, repr((conversation.tools, conversation.template_kwargs)), shapes
@@ -225,8 +225,8 @@ class ChatRenderer:
             if trace is not None and trace.text == plain:
                 return trace
         raise ConversationError(
-            "the chat template changes what it writes with the words of a message, so its own text "
-            "and the message's cannot be separated; simplify the message, or the template"
+            "the chat template's own text depends on the words of a message, so the two cannot be "
+            "separated; simplify the message or the template"
         )
 
     def _place(self, conversation: Conversation, trace: MarkedText) -> Rendering:
@@ -258,7 +258,7 @@ class ChatRenderer:
         )
 
     def _drops_tools(self, conversation: Conversation, trace: MarkedText) -> bool:
-        """Whether the prompt is the same without the tools."""
+        """Returns whether the prompt is the same without the tools."""
         if not conversation.tools:
             return False
         bare = attrs.evolve(conversation, tools=None)
@@ -277,7 +277,7 @@ class ChatRenderer:
         if [kind for *_, kind in found] != [part.kind for _, part in media]:
             raise MediaMismatchError(
                 f"the conversation holds {_count(p.kind for _, p in media)}, but the chat template "
-                f"wrote placeholders for {_count(k for *_, k in found)}; it may not take media in "
+                f"wrote placeholders for {_count(k for *_, k in found)}; it may ignore media in "
                 "these messages, or reorder them"
             )
         return tuple(

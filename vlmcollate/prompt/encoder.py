@@ -1,8 +1,8 @@
-"""From a rendered prompt and its media to tokens.
+"""Turns a rendered prompt and its media into tokens.
 
-The processor is called for the media alone, with a text of bare placeholders: it returns the media
-tensors and the text that each placeholder stands for. The prompt is tokenized here, so that each
-token is known to come from the template, from a message or from the media.
+The processor is called only for the media, with a text of bare placeholders, and returns the media
+tensors and the expansion of each placeholder. The prompt is tokenized here, so that each token can
+be traced to the template, a message or the media.
 
 Shapes: L a sample's tokens.
 """
@@ -31,7 +31,7 @@ SpecialTokensPolicy = Literal["literal", "error"]
 
 
 class Turn(NamedTuple):
-    """An assistant turn in tokens: what the model has to produce, with the token that ends it."""
+    """The tokens that the model must produce in a turn, including its stop token."""
 
     message: int
     start: int
@@ -40,7 +40,7 @@ class Turn(NamedTuple):
 
 @attrs.frozen(kw_only=True, eq=False)
 class EncodedPrompt:
-    """A prompt's tokens, with a place for every character of its rendering.
+    """A prompt's tokens, aligned with the characters of its rendering.
 
     Attributes:
         ids: (L,) int64.
@@ -59,7 +59,7 @@ class EncodedPrompt:
 
     @property
     def conversation(self) -> Conversation:
-        """The conversation, as far as it is encoded."""
+        """The encoded part of the conversation."""
         return self._text.conversation
 
     @property
@@ -74,10 +74,10 @@ class EncodedPrompt:
 
     @property
     def chars(self) -> Ints:
-        """(2, L) int64: where each token begins and ends in the rendering.
+        """(2, L) int64: the start and end of each token in the rendering.
 
-        A media token has the place of its placeholder, and -1 is where the tokenizer itself put a
-        token around the text.
+        Media tokens have those of their placeholder. Tokens that the tokenizer itself adds around
+        the text have -1.
         """
         chars = np.stack([self._tokens.starts, self._tokens.ends]).repeat(self._repeats, axis=1)
         spans = self.rendering.media
@@ -93,10 +93,10 @@ class EncodedPrompt:
 
     @property
     def turns(self) -> list[Turn]:
-        """The assistant turns, as the rendering knows them.
+        """The assistant turns of the rendering.
 
         Raises:
-            LabelError: The rendering could not place them.
+            LabelError: The turns could not be located.
         """
         if self.rendering.turn_error is not None:
             raise self.rendering.turn_error
@@ -115,13 +115,13 @@ class PromptEncoder:
 
     Args:
         processor: A `transformers` processor.
-        media_tokens: For each kind, the tokens whose number is the number of media features. What a
-            placeholder of one kind stands for may hold tokens of another: a video with audio does.
-        structure: The purpose of the chat template's control tokens. No text may write those that
-            open and close turns and stand for media. An assistant's text may write the others.
-        allowed: Of those others, the ones that the text of every message may write.
-        expansion_tokens: Returns further control tokens of media, which only the processor writes.
-            It is called when a message spells a token that may be one.
+        media_tokens: For each kind, the tokens that each stand for one media feature. The expansion
+            of one kind may contain tokens of another, such as the audio tokens of a video.
+        structure: The purposes of the chat template's control tokens. Tokens of turns and media
+            are never made from text, and the others only from an assistant's text.
+        allowed: Those of the others that are made from the text of any message.
+        expansion_tokens: A function that returns further control tokens of media, which only the
+            processor writes. It is called when a message spells a token that may be one.
         special_tokens_in_text: The policy for a message's text that spells a special token:
             `"literal"` encodes it as plain text, `"error"` refuses the conversation.
     """
@@ -140,14 +140,14 @@ class PromptEncoder:
 
         Raises:
             ConversationError: A message spells a control token, and the policy is `"error"`.
-            LabelError: A turn's border falls inside a word that cannot be cut.
-            MediaMismatchError: Media tokens were lost or gained.
+            LabelError: A turn begins inside a word that cannot be split.
+            MediaMismatchError: The prompt has too many or too few media tokens.
         """
         vocabulary = Vocabulary.known(self.processor.tokenizer)
         if len(media.replacements) != len(rendering.media):
             raise MediaMismatchError(
-                f"the processor replaced {len(media.replacements)} placeholders of "
-                f"{len(rendering.media)}"
+                f"the processor replaced {len(media.replacements)} of {len(rendering.media)} "
+                "placeholders"
             )
         text = PromptText.of(
             conversation,
@@ -179,7 +179,7 @@ class PromptEncoder:
         )
 
     def _may_write(self, is_answer: bool, token: str) -> bool:  # noqa: FBT001
-        """Whether the text of an answer, or of another message, may make a control token."""
+        """Returns whether an answer, or another message, may write a control token."""
         structure = self.structure
         if token in structure.tokens or not (is_answer or token in self.allowed):
             return False
@@ -216,19 +216,19 @@ class PromptEncoder:
                 number = vocabulary.control_ids.get(token)
                 if number is not None and (found := int((ids == number).sum())) != expected[token]:
                     raise MediaMismatchError(
-                        f"{found} {kind} tokens {token!r} in the prompt, {expected[token]} "
-                        "expected for its media"
+                        f"the number of {kind} tokens {token!r} in the prompt does not match its "
+                        f"media: found {found}, expected {expected[token]}"
                     )
 
 
 @lru_cache(maxsize=256)
 def _token_counts(control: re.Pattern[str], text: str) -> Counter[str]:
-    """How often each control token stands in a text."""
+    """Returns the number of occurrences of each control token in a text."""
     return Counter(control.findall(text))
 
 
 def _origins(text: PromptText, tokens: Tokens) -> Ints:
-    """(3, L): each token's id, its message and its media item."""
+    """Returns (3, L): each token's id, message index and media index."""
     table = np.full((3, len(tokens.ids)), -1, np.int64)
     table[0] = tokens.ids
     spans = [*text.caller_spans, *text.turns]
@@ -242,14 +242,14 @@ def _origins(text: PromptText, tokens: Tokens) -> Ints:
 
 
 def _wrapping(vocabulary: Vocabulary, text: str) -> tuple[list[int], list[int]]:
-    """What the tokenizer adds around a text, unless the template wrote it already."""
+    """Returns the ids that the tokenizer adds around a text, unless the template does."""
     if vocabulary.bos_token is not None and text.startswith(vocabulary.bos_token):
         return [], []
     return vocabulary.prefix_ids, vocabulary.suffix_ids
 
 
 def _wrapped(table: Ints, prefix: list[int], suffix: list[int]) -> Ints:
-    """The ids with those that the tokenizer puts around a text, which belong to nothing."""
+    """Returns the table with the tokenizer's own ids, which have no origin, around it."""
     if not prefix and not suffix:
         return table
     width = len(prefix) + table.shape[1] + len(suffix)

@@ -1,7 +1,7 @@
-"""The expanded prompt before it is tokenized, and who wrote which characters of it.
+"""The expanded prompt before tokenization, and the origin of each of its characters.
 
-A Hugging Face tokenizer makes a control token of whatever spells one. Here only those become one
-that the template wrote, or a message that may.
+A Hugging Face tokenizer makes a control token of any text that spells one. Here, only the text of
+the template, and of messages that may write the token, becomes one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from vlmcollate.tokens.vocabulary import Tokens, Vocabulary, token_pattern
 
 @attrs.frozen(kw_only=True, eq=False)
 class PromptText:
-    """A rendering whose placeholders are replaced, with runs of one media token written once.
+    """A rendering with expanded placeholders, each run of a media token written once.
 
     Attributes:
         text: The expanded text.
-        media: The characters of each replacement, in order.
-        repeats: For the first character of a run, how often its token stands there.
-        caller_spans: The characters of each string of the caller's: first, end, message.
-        turns: The characters of each assistant turn alike.
+        media: The start and end of each replacement, in order.
+        repeats: The length in tokens of each run, by the run's first character.
+        caller_spans: The start, end and message of each string from the caller.
+        turns: The start, end and message of each assistant turn.
     """
 
     conversation: Conversation
@@ -53,15 +53,16 @@ class PromptText:
         vocabulary: Vocabulary,
         may_write: Callable[[bool, str], bool],
     ) -> PromptText:
-        """Puts each replacement in its place.
+        """Replaces each placeholder in a rendering.
 
         Args:
             conversation: The conversation.
             rendering: Its prompt.
-            replacements: For each placeholder, the text that it stands for.
+            replacements: The text for each placeholder.
             media_tokens: The tokens that may repeat in such a text.
             vocabulary: The tokenizer's tokens.
-            may_write: Returns whether an answer, or another message, may write a control token.
+            may_write: A function that returns whether an answer, or another message, may write a
+                control token.
         """
         pieces: list[str] = []
         media: list[tuple[int, int]] = []
@@ -87,16 +88,16 @@ class PromptText:
         )
 
     def place(self, char: int) -> int:
-        """Returns the place of a character of the rendering in the expanded text."""
+        """Converts a position in the rendering to one in the expanded text."""
         ((start, *_),) = _expanded([Span(char, char, -1)], self.rendering.media, self.media)
         return start
 
     def spelled_control(self, tokens: Tokens) -> tuple[int, str] | None:
-        """A control token that a message's text has become, with the message."""
+        """Returns a message whose text wrongly became a control token, and the token."""
         control = np.flatnonzero(self.vocabulary.is_control(tokens.ids))
         starts, ends = tokens.starts[control], tokens.ends[control]
         for a, b, message in self.caller_spans:
-            # a control token may swallow whitespace on either side, which is not its own text
+            # a control token may swallow whitespace on either side, which is not part of its text
             for i in range(ends.searchsorted(a, "right"), starts.searchsorted(b)):
                 found = self.text[starts[i] : ends[i]]
                 core = starts[i] + len(found) - len(found.lstrip())
@@ -106,18 +107,18 @@ class PromptText:
         return None
 
     def encode(self, cuts: Sequence[int] = ()) -> Tokens:
-        """Control tokens by id where they are meant as such, everything between as plain text.
+        """Encodes permitted control tokens by id, and everything between as plain text.
 
         Args:
-            cuts: Characters that no token may straddle.
+            cuts: The positions that no token may cross.
 
         Raises:
-            ConversationError: The tokenizer cannot encode a part of a text by itself.
+            ConversationError: The tokenizer cannot encode a part of a text separately.
         """
         if self.vocabulary.prefixes_a_space:
             raise ConversationError(
-                "a message spells a control token, and this tokenizer puts a space before text, so "
-                "the message cannot be encoded apart; remove the control token from the text"
+                "a message spells a control token, and this tokenizer adds a space before text, so "
+                "the message cannot be encoded separately; remove the control token from the text"
             )
         pieces: list[Tokens] = []
         last = 0
@@ -135,7 +136,7 @@ class PromptText:
                 yield self.vocabulary.encode_plain(self.text[a:b], a)
 
     def _control(self) -> Iterator[tuple[int, int, str]]:
-        """The control tokens that the template, or a message that may, has written."""
+        """Yields the control tokens of the template, and of messages that may write them."""
         last = 0
         for a, b, message in (*self.caller_spans, (len(self.text), len(self.text), -1)):
             for match in self.vocabulary.pattern.finditer(self.text[last:a]):
@@ -146,14 +147,14 @@ class PromptText:
             last = b
 
     def _may_write(self, message: int, token: str) -> bool:
-        """Whether a message's text may hold a control token."""
+        """Returns whether a message's text may become a control token."""
         is_answer = message >= 0 and self.conversation.messages[message].is_assistant
         return self.may_write(is_answer, token)
 
     def _with_swallowed(
         self, token: str, start: int, end: int, borders: Sequence[int]
     ) -> tuple[int, int]:
-        """The characters of a control token with the whitespace that it is declared to swallow.
+        """Extends a control token by the whitespace that it is declared to swallow.
 
         Whitespace beyond a border, such as the first character of an answer, is not swallowed.
         """
@@ -170,7 +171,7 @@ class PromptText:
 def _expanded(
     spans: Sequence[Span], placeholders: Sequence[MediaSpan], media: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int, int]]:
-    """Spans of the rendering as characters of the expanded text."""
+    """Converts spans of the rendering to spans of the expanded text."""
     if not placeholders:
         return [(span.start, span.end, span.message) for span in spans]
     ends = [placeholder.end for placeholder in placeholders]
@@ -184,7 +185,7 @@ def _expanded(
 
 @lru_cache(maxsize=256)
 def _shorten(replacement: str, tokens: tuple[str, ...]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """A replacement with each run of one media token written once, and where how many stood."""
+    """Returns a replacement with each run of a media token written once, and the runs."""
     pieces: list[str] = []
     runs: list[tuple[int, int]] = []
     last = length = 0

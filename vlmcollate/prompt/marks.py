@@ -1,7 +1,7 @@
-"""Following a message's words through a chat template.
+"""Traces a message's words through a chat template.
 
-Every string of the caller's is wrapped in a pair of private-use characters before the template is
-rendered. Their places in the rendering show the origin of its text.
+Every string from the caller is wrapped in a pair of private-use characters before the template is
+rendered. Their positions in the rendering show the origin of its text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Span:
 
 @attrs.frozen
 class Place:
-    """A marked string: its message (-1 for a tool's), its path, its words, and its content part."""
+    """A marked string: its message (-1 for tools), path, words and content part."""
 
     message: int
     where: str
@@ -40,37 +40,37 @@ class Place:
 
 @attrs.frozen
 class Slot(Span):
-    """Where the words of a place came out of the template."""
+    """The words of a marked string in the prompt."""
 
     number: int = 0
 
 
 @attrs.frozen(eq=False)
 class MarkedText:
-    """A rendering whose marks were read and taken out."""
+    """A rendering whose marks were read and removed."""
 
     text: str
     slots: list[Slot]
     marks: Marks
 
     def of(self, message: int) -> list[Slot]:
-        """The slots of a message, in order of appearance."""
+        """Returns the slots of a message, in order of appearance."""
         return [s for s in self.slots if s.message == message]
 
     def find(self, number: int) -> Slot | None:
-        """Where the words of a place first came out."""
+        """Returns the first slot of a marked string, or `None` if it was omitted."""
         return next((s for s in self.slots if s.number == number), None)
 
     def first_after(self, message: int) -> Slot | None:
-        """The first slot of any later message."""
+        """Returns the first slot of any later message."""
         return next((s for s in self.slots if s.message > message), None)
 
     def is_given(self, start: int, end: int) -> bool:
-        """Whether any of the characters is the caller's."""
+        """Returns whether any of the characters comes from the caller."""
         return any(s.start < end and start < s.end for s in self.slots)
 
     def is_left_out(self, k: int) -> bool:
-        """Whether the template left out all that a message says."""
+        """Returns whether the template omitted all the text of a message."""
         said = any(place.message == k for place in self.marks.places)
         return said and not any(slot.message == k for slot in self.slots)
 
@@ -79,7 +79,7 @@ class Marks:
     """Wraps the caller's strings in private-use characters, and reads them back.
 
     The same strings in the same order get the same marks, so a rendering of the first messages can
-    be compared with that of all.
+    be compared with that of all messages.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class Marks:
         self._closes: dict[str, int] = {}
 
     def renewed(self) -> Marks:
-        """The same marks for another rendering."""
+        """Returns the same marks for another rendering."""
         return Marks(self.conversation, self.control, self.literals, splits=self.splits)
 
     def wrap(self, text: str, message: int, where: str, part: int | None = None) -> str:
         """Marks a string inside its outer whitespace, so that trimming changes nothing.
 
-        With `splits`, what the template looks for in an assistant's text, such as `</think>`, stays
-        unmarked.
+        With `splits`, strings that the template searches an assistant's text for, such as
+        `</think>`, stay unmarked.
         """
         splits = self.splits and message >= 0 and self.conversation.messages[message].is_assistant
         if splits and self.literals.search(text):
@@ -130,16 +130,16 @@ class Marks:
         return f"{text[:start]}{open_}{core}{close}{text[start + len(core) :]}"
 
     def guard(self, value: Any) -> Any:
-        """Marks those strings of the tools and variables that hold a control token."""
+        """Marks the strings of tools and variables that contain a control token."""
         guarded = partial(self.guarded, message=-1, where="")
         return map_strings(value, guarded, guarded)
 
     def guarded(self, text: str, message: int, where: str) -> str:
-        """Marks a string only where it holds a control token."""
+        """Marks a string if it contains a control token."""
         return self.wrap(text, message, where) if self.control.search(text) else text
 
     def read(self, text: str) -> MarkedText | None:
-        """The text without the marks and where they were, or `None` if they are not in pairs."""
+        """Removes the marks and records their positions; `None` if they are not in pairs."""
         pieces: list[str] = []
         slots: list[Slot] = []
         length = last = 0
@@ -185,14 +185,15 @@ def template_inputs(
     placeholders: Mapping[MediaKind, str] | None = None,
     answer_end: str = "",
 ) -> tuple[list[dict[str, Any]], Any]:
-    """A conversation's messages and tools as the chat template takes them.
+    """Returns messages and tools in the form that the chat template accepts.
 
     Args:
         conversation: The conversation.
-        marks: What to mark its strings with, or `None`.
+        marks: The marks for its strings, or `None`.
         as_text: The roles whose content the template takes as one string.
-        placeholders: What stands for media in such a string; `None` leaves media to the template.
-        answer_end: What is written behind the words of every answer, as if the template did.
+        placeholders: The placeholders of media in such a string; `None` leaves media to the
+            template.
+        answer_end: The text to add to every answer, as if the template did.
     """
     tools: Any = conversation.tools if marks is None else marks.guard(conversation.tools)
     messages = enumerate(conversation.messages)
@@ -204,7 +205,7 @@ def template_inputs(
 
 
 def _end(parts: list[dict[str, Any]], answer_end: str) -> None:
-    """Writes what ends an answer behind its last words, since a template may part its parts."""
+    """Adds the end to an answer's last words, since a template may separate its parts."""
     if parts and parts[-1]["type"] == "text":
         parts[-1]["text"] += answer_end
     else:
@@ -214,7 +215,7 @@ def _end(parts: list[dict[str, Any]], answer_end: str) -> None:
 def _as_text(
     message: dict[str, Any], placeholders: Mapping[MediaKind, str] | None
 ) -> dict[str, Any]:
-    """The message with one string as its content, where that can say it all."""
+    """Returns the message with one string as its content, if a string can hold it all."""
     parts = message["content"]
     if placeholders is None and any(part["type"] != "text" for part in parts):
         return message
@@ -223,7 +224,7 @@ def _as_text(
 
 
 def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str, Any]:
-    """The message as the template gets it: plain data, a copy, media as empty parts."""
+    """Returns the message for the template: a copy as plain data, media as empty parts."""
 
     def mark(text: str, where: str, part: int | None = None) -> str:
         return (
@@ -258,8 +259,8 @@ def map_strings(
 
     Args:
         value: The value.
-        change: Changes a string.
-        change_key: Changes a key, and a string under one of the `fixed` keys.
+        change: The function for a string.
+        change_key: The function for a key, and for a string under one of the `fixed` keys.
         fixed: The keys whose values a template may compare with literals.
 
     Returns:

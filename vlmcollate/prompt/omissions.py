@@ -1,4 +1,4 @@
-"""The strings of a conversation that a chat template left out or rewrote."""
+"""The strings of a conversation that a chat template omitted or changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmcollate.prompt.marks import MarkedText
 
 
 def dropped_strings(conversation: Conversation, trace: MarkedText, no_tools: bool) -> Iterator[str]:  # noqa: FBT001
-    """Yields the paths of the strings that the template left out.
+    """Yields the paths of the strings that the template omitted.
 
     Args:
         conversation: The conversation.
@@ -27,7 +27,7 @@ def dropped_strings(conversation: Conversation, trace: MarkedText, no_tools: boo
 
 
 def altered_strings(trace: MarkedText) -> Iterator[str]:
-    """Yields the paths of the strings that the template wrote, but never unchanged."""
+    """Yields the paths of the strings that the template wrote only in a changed form."""
     written: dict[int, list[str]] = {}
     for slot in trace.slots:
         written.setdefault(slot.number, []).append(trace.text[slot.start : slot.end])

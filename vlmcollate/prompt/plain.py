@@ -1,4 +1,4 @@
-"""Prompts of models that take one prompt and give one answer, without a chat template."""
+"""Prompts of models without a chat template, which give one answer to one prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmcollate.prompt.rendering import MediaSpan, Rendering
 
 @attrs.define
 class PromptWriter:
-    """Writes a prompt piece by piece, and remembers whose each piece is."""
+    """Writes a prompt piece by piece, and records the origin of each piece."""
 
     _text: str = ""
     _given: list[Span] = attrs.field(factory=list)
@@ -20,29 +20,29 @@ class PromptWriter:
     _turns: list[Span] = attrs.field(factory=list)
 
     def write(self, text: str) -> None:
-        """Text of the model's own format, in which control tokens are meant as such."""
+        """Writes text of the model's own format, which may contain control tokens."""
         self._text += text
 
     def give(self, text: str, message: int) -> None:
-        """A message's words, which become no control token."""
+        """Writes a message's words, which never become control tokens."""
         self._given.append(Span(len(self._text), len(self._text) + len(text), message))
         self._text += text
 
     def place(self, placeholder: str, kind: MediaKind, message: int) -> None:
-        """A media item's placeholder; an empty one where the text does not mention it."""
+        """Writes the placeholder for one media item, which may be empty."""
         start = len(self._text)
         self._text += placeholder
         self._media.append(MediaSpan(start, len(self._text), message, kind))
 
     def answer(self, text: str, stop: str, message: int) -> None:
-        """An assistant message and the token that ends it."""
+        """Writes an assistant message and the token that ends it."""
         start = len(self._text)
         self.give(text, message)
         self._text += stop
         self._turns.append(Span(start, len(self._text), message))
 
     def finish(self) -> Rendering:
-        """The prompt."""
+        """Returns the prompt."""
         return Rendering(
             text=self._text,
             caller_spans=tuple(self._given),
@@ -52,25 +52,25 @@ class PromptWriter:
 
 
 def prompt_and_answer(conversation: Conversation) -> tuple[str, str]:
-    """The text of a user's message and of the assistant's answer to it.
+    """Returns the text of a user's message and of the assistant's answer to it.
 
     Raises:
-        ConversationError: The conversation is not just these two messages.
+        ConversationError: The conversation is more than these two messages.
     """
     roles = [message.role for message in conversation.messages]
     if roles != ["user", "assistant"]:
         raise ConversationError(
             f"this model takes one user message and one answer, found the roles {roles}; split the "
-            "conversation, and put a system message's words into the user's"
+            "conversation, and move the text of a system message into the user's"
         )
     prompt, answer = conversation.messages
     if any(not isinstance(part, TextPart) for part in answer.content):
         raise ConversationError(
-            "the answer holds media; only text can be trained", where="messages[1]"
+            "the answer holds media, but only text can be trained; remove it", where="messages[1]"
         )
     if answer.extra or prompt.extra:
         keys = sorted({*answer.extra, *prompt.extra})
-        raise ConversationError(f"the messages have keys that nothing would read: {keys}")
+        raise ConversationError(f"the messages have keys that this model ignores: {keys}")
     return _text_of(prompt), _text_of(answer)
 
 

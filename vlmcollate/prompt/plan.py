@@ -1,7 +1,7 @@
-"""Rendering conversations that differ in their words alone without tracing each.
+"""Renders conversations that differ only in their words without tracing each one.
 
-The trace of one conversation shows the text between its strings. Another conversation of the same
-shape has its own strings in the same places, provided that its prompt comes out so.
+The trace of one conversation shows the text between its strings. For another conversation of the
+same shape, its own strings are put in the same places, and the result must equal its prompt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlmcollate.prompt.rendering import MediaSpan, Rendering
 
 @attrs.frozen(eq=False)
 class RenderingPlan:
-    """Renders conversations that differ from a traced one in their words alone.
+    """Renders conversations that differ from a traced one only in their words.
 
     A position is a slot and the number of characters after its end; slot 0 is the beginning of the
     prompt.
@@ -79,7 +79,7 @@ class RenderingPlan:
 
 
 def shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
-    """Returns a message without its words, which is all that a template can test."""
+    """Returns the parts of a message that a template can test: all but its words."""
     return (
         message.role,
         repr(message.extra),

@@ -1,4 +1,4 @@
-"""A rendered prompt, and where everything in it came from."""
+"""A rendered prompt, and the origin of its text."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class MediaSpan(Span):
 
 @attrs.frozen(kw_only=True)
 class Rendering:
-    """The prompt of one conversation, and where everything in it came from.
+    """The prompt of one conversation, and the origin of its text.
 
     Attributes:
         text: The prompt, with one placeholder per media item.
         caller_spans: The strings of the conversation in the prompt, in order of appearance.
         media: The placeholders in order.
         turns: The assistant turns in order, each including its stop token.
-        turn_error: The reason why the turns are not known; then `turns` is empty.
-        dropped: The paths of the strings that the template left out.
-        altered: The paths of the strings that the template changed, such as by cutting out a part.
-            Changes of whitespace and JSON escapes do not count.
+        turn_error: The reason why the turns are unknown; `turns` is then empty.
+        dropped: The paths of the strings that the template omitted.
+        altered: The paths of the strings that the template changed, for example by removing a part.
+            Changes to whitespace and JSON escapes do not count.
     """
 
     text: str

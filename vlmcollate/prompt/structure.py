@@ -1,8 +1,9 @@
-"""Which control tokens are a prompt's structure, and which of the others a text may write.
+"""Separates the control tokens of a prompt's structure from those that text may write.
 
-Names do not tell: one tokenizer declares `<think>` special, another `<|user|>` not. So a few short
-chats are rendered by the chat template itself. What stands around the words of every role opens and
-closes turns, what an image adds is media, and what only an assistant's turn holds is its own.
+The tokenizer's special flags are not enough: one tokenizer declares `<think>` special, another does
+not declare `<|user|>` special. Therefore the chat template renders a few short chats. Tokens around
+the words of every role open and close turns, tokens that an image adds are media, and tokens that
+occur only in an assistant's turn belong to answers.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ _THINKING = [{**_ANSWER, key: "so"} for key in ("reasoning_content", "reasoning"
 
 @attrs.frozen(kw_only=True)
 class Structure:
-    """What the control tokens of a chat template are for.
+    """The purposes of a chat template's control tokens.
 
     Attributes:
-        tokens: Those of roles, ends of turns and media, which no text may write.
-        written: The others that the template writes, which an assistant's text alone may write.
-        openers: Those that a turn's header begins with; empty if the template does not show them.
+        tokens: The tokens of roles, turn ends and media, which no text may write.
+        written: The others that the template writes, which only an assistant's text may write.
+        openers: The first tokens of turn headers; empty if the template does not show them.
     """
 
     tokens: frozenset[str]
@@ -61,7 +62,7 @@ class Structure:
 
 @attrs.frozen
 class _Turns:
-    """What the probe chats showed: tokens of roles and ends, of answers, and what opens turns."""
+    """The tokens of roles and turn ends, of answers, and of turn starts in the probe chats."""
 
     roles: frozenset[str]
     answers: frozenset[str]
@@ -70,7 +71,7 @@ class _Turns:
 
 @attrs.frozen(kw_only=True, eq=False)
 class StructureReader:
-    """Reads the structure of a chat template off its own renderings.
+    """Reads the structure of a chat template from its own renderings.
 
     Args:
         render: Renders a conversation: `render(conversation, marks, upto=None)`.
@@ -78,9 +79,9 @@ class StructureReader:
         template: The chat template; empty if there is none.
         placeholders: The text that it writes for each kind of media.
         stop_tokens: The tokens that may end a turn.
-        fixed: Further tokens that are structure for sure.
-        named: Tokens that have a name in the processor, which are structure unless the template
-            writes them in answers alone.
+        fixed: Further tokens that are always structure.
+        named: The tokens that have a name in the processor, which are structure unless the template
+            writes them only in answers.
     """
 
     render: Render
@@ -92,7 +93,7 @@ class StructureReader:
     named: Iterable[str]
 
     def __call__(self) -> Structure:
-        """The structure; all special tokens of a template that does not take the probe chats."""
+        """Returns the structure; all special tokens if the template refuses the probe chats."""
         mentioned = set(self.vocabulary.pattern.findall(self.template))
         special = {token for token in mentioned if self.vocabulary.is_special(token)}
         turns = self._turns() if self.template else None
@@ -110,14 +111,14 @@ class StructureReader:
         )
 
     def _turns(self) -> _Turns | None:
-        """The tokens of turns, or `None` if the template does not take the probe chats."""
+        """Returns the tokens of turns, or `None` if the template refuses the probe chats."""
         asked = self._around(_USER, _ANSWER, upto=1)
         alone = self._around(_USER)
         whole = self._around(_USER, _ANSWER, _AGAIN, _LAST)
         if asked is None or alone is None or whole is None:
             return None
         before, first, turned, last, end = whole
-        # what ends a user's turn; at the end of a chat some templates write more
+        # the end of a user's turn; some templates write more at the end of a chat
         closed = alone[-1][: _agreement(alone[-1], asked[-1])]
         if any(tokens[: len(closed)] != closed for tokens in (asked[-1], first, last)):
             return None
@@ -137,7 +138,7 @@ class StructureReader:
         return _Turns(frozenset(roles), frozenset(answers - roles), frozenset(openers))
 
     def _of_rich_answers(self, is_closed: bool, roles: set[str]) -> set[str]:  # noqa: FBT001
-        """What answers with reasoning or calls hold; what ends a call joins the roles."""
+        """Returns the tokens of answers with reasoning or calls; adds a call's end to `roles`."""
         found: set[str] = set()
         for answer in (*_CALLING, *_THINKING):
             around = self._around(_USER, answer)
@@ -147,7 +148,7 @@ class StructureReader:
         return found - roles
 
     def _of_other_roles(self, answers: set[str]) -> set[str]:
-        """What stands around the words of the system and of tools."""
+        """Returns the tokens around the words of system and tool messages."""
         found: set[str] = set()
         system = self._around(_SYSTEM, _USER, _ANSWER)
         if system is not None:
@@ -159,7 +160,7 @@ class StructureReader:
         return found - answers
 
     def _media(self) -> set[str]:
-        """What the template writes for media, beyond the words beside it."""
+        """Returns the tokens that the template writes for media."""
         found: set[str] = set()
         for kind in self.placeholders:
             text = {"type": "text", "text": _USER["content"]}
@@ -172,7 +173,7 @@ class StructureReader:
         return found
 
     def _behind_end(self, tokens: list[str], end: list[str], opener: list[str]) -> list[str]:
-        """Of the tokens between an answer and a user's words, those that open the user's turn."""
+        """Returns the tokens after an answer's end, which open the next user turn."""
         if opener and opener[0] in tokens:
             return tokens[tokens.index(opener[0]) :]
         same = _agreement(tokens, end)
@@ -186,9 +187,9 @@ class StructureReader:
         return {token for token in tokens if self.vocabulary.is_special(token)}
 
     def _around(self, *chat: dict[str, Any], upto: int | None = None) -> list[list[str]] | None:
-        """The control tokens before, between and behind the words of a chat.
+        """Returns the control tokens before, between and after the words of a chat.
 
-        `None` if the template refuses the chat, or does not write its words in order.
+        The result is `None` if the template refuses the chat, or does not keep its words in order.
         """
         try:
             text = self.render(read_example(list(chat)), None, upto=upto)
@@ -206,5 +207,5 @@ class StructureReader:
 
 
 def _agreement(a: list[str], b: list[str]) -> int:
-    """How many tokens two lists begin with alike."""
+    """Returns the length of the common beginning of two lists."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b[: len(a)]))

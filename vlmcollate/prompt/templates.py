@@ -1,4 +1,4 @@
-"""What the library has to know of a chat template."""
+"""Inspects chat templates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jinja2.ext
 from jinja2 import nodes
 
 TEMPLATE_ERRORS = (
-    # what templates raise on purpose or by touching something that is not there
+    # raised by templates on purpose, or by access to a missing value
     jinja2.TemplateError,
     TypeError,
     ValueError,
@@ -25,10 +25,10 @@ TEMPLATE_ERRORS = (
 
 
 def is_template_error(error: Exception) -> bool:
-    """Whether one of `TEMPLATE_ERRORS` was raised by the template, or on purpose.
+    """Returns whether one of `TEMPLATE_ERRORS` comes from the template, or is deliberate.
 
-    Any other than a TemplateError and a ValueError that no template was running for, such as a
-    TypeError, is a bug of the processor's own code.
+    A TemplateError and a ValueError are deliberate. Any other error outside a running template,
+    such as a TypeError, is a bug in the processor's own code.
     """
     if isinstance(error, jinja2.TemplateError | ValueError):
         return True
@@ -41,7 +41,7 @@ def is_template_error(error: Exception) -> bool:
 
 
 def chat_template_of(processor: Any) -> str:
-    """The chat template of a processor, or of its tokenizer."""
+    """Returns the chat template of a processor, or of its tokenizer."""
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
     if isinstance(template, Mapping):
         template = template.get("default", "")
@@ -53,7 +53,7 @@ _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
 
 
 def wants_strings(processor: Any, template: str, role: str) -> bool:
-    """Whether a template drops or misprints this role's lists of parts, and takes strings."""
+    """Returns whether a template takes a role's strings, but drops or misprints its lists."""
     key = template, role
     if key not in _WANTS_STRINGS:
         if role == "user":
@@ -67,7 +67,7 @@ def wants_strings(processor: Any, template: str, role: str) -> bool:
 
 
 def _contexts(role: str, as_text: bool) -> list[list[dict[str, Any]]]:  # noqa: FBT001
-    """What may have to stand before a message of this role; a system message comes first."""
+    """Returns the messages that a role may need before its own; a system message needs none."""
 
     def message(role: str, **more: Any) -> dict[str, Any]:
         return {"role": role, "content": "a" if as_text else [_part("a")], **more}
@@ -83,7 +83,7 @@ def _contexts(role: str, as_text: bool) -> list[list[dict[str, Any]]]:  # noqa: 
 def _takes_strings_alone(
     contexts: list[list[dict[str, Any]]], processor: Any, role: str
 ) -> bool | None:
-    """Whether only a string comes out as it went in; `None` where nothing does."""
+    """Returns whether only strings are rendered unchanged; `None` if nothing is."""
     for before in contexts:
         in_parts = _probe(processor, before, role, [_part(_WORD)])
         if _WORD in in_parts and not re.search(f"['\"]{_WORD}['\"]", in_parts):
@@ -115,7 +115,7 @@ def _probe(processor: Any, before: list[dict[str, Any]], role: str, content: obj
 
 @lru_cache
 def prompt_is_constant(template: str) -> bool:
-    """Whether what the template adds for generation reads nothing but the template's variables."""
+    """Returns whether the generation prompt depends only on the template's variables."""
     tree = _parse(template)
     own = {"messages", "tools", "documents"}
     own |= {n.name for n in tree.find_all(nodes.Name) if n.ctx in ("store", "param")}
@@ -126,14 +126,14 @@ def prompt_is_constant(template: str) -> bool:
 
 
 def _asks(node: Any) -> bool:
-    """Whether a condition is about the generation prompt."""
+    """Returns whether a condition tests the variable for the generation prompt."""
     names = [node.test] if isinstance(node.test, nodes.Name) else node.test.find_all(nodes.Name)
     return any(name.name == _PROMPT_VARIABLE for name in names)
 
 
 @lru_cache
 def literals_of(template: str) -> frozenset[str]:
-    """The strings that a template looks for: arguments of calls, sides of comparisons."""
+    """Returns the strings that a template tests for, in calls, comparisons and filters."""
     tree = _parse(template)
     found: set[str] = set()
     for parent in tree.find_all((nodes.Call, nodes.Compare, nodes.Filter)):
@@ -143,7 +143,7 @@ def literals_of(template: str) -> frozenset[str]:
 
 @lru_cache
 def tested_literals(template: str) -> re.Pattern[str]:
-    """Matches the strings that a template looks for."""
+    """Returns a pattern for the strings that a template tests for."""
     longest_first = sorted(literals_of(template), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
@@ -155,12 +155,12 @@ def _parse(template: str) -> nodes.Template:
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """Lets {% generation %} blocks parse; their body is all that matters here."""
+    """Parses {% generation %} blocks, of which only the body matters here."""
 
     tags = {"generation"}
 
     def parse(self, parser: Any) -> Any:
         lineno = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        always = nodes.Const(True)  # noqa: FBT003 - jinja2 takes it by position alone
+        always = nodes.Const(True)  # noqa: FBT003 - jinja2 takes it only by position
         return nodes.If(always, body, [], [], lineno=lineno)

@@ -1,4 +1,4 @@
-"""Where an assistant turn begins and ends in a rendering."""
+"""Finds the start and end of each assistant turn in a rendering."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TurnFinder:
         render: Renders a conversation: `render(conversation, marks, upto=None)`.
         vocabulary: The tokenizer's tokens.
         stop_tokens: The tokens that may end a turn.
-        structure: What the template's control tokens are for.
+        structure: The purposes of the template's control tokens.
     """
 
     conversation: Conversation
@@ -36,10 +36,10 @@ class TurnFinder:
     structure: Structure
 
     def __call__(self) -> Iterator[Span]:
-        """The turns in order, each to the end of its stop token.
+        """Yields the turns in order, each including its stop token.
 
         Raises:
-            LabelError: A turn cannot be placed for sure.
+            LabelError: A turn cannot be located with certainty.
         """
         stop = token_pattern(self.stop_tokens)
         done = 0
@@ -47,32 +47,33 @@ class TurnFinder:
             if message.is_assistant and not self.trace.is_left_out(k):
                 start = self._start(k, f"messages[{k}]")
                 later = self.trace.first_after(k)
-                # a template may write a word again, as the name of a tool before its result
+                # a template may repeat a word, such as the name of a tool before its result
                 first = {slot.number: slot for slot in reversed(self.trace.of(k))}
                 last = max([start, *(slot.end for slot in first.values())])
                 limit = later.start if later else len(self.trace.text)
                 found = stop.finditer(self.trace.text, last, limit)
-                # what a message spells ends nothing, as the key of a call that is written twice
+                # a message's own text ends no turn, such as a call's key that is written twice
                 closed = next((m for m in found if not self.trace.is_given(*m.span())), None)
                 silent = (later.message if later else len(self.conversation.messages)) > k + 1
                 if closed is None or (silent and not self._is_own(k, last, closed.start())):
                     raise LabelError(
-                        f"nothing ends this turn: one of {list(self.stop_tokens)} is expected in "
-                        f"{self.trace.text[last : last + 40]!r}; name the token that ends a turn "
-                        "with stop_tokens=[...]",
+                        "this turn has no stop token: found "
+                        f"{self.trace.text[last : last + 40]!r}, expected one of "
+                        f"{list(self.stop_tokens)}; name the token that ends a turn with "
+                        "stop_tokens=[...]",
                         where=f"messages[{k}]",
                     )
                 if start < done:
                     raise LabelError(
                         "this turn cannot be distinguished from an earlier one, since no text "
-                        "is between them; remove turns without text",
+                        "separates them; remove turns without text",
                         where=f"messages[{k}]",
                     )
                 done = closed.end()
                 yield Span(start, done, k)
 
     def _is_own(self, k: int, last: int, stop: int) -> bool:
-        """Whether a stop token ends turn `k`, and not a message without words behind it."""
+        """Returns whether a stop token ends turn `k`, not a message without words after it."""
         between = self.vocabulary.pattern.findall(self.trace.text, last, stop)
         if not any(self.vocabulary.is_special(token) for token in between):
             return True
@@ -85,7 +86,7 @@ class TurnFinder:
         return stop <= last + self._shared(own.text[found.end :], self.trace.text[last:])
 
     def _start(self, k: int, where: str) -> int:
-        """The first character of turn `k` that the template does not write by itself."""
+        """Returns the first character of turn `k` that the template does not force."""
         trace = self.trace
         before = [slot for slot in trace.slots if slot.message < k]
         anchor = before[-1] if before else None
@@ -103,7 +104,7 @@ class TurnFinder:
         return start
 
     def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
-        """Where turn `k` starts in what the template wrote, which differs from its prompt."""
+        """Returns the start of turn `k` in text that differs from its generation prompt."""
         same, asked = self._aligned(written, header)
         rest = header[asked:]
         if not rest:
@@ -119,51 +120,51 @@ class TurnFinder:
         return same
 
     def _aligned(self, written: str, header: str) -> tuple[int, int]:
-        """How far a turn and its prompt agree, whatever whitespace stands between their tokens."""
+        """Returns how far a turn and its prompt agree, ignoring whitespace between tokens."""
         i = j = 0
         while True:
             same = self._shared(header[j:], written[i:])
             i, j = i + same, j + same
-            # only if both go on alike behind it does whitespace make no difference
+            # whitespace is ignored only if both texts agree after it
             a, b = _behind_space(written, i), _behind_space(header, j)
             if (a, b) == (i, j) or not self._shared(header[b:], written[a:]):
                 return i, j
             i, j = a, b
 
     def _shared(self, header: str, written: str) -> int:
-        """How far two texts agree, in whole control tokens."""
+        """Returns how far two texts agree, without splitting a control token."""
         same = _common_length(header, written)
         tokens = self.vocabulary.pattern.finditer(header)
         return next((t.start() for t in tokens if t.start() < same < t.end()), same)
 
     def _is_forced(self, rest: str) -> bool:
-        """Whether a prompt's rest may be missing from a turn: a think block, but no role."""
+        """Returns whether a turn may lack the rest of its prompt: a think block, but no role."""
         tokens = self.vocabulary.pattern.findall(rest)
         begins = self.vocabulary.pattern.match(rest.lstrip()) is not None
         return begins and not self.structure.tokens.intersection(tokens)
 
     def _opens_again(self, text: str) -> bool:
-        """Whether the template opens a turn in text that would be trained."""
+        """Returns whether the template opens a turn in text that would be trained."""
         return not self.structure.openers.isdisjoint(self.vocabulary.pattern.findall(text))
 
     def _unlike(self, header: str, written: str, where: str) -> LabelError:
         hint = (
-            "variables may correct it, as in template_kwargs={'enable_thinking': False}"
+            "set the template's variables, such as template_kwargs={'enable_thinking': False}"
             if "think" in header + written
-            else "are the roles swapped, or does the template repeat another message here?"
+            else "check whether roles are swapped, or the template repeats a message here"
         )
         return LabelError(
-            f"the template writes a turn unlike its generation prompt {header!r}: "
-            f"{written[:80]!r}; {hint}",
+            f"this turn does not begin with the generation prompt: found {written[:80]!r}, "
+            f"expected {header!r}; {hint}",
             where=where,
         )
 
     def _is_words(self, rest: str) -> bool:
-        """Whether the message's words, or the end of an empty turn, come next."""
+        """Returns whether the message's words, or the end of an empty turn, come next."""
         return not rest or rest.startswith(tuple(self.stop_tokens))
 
     def _kept_whitespace(self, k: int) -> int:
-        """How much of the whitespace before turn `k`'s first word is the message's own."""
+        """Returns how much whitespace before the first word of turn `k` is the message's."""
         places = self.trace.marks.places
         first = next((places[slot.number].where for slot in self.trace.of(k)), "")
         bare = list(self.conversation.messages)
@@ -172,7 +173,7 @@ class TurnFinder:
         return len(self.trace.text) - len(self.render(stripped, None))
 
     def _header(self, k: int, anchor: Slot | None, where: str) -> str:
-        """What the template writes between the messages before turn `k` and the model's answer."""
+        """Returns the template's text between the messages before turn `k` and the answer."""
         try:
             prompt = self._read(self.conversation, upto=k)
         except SampleError as error:
@@ -181,7 +182,7 @@ class TurnFinder:
             ) from error
         found = prompt.find(anchor.number) if prompt and anchor else None
         if prompt is None or (anchor is not None and found is None):
-            raise LabelError("the template moves the messages before this turn", where=where)
+            raise LabelError("the template reorders the messages before this turn", where=where)
         return prompt.text[found.end if found else 0 :]
 
     def _read(self, conversation: Conversation, upto: int | None = None) -> MarkedText | None:
@@ -189,7 +190,7 @@ class TurnFinder:
         return marks.read(self.render(conversation, marks, upto=upto))
 
     def _check_header(self, k: int, start: int, header: str, where: str) -> None:
-        """Refuses a template without generation prompt, whose header would count as answer."""
+        """Refuses a template without generation prompt, since the header would be trained."""
         first = next((slot.start for slot in self.trace.of(k)), start)
         between = self.vocabulary.pattern.findall(self.trace.text, start, first)
         if not any(self.vocabulary.is_special(token) for token in between):
@@ -198,14 +199,14 @@ class TurnFinder:
         closed = self._read(attrs.evolve(self.conversation, messages=before)) if k else None
         if closed is None or closed.text.endswith(header):
             raise LabelError(
-                f"the template has no generation prompt, so whether the model writes "
-                f"{''.join(between)!r} is not known; use another label strategy",
+                f"the template has no generation prompt, so it is unknown whether the model writes "
+                f"{''.join(between)!r}; use another label strategy",
                 where=where,
             )
 
 
 def _without_leading_space(message: Message, key: str) -> Message:
-    """The message without the whitespace before its first word, which stands under `key`."""
+    """Returns the message without whitespace before its first word, which is under `key`."""
     if isinstance(message.extra.get(key), str):
         return attrs.evolve(message, extra={**message.extra, key: message.extra[key].lstrip()})
     parts = list(message.content)

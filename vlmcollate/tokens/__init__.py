@@ -1,1 +1,1 @@
-"""The tokenizer as the collators need it: its tokens, their offsets, and tiktoken's."""
+"""Tokenizers with character offsets, based on `tokenizers` or `tiktoken`."""

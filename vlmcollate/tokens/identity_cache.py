@@ -1,4 +1,4 @@
-"""What is known of an object, for as long as that lives."""
+"""A cache of values for objects, each kept for the life of its object."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class IdentityCache(Generic[T]):
         self._values: dict[int, T] = {}
 
     def get_or_make(self, key: Any, make: Callable[[], T]) -> T:
-        """Returns the object's value, made if there is none yet."""
+        """Returns the object's value, and makes it on first use."""
         if id(key) not in self._values:
             value = make()
             weakref.finalize(key, self._values.pop, id(key), None).atexit = False

@@ -1,8 +1,8 @@
-"""A `tiktoken` encoding in the place of a `tokenizers.Tokenizer`.
+"""A `tiktoken` encoding with the interface of a `tokenizers.Tokenizer`.
 
-Some checkpoints, such as Kimi's, come with a tokenizer of their own code around `tiktoken`, which
-gives no offsets. But its tokens are bytes, and one after another they are the text, so the offsets
-follow from their lengths.
+Some checkpoints, such as Kimi's, contain their own tokenizer code around `tiktoken`, which returns
+no offsets. Its tokens are bytes that together make up the text, so the offsets follow from their
+lengths.
 
 Shapes: L a text's tokens, N the vocabulary.
 """
@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 
 @attrs.frozen(eq=False)
 class TiktokenBackend:
-    """What the collators ask of a tokenizer, answered by `tiktoken`.
+    """The interface of a tokenizer that collators use, implemented with `tiktoken`.
 
     Attributes:
         encoding: A `tiktoken.Encoding`.
@@ -36,7 +36,7 @@ class TiktokenBackend:
 
     @classmethod
     def of(cls, tokenizer: Any) -> TiktokenBackend | None:
-        """The backend of a tokenizer that holds a `tiktoken.Encoding` as `model`, or `None`."""
+        """Returns a backend if the tokenizer's `model` is a `tiktoken.Encoding`, or `None`."""
         model = getattr(tokenizer, "model", None)
         if not hasattr(model, "encode_ordinary"):
             return None
@@ -46,8 +46,8 @@ class TiktokenBackend:
         """Encodes a text.
 
         Returns:
-            The ids (L,), and the characters (L, 2) from which to which each token came. The tokens
-            that share a character all have it.
+            The ids (L,), and the start and end (L, 2) of each token's characters. Tokens that share
+            a character all include it.
         """
         ids: list[int] = []
         last = 0
@@ -61,22 +61,22 @@ class TiktokenBackend:
         return known, _as_characters(text, np.stack([ends - self._lengths[known], ends], axis=1))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens."""
+        """Returns the text of some tokens."""
         return b"".join(self._bytes_of(i) for i in ids).decode("utf-8", "replace")
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a control token, or of a text that is one token."""
+        """Returns the id of a control token, or of a text that is one token."""
         if token in self.added:
             return self.added[token]
         ids = self.encoding.encode_ordinary(token)
         return int(ids[0]) if len(ids) == 1 else None
 
     def get_vocab_size(self) -> int:
-        """How many tokens there are, with the control tokens."""
+        """Returns the number of tokens, including control tokens."""
         return int(max(self.encoding.n_vocab, *self.added.values(), 0) + 1)
 
     def to_str(self) -> str:
-        """All that the ids of a text depend on."""
+        """Returns everything that the ids of a text depend on."""
         tokens = [token.hex() for token in self.encoding.token_byte_values()]
         return json.dumps([self.encoding._pat_str, sorted(self.added.items()), tokens])
 
@@ -87,7 +87,7 @@ class TiktokenBackend:
 
     @cached_property
     def _lengths(self) -> Ints:
-        """(N,): the bytes of each token."""
+        """(N,): the number of bytes of each token."""
         lengths = np.zeros(self.get_vocab_size(), np.int64)
         for token in self.encoding.token_byte_values():
             lengths[self.encoding.encode_single_token(token)] = len(token)
@@ -105,7 +105,7 @@ class TiktokenBackend:
 
 
 def _as_characters(text: str, spans: Ints) -> Ints:
-    """Spans of bytes as spans of the characters that they touch."""
+    """Converts spans of bytes to spans of the characters that they touch."""
     if text.isascii():
         return spans
     data = np.frombuffer(text.encode(), np.uint8)

@@ -1,8 +1,8 @@
-"""The tokenizer as the collators need it: offsets on demand, and text that stays text.
+"""Tokenizes with character offsets and control over which text becomes a control token.
 
-A Hugging Face fast tokenizer finds control tokens in whatever text it is given. `Vocabulary` wraps
-the same model twice, once with the added tokens and once without any, so that the caller decides
-which characters may become a control token.
+A Hugging Face fast tokenizer finds control tokens in any text. `Vocabulary` wraps the same model
+twice, once with the added tokens and once without any, so that the caller decides which characters
+may become a control token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Backend = Tokenizer | TiktokenBackend
 
 @attrs.frozen(eq=False)
 class Tokens:
-    """Token ids with the characters that each came from.
+    """Token ids with the characters of each.
 
     Attributes:
         ids: (L,) int64.
@@ -43,14 +43,14 @@ class Tokens:
 
     @classmethod
     def join(cls, pieces: Iterable[Tokens]) -> Tokens:
-        """One sequence out of several."""
+        """Joins several sequences into one."""
         kept = list(pieces)
         return cls(*(np.concatenate([getattr(p, f.name) for p in kept]) for f in attrs.fields(cls)))
 
 
 @attrs.frozen(eq=False)
 class Vocabulary:
-    """What a tokenizer knows, and the two ways to encode with it; see `Vocabulary.of`."""
+    """A tokenizer's tokens, and the two ways to encode with them; see `Vocabulary.of`."""
 
     backend: Backend
     added: dict[str, AddedToken]
@@ -61,23 +61,23 @@ class Vocabulary:
 
     @classmethod
     def known(cls, tokenizer: Any) -> Vocabulary:
-        """The vocabulary that `of` found last, without another look at the tokenizer.
+        """Returns the vocabulary that `of` found last, without reading the tokenizer again.
 
-        For what happens inside one call of a collator, which begins with `of`: comparing all of
-        Gemma's 6,400 added tokens takes milliseconds.
+        Use it inside one call of a collator, which begins with `of`, since comparing all of Gemma's
+        6,400 added tokens takes milliseconds.
         """
         return _KNOWN.get(tokenizer) or cls.of(tokenizer)
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
-        """The vocabulary of a tokenizer, read again whenever an added token has changed.
+        """Returns the vocabulary of a tokenizer, read again if an added token has changed.
 
         Args:
             tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library, or
-                one of remote code that is by `tiktoken`.
+                one of remote code that is backed by `tiktoken`.
 
         Raises:
-            ConfigError: The tokenizer has neither, so it cannot give offsets.
+            ConfigError: The tokenizer has neither backend, so it has no offsets.
         """
         known = _KNOWN.get(tokenizer)
         if known is None or known.state != _state(tokenizer, known.backend):
@@ -91,8 +91,8 @@ class Vocabulary:
             backend = TiktokenBackend.of(tokenizer)
         if backend is None:
             raise ConfigError(
-                f"{type(tokenizer).__name__} gives no character offsets, and exact labels need "
-                "them; load the fast tokenizer (one with a tokenizer.json)"
+                f"{type(tokenizer).__name__} returns no character offsets, which exact labels "
+                "need; load the fast tokenizer (one with a tokenizer.json)"
             )
         prefix, suffix = _wrapping_ids(tokenizer)
         added = sorted(tokenizer.added_tokens_decoder.items())
@@ -110,7 +110,7 @@ class Vocabulary:
 
     @cached_property
     def control(self) -> Backend:
-        """Finds control tokens in the text, and neither trims, pads nor cuts."""
+        """The backend that finds control tokens in text, and neither trims, pads nor truncates."""
         if isinstance(self.backend, TiktokenBackend):
             return self.backend
         clone = _bare_clone(self.backend)
@@ -119,7 +119,7 @@ class Vocabulary:
             return clone
         full = Tokenizer.from_str(
             self.backend.to_str()
-        )  # ids with gaps: slower to build, same facts
+        )  # ids with gaps: slower to build, same tokens
         full.no_padding()
         full.no_truncation()
         full.post_processor = None
@@ -127,7 +127,7 @@ class Vocabulary:
 
     @cached_property
     def plain(self) -> Backend:
-        """Knows no control token: whatever stands in the text is encoded as text."""
+        """The backend without control tokens, which encodes everything as plain text."""
         harmless = {name: t for name, t in self.added.items() if name not in self.control_ids}
         if isinstance(self.backend, TiktokenBackend):
             added = self.backend.added
@@ -141,8 +141,8 @@ class Vocabulary:
     def control_ids(self) -> dict[str, int]:
         """The control tokens with their ids.
 
-        These are the added tokens that plain text cannot produce, special or not (`<think>`), but
-        for the HTML tags that some vocabularies hold as pieces of ordinary text (Gemma's `<td>`).
+        These are the added tokens that plain text cannot produce, special or not (`<think>`),
+        except the HTML tags that are ordinary text in some vocabularies (Gemma's `<td>`).
         """
         bare = (
             attrs.evolve(self.backend, added={})
@@ -160,7 +160,7 @@ class Vocabulary:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Matches any control token, longest first."""
+        """The pattern of any control token, longest first."""
         return token_pattern(self.control_ids)
 
     @cached_property
@@ -169,7 +169,7 @@ class Vocabulary:
 
     @cached_property
     def prefixes_a_space(self) -> bool:
-        """Whether it puts a space before text, so that a part encodes unlike in its whole."""
+        """Whether it adds a space before text, so that a part by itself has different tokens."""
         if isinstance(self.backend, TiktokenBackend):
             return False
         parts = [p for p in (self.backend.normalizer, self.backend.pre_tokenizer) if p is not None]
@@ -180,27 +180,27 @@ class Vocabulary:
         )
 
     def is_special(self, token: str) -> bool:
-        """Whether a token is declared special, rather than only added."""
+        """Returns whether a token is declared special, rather than only added."""
         return token in self.added and bool(self.added[token].special)
 
     def is_space(self, token_id: int) -> bool:
-        """Whether a token is nothing but whitespace."""
+        """Returns whether a token consists only of whitespace."""
         return self.decode([token_id]).isspace()
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens, control tokens included."""
+        """Returns the text of some tokens, including control tokens."""
         if isinstance(self.backend, TiktokenBackend):
             return self.backend.decode(ids)
         text: str = self.backend.decode(list(ids), skip_special_tokens=False)
         return text
 
     def id_of(self, token: str) -> int | None:
-        """The id of a token, or `None`."""
+        """Returns the id of a token, or `None`."""
         found: int | None = self.backend.token_to_id(token)
         return found
 
     def is_control(self, ids: Ints) -> npt.NDArray[np.bool_]:
-        """Which ids are control tokens, (L,) bool."""
+        """Returns which ids are control tokens, (L,) bool."""
         known = self._sorted_control_ids
         if not len(known):
             return np.zeros(len(ids), dtype=bool)
@@ -209,21 +209,21 @@ class Vocabulary:
         return found
 
     def encode(self, text: str, cuts: Sequence[int] = ()) -> Tokens:
-        """Encodes text in which control tokens are meant as such.
+        """Encodes text and the control tokens in it.
 
         Args:
             text: The text.
-            cuts: Characters that no token may straddle.
+            cuts: The positions that no token may cross.
 
         Raises:
-            LabelError: A cut falls inside a word, and the tokenizer cannot encode half a text.
+            LabelError: There are cuts, and the tokenizer cannot encode a part of a text separately.
         """
         if not cuts:
             return _encode(self.control, text, 0)
         if self.prefixes_a_space:
             raise LabelError(
-                "the answer begins inside a token, and this tokenizer puts a space before text, so "
-                "the answer cannot be encoded apart; strip the answer's leading whitespace"
+                "the answer begins inside a token, and this tokenizer adds a space before text, so "
+                "the answer cannot be encoded separately; strip the answer's leading whitespace"
             )
         borders = [0, *cuts, len(text)]
         return Tokens.join(
@@ -231,11 +231,11 @@ class Vocabulary:
         )
 
     def encode_plain(self, text: str, offset: int) -> Tokens:
-        """Encodes text in which nothing is a control token; characters count from `offset`."""
+        """Encodes text without control tokens; characters count from `offset`."""
         return _encode(self.plain, text, offset)
 
     def control_token(self, token: str, start: int, end: int) -> Tokens:
-        """One control token for the characters from `start` to `end`."""
+        """Returns one control token for the characters from `start` to `end`."""
         return Tokens(*(np.array([n], np.int64) for n in (self.id_of(token), start, end)))
 
 
@@ -247,7 +247,7 @@ _KNOWN: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
 
 
 def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """A pattern that matches any of the tokens, longest first, and nothing where there are none."""
+    """Returns a pattern of any of the tokens, longest first; of nothing if there are none."""
     longest_first = sorted(filter(None, tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
@@ -273,7 +273,7 @@ def _bare_clone(backend: Tokenizer) -> Tokenizer:
 
 
 def _state(tokenizer: Any, backend: Backend) -> object:
-    """What changes when a token is added to a tokenizer, even again with other flags."""
+    """Returns a value that changes if a token is added, even again with other flags."""
     if isinstance(backend, TiktokenBackend):
         return tokenizer.bos_token, dict(tokenizer.added_tokens_decoder)
     return tokenizer.bos_token, backend.get_added_tokens_decoder()
@@ -283,19 +283,18 @@ _AGREEMENT = "It's 12,345 tokens:\n\n  naïve 中文 текст 🏳️‍🌈\t
 
 
 def _check_agreement(vocabulary: Vocabulary, tokenizer: Any) -> None:
-    """Refuses a tokenizer that does more to a text than its `tiktoken` encoding."""
+    """Refuses a tokenizer whose ids differ from those of its `tiktoken` encoding."""
     text = _AGREEMENT.join(["", *list(vocabulary.added)[:4], ""])
     expected = tokenizer(text, add_special_tokens=False)["input_ids"]
     if vocabulary.encode(text).ids.tolist() != expected:
         raise ConfigError(
-            f"{type(tokenizer).__name__} gives no character offsets, and other tokens than the "
-            "tiktoken encoding inside it, so they are unknown; load a fast tokenizer (one with "
-            "a tokenizer.json)"
+            f"{type(tokenizer).__name__} returns no character offsets, and its tokens differ from "
+            "those of its tiktoken encoding; load a fast tokenizer (one with a tokenizer.json)"
         )
 
 
 def _wrapping_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer itself puts before and after a text."""
+    """Returns the ids that the tokenizer itself adds before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     for start in range(len(full) - len(bare) + 1):

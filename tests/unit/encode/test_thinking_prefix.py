@@ -80,7 +80,7 @@ def test_where_it_stands_already_nothing_is_inserted(processor):
 
 def test_a_tokenizer_without_the_tokens_is_refused():
     processor = tiny_processor()
-    with pytest.raises(ConfigError, match="no control token"):
+    with pytest.raises(ConfigError, match="does not begin with a control token"):
         ThinkingPrefix().check(processor.tokenizer)
 
 

@@ -128,11 +128,9 @@ def test_spelled_control_text_is_a_warning(collator):
 def test_turns_that_train_nothing_are_a_warning(collator):
     silent = [{**chat()[1], "weight": 0}]
     found = collator.explain([*chat()[:1], *silent, *chat()])
-    assert found.warnings == (
-        "nothing of the assistant's messages[1] is trained (its weight is 0)",
-    )
+    assert found.warnings == ("the assistant's messages[1] is not trained (its weight is 0)",)
     last = attrs.evolve(collator, train_on="last_turn").explain(chat() * 2)
-    assert last.warnings == ("nothing of the assistant's messages[1] is trained",)
+    assert last.warnings == ("the assistant's messages[1] is not trained",)
 
 
 def test_truncation_is_a_warning_and_keeps_the_places(collator):
@@ -141,7 +139,9 @@ def test_truncation_is_a_warning_and_keeps_the_places(collator):
     limit = len(whole.sample) - 20
     cutting = attrs.evolve(collator, max_length=limit, on_overlong="truncate")
     found = cutting.explain(example)
-    assert found.warnings == (f"cut from {len(whole.sample)} tokens to {limit} to fit max_length",)
+    assert found.warnings == (
+        f"truncated from {len(whole.sample)} tokens to {limit} to fit max_length",
+    )
     assert found.texts == whole.texts[:limit]
     assert np.array_equal(found.offsets, whole.offsets[:limit])
 
@@ -164,7 +164,7 @@ def test_left_out_text_is_a_warning(collator):
     example = chat()
     example[1]["reasoning_content"] = "hm"
     found = attrs.evolve(collator, on_template_omission="allow").explain(example)
-    assert found.warnings == ("the chat template leaves out messages[1].reasoning_content",)
+    assert found.warnings == ("the chat template omits messages[1].reasoning_content",)
 
 
 def test_much_media_is_a_warning():
@@ -172,7 +172,7 @@ def test_much_media_is_a_warning():
     picture = Image.new("RGB", (1000, 1000))
     example[0]["content"].insert(0, {"type": "image", "image": picture})
     (warning,) = collator_for(processor_of("qwen2_5_vl")).explain(example).warnings
-    assert warning.startswith("media takes up 98.")
+    assert warning.startswith("media makes up 98.")
 
 
 def test_more_tokens_than_the_model_takes_are_a_warning():
@@ -180,7 +180,7 @@ def test_more_tokens_than_the_model_takes_are_a_warning():
     processor.tokenizer.model_max_length = 10
     found = collator_for(processor).explain(chat())
     assert found.warnings == (
-        f"{len(found.sample)} tokens, and the tokenizer says that the model takes 10",
+        f"{len(found.sample)} tokens, more than the tokenizer's model_max_length=10",
     )
 
 
@@ -195,7 +195,7 @@ def test_a_doubled_bos_is_a_warning():
 def test_placeholder_media_is_padding(collator):
     found = attrs.evolve(collator, dummy_media="sample").explain(chat())
     assert [run.kind for run in found.runs][-1] == "padding"
-    assert found.media[-1].size == "a placeholder"
+    assert found.media[-1].size == "dummy media"
     assert found.texts[0] == "<|im_start|>"
 
 

@@ -153,6 +153,6 @@ def test_whitespace_and_control_characters_are_visible(text: str, expected: str)
 
 def test_the_legend_names_every_class() -> None:
     assert legend().plain == (
-        " trained    said, not trained    written by the template    media   ↵ newline"
+        " trained    message, not trained    written by the template    media   ↵ newline"
     )
     assert legend(brackets=True).plain.startswith("[[trained]]")

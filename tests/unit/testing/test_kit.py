@@ -224,7 +224,7 @@ def test_the_check_command_passes_and_fails(tmp_path, monkeypatch):
     assert (suite.get("tests"), suite.get("failures")) == (str(len(LAWS)), "0")
     failed = runner.invoke(app, ["check", str(bad), "--junit", str(junit)])
     assert failed.exit_code == 1
-    assert "nothing ends this turn" in failed.output
+    assert "this turn has no stop token" in failed.output
     assert ElementTree.parse(junit).getroot().get("failures") == "1"  # noqa: S314  # likewise
     one = runner.invoke(app, ["check", str(good), "--law", "check_is_frozen"])
     assert one.output.count("passed") == 1
