@@ -51,6 +51,11 @@ class Pool:
         # the tensor's storage keeps a reference to the very array `lent`
         return torch.from_numpy(lent).view(dtype).view(shape)
 
+    @property
+    def free_bytes(self) -> int:
+        """The number of bytes of free blocks."""
+        return sum(map(len, list(self._free.values())))
+
     def _take(self, size: int) -> Block:
         fitting = [
             (len(b), key) for key, b in list(self._free.items()) if size <= len(b) < 2 * size
@@ -65,7 +70,7 @@ class Pool:
         if len(block) > self.limit:
             return
         self._free[id(block)] = block
-        while sum(map(len, list(self._free.values()))) > self.limit:
+        while self.free_bytes > self.limit:
             self._free.pop(next(iter(self._free), 0), None)  # the oldest one
 
 
