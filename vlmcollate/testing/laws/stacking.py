@@ -108,8 +108,8 @@ def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) ->
             problem, expected = "is not padded to the smallest permitted length", smallest
         raise failure(
             f"a batch whose longest row has {longest} tokens {problem}",
-            "declare in permits which lengths a batch may have, and return the smallest of them that "
-            "holds the longest row from padded_length",
+            "declare the permitted lengths in permits, and return the smallest one that holds the "
+            "longest row from padded_length",
             messages=examples[0],
             expected=expected,
             found=found,
