@@ -123,7 +123,7 @@ def qwen3_omni_asr_collate_fn(
 def qwen2_5_omni_asr_collate_fn(
     examples: Sequence[Example], processor: Any, *, template_kwargs: Variables = None
 ) -> dict[str, Tensor]:
-    """Collates speech recognition for Qwen2.5-Omni; see `qwen3_omni_asr_collate_fn`."""
+    """Collates for Qwen2.5-Omni; see `qwen3_omni_asr_collate_fn`."""
     return qwen3_omni_asr_collate_fn(examples, processor, template_kwargs=template_kwargs)
 
 
@@ -171,7 +171,7 @@ def _add_sampling_rate(messages: Sequence[Any], rate: int | None, index: int) ->
 
 
 def _move_audio(examples: Sequence[Example], rate: int | None, placeholder: str) -> list[Any]:
-    """Moves the audio of each example from the key `audio` into its conversation."""
+    """Moves the audio of each example into its conversation."""
     conversations = conversations_of(examples)
     return [
         example
@@ -185,7 +185,7 @@ def _move_audio(examples: Sequence[Example], rate: int | None, placeholder: str)
 
 
 def _insert_audio(conversation: Any, audio: Any, rate: int | None, placeholder: str) -> list[Any]:
-    """Inserts audio into the first user message, at its placeholder or in front of it."""
+    """Inserts audio into the first user message."""
     if not isinstance(audio, tuple | list | Mapping):
         audio = (audio, rate)  # as in Automodel, an array alone has the model's rate
     elif isinstance(audio, list):

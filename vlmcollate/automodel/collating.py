@@ -77,7 +77,10 @@ def default_collate_fn(
 def qwen2_5_collate_fn(
     examples: Sequence[Example], processor: Any, *, template_kwargs: Variables = None
 ) -> dict[str, Tensor]:
-    """Collates for Qwen2.5-VL; see `default_collate_fn`, but pixels stay float32."""
+    """Collates for Qwen2.5-VL, with pixels in float32.
+
+    See `default_collate_fn`.
+    """
     collator = automodel_collator(processor, template_kwargs=template_kwargs, shift_labels=True)
     return collate_conversations(collator, examples)
 
@@ -89,7 +92,7 @@ def qwen3_omni_collate_fn(
     *,
     template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
-    """Collates for Qwen3-Omni: text, images, videos and audio, padded on the right.
+    """Collates for Qwen3-Omni: text, images, videos and audio.
 
     Args:
         examples: The examples, `{"conversation": [...]}`.
@@ -211,7 +214,7 @@ def nemotron_parse_collate_fn(
     processor: Any,
     task_prompt: str = "</s><s><predict_bbox><predict_classes><output_markdown>",
 ) -> dict[str, Tensor]:
-    """Collates for Nemotron-Parse: a page image, the task prompt, and the answer.
+    """Collates for Nemotron-Parse: a page, a task prompt and an answer.
 
     Args:
         examples: The examples, `{"conversation": [...]}`, with one image each.
@@ -233,6 +236,9 @@ def nemotron_parse_collate_fn(
 def llava_onevision_collate_fn(
     examples: Sequence[Example], processor: Any, *, template_kwargs: Variables = None
 ) -> dict[str, Tensor]:
-    """Collates for LLaVA-OneVision-1.5; see `default_collate_fn`, but pixels stay float32."""
+    """Collates for LLaVA-OneVision-1.5, with pixels in float32.
+
+    See `default_collate_fn`.
+    """
     collator = automodel_collator(processor, template_kwargs=template_kwargs, shift_labels=True)
     return collate_conversations(collator, examples)

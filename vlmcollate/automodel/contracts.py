@@ -23,7 +23,7 @@ ADDED_MASKS = ("eager", "flex_attention")
 
 
 class PackedSequenceContract(Protocol):
-    """The requirements of a model for packs; Automodel's models declare their own."""
+    """The requirements of a model for packs."""
 
     @property
     def packed_mask_type(self) -> PackedMaskType:
@@ -31,7 +31,7 @@ class PackedSequenceContract(Protocol):
 
     @property
     def requires_packed_sequence_metadata(self) -> bool:
-        """Whether the model needs the lengths of the documents in addition to the mask."""
+        """Whether the model also needs the lengths of the documents."""
 
 
 @attrs.frozen
@@ -48,7 +48,7 @@ DEFAULT_PACKED_SEQUENCE_CONTRACT: PackedSequenceContract = _DefaultPackedSequenc
 def resolve_packing_contract(
     packing: PackedSequenceContract, attn_implementation: str | None
 ) -> PackedSequenceContract:
-    """Chooses between a contract and the older option, the name of an attention.
+    """Chooses between a contract and the name of an attention.
 
     Args:
         packing: The contract. A contract other than the default takes precedence, with a
@@ -89,7 +89,7 @@ def resolve_packing_contract(
 
 
 def build_packed_sequence_metadata(attention_mask: Tensor) -> dict[str, Any]:
-    """Computes the lengths of the documents in each row, so that microbatches can be split off.
+    """Computes the lengths of the documents in each row.
 
     Args:
         attention_mask: The number of each token's document, 0 for padding, (B, T).
@@ -124,7 +124,7 @@ def build_packed_sequence_metadata(attention_mask: Tensor) -> dict[str, Any]:
 
 
 def varlen_arguments(documents: Tensor) -> dict[str, Any]:
-    """Computes the arguments that FlashAttention in transformers takes instead of a mask.
+    """Computes the arguments of transformers' FlashAttention.
 
     Args:
         documents: The number of each token's document, 0 for padding, (B, T).

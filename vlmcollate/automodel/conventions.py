@@ -38,7 +38,7 @@ Variables = Mapping[str, Any] | None
 
 
 class _Request:
-    """A processor in its current state and options; equal requests get the same collator."""
+    """A processor in its current state, and options."""
 
     def __init__(self, processor: Any, options: Mapping[str, Any]) -> None:
         self.processor = processor  # compared by identity, because it may be unhashable
@@ -95,7 +95,7 @@ def automodel_collator(
 
 
 def shift_tokens(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Shifts labels and decoder inputs by one token, so that token tensors are (B, T - 1)."""
+    """Shifts labels and decoder inputs by one token: (B, T) to (B, T - 1)."""
     return {
         key: value.narrow(1, int(key in _AHEAD), value.shape[1] - 1).contiguous()
         if key in TOKEN_KEYS

@@ -42,7 +42,7 @@ def _extract_assistant_text(message: Mapping[str, Any]) -> str:
 def _extract_media_from_conversations(
     conversations: Sequence[Messages],
 ) -> tuple[list[Any] | None, list[Any] | None]:
-    """Returns all images and all videos in order; `None` instead of an empty list."""
+    """Returns all images and all videos, each `None` if there are none."""
     images, videos = (
         [part[kind] for _, part in _parts(conversations, kind) if kind in part]
         for kind in ("image", "video")
@@ -79,7 +79,7 @@ def _ensure_rgb(conversations: Sequence[Messages]) -> Sequence[Messages]:
 
 
 def _extract_image_config(processor: Any) -> dict[str, int] | None:
-    """Returns the patch size, merge size and limits of pixels of an image processor."""
+    """Returns the sizes and limits of an image processor."""
     images = getattr(processor, "image_processor", None)
     if images is None:
         return None
@@ -99,7 +99,7 @@ def _extract_image_config(processor: Any) -> dict[str, int] | None:
 
 
 def _estimate_media_tokens(conversation: Messages, processor: Any) -> int:
-    """Estimates the tokens that the images of a conversation add, without decoding them.
+    """Estimates the tokens that images add, without decoding them.
 
     The number is exact if the processor can compute the tokens of an image from its size. Videos,
     and images whose size is unknown without decoding, count as 0.
@@ -114,7 +114,7 @@ def _estimate_media_tokens(conversation: Messages, processor: Any) -> int:
 
 
 def _size_of(image: object) -> tuple[int, int] | None:
-    """Returns the height and width of an image; those of a path come from the file's header."""
+    """Returns the height and width of an image, or of a file's header."""
     if isinstance(image, Image.Image):
         return image.height, image.width
     if not isinstance(image, str):
@@ -129,7 +129,7 @@ def _size_of(image: object) -> tuple[int, int] | None:
 def _drop_overlong_samples(
     conversations: Sequence[Messages], processor: Any, max_length: int | None
 ) -> tuple[list[Messages], list[int]]:
-    """Returns the conversations of at most `max_length` estimated tokens, and their indices.
+    """Drops conversations of more than `max_length` estimated tokens.
 
     Raises:
         EmptyBatchError: All conversations are longer.

@@ -96,7 +96,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         return take_first_valid(len(self), index, self.max_retries, self._encode)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns the tensors of the sample, or of its replacement, for `pad_collate_fn`.
+        """Returns the sample, or its replacement, for `pad_collate_fn`.
 
         Returns:
             The token tensors (L,), labels not shifted, the media, and the numbers of media items,
@@ -109,7 +109,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         return {**sample.tokens, **sample.media, **count_items(sample)}
 
     def robust_collate(self, collate_fn: Callable[[list[Any]], Any]) -> Callable[..., Any]:
-        """Wraps a collate function that replaces failing batches; see `make_robust_collate`."""
+        """Wraps a collate function by `make_robust_collate`."""
         return make_robust_collate(self, collate_fn, self.max_retries)
 
     def _encode(self, index: int) -> EncodedSample:
@@ -138,7 +138,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         return self.inject_fake_images and not (is_list and _conversation_has_media(conversation))
 
     def measure(self, index: int) -> tuple[int, int]:
-        """Counts the tokens and media items of a sample, if possible without decoding media.
+        """Counts tokens and media items, if possible without decoding media.
 
         Returns:
             The number of tokens, -1 if the sample will be replaced, and the number of media items.
@@ -174,7 +174,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         return changed if self.max_length is None else self._truncate(changed, self.max_length)
 
     def _truncate(self, sample: EncodedSample, limit: int) -> EncodedSample:
-        """Truncates a sample after the hook, and refuses to if media tokens would be lost."""
+        """Truncates a sample after the hook, unless it would lose media."""
         if len(sample) <= limit:
             return sample
         lost = torch.isin(
@@ -195,7 +195,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
 
 
 def count_items(sample: EncodedSample) -> dict[str, int]:
-    """Returns the number of media items of each kind, under keys such as `n_images`."""
+    """Counts the media items by kind, under keys such as `n_images`."""
     return {f"n_{kind}s": count for kind, count in sample.media_counts.items()}
 
 

@@ -23,7 +23,7 @@ Hook = Callable[[dict[str, Tensor], Any], Any]
 
 
 def collate_conversations(collator: BaseCollator, examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Collates conversations; the fake images of Automodel's wrappers are masked."""
+    """Collates conversations, and masks fake images of the wrappers."""
     conversations = conversations_of(examples)
     if not any(example.get("_injected_fake") for example in examples):
         return collator(conversations)
@@ -33,7 +33,7 @@ def collate_conversations(collator: BaseCollator, examples: Sequence[Example]) -
 def encode_kept(
     collator: BaseCollator, examples: Sequence[Example]
 ) -> list[tuple[int, EncodedSample]]:
-    """Encodes the examples, and returns the samples that are not dropped with their indices.
+    """Encodes the examples; returns the kept samples with their indices.
 
     Raises:
         SampleError: An example is invalid; the error has its index.
@@ -74,7 +74,7 @@ def apply_hook(
     hook: Hook,
     template_kwargs: Variables,
 ) -> dict[str, Tensor]:
-    """Applies a hook to a batch, and labels its result by the template's markers.
+    """Applies a hook to a batch, and labels the result by markers.
 
     Args:
         batch: The tokenized batch; its labels and weights are ignored.

@@ -23,7 +23,7 @@ _FAKE_IMAGE = Image.new("RGB", (56, 56), (255, 255, 255))
 
 
 def _conversation_has_media(conversation: Messages) -> bool:
-    """Whether a part of a conversation has the type or the key of an image or a video."""
+    """Whether a part has the type or the key of an image or a video."""
     return any(
         isinstance(part, Mapping)
         and (part.get("type") in ("image", "video") or "image" in part or "video" in part)
@@ -85,7 +85,7 @@ def mask_fake_vision_tokens_single(sample_dict: MutableMapping[str, Any], proces
 def mask_fake_vision_tokens_batch(
     batch: MutableMapping[str, Any], processor: Any, sample_indices: Sequence[int]
 ) -> None:
-    """Sets `attention_mask` to 0 at every vision token of some samples, in place.
+    """Sets `attention_mask` to 0 at vision tokens of samples, in place.
 
     Args:
         batch: The batch, with `input_ids` and `attention_mask`, (B, T). Without a mask it is not
@@ -107,7 +107,7 @@ _FAKE_PART = {"type": "image", "image": _FAKE_IMAGE}
 
 
 def _special_ids(collator: BaseCollator, media: Sequence[Any]) -> set[int]:
-    """Returns the ids of special tokens that the template writes for a question with media."""
+    """Returns the special tokens in the prompt of a question with media."""
     question = {"role": "user", "content": [*media, {"type": "text", "text": "Seven?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "Eight."}]}
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
@@ -116,7 +116,7 @@ def _special_ids(collator: BaseCollator, media: Sequence[Any]) -> set[int]:
 
 
 def is_vision_token(input_ids: Tensor, processor: Any) -> Tensor:
-    """Whether each id is a special token of an image or a video, or around one."""
+    """Whether each id is a special token of, or around, an image or video."""
     collator = automodel_collator(processor)
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
     tokens = [t for kind in ("image", "video") for t in collator.traits.media_tokens.get(kind, ())]

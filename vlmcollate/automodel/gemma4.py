@@ -63,7 +63,7 @@ def _inject_thinking_prefix_tokens(batch: Any, tokenizer: Any) -> Any:
 
 
 def gemma4_inject_thinking_prefix(batch: Any, processor: Any) -> Any:
-    """Inserts the thinking block in place; a hook that runs before the batch is labelled.
+    """Inserts the thinking block in place, as a hook before labelling.
 
     The block is not trained. With the tokenizers of other models, the batch does not change.
 
@@ -78,7 +78,7 @@ def gemma4_inject_thinking_prefix(batch: Any, processor: Any) -> Any:
 
 
 def _truncate_token_axis(batch: MutableMapping[str, Any], max_length: int) -> None:
-    """Truncates the token tensors of a batch in place; the media does not change.
+    """Truncates the token tensors of a batch, but not its media, in place.
 
     Args:
         batch: The batch, with token tensors (B, T) and media.
@@ -116,7 +116,7 @@ def gemma4_prefix_collate_fn(
     *,
     template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
-    """Collates for the larger Gemma 4 models, which start every answer with a thinking block.
+    """Collates for Gemma 4, with a thinking block before every answer.
 
     Args:
         examples: The examples, `{"conversation": [...]}`.

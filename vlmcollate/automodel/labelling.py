@@ -31,7 +31,7 @@ _Find = Callable[[Ints, Conversation], Sequence[Turn]]
 
 
 def build_labels(input_ids_batch: Tensor, conversations: Conversations, processor: Any) -> Tensor:
-    """Labels the tokens of each answer, found by text search, and the stop token after them.
+    """Labels the answers and their stop tokens, found by text search.
 
     Args:
         input_ids_batch: The token ids, (B, T) int64.
@@ -58,7 +58,7 @@ def build_labels_from_template(
     template_kwargs: Mapping[str, Any] | None = None,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """Labels the assistant turns, found by the markers of the processor's chat template.
+    """Labels the assistant turns, found by the chat template's markers.
 
     `template_kwargs` and `attention_mask` are not arguments of Automodel's function.
 
@@ -94,7 +94,7 @@ def label_batch(
     template_kwargs: Mapping[str, Any] | None = None,
     attention_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns the labels of `build_labels_from_template`, and the weights of the loss.
+    """Finds the labels by markers or text search, and the loss weights.
 
     Returns:
         The labels, and the weights (B, T) float32, or `None` if all weights are 0 or 1.
@@ -149,7 +149,7 @@ def _find_by_markers(collator: BaseCollator, ids: Ints, conversation: Conversati
 
 
 def _thinking_prefix(collator: BaseCollator) -> Ints:
-    """Returns the ids of the thinking block that a hook may have inserted before every answer."""
+    """Returns the ids of the thinking block that a hook may insert."""
     tokenizer = collator.processor.tokenizer
     prefix = ThinkingPrefix()
     if isinstance(collator, Gemma4Collator):
@@ -231,7 +231,7 @@ def _length_without_padding(is_token: Tensor) -> int:
 def _check_ends(
     ids: Tensor, turns: Sequence[Turn], processor: Any, collator: BaseCollator | None
 ) -> None:
-    """Refuses a turn that ends with the first padding token, unless turns usually end with it."""
+    """Refuses a turn that only padding ends, unless turns usually do."""
     pad = processor.tokenizer.pad_token_id
     length = len(ids) if pad is None else _length_without_padding(ids != pad)
     for turn in turns:

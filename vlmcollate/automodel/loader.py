@@ -23,7 +23,7 @@ def make_packed_dataset(
     samples: Mapping[str, Any] | None = None,
     packs: Mapping[str, Any] | None = None,
 ) -> PackedDatasetWrapper:
-    """Makes packs, as the `dataset` of a configuration without `packed_sequence`.
+    """Makes packs, for a configuration without `packed_sequence`.
 
     Args:
         dataset: A map-style dataset of `{"conversation": [...]}`, or a node
@@ -53,7 +53,7 @@ def make_packed_dataset(
 
 
 def _instantiate(name: str, node: Any) -> Any:
-    """Calls the target of a configuration node; returns any other object unchanged."""
+    """Calls the target of a configuration node; returns other objects."""
     if not (isinstance(node, Mapping) and "_target_" in node):
         return node
     options = dict(node)
@@ -78,7 +78,7 @@ def packed_collate_fn(
     attn_implementation: str | None = None,
     packing_format: str = "neat",
 ) -> dict[str, Any]:
-    """Collates packs, with the arguments that the loader passes to a `collate_fn`.
+    """Collates packs, with the arguments of a configured `collate_fn`.
 
     Args:
         examples: The packs of `make_packed_dataset`.

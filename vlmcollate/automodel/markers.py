@@ -48,7 +48,7 @@ def _find_pattern_indices(
 
 
 def _decode_single_token(tokenizer: Any, token_id: int) -> str:
-    """Decodes one token with a tokenizer that accepts an id, a list of ids, or a tensor.
+    """Decodes one token from an id, a list of ids, or a tensor.
 
     Raises:
         ConfigError: The tokenizer accepts none of them.
@@ -76,7 +76,7 @@ def _known_id(tokenizer: Any, token: str) -> int | None:
 
 
 def _get_assistant_marker(tokenizer: Any) -> list[int] | None:
-    """Returns the ids of `<|im_start|>assistant` and a newline; `None` without such a token."""
+    """Returns the ids of `<|im_start|>assistant` and a newline, or `None`."""
     start = _known_id(tokenizer, "<|im_start|>")
     if start is None:
         return None
@@ -84,12 +84,12 @@ def _get_assistant_marker(tokenizer: Any) -> list[int] | None:
 
 
 def _get_stop_token_id(tokenizer: Any) -> int | None:
-    """Returns the id of `<|im_end|>`; `None` without such a token."""
+    """Returns the id of `<|im_end|>`, or `None`."""
     return _known_id(tokenizer, "<|im_end|>")
 
 
 def _derive_turn_markers(tokenizer: Any) -> tuple[list[int], int]:
-    """Derives the header and the stop token of assistant turns from the chat template.
+    """Derives the header and stop token of answers from the template.
 
     Args:
         tokenizer: A tokenizer with a chat template.
@@ -121,7 +121,7 @@ def _derive_turn_markers(tokenizer: Any) -> tuple[list[int], int]:
 def _build_labels_from_markers(
     input_ids_batch: Tensor, assistant_marker: Sequence[int], stop_id: int
 ) -> Tensor:
-    """Labels the tokens from each marker to the next stop token, which is included.
+    """Labels the tokens from each marker to the next stop token.
 
     Args:
         input_ids_batch: The token ids, (B, T) int64.

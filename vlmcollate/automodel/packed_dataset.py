@@ -117,7 +117,7 @@ class PackedDatasetWrapper(Dataset[Any]):
         return make_robust_collate(self, collate_fn, self.inner.max_retries)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns a pack for the packed collate functions, with labels shifted in each document.
+        """Returns a pack, with labels shifted in each document.
 
         Returns:
             `input_ids`, `labels`, the token types of the family, and `attention_mask` with the
@@ -183,7 +183,7 @@ class PackedDatasetWrapper(Dataset[Any]):
     def _documents(
         self, pack: EncodedSample, lengths: Sequence[int]
     ) -> tuple[dict[str, Tensor], list[int], list[int]]:
-        """Shifts and aligns each document of a pack, and returns the documents' lengths."""
+        """Shifts and aligns each document, and returns the lengths."""
         fill = {**fill_values(self.inner.processor.tokenizer), "input_ids": self.padding_idx}
         pieces: dict[str, list[Tensor]] = {key: [] for key in pack.tokens}
         real, padded, start = [], [], 0

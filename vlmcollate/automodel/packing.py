@@ -37,7 +37,9 @@ def neat_pack_dataset_vlm(
     balance_media_tokens: bool = True,  # noqa: FBT001, FBT002  # Automodel's signature
     sequence_alignment: int = 1,
 ) -> PackedDatasetWrapper:
-    """Plans packs by the true lengths of the samples, which are counted without decoding media.
+    """Plans packs by the true lengths of the samples.
+
+    The tokens are counted without decoding media.
 
     Args:
         dataset: A `PreTokenizedDatasetWrapper` of this library.
@@ -107,7 +109,7 @@ def _check_options(
 
 
 def _select_fitting(sizes: Ints, pack_size: int, *, drop: bool) -> Ints:
-    """Returns the indices of the samples that fit in a pack; the others raise or are dropped."""
+    """Returns the indices of samples that fit; others raise or are dropped."""
     fits = np.flatnonzero(sizes <= pack_size)
     if len(fits) == len(sizes):
         return fits
@@ -193,7 +195,7 @@ class NeatPackConfig:
 
 
 def _measure_samples(dataset: PreTokenizedDatasetWrapper) -> tuple[Ints, Ints]:
-    """Returns the number of tokens (N,) and of media items (N,) of the encoded samples."""
+    """Counts the tokens (N,) and the media items (N,) of the samples."""
     size = len(dataset)
     found = [dataset.measure(index) for index in range(size)]
     lengths = np.array([length for length, _ in found], np.int64)
@@ -206,7 +208,10 @@ def _measure_samples(dataset: PreTokenizedDatasetWrapper) -> tuple[Ints, Ints]:
 
 
 def _plan_bins(sizes: Ints, capacity: int, media: Ints | None) -> list[list[int]]:
-    """Assigns samples to packs of `capacity` tokens; a longer sample is alone in its pack."""
+    """Assigns samples to packs of `capacity` tokens.
+
+    A longer sample is alone in its pack.
+    """
     plan = plan_packs(sizes, max_length=capacity, on_overlong="own_pack")
     if media is None or not media.any():
         return [members.tolist() for members in plan]

@@ -18,7 +18,7 @@ from vlmcollate.padding import PadToLength, PadToLongest
 def pad_collate_fn(
     examples: Sequence[Mapping[str, Any]], processor: Any, max_length: int | None = None
 ) -> dict[str, Tensor]:
-    """Pads samples that are already tokenized, joins their media, and shifts the labels.
+    """Pads tokenized samples, joins their media, and shifts the labels.
 
     Args:
         examples: The samples, each with `input_ids`, `attention_mask` and `labels` (L,), and

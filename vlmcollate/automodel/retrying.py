@@ -28,7 +28,7 @@ NEVER_RETRIED = (ConfigError, MemoryError, torch.OutOfMemoryError)
 def make_robust_collate(
     dataset: Any, collate_fn: Callable[[list[Any]], Any], max_retries: int = 10
 ) -> Callable[[Sequence[Any]], Any]:
-    """Wraps a collate function: a batch that fails is replaced by other samples of the dataset.
+    """Wraps a collate function to replace the samples of failing batches.
 
     Args:
         dataset: A map-style dataset.
@@ -76,7 +76,7 @@ def _draw(example: Any, attempt: int, row: int, dataset: Any) -> int:
 
 
 def replacement_indices(index: int, size: int, count: int) -> list[int]:
-    """Returns the indices to try in order: the given one, then the same others on every rank.
+    """Returns an index and its replacements, the same on every rank.
 
     Source:
         NeMo Automodel 0.7.0, `_replacement_rng`.
@@ -98,7 +98,7 @@ def read_sample(dataset: Any, index: int) -> Any:
 
 
 def take_first_valid(size: int, index: int, max_retries: int, take: Callable[[int], _T]) -> _T:
-    """Calls a function with an index, and with replacements until it raises no `SampleError`.
+    """Calls a function with an index or, if it is invalid, replacements.
 
     Args:
         size: The number of samples.
@@ -162,5 +162,5 @@ class RobustDatasetWrapper(Dataset[Any]):
         return {**example, "conversation": faked, "_injected_fake": True}
 
     def robust_collate(self, collate_fn: Callable[[list[Any]], Any]) -> Callable[..., Any]:
-        """Wraps a collate function that replaces failing batches; see `make_robust_collate`."""
+        """Wraps a collate function by `make_robust_collate`."""
         return make_robust_collate(self, collate_fn, self.max_retries)

@@ -23,7 +23,7 @@ _WRAPPERS = ("PreTokenizedDatasetWrapper", "RobustDatasetWrapper")
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Draws batches of samples of similar length, in an order given by the seed and the epoch.
+    """Draws batches of samples of similar length.
 
     The samples are sorted by length, the longest first, and the batches are shuffled. An incomplete
     batch comes last. Ranks with different samples draw batches of about the same length at the same
@@ -78,7 +78,7 @@ class LengthGroupedSampler(Sampler[int]):
             self._align()
 
     def _align(self) -> None:
-        """Drops samples so that all ranks have as many as the rank with the fewest."""
+        """Drops samples until all ranks have the same number."""
         on_gpu = distributed.get_backend() == "nccl"
         count = torch.tensor(len(self.sorted_indices), device="cuda" if on_gpu else "cpu")
         distributed.all_reduce(count, op=distributed.ReduceOp.MIN)
@@ -108,7 +108,7 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 def _unwrap(dataset: Any) -> Any:
-    """Returns the dataset inside wrappers that keep its order; a `Subset` is not unwrapped."""
+    """Returns the dataset inside Automodel's wrappers, but not a `Subset`."""
     while (
         isinstance(dataset, PreTokenizedDatasetWrapper | RobustDatasetWrapper)
         or type(dataset).__name__ in _WRAPPERS
@@ -138,7 +138,7 @@ def _count_tokens(example: Any, processor: Any) -> tuple[int, int]:
 
 
 def _text_tokens(collator: Any, conversation: Any) -> int:
-    """Counts the tokens of a prompt in which each media item is one placeholder."""
+    """Counts the tokens of a prompt before placeholders are expanded."""
     text = collator.render(collator.read(conversation)).text
     return len(collator.processor.tokenizer.encode(text, add_special_tokens=False))
 

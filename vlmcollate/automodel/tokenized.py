@@ -119,7 +119,7 @@ def _common_length(tokens: Mapping[str, Tensor], name: str) -> int:
 
 
 def _count_rows(media: Mapping[str, Any], joins: Mapping[str, Join]) -> dict[str, int]:
-    """Counts the media items of each kind by the keys that have one row per item."""
+    """Counts the media items by the keys with one row per item."""
     return {
         kind: max((len(media[key]) for key in media if joins[key].rows == kind), default=0)
         for kind in _KINDS

@@ -118,7 +118,7 @@ def check_media_stays_between_its_texts(collator: BaseCollator, trial: Trial) ->
 
 
 def _exchanges(collator: BaseCollator) -> list[tuple[Subject, dict[str, Any], list[str]]]:
-    """Returns the accepted examples, each with the words that the processor's template writes.
+    """Returns the accepted examples, each with the words in its prompt.
 
     Raises:
         NotApplicable: The template writes none of the words.
@@ -168,7 +168,7 @@ def _reasoning_example() -> dict[str, Any]:
 
 
 def _template_prompt(collator: BaseCollator, example: dict[str, Any]) -> str | None:
-    """Returns the prompt of the processor's own template, or `None` if it raises."""
+    """Renders an example with the processor's template, or returns `None`."""
     as_parts: Chat = [{**m, "content": parts_of(m)} for m in example["messages"]]
     bare: Chat = [
         {**m, "content": [{"type": p["type"]} if p in media_of(m) else p for p in m["content"]]}
