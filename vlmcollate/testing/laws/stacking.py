@@ -100,10 +100,12 @@ def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) ->
         announced = padding.padded_length([longest])
         if found == smallest == announced:
             return
+        expected: object
         if found != announced:
             problem, expected = "is not padded to padded_length of that row", announced
         elif smallest is None:
-            problem, expected = "is padded to a length that is not permitted", longest
+            problem = "is padded to a length that is not permitted"
+            expected = f"a permitted length of at least {longest}"
         else:
             problem, expected = "is not padded to the smallest permitted length", smallest
         raise failure(
