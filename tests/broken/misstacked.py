@@ -12,7 +12,7 @@ from torch import Tensor
 from vlmcollate import EncodedSample
 from vlmcollate.conversation import Conversation
 from vlmcollate.family import NotPackable
-from vlmcollate.media import PadAndConcatenate, Stack
+from vlmcollate.media import Join, PadAndConcatenate, Stack
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.padding import BlockCausalMask, FlattenedDocuments, PaddingStrategy
@@ -208,7 +208,31 @@ class StacksTheFirst(HasOwnKeys):
     family = attrs.evolve(HasOwnKeys.family, joins={**FAMILY.joins, "area": JoinsTheFirst()})
 
 
+@attrs.frozen(kw_only=True)
+class Numbered(Join):
+    """Adds the number of its sample to each value."""
+
+    def join(self, values: Sequence[Tensor], key: str) -> Tensor:
+        return torch.cat([value + number for number, value in enumerate(values)])
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PacksWithoutItsJoin(Qwen2_5_VLCollator):
+    """Has a join of its own, and concatenates in packs."""
+
+    family = attrs.evolve(FAMILY, joins={**FAMILY.joins, "numbers": Numbered()})
+
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
+        return attrs.evolve(sample, media={**sample.media, "numbers": torch.zeros(1)})
+
+    def pack(self, samples: Sequence[EncodedSample], **options: Any) -> EncodedSample:  # type: ignore[misc]
+        pack = super().pack(samples, **options)
+        numbers = torch.cat([sample.media["numbers"] for sample in samples])
+        return attrs.evolve(pack, media={**pack.media, "numbers": numbers})
+
+
 CAUGHT_BY: dict[type[Any], str] = {
+    PacksWithoutItsJoin: "check_packed_documents_stay_apart",
     ReversesPictures: "check_media_matches_the_processor",
     RemembersPictures: "check_media_matches_the_processor",
     BlackPictures: "check_media_matches_the_processor",

@@ -17,7 +17,7 @@ from tests.processors.cases import CASES
 from tests.processors.families import FAMILIES
 from tests.unit.models.test_nemotron_parse import TASK, page
 from vlmcollate import ConfigError, automodel, collator_for
-from vlmcollate.automodel.audio import _with_sound  # where phi4_mm_collate_fn puts the audio
+from vlmcollate.automodel.audio import _insert_audio  # where phi4_mm_collate_fn puts the audio
 from vlmcollate.errors import EmptyBatchError, LabelError, MediaMismatchError, SampleTooLongError
 
 # names of `automodel` with an underscore are NeMo Automodel's own, which its recipes import
@@ -171,7 +171,7 @@ def test_padding_ends_no_turn() -> None:
     open_ended = ids.clone()  # as a tokenizer leaves it that writes no <|user|> behind the chat
     open_ended[0, end] = pad
     for find in (label, lambda ids: automodel.build_labels(ids, conversations, processor)):
-        with pytest.raises(LabelError, match=r"sample 0, .*nothing but padding"):
+        with pytest.raises(LabelError, match=r"sample 0, .*only padding ends"):
             find(open_ended)
     held = mask.clone()
     held[0, end] = 0
@@ -356,7 +356,7 @@ def test_phi4_keeps_pictures(name: str) -> None:
     assert batch["n_images_per_sample"].tolist() == [1, 0]
     assert batch["n_audios_per_sample"].tolist() == [1, 1]
     expected = collator_for(processor)(
-        [_with_sound(e["conversation"], TONE, 16000, "<|audio_1|>") for e in (example, words)]
+        [_insert_audio(e["conversation"], TONE, 16000, "<|audio_1|>") for e in (example, words)]
     )
     for key in collator_for(processor).family.joins.keys() & expected.keys():
         assert torch.equal(batch[key], expected[key]), key
@@ -528,7 +528,7 @@ def test_pretokenized_samples_of_every_family_lose_nothing(name: str) -> None:
 def test_a_key_that_nobody_declared_is_refused() -> None:
     processor = processor_of("qwen2_5_vl")
     sample = automodel.PreTokenizedDatasetWrapper(EXAMPLES, processor)[0]
-    with pytest.raises(ConfigError, match="sample 1 holds the undeclared key 'pixel_mask'"):
+    with pytest.raises(ConfigError, match="sample 1 has the undeclared key 'pixel_mask'"):
         automodel.pad_collate_fn([sample, {**sample, "pixel_mask": torch.ones(1)}], processor)
     with pytest.raises(ConfigError, match="sample 0 has no labels"):
         automodel.pad_collate_fn([{**sample, "labels": None}], processor)

@@ -1,8 +1,8 @@
-"""NeMo Automodel's names for collating, over the classes of this library.
+"""NeMo Automodel's collate functions and wrappers, implemented by the classes of this library.
 
-A configuration changes its `_target_` and nothing else. The functions keep Automodel's conventions:
-an example is `{"conversation": [...]}`, labels are shifted by one, pixels are bfloat16 where
-Automodel's are.
+In a configuration, only the `_target_` changes. The functions keep Automodel's conventions: an
+example is `{"conversation": [...]}`, labels are shifted by one, and pixels are bfloat16 in the same
+functions as in Automodel.
 
 Shapes: B samples or packs, L a sample's tokens, T padded tokens, D documents.
 
@@ -64,7 +64,6 @@ from vlmcollate.automodel.gemma4 import (
     gemma4_inject_thinking_prefix,
     gemma4_prefix_collate_fn,
 )
-from vlmcollate.automodel.given import _merge_media_values
 from vlmcollate.automodel.labelling import build_labels, build_labels_from_template
 from vlmcollate.automodel.loader import make_packed_dataset, packed_collate_fn
 from vlmcollate.automodel.markers import (
@@ -76,17 +75,14 @@ from vlmcollate.automodel.markers import (
     _get_assistant_marker,
     _get_stop_token_id,
 )
-from vlmcollate.automodel.packing import (
-    NeatPackConfig,
-    PackedDatasetWrapper,
-    PackedDatasetWrapperConfig,
-    neat_pack_dataset_vlm,
-)
+from vlmcollate.automodel.packed_dataset import PackedDatasetWrapper, PackedDatasetWrapperConfig
+from vlmcollate.automodel.packing import NeatPackConfig, neat_pack_dataset_vlm
 from vlmcollate.automodel.packs import neat_packed_vlm_collater, packed_sequence_thd_vlm_collater
 from vlmcollate.automodel.padding import pad_collate_fn
 from vlmcollate.automodel.registry import COLLATE_FNS
 from vlmcollate.automodel.retrying import RobustDatasetWrapper, make_robust_collate
 from vlmcollate.automodel.samplers import LengthGroupedSampler
+from vlmcollate.automodel.tokenized import _merge_media_values
 
 __all__ = [
     "COLLATE_FNS",

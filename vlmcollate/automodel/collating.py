@@ -12,14 +12,14 @@ from vlmcollate.automodel.conventions import (
     Example,
     Variables,
     automodel_collator,
-    shifted_tokens,
-    with_bfloat16,
+    cast_pixels,
+    shift_tokens,
 )
-from vlmcollate.automodel.encoding import Hook, collated, encoded, hooked
+from vlmcollate.automodel.encoding import Hook, apply_hook, collate_conversations, encode_kept
 from vlmcollate.errors import MediaMismatchError
 
 _DEFAULT_MERGE_KERNEL = (2, 2)
-"""How many rows and columns of patches make one feature."""
+"""The rows and columns of patches that are merged into one feature."""
 
 
 def default_collate_fn(
@@ -31,19 +31,19 @@ def default_collate_fn(
     *,
     template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
-    """Collates for any processor that `collator_for` knows.
+    """Collates for any processor that `collator_for` supports.
 
     Args:
-        examples: `{"conversation": [...]}` each.
+        examples: The examples, `{"conversation": [...]}`.
         processor: The processor.
-        max_length: The length of the batch before the shift; the longest sample by default. Longer
-            samples are truncated, never inside media.
-        drop_overlong: Whether they are left out instead.
-        _post_tokenize_hook: Changes the batch before it is labelled, and before the shift; the
-            labels are then found by the template's markers in what it returns, up to the last token
-            that its `attention_mask` has.
-        template_kwargs: Chat template variables, such as `{"enable_thinking": False}`; Automodel
-            has no such argument.
+        max_length: The length of the batch before the shift, by default that of its longest sample.
+            Longer samples are truncated, but never inside media.
+        drop_overlong: Whether longer samples are dropped or truncated.
+        _post_tokenize_hook: A function that changes the batch before it is labelled and shifted.
+            Labels are then found by the template's markers in the result, up to the last token of
+            its `attention_mask`.
+        template_kwargs: The variables of the chat template, such as `{"enable_thinking": False}`;
+            not an argument of Automodel's function.
 
     Returns:
         The batch: token tensors (B, T - 1), joined media with pixels in bfloat16, and counts.
@@ -59,27 +59,30 @@ def default_collate_fn(
         shift_labels=True,
     )
     if _post_tokenize_hook is None:
-        return with_bfloat16(collated(collator, examples))
+        return cast_pixels(collate_conversations(collator, examples))
     collator = automodel_collator(
         processor, max_length, drop=drop_overlong, template_kwargs=template_kwargs
     )
-    kept = encoded(collator, examples)
-    batch = hooked(
+    kept = encode_kept(collator, examples)
+    batch = apply_hook(
         collator.stack([sample for _, sample in kept]),
         [examples[index]["conversation"] for index, _ in kept],
         processor,
         _post_tokenize_hook,
         template_kwargs,
     )
-    return shifted_tokens(with_bfloat16(batch))
+    return shift_tokens(cast_pixels(batch))
 
 
 def qwen2_5_collate_fn(
     examples: Sequence[Example], processor: Any, *, template_kwargs: Variables = None
 ) -> dict[str, Tensor]:
-    """Collates for Qwen2.5-VL; see `default_collate_fn`, but pixels stay float32."""
+    """Collates for Qwen2.5-VL, with pixels in float32.
+
+    See `default_collate_fn`.
+    """
     collator = automodel_collator(processor, template_kwargs=template_kwargs, shift_labels=True)
-    return collated(collator, examples)
+    return collate_conversations(collator, examples)
 
 
 def qwen3_omni_collate_fn(
@@ -89,13 +92,13 @@ def qwen3_omni_collate_fn(
     *,
     template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
-    """Collates for Qwen3-Omni: text, images, videos and audio, padded on the right.
+    """Collates for Qwen3-Omni: text, images, videos and audio.
 
     Args:
-        examples: `{"conversation": [...]}` each.
+        examples: The examples, `{"conversation": [...]}`.
         processor: The processor.
-        use_audio_in_video: Whether the videos' own audio is used.
-        template_kwargs: Chat template variables; see `default_collate_fn`.
+        use_audio_in_video: Whether the audio tracks of the videos are used.
+        template_kwargs: The variables of the chat template; see `default_collate_fn`.
 
     Returns:
         See `default_collate_fn`; pixels stay float32.
@@ -106,7 +109,7 @@ def qwen3_omni_collate_fn(
         shift_labels=True,
         use_audio_in_video=use_audio_in_video,
     )
-    return collated(collator, examples)
+    return collate_conversations(collator, examples)
 
 
 def kimi_vl_collate_fn(
@@ -116,13 +119,13 @@ def kimi_vl_collate_fn(
     *,
     template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
-    """Collates for Kimi-VL; with `max_length`, longer samples are left out, the rest padded to it.
+    """Collates for Kimi-VL; samples longer than `max_length` are dropped.
 
     Args:
-        examples: `{"conversation": [...]}` each.
+        examples: The examples, `{"conversation": [...]}`.
         processor: The processor.
-        max_length: The length of the batch before the shift.
-        template_kwargs: Chat template variables; see `default_collate_fn`.
+        max_length: The length of the batch before the shift, by default that of its longest sample.
+        template_kwargs: The variables of the chat template; see `default_collate_fn`.
 
     Returns:
         See `default_collate_fn`; pixels stay float32.
@@ -130,7 +133,7 @@ def kimi_vl_collate_fn(
     collator = automodel_collator(
         processor, max_length, drop=True, template_kwargs=template_kwargs, shift_labels=True
     )
-    return collated(collator, examples)
+    return collate_conversations(collator, examples)
 
 
 def kimi_k25_vl_collate_fn(
@@ -141,11 +144,18 @@ def kimi_k25_vl_collate_fn(
     *,
     template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
-    """Collates for Kimi K2.5, with one token for each image feature before the model sees it.
+    """Collates for Kimi K2.5, with one token per image feature.
+
+    Args:
+        examples: The examples, `{"conversation": [...]}`.
+        processor: The processor.
+        max_length: The length of the batch before the shift, by default that of its longest sample.
+        drop_overlong: Whether longer samples are dropped or truncated.
+        template_kwargs: The variables of the chat template; see `default_collate_fn`.
 
     Returns:
-        See `default_collate_fn`; pixels stay float32. With images also `image_grid_hws` (images,
-        2).
+        See `default_collate_fn`; pixels stay float32. With images, also `image_grid_hws`
+        (images, 2).
     """
     collator = automodel_collator(
         processor,
@@ -154,7 +164,7 @@ def kimi_k25_vl_collate_fn(
         template_kwargs=template_kwargs,
         shift_labels=True,
     )
-    batch = collated(collator, examples)
+    batch = collate_conversations(collator, examples)
     if "grid_thws" in batch:
         batch["image_grid_hws"] = batch["grid_thws"][:, 1:].contiguous()
     return batch
@@ -167,27 +177,30 @@ def _expand_image_tokens(
     media_token_id: int,
     merge_kernel_size: tuple[int, int] = _DEFAULT_MERGE_KERNEL,
 ) -> tuple[Tensor, Tensor]:
-    """Repeats each image's one placeholder as often as it has features.
+    """Expands the placeholder of each image to one token per feature.
 
     Args:
-        input_ids: (L,) with one `media_token_id` an image.
-        attention_mask: (L,).
-        grid_thws: (images, 3), layers, rows and columns in patches.
-        media_token_id: The placeholder.
-        merge_kernel_size: How many rows and columns of patches make one feature.
+        input_ids: The token ids, (L,), with one `media_token_id` per image.
+        attention_mask: The attention mask, (L,).
+        grid_thws: The grid of patches of each image, (images, 3): frames, rows and columns.
+        media_token_id: The id of the placeholder.
+        merge_kernel_size: The rows and columns of patches that are merged into one feature.
 
     Returns:
-        The longer ids and mask, of the dtypes they had.
+        The expanded ids and mask, in their dtypes.
 
     Raises:
-        MediaMismatchError: There are more or fewer placeholders than images.
+        MediaMismatchError: The number of placeholders differs from the number of images.
     """
     is_media = input_ids == media_token_id
-    places = int(is_media.sum())
-    if not places:
+    count = int(is_media.sum())
+    if not count:
         return input_ids, attention_mask
-    if places != len(grid_thws):
-        raise MediaMismatchError(f"{places} placeholder(s) for {len(grid_thws)} image(s)")
+    if count != len(grid_thws):
+        raise MediaMismatchError(
+            f"the number of placeholders is wrong: found {count}, expected {len(grid_thws)}, one "
+            "per image; pass one row of grid_thws per placeholder"
+        )
     rows, columns = merge_kernel_size
     repeats = torch.ones_like(input_ids)
     repeats[is_media] = ((grid_thws[:, 1] // rows) * (grid_thws[:, 2] // columns)).to(repeats.dtype)
@@ -201,28 +214,31 @@ def nemotron_parse_collate_fn(
     processor: Any,
     task_prompt: str = "</s><s><predict_bbox><predict_classes><output_markdown>",
 ) -> dict[str, Tensor]:
-    """Collates for Nemotron-Parse: a page image, the task prompt, and the answer.
+    """Collates for Nemotron-Parse: a page, a task prompt and an answer.
 
     Args:
-        examples: `{"conversation": [...]}` each, with one image.
+        examples: The examples, `{"conversation": [...]}`, with one image each.
         processor: The processor.
-        task_prompt: What asks for the task; it is not trained.
+        task_prompt: The text that selects the task; it is not trained.
 
     Returns:
         See `default_collate_fn`, and `decoder_input_ids` and `decoder_attention_mask` (B, T - 1),
         aligned with the shifted labels.
 
     Raises:
-        ConfigError: The tokenizer lacks a pad token, or one to start the decoder with.
+        ConfigError: The tokenizer has no pad token, or no token to start the decoder with.
     """
     collator = automodel_collator(processor, task_prompt=task_prompt)
-    batch = with_bfloat16(collated(collator, examples))
-    return shifted_tokens(batch)
+    batch = cast_pixels(collate_conversations(collator, examples))
+    return shift_tokens(batch)
 
 
 def llava_onevision_collate_fn(
     examples: Sequence[Example], processor: Any, *, template_kwargs: Variables = None
 ) -> dict[str, Tensor]:
-    """Collates for LLaVA-OneVision-1.5; see `default_collate_fn`, but pixels stay float32."""
+    """Collates for LLaVA-OneVision-1.5, with pixels in float32.
+
+    See `default_collate_fn`.
+    """
     collator = automodel_collator(processor, template_kwargs=template_kwargs, shift_labels=True)
-    return collated(collator, examples)
+    return collate_conversations(collator, examples)

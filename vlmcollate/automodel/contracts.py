@@ -1,4 +1,4 @@
-"""What a model asks of packs, and what tells it their documents.
+"""The masks and lengths that a model needs for packs.
 
 Shapes: B packs, T padded tokens, D documents.
 """
@@ -19,24 +19,24 @@ PackedMaskType = Literal["block_causal", "document_ids", "flash_varlen"]
 _MASK_TYPES = ("block_causal", "document_ids", "flash_varlen")
 _FLASH = ("flash_attention_2", "flash_attention_3", "flash_attention_4")
 ADDED_MASKS = ("eager", "flex_attention")
-"""The attentions of transformers that add their mask to the scores."""
+"""The attention implementations of transformers that add the mask to the scores."""
 
 
 class PackedSequenceContract(Protocol):
-    """What a model asks of packs; Automodel's models bring their own."""
+    """The requirements of a model for packs."""
 
     @property
     def packed_mask_type(self) -> PackedMaskType:
-        """What tells the documents apart."""
+        """The kind of mask that separates the documents."""
 
     @property
     def requires_packed_sequence_metadata(self) -> bool:
-        """Whether the model takes the documents' lengths beside the mask."""
+        """Whether the model also needs the lengths of the documents."""
 
 
 @attrs.frozen
 class _DefaultPackedSequenceContract:
-    """A block-causal mask and nothing beside it, if the model asks for nothing else."""
+    """The requirements of a model that declares none: a block-causal mask."""
 
     packed_mask_type: PackedMaskType = "block_causal"
     requires_packed_sequence_metadata: bool = False
@@ -48,22 +48,25 @@ DEFAULT_PACKED_SEQUENCE_CONTRACT: PackedSequenceContract = _DefaultPackedSequenc
 def resolve_packing_contract(
     packing: PackedSequenceContract, attn_implementation: str | None
 ) -> PackedSequenceContract:
-    """Chooses between a contract and the older name of an attention.
+    """Chooses between a contract and the name of an attention.
 
     Args:
-        packing: The contract. Any but the default one is taken, with a `FutureWarning` if there is
-            a name, too.
-        attn_implementation: `"eager"`, `"sdpa"`, `"flex_attention"`, `"flash_attention_2"`, `_3`,
-            `_4` or `None`.
+        packing: The contract. A contract other than the default takes precedence, with a
+            `FutureWarning` if `attn_implementation` is also given.
+        attn_implementation: `"eager"`, `"sdpa"`, `"flex_attention"`, `"flash_attention_2"`,
+            `"flash_attention_3"`, `"flash_attention_4"` or `None`.
+
+    Returns:
+        The contract that applies.
 
     Raises:
-        ConfigError: No attention has that name, or the contract asks for an unknown mask.
+        ConfigError: The name of the attention or the mask type of the contract is unknown.
     """
     known = ("eager", "sdpa", "flex_attention", *_FLASH)
     if attn_implementation is not None and attn_implementation not in known:
         raise ConfigError(
             f"attn_implementation is unknown: found {attn_implementation!r}, expected one of "
-            f"{', '.join(known)}; leave it out, and pass packing"
+            f"{', '.join(known)}; omit it, and pass packing"
         )
     if packing.packed_mask_type not in _MASK_TYPES:
         raise ConfigError(
@@ -72,11 +75,11 @@ def resolve_packing_contract(
         )
     if attn_implementation is None:
         return packing
-    asked = (packing.packed_mask_type, packing.requires_packed_sequence_metadata)
-    if asked != ("block_causal", False):  # Automodel's default is another class
+    required = (packing.packed_mask_type, packing.requires_packed_sequence_metadata)
+    if required != ("block_causal", False):  # Automodel's default is another class
         warnings.warn(
-            f"attn_implementation={attn_implementation!r} is ignored because packing says "
-            f"{packing.packed_mask_type!r}; leave it out",
+            f"attn_implementation={attn_implementation!r} is ignored because packing requires "
+            f"{packing.packed_mask_type!r}; omit it",
             FutureWarning,
             stacklevel=3,
         )
@@ -86,18 +89,18 @@ def resolve_packing_contract(
 
 
 def build_packed_sequence_metadata(attention_mask: Tensor) -> dict[str, Any]:
-    """The lengths of documents, row by row, so that a batch can be cut into microbatches.
+    """Computes the lengths of the documents in each row.
 
     Args:
-        attention_mask: (B, T), the number of each token's document, 0 for padding.
+        attention_mask: The number of each token's document, 0 for padding, (B, T).
 
     Returns:
-        `packed_token_indices` (B, T) int64, each token's place in its row, -1 for padding;
-        `cu_seqlens` (B, D + 1) int32, the documents' edges without padding, then -1; and
-        `max_seqlen`, the longest document.
+        `packed_token_indices` (B, T) int64, the index of each token in its row, -1 for padding;
+        `cu_seqlens` (B, D + 1) int32, the cumulative lengths of the documents, filled up with -1;
+        `max_seqlen`, the length of the longest document.
 
     Raises:
-        ConfigError: The mask has other axes, or no token.
+        ConfigError: The mask does not have two axes, or has no token.
     """
     if attention_mask.ndim != 2 or not (attention_mask > 0).any():
         raise ConfigError(
@@ -105,7 +108,7 @@ def build_packed_sequence_metadata(attention_mask: Tensor) -> dict[str, Any]:
             "(packs, tokens) with a number above 0; pass the indexed mask"
         )
     rows, length = attention_mask.shape
-    places = torch.arange(length).expand(rows, -1)
+    indices = torch.arange(length).expand(rows, -1)
     edges = torch.full((rows, max(1, int(attention_mask.max())) + 1), -1, dtype=torch.int32)
     edges[:, 0] = 0
     longest = 0
@@ -114,21 +117,21 @@ def build_packed_sequence_metadata(attention_mask: Tensor) -> dict[str, Any]:
         row[1 : len(sizes) + 1] = sizes.cumsum(0)
         longest = max(longest, *sizes.tolist(), 0)
     return {
-        "packed_token_indices": places.masked_fill(attention_mask == 0, -1),
+        "packed_token_indices": indices.masked_fill(attention_mask == 0, -1),
         "cu_seqlens": edges,
         "max_seqlen": longest,
     }
 
 
-def varlen(documents: Tensor) -> dict[str, Any]:
-    """What the flash attention of transformers takes in place of a mask.
+def varlen_arguments(documents: Tensor) -> dict[str, Any]:
+    """Computes the arguments of transformers' FlashAttention.
 
     Args:
-        documents: (B, T), the number of each token's document, 0 for padding.
+        documents: The number of each token's document, 0 for padding, (B, T).
 
     Returns:
-        `cu_seq_lens_q` and `cu_seq_lens_k`, int32, the edges of documents and of padding over all
-        rows one behind the other, and `max_length_q` and `max_length_k`.
+        `cu_seq_lens_q` and `cu_seq_lens_k`, int32, the cumulative lengths of documents and padding
+        over the concatenated rows; `max_length_q` and `max_length_k`, the longest of these lengths.
     """
     length = documents.shape[1]
     ends = torch.cat([segments(ids) + row * length for row, ids in enumerate(documents)])

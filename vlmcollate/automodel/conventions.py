@@ -1,4 +1,4 @@
-"""What Automodel's functions share: their options, their shift, their dtypes.
+"""The conventions of Automodel's functions: options, shifted labels and dtypes.
 
 Shapes: B samples, T padded tokens.
 """
@@ -29,19 +29,19 @@ TOKEN_KEYS = (
     "decoder_input_ids",
     "decoder_attention_mask",
 )
-"""The keys that run along the tokens."""
+"""The token-aligned keys."""
 _AHEAD = ("labels", "loss_weights", "decoder_input_ids", "decoder_attention_mask")
 PIXELS = ("pixel_values", "pixel_values_videos")
-"""The keys whose tensors Automodel casts to bfloat16."""
+"""The keys that Automodel casts to bfloat16."""
 Example = Mapping[str, Any]
 Variables = Mapping[str, Any] | None
 
 
 class _Request:
-    """A processor as it is now, and options; equal to another for the same collator."""
+    """A processor in its current state, and options."""
 
     def __init__(self, processor: Any, options: Mapping[str, Any]) -> None:
-        self.processor = processor  # itself and no other, whether or not it can be hashed
+        self.processor = processor  # compared by identity, because it may be unhashable
         self.options = options
         self.tokenizer = getattr(processor, "tokenizer", None)
         self.state = [repr(sorted(options.items()))]
@@ -62,7 +62,7 @@ class _Request:
 
 
 @lru_cache(maxsize=8)
-def _made(request: _Request) -> BaseCollator:
+def _build(request: _Request) -> BaseCollator:
     return collator_for(request.processor, **request.options)
 
 
@@ -74,15 +74,15 @@ def automodel_collator(
     template_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> BaseCollator:
-    """The collator of a processor with Automodel's conventions.
+    """Returns the collator of a processor with Automodel's conventions.
 
-    It is made once, and anew when the processor's template is replaced or tokens are added.
+    The collator is cached, and built again after the chat template or the vocabulary changes.
 
     Args:
         processor: The processor.
-        max_length: The length of a batch.
-        drop: Whether longer samples are left out instead of truncated.
-        template_kwargs: Chat template variables.
+        max_length: The length of every batch; unlimited by default.
+        drop: Whether longer samples are dropped or truncated.
+        template_kwargs: The variables of the chat template.
         **options: Further options of the collator.
     """
     if template_kwargs:
@@ -91,11 +91,11 @@ def automodel_collator(
         options["max_length"] = max_length
         options["on_overlong"] = "drop" if drop else "truncate"
         options["padding"] = PadToLength(length=max_length)
-    return _made(_Request(processor, options))
+    return _build(_Request(processor, options))
 
 
-def shifted_tokens(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The batch with its token tensors (B, T - 1): labels, and what a decoder reads, are ahead."""
+def shift_tokens(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Shifts labels and decoder inputs by one token: (B, T) to (B, T - 1)."""
     return {
         key: value.narrow(1, int(key in _AHEAD), value.shape[1] - 1).contiguous()
         if key in TOKEN_KEYS
@@ -104,8 +104,8 @@ def shifted_tokens(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def with_bfloat16(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch with pixels in bfloat16, where Automodel has them so."""
+def cast_pixels(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Casts the pixels of a batch to bfloat16."""
     half = {
         key: [value.to(torch.bfloat16) for value in batch[key]]
         if isinstance(batch[key], list)
@@ -117,16 +117,16 @@ def with_bfloat16(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def conversations_of(examples: Sequence[Example]) -> list[Any]:
-    """The conversations of Automodel's examples.
+    """Returns the conversations of Automodel's examples.
 
     Raises:
-        ConfigError: An example holds none.
+        ConfigError: An example has no key `conversation`.
     """
     for index, example in enumerate(examples):
         if not isinstance(example, Mapping) or "conversation" not in example:
-            held = ", ".join(map(str, example)) if isinstance(example, Mapping) else ""
+            keys = ", ".join(map(str, example)) if isinstance(example, Mapping) else ""
             raise ConfigError(
-                f"sample {index} has no conversation: found {held or type(example).__name__}, "
-                'expected {"conversation": [...]}; name the list of messages so'
+                f"sample {index} has no conversation: found {keys or type(example).__name__}, "
+                'expected {"conversation": [...]}; put the messages under that key'
             )
     return [example["conversation"] for example in examples]

@@ -1,4 +1,4 @@
-"""What Automodel asks of conversations before it collates them."""
+"""Automodel's functions that read conversations before they are collated."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def _parts(conversations: Sequence[Messages], kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields the parts of a kind, each with the index of its conversation."""
     for index, conversation in enumerate(conversations):
         for message in conversation:
             content = message.get("content")
@@ -27,7 +28,7 @@ def _parts(conversations: Sequence[Messages], kind: str) -> Iterator[tuple[int, 
 
 
 def _extract_assistant_text(message: Mapping[str, Any]) -> str:
-    """The text of a message, of all its parts."""
+    """Returns the text of all parts of a message."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -41,7 +42,7 @@ def _extract_assistant_text(message: Mapping[str, Any]) -> str:
 def _extract_media_from_conversations(
     conversations: Sequence[Messages],
 ) -> tuple[list[Any] | None, list[Any] | None]:
-    """All images and all videos in order, or `None` where there is none."""
+    """Returns all images and all videos, each `None` if there are none."""
     images, videos = (
         [part[kind] for _, part in _parts(conversations, kind) if kind in part]
         for kind in ("image", "video")
@@ -50,7 +51,7 @@ def _extract_media_from_conversations(
 
 
 def _count_media_per_sample(conversations: Sequence[Messages]) -> tuple[list[int], list[int]]:
-    """How many images and how many videos each conversation has."""
+    """Counts the images and the videos of each conversation."""
     counts = []
     for kind in ("image", "video"):
         found = [index for index, _ in _parts(conversations, kind)]
@@ -61,8 +62,8 @@ def _count_media_per_sample(conversations: Sequence[Messages]) -> tuple[list[int
 def _ensure_rgb(conversations: Sequence[Messages]) -> Sequence[Messages]:
     """Converts every PIL image in the conversations to RGB, in place.
 
-    The collate functions of this module do not call it: they convert what they load, and leave the
-    caller's conversations as they are.
+    The collate functions of this module do not call it: they convert images when they load them,
+    and do not modify the conversations.
 
     Returns:
         The same conversations.
@@ -78,7 +79,7 @@ def _ensure_rgb(conversations: Sequence[Messages]) -> Sequence[Messages]:
 
 
 def _extract_image_config(processor: Any) -> dict[str, int] | None:
-    """Patch size, merge size, and the fewest and most pixels of an image processor."""
+    """Returns the sizes and limits of an image processor."""
     images = getattr(processor, "image_processor", None)
     if images is None:
         return None
@@ -98,10 +99,10 @@ def _extract_image_config(processor: Any) -> dict[str, int] | None:
 
 
 def _estimate_media_tokens(conversation: Messages, processor: Any) -> int:
-    """The tokens that a conversation's images add to their placeholders, without decoding them.
+    """Estimates the tokens that images add, without decoding them.
 
-    It is exact where the processor tells how many tokens an image becomes; an image whose size is
-    not known without decoding, and any video, counts 0.
+    The number is exact if the processor can compute the tokens of an image from its size. Videos,
+    and images whose size is unknown without decoding, count as 0.
     """
     count = getattr(processor, "_get_num_multimodal_tokens", None)
     images = [part.get("image") for _, part in _parts([conversation], "image")]
@@ -113,7 +114,7 @@ def _estimate_media_tokens(conversation: Messages, processor: Any) -> int:
 
 
 def _size_of(image: object) -> tuple[int, int] | None:
-    """Height and width, from the file's header where it is a path."""
+    """Returns the height and width of an image, or of a file's header."""
     if isinstance(image, Image.Image):
         return image.height, image.width
     if not isinstance(image, str):
@@ -122,16 +123,16 @@ def _size_of(image: object) -> tuple[int, int] | None:
         with Image.open(image) as opened:
             return opened.height, opened.width
     except (OSError, ValueError, Image.DecompressionBombError):
-        return None  # the collator says what is wrong with it
+        return None  # the collator raises the error of this image
 
 
 def _drop_overlong_samples(
     conversations: Sequence[Messages], processor: Any, max_length: int | None
 ) -> tuple[list[Messages], list[int]]:
-    """The conversations whose estimated length is at most `max_length`, and their indices.
+    """Drops conversations of more than `max_length` estimated tokens.
 
     Raises:
-        EmptyBatchError: None is.
+        EmptyBatchError: All conversations are longer.
     """
     if max_length is None:
         return conversations, list(range(len(conversations)))  # type: ignore[return-value]
@@ -141,14 +142,19 @@ def _drop_overlong_samples(
         try:
             text = collator.render(read_example(list(conversation))).text
         except SampleError:
-            kept.append(index)  # the collator says what is wrong with it
+            kept.append(index)  # the collator raises the error of this sample
             continue
         length = len(processor.tokenizer.encode(text, add_special_tokens=False))
         length += _estimate_media_tokens(conversation, processor)
         if length <= max_length:
             kept.append(index)
         else:
-            _LOG.warning("sample %d is left out: about %d tokens", index, length)
+            _LOG.warning(
+                "sample %d is dropped: about %d tokens, longer than max_length=%d",
+                index,
+                length,
+                max_length,
+            )
     if not kept:
         raise EmptyBatchError(
             f"all {len(conversations)} samples are longer than max_length={max_length}; raise it, "

@@ -1,4 +1,4 @@
-"""Automodel's wrapper that tokenizes ahead of the collate function.
+"""Automodel's wrapper that tokenizes samples before the collate function.
 
 Shapes: L a sample's tokens.
 """
@@ -13,11 +13,11 @@ import torch
 from torch.utils.data import Dataset
 
 from vlmcollate.automodel.conventions import TOKEN_KEYS, conversations_of
-from vlmcollate.automodel.encoding import Hook, hooked
+from vlmcollate.automodel.encoding import Hook, apply_hook
 from vlmcollate.automodel.fake_image import _conversation_has_media
-from vlmcollate.automodel.given import read
 from vlmcollate.automodel.labelling import media_ids_of
-from vlmcollate.automodel.retrying import first_good, make_robust_collate, read_sample
+from vlmcollate.automodel.retrying import make_robust_collate, read_sample, take_first_valid
+from vlmcollate.automodel.tokenized import read_tokenized
 from vlmcollate.batch.stacking import fill_values, with_spare_token
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.dummy_media import DummyMediaPolicy
@@ -29,24 +29,23 @@ from vlmcollate.validators import an_instance_of, at_least_one
 
 @attrs.define(eq=False)
 class PreTokenizedDatasetWrapper(Dataset[Any]):
-    """Encodes one sample when it is asked for, in the worker that asks.
+    """Encodes a sample on access, in the worker that accesses it.
 
-    A sample that the dataset cannot give, that is at fault or too long is replaced by another, the
-    same one on every rank, with a warning in the log. A bug or an error of the configuration is
-    raised.
+    A sample that the dataset cannot read, that is invalid or too long is replaced by another, the
+    same one on every rank, with a warning in the log. Bugs and configuration errors are raised.
 
     Args:
         dataset: A map-style dataset of `{"conversation": [...]}`.
         processor: The processor.
-        max_length: The maximum number of tokens of a sample; no limit by default.
-        max_retries: How many samples are tried, the one asked for included.
-        truncate: Whether longer samples are truncated, never inside media, instead of replaced.
-        post_tokenize_hook: Changes a tokenized sample, as a batch of one, before it is labelled;
-            see `default_collate_fn`.
-        inject_fake_images: Whether a conversation without images and videos gets a small white
-            image behind its text, with attention 0 and no label, so that every rank runs the
-            vision encoder (and silence, if the model takes audio).
-        template_kwargs: Chat template variables, such as `{"enable_thinking": False}`.
+        max_length: The maximum number of tokens of a sample, unlimited by default.
+        max_retries: The maximum number of samples that are read, including the first one.
+        truncate: Whether longer samples are truncated, but never inside media, or replaced.
+        post_tokenize_hook: A function that changes a tokenized sample, as a batch of one, before it
+            is labelled; see `default_collate_fn`.
+        inject_fake_images: Whether a small white image is added after the text of a conversation
+            without images and videos, with attention 0 and no label, so that every rank runs the
+            vision encoder. If the model accepts audio, silence is added as well.
+        template_kwargs: The variables of the chat template, such as `{"enable_thinking": False}`.
         collator_options: Further options of the collator.
     """
 
@@ -63,21 +62,23 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
     collator_options: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     preload_media: bool = attrs.field(default=False, init=False)
     collator: BaseCollator = attrs.field(init=False, repr=False)
-    faking: BaseCollator = attrs.field(init=False, repr=False)
+    faking_collator: BaseCollator = attrs.field(init=False, repr=False)
 
     @collator.default
     def _collator(self) -> BaseCollator:
-        return self._made(self.max_length, "never")
+        return self._build_collator(self.max_length, "never")
 
-    @faking.default
-    def _faking(self) -> BaseCollator:
-        # one token less, since one more stands behind the fake image
-        room = None if self.max_length is None else self.max_length - 1
-        return self._made(room, "sample")
+    @faking_collator.default
+    def _faking_collator(self) -> BaseCollator:
+        # leaves space for the token after the fake image
+        max_length = None if self.max_length is None else self.max_length - 1
+        return self._build_collator(max_length, "sample")
 
-    def _made(self, max_length: int | None, fake: DummyMediaPolicy) -> BaseCollator:
+    def _build_collator(self, max_length: int | None, fake: DummyMediaPolicy) -> BaseCollator:
         options: dict[str, Any] = dict(self.collator_options or {})
-        if max_length is not None and self.post_tokenize_hook is None:  # the hook comes first
+        if (
+            max_length is not None and self.post_tokenize_hook is None
+        ):  # the hook precedes truncation
             options["max_length"] = max_length
             options["on_overlong"] = "truncate" if self.truncate else "raise"
         return collator_for(
@@ -91,62 +92,64 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         return len(self.dataset)
 
     def encode(self, index: int) -> EncodedSample:
-        """The sample, or the one drawn in its place, in this library's form."""
-        return first_good(len(self), index, self.max_retries, self._encoded)
+        """Encodes the sample, or its replacement."""
+        return take_first_valid(len(self), index, self.max_retries, self._encode)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The sample's tensors, (L,) and its media, labels not shifted, for `pad_collate_fn`.
+        """Returns the sample, or its replacement, for `pad_collate_fn`.
 
-        With media, `n_images` and so on are the numbers of items.
+        Returns:
+            The token tensors (L,), labels not shifted, the media, and the numbers of media items,
+            such as `n_images`.
 
         Raises:
-            RuntimeError: All samples that were tried are at fault.
+            RuntimeError: All samples that were read are invalid.
         """
         sample = self.encode(index)
-        return {**sample.tokens, **sample.media, **item_counts(sample)}
+        return {**sample.tokens, **sample.media, **count_items(sample)}
 
     def robust_collate(self, collate_fn: Callable[[list[Any]], Any]) -> Callable[..., Any]:
-        """Has a batch that fails drawn again; see `make_robust_collate`."""
+        """Wraps a collate function by `make_robust_collate`."""
         return make_robust_collate(self, collate_fn, self.max_retries)
 
-    def _encoded(self, index: int) -> EncodedSample:
+    def _encode(self, index: int) -> EncodedSample:
         example = read_sample(self.dataset, index)
         (conversation,) = conversations_of([example])
         if example.get("_injected_fake"):
             raise ConfigError(
-                "the dataset has put fake images into its conversations: found _injected_fake, "
-                "expected conversations as they are; set preload_media=False on the inner wrapper"
+                "the dataset adds fake images itself: found the key _injected_fake, expected "
+                "conversations without them; set preload_media=False on the inner wrapper"
             )
-        is_faked = self._fakes(conversation)
-        collator = self.faking if is_faked else self.collator
+        is_faked = self._needs_fake_image(conversation)
+        collator = self.faking_collator if is_faked else self.collator
         try:
             sample = collator.encode(conversation)
             if self.post_tokenize_hook is not None:
-                sample = self._changed(sample, conversation, self.post_tokenize_hook)
+                sample = self._apply_hook(sample, conversation, self.post_tokenize_hook)
         except SampleError as error:
             raise error.at(index=index) from error.__cause__
-        is_last = bool(sample.media_ids[-1] >= 0)  # unknown of what a hook has changed
+        is_last = bool(sample.media_ids[-1] >= 0)  # -1 after a hook
         if is_last or (is_faked and sample.media and not sample.tokens["attention_mask"][-1]):
             return with_spare_token(sample, fill_values(self.processor.tokenizer))
         return sample
 
-    def _fakes(self, conversation: Any) -> bool:
-        is_read = isinstance(conversation, list | tuple)
-        return self.inject_fake_images and not (is_read and _conversation_has_media(conversation))
+    def _needs_fake_image(self, conversation: Any) -> bool:
+        is_list = isinstance(conversation, list | tuple)
+        return self.inject_fake_images and not (is_list and _conversation_has_media(conversation))
 
     def measure(self, index: int) -> tuple[int, int]:
-        """How many tokens and media items a sample will have, without decoding it if possible.
+        """Counts tokens and media items, if possible without decoding media.
 
         Returns:
-            The tokens, -1 if another sample is drawn for it, and the items.
+            The number of tokens, -1 if the sample will be replaced, and the number of media items.
         """
         try:
-            if self.post_tokenize_hook is not None:  # only it knows the length
-                sample = self._encoded(index)
+            if self.post_tokenize_hook is not None:  # the length is known only after the hook
+                sample = self._encode(index)
                 return len(sample), sum(sample.media_counts.values())
             (conversation,) = conversations_of([read_sample(self.dataset, index)])
-            is_faked = self._fakes(conversation)
-            collator = self.faking if is_faked else self.collator
+            is_faked = self._needs_fake_image(conversation)
+            collator = self.faking_collator if is_faked else self.collator
             whole = attrs.evolve(collator, max_length=None, on_overlong="raise")
             count = whole.token_count(conversation)
             length = len(whole.encode(conversation)) if count is None else count
@@ -158,28 +161,29 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
             return length, items
         return (self.max_length if self.truncate else -1), items
 
-    def _changed(self, sample: EncodedSample, conversation: Any, hook: Hook) -> EncodedSample:
-        """The sample as the hook leaves it, labelled, and cut if it is too long."""
+    def _apply_hook(self, sample: EncodedSample, conversation: Any, hook: Hook) -> EncodedSample:
+        """Applies the hook to a sample, labels the result, and truncates it."""
         batch = {key: value[None] for key, value in sample.tokens.items()}
-        found = hooked(
+        found = apply_hook(
             {**batch, **sample.media}, [conversation], self.processor, hook, self.template_kwargs
         )
         row = {k: v[0] if k in TOKEN_KEYS else v for k, v in found.items()}
-        changed = read(
-            {**row, **item_counts(sample)}, "the hook's batch", self.collator.family.joins
+        changed = read_tokenized(
+            {**row, **count_items(sample)}, "the hook's batch", self.collator.family.joins
         ).sample
-        return changed if self.max_length is None else self._fitted(changed, self.max_length)
+        return changed if self.max_length is None else self._truncate(changed, self.max_length)
 
-    def _fitted(self, sample: EncodedSample, limit: int) -> EncodedSample:
+    def _truncate(self, sample: EncodedSample, limit: int) -> EncodedSample:
+        """Truncates a sample after the hook, unless it would lose media."""
         if len(sample) <= limit:
             return sample
         lost = torch.isin(
             sample.input_ids[limit:], torch.tensor(media_ids_of(self.collator), dtype=torch.long)
         )
         if not self.truncate or lost.any():
-            cut = ", and the cut would take media tokens away" if self.truncate else ""
+            loss = ", and truncation would remove media tokens" if self.truncate else ""
             raise SampleTooLongError(
-                f"{len(sample)} tokens behind the hook, longer than max_length={limit}{cut}; raise "
+                f"{len(sample)} tokens after the hook, longer than max_length={limit}{loss}; raise "
                 "it"
             )
         return attrs.evolve(
@@ -190,23 +194,23 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         )
 
 
-def item_counts(sample: EncodedSample) -> dict[str, int]:
-    """How many media items of each kind a sample has: `n_images` and so on."""
+def count_items(sample: EncodedSample) -> dict[str, int]:
+    """Counts the media items by kind, under keys such as `n_images`."""
     return {f"n_{kind}s": count for kind, count in sample.media_counts.items()}
 
 
 @attrs.define(kw_only=True)
 class PreTokenizedDatasetWrapperConfig:
-    """The options of a `PreTokenizedDatasetWrapper`, before there is a dataset.
+    """The options of a `PreTokenizedDatasetWrapper`, without the dataset.
 
     Args:
-        max_length: See there, as for the others.
-        max_retries: See there.
-        truncate: See there.
-        inject_fake_images: See there.
-        post_tokenize_hook: See there.
-        template_kwargs: See there.
-        collator_options: See there.
+        max_length: See `PreTokenizedDatasetWrapper`.
+        max_retries: See `PreTokenizedDatasetWrapper`.
+        truncate: See `PreTokenizedDatasetWrapper`.
+        inject_fake_images: See `PreTokenizedDatasetWrapper`.
+        post_tokenize_hook: See `PreTokenizedDatasetWrapper`.
+        template_kwargs: See `PreTokenizedDatasetWrapper`.
+        collator_options: See `PreTokenizedDatasetWrapper`.
     """
 
     max_length: int | None = None
@@ -218,7 +222,7 @@ class PreTokenizedDatasetWrapperConfig:
     collator_options: Mapping[str, Any] | None = None
 
     def build(self, *, dataset: Any, processor: Any) -> PreTokenizedDatasetWrapper:
-        """Wraps a dataset."""
+        """Wraps a dataset; see `PreTokenizedDatasetWrapper` for the arguments."""
         return PreTokenizedDatasetWrapper(
             dataset=dataset,
             processor=processor,

@@ -1,4 +1,4 @@
-"""Batches for DSpark's speculative decoding: a mask of the loss in place of shifted labels.
+"""Automodel's batches for DSpark's speculative decoding: a loss mask instead of labels.
 
 Shapes: B samples, T padded tokens.
 """
@@ -17,9 +17,9 @@ from vlmcollate.automodel.conventions import (
     Example,
     Variables,
     automodel_collator,
-    with_bfloat16,
+    cast_pixels,
 )
-from vlmcollate.automodel.encoding import collated
+from vlmcollate.automodel.encoding import collate_conversations
 from vlmcollate.automodel.fake_image import (
     _conversation_has_media,
     inject_fake_image_into_conversation,
@@ -36,31 +36,36 @@ def dspark_vlm_collate_fn(
     *,
     template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
-    """Collates for DSpark, which shifts by itself.
+    """Collates for DSpark, which shifts the labels itself.
 
     Args:
-        examples: `{"conversation": [...]}` each.
+        examples: The examples, `{"conversation": [...]}`.
         processor: The processor.
-        max_length: The length T of every batch; longer samples are truncated, never inside media.
-        inject_fake_image: Whether a conversation without media gets the fake image, which is
+        max_length: The length T of every batch. Longer samples are truncated, but never inside
+            media.
+        inject_fake_image: Whether the fake image is added to conversations without media. It is
             masked from attention.
-        template_kwargs: Chat template variables; see `default_collate_fn`.
+        template_kwargs: The variables of the chat template; see `default_collate_fn`.
 
     Returns:
-        See `default_collate_fn`, but with token tensors (B, T), and in place of the labels
-        `loss_mask` (B, T) int64, 1 where a token is trained.
+        See `default_collate_fn`, but with token tensors (B, T), and instead of labels `loss_mask`
+        (B, T) int64, 1 for trained tokens and 0 for others.
+
+    Raises:
+        ConfigError: `max_length` is `None`.
     """
     if max_length is None:
-        raise ConfigError("max_length is missing: DSpark needs one length for all batches; set it")
+        raise ConfigError("max_length is missing: DSpark needs batches of one length; set it")
     collator = automodel_collator(processor, max_length, template_kwargs=template_kwargs)
     if inject_fake_image:
         examples = [_with_media(example) for example in examples]
-    batch = with_bfloat16(collated(collator, examples))
+    batch = cast_pixels(collate_conversations(collator, examples))
     batch["loss_mask"] = (batch.pop("labels") != IGNORE_INDEX).long()
     return batch
 
 
 def _with_media(example: Example) -> Example:
+    """Adds the fake image to a conversation without media."""
     conversation = example.get("conversation")
     if not isinstance(conversation, list | tuple) or _conversation_has_media(conversation):
         return example
@@ -80,22 +85,24 @@ def build_dspark_vlm_dataloader(
     dp_mesh: Any = None,
     inject_fake_image: bool = True,
 ) -> DataLoader[Any]:
-    """Builds a DataLoader of `dspark_vlm_collate_fn`.
+    """Builds a DataLoader that collates with `dspark_vlm_collate_fn`.
 
     Args:
-        dataset_cfg: A config node whose `instantiate()` gives the dataset.
+        dataset_cfg: A config node whose `instantiate()` returns the dataset.
         processor: The processor.
-        batch_size: Samples a batch.
+        batch_size: The number of samples in a batch.
         max_length: The length of every batch.
-        shuffle: Whether to shuffle.
-        num_workers: Worker processes.
-        distributed: Whether each rank takes its share of the samples.
-        dp_mesh: The device mesh whose size and local rank say which; the default process group by
-            default.
+        shuffle: Whether to shuffle the samples.
+        num_workers: The number of worker processes.
+        distributed: Whether each rank draws its share of the samples.
+        dp_mesh: The device mesh that determines the ranks, by default the default process group.
         inject_fake_image: See `dspark_vlm_collate_fn`.
+
+    Raises:
+        ConfigError: `dp_mesh` is given without `distributed`.
     """
     if dp_mesh is not None and not distributed:
-        raise ConfigError("dp_mesh has no effect with distributed=False; set it to True")
+        raise ConfigError("dp_mesh has no effect with distributed=False; set distributed=True")
     dataset = dataset_cfg.instantiate()
     sampler: DistributedSampler[Any] | None = None
     if distributed:

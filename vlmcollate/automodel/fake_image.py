@@ -1,4 +1,4 @@
-"""A small white image for conversations without media, so that every rank runs the vision encoder.
+"""Adds a small white image to conversations without media, so that all ranks run the encoder.
 
 Shapes: B samples, T padded tokens, L a sample's tokens.
 """
@@ -23,7 +23,7 @@ _FAKE_IMAGE = Image.new("RGB", (56, 56), (255, 255, 255))
 
 
 def _conversation_has_media(conversation: Messages) -> bool:
-    """Whether a conversation has an image or a video, by a part's type or by its key."""
+    """Whether a part has the type or the key of an image or a video."""
     return any(
         isinstance(part, Mapping)
         and (part.get("type") in ("image", "video") or "image" in part or "video" in part)
@@ -39,16 +39,16 @@ def _batch_has_media(conversations: Iterable[Messages]) -> bool:
 
 
 def inject_fake_image_into_conversation(conversation: Messages) -> list[dict[str, Any]]:
-    """Puts the fake image in front of the first user message.
+    """Inserts the fake image at the start of the first user message.
 
     Args:
-        conversation: The messages; they are not edited.
+        conversation: The messages, which are not modified.
 
     Returns:
-        Copies of the messages, with a user message in front where there was none.
+        Copies of the messages. If there is no user message, one is added in front.
     """
     fake = {"type": "image", "image": _FAKE_IMAGE}
-    messages = [_copied(message) for message in conversation]
+    messages = [_copy_message(message) for message in conversation]
     user = next((message for message in messages if message.get("role") == "user"), None)
     if user is None:
         return [{"role": "user", "content": [fake]}, *messages]
@@ -59,7 +59,7 @@ def inject_fake_image_into_conversation(conversation: Messages) -> list[dict[str
     return messages
 
 
-def _copied(message: Mapping[str, Any]) -> dict[str, Any]:
+def _copy_message(message: Mapping[str, Any]) -> dict[str, Any]:
     content = message.get("content")
     if not isinstance(content, list):
         return dict(message)
@@ -71,41 +71,43 @@ def mask_fake_vision_tokens_single(sample_dict: MutableMapping[str, Any], proces
     """Sets `attention_mask` to 0 at every vision token of a sample, in place.
 
     Args:
-        sample_dict: `input_ids` and `attention_mask`, (L,); nothing happens without the mask.
+        sample_dict: The sample, with `input_ids` and `attention_mask`, (L,). Without a mask it is
+            not changed.
         processor: The processor.
 
     Raises:
-        ConfigError: The processor takes no images.
+        ConfigError: The processor does not support images.
     """
     if "attention_mask" in sample_dict:
-        sample_dict["attention_mask"][is_vision(sample_dict["input_ids"], processor)] = 0
+        sample_dict["attention_mask"][is_vision_token(sample_dict["input_ids"], processor)] = 0
 
 
 def mask_fake_vision_tokens_batch(
     batch: MutableMapping[str, Any], processor: Any, sample_indices: Sequence[int]
 ) -> None:
-    """Sets `attention_mask` to 0 at every vision token of some samples, in place.
+    """Sets `attention_mask` to 0 at vision tokens of samples, in place.
 
     Args:
-        batch: `input_ids` and `attention_mask`, (B, T); nothing happens without the mask.
+        batch: The batch, with `input_ids` and `attention_mask`, (B, T). Without a mask it is not
+            changed.
         processor: The processor.
-        sample_indices: The samples that have a fake image.
+        sample_indices: The indices of the samples with a fake image.
 
     Raises:
-        ConfigError: The processor takes no images.
+        ConfigError: The processor does not support images.
     """
     if "attention_mask" not in batch or not len(sample_indices):
         return
     for index in sample_indices:
         row = batch["attention_mask"][index]
-        row[is_vision(batch["input_ids"][index], processor)] = 0
+        row[is_vision_token(batch["input_ids"][index], processor)] = 0
 
 
 _FAKE_PART = {"type": "image", "image": _FAKE_IMAGE}
 
 
-def _prompt_ids(collator: BaseCollator, media: Sequence[Any]) -> set[int]:
-    """The special tokens that the template writes for a question with such media."""
+def _special_ids(collator: BaseCollator, media: Sequence[Any]) -> set[int]:
+    """Returns the special tokens in the prompt of a question with media."""
     question = {"role": "user", "content": [*media, {"type": "text", "text": "Seven?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "Eight."}]}
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
@@ -113,8 +115,8 @@ def _prompt_ids(collator: BaseCollator, media: Sequence[Any]) -> set[int]:
     return set(ids[vocabulary.is_control(ids)].tolist())
 
 
-def is_vision(input_ids: Tensor, processor: Any) -> Tensor:
-    """Which ids are of a special token that is written for or around an image or a video."""
+def is_vision_token(input_ids: Tensor, processor: Any) -> Tensor:
+    """Whether each id is a special token of, or around, an image or video."""
     collator = automodel_collator(processor)
     vocabulary = Vocabulary.of(collator.processor.tokenizer)
     tokens = [t for kind in ("image", "video") for t in collator.traits.media_tokens.get(kind, ())]
@@ -122,7 +124,7 @@ def is_vision(input_ids: Tensor, processor: Any) -> Tensor:
     if "image" in collator.dummies.pieces:
         ids = collator.dummies.pieces["image"].input_ids.numpy()
         found |= set(ids[vocabulary.is_control(ids)].tolist())
-        found |= _prompt_ids(collator, [_FAKE_PART]) - _prompt_ids(collator, [])
+        found |= _special_ids(collator, [_FAKE_PART]) - _special_ids(collator, [])
     if not found:
         raise ConfigError(
             f"{type(processor).__name__} has no vision tokens to mask: found no image or video "

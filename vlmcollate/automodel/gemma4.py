@@ -1,4 +1,4 @@
-"""The thinking block that the larger Gemma 4 models open every answer with.
+"""Inserts the thinking block with which the larger Gemma 4 models start every answer.
 
 Shapes: B samples, T padded tokens.
 """
@@ -16,9 +16,9 @@ from vlmcollate.automodel.conventions import (
     Example,
     Variables,
     automodel_collator,
-    with_bfloat16,
+    cast_pixels,
 )
-from vlmcollate.automodel.encoding import collated
+from vlmcollate.automodel.encoding import collate_conversations
 from vlmcollate.encode.thinking_prefix import ThinkingPrefix
 from vlmcollate.errors import ConfigError, MediaMismatchError
 from vlmcollate.models.gemma4 import Gemma4Collator
@@ -28,20 +28,21 @@ from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 _GEMMA4_MODEL_TURN = "<|turn>model\n"
 _GEMMA4_THINKING_PREFIX = "<|channel>thought\n<channel|>"
 _TOKEN_AXIS_KEYS = TOKEN_KEYS
-"""The keys of a batch whose second axis runs along the tokens."""
+"""The keys of a batch whose second axis is that of the tokens."""
 _PREFIX = ThinkingPrefix(text=_GEMMA4_THINKING_PREFIX, after=_GEMMA4_MODEL_TURN)
 _MEDIA = ("pixel_values", "pixel_values_videos", "input_features")
 
 
 def _inject_thinking_prefix_tokens(batch: Any, tokenizer: Any) -> Any:
-    """Inserts the thinking block behind every marker of a model's turn, in place.
+    """Inserts the thinking block after the header of every answer, in place.
 
     Args:
-        batch: `input_ids` and other token tensors, (B, T); other keys stay as they are.
-        tokenizer: The tokenizer; nothing happens if it does not know the tokens.
+        batch: The batch, with `input_ids` and other token tensors, (B, T). Other keys do not
+            change.
+        tokenizer: The tokenizer. If its vocabulary has no such tokens, the batch does not change.
 
     Returns:
-        The same batch, its rows as long as the longest has become, padded on the right.
+        The same batch, padded on the right to its longest row.
     """
     try:
         _PREFIX.check(tokenizer)
@@ -62,12 +63,12 @@ def _inject_thinking_prefix_tokens(batch: Any, tokenizer: Any) -> Any:
 
 
 def gemma4_inject_thinking_prefix(batch: Any, processor: Any) -> Any:
-    """Inserts the thinking block, as a hook between tokenizing and labels; it edits the batch.
+    """Inserts the thinking block in place, as a hook before labelling.
 
-    The labels that follow leave the block untrained. Nothing happens for other tokenizers.
+    The block is not trained. With the tokenizers of other models, the batch does not change.
 
     Args:
-        batch: See `_inject_thinking_prefix_tokens`.
+        batch: The batch, with `input_ids` and other token tensors, (B, T).
         processor: The processor, or its tokenizer.
 
     Returns:
@@ -77,30 +78,30 @@ def gemma4_inject_thinking_prefix(batch: Any, processor: Any) -> Any:
 
 
 def _truncate_token_axis(batch: MutableMapping[str, Any], max_length: int) -> None:
-    """Cuts the token tensors of a batch to `max_length`, in place; media stays as it is.
+    """Truncates the token tensors of a batch, but not its media, in place.
 
     Args:
-        batch: Token tensors (B, T) and media.
+        batch: The batch, with token tensors (B, T) and media.
         max_length: The maximum T.
 
     Raises:
-        MediaMismatchError: The cut would take media tokens away, or the batch has media and no
-            `mm_token_type_ids` that show where they are.
+        MediaMismatchError: Truncation would remove media tokens, or the batch has media and no
+            `mm_token_type_ids` to locate their tokens.
     """
     types = batch.get("mm_token_type_ids")
-    held = batch.get("attention_mask")
+    mask = batch.get("attention_mask")
     if types is not None:
         is_lost = bool((types[:, max_length:] != 0).any())
-        problem = "takes media tokens away"
+        problem = "removes media tokens"
     else:
         is_lost = any(batch.get(key) is not None for key in _MEDIA) and (
-            held is None or bool((held[:, max_length:] != 0).any())
+            mask is None or bool((mask[:, max_length:] != 0).any())
         )
-        problem = "may take media tokens away: found media but no mm_token_type_ids"
+        problem = "may remove media tokens: found media but no mm_token_type_ids"
     if batch["input_ids"].shape[1] > max_length and is_lost:
         raise MediaMismatchError(
-            f"the cut at max_length={max_length} {problem}, expected every media token to stay "
-            "with its features; raise max_length, or take the media out before"
+            f"truncation to max_length={max_length} {problem}, expected to keep the tokens of all "
+            "media; raise max_length, or remove the media first"
         )
     for key in _TOKEN_AXIS_KEYS:
         value = batch.get(key)
@@ -115,14 +116,14 @@ def gemma4_prefix_collate_fn(
     *,
     template_kwargs: Variables = None,
 ) -> dict[str, Tensor]:
-    """Collates for the larger Gemma 4 models, which open every answer with a thinking block.
+    """Collates for Gemma 4, with a thinking block before every answer.
 
     Args:
-        examples: `{"conversation": [...]}` each.
-        processor: The processor; for any but Gemma 4's this is `default_collate_fn`.
-        max_length: The length with the inserted blocks; longer samples are truncated, never inside
-            media.
-        template_kwargs: Chat template variables; see `default_collate_fn`.
+        examples: The examples, `{"conversation": [...]}`.
+        processor: The processor. For other families, the function equals `default_collate_fn`.
+        max_length: The length of the batch with the inserted blocks, before the shift. Longer
+            samples are truncated, but never inside media.
+        template_kwargs: The variables of the chat template; see `default_collate_fn`.
 
     Returns:
         See `default_collate_fn`; the inserted tokens have no label.
@@ -133,4 +134,4 @@ def gemma4_prefix_collate_fn(
     collator = automodel_collator(
         processor, max_length, template_kwargs=template_kwargs, shift_labels=True, **options
     )
-    return with_bfloat16(collated(collator, examples))
+    return cast_pixels(collate_conversations(collator, examples))

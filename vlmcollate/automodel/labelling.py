@@ -1,4 +1,4 @@
-"""Automodel's label functions: masks from ids alone.
+"""Automodel's label functions, which find labels in the ids.
 
 Shapes: B rows, T tokens a row, L a row's tokens without padding.
 """
@@ -31,23 +31,23 @@ _Find = Callable[[Ints, Conversation], Sequence[Turn]]
 
 
 def build_labels(input_ids_batch: Tensor, conversations: Conversations, processor: Any) -> Tensor:
-    """Labels by searching for each answer's tokens with a stop token behind them.
+    """Labels the answers and their stop tokens, found by text search.
 
     Args:
-        input_ids_batch: (B, T) int64.
+        input_ids_batch: The token ids, (B, T) int64.
         conversations: The B conversations.
         processor: The processor.
 
     Returns:
-        (B, T) int64, not shifted, -100 outside of the answers that train.
+        The labels, (B, T) int64, not shifted, -100 outside the trained answers.
 
     Raises:
-        LabelError: An answer is found in no place, or in more than one.
+        LabelError: An answer does not occur in the ids, or at more than one position.
     """
     processor = _with_tokenizer(processor)
     collator = _collator_or_none(processor, None)
-    find = partial(_by_search, processor, collator)
-    return _labelled(input_ids_batch, conversations, find, processor, collator)[0]
+    find = partial(_find_by_search, processor, collator)
+    return _label(input_ids_batch, conversations, find, processor, collator)[0]
 
 
 def build_labels_from_template(
@@ -58,23 +58,26 @@ def build_labels_from_template(
     template_kwargs: Mapping[str, Any] | None = None,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """Labels between the markers of the processor's own chat template.
+    """Labels the assistant turns, found by the chat template's markers.
+
+    `template_kwargs` and `attention_mask` are not arguments of Automodel's function.
 
     Args:
-        input_ids_batch: (B, T) int64.
+        input_ids_batch: The token ids, (B, T) int64.
         conversations: The B conversations.
-        processor: The processor; one without a chat template is served by `build_labels`.
-        template_kwargs: Chat template variables; Automodel has no such argument.
-        attention_mask: (B, T), which tells padding from a pad token that ends a turn; nor this.
+        processor: The processor. Without a chat template, `build_labels` is used.
+        template_kwargs: The variables of the chat template.
+        attention_mask: The attention mask, (B, T). It distinguishes padding from a pad token that
+            ends a turn.
 
     Returns:
-        (B, T) int64, not shifted, -100 outside of the assistant's turns that train.
+        The labels, (B, T) int64, not shifted, -100 outside the trained turns.
 
     Raises:
-        LabelError: A row has more or fewer turns than its conversation has answers, as where a
-            user spelled a marker or the row was cut off; or nothing but padding ends a turn.
+        LabelError: The number of turns in a row differs from the number of answers, for example
+            because a user spelled a marker or the row is truncated; or only padding ends a turn.
     """
-    return labels_and_weights(
+    return label_batch(
         input_ids_batch,
         conversations,
         processor,
@@ -83,7 +86,7 @@ def build_labels_from_template(
     )[0]
 
 
-def labels_and_weights(
+def label_batch(
     input_ids: Tensor,
     conversations: Conversations,
     processor: Any,
@@ -91,28 +94,28 @@ def labels_and_weights(
     template_kwargs: Mapping[str, Any] | None = None,
     attention_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The labels of `build_labels_from_template`, and the weights of the loss.
+    """Finds the labels by markers or text search, and the loss weights.
 
     Returns:
-        The labels, and (B, T) float32 where messages have weights other than 0 and 1, else `None`.
+        The labels, and the weights (B, T) float32, or `None` if all weights are 0 or 1.
     """
     processor = _with_tokenizer(processor)
     collator = _collator_or_none(processor, template_kwargs)
-    find: _Find = partial(_by_search, processor, collator)
+    find: _Find = partial(_find_by_search, processor, collator)
     if collator is not None and collator.family.needs_chat_template:
-        find = partial(_by_markers, collator)
-    return _labelled(input_ids, conversations, find, processor, collator, attention_mask)
+        find = partial(_find_by_markers, collator)
+    return _label(input_ids, conversations, find, processor, collator, attention_mask)
 
 
 @attrs.frozen(eq=False)
-class _Words:
-    """A tokenizer in the place of a processor."""
+class _TokenizerOnly:
+    """A tokenizer with the attribute of a processor."""
 
     tokenizer: Any
 
 
 def _with_tokenizer(processor: Any) -> Any:
-    return processor if hasattr(processor, "tokenizer") else _Words(processor)
+    return processor if hasattr(processor, "tokenizer") else _TokenizerOnly(processor)
 
 
 def _collator_or_none(
@@ -121,10 +124,10 @@ def _collator_or_none(
     try:
         return automodel_collator(processor, template_kwargs=template_kwargs)
     except ConfigError:
-        return None  # without a template
+        return None  # the processor has no chat template
 
 
-def _by_markers(collator: BaseCollator, ids: Ints, conversation: Conversation) -> list[Turn]:
+def _find_by_markers(collator: BaseCollator, ids: Ints, conversation: Conversation) -> list[Turn]:
     context = LabelContext(
         conversation=conversation,
         render=collator.renderer,
@@ -135,18 +138,18 @@ def _by_markers(collator: BaseCollator, ids: Ints, conversation: Conversation) -
     answers = [i for i, message in enumerate(conversation.messages) if message.is_assistant]
     if len(found) != len(answers):
         raise LabelError(
-            f"found {len(found)} assistant turns, expected {len(answers)}; collate from the "
-            "conversation, which no text can mislead"
+            f"the number of assistant turns is wrong: found {len(found)}, expected {len(answers)}; "
+            "collate from the conversation, in which text cannot spell a turn"
         )
-    behind = _prefix_of(collator)
+    prefix = _thinking_prefix(collator)
     return [
-        Turn(message, start + (len(behind) if _begins(ids[start:], behind) else 0), end)
+        Turn(message, start + (len(prefix) if _starts_with(ids[start:], prefix) else 0), end)
         for message, (start, end) in zip(answers, found, strict=True)
     ]
 
 
-def _prefix_of(collator: BaseCollator) -> Ints:
-    """The ids of the thinking block that a hook may have put in front of every answer."""
+def _thinking_prefix(collator: BaseCollator) -> Ints:
+    """Returns the ids of the thinking block that a hook may insert."""
     tokenizer = collator.processor.tokenizer
     prefix = ThinkingPrefix()
     if isinstance(collator, Gemma4Collator):
@@ -155,36 +158,38 @@ def _prefix_of(collator: BaseCollator) -> Ints:
     return np.empty(0, np.int64)
 
 
-def _begins(ids: Ints, prefix: Ints) -> bool:
+def _starts_with(ids: Ints, prefix: Ints) -> bool:
     return len(prefix) > 0 and np.array_equal(ids[: len(prefix)], prefix)
 
 
-def _by_search(
+def _find_by_search(
     processor: Any, collator: BaseCollator | None, ids: Ints, conversation: Conversation
 ) -> list[Turn]:
     eos = [processor.tokenizer.eos_token_id]
-    known = _Known(conversation, processor, eos if collator is None else collator.stop_ids)
-    # the search reads no more of either than these hold
-    return TextSearchLabels().find_turns(_Ids(ids), known)  # type: ignore[arg-type]
+    context = _SearchContext(
+        conversation, processor, eos if collator is None else collator.stop_ids
+    )
+    # the search reads only the attributes that these classes have
+    return TextSearchLabels().find_turns(_Ids(ids), context)  # type: ignore[arg-type]
 
 
 @attrs.frozen
 class _Ids:
-    """A prompt of which nothing is known but its ids."""
+    """The ids of a prompt whose text is unknown."""
 
     ids: Ints
 
 
 @attrs.frozen
-class _Known:
-    """What a text search may look at."""
+class _SearchContext:
+    """The part of a `LabelContext` that a text search reads."""
 
     conversation: Conversation
     processor: Any
     stop_ids: Sequence[int]
 
 
-def _labelled(
+def _label(
     input_ids: Tensor,
     conversations: Conversations,
     find: _Find,
@@ -192,14 +197,14 @@ def _labelled(
     collator: BaseCollator | None,
     attention_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The labels and, where there are any but 0 and 1, the weights."""
+    """Returns the labels, and the weights if any of them is neither 0 nor 1."""
     labels = torch.full_like(input_ids, IGNORE_INDEX)
     weights = torch.zeros(input_ids.shape, dtype=torch.float32)
-    given: set[float] = set()
+    used_weights: set[float] = set()
     for row, (ids, messages) in enumerate(zip(input_ids, conversations, strict=True)):
         conversation = read_example(list(messages))
         if attention_mask is not None:
-            ids = ids[: _length(attention_mask[row] != 0)]
+            ids = ids[: _length_without_padding(attention_mask[row] != 0)]
         try:
             turns = find(ids.numpy(), conversation)
             if attention_mask is None:
@@ -208,52 +213,51 @@ def _labelled(
             raise error.at(index=row) from None
         for message, start, end in turns:
             weight = conversation.messages[message].weight
-            given.add(weight)
+            used_weights.add(weight)
             weights[row, start:end] = weight
             if weight:
                 labels[row, start:end] = ids[start:end]
     is_media = torch.isin(input_ids, torch.tensor(media_ids_of(collator), dtype=input_ids.dtype))
     labels[is_media], weights[is_media] = IGNORE_INDEX, 0
-    return labels, None if given <= {0.0, 1.0} else weights
+    return labels, None if used_weights <= {0.0, 1.0} else weights
 
 
-def _length(is_held: Tensor) -> int:
-    """The tokens of a row up to the last that it holds."""
-    places = is_held.nonzero()
-    return int(places.amax()) + 1 if len(places) else 0
+def _length_without_padding(is_token: Tensor) -> int:
+    """Returns the number of tokens up to the last one that is no padding."""
+    indices = is_token.nonzero()
+    return int(indices.amax()) + 1 if len(indices) else 0
 
 
 def _check_ends(
     ids: Tensor, turns: Sequence[Turn], processor: Any, collator: BaseCollator | None
 ) -> None:
-    """Refuses a turn that ends with the first token of the padding, though turns end otherwise."""
+    """Refuses a turn that only padding ends, unless turns usually do."""
     pad = processor.tokenizer.pad_token_id
-    length = len(ids) if pad is None else _length(ids != pad)
+    length = len(ids) if pad is None else _length_without_padding(ids != pad)
     for turn in turns:
         if turn.end == length + 1 and pad != _usual_stop(processor, collator):
             raise LabelError(
-                "nothing but padding ends this turn, and its pad token may also end a turn, so "
-                "whether the model has to learn to stop there is not known; pass attention_mask "
-                "to build_labels_from_template",
+                "only padding ends this turn, and the pad token can also end a turn, so the stop "
+                "token of the turn is unknown; pass attention_mask to build_labels_from_template",
                 where=f"messages[{turn.message}]",
             )
 
 
 def _usual_stop(processor: Any, collator: BaseCollator | None) -> int:
-    """The token that ends an answer at the end of a conversation."""
+    """Returns the token that ends an answer at the end of a conversation."""
     question = {"role": "user", "content": [{"type": "text", "text": "Seven?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "Eight."}]}
     try:
         labels = collator.encode([question, answer]).labels if collator is not None else None
     except SampleError:
-        labels = None  # it takes no chat without media
+        labels = None  # the model requires media
     if labels is None:
         return int(processor.tokenizer.eos_token_id)
     return int(labels[labels != IGNORE_INDEX][-1])
 
 
 def media_ids_of(collator: BaseCollator | None) -> list[int]:
-    """The ids of the tokens that stand for media features."""
+    """Returns the ids of the media tokens."""
     if collator is None:
         return []
     vocabulary = Vocabulary.of(collator.processor.tokenizer)

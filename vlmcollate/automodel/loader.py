@@ -1,4 +1,4 @@
-"""Packs in a configuration whose loader takes no collate function while it packs by itself."""
+"""Packs for a configuration without `packed_sequence`, whose loader uses its `collate_fn`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from vlmcollate.automodel.contracts import PackedMaskType, _DefaultPackedSequenceContract
 from vlmcollate.automodel.datasets import PreTokenizedDatasetWrapper
-from vlmcollate.automodel.packing import PackedDatasetWrapper, neat_pack_dataset_vlm
+from vlmcollate.automodel.packed_dataset import PackedDatasetWrapper
+from vlmcollate.automodel.packing import neat_pack_dataset_vlm
 from vlmcollate.automodel.packs import (
     neat_packed_vlm_collater,
     packed_sequence_thd_vlm_collater,
@@ -22,22 +23,26 @@ def make_packed_dataset(
     samples: Mapping[str, Any] | None = None,
     packs: Mapping[str, Any] | None = None,
 ) -> PackedDatasetWrapper:
-    """Makes packs, as the `dataset` of a configuration without `packed_sequence`.
+    """Makes packs, for a configuration without `packed_sequence`.
 
     Args:
-        dataset: A map-style dataset of `{"conversation": [...]}`, or `{"_target_": ..., ...}` for
-            what makes one.
-        processor: The processor, or `{"_target_": ..., ...}` for what makes it.
-        pack_size: The maximum number of tokens of a pack.
-        samples: Options of `PreTokenizedDatasetWrapper`, such as `max_length`.
+        dataset: A map-style dataset of `{"conversation": [...]}`, or a node
+            `{"_target_": ..., ...}` whose target returns one.
+        processor: The processor, or a node `{"_target_": ..., ...}` whose target returns it.
+        pack_size: The maximum number of tokens in a pack.
+        samples: The options of `PreTokenizedDatasetWrapper`, such as `max_length`.
         packs: Further options of `neat_pack_dataset_vlm`, such as `drop_long_samples`.
 
+    Returns:
+        The dataset of packs.
+
     Raises:
-        ConfigError: An option is unknown, or does not fit.
+        ConfigError: An option is unknown, out of range, or contradicts another.
     """
-    made, model_processor = _made("dataset", dataset), _made("processor", processor)
+    examples = _instantiate("dataset", dataset)
+    model_processor = _instantiate("processor", processor)
     try:
-        encoded = PreTokenizedDatasetWrapper(made, model_processor, **(samples or {}))
+        encoded = PreTokenizedDatasetWrapper(examples, model_processor, **(samples or {}))
         options = {**_padding(model_processor), **(packs or {})}
         return neat_pack_dataset_vlm(encoded, pack_size, **options)
     except TypeError as error:
@@ -47,16 +52,16 @@ def make_packed_dataset(
         ) from error
 
 
-def _made(name: str, given: Any) -> Any:
-    """What a node of the configuration makes, or the object itself."""
-    if not (isinstance(given, Mapping) and "_target_" in given):
-        return given
-    options = dict(given)
+def _instantiate(name: str, node: Any) -> Any:
+    """Calls the target of a configuration node; returns other objects."""
+    if not (isinstance(node, Mapping) and "_target_" in node):
+        return node
+    options = dict(node)
     target = options.pop("_target_")
     if not callable(target):
         raise ConfigError(
             f"{name}._target_ is not callable: found {target!r}, expected a function or a class; "
-            "spell its full path"
+            "write its full path"
         )
     return target(**options)
 
@@ -73,26 +78,30 @@ def packed_collate_fn(
     attn_implementation: str | None = None,
     packing_format: str = "neat",
 ) -> dict[str, Any]:
-    """Collates packs, with the arguments that a configuration's `collate_fn` gets.
+    """Collates packs, with the arguments of a configured `collate_fn`.
 
     Args:
-        examples: What `make_packed_dataset` gives.
-        processor: The processor, whose padding token is taken.
-        max_length: The length of every batch; the longest pack by default.
-        packed_mask_type: What the model asks for; see `neat_packed_vlm_collater`.
-        attn_implementation: The attention by name instead; see there.
+        examples: The packs of `make_packed_dataset`.
+        processor: The processor, for its padding token.
+        max_length: The length of every batch, by default that of its longest pack.
+        packed_mask_type: The mask that the model needs; see `neat_packed_vlm_collater`.
+        attn_implementation: The name of the attention, instead of `packed_mask_type`; see
+            `neat_packed_vlm_collater`.
         packing_format: `"neat"`, or `"thd"` for Transformer Engine.
+
+    Returns:
+        See `neat_packed_vlm_collater` and `packed_sequence_thd_vlm_collater`.
 
     Raises:
         ConfigError: Two options contradict each other.
     """
     options: dict[str, Any] = {**_padding(processor), "max_length": max_length}
-    given = [packed_mask_type, attn_implementation]
+    masks = [packed_mask_type, attn_implementation]
     if packing_format not in ("neat", "thd"):
         raise ConfigError(
             f"packing_format is unknown: found {packing_format!r}, expected 'neat' or 'thd'"
         )
-    if sum(value is not None for value in given) > (packing_format == "neat"):
+    if sum(value is not None for value in masks) > (packing_format == "neat"):
         raise ConfigError(
             f"packed_mask_type={packed_mask_type!r}, attn_implementation={attn_implementation!r} "
             f"and packing_format={packing_format!r} contradict each other; set one of them"

@@ -1,6 +1,6 @@
-"""The markers around an assistant turn, and labels between them.
+"""Finds the markers around assistant turns, and labels the tokens between them.
 
-Shapes: B rows, T tokens a row.
+Shapes: B rows, T tokens of a row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _IMSTART_TEMPLATE_PROCESSORS = frozenset(
         "Qwen3OmniMoeProcessor",
     }
 )
-"""The processor classes whose turns open with `<|im_start|>` and end with `<|im_end|>`."""
+"""The processor classes whose turns start with `<|im_start|>` and end with `<|im_end|>`."""
 _SENTINEL = "XSENTINELMARKERX"
 
 
@@ -34,48 +34,49 @@ def _find_pattern_indices(
     search_start_index: int = 0,
     allow_first_token_mismatch: bool = False,  # noqa: FBT001, FBT002  # Automodel's signature
 ) -> tuple[int, int]:
-    """Finds the first place of a run of ids, as (first, behind the last), or (-1, -1)."""
+    """Finds the first occurrence of a pattern, as (start, end), or (-1, -1)."""
     ids, wanted = torch.as_tensor(template), torch.as_tensor(pattern)
     size, skip = len(wanted), int(allow_first_token_mismatch)
     if not size or len(ids) - search_start_index < size:
         return -1, -1
     windows = ids[search_start_index:].unfold(0, size, 1)
-    places = (windows[:, skip:] == wanted[skip:]).all(dim=1).nonzero()
-    if not len(places):
+    matches = (windows[:, skip:] == wanted[skip:]).all(dim=1).nonzero()
+    if not len(matches):
         return -1, -1
-    start = search_start_index + int(places[0])
+    start = search_start_index + int(matches[0])
     return start, start + size
 
 
 def _decode_single_token(tokenizer: Any, token_id: int) -> str:
-    """Decodes one token, by a tokenizer that takes an id, a list of ids, or a tensor.
+    """Decodes one token from an id, a list of ids, or a tensor.
 
     Raises:
-        ConfigError: It takes none of them.
+        ConfigError: The tokenizer accepts none of them.
     """
     forms = (token_id, [token_id], torch.tensor([token_id]))
     last: Exception | None = None
     for form in forms:
         try:
             text = tokenizer.decode(form)
-        except Exception as error:  # noqa: BLE001  # whatever a tokenizer of remote code raises
+        except Exception as error:  # noqa: BLE001  # remote code may raise anything for a form
             last = error
         else:
             return text if isinstance(text, str) else "".join(text)
     raise ConfigError(
-        f"token {token_id} cannot be decoded: found that {type(tokenizer).__name__}.decode raises "
-        f"{last!r}, expected it to take an id, a list or a tensor; pass the model's own tokenizer"
+        f"token {token_id} cannot be decoded: {type(tokenizer).__name__}.decode raised {last!r}, "
+        "expected it to accept an id, a list or a tensor; pass the model's own tokenizer"
     ) from last
 
 
 def _known_id(tokenizer: Any, token: str) -> int | None:
+    """Returns the id of a token, or `None` if the vocabulary does not have it."""
     found = tokenizer.convert_tokens_to_ids(token)
     unknown = found is None or found == getattr(tokenizer, "unk_token_id", None)
     return None if unknown else int(found)
 
 
 def _get_assistant_marker(tokenizer: Any) -> list[int] | None:
-    """Finds the ids of `<|im_start|>assistant` and a newline; `None` if there is no such token."""
+    """Returns the ids of `<|im_start|>assistant` and a newline, or `None`."""
     start = _known_id(tokenizer, "<|im_start|>")
     if start is None:
         return None
@@ -83,21 +84,21 @@ def _get_assistant_marker(tokenizer: Any) -> list[int] | None:
 
 
 def _get_stop_token_id(tokenizer: Any) -> int | None:
-    """Finds the id of `<|im_end|>`; `None` if there is no such token."""
+    """Returns the id of `<|im_end|>`, or `None`."""
     return _known_id(tokenizer, "<|im_end|>")
 
 
 def _derive_turn_markers(tokenizer: Any) -> tuple[list[int], int]:
-    """Derives what opens an assistant turn and what ends it from the tokenizer's chat template.
+    """Derives the header and stop token of answers from the template.
 
     Args:
         tokenizer: A tokenizer with a chat template.
 
     Returns:
-        The ids of the marker that opens a turn, and the id of the token that ends it.
+        The ids of the header, and the id of the stop token.
 
     Raises:
-        ConfigError: The template writes the answer otherwise than between two such markers.
+        ConfigError: The template does not write an answer between a header and a token.
     """
     question = {"role": "user", "content": "u"}
     answer = {"role": "assistant", "content": _SENTINEL}
@@ -110,9 +111,9 @@ def _derive_turn_markers(tokenizer: Any) -> tuple[list[int], int]:
     start, end = _find_pattern_indices(both, tokenizer.encode(_SENTINEL, add_special_tokens=False))
     if start <= len(before) or end >= len(both) or both[: len(before)] != before:
         raise ConfigError(
-            "the chat template shows no markers around an answer: found "
+            "the chat template writes no markers around an answer: found "
             f"{tokenizer.decode(both)!r} for {_SENTINEL!r}, expected a header before it and a "
-            "token behind it; label with build_labels, or collate from the conversation"
+            "token after it; label with build_labels, or collate from the conversation"
         )
     return both[len(before) : start], both[end]
 
@@ -120,22 +121,24 @@ def _derive_turn_markers(tokenizer: Any) -> tuple[list[int], int]:
 def _build_labels_from_markers(
     input_ids_batch: Tensor, assistant_marker: Sequence[int], stop_id: int
 ) -> Tensor:
-    """Labels what stands between each marker and the next stop token, with the stop token.
+    """Labels the tokens from each marker to the next stop token.
 
     Args:
-        input_ids_batch: (B, T) int64.
-        assistant_marker: The ids that open an assistant turn.
-        stop_id: The id that ends it.
+        input_ids_batch: The token ids, (B, T) int64.
+        assistant_marker: The ids of the header of an assistant turn.
+        stop_id: The id of the stop token.
 
     Returns:
-        (B, T) int64, not shifted, -100 outside of the turns.
+        The labels, (B, T) int64, not shifted, -100 outside the turns.
 
     Raises:
         ConfigError: The marker is empty.
-        LabelError: A turn has no stop token, so that its end, and padding, are not known.
+        LabelError: A turn has no stop token, so its end is unknown.
     """
     if not len(assistant_marker):
-        raise ConfigError("assistant_marker is empty: expected at least one id; derive it anew")
+        raise ConfigError(
+            "assistant_marker is empty: expected at least one id; pass that of _derive_turn_markers"
+        )
     labels = torch.full_like(input_ids_batch, IGNORE_INDEX)
     for row, (ids, target) in enumerate(zip(input_ids_batch, labels, strict=True)):
         start = _find_pattern_indices(ids, assistant_marker)[1]
@@ -143,8 +146,8 @@ def _build_labels_from_markers(
             stops = (ids[start:] == stop_id).nonzero()
             if not len(stops):
                 raise LabelError(
-                    f"the turn at token {start} has no end: found no token {stop_id} behind it, "
-                    "expected one; keep the row whole, or label before it is cut",
+                    f"the turn at token {start} has no end: expected a stop token with the id "
+                    f"{stop_id}; keep the row whole, or label it before truncation",
                     index=row,
                 )
             end = start + int(stops[0]) + 1

@@ -1,4 +1,4 @@
-"""Automodel's collate function for samples that are tokenized already."""
+"""Automodel's collate function for samples that are already tokenized."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vlmcollate.automodel.conventions import automodel_collator, shifted_tokens, with_bfloat16
-from vlmcollate.automodel.given import MEDIA_JOINS, media_of, read
+from vlmcollate.automodel.conventions import automodel_collator, cast_pixels, shift_tokens
+from vlmcollate.automodel.tokenized import MEDIA_JOINS, join_media, read_tokenized
 from vlmcollate.batch.stacking import fill_values, token_rows
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.media import Join
@@ -18,42 +18,43 @@ from vlmcollate.padding import PadToLength, PadToLongest
 def pad_collate_fn(
     examples: Sequence[Mapping[str, Any]], processor: Any, max_length: int | None = None
 ) -> dict[str, Tensor]:
-    """Pads samples that are tokenized already, joins their media, and shifts.
+    """Pads tokenized samples, joins their media, and shifts the labels.
 
     Args:
-        examples: Each with `input_ids`, `attention_mask` and `labels` (L,), and maybe other keys
-            that run along the tokens, the media of the processor's family, and how many items there
-            are, `n_images` and so on, as `PreTokenizedDatasetWrapper` gives them. If a sample
-            does not say how many, its media keys with a row an item do.
-        processor: Its tokenizer has the padding token, and its family says how the media joins. A
-            bare tokenizer, or a processor without a chat template, joins the keys of `MEDIA_JOINS`
-            alone.
-        max_length: The length before the shift; the longest sample by default.
+        examples: The samples, each with `input_ids`, `attention_mask` and `labels` (L,), and
+            optionally other token-aligned keys, the media keys of the processor's family, and the
+            numbers of media items such as `n_images`. `PreTokenizedDatasetWrapper` returns such
+            samples. A missing number is that of the rows of a media key with one row per item.
+        processor: The processor, whose tokenizer has the padding token and whose family declares
+            the joins. With a bare tokenizer, or a processor without a chat template, only the media
+            keys of Automodel are joined.
+        max_length: The length of the batch before the shift, by default that of its longest sample.
 
     Returns:
-        Token tensors (B, T - 1), joined media (pixels in bfloat16) and counts. Pixels that come as
-        lists of tensors, or differ in size without a family that pads them, stay a list.
+        Token tensors (B, T - 1), joined media with pixels in bfloat16, and counts. Pixels are a
+        list of tensors if a sample holds such a list, or if their sizes differ and the family does
+        not pad them.
 
     Raises:
-        ConfigError: A sample lacks a key that is needed, or holds an undeclared one.
-        EmptyBatchError: There is no sample.
+        ConfigError: A sample lacks a required key, or has an undeclared one.
+        EmptyBatchError: There are no samples.
         SampleTooLongError: A sample is longer than `max_length`.
     """
     if not examples:
-        raise EmptyBatchError("no sample to collate; the batch is empty")
+        raise EmptyBatchError("the batch is empty: found no samples, expected at least one")
     joins = joins_of(processor)
-    items = [read(example, f"sample {i}", joins) for i, example in enumerate(examples)]
+    items = [read_tokenized(example, f"sample {i}", joins) for i, example in enumerate(examples)]
     padding = PadToLongest() if max_length is None else PadToLength(length=max_length)
     tokenizer = getattr(processor, "tokenizer", processor)
     rows = token_rows([item.sample for item in items])
-    tokens = shifted_tokens(padding(rows, fill_values(tokenizer)))
-    return with_bfloat16({**tokens, **media_of(items, joins)})
+    tokens = shift_tokens(padding(rows, fill_values(tokenizer)))
+    return cast_pixels({**tokens, **join_media(items, joins)})
 
 
 def joins_of(processor: Any) -> Mapping[str, Join]:
-    """How the media of a processor's family joins."""
+    """Returns the joins of a processor's family."""
     try:
         collator = automodel_collator(processor)
     except ConfigError:
-        return MEDIA_JOINS  # without a tokenizer of its own, or a template
+        return MEDIA_JOINS  # a bare tokenizer, or a processor without a chat template
     return collator.family.joins

@@ -1,4 +1,4 @@
-"""Which collate function serves which processor."""
+"""The collate function of each processor class."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ COLLATE_FNS: dict[str, Callable[..., dict[str, Tensor]]] = {
     "LlavaOneVisionProcessor": llava_onevision_collate_fn,
     "default": default_collate_fn,
 }
-"""From the name of a processor's class to its collate function."""
+"""The collate functions by the name of the processor class."""

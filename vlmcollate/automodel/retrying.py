@@ -1,4 +1,4 @@
-"""Drawing other samples for those that fail."""
+"""Replaces samples that fail with other samples."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from vlmcollate.errors import ConfigError, SampleError
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 NEVER_RETRIED = (ConfigError, MemoryError, torch.OutOfMemoryError)
-"""What another draw does not mend."""
+"""The errors that another sample does not avoid."""
 
 
 def make_robust_collate(
     dataset: Any, collate_fn: Callable[[list[Any]], Any], max_retries: int = 10
 ) -> Callable[[Sequence[Any]], Any]:
-    """Has a batch that fails drawn again, whole, from the dataset.
+    """Wraps a collate function to replace the samples of failing batches.
 
     Args:
         dataset: A map-style dataset.
-        collate_fn: Collates a list of examples.
-        max_retries: How often it is called at most, the first time included.
+        collate_fn: The function that collates a list of examples.
+        max_retries: The maximum number of calls per batch, including the first one.
 
     Returns:
-        The function that does so. Which samples it draws follows from those that failed, so that
-        every worker and every rerun draws the same.
+        The wrapped function. The samples that it draws depend only on those that failed, so they
+        are equal in every worker and run.
 
     Raises:
-        RuntimeError: From the function it returns: every try failed.
-        ConfigError: From that function, as errors of the configuration and lack of memory are
-            raised at once; or the dataset is empty.
+        RuntimeError: All calls for a batch failed (raised by the returned function).
+        ConfigError: The configuration is wrong, or the dataset is empty (raised by the returned
+            function, without a retry; so are errors of lacking memory).
     """
 
     def collate(examples: Sequence[Any]) -> Any:
@@ -52,7 +52,7 @@ def make_robust_collate(
                 return collate_fn(batch)
             except NEVER_RETRIED:
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever a user's function raises
+            except Exception as error:  # noqa: BLE001  # Automodel retries after any other error
                 last = error
                 _LOG.warning("collating failed (%d of %d): %s", attempt + 1, max_retries, error)
             if attempt + 1 < max_retries:
@@ -64,16 +64,19 @@ def make_robust_collate(
     return collate
 
 
-def _draw(example: Any, attempt: int, place: int, dataset: Any) -> int:
+def _draw(example: Any, attempt: int, row: int, dataset: Any) -> int:
+    """Draws the index of a sample that replaces an example."""
     if not len(dataset):
-        raise ConfigError("the dataset is empty, so nothing can be drawn from it; give it samples")
-    digest = hashlib.blake2b(f"{attempt} {place} ".encode(), digest_size=8)
+        raise ConfigError(
+            "the dataset is empty: found no samples to replace a batch with; add samples to it"
+        )
+    digest = hashlib.blake2b(f"{attempt} {row} ".encode(), digest_size=8)
     example_digest(example, digest)
     return int.from_bytes(digest.digest(), "big") % len(dataset)
 
 
-def draws(index: int, size: int, count: int) -> list[int]:
-    """The samples to try in order: the one asked for, and then the same others on every rank.
+def replacement_indices(index: int, size: int, count: int) -> list[int]:
+    """Returns an index and its replacements, the same on every rank.
 
     Source:
         NeMo Automodel 0.7.0, `_replacement_rng`.
@@ -83,39 +86,42 @@ def draws(index: int, size: int, count: int) -> list[int]:
 
 
 def read_sample(dataset: Any, index: int) -> Any:
-    """Reads a sample, with whatever the dataset raises as an error of the sample."""
+    """Reads a sample; an exception of the dataset becomes a `SampleError`."""
     try:
         return dataset[index]
     except NEVER_RETRIED:
         raise
-    except Exception as error:
+    except Exception as error:  # the dataset is a user's code, and Automodel replaces any sample
         raise SampleError(
-            f"the dataset cannot give this sample: found {error!r}; mend or remove it", index=index
+            f"the dataset cannot read this sample: found {error!r}; fix or remove it", index=index
         ) from error
 
 
-def first_good(size: int, index: int, max_retries: int, take: Callable[[int], _T]) -> _T:
-    """What `take` returns for a sample, or for the first that is drawn in its place.
+def take_first_valid(size: int, index: int, max_retries: int, take: Callable[[int], _T]) -> _T:
+    """Calls a function with an index or, if it is invalid, replacements.
 
     Args:
-        size: The samples there are.
-        index: The sample that was asked for.
-        max_retries: How many samples are tried, this one included.
-        take: Reads a sample; a `SampleError` has another tried.
+        size: The number of samples.
+        index: The index of the sample.
+        max_retries: The maximum number of calls, including the first one.
+        take: The function that reads a sample.
+
+    Returns:
+        The first result.
 
     Raises:
-        IndexError: There is no such sample.
-        RuntimeError: All of them failed.
+        IndexError: The index is out of range.
+        RuntimeError: All calls failed.
     """
     if not -size <= index < size:
-        raise IndexError(f"sample {index} of {size}")
+        raise IndexError(f"index is out of range: found {index}, expected less than {size}")
     last: SampleError | None = None
-    for tried in draws(index, size, max_retries):
+    for candidate in replacement_indices(index, size, max_retries):
         try:
-            return take(tried)
+            return take(candidate)
         except SampleError as error:
             last = error
-            _LOG.warning("sample %d is replaced by another: %s", tried, error)
+            _LOG.warning("sample %d is replaced by another: %s", candidate, error)
     raise RuntimeError(
         f"Failed to load a valid sample after {max_retries} retries. Last error: {last}"
     ) from last
@@ -123,16 +129,16 @@ def first_good(size: int, index: int, max_retries: int, take: Callable[[int], _T
 
 @attrs.define(eq=False)
 class RobustDatasetWrapper(Dataset[Any]):
-    """Gives another sample of a dataset for one that the dataset fails to give.
+    """Replaces samples that the dataset cannot read with other samples.
 
-    With `preload_media = True`, a conversation without images and videos gets the fake image, and
-    its example `_injected_fake`, by which the collate functions mask it; the dataset's own example
-    is not edited. Media is loaded by the collate function either way, and `robust_collate` draws
-    again what it refuses.
+    With `preload_media = True`, the fake image is added to a copy of each conversation without
+    images and videos. The key `_injected_fake` then lets the collate functions mask the image. The
+    collate function loads the media in any case, and `robust_collate` replaces a batch that it
+    refuses.
 
     Args:
         dataset: A map-style dataset of `{"conversation": [...]}`.
-        max_retries: How many samples are tried.
+        max_retries: The maximum number of samples that are read, including the first one.
     """
 
     dataset: Any
@@ -144,10 +150,10 @@ class RobustDatasetWrapper(Dataset[Any]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        """The example, or one that is drawn in its place."""
-        return first_good(len(self), index, self.max_retries, self._example)
+        """Returns the example, or its replacement."""
+        return take_first_valid(len(self), index, self.max_retries, self._read_example)
 
-    def _example(self, index: int) -> Any:
+    def _read_example(self, index: int) -> Any:
         example = read_sample(self.dataset, index)
         conversation = example.get("conversation") if self.preload_media else None
         if not conversation or _conversation_has_media(conversation):
@@ -156,5 +162,5 @@ class RobustDatasetWrapper(Dataset[Any]):
         return {**example, "conversation": faked, "_injected_fake": True}
 
     def robust_collate(self, collate_fn: Callable[[list[Any]], Any]) -> Callable[..., Any]:
-        """Has a batch that fails drawn again; see `make_robust_collate`."""
+        """Wraps a collate function by `make_robust_collate`."""
         return make_robust_collate(self, collate_fn, self.max_retries)

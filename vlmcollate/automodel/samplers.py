@@ -23,27 +23,27 @@ _WRAPPERS = ("PreTokenizedDatasetWrapper", "RobustDatasetWrapper")
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Draws batches of samples of similar length, in an order fixed by the seed and the epoch.
+    """Draws batches of samples of similar length.
 
-    The samples are sorted by length, the longest first, and the batches shuffled; a smaller rest
-    comes last, so that it breaks up no other batch. Ranks that hold different samples draw those
-    of about the same length at the same time.
+    The samples are sorted by length, the longest first, and the batches are shuffled. An incomplete
+    batch comes last. Ranks with different samples draw batches of about the same length at the same
+    time.
 
     Args:
-        dataset: A map-style dataset of `{"conversation": [...]}`, or one of the wrappers around it.
-        seed: Decides the order, with the epoch; the same on every rank.
-        processor: Counts tokens as the model sees them, without decoding media. Without it, a
-            sample's `_text_tokens`, or a third of its characters, and 500 tokens a media item are
-            taken.
-        max_length: Leaves out longer samples, with a warning in the log; without a processor, those
-            that are longer by more than 512, since the lengths are estimates.
-        batch_size: Samples a batch.
+        dataset: A map-style dataset of `{"conversation": [...]}`, or a wrapper around it.
+        seed: The seed of the order, equal on all ranks.
+        processor: The processor that counts the tokens, without decoding media. Without it, the
+            lengths are estimates: `_text_tokens` of the example, or a third of its characters, plus
+            500 tokens per media item.
+        max_length: The maximum number of tokens. Longer samples are dropped with a warning in the
+            log; without a processor, only those that are longer by more than 512.
+        batch_size: The number of samples in a batch.
 
     Attributes:
-        lengths: The tokens of every sample.
-        text_lengths: Those that are of text.
-        media_lengths: Those that are of media.
-        sorted_indices: The samples that are drawn, the longest first.
+        lengths: The number of tokens of every sample.
+        text_lengths: The number of text tokens of every sample.
+        media_lengths: The number of media tokens of every sample.
+        sorted_indices: The indices of the samples that are drawn, the longest first.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class LengthGroupedSampler(Sampler[int]):
         check_count("batch_size", batch_size)
         self.dataset, self.seed, self.epoch = dataset, seed, 0
         self.max_length, self.batch_size = max_length, batch_size
-        raw = _unwrapped(dataset)
-        found = [_tokens(raw[index], processor) for index in range(len(raw))]
+        raw = _unwrap(dataset)
+        found = [_count_tokens(raw[index], processor) for index in range(len(raw))]
         self.text_lengths = [text for text, _ in found]
         self.media_lengths = [media for _, media in found]
         self.lengths = [text + media for text, media in found]
@@ -68,7 +68,7 @@ class LengthGroupedSampler(Sampler[int]):
             kept = [index for index in kept if self.lengths[index] <= limit]
             if len(kept) < len(raw):
                 _LOG.warning(
-                    "%d of %d samples are left out: longer than %d tokens",
+                    "%d of %d samples are dropped: longer than %d tokens",
                     len(raw) - len(kept),
                     len(raw),
                     limit,
@@ -78,20 +78,20 @@ class LengthGroupedSampler(Sampler[int]):
             self._align()
 
     def _align(self) -> None:
-        """Gives every rank as many samples as the rank that holds the fewest."""
+        """Drops samples until all ranks have the same number."""
         on_gpu = distributed.get_backend() == "nccl"
         count = torch.tensor(len(self.sorted_indices), device="cuda" if on_gpu else "cpu")
         distributed.all_reduce(count, op=distributed.ReduceOp.MIN)
         if int(count) < len(self.sorted_indices):
             _LOG.warning(
-                "%d samples, the shortest, are left out: another rank holds %d",
+                "the shortest %d samples are dropped: another rank has only %d",
                 len(self.sorted_indices) - int(count),
                 int(count),
             )
             del self.sorted_indices[int(count) :]
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to an epoch."""
+        """Sets the epoch, which changes the order."""
         check_count("epoch", epoch, least=0)
         self.epoch = epoch
 
@@ -107,8 +107,8 @@ class LengthGroupedSampler(Sampler[int]):
         yield from order[full * size :]
 
 
-def _unwrapped(dataset: Any) -> Any:
-    """The samples inside of wrappers that keep their order; a `Subset` is none of those."""
+def _unwrap(dataset: Any) -> Any:
+    """Returns the dataset inside Automodel's wrappers, but not a `Subset`."""
     while (
         isinstance(dataset, PreTokenizedDatasetWrapper | RobustDatasetWrapper)
         or type(dataset).__name__ in _WRAPPERS
@@ -117,10 +117,10 @@ def _unwrapped(dataset: Any) -> Any:
     return dataset
 
 
-def _tokens(example: Any, processor: Any) -> tuple[int, int]:
-    """A sample's tokens of text, and of media."""
+def _count_tokens(example: Any, processor: Any) -> tuple[int, int]:
+    """Counts the text tokens and the media tokens of a sample."""
     (conversation,) = conversations_of([example])
-    text, items = _estimated(example, conversation)
+    text, items = _estimate(example, conversation)
     if processor is None:
         return text, items * _TOKENS_OF_MEDIA
     collator = automodel_collator(processor)
@@ -138,13 +138,13 @@ def _tokens(example: Any, processor: Any) -> tuple[int, int]:
 
 
 def _text_tokens(collator: Any, conversation: Any) -> int:
-    """The tokens of a conversation's prompt, in which each media item is a placeholder."""
+    """Counts the tokens of a prompt before placeholders are expanded."""
     text = collator.render(collator.read(conversation)).text
     return len(collator.processor.tokenizer.encode(text, add_special_tokens=False))
 
 
-def _estimated(example: Mapping[str, Any], conversation: Any) -> tuple[int, int]:
-    """About how many tokens of text a sample has, and how many media items."""
+def _estimate(example: Mapping[str, Any], conversation: Any) -> tuple[int, int]:
+    """Estimates the text tokens of a sample, and counts its media items."""
     characters = items = 0
     for message in conversation:
         content = message.get("content") if isinstance(message, Mapping) else None
@@ -153,5 +153,5 @@ def _estimated(example: Mapping[str, Any], conversation: Any) -> tuple[int, int]
             kind = part.get("type") if isinstance(part, Mapping) else None
             items += kind in ("image", "video")
             characters += len(part.get("text") or "") if kind == "text" else 0
-    counted = example.get("_text_tokens")
-    return (characters // 3 if counted is None else int(counted)), items
+    text_tokens = example.get("_text_tokens")
+    return (characters // 3 if text_tokens is None else int(text_tokens)), items

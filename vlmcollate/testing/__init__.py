@@ -60,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name that needs hypothesis on its first use, so that other names do without."""
+    """Imports a name that needs hypothesis when it is first used."""
     import importlib
 
     for module, names in _HOME.items():

@@ -43,9 +43,10 @@ class Reply:
 
 
 class AnotherProcess:
-    """A Python process that starts with the first request, because importing torch takes seconds.
+    """A Python process that starts with the first request.
 
-    It ends when `close` is called or the current process ends.
+    It does not start earlier, because importing torch takes seconds. It ends when `close` is called
+    or the current process ends.
     """
 
     def __init__(self) -> None:
@@ -117,7 +118,7 @@ class AnotherProcess:
 
 
 class _Shared(threading.local):
-    """The process of the `another_process` block that the current thread is in."""
+    """The process of the current thread's `another_process` block."""
 
     process: AnotherProcess | None = None
 
@@ -127,7 +128,7 @@ _SHARED = _Shared()
 
 @contextmanager
 def another_process() -> Iterator[AnotherProcess]:
-    """Yields a process; nested blocks share it, and the outermost block ends it."""
+    """Yields a process that nested blocks share; the outermost one ends it."""
     if _SHARED.process is not None:
         yield _SHARED.process
         return
@@ -140,7 +141,7 @@ def another_process() -> Iterator[AnotherProcess]:
 
 
 def tensors_of(batch: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """Returns the tensors of a batch by name, including those in nested mappings."""
+    """Returns the tensors of a batch by name, nested mappings included."""
     found: dict[str, Tensor] = {}
     for key, value in batch.items():
         if isinstance(value, Tensor):
@@ -151,7 +152,7 @@ def tensors_of(batch: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
 
 
 class _InMainError(Exception):
-    """A class is defined in `__main__`, which is a different module in the other process."""
+    """A class is defined in `__main__`, which differs in the other process."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -163,7 +164,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def serve() -> None:
-    """Replies to requests until the pipe is closed; runs in the process that was started."""
+    """Replies to requests in the started process until the pipe is closed."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that what a collator prints is not part of a reply
     collator: Any = None

@@ -147,7 +147,7 @@ def parametrize_with_checks(
     examples: int = 10,
     seed: int = 0,
 ) -> Any:
-    """Parametrizes a test that calls `check(collator)` with every collator and law.
+    """Parametrizes a test of `check(collator)` by collators and laws.
 
     Args:
         collators: The collators to check.
@@ -229,7 +229,7 @@ def _check_laws(
 
 
 def _check_law(law: Law, collator: BaseCollator, trial: Trial, causes: dict[str, str]) -> LawResult:
-    """Checks one law; a failure whose cause an earlier law has shown is not reported again.
+    """Checks one law, and reports the same cause of failure only once.
 
     Args:
         law: The law.

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for texts, images, videos, audio, conversations and batches.
+"""Hypothesis strategies for texts, media, conversations and batches.
 
 They draw what breaks collators in practice, and shrink to short questions and answers of plain
 letters, without media.
@@ -39,7 +39,7 @@ HAZARDS: Mapping[str, tuple[str, ...]] = {
 
 
 def register_profiles() -> None:
-    """Registers the hypothesis profiles `vlmcollate-quick`, `-ci` and `-nightly`.
+    """Registers the profiles `vlmcollate-quick`, `-ci` and `-nightly`.
 
     The profiles have no deadline, because the first call of a processor takes seconds. Load one
     with `hypothesis.settings.load_profile("vlmcollate-ci")`.
@@ -68,7 +68,7 @@ def examples_of(profile: str) -> int:
 
 
 def texts() -> st.SearchStrategy[str]:
-    """Draws the text of a message: one to three pieces of `HAZARDS` and of random letters.
+    """Draws the text of a message from `HAZARDS` and random letters.
 
     The text is never blank, because many templates omit a blank answer.
     """
@@ -83,7 +83,7 @@ def texts() -> st.SearchStrategy[str]:
 
 
 def hostile_text(processor: Any) -> st.SearchStrategy[str]:
-    """Draws text that spells a special token, the first half of one, or a forged turn.
+    """Draws text that spells a special token, half of one, or a turn.
 
     Args:
         processor: The `transformers` processor whose special tokens the text spells.
@@ -116,7 +116,7 @@ def images(*, min_side: int = 28, max_side: int = 120) -> st.SearchStrategy[Imag
 def videos(
     *, min_frames: int = 4, max_frames: int = 8, min_side: int = 28, max_side: int = 64
 ) -> st.SearchStrategy[npt.NDArray[np.uint8]]:
-    """Draws videos as arrays of frames, (T, H, W, 3) uint8, in which all frames differ.
+    """Draws videos of different frames, arrays (T, H, W, 3) uint8.
 
     Args:
         min_frames: The minimum number of frames.
@@ -131,7 +131,7 @@ def videos(
 def audio_clips(
     *, min_samples: int = 4000, max_samples: int = 32000
 ) -> st.SearchStrategy[npt.NDArray[np.float32]]:
-    """Draws audio clips as arrays, (N,) float32, each a tone of constant frequency.
+    """Draws audio clips, arrays (N,) float32 of a constant frequency.
 
     Args:
         min_samples: The minimum number of audio samples.
@@ -271,7 +271,7 @@ _WEIGHTS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
 
 
 def tinted_image(width: int, height: int, tint: int) -> Image.Image:
-    """Makes an image with red rising to the right, green to the bottom, and a constant blue."""
+    """Makes an image with a gradient of red and green, and a constant blue."""
     pixels = np.full((height, width, 3), tint, np.uint8)
     pixels[..., 0] = np.linspace(0, 255, width)
     pixels[..., 1] = np.linspace(0, 255, height)[:, None]

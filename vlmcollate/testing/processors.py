@@ -42,7 +42,7 @@ _HIDDEN = 64
 
 
 def _template(header: str, footer: str, generation_prompt: str, image: str, video: str = "") -> str:
-    """Writes a chat template: the parts of each message between a header and a footer."""
+    """Writes a chat template with a header and a footer per message."""
     parts = f"{{%- if part.type == 'image' -%}}{{{{- {image!r} -}}}}"
     if video:
         parts += f"{{%- elif part.type == 'video' -%}}{{{{- {video!r} -}}}}"
@@ -104,7 +104,7 @@ def tiny_processor(family: str = "qwen2_5_vl") -> Any:
 
 
 def tiny_model(processor: Any, *, seed: int = 0) -> Any:
-    """Builds a small model with random weights for a processor of `tiny_processor`.
+    """Builds a small model with random weights for a tiny processor.
 
     Args:
         processor: The processor that `tiny_processor` returned.

@@ -1,4 +1,4 @@
-"""Laws of the accepted examples; if one of them fails, the other laws show little."""
+"""Laws of the accepted examples, on which the other laws depend."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_input_is_unchanged(collator: BaseCollator, trial: Trial) -> None:
 
 
 def _check_unchanged(action: str, read: Any, rows: list[Any], before: list[Any]) -> None:
-    """Reads rows and compares them with their copies, even if they are refused."""
+    """Checks that rows do not change when they are read or refused."""
     raised: Exception | None = None
     try:
         read(rows)
@@ -110,7 +110,7 @@ def _first_difference(now: list[Any], before: list[Any]) -> int:
 
 
 def _template_refuses(collator: BaseCollator, messages: Chat) -> bool:
-    """Whether the processor's own template raises, for content as parts and as strings."""
+    """Whether the template raises for content as parts and as strings."""
     if not collator.family.needs_chat_template:
         return False
     flat = [{**message, "content": text_of(message)} for message in messages]

@@ -92,7 +92,7 @@ def answers_of(
 def check_answers(
     subject: Subject, messages: Chat, sample: EncodedSample, headers: Headers | None
 ) -> None:
-    """Checks that each answer with a weight is trained as a whole, and that nothing else is.
+    """Checks that the answers are trained as a whole, and nothing else is.
 
     Raises:
         LawFailure: Another token is trained, or a token of an answer is not.
@@ -149,7 +149,7 @@ def _check_text(
 def _check_header(
     subject: Subject, sample: EncodedSample, answer: Answer, start: int, context: dict[str, Any]
 ) -> None:
-    """Compares what is trained before an answer's text with what the model generates there."""
+    """Checks that the generated part of an answer's header is trained."""
     found, expected = _decode(subject, sample, start, answer.start), answer.header
     if found == expected or (expected is None and not found.strip()):
         return
@@ -177,7 +177,7 @@ def _check_header(
 def _encoder(
     subject: Subject, messages: Chat, sample: EncodedSample
 ) -> Callable[[Chat], npt.NDArray[np.int64]]:
-    """Returns a function that encodes conversations with the same media, processing it once."""
+    """Returns a function that encodes conversations with the same media."""
     collator = subject.collator
 
     def encode(others: Chat) -> npt.NDArray[np.int64]:
@@ -198,7 +198,7 @@ def _encoder(
 
 
 def _changed(ids: Any, others: Any) -> tuple[int, int]:
-    """Returns the span of tokens without the common start and end of two sequences."""
+    """Returns the span of tokens in which two sequences differ."""
     common = min(len(ids), len(others))
     forward = np.flatnonzero(ids[:common] != others[:common])
     start = int(forward[0]) if len(forward) else common
@@ -214,7 +214,7 @@ def _stop_token(subject: Subject, sample: EncodedSample, start: int) -> int | No
 
 
 def _replacement(text: str) -> str:
-    """Returns an answer whose first and last characters differ from those of a text."""
+    """Returns an answer that starts and ends differently than a text."""
     edges = {_fold(text.strip()[:1]), _fold(text.strip()[-1:])}
     return next(w for w in _REPLACEMENTS if not {_fold(w[0]), _fold(w[-1])} & edges)
 
@@ -247,7 +247,7 @@ def _run_end(is_set: Any, at: int) -> int:
 
 
 def _owner(sample: EncodedSample, messages: Chat, token: int) -> str:
-    """Returns the name of the message of a token; empty for the template and for answers."""
+    """Names the message of a token; empty for the template and answers."""
     message = int(sample.message_ids[token])
     if message < 0 or messages[message]["role"] == "assistant":
         return ""

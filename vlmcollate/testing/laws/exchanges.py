@@ -41,7 +41,7 @@ def check_tools_and_reasoning_are_written(collator: BaseCollator, trial: Trial) 
     del trial
     for subject, example, wanted in _exchanges(collator):
         sample = subject.collator.encode(example)
-        found = _decoded(subject, sample.input_ids.tolist())
+        found = _decode(subject, sample.input_ids.tolist())
         for word in wanted:
             if word not in found:
                 raise _failure(
@@ -60,9 +60,9 @@ def check_calls_train_and_results_do_not(collator: BaseCollator, trial: Trial) -
     del trial
     for subject, example, wanted in _exchanges(collator):
         sample = subject.collator.encode(example)
-        prompt = _decoded(subject, sample.input_ids.tolist())
+        prompt = _decode(subject, sample.input_ids.tolist())
         runs = trained_runs(sample.input_ids, sample.labels)
-        trained = " ".join(_decoded(subject, run) for run in runs)
+        trained = " ".join(_decode(subject, run) for run in runs)
         for word in wanted:
             if word in prompt and (word in trained) != (word in _TRAINED):
                 is_trained = "is trained" if word in trained else "is not trained"
@@ -118,7 +118,7 @@ def check_media_stays_between_its_texts(collator: BaseCollator, trial: Trial) ->
 
 
 def _exchanges(collator: BaseCollator) -> list[tuple[Subject, dict[str, Any], list[str]]]:
-    """Returns the accepted examples, each with the words that the processor's template writes.
+    """Returns the accepted examples, each with the words in its prompt.
 
     Raises:
         NotApplicable: The template writes none of the words.
@@ -168,7 +168,7 @@ def _reasoning_example() -> dict[str, Any]:
 
 
 def _template_prompt(collator: BaseCollator, example: dict[str, Any]) -> str | None:
-    """Returns the prompt of the processor's own template, or `None` if it raises."""
+    """Renders an example with the processor's template, or returns `None`."""
     as_parts: Chat = [{**m, "content": parts_of(m)} for m in example["messages"]]
     bare: Chat = [
         {**m, "content": [{"type": p["type"]} if p in media_of(m) else p for p in m["content"]]}
@@ -192,22 +192,24 @@ def _template_prompt(collator: BaseCollator, example: dict[str, Any]) -> str | N
 
 
 def _in_order(text: str, pieces: list[str]) -> bool:
-    at = 0
+    """Whether a text holds the pieces one after the other."""
+    start = 0
     for piece in pieces:
-        found = text.find(piece, at)
+        found = text.find(piece, start)
         if found < 0:
             return False
-        at = found + len(piece)
+        start = found + len(piece)
     return True
 
 
-def _decoded(subject: Subject, ids: list[int]) -> str:
+def _decode(subject: Subject, ids: list[int]) -> str:
+    """Decodes ids without whitespace, which tokenizers may add between words."""
     return "".join(str(subject.tokenizer.decode(ids)).split())
 
 
 def _failure(
     problem: str,
-    change: str,
+    remedy: str,
     subject: Subject,
     example: dict[str, Any],
     sample: EncodedSample,
@@ -215,7 +217,7 @@ def _failure(
 ) -> Exception:
     return failure(
         problem,
-        change,
+        remedy,
         messages=example["messages"],
         sample=sample,
         collator=subject.collator,

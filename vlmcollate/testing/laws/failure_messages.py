@@ -34,7 +34,7 @@ def failure(
     expected: object = _NOT_GIVEN,
     found: object = _NOT_GIVEN,
 ) -> LawFailure:
-    """Makes the failure of a law, with the problem, the example and the remedy in its message.
+    """Makes the failure of a law from the problem, example and remedy.
 
     Args:
         problem: The problem and its location.

@@ -26,7 +26,7 @@ EDITED = "the collator edits its input"
 
 
 class LawFailure(AssertionError):  # noqa: N818  # pytest shows it as the assertion it is
-    """A collator breaks a law; the message holds the problem, the example and the remedy.
+    """A collator breaks a law.
 
     Args:
         message: The message.
@@ -138,7 +138,7 @@ def forall(
     *,
     also: Sequence[T] = (),
 ) -> None:
-    """Checks a law on drawn examples, and raises the failure of the smallest that breaks it.
+    """Checks a law on drawn examples, and shrinks one that breaks it.
 
     Args:
         trial: The settings of the check.
@@ -181,7 +181,7 @@ def forall(
 
 
 def _state_failure(failure: LawFailure | None) -> LawFailure:
-    """Returns the failure of a collator whose results for the same example differ."""
+    """Returns the failure of a collator that keeps state."""
     shown = str(failure).replace("\n", "\n    ") if failure else ""
     return LawFailure(
         "the results for the same example differ: the collator keeps state, so that a batch "
@@ -194,7 +194,7 @@ def _state_failure(failure: LawFailure | None) -> LawFailure:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Silences the warning of templates that omit content, which the laws check themselves."""
+    """Silences `TemplateOmissionWarning`, because a law checks the prompt."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemplateOmissionWarning)
         yield
@@ -220,13 +220,13 @@ def root_of(error: Exception) -> str:
 
 
 def _first_failure(error: BaseException) -> LawFailure | None:
-    """Returns the failure of the example when it failed first, if hypothesis kept it."""
+    """Returns the first failure of an example, if hypothesis kept it."""
     found: Sequence[BaseException] = getattr(error, "exceptions", ())
     return next((e for e in found if isinstance(e, LawFailure)), None)
 
 
 def _example(value: object) -> str:
-    """Describes a drawn example: texts, conversations, or tuples and lists of them."""
+    """Describes a drawn example: texts and conversations, also nested."""
     if isinstance(value, tuple):
         return "".join(_example(part) for part in value)
     if isinstance(value, str):

@@ -13,7 +13,7 @@ _BUILT_IN = (Concatenate, PadAndConcatenate, Stack)
 
 
 def is_built_in(join: Join) -> bool:
-    """Whether a join is a built-in one, or a subclass that overrides neither of its hooks."""
+    """Whether a join has the hooks of a built-in one."""
     return any(
         isinstance(join, kind)
         and type(join).join is kind.join
@@ -23,7 +23,7 @@ def is_built_in(join: Join) -> bool:
 
 
 def join_by_definition(join: Join, key: str, values: Sequence[Tensor | None]) -> Tensor:
-    """Joins the tensors of the samples without calling the join, if it is a built-in one.
+    """Joins tensors without calling the join, if it is a built-in one.
 
     Args:
         join: The join.

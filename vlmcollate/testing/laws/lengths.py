@@ -22,7 +22,7 @@ _LIMITS_INSIDE_IMAGES = 8
 
 @attrs.frozen(kw_only=True)
 class _Case:
-    """A conversation and its whole sample, encoded by a collator without `max_length`."""
+    """A conversation and its sample, encoded without `max_length`."""
 
     collator: BaseCollator
     messages: Chat
@@ -181,7 +181,7 @@ def _check_truncated(case: _Case, limit: int) -> None:
 
 
 def _trains_before(whole: EncodedSample, limit: int) -> bool:
-    """Whether a token is trained in the longest prefix that cuts through no image."""
+    """Whether the longest prefix with whole images has a trained token."""
     cut = limit
     if int(whole.media_ids[limit]) >= 0:
         cut = int((whole.media_ids == whole.media_ids[limit]).nonzero()[0])
@@ -199,7 +199,7 @@ def _check_beginning(case: _Case, shorter: EncodedSample, limit: int) -> None:
 
 
 def _check_whole_media(case: _Case, shorter: EncodedSample, limit: int) -> None:
-    """Checks that the kept images have all their tokens and pixels, and the others none."""
+    """Checks that the kept images have all tokens and pixels, others none."""
     whole, number = case.whole, sum(shorter.media_counts.values())
     items = sorted({int(i) for i in shorter.media_ids[shorter.media_ids >= 0]})
     if whole.media_ids.max() >= 0 and items != list(range(number)):
@@ -240,7 +240,7 @@ def _check_whole_media(case: _Case, shorter: EncodedSample, limit: int) -> None:
 
 
 def _only_first(case: _Case, number: int) -> EncodedSample | None:
-    """Encodes the conversation with only its first images; `None` if it is refused."""
+    """Encodes a conversation with its first images; `None` if refused."""
     left, messages = number, []
     for message in case.messages:
         content = message["content"]
@@ -265,7 +265,7 @@ def _is_media_token(collator: BaseCollator, sample: EncodedSample) -> torch.Tens
 
 
 def _without_oldest(subject: Subject, messages: Chat) -> list[Chat]:
-    """Returns the conversation without its oldest exchange, its two oldest, and so on."""
+    """Returns the conversation without its oldest exchanges, one by one."""
     first = 1 if messages[0]["role"] == "system" else 0
     starts = range(first + 2, len(messages), 2)
     found = [[*messages[:first], *messages[start:]] for start in starts]

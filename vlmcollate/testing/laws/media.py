@@ -181,7 +181,7 @@ def _with_images(collator: BaseCollator) -> Subject:
 
 
 def _process(collator: BaseCollator, messages: Chat) -> Any:
-    """Returns the processor's own output for the prompt and media of a conversation."""
+    """Calls the processor with the prompt and media of a conversation."""
     images, processor = images_of(messages), collator.processor
     text = collator.render(read_example(messages)).text
     options: dict[str, Any] = {"return_tensors": "pt"}

@@ -96,7 +96,7 @@ def _short(subject: Subject) -> Any:
 
 
 def _with_layout(collator: BaseCollator) -> BaseCollator:
-    """Returns the collator with its own layout, or with the first that its model supports."""
+    """Returns the collator with its own layout, or one for its model."""
     if collator.padding.separates_by:
         return collator
     mixing = collator.family.mixing(collator.model_config)
@@ -150,7 +150,7 @@ def _check_document(
     sample: EncodedSample,
     messages: Chat,
 ) -> None:
-    """Checks the positions, the number and the first label of a document in its pack."""
+    """Checks the positions, number and first label of a document."""
     if not torch.equal(pack.tokens["position_ids"][span], collator.position_ids(sample)):
         raise failure(
             f"the positions of document {number} depend on the other documents",
@@ -178,7 +178,7 @@ def _check_document(
 def _check_own_joins(
     collator: BaseCollator, pack: EncodedSample, samples: list[EncodedSample], examples: list[Chat]
 ) -> None:
-    """Checks that keys whose join changes its items are joined in a pack as the join does."""
+    """Checks the keys that are joined by a join of the family's own."""
     for key, found in pack.media.items():
         join = collator.family.joins[key]
         values = [sample.media[key] for sample in samples if key in sample.media]
@@ -191,7 +191,7 @@ def _check_own_joins(
 
 
 def _leak(mask: Any, lengths: list[int]) -> str | None:
-    """Returns the first error of a mask: attention between documents, or missing in one."""
+    """Returns the first error of a mask, or `None`."""
     attends = _dense(mask, sum(lengths))
     if attends is None:
         return None
@@ -206,7 +206,7 @@ def _leak(mask: Any, lengths: list[int]) -> str | None:
 
 
 def _dense(mask: Any, length: int) -> Tensor | None:
-    """Converts a mask to (T, T) bool, which token attends to which; `None` if it is unknown."""
+    """Converts a mask to (T, T) bool; `None` if its kind is unknown."""
     if isinstance(mask, Tensor) and mask.ndim == 4:
         attends = mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] == 0
     elif isinstance(mask, Tensor):  # the number of each token's document

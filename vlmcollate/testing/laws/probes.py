@@ -40,13 +40,13 @@ def probes(subject: Subject, *names: str) -> list[Chat]:
 
 
 def batch_probes(subject: Subject, *names: str) -> list[list[Chat]]:
-    """Returns batches of a probe and a short conversation, if the padding can hold them."""
+    """Returns batches of a probe and a short conversation."""
     found = ([messages, subject.chat("Yes")] for messages in probes(subject, *names))
     return [examples for examples in found if _fits_the_padding(subject.collator, examples)]
 
 
 def _fits_the_padding(collator: BaseCollator, examples: list[Chat]) -> bool:
-    """Whether the padding has a length that holds all examples, even in one row."""
+    """Whether the padding has a length for all examples in one row."""
     try:
         collator.padding.padded_length([sum(len(collator.encode(each)) for each in examples)])
     except SampleTooLongError:
@@ -55,7 +55,7 @@ def _fits_the_padding(collator: BaseCollator, examples: list[Chat]) -> bool:
 
 
 def six_rows(subject: Subject) -> list[Chat]:
-    """Makes a batch of more rows than are drawn, all of different lengths, some with an image."""
+    """Makes a batch of six rows of different lengths, some with an image."""
     return [
         subject.chat(" ".join(["Yes"] * number), images=min(number % 2, subject.images))
         for number in range(1, 7)
@@ -63,7 +63,7 @@ def six_rows(subject: Subject) -> list[Chat]:
 
 
 def unequal_images(subject: Subject) -> list[list[Chat]]:
-    """Returns a batch of images of two sizes, the smaller first, if the collator accepts it."""
+    """Returns a batch of a small and a large image, if it is accepted."""
     rows = probes(subject, "a narrow image", "a large image")
     return [rows] if rows else []
 

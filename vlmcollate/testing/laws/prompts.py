@@ -24,7 +24,7 @@ _REMEDY = "let the chat template, or `render`, write every message once and unch
 
 
 class MarkedText(NamedTuple):
-    """The text of a message, and the mark at its start, which occurs nowhere else."""
+    """The text of a message, and its first letters, which are unique."""
 
     message: int
     text: str
@@ -138,13 +138,13 @@ def _asking(subject: Subject, text: str) -> Chat:
 
 
 def _agree(generation_prompt: str, header: str) -> bool:
-    """Whether one of two texts starts with the other, apart from whitespace around them."""
+    """Whether one text starts with the other, apart from whitespace."""
     one, other = generation_prompt.strip(), header.strip()
     return one.startswith(other) or other.startswith(one)
 
 
 def _fullest_conversation(collator: BaseCollator) -> Chat:
-    """Returns the conversation with the most kinds of content that the template accepts."""
+    """Returns the accepted conversation with the most kinds of content."""
     for images, answers, system in product((1, 0), (("Yes", "No"), ("Yes",)), (True, False)):
         if images and "image" not in collator.traits.placeholders:
             continue
@@ -164,7 +164,7 @@ def _render(collator: BaseCollator, messages: Chat) -> str:
 def _pieces(
     collator: BaseCollator, messages: Chat, marked: list[MarkedText]
 ) -> Iterator[tuple[MarkedText, str, bool]]:
-    """Yields the texts that the prompt has to hold, in order, and whether each is a placeholder."""
+    """Yields the expected texts in order, and whether each is media."""
     for message, text in zip(messages, marked, strict=True):
         for part in media_of(message):
             yield text, collator.traits.placeholders[part["type"]], True
@@ -215,7 +215,7 @@ def _missing(text: MarkedText, prompt: str, marked: list[MarkedText]) -> str:
 
 
 def _turn_at(collator: BaseCollator, prompt: str, marked: list[MarkedText], place: int) -> int:
-    """Returns the index of the message whose turn holds a character of the prompt."""
+    """Returns the message whose turn holds a character of the prompt."""
     starts = [(prompt.find(text.mark), text.message) for text in marked]
     before = max((start, message) for start, message in starts if start < place)[1]
     later = [(start, message) for start, message in starts if start > place]

@@ -89,7 +89,7 @@ def check_padding_never_trains(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) -> None:
-    """A batch has the smallest length that its padding permits and that holds its longest row."""
+    """A batch has the smallest permitted length that holds its rows."""
     subject = Subject.of(collator)
     padding = subject.collator.padding
 
@@ -100,16 +100,18 @@ def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) ->
         announced = padding.padded_length([longest])
         if found == smallest == announced:
             return
+        expected: object
         if found != announced:
             problem, expected = "is not padded to padded_length of that row", announced
         elif smallest is None:
-            problem, expected = "is padded to a length that is not permitted", longest
+            problem = "is padded to a length that is not permitted"
+            expected = f"a permitted length of at least {longest}"
         else:
             problem, expected = "is not padded to the smallest permitted length", smallest
         raise failure(
             f"a batch whose longest row has {longest} tokens {problem}",
-            "declare in permits which lengths a batch may have, and return from padded_length the "
-            "smallest of them that holds the longest row",
+            "declare the permitted lengths in permits, and return the smallest one that holds the "
+            "longest row from padded_length",
             messages=examples[0],
             expected=expected,
             found=found,
@@ -121,7 +123,7 @@ def check_padded_length_is_the_smallest(collator: BaseCollator, trial: Trial) ->
 def _padded_lengths(
     collator: BaseCollator, samples: list[EncodedSample], batch: dict[str, Tensor]
 ) -> tuple[int, int]:
-    """Returns the tokens of the longest row, and the length to which the rows were padded."""
+    """Returns the length of the longest row, before and after padding."""
     lengths = [len(sample) for sample in samples]
     is_flat = len(batch["input_ids"]) < len(samples)
     longest, padded = sum(lengths) if is_flat else max(lengths), batch["input_ids"].shape[1]
@@ -165,7 +167,7 @@ def check_shifted_labels_are_the_next(collator: BaseCollator, trial: Trial) -> N
 def _stacked(
     collator: BaseCollator, examples: Sequence[Chat]
 ) -> tuple[list[EncodedSample], dict[str, Tensor]]:
-    """Returns the samples, and the batch that the collator returns for the examples."""
+    """Returns the samples and the batch of the examples."""
     return [collator.encode(messages) for messages in examples], collator(examples)
 
 
@@ -205,7 +207,7 @@ def _check_tensor(
 def _check_keys(
     samples: list[EncodedSample], batch: dict[str, Tensor], examples: list[Chat], *, packs: bool
 ) -> None:
-    """Checks that the batch has every key of its samples, contiguous and in the same dtype."""
+    """Checks the presence, dtype and contiguity of the samples' keys."""
     given = {k: v for sample in samples for k, v in (*sample.tokens.items(), *sample.media.items())}
     for key, value in given.items():
         if key == "attention_mask" and packs:

@@ -17,7 +17,7 @@ _TURN_LIMIT = 5
 
 
 class NothingAccepted(LawFailure):
-    """The collator does not accept one question and its answer, so no law can be checked."""
+    """The collator refuses one question and its answer."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -43,7 +43,7 @@ class Subject:
 
     @classmethod
     def of(cls, collator: BaseCollator) -> Subject:
-        """Encodes one conversation of each kind to find the kinds that a collator accepts.
+        """Finds the kinds of conversation that a collator accepts.
 
         Raises:
             NothingAccepted: The collator does not accept one question and its answer.
@@ -92,7 +92,7 @@ class Subject:
         )
 
     def chats(self, **options: Any) -> st.SearchStrategy[Chat]:
-        """Draws conversations of the accepted kinds, some with their content as strings."""
+        """Draws conversations of the accepted kinds."""
         known: dict[str, Any] = {
             "max_turns": self.turns,
             "system": self.system,
@@ -108,7 +108,7 @@ class Subject:
         return self.collator.processor.tokenizer
 
     def chat(self, *answers: str, images: int = 0, system: bool = False) -> Chat:
-        """Makes a conversation with at least as many images as the collator requires."""
+        """Makes a conversation with the images that the collator requires."""
         return chat(*answers, images=max(images, 0 if self.text_only else 1), system=system)
 
 
@@ -117,7 +117,7 @@ _LAST: list[Any] = []
 
 
 def chat(*answers: str, images: int = 0, system: bool = False) -> Chat:
-    """Makes a conversation of plain questions with these answers, and images in the first one."""
+    """Makes a conversation with these answers, and images at its start."""
     messages: Chat = [{"role": "system", "content": "Be kind."}] if system else []
     for number, answer in enumerate(answers or ("A cat",)):
         media = [

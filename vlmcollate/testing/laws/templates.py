@@ -15,7 +15,7 @@ from vlmcollate.testing.laws.subject import chat
 
 @attrs.frozen(kw_only=True)
 class Headers:
-    """The template text before a message's text, from the end of the text of the message before.
+    """The template's text between the text of two messages.
 
     Attributes:
         user: The header of the last question.
@@ -32,7 +32,7 @@ class Headers:
     generation_prompt: str | None
 
     def trained(self, *, is_last: bool) -> str | None:
-        """Returns the part of a header that the model has to generate; `None` if it is unknown."""
+        """Returns the generated part of a header; `None` if it is unknown."""
         header = self.answer if is_last else self.earlier_answer
         if header is None or self.generation_prompt is None:
             return None
@@ -42,7 +42,7 @@ class Headers:
 
 
 def headers_of(collator: BaseCollator) -> Headers | None:
-    """Returns the headers of a collator's prompts, or `None` if no prompt holds every message."""
+    """Returns the headers of a collator's prompts, or `None`."""
     for answers in (("No", "Yes"), ("Yes",)):
         for images in (0, 1):
             messages = [
@@ -71,7 +71,7 @@ def _read_headers(collator: BaseCollator, messages: Chat, prompt: str) -> Header
 
 
 def _generation_prompt(collator: BaseCollator, messages: Chat) -> str | None:
-    """Returns what the template adds after the last message with `add_generation_prompt`."""
+    """Returns the generation prompt of the template, or `None`."""
     processor = collator.processor
     flat = [{**message, "content": text_of(message)} for message in messages]
     strings_first = wants_strings(processor, chat_template_of(processor), "user")
