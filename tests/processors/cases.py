@@ -467,7 +467,7 @@ CASES: dict[str, Case] = {
             "MiniCPMOcrProcessor", hf.MiniCPMOcrImageProcessor(), hf.MiniCPMOcrVideoProcessor()
         ),
         kinds=IMAGE_VIDEO,
-        error={"": "no rule makes"},
+        error={"": "no joining rule"},
         note=_OWN_KEYS.format("image"),
     ),
     "MiniCPMV4_6Processor": Case(
@@ -475,7 +475,7 @@ CASES: dict[str, Case] = {
             "MiniCPMV4_6Processor", hf.MiniCPMV4_6ImageProcessor(), hf.MiniCPMV4_6VideoProcessor()
         ),
         kinds=IMAGE_VIDEO,
-        error={"": "no rule makes"},
+        error={"": "no joining rule"},
         note=_OWN_KEYS.format("image"),
     ),
     "MiniCPMV4_7Processor": Case(
@@ -483,7 +483,7 @@ CASES: dict[str, Case] = {
             "MiniCPMV4_7Processor", hf.MiniCPMV4_6ImageProcessor(), hf.MiniCPMV4_6VideoProcessor()
         ),
         kinds=IMAGE_VIDEO,
-        error={"": "no rule makes"},
+        error={"": "no joining rule"},
         note=_OWN_KEYS.format("image"),
     ),
     "MossTranscribeDiarizeProcessor": Case(
