@@ -60,7 +60,7 @@ def unwrap(value: Any) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Returns whether a library added the value for a missing key; NaN counts as missing."""
+    """Returns whether a library filled in a missing key; NaN counts too."""
     if isinstance(value, float | np.floating):
         return math.isnan(value)
     if isinstance(value, np.datetime64 | np.timedelta64):
@@ -72,7 +72,7 @@ def is_missing(value: Any) -> bool:
 
 
 def plain(value: Any, where: str, *, allow_dates: bool = False, keep_missing: bool = False) -> Any:
-    """Copies a JSON-like value to plain Python, without the keys whose value is missing.
+    """Copies a JSON-like value to plain Python, without missing values.
 
     Dataclasses, attrs classes and models with `model_dump` are copied as dicts of their fields.
     Other objects are refused, since a template would write their text unchecked.
@@ -94,7 +94,7 @@ def plain(value: Any, where: str, *, allow_dates: bool = False, keep_missing: bo
 
 
 def plain_source(value: Any, where: str) -> Any:
-    """Copies a media source to plain Python, except its arrays of numbers, images and bytes.
+    """Copies a media source to plain Python, except arrays, images and bytes.
 
     Args:
         value: The value under `"image"`, `"video"` or `"audio"`.
@@ -110,7 +110,7 @@ def plain_source(value: Any, where: str) -> Any:
 
 
 def fields_of(value: Any) -> Any:
-    """Converts a dataclass, an attrs class or a model with `model_dump` to a dict of its fields.
+    """Converts dataclasses, attrs classes and models to dicts of their fields.
 
     Returns:
         The dict; any other value unchanged.

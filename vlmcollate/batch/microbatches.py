@@ -21,7 +21,7 @@ _KINDS = ("image", "video", "audio")
 def split_microbatches(
     batch: Mapping[str, Any], n: int, *, items: Mapping[str, str | Join] | None = None
 ) -> list[dict[str, Any]]:
-    """Splits a batch into n microbatches of consecutive rows, each with its own media.
+    """Splits a batch into n microbatches of rows, each with its own media.
 
     Args:
         batch: The result of a collator, with tokens padded to rows.

@@ -65,7 +65,7 @@ def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
 
 
 def fill_values(tokenizer: Any) -> Mapping[str, float]:
-    """Returns the padding values of the keys along the tokens; other keys have 0."""
+    """Returns the padding values of token keys; other keys have 0."""
     pad = tokenizer.pad_token_id
     # without a pad token any id will do, since attention and labels exclude padding
     pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
@@ -73,7 +73,7 @@ def fill_values(tokenizer: Any) -> Mapping[str, float]:
 
 
 def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
-    """Returns the tensors one token shorter along an axis, each label that of the next token."""
+    """Returns the tensors one token shorter, with the next token's labels."""
     ahead = {"labels", "loss_weights"}
     return {
         key: value.narrow(axis, int(key in ahead), value.shape[axis] - 1).contiguous()
@@ -82,7 +82,7 @@ def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
 
 
 def with_spare_token(sample: EncodedSample, fill: Mapping[str, float]) -> EncodedSample:
-    """Returns a sample with padding after it, so that a shift removes no media token."""
+    """Adds one token of padding, so that a shift removes no media token."""
 
     def longer(value: Tensor, last: float) -> Tensor:
         return torch.cat([value, value.new_full((1, *value.shape[1:]), last)])
@@ -96,7 +96,7 @@ def with_spare_token(sample: EncodedSample, fill: Mapping[str, float]) -> Encode
 
 
 def joined_media(samples: Sequence[EncodedSample], joins: Mapping[str, Join]) -> dict[str, Tensor]:
-    """Returns the media tensors of all samples, each key joined by its own rule."""
+    """Returns the media tensors of all samples, joined by each key's rule."""
     batch = {}
     for key in dict.fromkeys(key for sample in samples for key in sample.media):
         values = [sample.media.get(key) for sample in samples]
@@ -107,7 +107,7 @@ def joined_media(samples: Sequence[EncodedSample], joins: Mapping[str, Join]) ->
 
 
 def media_counts(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-    """Returns the items of each kind per sample: `n_images_per_sample` and so on, (B,) int64."""
+    """Returns `n_images_per_sample`, and so on for each kind, (B,) int64."""
     kinds = dict.fromkeys(kind for sample in samples for kind in sample.media_counts)
     return {
         f"n_{kind}s_per_sample": torch.tensor([s.media_counts.get(kind, 0) for s in samples])

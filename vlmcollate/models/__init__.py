@@ -130,7 +130,7 @@ def collator_for(processor: Any, **options: Unpack[CollatorOptionsDict]) -> Base
 
 
 def _declared(collator_class: type[BaseCollator]) -> Family:
-    """Returns a class's family without an instance; the default family if it is probed."""
+    """Returns a class's family, or the default family if it is probed."""
     family = inspect.getattr_static(collator_class, "family")
     return family if isinstance(family, Family) else Family()
 

@@ -17,7 +17,7 @@ from vlmcollate.sample import EncodedSample
 
 @attrs.frozen(kw_only=True)
 class _FirstTileSeen(PadAndConcatenate):
-    """Pads like the processor, which marks the first tile of a missing image as seen."""
+    """Pads like the processor, with the first tile of missing images as seen."""
 
     def join(self, values: Sequence[Tensor], key: str) -> Tensor:
         """See `Join`."""
@@ -35,7 +35,7 @@ def _process(request: MediaRequest) -> ProcessedMedia:
 
 
 def _with_cross_attention(sample: EncodedSample, _: Any) -> EncodedSample:
-    """Adds the images that each token attends to: the last ones before it with no text between."""
+    """Adds the images that each token attends to, the last ones before it."""
     if not sample.media:
         return sample
     places = (sample.media_ids >= 0).nonzero()[:, 0].tolist()

@@ -14,7 +14,7 @@ from vlmcollate.media import (
 
 
 def _process(request: MediaRequest) -> ProcessedMedia:
-    """Processes one item per call; the metadata of a video is passed bare instead of in a list."""
+    """Processes one item per call; passes a video's metadata without a list."""
     options = [
         {"videos_kwargs": {"video_metadata": item.metadata()}} if kind == "video" else {}
         for kind, item in zip(request.kinds, request.items, strict=True)

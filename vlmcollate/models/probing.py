@@ -118,7 +118,7 @@ def _probe(processor: Any) -> Probed:
 def _probe_kind(
     processor: Any, kind: MediaKind, placeholder: str, samples: list[list[Any]]
 ) -> tuple[dict[str, Join], list[str]]:
-    """Returns the joining rules of one kind of media, and the keys of token types."""
+    """Returns the joining rules of one kind, and the keys of token types."""
     call = partial(_call, processor, kind, placeholder, samples)
     singles, batch = [call(slice(i, i + 1)) for i in range(len(samples))], call(slice(None))
     types: list[str] = [k for k in ("mm_token_type_ids", "token_type_ids") if k in batch]
@@ -246,7 +246,7 @@ def _grid_of(values: list[Any], singles: list[dict[str, Any]]) -> str | None:
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:
-    """Returns whether two tensors are equal, except for rounding in sums over different rows."""
+    """Returns whether two tensors are equal up to the rounding of sums."""
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return False
     if not ours.is_floating_point():
@@ -255,7 +255,7 @@ def _agree(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def _padded_alike(key: str, singles: list[Any], batch: Tensor) -> PadAndConcatenate:
-    """Returns padding with the value that the batch has outside all single samples."""
+    """Returns padding with the value that the batch has outside the samples."""
     zeros, ones = (PadAndConcatenate(value=value)(singles, key=key) for value in (0, 1))
     value: float = batch[zeros != ones].flatten()[0].item()
     return PadAndConcatenate(value=value)

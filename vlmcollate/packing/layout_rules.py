@@ -35,7 +35,7 @@ def right_layouts(mixing: TokenMixing) -> tuple[str, ...]:
 
 
 def check_layout(layout: PaddingStrategy, mixing: TokenMixing) -> None:
-    """Refuses a layout whose documents would attend to each other, or not fully to themselves.
+    """Refuses a layout that would mix documents, or mask parts of them.
 
     Raises:
         ConfigError: The layout is not right for the model.

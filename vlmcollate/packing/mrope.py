@@ -55,7 +55,7 @@ def mrope_positions(
     merge_size: int,
     video_steps: Tensor | None = None,
 ) -> Tensor:
-    """Returns the positions of a sample's tokens, without a model or a loop over tokens.
+    """Returns the positions of a sample's tokens, without a model.
 
     Text advances by one on every axis. The tokens of an image all start at the end of the text
     before them, and differ by their layer, row and column; the text after them continues after the

@@ -185,7 +185,7 @@ def _best_fit(sizes: Ints, room: int) -> Ints:
 
 
 def _balanced(weights: npt.NDArray[Any], num_ranks: int) -> Ints:
-    """Numbers packs so that neighbours have similar weights and no rank always gets the heavier."""
+    """Numbers packs so that neighbours, and ranks, have similar weights."""
     order = np.argsort(-weights, kind="stable")
     for start in range(num_ranks, len(order), 2 * num_ranks):
         order[start : start + num_ranks] = order[start : start + num_ranks][::-1]

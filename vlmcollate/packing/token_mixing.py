@@ -186,7 +186,7 @@ def token_mixing(config: Any) -> TokenMixing:
 
 
 def with_image_blocks(mixing: TokenMixing) -> TokenMixing:
-    """Returns the mixing of a model with bidirectional attention within images."""
+    """Returns the mixing with bidirectional attention within images."""
     return attrs.evolve(
         mixing,
         separates_by=mixing.separates_by & {"mask"},
@@ -197,7 +197,7 @@ def with_image_blocks(mixing: TokenMixing) -> TokenMixing:
 def _separations(
     text: str, kinds: frozenset[str], *, slides_everywhere: bool
 ) -> tuple[frozenset[Separation], str]:
-    """Returns the means by which a text model separates documents, and why there are no others."""
+    """Returns how a text model separates documents, and why not otherwise."""
     found: set[Separation] = {"mask", "positions", "lengths"}
     why = ""
     if text in _BY_MASK:
@@ -219,7 +219,7 @@ def _separations(
 
 
 def _restarts_by_positions() -> bool:
-    """Returns whether chunked and stateful layers restart; before 5.24 they leak silently."""
+    """Returns whether such layers restart; before 5.24 they leak silently."""
     major, minor = transformers.__version__.split(".")[:2]
     return (int(major), int(minor)) >= (5, 24)
 

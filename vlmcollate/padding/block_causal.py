@@ -82,7 +82,7 @@ def _triangle(size: int) -> Tensor:
 
 
 def _with_blocks(mask: Tensor, blocks: Tensor) -> Tensor:
-    """Returns the mask, in which the tokens of a block also attend to each other."""
+    """Returns the mask with each block's tokens attending to each other."""
     mask = mask.clone()
     for row, ids in zip(mask[:, 0], blocks, strict=True):
         start = 0

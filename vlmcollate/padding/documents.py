@@ -105,6 +105,6 @@ def refuse_blocks(layout: DocumentLayout, blocks: Tensor | None) -> None:
 
 
 def segments(documents: Tensor) -> Tensor:
-    """Returns the ends of the runs of equal ids in (N,) tokens, as (runs,) int64."""
+    """Returns the ends of the runs of equal ids in (N,), (runs,) int64."""
     changes = (documents[1:] != documents[:-1]).nonzero()[:, 0] + 1
     return torch.cat([changes, changes.new_tensor([len(documents)])])

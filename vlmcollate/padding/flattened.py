@@ -73,7 +73,7 @@ class FlattenedDocuments(DocumentLayout):
 
 
 def _restart_outside(position_ids: Tensor, documents: Tensor) -> None:
-    """Restarts the positions of tokens outside documents, so that they do not continue one."""
+    """Restarts positions outside documents, which must not continue one."""
     begins, start = [], 0
     for end in segments(documents).tolist():
         if not documents[start]:
