@@ -73,7 +73,7 @@ def _hits(
     ids: Ints, spellings: tuple[str, ...], vocabulary: Vocabulary, stop_ids: Sequence[int]
 ) -> list[Hit]:
     """Returns the places of any spelling that a stop token follows."""
-    found: dict[int, int] = {}  # from the end of a hit to its start, for the longest spelling there
+    found: dict[int, int] = {}  # the start of the longest spelling, by its end
     for spelling in spellings:
         pattern = vocabulary.encode(spelling).ids
         starts = find_pattern(ids[:-1], pattern)

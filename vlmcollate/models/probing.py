@@ -187,7 +187,7 @@ def _videos() -> list[list[list[Any]]]:
 
 def _audio() -> list[list[list[Any]]]:
     tone = np.sin(np.arange(48000) / 30).astype(np.float32) / 2
-    quiet = tone / 5  # padding that depends on the audio is no padding with one value
+    quiet = tone / 5  # padding that depends on the audio has no single value
     several = [[tone[:16000]], [quiet[:8000], tone[:40000]], [tone]]
     one_a_sample = [[quiet[:16000]], [tone[:40000]], [tone]]
     return [several, one_a_sample]

@@ -113,7 +113,7 @@ class TurnFinder:
         if rest.isspace() or same > len(written.rstrip()):
             kept = self._kept_whitespace(k)
             if rest.isspace() and self._is_words(written[spaced:]):
-                return spaced - kept  # the same header, spaced in another way
+                return spaced - kept  # the same header, with other whitespace
             same = min(same, spaced - kept)
         if not self._is_forced(rest) or not header[:asked].strip():
             raise self._unlike(header, written, where)
