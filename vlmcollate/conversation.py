@@ -1,6 +1,6 @@
 """The form that every example takes inside the library: messages of typed parts.
 
-`read_example` converts what datasets hold to this form, once; `vlmcollate.formats` has
+`read_example` converts an example to this form once; `vlmcollate.formats` has
 a module for each format. It never writes to the caller's objects.
 """
 
@@ -23,11 +23,11 @@ class TextPart:
 
 @attrs.frozen(eq=False)
 class MediaPart:
-    """An image, a video or an audio inside a message.
+    """An image, a video or an audio item inside a message.
 
     Attributes:
         kind: The kind of media.
-        source: The media as the example holds it: an object, a path, bytes, a URI.
+        source: The media in the example: an object, a path, bytes or a URI.
         where: Its path in the example, such as `messages[0].content[1]`.
     """
 
@@ -63,7 +63,7 @@ class Message:
 
 @attrs.frozen(kw_only=True)
 class Conversation:
-    """A conversation in the form that the library works on.
+    """A conversation in the form that the library uses.
 
     Attributes:
         messages: The messages in order.

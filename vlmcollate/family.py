@@ -1,4 +1,4 @@
-"""What a model family declares of its processor and its model, as one value.
+"""The declaration of a model family, its processor and its model, as one value.
 
 Shapes: L a sample's tokens.
 """
@@ -49,8 +49,8 @@ class TokenTypes:
 
     Attributes:
         key: The key of the batch.
-        token_type_from: What decides the type of a media token: the `"token"`, or the `"item"`, if
-            a video is made of image tokens and has the type of a video.
+        token_type_from: The source of a media token's type: the `"token"`, or the `"item"` if a
+            video consists of image tokens with the type of a video.
     """
 
     key: str
@@ -59,14 +59,14 @@ class TokenTypes:
 
 @attrs.frozen(kw_only=True)
 class Packable:
-    """How the documents of a pack stay apart in the family's models.
+    """The rules by which packs keep their documents apart in the family's models.
 
     Attributes:
-        positions: Returns the positions of a document's tokens, (L,) or (L, axes) int64, from the
-            sample and the processor; 0 to L - 1 by default.
-        bidirectional_images: Whether the tokens of an image attend to each other both ways.
-        token_mixing: What mixes tokens in the models, if all models of the processor are alike;
-            otherwise `model_config` decides.
+        positions: A function from the sample and the processor to the positions of a document's
+            tokens, (L,) or (L, axes) int64; 0 to L - 1 by default.
+        bidirectional_images: Whether the tokens of an image attend to each other bidirectionally.
+        token_mixing: The token mixing of the models, if it is the same for all models of the
+            processor; otherwise `model_config` decides.
     """
 
     positions: Callable[[EncodedSample, Any], Tensor] | None = attrs.field(
@@ -85,32 +85,32 @@ class NotPackable:
 
 @attrs.frozen(kw_only=True)
 class Family:
-    """What a model family declares; the class attribute `family` of a collator.
+    """The declaration of a model family; the class attribute `family` of a collator.
 
     Attributes:
         joins: The joining rule of each media key that the processor returns.
-        stop_tokens: The tokens that end a turn in the family's templates, beside the tokenizer's
+        stop_tokens: The tokens that end a turn in the family's templates, besides the tokenizer's
             eos token.
         token_types: The token types that the model takes, if any.
-        exact_token_counts: The kinds of media whose tokens follow from their sizes.
-        packing: How samples are packed, or why they are not.
-        last_turn_end: The stop token behind the last turn, if the template leaves it open.
-        append_stop_token: Whether the first stop token is written behind every answer that the
-            template leaves open, as the model was trained.
-        prompt_prefix: Returns the text that the processor puts before a prompt whose template does
-            not write it, from the tokenizer.
-        string_content_with_media: Whether a template that takes strings gets the placeholders in a
-            message's text.
+        exact_token_counts: The kinds of media whose number of tokens follows from their sizes.
+        packing: The rules for packs, or the reason why samples cannot be packed.
+        last_turn_end: The stop token after the last turn, if the template leaves it open.
+        append_stop_token: Whether to add the first stop token after every answer that the template
+            leaves open, as in the model's own training.
+        prompt_prefix: A function from the tokenizer to the text that the processor adds before a
+            prompt, if the template does not write it.
+        string_content_with_media: Whether content that is passed as one string includes the
+            placeholders.
         needs_chat_template: Whether the prompt is written by the processor's chat template.
         kinds: The kinds of media that the model takes, if its processor has parts for more.
         placeholders: The placeholder of each kind, if the processor does not name it.
         sampling_rate: The model's audio sampling rate in Hz, if the processor does not name it.
-        process: Processes the media of one sample.
-        render: Writes the prompt from the conversation, the processor and the placeholders; by the
-            chat template by default.
-        postprocess: Changes a labelled sample, from the sample and the processor.
-        count_tokens: Returns the tokens of one item, from the processor, its kind, and its size:
-            (height, width) or (frames, height, width). By default the processor counts them.
+        process: The function that processes the media of one sample.
+        render: The function that writes the prompt from the conversation, the processor and the
+            placeholders; the chat template by default.
+        postprocess: The function that changes a labelled sample, given the processor.
+        count_tokens: The function that counts the tokens of one item, from the processor, its kind
+            and its size, (height, width) or (frames, height, width); the processor's by default.
     """
 
     joins: Mapping[str, Join] = attrs.field(factory=dict, validator=_of_joins)
@@ -140,7 +140,7 @@ class Family:
     )
 
     def mixing(self, model_config: Any) -> TokenMixing | None:
-        """Returns what mixes tokens in a model of the family.
+        """Returns the token mixing of a model of the family.
 
         Args:
             model_config: The model's configuration, or `None`.

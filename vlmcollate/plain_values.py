@@ -1,9 +1,9 @@
-"""Converting the values of pandas, NumPy, Arrow and PyTorch in a row to plain Python.
+"""Converts the values of pandas, NumPy, Arrow and PyTorch in a row to plain Python.
 
 `pandas.read_parquet(...).to_dict("records")` holds lists as object arrays, a dataset with a format
 holds scalars and arrays of that library, and both add the keys that a row lacks. A conversation
 holds strings, numbers, lists and dicts. Values of pandas and Arrow are recognised by the module of
-their type, so that neither has to be installed.
+their type, so that neither library has to be installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from vlmcollate.errors import ConversationError
 
 MAX_LEVELS = 64
-"""The maximum depth of nesting; JSON schemas have a dozen levels, Python's own limit some 300."""
+"""The maximum depth of nesting; JSON schemas have a dozen levels, Python allows about 300."""
 _MAX_BITS = 10_000  # of an integer; Python prints at most 4,300 digits
 
 
@@ -60,7 +60,7 @@ def unwrap(value: Any) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a library added the value for a key that the row lacks; NaN counts as missing."""
+    """Returns whether a library filled in a missing key; NaN counts too."""
     if isinstance(value, float | np.floating):
         return math.isnan(value)
     if isinstance(value, np.datetime64 | np.timedelta64):
@@ -72,30 +72,29 @@ def is_missing(value: Any) -> bool:
 
 
 def plain(value: Any, where: str, *, allow_dates: bool = False, keep_missing: bool = False) -> Any:
-    """Copies a JSON-like value to plain Python, without the keys whose value is missing.
+    """Copies a JSON-like value to plain Python, without missing values.
 
     Dataclasses, attrs classes and models with `model_dump` are copied as dicts of their fields.
-    Other objects are refused, since a template would write text of theirs that was not checked.
+    Other objects are refused, since a template would write their text unchecked.
 
     Args:
         value: The value of a template variable, a tool or a tool call.
         where: Its path in the example, for errors.
-        allow_dates: Whether to allow dates, decimals and NaN, as in the notes that rows hold about
-            a message.
+        allow_dates: Whether to allow dates, decimals and NaN, as in a row's notes about a message.
         keep_missing: Whether to keep keys whose value is `None`.
 
     Returns:
         The copy: strings, numbers, bools, `None`, lists and dicts.
 
     Raises:
-        ConversationError: If the value contains itself, is nested too deeply, or holds an object,
-            a key, a number or a string that JSON cannot hold.
+        ConversationError: The value contains itself, is nested too deeply, or holds an object, a
+            key, a number or a string that JSON cannot hold.
     """
     return _Copy(where, allow_dates=allow_dates, keep_missing=keep_missing)(value)
 
 
 def plain_source(value: Any, where: str) -> Any:
-    """Copies a media source to plain Python, but not its arrays of numbers, images and bytes.
+    """Copies a media source to plain Python, except arrays, images and bytes.
 
     Args:
         value: The value under `"image"`, `"video"` or `"audio"`.
@@ -105,13 +104,13 @@ def plain_source(value: Any, where: str) -> Any:
         The copy, which refers to the caller's arrays, images and bytes.
 
     Raises:
-        ConversationError: If the value contains itself or is nested too deeply.
+        ConversationError: The value contains itself or is nested too deeply.
     """
     return _Copy(where, is_source=True)(value)
 
 
 def fields_of(value: Any) -> Any:
-    """Converts a dataclass, an attrs class or a model with `model_dump` to a dict of its fields.
+    """Converts dataclasses, attrs classes and models to dicts of their fields.
 
     Returns:
         The dict; any other value unchanged.
@@ -122,7 +121,7 @@ def fields_of(value: Any) -> Any:
     elif attrs.has(kind):
         names = [field.name for field in attrs.fields(kind)]
     elif callable(getattr(kind, "model_dump", None)):
-        with contextlib.suppress(Exception):  # in the caller's code; the value stays an object
+        with contextlib.suppress(Exception):  # if the caller's code fails, the object is kept
             return value.model_dump()
         return value
     else:
@@ -138,7 +137,7 @@ def plain_text(text: str, where: str) -> str:
         where: Its path in the example, for errors.
 
     Raises:
-        ConversationError: If the text holds a lone surrogate.
+        ConversationError: The text holds a lone surrogate.
     """
     text = str.__str__(text)
     try:
@@ -153,17 +152,17 @@ def plain_text(text: str, where: str) -> str:
 
 
 def describe(value: Any) -> str:
-    """Describes a value in an error by its type and its beginning."""
+    """Describes a value for an error, by its type and its beginning."""
     return "nothing" if value is None else f"{type(value).__name__} {show(value):.60}"
 
 
 def show(value: Any) -> str:
-    """Shows the beginning of a value's `repr`, whatever the value is."""
+    """Returns the beginning of the `repr` of any value."""
     return _SHOWN.repr(value)
 
 
 def show_all(values: Iterable[Any]) -> str:
-    """Shows sorted values, such as the keys of a dict, whatever their types are."""
+    """Returns values of any type, such as the keys of a dict, as sorted text."""
     return f"[{', '.join(sorted(map(show, values)))}]"
 
 

@@ -27,7 +27,7 @@ class Document:
         token_keys: The keys of its tensors along the tokens.
         media_shapes: The shape of each of its media tensors.
         media_counts: The number of its media items of each kind.
-        label_strategy: The name of the strategy that placed its labels.
+        label_strategy: The name of the strategy that found its turns.
     """
 
     length: int
@@ -48,12 +48,12 @@ class EncodedSample:
             and 1, and token types if the model takes them.
         message_ids: (L,) int64, the message that each token came from; -1 for text of the template
             and for whitespace around a message's text.
-            An assistant turn runs from the first token that the model has to produce to the one
-            that ends the turn.
+            An assistant turn runs from the first token that the model must produce to its stop
+            token.
         media_ids: (L,) int64, the media item that each token stands for; -1 for text.
         media: The media tensors by the processor's names; their first axis depends on the family.
         media_counts: The number of media items of each kind, such as `{"image": 2}`.
-        label_strategy: The name of the strategy that placed the labels, or "".
+        label_strategy: The name of the strategy that found the turns, or "".
         documents: The samples inside, if this is a pack.
     """
 

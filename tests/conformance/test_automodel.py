@@ -565,7 +565,7 @@ LEAKING = {
     "Gemma3nProcessor": "set model_config",
     "KimiVLProcessor": "remote code",
     "Llama4Processor": "set model_config",
-    "Molmo2Processor": "both ways",
+    "Molmo2Processor": "bidirectionally",
     "NemotronH_Omni_Reasoning_V3Processor": "set model_config",
 }
 

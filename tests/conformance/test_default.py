@@ -117,5 +117,5 @@ def test_a_processor_that_changes_the_words_around_its_media_is_refused():
 def test_encoder_decoder_models_are_refused():
     processor = hf.Blip2Processor(hf.BlipImageProcessor(), hf.T5Tokenizer(), num_query_tokens=4)
     processor.chat_template = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
-    with pytest.raises(ConfigError, match="T5Tokenizer, as encoder-decoder models"):
+    with pytest.raises(ConfigError, match="T5Tokenizer of an encoder-decoder model"):
         collator_for(processor)

@@ -229,7 +229,7 @@ def test_shifted_labels_of_a_pack_stay_inside_documents() -> None:
 
 
 def test_gemma3_needs_its_window_and_a_mask_of_its_blocks() -> None:
-    with pytest.raises(ConfigError, match="both ways"):
+    with pytest.raises(ConfigError, match="bidirectionally"):
         collator_for(processor_of("gemma3"), padding=FlattenedDocuments())
     with pytest.raises(ConfigError, match=r"BlockCausalMask\(sliding_window=\.\.\.\)"):
         collator_for(processor_of("gemma3"), padding=BlockCausalMask())

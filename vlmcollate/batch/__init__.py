@@ -1,1 +1,1 @@
-"""From samples to the tensors of a batch, and from a batch to its microbatches."""
+"""Stacks samples into the tensors of a batch, and splits a batch into microbatches."""

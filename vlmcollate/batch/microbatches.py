@@ -1,4 +1,4 @@
-"""Cutting a batch into the microbatches of pipeline stages, media along with tokens.
+"""Splits a batch into the microbatches of pipeline stages, media along with tokens.
 
 Shapes: B rows, n microbatches.
 """
@@ -21,20 +21,21 @@ _KINDS = ("image", "video", "audio")
 def split_microbatches(
     batch: Mapping[str, Any], n: int, *, items: Mapping[str, str | Join] | None = None
 ) -> list[dict[str, Any]]:
-    """Cuts a batch into n microbatches of consecutive rows, each with its own media.
+    """Splits a batch into n microbatches of rows, each with its own media.
 
     Args:
-        batch: What a collator gave, with tokens padded to rows.
-        n: How many; the first ones have one row more where B is no multiple.
+        batch: The result of a collator, with tokens padded to rows.
+        n: The number of microbatches. If B is not a multiple of it, the first ones have one row
+            more.
         items: The unit of each media key's first axis, see `Join.rows`: `collator.family.joins`, or
-            a dict of your own. Not needed for text alone.
+            a dict of your own. Text alone does not need it.
 
     Returns:
-        The microbatches. A media key of which a microbatch has nothing is left out.
+        The microbatches, without the media keys of which they have no rows.
 
     Raises:
-        ConfigError: `n` is no count of at most B, nothing says how a media key counts, or its rows
-            are not as many as it should have.
+        ConfigError: `n` is not between 1 and B, or a media key is undeclared or has a wrong number
+            of rows.
 
     Example:
         >>> batch = {"input_ids": torch.zeros(3, 4), "pixel_values": torch.arange(2)}
@@ -85,12 +86,15 @@ def _pieces(
     declared: Mapping[str, str | None],
     sizes: Sequence[int],
 ) -> Sequence[Any]:
-    """One key of each microbatch."""
+    """Returns one key of each microbatch."""
     if declared.get(key) is not None:
         counts = _rows_of_each_sample(key, batch, declared)
         per_part = [int(chunk.sum()) for chunk in torch.split(counts, list(sizes))]
         if sum(per_part) != len(value):
-            raise ConfigError(f"{key} has {len(value)} rows, the counts say {sum(per_part)}")
+            raise ConfigError(
+                f"{key} has the wrong number of rows: found {len(value)}, expected "
+                f"{sum(per_part)} by the counts of the batch"
+            )
         return torch.split(value, per_part)
     if isinstance(value, str | bool | int | float) or getattr(value, "shape", None) == ():
         return [value] * len(sizes)
@@ -99,7 +103,7 @@ def _pieces(
         return [{k: pieces[i] for k, pieces in cut.items()} for i in range(len(sizes))]
     if not isinstance(value, Tensor):
         raise ConfigError(
-            f"{key} is {type(value).__name__}, which cannot be cut into rows; stack each "
+            f"{key} is {type(value).__name__}, which cannot be split into rows; stack each "
             "microbatch by itself"
         )
     if key == "position_ids" and value.ndim == 3:
@@ -108,7 +112,8 @@ def _pieces(
         return torch.split(value, list(sizes))
     if key.startswith(("cu_seq", "max_length_")) or key == "seq_idx":
         raise ConfigError(
-            f"a flattened batch has no rows to cut: found {key!r}; split the packs before stacking"
+            f"a flattened batch has no rows to split: found {key!r}; split the packs before "
+            "stacking"
         )
     if key in declared:
         raise ConfigError(
@@ -129,7 +134,7 @@ def _rows_of_each_sample(
     *,
     seen: tuple[str, ...] = (),
 ) -> Tensor:
-    """How many rows of a media key belong to each sample, (B,) int64."""
+    """Returns the number of rows of a media key for each sample, (B,) int64."""
     terms = [_counted(key, rule, batch, declared, seen) for rule in str(declared[key]).split(" + ")]
     return torch.stack(terms).sum(dim=0)
 
@@ -149,7 +154,9 @@ def _counted(
         counts = torch.as_tensor(batch.get(f"n_{kind}s_per_sample", [0] * samples))
         return (counts > 0).long() if kind != rule else counts
     if declared.get(rule) is None or rule in seen:
-        raise ConfigError(f"{key} goes by {rule!r}, which is no other media key of the batch")
+        raise ConfigError(
+            f"{key} is declared by {rule!r}, which is not another media key of the batch"
+        )
     per_sample = _rows_of_each_sample(rule, batch, declared, seen=(*seen, key))
     each = batch[rule].reshape(len(batch[rule]), -1).prod(dim=1)
     return torch.stack([chunk.sum() for chunk in torch.split(each, per_sample.tolist())])

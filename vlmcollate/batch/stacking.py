@@ -1,4 +1,4 @@
-"""From encoded samples to the tensors of a batch, the same for every model.
+"""Stacks encoded samples into the tensors of a batch, the same for every model.
 
 Shapes: B samples, L a sample's tokens, T padded tokens.
 """
@@ -28,8 +28,8 @@ def stack_samples(
     """Makes a batch of samples, or of packs.
 
     Args:
-        samples: At least one.
-        pad: Pads their rows to one length.
+        samples: At least one sample.
+        pad: A function that pads their rows to one length.
         joins: The joining rule of each media key.
         fill: The padding value of each token key; 0 by default.
         shift_labels: Whether to shift labels by one.
@@ -50,7 +50,7 @@ def stack_samples(
 
 
 def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
-    """The token tensors, every key in every sample as soon as one has it."""
+    """Returns the token tensors, each with the keys of all samples."""
     keys = {key: value for sample in samples for key, value in sample.tokens.items()}
     rows = []
     for sample in samples:
@@ -65,15 +65,15 @@ def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
 
 
 def fill_values(tokenizer: Any) -> Mapping[str, float]:
-    """What padding holds under each key that runs along the tokens; 0 where nothing is said."""
+    """Returns the padding values of token keys; other keys have 0."""
     pad = tokenizer.pad_token_id
-    # without a pad token any id will do, since attention and labels leave it out
+    # without a pad token any id will do, since attention and labels exclude padding
     pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
     return {"input_ids": pad, "decoder_input_ids": pad, "labels": IGNORE_INDEX}
 
 
 def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
-    """The token tensors with one token less along an axis, each label being the next token's."""
+    """Returns the tensors one token shorter, with the next token's labels."""
     ahead = {"labels", "loss_weights"}
     return {
         key: value.narrow(axis, int(key in ahead), value.shape[axis] - 1).contiguous()
@@ -82,7 +82,7 @@ def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
 
 
 def with_spare_token(sample: EncodedSample, fill: Mapping[str, float]) -> EncodedSample:
-    """A sample with padding behind it, so that a shift takes no media token away."""
+    """Adds one token of padding, so that a shift removes no media token."""
 
     def longer(value: Tensor, last: float) -> Tensor:
         return torch.cat([value, value.new_full((1, *value.shape[1:]), last)])
@@ -96,7 +96,7 @@ def with_spare_token(sample: EncodedSample, fill: Mapping[str, float]) -> Encode
 
 
 def joined_media(samples: Sequence[EncodedSample], joins: Mapping[str, Join]) -> dict[str, Tensor]:
-    """The media tensors of all samples, each key by its own rule."""
+    """Returns the media tensors of all samples, joined by each key's rule."""
     batch = {}
     for key in dict.fromkeys(key for sample in samples for key in sample.media):
         values = [sample.media.get(key) for sample in samples]
@@ -107,7 +107,7 @@ def joined_media(samples: Sequence[EncodedSample], joins: Mapping[str, Join]) ->
 
 
 def media_counts(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-    """How many items of each kind every sample has: `n_images_per_sample` and so on, (B,) int64."""
+    """Returns `n_images_per_sample`, and so on for each kind, (B,) int64."""
     kinds = dict.fromkeys(kind for sample in samples for kind in sample.media_counts)
     return {
         f"n_{kind}s_per_sample": torch.tensor([s.media_counts.get(kind, 0) for s in samples])

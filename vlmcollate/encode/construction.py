@@ -20,7 +20,7 @@ def check_options(
     structure: Callable[[], Structure],
     expansion_tokens: Callable[[], frozenset[str]],
 ) -> None:
-    """Refuses options that contradict each other or that the tokenizer does not support.
+    """Refuses options that conflict or that the tokenizer does not support.
 
     Args:
         vocabulary: The tokenizer's vocabulary.
@@ -46,7 +46,7 @@ def check_options(
 def _check_allowed(
     names: Sequence[str], vocabulary: Vocabulary, structure: Structure, media: frozenset[str]
 ) -> None:
-    """Refuses unknown tokens, and tokens that no message or only answers may spell."""
+    """Refuses unknown tokens, and tokens that not every message may spell."""
     for reason, refused in (
         ("open or close turns or stand for media", structure.tokens | (media - structure.written)),
         ("are written by the chat template, so only answers may write them", structure.written),

@@ -61,7 +61,7 @@ class DummyMedia:
         return cls(pieces, joins)
 
     def add(self, sample: EncodedSample, batch: Sequence[EncodedSample]) -> EncodedSample:
-        """Returns the sample with dummy media for every encoder that the batch leaves idle."""
+        """Adds dummy media for every encoder that the batch leaves idle."""
         for kind in _idle(batch, list(self.pieces)):
             sample = appended(sample, self.pieces[kind], self.joins)
         return sample
@@ -103,7 +103,7 @@ def _idle(samples: Sequence[EncodedSample], kinds: Sequence[MediaKind]) -> list[
 def appended(
     sample: EncodedSample, piece: EncodedSample, joins: Mapping[str, Join]
 ) -> EncodedSample:
-    """Appends P tokens of dummy media to a sample of L tokens, and its tensors to the sample's."""
+    """Appends P tokens of dummy media, and its tensors, to a sample."""
     items = sum(sample.media_counts.values())
     media_ids = torch.where(piece.media_ids >= 0, piece.media_ids + items, -1)
     media = dict(sample.media)

@@ -91,7 +91,7 @@ def with_labels(
     train_on: TrainedTurns,
     strategy: str,
 ) -> EncodedSample:
-    """Returns a sample with the labels of its turns, and their weights if there are any.
+    """Returns a sample with the labels, and any weights, of its turns.
 
     Args:
         sample: The sample without labels, whose `message_ids` are updated.

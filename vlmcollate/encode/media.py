@@ -139,7 +139,7 @@ def media_tensors(
 
 
 def count_media(rendering: Rendering, media: Sequence[Any]) -> dict[str, int]:
-    """Counts the items of each kind; a video's own audio counts as audio as well."""
+    """Counts the items of each kind; a video's own audio counts as audio too."""
     kinds: list[str] = [span.kind for span in rendering.media]
     kinds += ["audio" for item in media if isinstance(item, Video) and item.audio is not None]
     return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}

@@ -12,7 +12,7 @@ OmissionPolicy = Literal["warn", "raise", "allow"]
 
 
 def report_omissions(rendering: Rendering, policy: OmissionPolicy) -> None:
-    """Warns of, or refuses, a prompt that lacks or changes a part of its conversation.
+    """Warns of, or refuses, a prompt that omits or changes messages.
 
     Raises:
         ConversationError: The policy is `"raise"`, and a part is missing or changed.

@@ -28,7 +28,7 @@ def truncate(
     tokenize: Callable[[Sequence[Any], Rendering], EncodedSample],
     postprocess: Callable[[EncodedSample], EncodedSample],
 ) -> EncodedSample:
-    """Truncates a sample, never inside media, and removes the media after the cut.
+    """Truncates a sample, never inside media, and removes later media.
 
     Args:
         labelled: The whole sample, before `postprocess`.
@@ -101,7 +101,7 @@ def cut(sample: EncodedSample, length: int) -> EncodedSample:
 
 
 def with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSample:
-    """Returns the shorter sample with the labels of the longer one, for the text in both."""
+    """Returns the shorter sample with the longer one's labels of their text."""
     there, here = longer.media_ids < 0, shorter.media_ids < 0
     differs = longer.input_ids[there][: int(here.sum())] != shorter.input_ids[here]
     if differs.any():  # the words at the cut were merged with the text after them
@@ -122,7 +122,7 @@ def with_labels_of(longer: EncodedSample, shorter: EncodedSample) -> EncodedSamp
 
 
 def shortened(rendering: Rendering, media: int) -> Rendering:
-    """Returns the rendering up to the first placeholder whose media was removed."""
+    """Returns the rendering up to the first removed placeholder."""
     end = rendering.media[media].start
     return attrs.evolve(
         rendering,

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def _expansion_tokens(owner: weakref.ref[Stages], vocabulary: Vocabulary) -> frozenset[str]:
-    """Returns the tokens that media expands to, without keeping the collator alive."""
+    """Returns the tokens that the media of a live collator expands to."""
     collator = owner()
     if collator is None:
         raise ConfigError("the collator of this prompt encoder was deleted; keep it while encoding")
@@ -122,7 +122,7 @@ class Stages(CollatorOptions):
         return family.process(request)
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
-        """Returns the name of the strategy that found the assistant turns, and the turns."""
+        """Returns the name of the strategy used, and the assistant turns."""
         tools = self._tools
         context = LabelContext(
             conversation=conversation,
@@ -138,7 +138,7 @@ class Stages(CollatorOptions):
         return sample if change is None else change(sample, self.processor)
 
     def position_ids(self, sample: EncodedSample) -> Tensor:
-        """Returns the positions of a document's tokens in a pack, (L,) or (L, axes) int64."""
+        """Returns a document's positions in a pack, (L,) or (L, axes) int64."""
         packing = self.family.packing
         if isinstance(packing, Packable) and packing.positions is not None:
             return packing.positions(sample, self.processor)
@@ -178,7 +178,7 @@ class Stages(CollatorOptions):
         return kind in self.traits.placeholders
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
-        """Returns whether the number of tokens of these kinds of media follows from their sizes."""
+        """Returns whether token counts of these kinds follow from media sizes."""
         family = self.family
         counts = family.count_tokens is not None or hasattr(
             self.processor, "_get_num_multimodal_tokens"
@@ -288,7 +288,7 @@ class Stages(CollatorOptions):
         return self.family.packing_refusal(self.model_config, self.processor)
 
     def _check_packs(self) -> None:
-        """Refuses packs whose documents the model, or the layout, would not keep apart."""
+        """Refuses packs whose documents the model or layout would not keep apart."""
         if self.packing_refusal:
             raise ConfigError(f"{type(self).__name__} makes no packs: {self.packing_refusal}")
         mixing = self.family.mixing(self.model_config)

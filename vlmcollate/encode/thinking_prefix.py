@@ -95,7 +95,7 @@ def _ids_of(vocabulary: Vocabulary, text: str) -> Any:
 
 
 def _places(ids: Any, marker: Any, first: int) -> Any:
-    """Returns the places after each marker that the prefix does not follow yet."""
+    """Returns the places after markers that the prefix does not follow yet."""
     at = np.flatnonzero(ids[: len(ids) - len(marker) + 1] == marker[0])
     for offset, token in enumerate(marker[1:], 1):
         at = at[ids[at + offset] == token]

@@ -44,7 +44,7 @@ def aligned(ids: Ints, prompt_ids: Ints) -> Ints:
 
 
 def _runs(ids: Ints) -> list[tuple[int, int, int]]:
-    """Returns the runs of one id, such as media tokens: the id, the length and the start."""
+    """Returns the runs of one id: the id, the length and the start."""
     runs, start = [], 0
     for value, run in groupby(ids.tolist()):
         length = sum(1 for _ in run)

@@ -145,7 +145,7 @@ class Explanation:
         return attrs.evolve(self, other=other.labels)
 
     def within(self, document: EncodedSample) -> Explanation:
-        """Returns the same explanation for the sample as a document that `unpack` returned."""
+        """Returns the same explanation for a document from `unpack`."""
         other = self.other
         if other is not None:  # no strategy trains the first token of a document
             other = torch.where(torch.arange(len(other)) > 0, other, IGNORE_INDEX)

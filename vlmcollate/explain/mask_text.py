@@ -149,7 +149,7 @@ def _class_of(*, trained: bool, message: int, media: int) -> TokenClass:
 
 
 def _decoded(sample: EncodedSample, processor: Any, run: range) -> str:
-    """Returns the text of a run, decoded as a whole, since a character may take several tokens.
+    """Decodes a run as a whole, since a character may take several tokens.
 
     The token before it is decoded too, and its text removed, since SentencePiece tokenizers drop a
     leading space.
@@ -171,7 +171,7 @@ def _decoded(sample: EncodedSample, processor: Any, run: range) -> str:
 
 
 def _kind_of(sample: EncodedSample, token: int) -> str:
-    """Returns the kind of a media token: by its type, or as the only kind of the sample."""
+    """Returns a media token's kind, by its type or the sample's only kind."""
     for key in ("mm_token_type_ids", "token_type_ids"):
         if key in sample.tokens:
             value = int(sample.tokens[key][token])

@@ -1,6 +1,6 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const TRAINED = 0; // the classes that are treated apart, as data.classes counts them
+const TRAINED = 0; // the classes with special treatment, as indices into data.classes
 const MEDIA = 3;
 const PADDING = 4;
 const number = new Intl.NumberFormat("en");
@@ -21,7 +21,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)}%` : "0%");
-// What would hide or reorder the text around it is shown as a character.
+// Characters that hide or reorder the text around them are replaced.
 const visible = (text) => text
   .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
   .replace(/[\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, (c) => `<U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}>`)
@@ -99,7 +99,7 @@ function thumbs(entry) {
   }));
 }
 
-// A run becomes one element a token only when its sample comes near the window.
+// A run is split into one element per token only when its sample comes near the window.
 function split(holder) {
   if (holder.isSplit) return;
   holder.isSplit = true;

@@ -25,7 +25,7 @@ _MARKS: dict[Difference, tuple[str, str]] = {"only here": ("{-", "-}"), "only th
 
 
 def panel(explanation: Explanation, title: str, *, brackets: bool) -> Panel:
-    """Returns a panel for one sample: its tokens in colours, warnings and a summary.
+    """Returns a panel with a sample's coloured tokens, warnings and summary.
 
     Args:
         explanation: The result of `collator.explain`.
@@ -43,7 +43,7 @@ def panel(explanation: Explanation, title: str, *, brackets: bool) -> Panel:
 
 
 def mask(explanation: Explanation, *, brackets: bool) -> Text:
-    """Returns the tokens in the colours of their class, with differences marked.
+    """Returns the tokens in the colours of their class, with differences.
 
     Args:
         explanation: The result of `collator.explain`.

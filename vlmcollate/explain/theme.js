@@ -1,5 +1,5 @@
 "use strict";
-// Light or dark: as the system has it, until the reader says otherwise.
+// Light or dark: the system's setting, until the reader changes it.
 {
   const button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");

@@ -73,7 +73,7 @@ def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator
 
 
 def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
-    """Yields a warning for each message with control tokens that were encoded as plain text."""
+    """Yields a warning for each message with control tokens as plain text."""
     chars = prompt.chars[0]
     for given in prompt.rendering.caller_spans:
         text = prompt.rendering.text[given.start : given.end]

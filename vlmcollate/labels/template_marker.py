@@ -61,7 +61,7 @@ class TurnMarkers:
     unfinished: tuple[tuple[int, ...], ...] = ()
 
     def scan(self, input_ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """Marks the assistant's tokens in bare ids, such as those of a pre-tokenized dataset.
+        """Marks the assistant's tokens in ids, such as a pre-tokenized dataset's.
 
         Args:
             input_ids: (B, T) or (T,) int64.
@@ -102,7 +102,7 @@ class TurnMarkers:
             yield row, start - row * width, done - row * width
 
     def _starts(self, flat: Ints, width: int) -> Ints:
-        """Returns the first token after each opener, sorted; at a shared start, the longer wins."""
+        """Returns the sorted first tokens after openers; the longest one wins."""
         firsts = {run[0] for run in (*self.openers, *self.unfinished)}
         begins = {token: np.flatnonzero(flat == token) for token in firsts}
         found: dict[int, int] = {}
@@ -121,7 +121,7 @@ class TurnMarkers:
         return np.array(sorted(at + length for at, length in found.items()), dtype=np.int64)
 
     def _half_forced(self, flat: Ints, found: dict[int, int]) -> set[int]:
-        """Returns the openers that begin a longer one, such as a think block, but do not end it."""
+        """Returns the openers that begin a longer one but do not complete it."""
         return {
             at
             for longer in self.openers
@@ -132,7 +132,7 @@ class TurnMarkers:
 
 
 def _places(flat: Ints, run: tuple[int, ...], width: int, begins: Ints) -> list[int]:
-    """Returns the places of a run of ids within one row, given those of its first id."""
+    """Returns the places of a run of ids, given those of its first id."""
     at = begins[begins % width + len(run) <= width]
     for offset, token in enumerate(run[1:], 1):
         at = at[flat[at + offset] == token]
@@ -216,7 +216,7 @@ def _finds(
 
 
 def _probe(chat: Sequence[tuple[str, str]], context: LabelContext) -> EncodedPrompt | None:
-    """Returns the prompt of a probe chat, or `None` if the template refuses its roles."""
+    """Returns the prompt of a probe chat, or `None` if it is refused."""
     conversation = read_example(
         [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in chat]
     )
@@ -229,7 +229,7 @@ def _probe(chat: Sequence[tuple[str, str]], context: LabelContext) -> EncodedPro
 
 
 def _opener(before: Ints, depth: int, vocabulary: Vocabulary) -> tuple[int, ...] | None:
-    """Returns the ids before a turn, from the `depth`-th last special token among them."""
+    """Returns the ids before a turn, from its `depth`-th last special token."""
     special = {i for token, i in vocabulary.control_ids.items() if vocabulary.is_special(token)}
     at = [i for i, token in enumerate(before.tolist()) if token in special]
     return tuple(before[at[-depth] :].tolist()) if len(at) >= depth else None

@@ -53,7 +53,7 @@ class TextSearchLabels(LabelStrategy):
 
 
 def _spellings(message: Message, k: int) -> tuple[str, ...]:
-    """Returns the spellings of an answer in a prompt: after a space or not, trimmed or not."""
+    """Returns an answer's spellings, with or without a space, trimmed or not."""
     if message.extra or any(isinstance(part, MediaPart) for part in message.content):
         raise LabelError(
             "text search finds only the words of an answer, not its tool calls, reasoning or media",
@@ -72,8 +72,8 @@ def _spellings(message: Message, k: int) -> tuple[str, ...]:
 def _hits(
     ids: Ints, spellings: tuple[str, ...], vocabulary: Vocabulary, stop_ids: Sequence[int]
 ) -> list[Hit]:
-    """Returns all places of any of the spellings that are followed by a stop token."""
-    found: dict[int, int] = {}  # from the end of a hit to its start, for the longest spelling there
+    """Returns the places of any spelling that a stop token follows."""
+    found: dict[int, int] = {}  # the start of the longest spelling, by its end
     for spelling in spellings:
         pattern = vocabulary.encode(spelling).ids
         starts = find_pattern(ids[:-1], pattern)
@@ -83,7 +83,7 @@ def _hits(
 
 
 def find_pattern(ids: Ints, pattern: Ints) -> Ints:
-    """Returns the starts of a pattern in (L,) ids, in one vectorised pass per id of the pattern."""
+    """Returns the starts of a pattern in (L,) ids, without a loop over them."""
     if not len(pattern) or len(pattern) > len(ids):
         return np.empty(0, np.int64)
     at = np.flatnonzero(ids[: len(ids) - len(pattern) + 1] == pattern[0])
@@ -95,7 +95,7 @@ def find_pattern(ids: Ints, pattern: Ints) -> Ints:
 
 
 def _place(options: Sequence[Sequence[Hit]], *, backwards: bool = False) -> list[Hit | None]:
-    """Returns the first, or last, place of each answer that keeps all of them in order."""
+    """Returns the first, or last, place of each answer that keeps the order."""
     placed: list[Hit | None] = []
     edge = -1
     for hits in reversed(options) if backwards else options:

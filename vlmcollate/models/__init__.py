@@ -1,4 +1,4 @@
-"""One file a model family, and the registry that finds the collator of a processor.
+"""One file per model family, and the registry that finds the collator of a processor.
 
 To add a family, write `models/<model_type>.py` and name its processor class below.
 """
@@ -71,19 +71,19 @@ COLLATORS: dict[str, type[BaseCollator]] = {
     "Qwen3VLProcessor": Qwen3VLCollator,
     "SmolVLMProcessor": SmolVLMCollator,
 }
-"""From the name of a processor class to its collator; `register` adds to it."""
+"""The collator of each processor class, by the class's name; `register` adds to it."""
 
 
 def register(processor_class: str, collator_class: type[BaseCollator]) -> None:
     """Makes `collator_for` use a collator for a processor class.
 
     Args:
-        processor_class: The class's name, such as `"Qwen3VLProcessor"`. A name that is known
-            already gets the new collator.
+        processor_class: The class's name, such as `"Qwen3VLProcessor"`. A name that is already
+            registered gets the new collator.
         collator_class: A subclass of `BaseCollator`.
 
     Raises:
-        ConfigError: It is no such subclass, or adds options without the attrs decorator.
+        ConfigError: It is not such a subclass, or adds options without the attrs decorator.
     """
     if not (isinstance(collator_class, type) and issubclass(collator_class, BaseCollator)):
         raise ConfigError(f"expected a subclass of BaseCollator, found {collator_class!r}")
@@ -104,7 +104,7 @@ def collator_for(processor: Any, **options: Unpack[CollatorOptionsDict]) -> Base
         `DefaultCollator` for any other processor with a chat template.
 
     Raises:
-        ConfigError: The processor has no chat template, or an option does not fit.
+        ConfigError: The processor has no chat template, or an option is wrong.
     """
     collator_class = next(
         (
@@ -130,7 +130,7 @@ def collator_for(processor: Any, **options: Unpack[CollatorOptionsDict]) -> Base
 
 
 def _declared(collator_class: type[BaseCollator]) -> Family:
-    """What a class declares, without an instance; the default family if it is probed."""
+    """Returns a class's family, or the default family if it is probed."""
     family = inspect.getattr_static(collator_class, "family")
     return family if isinstance(family, Family) else Family()
 

@@ -65,10 +65,10 @@ class DefaultCollator(BaseCollator):
     """Collates for a processor without a family of its own.
 
     Its family is probed: a few small images, videos and audio items are processed one by one and as
-    a batch, and each key gets the joining rule that makes the batch of the single ones. A key that
-    no rule explains is refused. So is a processor that changes the prompt around its media, such as
-    by writing a video's length: the first use of each kind compares a short prompt with the
-    processor's own. Then `register` a subclass of `BaseCollator`.
+    a batch, and each key gets the joining rule that makes the batch of the single results. A key
+    that no rule explains is refused. A processor that changes the prompt around its media, for
+    example by writing a video's length, is refused as well: the first use of each kind compares a
+    short prompt with the processor's own. For these, `register` a subclass of `BaseCollator`.
     """
 
     def __attrs_post_init__(self) -> None:
@@ -77,14 +77,14 @@ class DefaultCollator(BaseCollator):
         name = type(self.processor.tokenizer).__name__.removesuffix("Fast")
         if name in _ENCODER_DECODER:
             raise ConfigError(
-                f"{type(self.processor).__name__} has a {name}, as encoder-decoder models have it; "
-                "they take the answer as the decoder's inputs instead of behind the prompt, which "
-                "needs a collator of its own"
+                f"{type(self.processor).__name__} has the {name} of an encoder-decoder model, "
+                "which takes the answer as decoder inputs and not after the prompt; write a "
+                "collator for it"
             )
 
     @cached_property
     def family(self) -> Family:
-        """What probing the processor returned."""
+        """The result of probing the processor."""
         found = probe(self.processor)
         grids = sorted(key for key in found.joins if key.endswith("_grid_thw"))
         reason = f"with {grids[0]} its positions may have several axes" if grids else ""
@@ -97,7 +97,7 @@ class DefaultCollator(BaseCollator):
 
     @property
     def declared(self) -> Family:
-        """Nothing, so that a prompt is written without probing the processor."""
+        """An empty family, so that a prompt is written without probing the processor."""
         return Family()
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:

@@ -16,12 +16,12 @@ class Gemma4Collator(BaseCollator):
     """Collates for Gemma 4: text, images, videos and audio.
 
     Media keys: `pixel_values` (images, patches, features) and `image_position_ids` (images,
-    patches, 2) padded with -1; `pixel_values_videos` and `video_position_ids` alike, a row a frame;
+    patches, 2) padded with -1; `pixel_values_videos` and `video_position_ids`, the same per frame;
     `num_frames_per_video` (videos,); `input_features` (audio items, frames, mel bins) and
     `input_features_mask` (audio items, frames) bool, padded to the longest item.
 
     Args:
-        thinking_prefix: The thinking block that the larger checkpoints open every answer with.
+        thinking_prefix: The thinking block that begins every answer of the larger checkpoints.
 
     Source:
         transformers, `Gemma4Processor`.
@@ -40,7 +40,7 @@ class Gemma4Collator(BaseCollator):
         stop_tokens=("<turn|>", "<|tool_response>"),  # a tool's result begins with the latter
         token_types=TokenTypes("mm_token_type_ids"),
         exact_token_counts=frozenset({"image", "video"}),
-        packing=NotPackable("whether its images attend both ways depends on the layer"),
+        packing=NotPackable("whether its images attend bidirectionally depends on the layer"),
     )
 
     thinking_prefix: ThinkingPrefix | None = attrs.field(

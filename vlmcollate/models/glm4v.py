@@ -11,7 +11,7 @@ _FAMILY = Family(
     stop_tokens=("<|user|>", "<|observation|>", "<|endoftext|>"),
     token_types=TokenTypes("mm_token_type_ids", token_type_from="item"),
     exact_token_counts=frozenset({"image", "video"}),
-    packing=NotPackable("the positions of its media in a pack are not known"),
+    packing=NotPackable("the positions of its media in a pack are unknown"),
     last_turn_end="<|user|>",
 )
 

@@ -11,8 +11,8 @@ from vlmcollate.packing.token_mixing import TokenMixing
 class Idefics3Collator(BaseCollator):
     """Collates for Idefics 3.
 
-    Media keys, one row a sample that has images: `pixel_values` (rows, most tiles, 3, height,
-    width), `pixel_attention_mask` (rows, most tiles, height, width), padded with zeros.
+    Media keys, one row per sample with images: `pixel_values` (rows, maximum tiles, 3, height,
+    width), `pixel_attention_mask` (rows, maximum tiles, height, width), padded with zeros.
 
     Source:
         transformers, `Idefics3Processor`.

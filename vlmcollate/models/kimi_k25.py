@@ -1,4 +1,4 @@
-"""Kimi K2.5, as transformers has it."""
+"""Kimi K2.5, with the processor of transformers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vlmcollate.packing.token_mixing import TokenMixing
 class Kimi_K25Collator(BaseCollator):
     """Collates for Kimi K2.5: text, images and videos.
 
-    The empty think block that the template writes before an answer is forced, and not trained.
+    The empty think block that the template forces before an answer is not trained.
 
     Media keys: `pixel_values` (patches, 3, height, width) and `image_grid_thw` (images, 3);
-    `pixel_values_videos` alike and `video_grid_thw` (chunks of frames, 3).
+    `pixel_values_videos` likewise and `video_grid_thw` (chunks of frames, 3).
 
     Source:
         transformers, `Kimi_K25Processor`.

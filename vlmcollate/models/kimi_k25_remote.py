@@ -1,4 +1,4 @@
-"""Kimi K2.5, as its remote code has it."""
+"""Kimi K2.5, with the processor of its remote code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _process(request: MediaRequest) -> ProcessedMedia:
 class KimiK25Collator(BaseCollator):
     """Collates for Kimi K2.5 with the processor of its remote code: text and images.
 
-    That processor takes `medias` and leaves one placeholder an image, for the model to expand. Here
+    That processor takes `medias` and leaves one placeholder per image for the model to expand. Here
     the placeholders are expanded, for any number of images, so that the length does not change
     inside the model.
 
@@ -48,7 +48,7 @@ class KimiK25Collator(BaseCollator):
             token_mixing=TokenMixing(
                 model="Kimi K2.5",
                 separates_by=frozenset({"lengths"}),
-                why="what masks its remote code takes is not known",
+                why="the masks that its remote code takes are unknown",
             )
         ),
         placeholders={"image": _PLACEHOLDER},  # the remote code does not name it

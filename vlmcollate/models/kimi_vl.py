@@ -39,7 +39,7 @@ class KimiVLCollator(BaseCollator):
             token_mixing=TokenMixing(
                 model="Kimi-VL",
                 separates_by=frozenset({"lengths"}),
-                why="what masks its remote code takes is not known",
+                why="the masks that its remote code takes are unknown",
             )
         ),
         kinds=frozenset({"image"}),  # its processor may have parts for videos

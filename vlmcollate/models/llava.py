@@ -10,9 +10,9 @@ from vlmcollate.media import Concatenate
 class LlavaCollator(BaseCollator):
     """Collates for LLaVA 1.5 and other models with its processor: text and images.
 
-    The published chat template ends no answer, and a model trained on that never learns to stop.
-    The model itself was trained with the tokenizer's eos token behind each answer, so the token is
-    written there wherever the template leaves its answers open.
+    The published chat template ends no answer, so a model trained with it never learns to stop. The
+    original model was trained with the tokenizer's eos token after each answer, so the collator
+    adds the token if the template leaves answers open.
 
     Media keys: `pixel_values` (images, 3, height, width).
 

@@ -14,7 +14,7 @@ from vlmcollate.packing.token_mixing import TokenMixing
 class LlavaOnevisionCollator(BaseCollator):
     """Collates for LLaVA-OneVision.
 
-    Media keys: `pixel_values` (images, most tiles, 3, height, width) padded with zeros,
+    Media keys: `pixel_values` (images, maximum tiles, 3, height, width) padded with zeros,
     `image_sizes` (images, 2), `batch_num_images` (samples with images,); `pixel_values_videos`
     (videos, frames, 3, height, width), all videos of a batch with the same number of frames.
 
@@ -35,5 +35,5 @@ class LlavaOnevisionCollator(BaseCollator):
     )
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
-        """See `BaseCollator`; several images are tiled in another way than one."""
+        """See `BaseCollator`; several images are tiled differently from one."""
         return super().counts_media(kinds) and kinds.count("image") <= 1

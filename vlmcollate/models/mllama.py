@@ -17,7 +17,7 @@ from vlmcollate.sample import EncodedSample
 
 @attrs.frozen(kw_only=True)
 class _FirstTileSeen(PadAndConcatenate):
-    """As the processor pads: the first tile of a missing image counts as seen."""
+    """Pads like the processor, with the first tile of missing images as seen."""
 
     def join(self, values: Sequence[Tensor], key: str) -> Tensor:
         """See `Join`."""
@@ -35,13 +35,13 @@ def _process(request: MediaRequest) -> ProcessedMedia:
 
 
 def _with_cross_attention(sample: EncodedSample, _: Any) -> EncodedSample:
-    """Adds the images that each token attends to: the last ones before it without text between."""
+    """Adds the images that each token attends to, the last ones before it."""
     if not sample.media:
         return sample
     places = (sample.media_ids >= 0).nonzero()[:, 0].tolist()
     ends = [*places[1:], len(sample)]
     for i in reversed(range(len(places) - 1)):
-        if ends[i] == places[i] + 1:  # the next image follows at once
+        if ends[i] == places[i] + 1:  # the next image follows immediately
             ends[i] = ends[i + 1]
     tiles = sample.media["aspect_ratio_mask"][0]
     mask = torch.zeros(len(sample), *tiles.shape, dtype=torch.int64)
@@ -56,11 +56,11 @@ def _one_token(*_: Any) -> int:
 
 
 class MllamaCollator(BaseCollator):
-    """Collates for Llama 3.2 Vision, whose text looks at its images by cross-attention.
+    """Collates for Llama 3.2 Vision, whose text attends to its images by cross-attention.
 
-    Media keys, one row a sample: `pixel_values` (B, most images, tiles, 3, height, width),
-    `aspect_ratio_ids` (B, most images), `aspect_ratio_mask` (B, most images, tiles). A token key:
-    `cross_attention_mask` (B, T, most images, tiles) int64, which images each token sees.
+    Media keys, one row per sample with M images at most: `pixel_values` (B, M, tiles, 3, height,
+    width), `aspect_ratio_ids` (B, M), `aspect_ratio_mask` (B, M, tiles). A token key:
+    `cross_attention_mask` (B, T, M, tiles) int64, the images that each token attends to.
 
     Source:
         transformers, `MllamaProcessor` and `get_cross_attention_token_mask`.

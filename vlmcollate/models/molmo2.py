@@ -36,11 +36,11 @@ def _bos_or_eos(tokenizer: Any) -> str:
 
 
 class Molmo2Collator(BaseCollator):
-    """Collates for Molmo 2: text, images and one video a sample.
+    """Collates for Molmo 2: text, images and one video per sample.
 
     Media keys: `pixel_values` (crops, patches, features), `image_token_pooling` (image tokens, 4),
-    which patches of the batch each token pools, `image_grids` (images, 4), `image_num_crops`
-    (images,); `pixel_values_videos`, `video_token_pooling` and `video_grids` alike.
+    the patches of the batch that each token pools, `image_grids` (images, 4), `image_num_crops`
+    (images,); `pixel_values_videos`, `video_token_pooling` and `video_grids` likewise.
 
     Source:
         transformers, `Molmo2Processor` and `Molmo2ImageProcessor`.
@@ -59,6 +59,6 @@ class Molmo2Collator(BaseCollator):
         stop_tokens=("<|im_end|>",),
         token_types=TokenTypes("mm_token_type_ids"),
         exact_token_counts=frozenset({"image"}),
-        packing=NotPackable("its image tokens attend to each other both ways"),
+        packing=NotPackable("its image tokens attend to each other bidirectionally"),
         prompt_prefix=_bos_or_eos,
     )

@@ -14,7 +14,7 @@ from vlmcollate.media import (
 
 
 def _process(request: MediaRequest) -> ProcessedMedia:
-    """Processes one item per call; the metadata of a video is passed bare instead of in a list."""
+    """Processes one item per call; passes a video's metadata without a list."""
     options = [
         {"videos_kwargs": {"video_metadata": item.metadata()}} if kind == "video" else {}
         for kind, item in zip(request.kinds, request.items, strict=True)
@@ -25,8 +25,8 @@ def _process(request: MediaRequest) -> ProcessedMedia:
 class NemotronH_Omni_Reasoning_V3Collator(BaseCollator):
     """Collates for Nemotron Omni: text, images, videos and audio.
 
-    Its processor takes one video per call and does not return what replaces a placeholder, so
-    each item is processed by itself.
+    Its processor takes one video per call and does not return the text for a placeholder, so each
+    item is processed by itself.
 
     Media keys: `pixel_values` (patches of all images, features), `image_grid_hw` (images, 2),
     `pixel_values_videos` (frames of all videos, 3, height, width), `input_features` (audio

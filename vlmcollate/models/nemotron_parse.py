@@ -30,15 +30,15 @@ def _process(request: MediaRequest) -> ProcessedMedia:
 class NemotronParseCollator(BaseCollator):
     """Collates for Nemotron-Parse, an encoder of page images with a decoder of text.
 
-    The user message holds the page; the task prompt is the model's own, and masked.
+    The user message holds the page. The task prompt is part of the model's format and not trained.
 
     Media keys: `pixel_values` (images, 3, height, width). Token keys: `decoder_input_ids` (B, T),
-    the ids behind the start token, so that position t predicts `labels[t]`, and
+    the ids after the start token, so that position t predicts `labels[t]`, and
     `decoder_attention_mask` (B, T).
 
     Args:
-        task_prompt: The control tokens that ask for a task.
-        decoder_start_token: What the decoder starts with; the tokenizer's bos or eos by default.
+        task_prompt: The control tokens that select a task.
+        decoder_start_token: The first decoder token; the tokenizer's bos or eos by default.
 
     Source:
         The remote code of nvidia/NVIDIA-Nemotron-Parse, `NemotronParseProcessor`.
@@ -58,14 +58,16 @@ class NemotronParseCollator(BaseCollator):
     decoder_start_token: str | None = attrs.field(default=None)
 
     def __attrs_post_init__(self) -> None:
-        """Refuses shifted labels, and a tokenizer without the tokens that are needed."""
+        """Refuses shifted labels, and a tokenizer without the required tokens."""
         super().__attrs_post_init__()
         if self.shift_labels:
-            raise ConfigError("the decoder's inputs are shifted already; leave out shift_labels")
+            raise ConfigError("the decoder's inputs are already shifted; remove shift_labels")
         tokenizer = self.processor.tokenizer
         start = self.decoder_start_token or tokenizer.bos_token or tokenizer.eos_token
         if start is None or Vocabulary.of(tokenizer).id_of(start) is None:
-            raise ConfigError(f"the tokenizer has no {start or 'bos or eos token'} to start with")
+            raise ConfigError(
+                f"the tokenizer has no {start or 'bos or eos token'}; set decoder_start_token"
+            )
         if tokenizer.pad_token_id is None or tokenizer.eos_token is None:
             raise ConfigError("the tokenizer needs a pad token and an eos token")
 
@@ -73,13 +75,13 @@ class NemotronParseCollator(BaseCollator):
         """See `BaseCollator`.
 
         Raises:
-            ConversationError: There are several pages, of which the decoder would see one.
+            ConversationError: There is more than one page.
         """
         prompt, answer = prompt_and_answer(conversation)
         pages = [part.where for _, part in conversation.media]
         if len(pages) > 1:
             raise ConversationError(
-                f"{len(pages)} pages, expected one; make a sample of each", where=pages[1]
+                f"found {len(pages)} pages, expected one; make one sample per page", where=pages[1]
             )
         writer = PromptWriter()
         for message, part in conversation.media:

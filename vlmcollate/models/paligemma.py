@@ -43,7 +43,7 @@ def _process(request: MediaRequest) -> ProcessedMedia:
 
 
 def _with_suffix(sample: EncodedSample, _: Any) -> EncodedSample:
-    """Adds which tokens are the suffix."""
+    """Adds the mask of the suffix."""
     suffix = (sample.message_ids == 1).long()
     return attrs.evolve(sample, tokens={**sample.tokens, "token_type_ids": suffix})
 
@@ -51,7 +51,7 @@ def _with_suffix(sample: EncodedSample, _: Any) -> EncodedSample:
 class PaliGemmaCollator(BaseCollator):
     """Collates for PaliGemma: images and a prompt (the prefix), and an answer (the suffix).
 
-    It takes one user message and one answer. The images come first, wherever they stand in the
+    It takes one user message and one answer. The images come first, wherever they are in the
     message.
 
     Media keys: `pixel_values` (images, 3, height, width). A token key: `token_type_ids` (B, T), 1
@@ -64,7 +64,7 @@ class PaliGemmaCollator(BaseCollator):
     family = Family(
         joins={"pixel_values": Concatenate(rows="image")},
         exact_token_counts=frozenset({"image"}),
-        packing=NotPackable("its prompt attends to itself both ways"),
+        packing=NotPackable("its prompt attends to itself bidirectionally"),
         needs_chat_template=False,
         process=_process,
         render=_render,

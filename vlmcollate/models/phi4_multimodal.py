@@ -1,4 +1,4 @@
-"""Phi-4-multimodal, as transformers has it."""
+"""Phi-4-multimodal, with the processor of transformers."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def _process(request: MediaRequest) -> ProcessedMedia:
 class Phi4MultimodalCollator(BaseCollator):
     """Collates for Phi-4-multimodal: text, images and audio.
 
-    Media keys: `image_pixel_values` (images, most tiles, 3, height, width), `image_sizes` (images,
-    2), `image_attention_mask` (images, most tiles, patches, patches) float32;
+    Media keys: `image_pixel_values` (images, maximum tiles, 3, height, width), `image_sizes`
+    (images, 2), `image_attention_mask` (images, maximum tiles, patches, patches) float32;
     `audio_input_features` (audio items, frames, mel bins), `audio_embed_sizes` (audio items,),
     `audio_attention_mask` (audio items, frames) bool, which the processor omits for one item.
 

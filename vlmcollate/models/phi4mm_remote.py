@@ -1,4 +1,4 @@
-"""Phi-4-multimodal, as its remote code has it."""
+"""Phi-4-multimodal, with the processor of its remote code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAMPLING_RATE = 16000
 
 @attrs.frozen(kw_only=True)
 class _Modes(Join):
-    """One mode for the batch: what any of its samples holds."""
+    """Joins the samples' modes into one for the batch, for the media of any sample."""
 
     def join(self, values: Sequence[Tensor], key: str) -> Tensor:
         """See `Join`."""
@@ -39,7 +39,7 @@ def _process(request: MediaRequest) -> ProcessedMedia:
         number = request.processor.tokenizer.convert_tokens_to_ids(token)
         replacements.append(token * ids.count(number))
         for key in request.joins:
-            # a kind that a sample does not hold comes as an empty tensor
+            # the processor returns an empty tensor for a kind that a sample lacks
             if isinstance(value := output.get(key), Tensor) and value.numel():
                 found.setdefault(key, []).append(value)
     found.pop("input_mode", None)
@@ -58,7 +58,7 @@ def _processed(processor: Any, kind: MediaKind, item: Any) -> dict[str, Any]:
 
 
 def _with_mode(sample: EncodedSample, _: Any) -> EncodedSample:
-    """Adds the mode."""
+    """Adds the sample's mode."""
     counts = sample.media_counts
     mode = bool(counts.get("image")) + 2 * bool(counts.get("audio"))
     return attrs.evolve(sample, media={**sample.media, "input_mode": torch.tensor([mode])})
@@ -69,10 +69,10 @@ class Phi4MMCollator(BaseCollator):
 
     Its template takes strings, so the placeholders are written into a message's text.
 
-    Media keys: `input_image_embeds` (images, most tiles, 3, height, width), `image_sizes` (images,
-    2), `image_attention_mask` (images, most tiles, patches, patches); `input_audio_embeds` (audio
-    items, frames, mel bins), `audio_embed_sizes` (audio items,), `audio_attention_mask` (audio
-    items, frames) bool;
+    Media keys: `input_image_embeds` (images, maximum tiles, 3, height, width), `image_sizes`
+    (images, 2), `image_attention_mask` (images, maximum tiles, patches, patches);
+    `input_audio_embeds` (audio items, frames, mel bins), `audio_embed_sizes` (audio items,),
+    `audio_attention_mask` (audio items, frames) bool;
     `input_mode` (1,) int64: 0 for text, 1 with images, 2 with audio, 3 with both.
 
     Source:
@@ -90,7 +90,7 @@ class Phi4MMCollator(BaseCollator):
             "input_mode": _Modes(),
         },
         stop_tokens=("<|end|>",),
-        packing=NotPackable("`input_mode` holds for a whole row"),
+        packing=NotPackable("`input_mode` applies to a whole row"),
         string_content_with_media=True,
         placeholders={"image": "<|endoftext10|>", "audio": "<|endoftext11|>"},
         sampling_rate=_SAMPLING_RATE,

@@ -1,4 +1,4 @@
-"""Probing a processor: how its media tensors join, and whether it changes the prompt.
+"""Probes a processor for the joining rules of its media, and for changes to the prompt.
 
 Shapes: M media items.
 """
@@ -35,7 +35,7 @@ from vlmcollate.tokens.identity_cache import IdentityCache
 _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
 _SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
 _CHECKED = IdentityCache[set[MediaKind]]()
-"""For each processor, the kinds of media around which it is known to change nothing."""
+"""For each processor, the kinds of media around which it does not change the prompt."""
 
 
 def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
@@ -63,20 +63,20 @@ def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
     if list(output["input_ids"][0]) != list(ours):
         raise ConfigError(
             f"{type(collator.processor).__name__} changes the prompt around its {kind} media, "
-            "which the default collator does not, so it needs a collator of its own"
+            "which the default collator does not support; write a collator for it"
         )
     checked.add(kind)
 
 
 def _refusal(processor: Any, kind: MediaKind, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{type(processor).__name__} does not take {kind} media as the default collator "
-        f"passes it, so it needs a collator of its own: {error}"
+        f"{type(processor).__name__} does not take {kind} media from the default collator; "
+        f"write a collator for it: {error}"
     )
 
 
 class Probed(NamedTuple):
-    """What a processor showed: the joining rules of its keys, its token types, and its kinds."""
+    """The traits of a processor: its joining rules, its key of token types, and its kinds."""
 
     joins: dict[str, Join]
     token_types: str | None
@@ -90,8 +90,8 @@ def probe(processor: Any) -> Probed:
     """Tries a processor on a few media items, once per process.
 
     Raises:
-        ConfigError: It takes no images in the form in which collators pass them, or no rule joins
-            what it returns for them.
+        ConfigError: The processor refuses images from collators, or no rule joins its results for
+            them.
     """
     return _KNOWN.get_or_make(processor, lambda: _probe(processor))
 
@@ -108,7 +108,7 @@ def _probe(processor: Any) -> Probed:
             except ConfigError:
                 if kind == "image":
                     raise
-                continue  # a video or audio is then refused by the keys that it has
+                continue  # media of this kind is refused later, since its keys are undeclared
             joins |= found
             kinds.add(kind)
             break
@@ -118,13 +118,13 @@ def _probe(processor: Any) -> Probed:
 def _probe_kind(
     processor: Any, kind: MediaKind, placeholder: str, samples: list[list[Any]]
 ) -> tuple[dict[str, Join], list[str]]:
-    """The joining rules of one kind of media, and the keys of token types."""
+    """Returns the joining rules of one kind, and the keys of token types."""
     call = partial(_call, processor, kind, placeholder, samples)
     singles, batch = [call(slice(i, i + 1)) for i in range(len(samples))], call(slice(None))
     types: list[str] = [k for k in ("mm_token_type_ids", "token_type_ids") if k in batch]
     text_keys = {"input_ids", "attention_mask", *types}
     along_tokens = _along_tokens(batch, text_keys)
-    if along_tokens:  # a key may have as many entries by chance; it does not grow with the text
+    if along_tokens:  # a key may have this length by chance, but then not grow with the text
         along_tokens &= _along_tokens(call(slice(None), "What is it?"), text_keys)
     joins = {}
     for key in (key for key in batch if key not in text_keys):
@@ -137,7 +137,7 @@ def _probe_kind(
     if along_tokens & joins.keys():
         raise ConfigError(
             f"{type(processor).__name__} returns {sorted(along_tokens)} along the tokens, "
-            "which the default collator cannot pad; it needs a collator of its own"
+            "which the default collator cannot pad; write a collator for it"
         )
     return joins, types
 
@@ -150,7 +150,7 @@ def _call(
     at: slice,
     behind: str = "",
 ) -> dict[str, Any]:
-    """What the processor returns for some of the samples."""
+    """Returns the processor's output for some of the samples."""
     chosen = samples[at]
     given = processor_inputs([kind] * sum(map(len, chosen)), [*chain(*chosen)])
     if kind == "image":
@@ -189,7 +189,7 @@ def _videos() -> list[list[list[Any]]]:
 
 def _audio() -> list[list[list[Any]]]:
     tone = np.sin(np.arange(48000) / 30).astype(np.float32) / 2
-    quiet = tone / 5  # padding that depends on the audio is no padding with one value
+    quiet = tone / 5  # padding that depends on the audio has no single value
     several = [[tone[:16000]], [quiet[:8000], tone[:40000]], [tone]]
     one_a_sample = [[quiet[:16000]], [tone[:40000]], [tone]]
     return [several, one_a_sample]
@@ -200,7 +200,7 @@ _PROBES: dict[MediaKind, Callable[[], list[list[list[Any]]]]] = {
     "video": _videos,
     "audio": _audio,
 }
-"""For each kind the batches of samples to try, until the processor takes one."""
+"""For each kind, the batches of samples to try until the processor accepts one."""
 _METADATA = {"video_metadata", "text_replacement_offsets"}
 
 
@@ -240,7 +240,7 @@ def _shape(value: Any) -> str:
 
 
 def _counting(kind: MediaKind, items: list[int], values: list[Any]) -> str | None:
-    """What the rows of a key are of samples with so many items, as `Join.rows` has it."""
+    """Returns `Join.rows` for a key of samples with these numbers of items."""
     rows = [len(value) if isinstance(value, Tensor) and value.ndim else 0 for value in values]
     if rows == items:
         return kind
@@ -248,7 +248,7 @@ def _counting(kind: MediaKind, items: list[int], values: list[Any]) -> str | Non
 
 
 def _grid_of(values: list[Any], singles: list[dict[str, Any]]) -> str | None:
-    """The key of the grids that have as many cells as there are rows."""
+    """Returns the key of the grids that have as many cells as there are rows."""
     rows = [len(value) for value in values if isinstance(value, Tensor) and value.ndim]
     for key in singles[0]:
         grids = [single.get(key) for single in singles]
@@ -259,7 +259,7 @@ def _grid_of(values: list[Any], singles: list[dict[str, Any]]) -> str | None:
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two tensors hold the same, but for the rounding of sums over more or fewer rows."""
+    """Returns whether two tensors are equal up to the rounding of sums."""
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return False
     if not ours.is_floating_point():
@@ -268,7 +268,7 @@ def _agree(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def _padded_alike(key: str, singles: list[Any], batch: Tensor) -> PadAndConcatenate:
-    """Padding with the value that the batch has wherever no single sample has one."""
+    """Returns padding with the value that the batch has outside the samples."""
     zeros, ones = (PadAndConcatenate(value=value)(singles, key=key) for value in (0, 1))
     value: float = batch[zeros != ones].flatten()[0].item()
     return PadAndConcatenate(value=value)

@@ -19,12 +19,12 @@ class Qwen2_5_VLCollator(BaseCollator):
     """Collates for Qwen2.5-VL.
 
     Media keys: `pixel_values` (patches of all images, features), `image_grid_thw` (images, 3),
-    `pixel_values_videos` and `video_grid_thw` alike,
-    `second_per_grid_ts` (videos,) float32, the seconds between two of a video's patch layers.
+    `pixel_values_videos` and `video_grid_thw` likewise,
+    `second_per_grid_ts` (videos,) float32, the seconds between two patch layers of a video.
 
     Args:
-        tokens_per_second: The model's `vision_config.tokens_per_second`, from which the positions
-            of a pack's videos follow.
+        tokens_per_second: The model's `vision_config.tokens_per_second`, for the positions of
+            videos in a pack.
 
     Source:
         transformers, `Qwen2_5_VLProcessor`.

@@ -13,7 +13,7 @@ class Qwen2VLCollator(BaseCollator):
     """Collates for Qwen2-VL.
 
     Media keys: `pixel_values` (patches of all images, features), `image_grid_thw` (images, 3),
-    `pixel_values_videos` and `video_grid_thw` alike.
+    `pixel_values_videos` and `video_grid_thw` likewise.
 
     Source:
         transformers, `Qwen2VLProcessor`.

@@ -14,7 +14,7 @@ class Qwen3VLCollator(BaseCollator):
     Qwen3.5's template forces a think block at the generation prompt; it is not trained.
 
     Media keys: `pixel_values` (patches of all images, features), `image_grid_thw` (images, 3),
-    `pixel_values_videos` and `video_grid_thw` alike.
+    `pixel_values_videos` and `video_grid_thw` likewise.
 
     Source:
         transformers, `Qwen3VLProcessor`.

@@ -34,7 +34,7 @@ class Qwen2_5OmniCollator(BaseCollator):
         ),
         stop_tokens=("<|im_end|>",),
         exact_token_counts=frozenset({"image", "video"}),
-        packing=NotPackable("the positions of its media in a pack are not known"),
+        packing=NotPackable("the positions of its media in a pack are unknown"),
         process=process_omni,
     )
 

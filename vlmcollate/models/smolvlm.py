@@ -31,15 +31,15 @@ def _process(request: MediaRequest) -> ProcessedMedia:
         )
     if "video" not in request.kinds:
         return process_together(request)
-    # until transformers 5.22 it takes its videos in lists of samples
+    # up to transformers 5.22, the processor takes one list of videos per sample
     return process_per_item(request, options=[{"videos": [[v.frames]]} for v in request.items])
 
 
 def _count_tokens(processor: Any, _: MediaKind, size: tuple[int, ...]) -> int:
     """Counts the tokens of an image.
 
-    An image is a grid of tiles, each with two tokens before it, and each row with a line break; and
-    a last tile that shows the whole, with one token more and another line break.
+    An image is a grid of tiles, with two tokens before each tile and a line break after each row,
+    and a last tile of the whole image, with one more token and another line break.
     """
     height, width = size
     _, rows, columns = processor.image_processor.get_number_of_image_patches(height, width)
@@ -53,8 +53,9 @@ def _count_tokens(processor: Any, _: MediaKind, size: tuple[int, ...]) -> int:
 class SmolVLMCollator(BaseCollator):
     """Collates for SmolVLM and SmolVLM2: text with images, or with videos.
 
-    Media keys, one row a sample that has images and one a video: `pixel_values` (rows, most tiles,
-    3, height, width), `pixel_attention_mask` (rows, most tiles, height, width), padded with zeros.
+    Media keys, one row per sample with images and one per video: `pixel_values` (rows, maximum
+    tiles, 3, height, width), `pixel_attention_mask` (rows, maximum tiles, height, width), padded
+    with zeros.
 
     Source:
         transformers, `SmolVLMProcessor`.

@@ -1,4 +1,4 @@
-"""Planning which samples share a pack, taking packs apart, and cutting batches for pipelines."""
+"""Plans which samples share a pack, unpacks packs, and splits batches for pipelines."""
 
 from vlmcollate.batch.microbatches import split_microbatches
 from vlmcollate.packing.documents import unpack

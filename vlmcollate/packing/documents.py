@@ -1,4 +1,4 @@
-"""Joining several samples into one that holds them as documents, and taking it apart again.
+"""Joins several samples into one that holds them as documents, and unpacks it again.
 
 Shapes: L a sample's tokens.
 """
@@ -29,13 +29,13 @@ def join_documents(
     *,
     multiple_of: int = 1,
 ) -> EncodedSample:
-    """One sample of several.
+    """Joins several samples into one.
 
     Args:
         samples: The documents, at least one, none of them a pack.
         positions: The position ids of each, (L,) or (L, axes).
-        joins: How the media joins.
-        fill: What the padding between documents holds under each key.
+        joins: The joining rule of each media key.
+        fill: The value of each key in the padding between documents.
         multiple_of: Every document is padded to a multiple of this many tokens.
 
     Returns:
@@ -43,7 +43,7 @@ def join_documents(
     """
     rows = token_rows(samples)
     for number, (row, place) in enumerate(zip(rows, positions, strict=True), 1):
-        # what is attended to nowhere, such as a placeholder, belongs to no document
+        # tokens that are never attended to, such as dummy media, belong to no document
         row["document_ids"] = row["attention_mask"] * number
         row["position_ids"] = place
         row["labels"] = row["labels"].clone()
@@ -93,21 +93,21 @@ def join_documents(
 
 
 def unpack(pack: EncodedSample) -> list[EncodedSample]:
-    """The samples that a pack was made of.
+    """Returns the samples of a pack.
 
     Args:
-        pack: What `BaseCollator.pack` gave.
+        pack: The result of `BaseCollator.pack`.
 
     Returns:
-        The samples as they went in, except that the first token of each has no label: no token
-        stands before it that could predict it.
+        The original samples, except that the first token of each has no label, since no token
+        before it could predict it.
 
     Raises:
-        ConfigError: The sample is no pack, or a media tensor cannot be cut, since its join neither
+        ConfigError: The sample is not a pack, or a media tensor cannot be cut, since its join neither
             concatenates nor stacks the tensors of the documents.
     """
     if not pack.documents:
-        raise ConfigError("this sample holds no documents; only what `pack` gave can be unpacked")
+        raise ConfigError("this sample holds no documents; pass a result of `pack`")
     samples, start, items = [], 0, 0
     parts = {key: _parts(pack, key) for key in pack.media}
     for document in pack.documents:
@@ -163,10 +163,10 @@ def _joined_axis(joined: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> 
 
 
 def with_blocks(sample: EncodedSample, token_types: str) -> EncodedSample:
-    """A sample that says which of its tokens see each other both ways.
+    """Adds the blocks of tokens that attend to each other bidirectionally.
 
     Args:
-        sample: The sample; the tokens of type 1 that stand together are a block.
+        sample: The sample, in which each run of tokens of type 1 is a block.
         token_types: The key of the token types.
 
     Returns:

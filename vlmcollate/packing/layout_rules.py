@@ -1,4 +1,4 @@
-"""Which layouts keep the documents of a pack apart in which models."""
+"""Checks that a layout keeps the documents of a pack apart in a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlmcollate.padding import (
 
 
 def right_layouts(mixing: TokenMixing) -> tuple[str, ...]:
-    """The built-in layouts that are right for a model, as they are written in code."""
+    """Returns the built-in layouts that are right for a model, as code."""
     window: dict[str, Any] = {"sliding_window": mixing.window or 1} if mixing.slides else {}
     layouts = (
         BlockCausalMask(**window),
@@ -35,10 +35,10 @@ def right_layouts(mixing: TokenMixing) -> tuple[str, ...]:
 
 
 def check_layout(layout: PaddingStrategy, mixing: TokenMixing) -> None:
-    """Refuses a layout whose documents would see each other, or less than themselves.
+    """Refuses a layout that would mix documents, or mask parts of them.
 
     Raises:
-        ConfigError: It is not right for the model.
+        ConfigError: The layout is not right for the model.
     """
     name = type(layout).__name__
     if layout.separates_by not in mixing.separates_by:
@@ -59,12 +59,12 @@ def check_layout(layout: PaddingStrategy, mixing: TokenMixing) -> None:
     if given is not None and not mixing.slides:
         raise ConfigError(
             f"{name} has a sliding window that a {mixing.model!r} model lacks: found {given}, "
-            "expected None; leave out sliding_window, or set model_config to the model's config"
+            "expected None; remove sliding_window, or set model_config to the model's config"
         )
 
 
 def refusal(mixing: TokenMixing) -> str:
-    """Why no layout is right for a model, or an empty string."""
+    """Returns why no layout is right for a model, or an empty string."""
     return "" if mixing.separates_by else f"{mixing.why}; pad instead, with PadToLongest()"
 
 

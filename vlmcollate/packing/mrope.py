@@ -20,9 +20,9 @@ class MRope:
     """The positions of a document in a Qwen-VL model, as `Packable.positions`.
 
     Attributes:
-        frames_apart: Whether each layer of a video stands apart, behind its time in the text.
-        tokens_per_second: The model's `vision_config.tokens_per_second`, if the time between the
-            layers of a video counts.
+        frames_apart: Whether each layer of a video is a separate item, after its time in the text.
+        tokens_per_second: The model's `vision_config.tokens_per_second`, if positions depend on the
+            time between the layers of a video.
     """
 
     frames_apart: bool = False
@@ -55,22 +55,22 @@ def mrope_positions(
     merge_size: int,
     video_steps: Tensor | None = None,
 ) -> Tensor:
-    """Positions of one sample's tokens, without a model and without a loop over tokens.
+    """Returns the positions of a sample's tokens, without a model.
 
-    Text counts on by one on every axis. The tokens of an image all begin where the text before
-    them ended, and differ by their layer, row and column; the text behind continues after the
+    Text advances by one on every axis. The tokens of an image all start at the end of the text
+    before them, and differ by their layer, row and column; the text after them continues after the
     longer side.
 
     Args:
-        types: (L,) int64, 0 text, 1 image, 2 video; media of one type stand apart.
+        types: (L,) int64, 0 text, 1 image, 2 video; items of one type are never adjacent.
         image_grids: (I, 3), layers, rows and columns in patches.
-        video_grids: (V, 3) alike, one for each run of video tokens.
-        merge_size: How many patches a token spans each way.
-        video_steps: (V,), how far a video's layers are apart; 1 by default.
+        video_grids: (V, 3) likewise, one for each run of video tokens.
+        merge_size: The number of patches that a token spans in each direction.
+        video_steps: (V,), the distance between the layers of a video; 1 by default.
 
     Returns:
-        (L, 4) int64: the position in the text, then layer, row and column, as the model's
-        `get_rope_index` has them.
+        (L, 4) int64: the position in the text, then layer, row and column, as in the model's
+        `get_rope_index`.
     """
     kinds = types.numpy()
     starts = np.flatnonzero(np.diff(kinds, prepend=-1))
@@ -96,7 +96,7 @@ def mrope_positions(
         layers, height, width = int(grids[run, 0]), int(rows[run]), int(columns[run])
         item = positions[starts[run] : starts[run] + lengths[run]]
         cells = item.reshape(layers, height, width, 4)  # a view
-        # the model multiplies in float32 and cuts off
+        # the model multiplies in float32 and truncates
         layer = (np.arange(layers, dtype=np.float32) * np.float32(steps[run])).astype(np.int64)
         cells[..., 1] = base[run] + layer[:, None, None]
         cells[..., 2] = base[run] + np.arange(height)[:, None]

@@ -1,4 +1,4 @@
-"""Which samples share a pack: best fit, the longest first.
+"""Plans which samples share a pack: best fit, the longest first.
 
 Shapes: N samples, P packs.
 """
@@ -21,14 +21,14 @@ Ints = npt.NDArray[np.int64]
 
 @attrs.frozen(kw_only=True, eq=False)
 class PackPlan(Sequence[Ints]):
-    """Which samples go into which pack. A sequence of P packs, each an array of sample indices.
+    """The samples of each pack, as a sequence of P packs, each an array of sample indices.
 
     Attributes:
         samples: (N,) int64, the indices of the samples, pack after pack.
-        edges: (P + 1,) int64, where each pack begins in `samples`.
+        edges: (P + 1,) int64, the start of each pack in `samples`, and the end of the last.
         overlong: The indices of the samples that fit no pack; with the policy `"own_pack"` they
-            are in a pack, too.
-        fill: The share of the packs' room that tokens take up, without the overlong.
+            are also in a pack.
+        fill: The share of the packs' room that tokens occupy, without overlong samples.
     """
 
     samples: Ints
@@ -74,21 +74,21 @@ def plan_packs(
     """Plans packs by best-fit decreasing, in O(N log N).
 
     Args:
-        lengths: (N,) the samples' tokens.
-        max_length: The most tokens a pack may have.
-        on_overlong: What becomes of a sample longer than that: an error, a pack of its own, or it
-            is left out; either way it is in the plan's `overlong`.
-        media_tokens: (N,) the samples' media tokens. The packs are then ordered so that the
-            `num_ranks` packs of a step, which are consecutive, hold about as many.
-        num_ranks: How many ranks take packs in turn, as `DistributedSampler` deals them; only of
-            use with `media_tokens`.
+        lengths: (N,) the number of tokens of each sample.
+        max_length: The maximum number of tokens of a pack.
+        on_overlong: The policy for longer samples, which the plan lists in `overlong`: `"raise"` an
+            error, `"own_pack"`, or `"drop"`.
+        media_tokens: (N,) the number of media tokens of each sample. If given, the packs are
+            ordered so that the `num_ranks` consecutive packs of a step have similar numbers.
+        num_ranks: The number of ranks that take packs in turn, as with `DistributedSampler`;
+            requires `media_tokens`.
 
     Returns:
         The plan; every sample is in exactly one pack, or in `overlong`.
 
     Raises:
         SampleTooLongError: A sample does not fit, and the policy is to raise.
-        ConfigError: A length is below 1, or an option does not fit.
+        ConfigError: A length is below 1, or an option is wrong.
 
     Example:
         >>> [pack.tolist() for pack in plan_packs([3, 5, 2, 7], max_length=8)]
@@ -97,7 +97,7 @@ def plan_packs(
     sizes = whole_numbers("lengths", lengths)
     if len(sizes) and sizes.min() < 1:
         at = int(sizes.argmin())
-        raise ConfigError(f"lengths must be at least 1, and that of sample {at} is {sizes[at]}")
+        raise ConfigError(f"lengths must be at least 1, found {sizes[at]} for sample {at}")
     for name, value in (("max_length", max_length), ("num_ranks", num_ranks)):
         check_count(name, value)
     if on_overlong not in ("raise", "own_pack", "drop"):
@@ -109,12 +109,14 @@ def plan_packs(
         )
     weights = sizes if media_tokens is None else whole_numbers("media_tokens", media_tokens)
     if weights.shape != sizes.shape:
-        raise ConfigError(f"{len(weights)} media_tokens for {len(sizes)} lengths")
+        raise ConfigError(
+            f"found {len(weights)} media_tokens, expected {len(sizes)}, one per length"
+        )
     overlong = np.flatnonzero(sizes > max_length)
     if len(overlong) and on_overlong == "raise":
         raise SampleTooLongError(
-            f"{sizes[overlong[0]]} tokens do not fit a pack of {max_length}, and "
-            f"{len(overlong) - 1} more samples do not; filter them, raise max_length, or set "
+            f"{sizes[overlong[0]]} tokens do not fit a pack of {max_length}, nor do "
+            f"{len(overlong) - 1} more samples; filter them, raise max_length, or set "
             "on_overlong",
             index=int(overlong[0]),
         )
@@ -138,13 +140,13 @@ def plan_packs(
 
 
 def _best_fit(sizes: Ints, room: int) -> Ints:
-    """The pack of each of the sizes, which descend.
+    """Returns the pack of each of the sizes, which descend.
 
-    Samples of one length are alike, and so are packs with the same room left; whole groups of them
-    are matched at once.
+    Samples of one length are interchangeable, and so are packs with the same room left; whole
+    groups of them are matched at once.
     """
     pack_of = np.empty(len(sizes), np.int64)
-    open_packs: dict[int, list[Ints]] = {}  # from the room left to the packs that have it
+    open_packs: dict[int, list[Ints]] = {}  # the packs by the room left in them
     rooms: list[int] = []  # its keys in order
     created = placed = 0
 
@@ -183,7 +185,7 @@ def _best_fit(sizes: Ints, room: int) -> Ints:
 
 
 def _balanced(weights: npt.NDArray[Any], num_ranks: int) -> Ints:
-    """The new number of each pack: neighbours weigh alike, and no rank always gets the heavier."""
+    """Numbers packs so that neighbours, and ranks, have similar weights."""
     order = np.argsort(-weights, kind="stable")
     for start in range(num_ranks, len(order), 2 * num_ranks):
         order[start : start + num_ranks] = order[start : start + num_ranks][::-1]

@@ -1,4 +1,4 @@
-"""Packing samples that come one after another, with a bounded buffer."""
+"""Packs a stream of samples, with a bounded buffer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stream_packs(
     length: Callable[[T], int] = len,  # type: ignore[assignment]  # of what has a length
     dropped: Callable[[T], None] | None = None,
 ) -> Iterator[list[T]]:
-    """Yields packs while samples come in.
+    """Yields packs while it reads samples.
 
     Every pack begins with the sample that has waited longest and is filled with the longest that
     fit, so that none waits for more than `buffer_size` packs.
@@ -33,16 +33,16 @@ def stream_packs(
         buffer_size: The maximum number of samples that wait.
         on_overlong: The policy for longer samples: `"raise"` an error, `"own_pack"`, or
             `"drop"`.
-        length: A sample's tokens.
-        dropped: Called with every sample that is dropped; required with `"drop"`.
+        length: A function that returns a sample's number of tokens.
+        dropped: A function that is called with every dropped sample; required with `"drop"`.
 
     Yields:
         The samples of a pack.
 
     Raises:
-        SampleTooLongError: A sample does not fit, and the policy is to raise; it knows its place in
-            the stream.
-        ConfigError: An option does not fit.
+        SampleTooLongError: A sample does not fit, and the policy is to raise; its `index` is the
+            place in the stream.
+        ConfigError: An option is wrong.
 
     Example:
         >>> list(stream_packs(["aaa", "bb", "c"], max_length=4))

@@ -1,10 +1,10 @@
-"""What mixes the tokens of a row in a model, and so how it keeps the documents of a pack apart.
+"""The ways in which models mix the tokens of a row, and keep the documents of a pack apart.
 
 Attention obeys a mask. A sliding window and a chunk count from a document's start only if the mask
-does; linear attention, state-space layers and short convolutions carry a state past every mask. And
-whether a model separates documents by `position_ids`, without a mask, is up to its code. So the
-tables here name the models whose logits for each document of a pack were compared with those of the
-document alone, with every layout that they take. Any other model is refused.
+does; linear attention, state-space layers and short convolutions carry a state past every mask.
+Whether a model separates documents by `position_ids`, without a mask, depends on its code.
+Therefore the tables here list the models whose logits for each document of a pack were compared
+with those of the document alone, for every layout that they take. Any other model is refused.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _BY_MASK_OR_POSITIONS = frozenset(
     }
 )
 _BY_MASK = frozenset({"afmoe", "gpt_oss"})
-"""Their code makes the mask without `position_ids`."""
+"""Text models whose code makes the mask without `position_ids`."""
 _BY_KERNELS = frozenset(
     {
         "lfm2",
@@ -74,7 +74,7 @@ _BY_KERNELS = frozenset(
         "qwen3_next",
     }
 )
-"""Their stateful layers restart by `cu_seq_lens_q` and `seq_idx`."""
+"""Text models whose stateful layers restart by `cu_seq_lens_q` and `seq_idx`."""
 
 _WRAPPERS = frozenset(
     {
@@ -128,14 +128,15 @@ def _in_order(values: frozenset[str]) -> str:
 
 @attrs.frozen(kw_only=True)
 class TokenMixing:
-    """What mixes the tokens of a row in a model's text layers.
+    """The way in which a model's text layers mix the tokens of a row.
 
     Attributes:
         model: The `model_type`, or the family's name.
         kinds: The kinds of its layers that mix tokens, by the names of `transformers`.
-        separates_by: What it keeps the documents of a row apart by.
-        window: How many tokens its sliding layers see; `None` if it has none, or it is not known.
-        why: What keeps it from more, for error messages.
+        separates_by: The means by which it keeps the documents of a row apart.
+        window: The number of tokens that its sliding layers attend to; `None` if there are none, or
+            it is unknown.
+        why: The reason why it does not support other means, for error messages.
     """
 
     model: str
@@ -148,7 +149,7 @@ class TokenMixing:
 
     @property
     def slides(self) -> bool:
-        """Whether some layers see only a window."""
+        """Whether some layers attend only to a window."""
         return "sliding_attention" in self.kinds
 
 
@@ -159,7 +160,7 @@ def token_mixing(config: Any) -> TokenMixing:
         config: The model's `transformers.PreTrainedConfig`, or its text model's.
 
     Returns:
-        How the model mixes tokens. `separates_by` is empty where that is not known.
+        The mixing; its `separates_by` is empty if it is unknown.
     """
     name = str(config.model_type)
     if getattr(config, "is_encoder_decoder", False):
@@ -179,24 +180,24 @@ def token_mixing(config: Any) -> TokenMixing:
     found, why = _separations(str(text.model_type), kinds, slides_everywhere=slides_everywhere)
     if not type(config).__module__.startswith("transformers."):
         found &= {"lengths"}
-        why = "what masks its remote code takes is not known"
+        why = "the masks that its remote code takes are unknown"
     window = getattr(text, "sliding_window", None) if "sliding_attention" in kinds else None
     return TokenMixing(model=name, kinds=kinds, separates_by=found, window=window, why=why)
 
 
 def with_image_blocks(mixing: TokenMixing) -> TokenMixing:
-    """The mixing of a model whose image tokens also see those that follow them."""
+    """Returns the mixing with bidirectional attention within images."""
     return attrs.evolve(
         mixing,
         separates_by=mixing.separates_by & {"mask"},
-        why=mixing.why or "its image tokens see each other both ways, which takes a mask",
+        why=mixing.why or "its image tokens attend to each other bidirectionally, by a mask",
     )
 
 
 def _separations(
     text: str, kinds: frozenset[str], *, slides_everywhere: bool
 ) -> tuple[frozenset[Separation], str]:
-    """What a known text model with such layers separates documents by, and why not by more."""
+    """Returns how a text model separates documents, and why not otherwise."""
     found: set[Separation] = {"mask", "positions", "lengths"}
     why = ""
     if text in _BY_MASK:
@@ -204,7 +205,7 @@ def _separations(
         why = "its code does not read documents from position_ids"
     if slides_everywhere:
         found -= {"mask"}
-        why = "its sliding_attention layers would take the mask for their own, without their window"
+        why = "its sliding_attention layers would use the mask as their own, without their window"
     beyond = kinds - _OBEYS_A_MASK
     if beyond:
         found -= {"mask", "lengths"}
@@ -218,7 +219,7 @@ def _separations(
 
 
 def _restarts_by_positions() -> bool:
-    """Whether chunked and stateful layers restart; before 5.24 they leak silently."""
+    """Returns whether such layers restart; before 5.24 they leak silently."""
     major, minor = transformers.__version__.split(".")[:2]
     return (int(major), int(minor)) >= (5, 24)
 

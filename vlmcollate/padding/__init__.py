@@ -1,4 +1,4 @@
-"""How samples of different lengths become one batch."""
+"""Padding strategies, which make one batch of samples of different lengths."""
 
 from vlmcollate.padding.base import PaddingStrategy, Separation
 from vlmcollate.padding.block_causal import BlockCausalMask

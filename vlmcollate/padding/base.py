@@ -1,4 +1,4 @@
-"""What a padding strategy is.
+"""The interface of padding strategies.
 
 Shapes: B samples, L a sample's tokens, T padded tokens.
 """
@@ -22,17 +22,17 @@ Separation = Literal["mask", "positions", "lengths"]
 
 @attrs.frozen(kw_only=True)
 class PaddingStrategy(WithOptions, ABC):
-    """Brings the token tensors of several samples to one length.
+    """Pads the token tensors of several samples to one length.
 
     Args:
-        side: Where the padding goes. Right is what training wants, whatever the tokenizer is set
-            to for generation.
+        side: The side of the padding. Training needs `"right"`, whatever the tokenizer is set to
+            for generation.
     """
 
     separates_by: ClassVar[Separation | None] = None
-    """What keeps the documents of a pack apart in the batch: a `"mask"` for each pair of tokens;
-    `"positions"` that start over, with all that the kernels of a model read; the documents'
-    `"lengths"` or numbers, for a trainer with attention of its own; `None` if nothing does."""
+    """The means that keeps the documents of a pack apart: a `"mask"` for each pair of tokens;
+    `"positions"` that restart, with all inputs of a model's kernels; the documents' `"lengths"` or
+    numbers, for a trainer with its own attention; `None` if there is none."""
 
     side: Side = attrs.field(default="right")
 
@@ -49,7 +49,7 @@ class PaddingStrategy(WithOptions, ABC):
         """
 
     def permits(self, length: int) -> bool:
-        """Whether a batch may have a length; by default any.
+        """Returns whether a batch may have a length; by default any.
 
         A strategy whose `padded_length` rounds up declares here the lengths that it rounds up to.
 
@@ -65,9 +65,9 @@ class PaddingStrategy(WithOptions, ABC):
         """Pads every key.
 
         Args:
-            samples: The token tensors of each sample, all with the same keys, each (L,) or, where
-                there is more to say of a token, (L, ...).
-            fill: What to pad each key with; 0 where a key is missing.
+            samples: The token tensors of each sample, all with the same keys, each (L,) or
+                (L, ...).
+            fill: The padding value of each key; 0 by default.
 
         Returns:
             Contiguous tensors (B, T) or (B, T, ...) of the samples' dtypes; further axes are padded

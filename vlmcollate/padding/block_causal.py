@@ -15,21 +15,21 @@ from vlmcollate.validators import an_instance_of, at_least_one
 
 @attrs.frozen(kw_only=True)
 class BlockCausalMask(DocumentLayout):
-    """Makes `attention_mask` (B, 1, T, T) bool: a token sees itself and its document before it.
+    """Makes `attention_mask` (B, 1, T, T) bool: tokens attend to their document up to themselves.
 
-    Padding attends to itself alone, so that no row of the softmax is empty. The tokens of images
-    that attend to each other both ways, as in Gemma 3, still do.
+    Padding attends only to itself, so that no row of the softmax is empty. Bidirectional attention
+    within images, as in Gemma 3, is kept.
 
     Args:
         side: `"right"`.
         length: The length of every batch; the longest pack's by default.
         multiple_of: The padded length is a multiple of this.
-        sliding_window: How many tokens the model's sliding layers see, if it has such. The mask is
-            then the dict `{"full_attention": ..., "sliding_attention": ...}`, which the models of
-            `transformers` hand to their layers.
-        additive: Whether the masks are float32, 0 where a token sees and the lowest number where it
-            does not: the eager attention of `transformers` adds its mask, and would add a bool one,
-            too. SDPA takes bool ones.
+        sliding_window: The number of tokens that the model's sliding layers attend to, if any. The
+            mask is then the dict `{"full_attention": ..., "sliding_attention": ...}`, which the
+            models of `transformers` pass to their layers.
+        additive: Whether the masks are float32, 0 for attended tokens and the lowest number for
+            others. The eager attention of `transformers` adds its mask, even a bool one; SDPA takes
+            bool masks.
     """
 
     separates_by: ClassVar[Separation | None] = "mask"
@@ -82,7 +82,7 @@ def _triangle(size: int) -> Tensor:
 
 
 def _with_blocks(mask: Tensor, blocks: Tensor) -> Tensor:
-    """The mask, with each block's tokens seeing each other."""
+    """Returns the mask with each block's tokens attending to each other."""
     mask = mask.clone()
     for row, ids in zip(mask[:, 0], blocks, strict=True):
         start = 0

@@ -1,4 +1,4 @@
-"""What the layouts share that keep the documents of a pack apart.
+"""The base of the layouts that keep the documents of a pack apart.
 
 Shapes: B packs, L a pack's tokens, T padded tokens.
 """
@@ -20,9 +20,9 @@ from vlmcollate.validators import at_least_one
 
 @attrs.frozen(kw_only=True)
 class DocumentLayout(PaddingStrategy):
-    """Pads packs of documents to one length and says which tokens may see each other.
+    """Pads packs of documents to one length, and keeps the documents apart.
 
-    Padding goes to the right. Samples that are no packs count as one document each.
+    Padding goes to the right. Samples that are not packs count as one document each.
 
     Args:
         length: The length of every batch, for compiled models; the longest pack's by default.
@@ -40,10 +40,10 @@ class DocumentLayout(PaddingStrategy):
     def __attrs_post_init__(self) -> None:
         """Refuses options that contradict each other."""
         if self.side != "right":
-            raise ConfigError("packs are padded on the right; leave out side")
+            raise ConfigError("packs are padded on the right; remove side")
         if self.length is not None and self.length % self.multiple_of:
             raise ConfigError(
-                f"length={self.length} is no multiple of multiple_of={self.multiple_of}"
+                f"length={self.length} is not a multiple of multiple_of={self.multiple_of}"
             )
 
     def padded_length(self, lengths: Sequence[int]) -> int:
@@ -70,15 +70,15 @@ class DocumentLayout(PaddingStrategy):
     def __call__(
         self, samples: Sequence[Mapping[str, Tensor]], fill: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        """Pads every key and adds what the attention needs.
+        """Pads every key and adds the inputs of attention.
 
         Args:
             samples: The token tensors of each pack, with `document_ids` and `position_ids`.
-            fill: What to pad each key with; 0 where a key is missing.
+            fill: The padding value of each key; 0 by default.
 
         Returns:
             The padded keys without `document_ids` and `block_ids`; `position_ids` (B, T), or
-            (axes, B, T) where there are several; and what the layout adds.
+            (axes, B, T) if there are several; and the keys that the layout adds.
         """
         batch = super().__call__(samples, fill)
         if batch["position_ids"].ndim == 3:
@@ -90,7 +90,7 @@ class DocumentLayout(PaddingStrategy):
     def add_attention(
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
-        """Adds what the attention needs; the hook of a layout of your own.
+        """Adds the inputs of attention; the hook of a layout of your own.
 
         Args:
             batch: The padded keys of B packs of T tokens.
@@ -100,15 +100,15 @@ class DocumentLayout(PaddingStrategy):
 
 
 def refuse_blocks(layout: DocumentLayout, blocks: Tensor | None) -> None:
-    """Refuses images whose tokens attend to each other both ways."""
+    """Refuses images whose tokens attend to each other bidirectionally."""
     if blocks is not None:
         raise ConfigError(
-            f"this model's image tokens attend to each other both ways, which "
+            "this model's image tokens attend to each other bidirectionally, which "
             f"{type(layout).__name__} cannot express; use BlockCausalMask or FlexBlockMask"
         )
 
 
 def segments(documents: Tensor) -> Tensor:
-    """The ends of the runs of equal ids in (N,) tokens, as (runs,) int64."""
+    """Returns the ends of the runs of equal ids in (N,), (runs,) int64."""
     changes = (documents[1:] != documents[:-1]).nonzero()[:, 0] + 1
     return torch.cat([changes, changes.new_tensor([len(documents)])])

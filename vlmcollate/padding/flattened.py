@@ -1,4 +1,4 @@
-"""All documents in one row, without padding, as Hugging Face models take them."""
+"""All documents in one row, without padding, for Hugging Face models."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vlmcollate.padding.documents import DocumentLayout, refuse_blocks, segments
 
 @attrs.frozen(kw_only=True)
 class FlattenedDocuments(DocumentLayout):
-    """Lays all documents of the batch into one row (1, T) and leaves out `attention_mask`.
+    """Lays all documents of the batch into one row (1, T) and omits `attention_mask`.
 
     Adds `cu_seq_lens_q` and `cu_seq_lens_k` (documents + 1,) int32, `max_length_q` and
-    `max_length_k` () int64, which FlashAttention takes, and `seq_idx` (1, T) int32, each token's
-    document from 0 on, which the kernels of linear attention, state-space layers and short
-    convolutions take beside them. Other attentions of `transformers` separate the documents by
-    `position_ids`, which start over with each, but only without a key-value cache; hence the batch
-    also holds `use_cache=False`.
+    `max_length_k` () int64 for FlashAttention, and `seq_idx` (1, T) int32, each token's document
+    from 0, which the kernels of linear attention, state-space layers and short convolutions also
+    take. Other attention of `transformers` separates the documents by `position_ids`, which restart
+    with each, but only without a key-value cache; therefore the batch also contains
+    `use_cache=False`.
 
     Args:
         side: `"right"`.
@@ -73,7 +73,7 @@ class FlattenedDocuments(DocumentLayout):
 
 
 def _restart_outside(position_ids: Tensor, documents: Tensor) -> None:
-    """Counts the tokens of no document from 0, so that they do not continue one."""
+    """Restarts positions outside documents, which must not continue one."""
     begins, start = [], 0
     for end in segments(documents).tolist():
         if not documents[start]:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 class FlexBlockMask(DocumentLayout):
     """Makes `attention_mask` a `BlockMask` over B rows of T tokens, from the documents' numbers.
 
-    It holds a function, so it cannot come from a DataLoader worker: collate in the main process, or
-    let the workers encode and stack there.
+    The mask holds a function, so it cannot come from a DataLoader worker: collate in the main
+    process, or encode in the workers and stack in the main process.
 
     Args:
         side: `"right"`.
         length: The length of every batch; the longest pack's by default.
         multiple_of: The padded length is a multiple of this.
-        sliding_window: How many tokens the model's sliding layers see, if it has such; see
+        sliding_window: The number of tokens that the model's sliding layers attend to, if any; see
             `BlockCausalMask`.
     """
 

@@ -1,4 +1,4 @@
-"""The mask that names documents, for FlashAttention behind a patched unpadding."""
+"""The mask of document numbers, for FlashAttention with patched unpadding."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vlmcollate.padding.documents import DocumentLayout, refuse_blocks
 class IndexedMask(DocumentLayout):
     """Makes `attention_mask` (B, T) int64 the number of each token's document, and 0 for padding.
 
-    For trainers that turn it into sequence lengths for FlashAttention. An unpatched model takes
-    every number above 0 for "attend", and would mix the documents.
+    This is for trainers that turn it into sequence lengths for FlashAttention. An unpatched model
+    attends to every number above 0, and would mix the documents.
 
     Args:
         side: `"right"`.

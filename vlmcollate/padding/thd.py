@@ -1,4 +1,4 @@
-"""Packs as Transformer Engine takes them."""
+"""The layout of packs for Transformer Engine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vlmcollate.padding.documents import DocumentLayout, refuse_blocks, segments
 
 @attrs.frozen(kw_only=True)
 class TransformerEngineTHD(DocumentLayout):
-    """Leaves out `attention_mask`; gives the documents' lengths instead, and `qkv_format="thd"`.
+    """Replaces `attention_mask` by the documents' lengths, and adds `qkv_format="thd"`.
 
-    Adds `seq_lens` and `seq_lens_padded` (B, most documents) int64: the tokens of each document,
-    and those that it takes up with the padding behind it. Rows with fewer documents end in `fill`.
-    For context parallel ranks, pack with `multiple_of=2 * ranks`.
+    Adds `seq_lens` and `seq_lens_padded` (B, maximum documents) int64: the number of tokens of each
+    document, without and with the padding after it. Rows with fewer documents end in `fill`. For
+    context parallel ranks, pack with `multiple_of=2 * ranks`.
 
     Args:
         side: `"right"`.
         length: The length of every batch; the longest pack's by default.
         multiple_of: The padded length is a multiple of this.
-        fill: What stands where a row has no further document.
+        fill: The value for missing documents of a row.
 
     Source:
         Transformer Engine, the thd layout of DotProductAttention; NeMo Automodel's key names.

@@ -1,4 +1,4 @@
-"""Rendering conversations with a chat template, and tracing each character to its message.
+"""Renders conversations with a chat template, and traces each character.
 
 The chat template is rendered a second time with each string of the conversation wrapped in a pair
 of private-use characters. If the two renderings are the same except for those characters, the pairs
@@ -146,7 +146,7 @@ class ChatRenderer:
     def inputs(
         self, conversation: Conversation, marks: Marks | None = None, template: str = ""
     ) -> tuple[list[dict[str, Any]], Any]:
-        """Returns the messages and tools in the form that the chat template accepts."""
+        """Returns the messages and tools as the chat template accepts them."""
         template = template or chat_template_of(self.processor)
         return template_inputs(
             conversation,

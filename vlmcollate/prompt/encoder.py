@@ -68,7 +68,7 @@ class EncodedPrompt:
         return self._text.vocabulary
 
     def token_at(self, char: int) -> int:
-        """Returns the index of the first token at or after a character of the rendering."""
+        """Returns the first token at or after a character of the rendering."""
         at = self._tokens.starts.searchsorted(self._text.place(char))
         return self._prefix + int(self._repeats[:at].sum())
 
@@ -179,7 +179,7 @@ class PromptEncoder:
         )
 
     def _may_write(self, is_answer: bool, token: str) -> bool:  # noqa: FBT001
-        """Returns whether an answer, or another message, may write a control token."""
+        """Returns whether an answer, or another message, may write a token."""
         structure = self.structure
         if token in structure.tokens or not (is_answer or token in self.allowed):
             return False
@@ -242,14 +242,14 @@ def _origins(text: PromptText, tokens: Tokens) -> Ints:
 
 
 def _wrapping(vocabulary: Vocabulary, text: str) -> tuple[list[int], list[int]]:
-    """Returns the ids that the tokenizer adds around a text, unless the template does."""
+    """Returns the ids that the tokenizer, not the template, adds around text."""
     if vocabulary.bos_token is not None and text.startswith(vocabulary.bos_token):
         return [], []
     return vocabulary.prefix_ids, vocabulary.suffix_ids
 
 
 def _wrapped(table: Ints, prefix: list[int], suffix: list[int]) -> Ints:
-    """Returns the table with the tokenizer's own ids, which have no origin, around it."""
+    """Returns the table with the tokenizer's ids around it, without origin."""
     if not prefix and not suffix:
         return table
     width = len(prefix) + table.shape[1] + len(suffix)

@@ -23,7 +23,7 @@ from vlmcollate.tokens.vocabulary import Tokens, Vocabulary, token_pattern
 
 @attrs.frozen(kw_only=True, eq=False)
 class PromptText:
-    """A rendering with expanded placeholders, each run of a media token written once.
+    """A rendering with expanded placeholders and shortened runs of media tokens.
 
     Attributes:
         text: The expanded text.
@@ -93,7 +93,7 @@ class PromptText:
         return start
 
     def spelled_control(self, tokens: Tokens) -> tuple[int, str] | None:
-        """Returns a message whose text wrongly became a control token, and the token."""
+        """Returns the first message with a forbidden control token, and the token."""
         control = np.flatnonzero(self.vocabulary.is_control(tokens.ids))
         starts, ends = tokens.starts[control], tokens.ends[control]
         for a, b, message in self.caller_spans:
@@ -107,7 +107,7 @@ class PromptText:
         return None
 
     def encode(self, cuts: Sequence[int] = ()) -> Tokens:
-        """Encodes permitted control tokens by id, and everything between as plain text.
+        """Encodes permitted control tokens by id, and the rest as plain text.
 
         Args:
             cuts: The positions that no token may cross.
@@ -136,7 +136,7 @@ class PromptText:
                 yield self.vocabulary.encode_plain(self.text[a:b], a)
 
     def _control(self) -> Iterator[tuple[int, int, str]]:
-        """Yields the control tokens of the template, and of messages that may write them."""
+        """Yields the control tokens that the template or a message may write."""
         last = 0
         for a, b, message in (*self.caller_spans, (len(self.text), len(self.text), -1)):
             for match in self.vocabulary.pattern.finditer(self.text[last:a]):
@@ -154,7 +154,7 @@ class PromptText:
     def _with_swallowed(
         self, token: str, start: int, end: int, borders: Sequence[int]
     ) -> tuple[int, int]:
-        """Extends a control token by the whitespace that it is declared to swallow.
+        """Extends a control token by the whitespace that it swallows.
 
         Whitespace beyond a border, such as the first character of an answer, is not swallowed.
         """
@@ -185,7 +185,7 @@ def _expanded(
 
 @lru_cache(maxsize=256)
 def _shorten(replacement: str, tokens: tuple[str, ...]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Returns a replacement with each run of a media token written once, and the runs."""
+    """Returns a replacement with each run of a token written once, and the runs."""
     pieces: list[str] = []
     runs: list[tuple[int, int]] = []
     last = length = 0

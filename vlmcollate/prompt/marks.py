@@ -105,7 +105,7 @@ class Marks:
         return Marks(self.conversation, self.control, self.literals, splits=self.splits)
 
     def wrap(self, text: str, message: int, where: str, part: int | None = None) -> str:
-        """Marks a string inside its outer whitespace, so that trimming changes nothing.
+        """Marks a string inside its outer whitespace, so that it can be trimmed.
 
         With `splits`, strings that the template searches an assistant's text for, such as
         `</think>`, stay unmarked.
@@ -139,7 +139,7 @@ class Marks:
         return self.wrap(text, message, where) if self.control.search(text) else text
 
     def read(self, text: str) -> MarkedText | None:
-        """Removes the marks and records their positions; `None` if they are not in pairs."""
+        """Removes and locates the marks; returns `None` if they are not in pairs."""
         pieces: list[str] = []
         slots: list[Slot] = []
         length = last = 0
@@ -205,7 +205,7 @@ def template_inputs(
 
 
 def _end(parts: list[dict[str, Any]], answer_end: str) -> None:
-    """Adds the end to an answer's last words, since a template may separate its parts."""
+    """Ends an answer after its last words, since templates may separate parts."""
     if parts and parts[-1]["type"] == "text":
         parts[-1]["text"] += answer_end
     else:
@@ -215,7 +215,7 @@ def _end(parts: list[dict[str, Any]], answer_end: str) -> None:
 def _as_text(
     message: dict[str, Any], placeholders: Mapping[MediaKind, str] | None
 ) -> dict[str, Any]:
-    """Returns the message with one string as its content, if a string can hold it all."""
+    """Returns the message with string content, if a string can hold all of it."""
     parts = message["content"]
     if placeholders is None and any(part["type"] != "text" for part in parts):
         return message
@@ -224,7 +224,7 @@ def _as_text(
 
 
 def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str, Any]:
-    """Returns the message for the template: a copy as plain data, media as empty parts."""
+    """Returns a plain copy of the message, with media as empty parts."""
 
     def mark(text: str, where: str, part: int | None = None) -> str:
         return (

@@ -27,7 +27,7 @@ def dropped_strings(conversation: Conversation, trace: MarkedText, no_tools: boo
 
 
 def altered_strings(trace: MarkedText) -> Iterator[str]:
-    """Yields the paths of the strings that the template wrote only in a changed form."""
+    """Yields the paths of the strings that the template changed."""
     written: dict[int, list[str]] = {}
     for slot in trace.slots:
         written.setdefault(slot.number, []).append(trace.text[slot.start : slot.end])
@@ -40,7 +40,7 @@ def altered_strings(trace: MarkedText) -> Iterator[str]:
 
 
 def _spellings(text: str) -> tuple[str, ...]:
-    """Returns the spellings of a text inside JSON or the repr of a Python value."""
+    """Returns the spellings of a text inside JSON or a Python repr."""
     inside = json.dumps(text)[1:-1]
     return text, inside, json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
 

@@ -52,7 +52,7 @@ class PromptWriter:
 
 
 def prompt_and_answer(conversation: Conversation) -> tuple[str, str]:
-    """Returns the text of a user's message and of the assistant's answer to it.
+    """Returns the text of a user's message and of the answer to it.
 
     Raises:
         ConversationError: The conversation is more than these two messages.

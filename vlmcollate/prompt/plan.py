@@ -50,7 +50,7 @@ class RenderingPlan:
         )
 
     def fill(self, conversation: Conversation, plain: str) -> Rendering | None:
-        """Returns the rendering of another conversation, or `None` if its prompt is different."""
+        """Returns a conversation's rendering, or `None` if its prompt is different."""
         texts = [self.pieces[0]]
         ends = [0]
         given = []
@@ -79,7 +79,7 @@ class RenderingPlan:
 
 
 def shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
-    """Returns the parts of a message that a template can test: all but its words."""
+    """Returns all of a message except its words, which no template can test."""
     return (
         message.role,
         repr(message.extra),

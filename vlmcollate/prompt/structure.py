@@ -93,7 +93,7 @@ class StructureReader:
     named: Iterable[str]
 
     def __call__(self) -> Structure:
-        """Returns the structure; all special tokens if the template refuses the probe chats."""
+        """Returns the structure, or all special tokens if chats are refused."""
         mentioned = set(self.vocabulary.pattern.findall(self.template))
         special = {token for token in mentioned if self.vocabulary.is_special(token)}
         turns = self._turns() if self.template else None
@@ -111,7 +111,7 @@ class StructureReader:
         )
 
     def _turns(self) -> _Turns | None:
-        """Returns the tokens of turns, or `None` if the template refuses the probe chats."""
+        """Returns the tokens of turns, or `None` if a probe chat is refused."""
         asked = self._around(_USER, _ANSWER, upto=1)
         alone = self._around(_USER)
         whole = self._around(_USER, _ANSWER, _AGAIN, _LAST)
@@ -138,7 +138,7 @@ class StructureReader:
         return _Turns(frozenset(roles), frozenset(answers - roles), frozenset(openers))
 
     def _of_rich_answers(self, is_closed: bool, roles: set[str]) -> set[str]:  # noqa: FBT001
-        """Returns the tokens of answers with reasoning or calls; adds a call's end to `roles`."""
+        """Returns the tokens of rich answers, and adds a call's end to `roles`."""
         found: set[str] = set()
         for answer in (*_CALLING, *_THINKING):
             around = self._around(_USER, answer)
@@ -187,7 +187,7 @@ class StructureReader:
         return {token for token in tokens if self.vocabulary.is_special(token)}
 
     def _around(self, *chat: dict[str, Any], upto: int | None = None) -> list[list[str]] | None:
-        """Returns the control tokens before, between and after the words of a chat.
+        """Returns the control tokens before, between and after a chat's words.
 
         The result is `None` if the template refuses the chat, or does not keep its words in order.
         """

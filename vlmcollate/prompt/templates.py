@@ -25,7 +25,7 @@ TEMPLATE_ERRORS = (
 
 
 def is_template_error(error: Exception) -> bool:
-    """Returns whether one of `TEMPLATE_ERRORS` comes from the template, or is deliberate.
+    """Returns whether a template raised an error, or it is deliberate.
 
     A TemplateError and a ValueError are deliberate. Any other error outside a running template,
     such as a TypeError, is a bug in the processor's own code.
@@ -53,7 +53,7 @@ _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
 
 
 def wants_strings(processor: Any, template: str, role: str) -> bool:
-    """Returns whether a template takes a role's strings, but drops or misprints its lists."""
+    """Returns whether a template supports only strings as a role's content."""
     key = template, role
     if key not in _WANTS_STRINGS:
         if role == "user":
@@ -67,7 +67,7 @@ def wants_strings(processor: Any, template: str, role: str) -> bool:
 
 
 def _contexts(role: str, as_text: bool) -> list[list[dict[str, Any]]]:  # noqa: FBT001
-    """Returns the messages that a role may need before its own; a system message needs none."""
+    """Returns the messages that one of this role may need before it."""
 
     def message(role: str, **more: Any) -> dict[str, Any]:
         return {"role": role, "content": "a" if as_text else [_part("a")], **more}
@@ -83,7 +83,7 @@ def _contexts(role: str, as_text: bool) -> list[list[dict[str, Any]]]:  # noqa: 
 def _takes_strings_alone(
     contexts: list[list[dict[str, Any]]], processor: Any, role: str
 ) -> bool | None:
-    """Returns whether only strings are rendered unchanged; `None` if nothing is."""
+    """Returns whether only strings are kept unchanged; `None` if nothing is."""
     for before in contexts:
         in_parts = _probe(processor, before, role, [_part(_WORD)])
         if _WORD in in_parts and not re.search(f"['\"]{_WORD}['\"]", in_parts):
@@ -115,7 +115,7 @@ def _probe(processor: Any, before: list[dict[str, Any]], role: str, content: obj
 
 @lru_cache
 def prompt_is_constant(template: str) -> bool:
-    """Returns whether the generation prompt depends only on the template's variables."""
+    """Returns whether the generation prompt depends only on variables."""
     tree = _parse(template)
     own = {"messages", "tools", "documents"}
     own |= {n.name for n in tree.find_all(nodes.Name) if n.ctx in ("store", "param")}
@@ -126,14 +126,14 @@ def prompt_is_constant(template: str) -> bool:
 
 
 def _asks(node: Any) -> bool:
-    """Returns whether a condition tests the variable for the generation prompt."""
+    """Returns whether a condition tests for the generation prompt."""
     names = [node.test] if isinstance(node.test, nodes.Name) else node.test.find_all(nodes.Name)
     return any(name.name == _PROMPT_VARIABLE for name in names)
 
 
 @lru_cache
 def literals_of(template: str) -> frozenset[str]:
-    """Returns the strings that a template tests for, in calls, comparisons and filters."""
+    """Returns the strings in a template's calls, comparisons and filters."""
     tree = _parse(template)
     found: set[str] = set()
     for parent in tree.find_all((nodes.Call, nodes.Compare, nodes.Filter)):

@@ -73,7 +73,7 @@ class TurnFinder:
                 yield Span(start, done, k)
 
     def _is_own(self, k: int, last: int, stop: int) -> bool:
-        """Returns whether a stop token ends turn `k`, not a message without words after it."""
+        """Returns whether a stop token ends turn `k`, not a wordless later one."""
         between = self.vocabulary.pattern.findall(self.trace.text, last, stop)
         if not any(self.vocabulary.is_special(token) for token in between):
             return True
@@ -86,7 +86,7 @@ class TurnFinder:
         return stop <= last + self._shared(own.text[found.end :], self.trace.text[last:])
 
     def _start(self, k: int, where: str) -> int:
-        """Returns the first character of turn `k` that the template does not force."""
+        """Returns the first character that the model must write in turn `k`."""
         trace = self.trace
         before = [slot for slot in trace.slots if slot.message < k]
         anchor = before[-1] if before else None
@@ -104,7 +104,7 @@ class TurnFinder:
         return start
 
     def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
-        """Returns the start of turn `k` in text that differs from its generation prompt."""
+        """Returns the start of turn `k` if it differs from its generation prompt."""
         same, asked = self._aligned(written, header)
         rest = header[asked:]
         if not rest:
@@ -113,14 +113,14 @@ class TurnFinder:
         if rest.isspace() or same > len(written.rstrip()):
             kept = self._kept_whitespace(k)
             if rest.isspace() and self._is_words(written[spaced:]):
-                return spaced - kept  # the same header, spaced in another way
+                return spaced - kept  # the same header, with other whitespace
             same = min(same, spaced - kept)
         if not self._is_forced(rest) or not header[:asked].strip():
             raise self._unlike(header, written, where)
         return same
 
     def _aligned(self, written: str, header: str) -> tuple[int, int]:
-        """Returns how far a turn and its prompt agree, ignoring whitespace between tokens."""
+        """Returns how far a turn and its prompt agree, except for whitespace."""
         i = j = 0
         while True:
             same = self._shared(header[j:], written[i:])
@@ -138,7 +138,7 @@ class TurnFinder:
         return next((t.start() for t in tokens if t.start() < same < t.end()), same)
 
     def _is_forced(self, rest: str) -> bool:
-        """Returns whether a turn may lack the rest of its prompt: a think block, but no role."""
+        """Returns whether a prompt's rest is optional, such as a think block."""
         tokens = self.vocabulary.pattern.findall(rest)
         begins = self.vocabulary.pattern.match(rest.lstrip()) is not None
         return begins and not self.structure.tokens.intersection(tokens)
@@ -160,11 +160,11 @@ class TurnFinder:
         )
 
     def _is_words(self, rest: str) -> bool:
-        """Returns whether the message's words, or the end of an empty turn, come next."""
+        """Returns whether a message's words, or an empty turn's end, come next."""
         return not rest or rest.startswith(tuple(self.stop_tokens))
 
     def _kept_whitespace(self, k: int) -> int:
-        """Returns how much whitespace before the first word of turn `k` is the message's."""
+        """Returns how much whitespace before turn `k`'s first word is its own."""
         places = self.trace.marks.places
         first = next((places[slot.number].where for slot in self.trace.of(k)), "")
         bare = list(self.conversation.messages)
@@ -173,7 +173,7 @@ class TurnFinder:
         return len(self.trace.text) - len(self.render(stripped, None))
 
     def _header(self, k: int, anchor: Slot | None, where: str) -> str:
-        """Returns the template's text between the messages before turn `k` and the answer."""
+        """Returns the template's text between earlier messages and answer `k`."""
         try:
             prompt = self._read(self.conversation, upto=k)
         except SampleError as error:
@@ -190,7 +190,7 @@ class TurnFinder:
         return marks.read(self.render(conversation, marks, upto=upto))
 
     def _check_header(self, k: int, start: int, header: str, where: str) -> None:
-        """Refuses a template without generation prompt, since the header would be trained."""
+        """Refuses a header that would be trained for lack of a generation prompt."""
         first = next((slot.start for slot in self.trace.of(k)), start)
         between = self.vocabulary.pattern.findall(self.trace.text, start, first)
         if not any(self.vocabulary.is_special(token) for token in between):
@@ -206,7 +206,7 @@ class TurnFinder:
 
 
 def _without_leading_space(message: Message, key: str) -> Message:
-    """Returns the message without whitespace before its first word, which is under `key`."""
+    """Returns the message without whitespace before its first word, at `key`."""
     if isinstance(message.extra.get(key), str):
         return attrs.evolve(message, extra={**message.extra, key: message.extra[key].lstrip()})
     parts = list(message.content)

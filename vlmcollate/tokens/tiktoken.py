@@ -36,7 +36,7 @@ class TiktokenBackend:
 
     @classmethod
     def of(cls, tokenizer: Any) -> TiktokenBackend | None:
-        """Returns a backend if the tokenizer's `model` is a `tiktoken.Encoding`, or `None`."""
+        """Returns the backend of a tokenizer with a `tiktoken` model, or `None`."""
         model = getattr(tokenizer, "model", None)
         if not hasattr(model, "encode_ordinary"):
             return None

@@ -61,7 +61,7 @@ class Vocabulary:
 
     @classmethod
     def known(cls, tokenizer: Any) -> Vocabulary:
-        """Returns the vocabulary that `of` found last, without reading the tokenizer again.
+        """Returns the vocabulary that `of` found last, without a new check.
 
         Use it inside one call of a collator, which begins with `of`, since comparing all of Gemma's
         6,400 added tokens takes milliseconds.
@@ -70,7 +70,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
-        """Returns the vocabulary of a tokenizer, read again if an added token has changed.
+        """Returns a tokenizer's vocabulary, with its current added tokens.
 
         Args:
             tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library, or
@@ -247,7 +247,7 @@ _KNOWN: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
 
 
 def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Returns a pattern of any of the tokens, longest first; of nothing if there are none."""
+    """Returns a pattern of the tokens, longest first; of nothing without any."""
     longest_first = sorted(filter(None, tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
@@ -273,7 +273,7 @@ def _bare_clone(backend: Tokenizer) -> Tokenizer:
 
 
 def _state(tokenizer: Any, backend: Backend) -> object:
-    """Returns a value that changes if a token is added, even again with other flags."""
+    """Returns a value that changes with every change of added tokens."""
     if isinstance(backend, TiktokenBackend):
         return tokenizer.bos_token, dict(tokenizer.added_tokens_decoder)
     return tokenizer.bos_token, backend.get_added_tokens_decoder()
@@ -283,7 +283,7 @@ _AGREEMENT = "It's 12,345 tokens:\n\n  naïve 中文 текст 🏳️‍🌈\t
 
 
 def _check_agreement(vocabulary: Vocabulary, tokenizer: Any) -> None:
-    """Refuses a tokenizer whose ids differ from those of its `tiktoken` encoding."""
+    """Refuses a tokenizer whose ids differ from its `tiktoken` encoding."""
     text = _AGREEMENT.join(["", *list(vocabulary.added)[:4], ""])
     expected = tokenizer(text, add_special_tokens=False)["input_ids"]
     if vocabulary.encode(text).ids.tolist() != expected:

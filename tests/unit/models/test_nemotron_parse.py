@@ -47,7 +47,7 @@ def test_hostile_prompts_stay_text(processor):
 
 
 def test_what_it_cannot_do_is_refused(processor):
-    with pytest.raises(ConfigError, match="shifted already"):
+    with pytest.raises(ConfigError, match="already shifted"):
         collator_for(processor, shift_labels=True)
     with pytest.raises(ConfigError, match="no <nothing>"):
         collator_for(processor, decoder_start_token="<nothing>")
@@ -61,7 +61,7 @@ def test_a_second_page_is_refused():
         {"role": "user", "content": [page, page]},
         {"role": "assistant", "content": "text"},
     ]
-    with pytest.raises(ConversationError, match=r"content\[1\]: 2 pages, expected one"):
+    with pytest.raises(ConversationError, match=r"content\[1\]: found 2 pages, expected one"):
         collator_for(processor_of("nemotron_parse_stand_in")).encode(messages)
 
 

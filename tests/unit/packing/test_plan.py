@@ -85,7 +85,7 @@ def test_bad_options_are_refused() -> None:
         plan_packs([2**63], max_length=8)
     with pytest.raises(ConfigError, match="media_tokens"):
         plan_packs([1, 2], max_length=8, media_tokens=[1])
-    with pytest.raises(ConfigError, match="that of sample 1 is 0"):
+    with pytest.raises(ConfigError, match="found 0 for sample 1"):
         plan_packs([1, 0], max_length=8)
 
 

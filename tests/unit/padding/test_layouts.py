@@ -87,5 +87,5 @@ def test_layouts_refuse() -> None:
         IndexedMask(side="left")
     row = {**_row(2), "block_ids": torch.tensor([1, 1])}
     for layout in (IndexedMask(), FlattenedDocuments(), TransformerEngineTHD()):
-        with pytest.raises(ConfigError, match="both ways"):
+        with pytest.raises(ConfigError, match="bidirectionally"):
             layout([row], FILL)
