@@ -6,6 +6,7 @@ They shrink to short questions and answers of plain letters, without media.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -64,6 +65,7 @@ def examples_of(profile: str) -> int:
     return EXAMPLES[profile]  # type: ignore[index]  # checked above
 
 
+@cache
 def texts() -> st.SearchStrategy[str]:
     """What people and models say: one to three pieces of `HAZARDS` and of random letters.
 
@@ -99,12 +101,14 @@ def hostile_text(processor: Any) -> st.SearchStrategy[str]:
     )
 
 
+@cache
 def images(*, min_side: int = 28, max_side: int = 120) -> st.SearchStrategy[Image.Image]:
     """Pictures whose every row and column differ, RGB, of any shape between the sides."""
     side = st.integers(min_side, max_side)
     return st.builds(picture, side, side, _TINTS)
 
 
+@cache
 def videos(
     *, min_frames: int = 4, max_frames: int = 8, min_side: int = 28, max_side: int = 64
 ) -> st.SearchStrategy[npt.NDArray[np.uint8]]:
@@ -113,6 +117,7 @@ def videos(
     return st.builds(_video, st.integers(min_frames, max_frames), side, side, _TINTS)
 
 
+@cache
 def sounds(
     *, min_samples: int = 4000, max_samples: int = 32000
 ) -> st.SearchStrategy[npt.NDArray[np.float32]]:
