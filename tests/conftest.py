@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,6 +20,9 @@ from vlmcollate.testing.another_process import another_process
 
 logging.set_verbosity_error()
 torch.set_num_threads(1)
+multiprocessing.set_forkserver_preload(["tests.warm_imports"])
+gc.freeze()  # spares each collection the objects of torch and transformers
+gc.set_threshold(10_000, 20, 20)
 
 always = settings(
     deadline=None,  # a processor's first call takes seconds

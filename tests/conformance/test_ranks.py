@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from vlmcollate import RobustCollator, collator_for
@@ -56,5 +56,5 @@ def test_both_ranks_finish(on_error):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     failed = torch.zeros(2, dtype=torch.int64).share_memory_()
-    spawn(train, (port, on_error, failed), nprocs=2)
+    start_processes(train, (port, on_error, failed), nprocs=2, start_method="forkserver")
     assert failed.tolist() == [0, 2 * STEPS]

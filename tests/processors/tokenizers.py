@@ -36,7 +36,10 @@ def tokenizer(name: str, *tokens: str, **named: str) -> Any:
 @cache
 def _loaded(folder: Path) -> Any:
     """Loads a tokenizer once a run, since parsing its vocabulary takes seconds."""
-    return AutoTokenizer.from_pretrained(folder)
+    loaded = AutoTokenizer.from_pretrained(folder)
+    for source in ("_vocab", "_merges"):  # of the backend; nothing reads them later
+        vars(loaded).pop(source, None)
+    return loaded
 
 
 def _copy(loaded: Any) -> Any:
@@ -47,9 +50,7 @@ def _copy(loaded: Any) -> Any:
         if getattr(theirs, step) is not None:
             setattr(backend, step, getattr(theirs, step))
     backend.add_tokens([token for _, token in sorted(theirs.get_added_tokens_decoder().items())])
-    state = vars(loaded)
-    shared = {name: state[name] for name in ("_vocab", "_merges") if name in state}
-    own = {name: value for name, value in state.items() if name not in {*shared, "_tokenizer"}}
+    own = {name: value for name, value in vars(loaded).items() if name != "_tokenizer"}
     made = copy.copy(loaded)
     vars(made).update(copy.deepcopy(own), _tokenizer=backend)
     return made

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vlmcollate
+from tests.forking import run_in_fresh_package
 
 HEAVY = """
 import sys
@@ -18,22 +19,19 @@ assert not heavy, heavy
 """
 
 
-def in_a_fresh_process(code: str) -> None:
+def test_importing_the_package_imports_nothing_heavy():
+    code = f"import vlmcollate\ndir(vlmcollate)\n{HEAVY}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: S603
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    in_a_fresh_process(f"import vlmcollate\ndir(vlmcollate)\n{HEAVY}")
-
-
 def test_public_names_are_there_after_a_plain_import():
-    in_a_fresh_process("import vlmcollate\nassert callable(vlmcollate.collator_for)")
-    in_a_fresh_process("import vlmcollate\nassert callable(vlmcollate.data.prepare_dataset)")
+    run_in_fresh_package("import vlmcollate\nassert callable(vlmcollate.collator_for)")
+    run_in_fresh_package("import vlmcollate\nassert callable(vlmcollate.data.prepare_dataset)")
 
 
 def test_a_star_import_gives_every_public_name():
-    in_a_fresh_process(
+    run_in_fresh_package(
         "from vlmcollate import *\nimport vlmcollate\n"
         "missing = set(vlmcollate.__all__) - set(globals())\nassert not missing, missing"
     )

@@ -25,6 +25,8 @@ from vlmcollate.errors import ConfigError
 
 _SECONDS = 0.2
 """The interval at which the number of rows read is reported."""
+_START_METHOD = "spawn"
+"""A forked process would inherit the locks of torch's and the tokenizer's threads."""
 
 Task = tuple[Piece, Path]
 
@@ -53,8 +55,7 @@ def write_shards(
         ConfigError: A process died.
     """
     data, left = pickle.dumps(encoder), iter(tasks)
-    # a forked process would inherit the locks of torch's and the tokenizer's threads
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(_START_METHOD)
     read = context.RawArray("q", num_proc)
     processes: dict[Any, BaseProcess] = {}
     try:

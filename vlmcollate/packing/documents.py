@@ -103,8 +103,8 @@ def unpack(pack: EncodedSample) -> list[EncodedSample]:
         before it could predict it.
 
     Raises:
-        ConfigError: The sample is not a pack, or a media tensor cannot be cut, since its join neither
-            concatenates nor stacks the tensors of the documents.
+        ConfigError: The sample is not a pack, or a media tensor cannot be cut, since its join
+            neither concatenates nor stacks the tensors of the documents.
     """
     if not pack.documents:
         raise ConfigError("this sample holds no documents; pass a result of `pack`")

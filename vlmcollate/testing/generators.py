@@ -7,6 +7,7 @@ letters, without media.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -67,6 +68,7 @@ def examples_of(profile: str) -> int:
     return EXAMPLES[profile]  # type: ignore[index]  # checked above
 
 
+@cache
 def texts() -> st.SearchStrategy[str]:
     """Draws the text of a message from `HAZARDS` and random letters.
 
@@ -102,6 +104,7 @@ def hostile_text(processor: Any) -> st.SearchStrategy[str]:
     )
 
 
+@cache
 def images(*, min_side: int = 28, max_side: int = 120) -> st.SearchStrategy[Image.Image]:
     """Draws RGB images in which all rows and columns differ.
 
@@ -113,6 +116,7 @@ def images(*, min_side: int = 28, max_side: int = 120) -> st.SearchStrategy[Imag
     return st.builds(tinted_image, side, side, _TINTS)
 
 
+@cache
 def videos(
     *, min_frames: int = 4, max_frames: int = 8, min_side: int = 28, max_side: int = 64
 ) -> st.SearchStrategy[npt.NDArray[np.uint8]]:
@@ -128,6 +132,7 @@ def videos(
     return st.builds(_video, st.integers(min_frames, max_frames), side, side, _TINTS)
 
 
+@cache
 def audio_clips(
     *, min_samples: int = 4000, max_samples: int = 32000
 ) -> st.SearchStrategy[npt.NDArray[np.float32]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.forking import Script
 from vlmcollate.cli.app import app
 from vlmcollate.data.interrupting import defer_interrupts
 from vlmcollate.testing import tiny_processor
@@ -50,36 +50,44 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), *sys.path]))
-    monkeypatch.chdir(tmp_path)
-    tiny_processor().save_pretrained(tmp_path / "processor")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with a script, its inputs, and what a run that nothing interrupts writes."""
+    path = tmp_path_factory.mktemp("interrupting")
+    tiny_processor().save_pretrained(path / "processor")
     lines = [
         json.dumps(
             [{"role": "user", "content": f"Hi {n}"}, {"role": "assistant", "content": "Yes"}]
         )
         for n in range(4 * PER_SHARD)
     ]
-    (tmp_path / "chats.jsonl").write_text("\n".join(lines))
-    (tmp_path / "run.py").write_text(_RUN)
-    return tmp_path
+    (path / "chats.jsonl").write_text("\n".join(lines))
+    (path / "run.py").write_text(_RUN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        prepare("whole")
+    return path
+
+
+@pytest.fixture
+def folder(prepared, monkeypatch):
+    monkeypatch.chdir(prepared)
+    yield prepared
+    shutil.rmtree(prepared / "out")
+
+
+def prepare(out: str) -> None:
+    result = CliRunner().invoke(app, [*_COMMAND, out])
+    assert result.exit_code == 0, result.stderr
 
 
 def interrupted(processes: int, rows: int, signals: int) -> tuple[float, int, str]:
     """Sends Ctrl-C after a number of rows; returns the seconds until the end, and how it ended."""
-    run = subprocess.Popen(  # noqa: S603  # this Python
-        [sys.executable, "run.py", *_COMMAND, "out", "--num-proc", str(processes)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    run = Script(Path("run.py"), *_COMMAND, "out", "--num-proc", str(processes), stream=2)
     overdue = threading.Timer(150, os.killpg, (run.pid, signal.SIGKILL))
     overdue.start()
     try:
-        assert run.stderr is not None
-        for line in run.stderr:
+        for line in run.output:
             if line.startswith("done") and int(line.split()[1]) >= rows:
                 break
         time.sleep(0.3)
@@ -87,13 +95,11 @@ def interrupted(processes: int, rows: int, signals: int) -> tuple[float, int, st
         for _ in range(signals):
             os.killpg(run.pid, signal.SIGINT)  # as a terminal does
             time.sleep(0.01)
-        error = run.stderr.read()  # until no process is left that could write there
+        error = run.output.read()  # until no process is left that could write there
         return time.monotonic() - start, run.wait(), error
     finally:
         overdue.cancel()
-        run.kill()
-        run.wait()
-        run.stderr.close()  # type: ignore[union-attr]  # it is a pipe
+        run.end()
 
 
 @pytest.mark.parametrize(
@@ -110,9 +116,7 @@ def test_an_interrupted_run_ends_at_once_and_is_resumed(folder, processes, rows,
     assert "Traceback" not in error
     assert took < SECONDS
     assert {path.name for path in (folder / "out").iterdir()} <= {"000000.parquet", "plan.json"}
-    for out in ("out", "whole"):
-        result = CliRunner().invoke(app, [*_COMMAND, out])
-        assert result.exit_code == 0, result.stderr
+    prepare("out")
     assert files_of(folder / "out") == files_of(folder / "whole")
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tests.forking import Script
 from tests.processors import processor_of
 from vlmcollate import ConfigError, EncodedSample, LocalMedia, SampleError, collator_for
 from vlmcollate.data import (
@@ -193,20 +192,12 @@ def test_killed_at_random_points_it_gives_the_same_files(tmp_path, source, colla
     prepare_dataset(source, whole, collator=collator, rows_per_shard=2)
     script.write_text(_RUN)
     random = np.random.default_rng(0)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
     for attempt in range(3):
-        run = subprocess.Popen(  # noqa: S603  # this Python
-            [sys.executable, str(script), str(source), str(out), str(1 + attempt % 2)],
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
-        assert run.stdout is not None
-        run.stdout.readline()
+        run = Script(script, str(source), str(out), str(1 + attempt % 2))
+        run.output.readline()
         time.sleep(float(random.uniform(0.0, 0.8)) + 2.5 * (attempt % 2))
         os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-        run.stdout.close()
+        run.end()
     prepare_dataset(source, out, collator=collator, rows_per_shard=2)
     assert files_of(out) == files_of(whole)
 
@@ -234,22 +225,16 @@ if __name__ == "__main__":
 def test_a_killed_run_ends_its_processes_and_unlocks_the_folder(tmp_path, collator):
     script, out = tmp_path / "run.py", tmp_path / "out"
     script.write_text(_KILLED)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
-    run = subprocess.Popen(  # noqa: S603  # this Python
-        [sys.executable, str(script), str(out)], stdout=subprocess.PIPE, env=environment, text=True
-    )
+    run = Script(script, str(out))
     try:
-        assert run.stdout is not None
-        while int(run.stdout.readline()) < 8:  # both processes are at work
+        while int(run.output.readline()) < 8:  # both processes are at work
             pass
         children = _children_of(run.pid)
         assert len(children) >= 2
         with pytest.raises(ConfigError, match=f"another run is preparing '{out}' right now"):
             prepare_dataset([chat(1)], out, collator=collator)
     finally:
-        run.kill()
-        run.wait()
-        run.stdout.close()  # type: ignore[union-attr]  # it is a pipe
+        run.end()
     end = time.monotonic() + 10
     while any(map(_is_alive, children)) and time.monotonic() < end:
         time.sleep(0.05)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +14,7 @@ from typer.testing import CliRunner
 from tests.broken import collators as broken
 from tests.broken import templates
 from tests.broken.missized import Buckets
+from tests.forking import run_in_fresh_package
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli.app import app
 from vlmcollate.formats import read_example
@@ -50,7 +49,10 @@ PROCESSOR = tiny_processor()
 
 @parametrize_with_checks(
     [broken.LosesPixels(processor=PROCESSOR)],
-    expected_failures={"check_unstacking_returns_the_samples": "its pixels are zeros"},
+    expected_failures={
+        "check_unstacking_returns_the_samples": "its pixels are zeros",
+        "check_joined_media_matches_the_processor": "its pixels are zeros",
+    },
     examples=5,
 )
 def test_one_case_a_law(collator, check):
@@ -242,7 +244,7 @@ def test_tiny_processors_need_no_hypothesis():
         "except ImportError as error:\n    assert 'vlmcollate[testing]' in str(error), error\n"
         "else:\n    raise AssertionError\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this Python
+    run_in_fresh_package(code)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,9 @@
+"""Fast starts of the processes that prepare datasets."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def forked_processes(monkeypatch):
+    """Forks the processes of this Python from the fork server; those of scripts are spawned."""
+    monkeypatch.setattr("vlmcollate.data.processes._START_METHOD", "forkserver")
