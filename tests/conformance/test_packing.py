@@ -145,7 +145,7 @@ def test_loss_and_gradients_are_those_of_the_samples(name: str, attention: str) 
         for batch in batches:
             labels = batch.pop("labels")
             logits, wanted = _forward(model, batch).logits[:, :-1], labels[:, 1:]
-            trained = wanted != -100  # a score for each of 150,000 tokens is slow
+            trained = wanted != -100  # a softmax over 150,000 scores is slow
             loss = torch.nn.functional.cross_entropy(
                 logits[trained], wanted[trained], reduction="sum"
             )

@@ -46,6 +46,7 @@ def test_packs_teach():
 def test_every_way_to_start_workers_trains_alike():
     expected = dataloader.main(epochs=1)
     falls(dataloader.main())
+    # each spawned worker imports torch
     for method, workers in (("fork", 2), ("spawn", 1), ("forkserver", 2)):
         assert dataloader.main(method, workers=workers, epochs=1) == pytest.approx(expected)
 

@@ -464,7 +464,7 @@ def test_a_video_is_cut_off_whole_where_its_words_merge_with_those_before_it():
     ]
     whole = collator_for(processor).encode(messages)
     edges = (whole.media_ids[1:] != whole.media_ids[:-1]).nonzero()[:, 0].tolist()
-    # every limit around the video's beginning, and some behind it, where all cut it off alike
+    # each limit around the beginning of the video; inside it all limits do the same
     limits = {*range(len(whole) // 4, edges[0] + 9), *range(edges[0], len(whole), 20)}
     for limit in sorted({*limits, *range(edges[-1] - 8, len(whole))}):
         collator = collator_for(

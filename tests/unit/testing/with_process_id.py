@@ -1,4 +1,4 @@
-"""What another process collates with, in a module that imports little there."""
+"""A stand-in for a collator, in a module whose imports take little time."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import torch
 
 
 class WithProcessId:
-    """Gives the id of its process, and prints what is no answer."""
+    """Returns the id of its process, and prints to the stream of the answers."""
 
     def __call__(self, examples):
         if examples == ["raise"]:
