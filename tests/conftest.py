@@ -5,24 +5,13 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+from importlib.metadata import version
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
-from transformers import logging
-
-from tests.processors import BUILDERS, changed_processors
-from tests.processors.cases import CASES
-from vlmcollate.testing.another_process import another_process
-
-logging.set_verbosity_error()
-torch.set_num_threads(1)
-multiprocessing.set_forkserver_preload(["tests.warm_imports"])
-gc.freeze()  # spares each collection the objects of torch and transformers
-gc.set_threshold(10_000, 20, 20)
 
 always = settings(
     deadline=None,  # a processor's first call takes seconds
@@ -39,13 +28,27 @@ NIGHTLY = PROFILE != "quick"
 
 def pytest_report_header() -> str:
     """Which versions are tested."""
-    import transformers
+    return ", ".join(f"{package} {version(package)}" for package in ("transformers", "torch"))
 
-    return f"transformers {transformers.__version__}, torch {torch.__version__}"
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepares a process that runs tests, as the one that `pytest -n` starts first does not."""
+    if config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput"):
+        return
+    import torch
+    from transformers import logging
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    multiprocessing.set_forkserver_preload(["tests.warm_imports"])
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _group(item: pytest.Item) -> str:
     """Returns the processor that a test is parametrized with, or else its module."""
+    from tests.processors import BUILDERS
+    from tests.processors.cases import CASES
+
     spec = getattr(item, "callspec", None)
     for value in spec.params.values() if spec else ():
         if isinstance(value, str) and value in BUILDERS:
@@ -71,11 +74,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
         groups.setdefault(group, []).append(item)
     items[:] = [item for group in groups.values() for item in group]
+    gc.freeze()  # spares each collection of garbage the objects of all that is imported
 
 
 @pytest.fixture(scope="session", autouse=True)
 def unchanged_processors():
     """Fails if a test has changed a processor that others use."""
+    from tests.processors import changed_processors
+
     yield
     assert not changed_processors(), "use tests.processors.build or with_template"
 
@@ -83,5 +89,7 @@ def unchanged_processors():
 @pytest.fixture(scope="session", autouse=True)
 def shared_process():
     """One other process for all collators that are checked, once one is."""
+    from vlmcollate.testing.another_process import another_process
+
     with another_process():
         yield

@@ -2,8 +2,8 @@
 
 The processor classes, image processors and feature extractors are those of transformers. What is a
 stand-in has that in its name or its docstring: templates that no registry has, and classes of
-remote code. `processor_of` and `shared` return the same object to every test, because building one
-takes seconds; a test that changes a processor builds its own with `build`.
+remote code. `processor_of` and `shared` return the same object to every test, with all that was
+learned of it; a test that changes a processor builds its own with `build`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _Shared:
 
 _SHARED: dict[Callable[[], Any], _Shared] = {}
 _MOST_SHARED = 16
-"""The number of processors that are kept; a tokenizer takes about a hundred megabytes."""
+"""The number of processors that are kept, since collators cache much of each tokenizer."""
 _CHANGED: list[str] = []
 
 

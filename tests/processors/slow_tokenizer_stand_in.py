@@ -6,7 +6,7 @@ Its tokens are those of the real Qwen2.5, so the fast tokenizer of Qwen2.5 is it
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import tiktoken
@@ -69,21 +69,24 @@ def _spelled(token: bytes) -> str:
 
 def slow_tokenizer_stand_in(fast: Any) -> Any:
     """Builds the slow tokenizer with the tokens of a fast one that is based on Qwen2.5's."""
-    facts = json.loads((tokenizer_dir("qwen2_5") / "tokenizer.json").read_text("utf-8"))
+    pattern, ranks = _model()
     special = {str(token): i for i, token in fast.added_tokens_decoder.items()}
+    model = tiktoken.Encoding(
+        "stand-in", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special
+    )
+    slow = TikTokenTokenizerStandIn(model, special, **{name: getattr(fast, name) for name in NAMED})
+    slow.chat_template = fast.chat_template
+    return slow
+
+
+@cache
+def _model() -> tuple[str, dict[bytes, int]]:
+    """Returns the pattern that splits the text, and the rank of each token."""
+    facts = json.loads((tokenizer_dir("qwen2_5") / "tokenizer.json").read_text("utf-8"))
     (pattern,) = (
         part["pattern"]["Regex"]
         for part in facts["pre_tokenizer"]["pretokenizers"]
         if part["type"] == "Split"
     )
-    model = tiktoken.Encoding(
-        "stand-in",
-        pat_str=pattern,
-        mergeable_ranks={
-            bytes(BYTES[c] for c in token): i for token, i in facts["model"]["vocab"].items()
-        },
-        special_tokens=special,
-    )
-    slow = TikTokenTokenizerStandIn(model, special, **{name: getattr(fast, name) for name in NAMED})
-    slow.chat_template = fast.chat_template
-    return slow
+    vocabulary = facts["model"]["vocab"].items()
+    return pattern, {bytes(BYTES[c] for c in token): rank for token, rank in vocabulary}

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vlmcollate.testing.processors import tiny_model, tiny_processor
-
 if TYPE_CHECKING:
     from vlmcollate.testing.checking import (
         LawResult,
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
         videos,
     )
     from vlmcollate.testing.laws import LAWS, LawFailure, Trial
+    from vlmcollate.testing.processors import tiny_model, tiny_processor
 
 _HOME = {
     "checking": ("LawResult", "Report", "check_collator", "parametrize_with_checks"),
@@ -36,6 +35,7 @@ _HOME = {
         "videos",
     ),
     "laws": ("LAWS", "LawFailure", "Trial"),
+    "processors": ("tiny_model", "tiny_processor"),
 }
 
 __all__ = [
@@ -60,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name that needs hypothesis when it is first used."""
+    """Imports a name at first access: some need hypothesis, and others all of transformers."""
     import importlib
 
     for module, names in _HOME.items():

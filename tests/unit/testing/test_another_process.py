@@ -9,27 +9,13 @@ from types import ModuleType
 
 import attrs
 import pytest
-import torch
 
+from tests.unit.testing.with_process_id import WithProcessId
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.testing import LAWS, check_collator, tiny_processor
 from vlmcollate.testing.another_process import AnotherProcess, another_process, tensors_of
 
 LAW = [law for law in LAWS if law.__name__ == "check_a_pickled_copy_agrees"]
-
-
-class Told:
-    """Says where it is, and prints what is no answer."""
-
-    def __call__(self, examples):
-        if examples == ["raise"]:
-            raise ValueError("no such example")
-        if examples == ["end"]:
-            os._exit(3)
-        sys.stdout.write("printed")
-        sys.stdout.flush()
-        hashed = torch.tensor([os.getpid(), hash("a word")])
-        return {"hashed": hashed, "masks": {"full": torch.ones(2)}, "name": "none"}
 
 
 def _defined_in(monkeypatch, name):
@@ -43,10 +29,14 @@ def _defined_in(monkeypatch, name):
 
 def test_it_answers_under_another_hash_seed():
     with another_process() as process:
-        assert process.load(pickle.dumps(Told())).outcome == "returned"
+        assert process.load(pickle.dumps(WithProcessId())).outcome == "returned"
         one, two = process.collate(["one"]), process.collate(["two"])
         raised = process.collate(["raise"])
-    assert one.tensors.keys() == tensors_of(Told()(["one"])).keys() == {"hashed", "masks.full"}
+    assert (
+        one.tensors.keys()
+        == tensors_of(WithProcessId()(["one"])).keys()
+        == {"hashed", "masks.full"}
+    )
     pid, hashed = one.tensors["hashed"].tolist()
     assert pid != os.getpid()
     assert hashed != hash("a word")
@@ -54,23 +44,21 @@ def test_it_answers_under_another_hash_seed():
     assert (raised.outcome, raised.problem) == ("raised", "ValueError: no such example")
 
 
-def test_blocks_share_it_and_close_ends_it():
+def test_blocks_share_it():
     with another_process() as outer, another_process() as inner:
         assert outer is inner
+
+
+def test_one_that_ended_is_replaced_and_close_ends_it():
     process = AnotherProcess()
     process.close()
-    process.load(pickle.dumps(Told()))
+    process.load(pickle.dumps(WithProcessId()))
+    assert "the process ended" in process.collate(["end"]).problem
+    assert process.load(pickle.dumps(WithProcessId())).outcome == "given"
     pid = int(process.collate(["one"]).tensors["hashed"][0])
     process.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-
-
-def test_its_end_is_told_and_it_is_started_anew():
-    with another_process() as process:
-        process.load(pickle.dumps(Told()))
-        assert "the process ended" in process.collate(["end"]).problem
-        assert process.load(pickle.dumps(Told())).outcome == "returned"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tests.broken import collators as broken
 from tests.broken import templates
 from tests.broken.missized import Buckets
+from tests.conftest import NIGHTLY
 from tests.forking import run_in_fresh_package
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli.app import app
@@ -81,10 +82,11 @@ def test_a_failure_raises_with_its_report():
 
 
 def test_the_counterexample_is_small():
+    laws = [law for law in LAWS if law.__name__ == "check_only_answers_train"]
     report = check_collator(
-        broken.TrainsQuestions(processor=PROCESSOR), raise_on_failure=False, examples=10
+        broken.TrainsQuestions(processor=PROCESSOR), laws=laws, raise_on_failure=False, examples=10
     )
-    message = next(r.message for r in report.failed if r.law == "check_only_answers_train")
+    (message,) = (result.message for result in report.failed)
     conversation = message.partition("conversation:\n")[2].partition("what to change")[0]
     assert len(conversation.strip().splitlines()) == 2
     assert len(conversation) < 80
@@ -263,7 +265,8 @@ def test_tiny_processors_need_no_hypothesis():
     ids=lambda options: " ".join(type(value).__name__ for value in options.values()),
 )
 def test_the_laws_hold_for_every_layout(options):
-    report = check_collator(collator_for(PROCESSOR, **options), examples=3)
+    examples = 3 if NIGHTLY else 1
+    report = check_collator(collator_for(PROCESSOR, **options), examples=examples)
     assert {result.status for result in report.results} == {"passed"}
 
 
@@ -271,5 +274,5 @@ def test_a_collator_with_options_is_checked_as_it_is():
     collator = collator_for(PROCESSOR, train_on="last_turn", max_length=512, on_overlong="drop")
     assert not check_collator(collator, examples=2).failed
     assert not check_collator(
-        attrs.evolve(collator, special_tokens_in_text="error"), examples=3
+        attrs.evolve(collator, special_tokens_in_text="error"), examples=2
     ).failed
