@@ -54,7 +54,7 @@ def test_one_that_ended_is_replaced_and_close_ends_it():
     process.close()
     process.load(pickle.dumps(WithProcessId()))
     assert "the process ended" in process.collate(["end"]).problem
-    assert process.load(pickle.dumps(WithProcessId())).outcome == "given"
+    assert process.load(pickle.dumps(WithProcessId())).outcome == "returned"
     pid = int(process.collate(["one"]).tensors["hashed"][0])
     process.close()
     with pytest.raises(ProcessLookupError):
