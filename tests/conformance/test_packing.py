@@ -28,7 +28,7 @@ from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 
 MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "smolvlm")
 WINDOW = 64
-NOT_IN_THE_MODEL = ("n_images_per_sample", "n_videos_per_sample")
+NOT_IN_THE_MODEL = ("labels", "n_images_per_sample", "n_videos_per_sample")  # logits are enough
 
 
 def _image(seed: int) -> Image.Image:
