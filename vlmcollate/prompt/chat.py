@@ -37,6 +37,7 @@ from vlmcollate.prompt.templates import (
     wants_strings,
 )
 from vlmcollate.prompt.turns import TurnFinder
+from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 
@@ -77,7 +78,6 @@ class ChatRenderer:
     answer_end: str = ""
     media_tokens: Collection[str] = ()
     _plans: dict[Any, RenderingPlan] = attrs.field(factory=dict, init=False)
-    _structures: dict[Any, Structure] = attrs.field(factory=dict, init=False)
     _as_text: dict[Any, frozenset[str]] = attrs.field(factory=dict, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
@@ -166,19 +166,33 @@ class ChatRenderer:
 
     @property
     def structure(self) -> Structure:
-        """The purposes of the control tokens, read once per template and vocabulary."""
+        """The purposes of the control tokens, read once per processor, template and options."""
         vocabulary = Vocabulary.known(self.processor.tokenizer)
-        key = chat_template_of(self.processor), vocabulary
-        if key not in self._structures:
-            self._structures.clear()
-            self._structures[key] = self._read_structure(*key)
-        return self._structures[key]
+        template, words = chat_template_of(self.processor), self._attributes
+        key = template, vocabulary, " ".join(words), self._options
+        known = _STRUCTURES.get_or_make(self.processor, dict)
+        if key not in known:
+            if len(known) >= _MOST_STRUCTURES:
+                known.clear()
+            known[key] = self._read_structure(template, vocabulary, words)
+        return known[key]
 
-    def _read_structure(self, template: str, vocabulary: Vocabulary) -> Structure:
+    @property
+    def _attributes(self) -> list[str]:
+        """The strings among the processor's attributes, such as the names of its tokens."""
+        attributes = getattr(self.processor, "__dict__", {}).items()
+        return [v for k, v in attributes if isinstance(v, str) and k != "chat_template"]
+
+    @cached_property
+    def _options(self) -> str:
+        """All options, as far as the structure depends on them."""
+        placeholders, stops = dict(self.placeholders), tuple(self.stop_tokens)
+        texts = self.string_content_with_media, self.prompt_prefix, self.last_turn_end
+        media = sorted(self.media_tokens)
+        return repr((placeholders, stops, self.template_kwargs, texts, self.answer_end, media))
+
+    def _read_structure(self, template: str, vocabulary: Vocabulary, words: list[str]) -> Structure:
         named = self.processor.tokenizer.special_tokens_map
-        options = getattr(self.processor, "__dict__", {})
-        attributes = {k: v for k, v in options.items() if k != "chat_template"}
-        words = [v for v in attributes.values() if isinstance(v, str)]
         return StructureReader(
             render=attrs.evolve(self, last_turn_end="", answer_end="").render,
             vocabulary=vocabulary,
@@ -286,6 +300,8 @@ class ChatRenderer:
         )
 
 
+_STRUCTURES = IdentityCache[dict[Any, Structure]]()
+_MOST_STRUCTURES = 64
 _MOST_PLANS = 4096
 _NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """The names of tokens that no template writes inside an answer."""
