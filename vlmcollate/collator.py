@@ -16,11 +16,7 @@ from torch import Tensor
 from vlmcollate.batch.stacking import fill_values, stack_samples
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.construction import check_options
-from vlmcollate.encode.labelling import (
-    check_trains,
-    trains,
-    with_labels,
-)
+from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, truncate
 from vlmcollate.encode.padding import pad_rows
@@ -28,6 +24,7 @@ from vlmcollate.encode.processor_facts import tokenizer_of
 from vlmcollate.encode.stages import Stages, run_stage, untraced
 from vlmcollate.encode.token_count import media_texts
 from vlmcollate.encode.trace import Trace
+from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,
     EmptyBatchError,
@@ -195,6 +192,8 @@ class BaseCollator(Stages):
         conversation = run_stage("read", self.read, example)
         media = run_stage("load", self.load, conversation)
         rendering = run_stage("render", self.render, conversation)
+        if any(m.extra or m.role not in KNOWN_ROLES for m in conversation.messages):
+            report_unread_by_template(conversation, self._tools.template, self.on_unread)
         if rendering.dropped or rendering.altered:
             report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering)
@@ -212,7 +211,7 @@ class BaseCollator(Stages):
         """Runs the stages process, tokenize and label."""
         prompt, sample = self._tokenize(conversation, media, rendering)
         name, turns = run_stage("label", self.label, prompt, conversation)
-        return with_labels(sample, turns, conversation, train_on=self.train_on, strategy=name)
+        return self._with_labels(prompt, sample, conversation, name, turns)
 
     def _shorten(
         self,
@@ -383,6 +382,6 @@ class BaseCollator(Stages):
         rendering, processed = self.render(conversation), ProcessedMedia(replacements=texts)
         prompt, sample = self._encode_prompt(conversation, processed, rendering)
         name, turns = self.label(prompt, conversation)
-        labelled = with_labels(sample, turns, conversation, train_on=self.train_on, strategy=name)
+        labelled = self._with_labels(prompt, sample, conversation, name, turns)
         sample = self.postprocess(labelled)
         return len(sample) + (self._dummy_room(sample) if self.dummy_media == "sample" else 0)

@@ -16,9 +16,15 @@ MediaKind = Literal["image", "video", "audio"]
 
 @attrs.frozen
 class TextPart:
-    """A piece of text inside a message."""
+    """A piece of text inside a message.
+
+    Attributes:
+        text: The text.
+        weight: The weight of its tokens in the loss; `None` has that of the message.
+    """
 
     text: str
+    weight: float | None = None
 
 
 @attrs.frozen(eq=False)
@@ -47,6 +53,9 @@ class Message:
         role: The role, as the chat template spells it.
         content: The parts in order; empty if the message only calls tools.
         weight: The weight of its tokens in the loss; 0 trains none of them.
+        is_prefix: Whether the model continues the message, which is the last one; its text does
+            not train, and no end is written behind it.
+        is_string: Whether the content was one string, which a template may write unlike a list.
         extra: Further keys for the template, such as `tool_calls`, `reasoning_content` and `name`.
     """
 
@@ -54,11 +63,18 @@ class Message:
     content: tuple[Part, ...]
     weight: float = 1.0
     extra: Mapping[str, Any] = attrs.field(factory=dict)
+    is_prefix: bool = False
+    is_string: bool = attrs.field(default=False, eq=False)
 
     @property
     def is_assistant(self) -> bool:
         """Whether the model learns to produce this message."""
         return self.role == "assistant"
+
+    @property
+    def text(self) -> str:
+        """The text of all parts, without media."""
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
 
 @attrs.frozen(kw_only=True)
@@ -69,11 +85,15 @@ class Conversation:
         messages: The messages in order.
         tools: The JSON schemas of the tools for the template, or `None`.
         template_kwargs: Further variables for the template.
+        format: The name of the format that was read.
+        unread: The fields of the example that nothing reads, by their path.
     """
 
     messages: tuple[Message, ...]
     tools: list[Any] | None = None
     template_kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    format: str = attrs.field(default="messages", eq=False)
+    unread: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
     @property
     def media(self) -> Iterator[tuple[int, MediaPart]]:

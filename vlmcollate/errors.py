@@ -119,6 +119,10 @@ def stack_level() -> int:
     return level
 
 
+class UnreadKeyWarning(UserWarning):
+    """An example holds something that nothing reads."""
+
+
 class TemplateOmissionWarning(UserWarning):
     """The chat template omits or changes a part of the conversation."""
 

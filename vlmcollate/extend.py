@@ -4,7 +4,8 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.family import TOKEN_TYPES, Family, NotPackable, Packable, TokenTypes
-from vlmcollate.formats import read_example
+from vlmcollate.formats import DatasetFormat, Fields, Reading, read_example, register_format
+from vlmcollate.formats.messages import read_messages
 from vlmcollate.labels import LabelContext, LabelStrategy, TurnMarkers
 from vlmcollate.labels.base import assistant_indices
 from vlmcollate.media import (
@@ -44,10 +45,12 @@ __all__ = [
     "CollatorOptions",
     "Concatenate",
     "Conversation",
+    "DatasetFormat",
     "DocumentLayout",
     "EncodedPrompt",
     "EncodedSample",
     "Family",
+    "Fields",
     "FrameSampling",
     "Join",
     "LabelContext",
@@ -65,6 +68,7 @@ __all__ = [
     "PaddingStrategy",
     "ProcessedMedia",
     "PromptWriter",
+    "Reading",
     "Rendering",
     "Separation",
     "Span",
@@ -85,5 +89,7 @@ __all__ = [
     "processor_inputs",
     "prompt_and_answer",
     "read_example",
+    "read_messages",
     "register",
+    "register_format",
 ]

@@ -6,6 +6,7 @@ import decimal
 import enum
 import io
 import random
+import warnings
 
 import attrs
 import datasets
@@ -21,7 +22,7 @@ from tests.grafts import grafted
 from tests.processors import processor_of
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.conversation import MediaPart
-from vlmcollate.errors import CollateError, ConversationError
+from vlmcollate.errors import CollateError, ConversationError, UnreadKeyWarning
 from vlmcollate.formats import read_example
 from vlmcollate.plain_values import MAX_LEVELS, plain, plain_source, unwrap
 
@@ -304,7 +305,7 @@ def cycle():
     ("row", "where"),
     [
         (lambda v: {"messages": [USER, ANSWER], "tools": [v]}, "tools[0]"),
-        (lambda v: [USER, {**ANSWER, "tool_calls": [v]}], "messages[1].tool_calls"),
+        (lambda v: [USER, {**ANSWER, "tool_calls": [v]}], "messages[1].tool_calls[0]"),
         (lambda v: {"messages": [USER, ANSWER], "chat_template_kwargs": v}, "chat_template_kwargs"),
         (lambda v: [{"role": "user", "content": v}, ANSWER], "messages[0].content[0]"),
         (lambda v: [{"role": "user", "content": [{"image": v}]}, ANSWER], "messages[0].content[0]"),
@@ -329,8 +330,8 @@ def test_nested_values_are_read_up_to_the_limit(collator):
     ("example", "where", "problem"),
     [
         ([{"role": "user", "content": [{"type": "text", "text": "a", 3: 1, "q": 2}]}],
-         "messages[0].content[0]", r"\['q', 3\]"),
-        ([{"role": "user", "content": [{3: 1, "q": 2}]}], "messages[0].content[0]", "nothing"),
+         "messages[0].content[0]", r"not strings: \[3\]"),
+        ([{"role": "user", "content": [{"q": 2}]}], "messages[0].content[0]", "nothing"),
         ([{"role": "user", "content": "a", 3: 1}], "messages[0]", "not strings"),
         ([{"role": "user", "content": [{"type": np.array(["text", "a"])}]}],
          "messages[0].content[0]", "found list"),
@@ -363,7 +364,9 @@ def test_random_values_in_a_row_raise_only_collate_errors(read, rows, collator):
     good = 0
     for seed in range(rows):
         try:
-            stage(grafted(random.Random(seed)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnreadKeyWarning)
+                stage(grafted(random.Random(seed)))
         except CollateError:
             continue
         good += 1

@@ -90,6 +90,7 @@ def with_labels(
     *,
     train_on: TrainedTurns,
     strategy: str,
+    part_weights: Sequence[tuple[int, int, float]] = (),
 ) -> EncodedSample:
     """Returns a sample with the labels, and any weights, of its turns.
 
@@ -99,21 +100,26 @@ def with_labels(
         conversation: The conversation, for the weights of its messages.
         train_on: The turns that train.
         strategy: The name of the strategy that found the turns.
+        part_weights: The parts with a weight of their own; see `EncodedPrompt.part_weights`.
     """
     ids, message_ids = sample.tokens["input_ids"].numpy(), sample.message_ids.numpy()
     labels = np.full(len(ids), IGNORE_INDEX, np.int64)
     weights = np.zeros(len(ids), np.float32)
+    last = max((turn.message for turn in turns), default=-1)
     turn_weights = _weights(conversation, turns, train_on)
     for (message, start, end), weight in zip(turns, turn_weights, strict=True):
         message_ids[start:end] = message
         weights[start:end] = weight
-        if weight:
-            labels[start:end] = ids[start:end]
+        if train_on == "last_turn" and message != last:
+            continue
+        for first, behind, own in part_weights:
+            weights[max(first, start) : max(min(behind, end), start)] = own
+    labels[weights > 0] = ids[weights > 0]
     if sample.media_counts:
         is_media = sample.media_ids.numpy() >= 0
         labels[is_media], weights[is_media] = IGNORE_INDEX, 0
     tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
-    if not {0.0, 1.0}.issuperset(turn_weights):
+    if not {0.0, 1.0}.issuperset([*turn_weights, *(weight for *_, weight in part_weights)]):
         tokens["loss_weights"] = torch.from_numpy(weights)
     return attrs.evolve(sample, tokens=tokens, label_strategy=strategy)
 

@@ -13,6 +13,7 @@ from vlmcollate.encode.labelling import TrainedTurns
 from vlmcollate.encode.omissions import OmissionPolicy
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.encode.thinking_prefix import ThinkingPrefix
+from vlmcollate.formats import DatasetFormat, UnreadPolicy, format_of
 from vlmcollate.labels import LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import LocalMedia, MediaStrategy
 from vlmcollate.padding import PaddingStrategy, PadToLongest
@@ -28,6 +29,10 @@ from vlmcollate.validators import (
 from vlmcollate.validators import max_length as valid_max_length
 
 
+def _a_format(_: object, __: object, value: Any) -> None:
+    format_of(value)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class CollatorOptions(WithOptions, ABC):  # the base of all collators
     """The options of every collator.
@@ -39,6 +44,11 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
         on_overlong: The policy for samples longer than `max_length`: `"raise"`; `"drop"` them;
             `"truncate"` their end, never inside media; `"drop_turns"`, the oldest user-assistant
             exchanges first.
+        format: The format of the examples: a `DatasetFormat`, its name, or `"auto"` for the one
+            that fits an example.
+        on_unread: The policy for keys of an example, a message or a part that nothing reads, and
+            for unknown roles: `"auto"` refuses media, messages, tools, system prompts, masks and
+            roles, and warns of other keys; `"raise"`, `"warn"` or `"allow"`.
         shift_labels: Whether to shift labels by one, for models that do not shift them.
         labels: The strategy that finds the trained tokens.
         media: The strategy that loads media, with its limits.
@@ -67,6 +77,10 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
     max_length: int | None = attrs.field(default=None, validator=valid_max_length)
     on_overlong: OverlongPolicy = attrs.field(
         default="raise", validator=one_of("raise", "drop", "truncate", "drop_turns")
+    )
+    format: str | DatasetFormat = attrs.field(default="auto", validator=_a_format)
+    on_unread: UnreadPolicy = attrs.field(
+        default="auto", validator=one_of("auto", "raise", "warn", "allow")
     )
     shift_labels: bool = attrs.field(default=False, validator=an_instance_of(bool))
     labels: LabelStrategy = attrs.field(
@@ -110,6 +124,8 @@ class CollatorOptionsDict(TypedDict, total=False):
 
     max_length: int | None
     on_overlong: OverlongPolicy
+    format: str | DatasetFormat
+    on_unread: UnreadPolicy
     shift_labels: bool
     labels: LabelStrategy
     media: MediaStrategy

@@ -15,10 +15,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from vlmcollate.conversation import Conversation, MediaKind, MediaPart
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart, TextPart
 from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.expansion_tokens import expansion_tokens
-from vlmcollate.encode.labelling import place_turns, unlabelled_sample
+from vlmcollate.encode.labelling import place_turns, unlabelled_sample, with_labels
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
@@ -81,7 +81,7 @@ class Stages(CollatorOptions):
 
     def read(self, example: object) -> Conversation:
         """Turns an example into a conversation."""
-        return read_example(example)
+        return read_example(example, self.format, on_unread=self.on_unread)
 
     def load(self, conversation: Conversation) -> list[Any]:
         """Decodes the conversation's media, in order."""
@@ -131,6 +131,26 @@ class Stages(CollatorOptions):
             stop_ids=tools.stop_ids,
         )
         return place_turns(self.labels, prompt, context)
+
+    def _with_labels(
+        self,
+        prompt: EncodedPrompt,
+        sample: EncodedSample,
+        conversation: Conversation,
+        strategy: str,
+        turns: Sequence[Turn],
+    ) -> EncodedSample:
+        """Returns a sample with the labels of its turns."""
+        parts = (part for message in conversation.messages for part in message.content)
+        is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
+        return with_labels(
+            sample,
+            turns,
+            conversation,
+            train_on=self.train_on,
+            strategy=strategy,
+            part_weights=prompt.part_weights if is_weighted else (),
+        )
 
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Changes the labelled sample, for example by inserting tokens."""

@@ -54,6 +54,7 @@ class Explanation:
         warnings: Possible mistakes, one sentence each.
         processor: The name of the processor's class.
         collator: The name of the collator's class.
+        format: The name of the format in which the example was read.
         other: The labels of another strategy for comparison, (L,) int64, or `None`.
     """
 
@@ -68,6 +69,7 @@ class Explanation:
     warnings: tuple[str, ...]
     processor: str
     collator: str
+    format: str
     other: Tensor | None = None
 
     @classmethod
@@ -110,6 +112,7 @@ class Explanation:
             warnings=tuple(find_warnings(sample, trace, prompt.vocabulary, processor)),
             processor=type(processor).__name__,
             collator=collator,
+            format=conversation.format,
         )
 
     @cached_property
@@ -243,6 +246,7 @@ class Explanation:
         return {
             "processor": self.processor,
             "collator": self.collator,
+            "format": self.format,
             "prompt": self.prompt,
             "roles": list(self.roles),
             "tokens": [attrs.asdict(token) for token in self.tokens],
@@ -279,7 +283,8 @@ class Explanation:
     def _headline(self) -> str:
         return (
             f"{len(self.sample)} tokens, {self.trained_share:.1%} trained, by "
-            f"{self.sample.label_strategy or 'no strategy'}, with {self.collator}"
+            f"{self.sample.label_strategy or 'no strategy'}, with {self.collator}, "
+            f"format {self.format!r}"
         )
 
 

@@ -1,12 +1,13 @@
-"""Reading the fields of rows, messages and parts."""
+"""Reading the fields of rows, messages and parts, and keeping track of those that are not read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlmcollate.errors import ConversationError
-from vlmcollate.plain_values import describe, is_missing, unwrap
+from vlmcollate.plain_values import describe, is_missing, show_all, unwrap
 
 _NUMBERS = frozenset({"weight", "fps", "sampling_rate", "channel_axis"})
 
@@ -23,17 +24,103 @@ def present_fields(value: Mapping[Any, Any]) -> dict[Any, Any]:
     }
 
 
-def as_list(value: object, where: str) -> list[Any]:
-    """Converts an array or a sequence to a list.
+class Fields:
+    """The fields of a row, a message or a part, each of which is read once.
 
     Args:
-        value: A list, a tuple, or an array or Series of any library.
+        value: The mapping; fields that a library filled in are left out.
         where: Its path in the example, for errors.
 
     Raises:
-        ConversationError: If it is anything else.
+        ConversationError: A key is not a string.
     """
-    value = unwrap(value)
+
+    def __init__(self, value: Mapping[Any, Any], where: str) -> None:
+        self.where = where
+        self._fields = present_fields(value)
+        wrong = [key for key in self._fields if not isinstance(key, str)]
+        if wrong:
+            raise ConversationError(
+                f"has keys that are not strings: {show_all(wrong)}; rename them", where=where
+            )
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._fields[key]
+
+    def get(self, key: str) -> Any:
+        """Returns a field without its array or scalar, or `None`, and leaves it unread."""
+        return unwrap(self._fields.get(key))
+
+    def pop(self, key: str) -> Any:
+        """Reads a field, without its array or scalar; `None` if it is absent."""
+        return unwrap(self._fields.pop(key, None))
+
+    def pop_raw(self, key: str) -> Any:
+        """Reads a field as it is."""
+        return self._fields.pop(key)
+
+    def named(self, *keys: str) -> list[str]:
+        """Returns those of some keys that are present, in the order of the keys."""
+        return [key for key in keys if key in self._fields]
+
+    def path(self, key: str) -> str:
+        """Returns the path of a field in the example."""
+        return f"{self.where}.{key}" if self.where else key
+
+    @property
+    def rest(self) -> dict[str, Any]:
+        """The fields that were not read."""
+        return self._fields
+
+
+def as_list(value: object, where: str) -> list[Any]:
+    """Converts an array, a sequence or a JSON string to a list.
+
+    Args:
+        value: A list, a tuple, an array or Series of any library, or JSON of a list.
+        where: Its path in the example, for errors.
+
+    Raises:
+        ConversationError: It is anything else.
+    """
+    value = parsed(unwrap(value), where, "[")
     if isinstance(value, list | tuple):
         return list(value)
     raise ConversationError(f"expected a list, found {describe(value)}", where=where)
+
+
+def parsed(value: Any, where: str, opening: str) -> Any:
+    """Parses a string that holds JSON of an expected kind.
+
+    Args:
+        value: Any value.
+        where: Its path in the example, for errors.
+        opening: The characters of which one begins the JSON, such as `"["` for a list.
+
+    Returns:
+        The parsed value; any other value unchanged.
+
+    Raises:
+        ConversationError: The string begins as JSON of that kind, and is not.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in tuple(opening):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        at = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ConversationError(
+            f"is no valid JSON{at}: {problem}; correct the string, or pass the value itself",
+            where=where,
+        ) from None
+    except RecursionError:
+        raise ConversationError(
+            "is JSON that is nested too deeply; flatten it", where=where
+        ) from None

@@ -1,123 +1,131 @@
-"""Examples that hold a list of messages, under `messages` or `conversation`.
-
-`{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}`
-"""
+"""Lists of messages, in the spellings of OpenAI, Hugging Face, ShareGPT and LLaVA."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from vlmcollate.conversation import Message
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.fields import as_list, present_fields
-from vlmcollate.formats.media_lists import MediaLists
-from vlmcollate.formats.parts import read_content
-from vlmcollate.plain_values import describe, plain, show, show_all, unwrap
+from vlmcollate.formats.calls import read_calls
+from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.parts import Thinking, read_content
+from vlmcollate.formats.reading import Reading
+from vlmcollate.formats.roles import CALLS, read_role
+from vlmcollate.formats.weights import SPELLINGS, pop_weight
+from vlmcollate.plain_values import describe, plain, unwrap
 
-_KEYS = ("messages", "conversation")
-_ROLE = re.compile(r"[A-Za-z][\w \-]*")
-_MIN_WEIGHT = float(np.finfo(np.float32).tiny)  # smaller ones lose digits, then become 0
-_MAX_WEIGHT = float(np.finfo(np.float32).max)
-_KEYS_OF_CALLS = frozenset({"tool_calls", "function_call", "tools", "functions"})
-
-
-def is_format_of(fields: Mapping[str, Any]) -> bool:
-    """Whether an example has this format."""
-    return any(key in fields for key in _KEYS)
+_ROLES = ("role", "from")
+_CONTENTS = ("content", "value")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_KEYS_OF_CALLS = frozenset({"tool_calls", "tools", "functions"})
 
 
-def read(fields: Mapping[str, Any], lists: MediaLists) -> tuple[Message, ...]:
-    """Reads the messages of an example.
+def read_messages(value: object, where: str, reading: Reading) -> tuple[Message, ...]:
+    """Reads a list of messages.
 
     Args:
-        fields: The fields of the example.
-        lists: Its media lists, for empty media parts.
+        value: The list, or JSON of it; a single message counts as a list of one.
+        where: Its path in the example.
+        reading: What is known of the example.
 
     Returns:
         The messages in order.
 
     Raises:
-        ConversationError: If a message is wrong, or there is none.
+        ConversationError: A message is wrong, or there is none.
     """
-    key = next(key for key in _KEYS if key in fields)
-    return read_messages(fields[key], "messages", lists)
-
-
-def read_messages(value: object, where: str, lists: MediaLists) -> tuple[Message, ...]:
-    """Reads a list of messages; see `read`."""
     items = as_list(value, where)
     if not items:
         raise ConversationError("expected at least one message, found none", where=where)
-    return tuple(_read_message(item, f"{where}[{i}]", lists) for i, item in enumerate(items))
+    found = tuple(_read_message(item, f"{where}[{i}]", reading) for i, item in enumerate(items))
+    for i, message in enumerate(found[:-1]):
+        if message.is_prefix:
+            raise ConversationError(
+                "only the last message may be a prefix; remove 'prefix'",
+                where=f"{where}[{i}].prefix",
+            )
+    return found
 
 
-def _read_message(value: object, where: str, lists: MediaLists) -> Message:
-    fields = _fields_of(value, where)
-    role = _pop_role(fields, where)
-    weight = _pop_weight(fields, role, where)
-    content = unwrap(fields.pop("content", None))
-    if content is None and not fields:
-        raise ConversationError("the message has no content", where=f"{where}.content")
-    if content is None or (isinstance(content, str) and not content and "tool_calls" in fields):
-        content = []  # templates test whether there is content besides the calls
-    parts = read_content(content, f"{where}.content", lists)
-    extra = {
-        key: plain(item, f"{where}.{key}", allow_dates=key not in _KEYS_OF_CALLS)
-        for key, item in fields.items()
-    }
-    return Message(role=role, content=parts, weight=weight, extra=extra)
-
-
-def _fields_of(value: object, where: str) -> dict[str, Any]:
-    value = unwrap(value)
+def _read_message(value: object, where: str, reading: Reading) -> Message:
+    value = parsed(unwrap(value), where, "{")
     if not isinstance(value, Mapping):
         raise ConversationError(
             'expected a message such as {"role": "user", "content": ...}, found '
             f"{describe(value)}",
             where=where,
         )
-    fields = present_fields(value)
-    wrong = [key for key in fields if not isinstance(key, str)]
-    if wrong:
+    fields = Fields(value, where)
+    key = next(iter(fields.named(*_ROLES)), "role")
+    given = fields.pop(key)
+    is_call = isinstance(given, str) and given in CALLS
+    role = "assistant" if is_call else read_role(given, f"{where}.{key}")
+    spelled = fields.named(*SPELLINGS)
+    weight = pop_weight(fields)
+    if role != "assistant" and weight:
         raise ConversationError(
-            f"has keys that are not strings: {show_all(wrong)}; rename them", where=where
+            f"only assistant messages train, found {spelled[0]!r} in a {role!r} message; remove it",
+            where=fields.path(spelled[0]),
         )
-    return fields
+    is_prefix = _pop_prefix(fields, role)
+    key = next(iter(fields.named(*_CONTENTS)), "content")
+    content, calls = fields.pop(key), _pop_calls(fields, reading)
+    if is_call:
+        calls, content = read_calls(content, f"{where}.{key}", reading), None
+    extra: dict[str, Any] = {"tool_calls": calls} if calls else {}
+    is_absent = content is None
+    if is_absent or (content == "" and calls):
+        content = []  # templates test whether there is content besides the calls
+    read = read_content(content, f"{where}.{key}", reading)
+    thoughts = [part.text for part in read if isinstance(part, Thinking)]
+    if thoughts:
+        extra["reasoning_content"] = "\n".join(thoughts)
+    extra |= {
+        name: plain(item, f"{where}.{name}", allow_dates=name not in _KEYS_OF_CALLS)
+        for name, item in fields.rest.items()
+    }
+    message = Message(
+        role=role,
+        content=tuple(part for part in read if not isinstance(part, Thinking)),
+        weight=0.0 if is_prefix else 1.0 if weight is None else weight,
+        extra=extra,
+        is_prefix=is_prefix,
+        is_string=isinstance(content, str),
+    )
+    if is_absent:
+        _check_says_something(message, where, key)
+    return message
 
 
-def _pop_role(fields: dict[str, Any], where: str) -> str:
-    role = unwrap(fields.pop("role", None))
-    if not isinstance(role, str) or not _ROLE.fullmatch(role):
+def _pop_prefix(fields: Fields, role: str) -> bool:
+    """Whether the model continues the message."""
+    value = fields.pop("prefix")
+    if value in (None, False):
+        return False
+    if value is not True or role != "assistant":
         raise ConversationError(
-            f"expected a role such as 'user' or 'assistant', found {describe(role)}",
-            where=f"{where}.role",
+            f"expected True in an assistant message, found {describe(value)} in a {role!r} message",
+            where=fields.path("prefix"),
         )
-    return role
+    return True
 
 
-def _pop_weight(fields: dict[str, Any], role: str, where: str) -> float:
-    """The weight of a message in the loss, from `train` or `weight`."""
-    train, weight = unwrap(fields.pop("train", None)), unwrap(fields.pop("weight", None))
-    if train is not None and not isinstance(train, bool):
-        raise ConversationError(f"expected a bool, found {describe(train)}", where=f"{where}.train")
-    if weight is None:
-        weight = 1.0 if train is None else float(train)
-    elif train is not None:
-        raise ConversationError("has both 'train' and 'weight'; keep one", where=where)
-    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not is_number or (weight != 0 and not _MIN_WEIGHT <= weight <= _MAX_WEIGHT):
+def _pop_calls(fields: Fields, reading: Reading) -> list[dict[str, Any]]:
+    """The calls of a message, also in the legacy spelling of one call."""
+    found: list[dict[str, Any]] = []
+    for key in fields.named("tool_calls", "function_call"):
+        found += read_calls(fields.pop(key), fields.path(key), reading)
+    return found
+
+
+def _check_says_something(message: Message, where: str, key: str) -> None:
+    """Refuses a message without content that would train, or says nothing at all."""
+    says = any(message.extra.get(name) for name in ("tool_calls", *_REASONING))
+    if says or (message.is_assistant and not message.weight):
+        return
+    if message.is_assistant or not message.extra:
         raise ConversationError(
-            "expected a finite weight of at least 0 that float32 holds (0, or "
-            f"{_MIN_WEIGHT:.3g} to {_MAX_WEIGHT:.3g}), found {show(weight)}",
-            where=f"{where}.weight",
+            "the message has no content; add a text, which may be empty, or set its weight to 0",
+            where=f"{where}.{key}",
         )
-    if role != "assistant" and train:
-        raise ConversationError(
-            f"only assistant messages train, found 'train' in a {role!r} message; remove it",
-            where=f"{where}.train",
-        )
-    return float(weight)

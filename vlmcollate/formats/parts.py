@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
+
+import attrs
 
 from vlmcollate.conversation import MediaKind, MediaPart, Part, TextPart
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.fields import as_list, present_fields
-from vlmcollate.formats.media_lists import MediaLists
+from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.reading import Reading
+from vlmcollate.formats.weights import pop_weight
 from vlmcollate.plain_values import describe, plain_source, plain_text, show_all, unwrap
 
 _SOURCE_KEYS: dict[MediaKind, tuple[str, ...]] = {
-    "image": ("image", "image_url", "path", "url", "base64", "bytes"),
-    "video": ("video", "video_url", "path", "url", "base64", "bytes"),
-    "audio": ("audio", "audio_url", "path", "url", "base64", "bytes", "array"),
+    "image": ("image", "image_url", "input_image", "path", "url", "base64", "bytes"),
+    "video": ("video", "video_url", "input_video", "path", "url", "base64", "bytes"),
+    "audio": ("audio", "audio_url", "input_audio", "path", "url", "base64", "bytes", "array"),
 }
 _KIND_OF_TYPE: dict[str, MediaKind] = {
     spelling: kind
     for kind in _SOURCE_KEYS
-    for spelling in (kind, f"{kind}_url")  # as the type of a part, and as a key without a type
+    for spelling in (kind, f"{kind}_url", f"input_{kind}")  # also as a key without a type
 }
+_TEXT_TYPES = ("text", "input_text", "output_text")
+_THINKING_TYPES = ("thinking", "reasoning")
 
 
-def read_content(value: object, where: str, lists: MediaLists) -> tuple[Part, ...]:
+@attrs.frozen
+class Thinking:
+    """A part of an assistant message that holds its reasoning."""
+
+    text: str
+
+
+def read_content(value: object, where: str, reading: Reading) -> list[Part | Thinking]:
     """Reads the content of a message.
 
     Args:
-        value: A string, a part, or a list of parts.
+        value: A string, a part, or a list of parts, or JSON of such a list.
         where: The path of the content, such as `messages[0].content`.
-        lists: The media lists of the example, for empty media parts.
+        reading: What is known of the example.
 
     Returns:
         The parts in order.
 
     Raises:
-        ConversationError: If the content is anything else, or one of its parts is wrong.
+        ConversationError: The content is anything else, or one of its parts is wrong.
     """
     if isinstance(value, str):
-        return (TextPart(plain_text(value, where)),)
+        return [TextPart(plain_text(value, where))]
     items = [value] if isinstance(value, Mapping) else as_list(value, where)
-    return tuple(_read_part(item, f"{where}[{i}]", lists) for i, item in enumerate(items))
+    return [_read_part(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
 
 
-def _read_part(value: object, where: str, lists: MediaLists) -> Part:
+def _read_part(value: object, where: str, reading: Reading) -> Part | Thinking:
     value = unwrap(value)
     if isinstance(value, str):
         return TextPart(plain_text(value, where))
@@ -52,32 +64,32 @@ def _read_part(value: object, where: str, lists: MediaLists) -> Part:
             f'expected a part such as {{"type": "text", "text": ...}}, found {describe(value)}',
             where=where,
         )
-    fields = present_fields(value)
+    fields = Fields(value, where)
     kind = _pop_kind(fields, where)
-    if kind == "text":
-        part: Part = _pop_text(fields, where)
+    weight = pop_weight(fields)
+    part: Part | Thinking
+    if kind in _KIND_OF_TYPE:
+        part = _media_part(fields, _KIND_OF_TYPE[kind], where, reading)
+        if weight:
+            raise ConversationError(
+                f"weighs {weight:g}, but media never trains; remove the weight", where=where
+            )
+    elif kind in _THINKING_TYPES:
+        part = Thinking(_pop_text(fields, ("thinking", "reasoning", "text"), where))
     else:
-        source = _pop_source(fields, kind, where, lists)
-        part = MediaPart(kind, _with_rate(source, kind, fields), where)
-    if fields:
-        raise ConversationError(
-            f"has unknown keys: {show_all(fields)}; remove them (sizes and limits are options of "
-            "the processor)",
-            where=where,
-        )
+        part = attrs.evolve(TextPart(_pop_text(fields, ("text",), where)), weight=weight)
+    reading.leave(fields)
     return part
 
 
-def _pop_kind(fields: dict[str, Any], where: str) -> Literal["text"] | MediaKind:
+def _pop_kind(fields: Fields, where: str) -> str:
     """The kind of a part by its type or, if it has none, by its only key of that name."""
-    kind = unwrap(fields.pop("type", None))
+    kind = fields.pop("type")
     if kind is None:
-        named = [key for key in ("text", *_KIND_OF_TYPE) if key in fields]
+        named = fields.named("text", *_KIND_OF_TYPE)
         kind = named[0] if len(named) == 1 else None
-    if kind == "text":
-        return "text"
-    if isinstance(kind, str) and kind in _KIND_OF_TYPE:
-        return _KIND_OF_TYPE[kind]
+    if isinstance(kind, str) and kind in (*_TEXT_TYPES, *_THINKING_TYPES, *_KIND_OF_TYPE):
+        return kind
     raise ConversationError(
         f"expected a part of type 'text', 'image', 'video' or 'audio', found {describe(kind)} "
         f"with keys {show_all(fields)}",
@@ -85,34 +97,49 @@ def _pop_kind(fields: dict[str, Any], where: str) -> Literal["text"] | MediaKind
     )
 
 
-def _pop_text(fields: dict[str, Any], where: str) -> TextPart:
-    text = unwrap(fields.pop("text", None))
+def _pop_text(fields: Fields, keys: tuple[str, ...], where: str) -> str:
+    key = next(iter(fields.named(*keys)), keys[0])
+    text = fields.pop(key)
     if not isinstance(text, str):
-        raise ConversationError(f"expected a string, found {describe(text)}", where=f"{where}.text")
-    return TextPart(plain_text(text, where))
+        raise ConversationError(
+            f"expected a string, found {describe(text)}", where=f"{where}.{key}"
+        )
+    return plain_text(text, where)
 
 
-def _pop_source(fields: dict[str, Any], kind: MediaKind, where: str, lists: MediaLists) -> Any:
-    given = [key for key in _SOURCE_KEYS[kind] if key in fields]
+def _media_part(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> MediaPart:
+    source = _pop_source(fields, kind, where, reading)
+    return MediaPart(kind, _with_rate(source, kind, fields), where)
+
+
+def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> Any:
+    given = fields.named(*_SOURCE_KEYS[kind])
     if not given:
-        return plain_source(lists.take(kind, where), where)
+        return plain_source(reading.columns.take(kind, where), where)
     if set(given) == {"bytes", "path"}:  # one media item, as Hugging Face datasets store it
-        return plain_source({key: fields.pop(key) for key in given}, where)
+        return plain_source({key: fields.pop_raw(key) for key in given}, where)
     if len(given) > 1:
         raise ConversationError(f"names more than one {kind}: {given}; keep one", where=where)
     key = given[0]
-    source = plain_source(fields.pop(key), where)
-    if key.endswith("_url") and isinstance(source, Mapping):  # as the OpenAI API spells it
-        source = source.get("url")
-    if key == "base64" and isinstance(source, str) and not source.startswith("data:"):
-        source = f"data:;base64,{source}"
-    return source
+    source = plain_source(fields.pop_raw(key), where)
+    if key.endswith("_url"):  # as the OpenAI API spells it
+        source = parsed(source, where, "{")
+        source = source.get("url") if isinstance(source, Mapping) else source
+    if key.startswith("input_") and isinstance(source, Mapping):
+        source = source.get("url") or _encoded(source.get("data"))
+    return _encoded(source) if key == "base64" else source
 
 
-def _with_rate(source: Any, kind: MediaKind, fields: dict[str, Any]) -> Any:
+def _encoded(value: Any) -> Any:
+    """A data URI for base64 text."""
+    is_bare = isinstance(value, str) and not value.startswith("data:")
+    return f"data:;base64,{value}" if is_bare else value
+
+
+def _with_rate(source: Any, kind: MediaKind, fields: Fields) -> Any:
     """The source with the rate of the part, which belongs to decoded media."""
     for of, named, under in (("video", "fps", "video"), ("audio", "sampling_rate", "array")):
         if kind == of and named in fields:
-            given = [key for key in (named, "channel_axis") if key in fields]
-            return {under: source, **{key: unwrap(fields.pop(key)) for key in given}}
+            given = fields.named(named, "channel_axis")
+            return {under: source, **{key: fields.pop(key) for key in given}}
     return source

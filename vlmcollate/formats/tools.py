@@ -9,7 +9,7 @@ from typing import Any
 from transformers.utils import chat_template_utils
 
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.fields import as_list
+from vlmcollate.formats.fields import as_list, parsed
 from vlmcollate.plain_values import describe, fields_of, plain, show, unwrap
 
 _SCHEMA_ERRORS = (
@@ -25,11 +25,13 @@ _SCHEMA_ERRORS = (
 )
 
 
-def read_tools(value: object) -> list[Any]:
+def read_tools(value: object, where: str) -> list[Any]:
     """Reads the tools of an example.
 
     Args:
-        value: A list of JSON schemas, or of functions with type hints and a docstring.
+        value: A list of JSON schemas, or of functions with type hints and a docstring; JSON of the
+            list, or of a schema, is parsed.
+        where: Its path in the example.
 
     Returns:
         The JSON schemas, copied.
@@ -37,14 +39,14 @@ def read_tools(value: object) -> list[Any]:
     Raises:
         ConversationError: If a tool is anything else.
     """
-    return [_read_tool(tool, f"tools[{i}]") for i, tool in enumerate(as_list(value, "tools"))]
+    return [_read_tool(tool, f"{where}[{i}]") for i, tool in enumerate(as_list(value, where))]
 
 
 def _read_tool(value: object, where: str) -> Mapping[str, Any]:
     if inspect.isfunction(value) or inspect.ismethod(value):
         tool = _schema_of(value, where)
     else:
-        tool = fields_of(unwrap(value))
+        tool = fields_of(parsed(unwrap(value), where, "{"))
     if not isinstance(tool, Mapping):
         raise ConversationError(
             f"expected a JSON schema or a function, found {describe(tool)}", where=where

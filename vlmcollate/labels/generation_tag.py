@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import attrs
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -74,6 +75,6 @@ class GenerationTagLabels(LabelStrategy):
         )
 
 
-def _fits(block: tuple[int, int], turn: Span, words: list[Span], prompt: EncodedPrompt) -> bool:
+def _fits(block: tuple[int, int], turn: Span, words: Sequence[Span], prompt: EncodedPrompt) -> bool:
     own = [g for g in prompt.rendering.caller_spans if g.message == turn.message]
     return words == own and all(block[0] <= g.start and g.end <= block[1] for g in own)

@@ -25,8 +25,8 @@ from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaM
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings
-from vlmcollate.prompt.plan import RenderingPlan, shape_of
-from vlmcollate.prompt.rendering import MediaSpan, Rendering
+from vlmcollate.prompt.plan import RenderingPlan, shapes_of
+from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
 from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.templates import (
     TEMPLATE_ERRORS,
@@ -34,6 +34,8 @@ from vlmcollate.prompt.templates import (
     is_template_error,
     prompt_is_constant,
     tested_literals,
+    wants_json_arguments,
+    wants_lists,
     wants_strings,
 )
 from vlmcollate.prompt.turns import TurnFinder
@@ -78,7 +80,9 @@ class ChatRenderer:
     answer_end: str = ""
     media_tokens: Collection[str] = ()
     _plans: dict[Any, RenderingPlan] = attrs.field(factory=dict, init=False)
-    _as_text: dict[Any, frozenset[str]] = attrs.field(factory=dict, init=False)
+    _known_forms: dict[Any, tuple[frozenset[str], frozenset[str]]] = attrs.field(
+        factory=dict, init=False
+    )
 
     def __call__(self, conversation: Conversation) -> Rendering:
         """Renders one conversation.
@@ -91,12 +95,14 @@ class ChatRenderer:
         template = chat_template_of(self.processor)
         plain = self.render(conversation, None, template=template)
         key = self._key(conversation, template)
-        plan = self._plans.get(key)
+        plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
         rendering = plan.fill(conversation, plain) if plan is not None else None
         if rendering is not None:
             return rendering
         trace = self._trace(conversation, plain, template)
         rendering = self._place(conversation, trace)
+        if conversation.messages[-1].is_prefix:
+            return _without_end(rendering, conversation)
         is_certain = rendering.turn_error is None and not trace.marks.splits
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
@@ -148,21 +154,26 @@ class ChatRenderer:
     ) -> tuple[list[dict[str, Any]], Any]:
         """Returns the messages and tools as the chat template accepts them."""
         template = template or chat_template_of(self.processor)
+        as_text, as_parts = self._forms(template, {m.role for m in conversation.messages})
         return template_inputs(
             conversation,
             marks,
-            as_text=self._roles_as_text(template, {m.role for m in conversation.messages}),
+            as_text=as_text,
+            as_parts=as_parts,
+            json_arguments=any("tool_calls" in m.extra for m in conversation.messages)
+            and wants_json_arguments(self.processor, template),
             placeholders=self.placeholders if self.string_content_with_media else None,
             answer_end=self.answer_end if self._leaves_turns_open else "",
         )
 
-    def _roles_as_text(self, template: str, roles: Set[str]) -> frozenset[str]:
-        """Returns the roles whose content the template takes as one string."""
+    def _forms(self, template: str, roles: Set[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """Returns the roles whose content the template takes as a string only, and as a list."""
         key = template, frozenset(roles)
-        if key not in self._as_text:
+        if key not in self._known_forms:
             strings = (role for role in roles if wants_strings(self.processor, template, role))
-            self._as_text[key] = frozenset(strings)
-        return self._as_text[key]
+            lists = (role for role in roles if wants_lists(self.processor, template, role))
+            self._known_forms[key] = frozenset(strings), frozenset(lists)
+        return self._known_forms[key]
 
     @property
     def structure(self) -> Structure:
@@ -227,7 +238,7 @@ class ChatRenderer:
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:
         """Returns everything about a conversation except its messages' words."""
         literals = tested_literals(template)
-        shapes = tuple(shape_of(message, literals) for message in conversation.messages)
+        shapes = shapes_of(conversation, literals)
         return template, repr((conversation.tools, conversation.template_kwargs)), shapes
 
     def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
@@ -261,7 +272,10 @@ class ChatRenderer:
             turn_error = error
         return Rendering(
             text=trace.text,
-            caller_spans=tuple(Span(s.start, s.end, s.message) for s in trace.slots),
+            caller_spans=tuple(
+                CallerSpan(s.start, s.end, s.message, trace.marks.places[s.number].part)
+                for s in trace.slots
+            ),
             media=media,
             turns=turns,
             turn_error=turn_error,
@@ -298,6 +312,22 @@ class ChatRenderer:
             MediaSpan(a, b, message, kind)
             for (a, b, kind), (message, _) in zip(found, media, strict=True)
         )
+
+
+def _without_end(rendering: Rendering, conversation: Conversation) -> Rendering:
+    """Returns the rendering up to the last text of a message that the model continues."""
+    last = len(conversation.messages) - 1
+    ends = [span.end for span in rendering.caller_spans if span.message == last]
+    if not ends:
+        raise ConversationError(
+            "the last message is a prefix, but the prompt holds none of its text; write its text, "
+            "or remove 'prefix'",
+            where=f"messages[{last}]",
+        )
+    text = conversation.messages[last].text
+    space = text[len(text.rstrip()) :]
+    end = ends[-1] + (len(space) if rendering.text.startswith(space, ends[-1]) else 0)
+    return attrs.evolve(rendering, text=rendering.text[:end])
 
 
 _STRUCTURES = IdentityCache[dict[Any, Structure]]()

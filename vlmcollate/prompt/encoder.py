@@ -19,11 +19,11 @@ from typing import Any, Literal, NamedTuple
 import attrs
 import numpy as np
 
-from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.conversation import Conversation, MediaKind, TextPart
 from vlmcollate.errors import ConversationError, MediaMismatchError
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.expansion import PromptText
-from vlmcollate.prompt.rendering import Rendering
+from vlmcollate.prompt.rendering import CallerSpan, Rendering
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
 
@@ -67,6 +67,29 @@ class EncodedPrompt:
         """The tokenizer's vocabulary."""
         return self._text.vocabulary
 
+    @property
+    def part_weights(self) -> list[tuple[int, int, float]]:
+        """The parts of answers with a weight of their own: first token, last + 1, weight.
+
+        A token belongs to the part of its first character.
+        """
+        before = np.array([0, *self._repeats.cumsum()])
+        found = []
+        for (start, end, _), span in zip(
+            self._text.caller_spans, self.rendering.caller_spans, strict=True
+        ):
+            part = _answer_part(self.conversation, span)
+            if part is not None and part.weight is not None:
+                # the span begins behind the whitespace of the part
+                space = part.text[: len(part.text) - len(part.text.lstrip())]
+                if self.rendering.text.endswith(space, 0, span.start):
+                    start -= len(space)
+                a, b = (
+                    self._prefix + before[self._tokens.starts.searchsorted([start, end])]
+                ).tolist()
+                found.append((a, b, part.weight))
+        return found
+
     def token_at(self, char: int) -> int:
         """Returns the first token at or after a character of the rendering."""
         at = self._tokens.starts.searchsorted(self._text.place(char))
@@ -107,6 +130,15 @@ class EncodedPrompt:
         return [
             Turn(message, a, b) for message, (a, b) in zip(messages, places.tolist(), strict=True)
         ]
+
+
+def _answer_part(conversation: Conversation, span: CallerSpan) -> TextPart | None:
+    """Returns the part of an answer that a string is, or `None`."""
+    message = conversation.messages[span.message] if span.message >= 0 else None
+    if message is None or span.part is None or not message.is_assistant:
+        return None
+    part = message.content[span.part]
+    return part if isinstance(part, TextPart) else None
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -7,7 +7,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.prompt.marks import Span
-from vlmcollate.prompt.rendering import MediaSpan, Rendering
+from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
 
 
 @attrs.define
@@ -15,7 +15,7 @@ class PromptWriter:
     """Writes a prompt piece by piece, and records the origin of each piece."""
 
     _text: str = ""
-    _given: list[Span] = attrs.field(factory=list)
+    _given: list[CallerSpan] = attrs.field(factory=list)
     _media: list[MediaSpan] = attrs.field(factory=list)
     _turns: list[Span] = attrs.field(factory=list)
 
@@ -25,7 +25,7 @@ class PromptWriter:
 
     def give(self, text: str, message: int) -> None:
         """Writes a message's words, which never become control tokens."""
-        self._given.append(Span(len(self._text), len(self._text) + len(text), message))
+        self._given.append(CallerSpan(len(self._text), len(self._text) + len(text), message))
         self._text += text
 
     def place(self, placeholder: str, kind: MediaKind, message: int) -> None:
@@ -67,6 +67,12 @@ def prompt_and_answer(conversation: Conversation) -> tuple[str, str]:
     if any(not isinstance(part, TextPart) for part in answer.content):
         raise ConversationError(
             "the answer holds media, but only text can be trained; remove it", where="messages[1]"
+        )
+    if any(isinstance(p, TextPart) and p.weight is not None for p in answer.content):
+        raise ConversationError(
+            "the parts of this answer have weights, but this model takes one answer as a whole; "
+            "give the weight to the message",
+            where="messages[1]",
         )
     if answer.extra or prompt.extra:
         keys = sorted({*answer.extra, *prompt.extra})

@@ -14,7 +14,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.prompt.marks import MarkedText, Place, Span
-from vlmcollate.prompt.rendering import MediaSpan, Rendering
+from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
 
 
 @attrs.frozen(eq=False)
@@ -61,7 +61,7 @@ class RenderingPlan:
                 part = conversation.messages[place.message].content[place.part]
                 core = part.text.strip() if isinstance(part, TextPart) else ""
             texts += [core, piece]
-            given.append(Span(at, at + len(core), place.message))
+            given.append(CallerSpan(at, at + len(core), place.message, place.part))
             ends.append(at + len(core))
             at += len(core) + len(piece)
         if "".join(texts) != plain:
@@ -78,10 +78,16 @@ class RenderingPlan:
         )
 
 
-def shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
+def shapes_of(conversation: Conversation, literals: re.Pattern[str]) -> tuple[Any, ...]:
+    """Returns the messages of a conversation without their words."""
+    return tuple(_shape_of(message, literals) for message in conversation.messages)
+
+
+def _shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
     """Returns all of a message except its words, which no template can test."""
     return (
         message.role,
+        message.is_string,
         repr(message.extra),
         tuple(
             _shape_of_text(part.text, literals) if isinstance(part, TextPart) else part.kind

@@ -10,6 +10,13 @@ from vlmcollate.prompt.marks import Span
 
 
 @attrs.frozen
+class CallerSpan(Span):
+    """A string of the conversation: the text part `part` of its message, or `None`."""
+
+    part: int | None = None
+
+
+@attrs.frozen
 class MediaSpan(Span):
     """A placeholder that the template wrote."""
 
@@ -32,7 +39,7 @@ class Rendering:
     """
 
     text: str
-    caller_spans: tuple[Span, ...]
+    caller_spans: tuple[CallerSpan, ...]
     media: tuple[MediaSpan, ...] = ()
     turns: tuple[Span, ...] = ()
     turn_error: LabelError | None = None

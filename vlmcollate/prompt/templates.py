@@ -50,6 +50,8 @@ def chat_template_of(processor: Any) -> str:
 
 _PROMPT_VARIABLE = "add_generation_prompt"
 _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
+_WANTS_JSON: dict[str, bool] = {}
+_WANTS_LISTS: dict[tuple[str, str], bool] = {}
 
 
 def wants_strings(processor: Any, template: str, role: str) -> bool:
@@ -64,6 +66,48 @@ def wants_strings(processor: Any, template: str, role: str) -> bool:
             found = as_text if found is None else found
         _WANTS_STRINGS[key] = bool(found)
     return _WANTS_STRINGS[key]
+
+
+def wants_lists(processor: Any, template: str, role: str) -> bool:
+    """Returns whether a template drops or misprints a role's strings."""
+    key = template, role
+    if key not in _WANTS_LISTS:
+        as_text = role != "user" and not wants_lists(processor, template, "user")
+        before = [[]] if role == "user" else _contexts(role, as_text)
+        written = (_probe(processor, messages, role, _WORD) for messages in before)
+        _WANTS_LISTS[key] = not any(_WORD in text for text in written)
+    return _WANTS_LISTS[key]
+
+
+def wants_json_arguments(processor: Any, template: str) -> bool:
+    """Returns whether a template takes the arguments of calls as a JSON string only."""
+    if template not in _WANTS_JSON:
+        as_dict, as_text = (_written_call(processor, given) for given in ({_WORD: 1}, _ARGUMENTS))
+        # a dict that is joined with text shows as Python writes it
+        dict_is_good = _WORD in as_dict and f"{{'{_WORD}'" not in as_dict
+        _WANTS_JSON[template] = not dict_is_good and _ARGUMENTS in as_text
+    return _WANTS_JSON[template]
+
+
+def _written_call(processor: Any, arguments: Any) -> str:
+    """Returns what a template writes of a call, whatever form it takes of the messages."""
+    call = {
+        "type": "function",
+        "id": "call00000",
+        "function": {"name": "f", "arguments": arguments},
+    }
+    answers: tuple[dict[str, Any], ...] = ({}, {"content": ""}, {"content": None}, {"content": []})
+    for content in ("a", [_part("a")]):
+        for answer in answers:
+            chat = [
+                {"role": "user", "content": content},
+                {"role": "assistant", "tool_calls": [call], **answer},
+            ]
+            try:
+                return str(processor.apply_chat_template(chat))
+            except TEMPLATE_ERRORS:
+                continue
+    return ""
 
 
 def _contexts(role: str, as_text: bool) -> list[list[dict[str, Any]]]:  # noqa: FBT001
@@ -94,6 +138,7 @@ def _takes_strings_alone(
 
 
 _WORD = "probe"
+_ARGUMENTS = f'{{"{_WORD}": 1}}'
 
 
 def _part(text: str) -> dict[str, str]:

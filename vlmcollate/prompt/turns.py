@@ -44,7 +44,7 @@ class TurnFinder:
         stop = token_pattern(self.stop_tokens)
         done = 0
         for k, message in enumerate(self.conversation.messages):
-            if message.is_assistant and not self.trace.is_left_out(k):
+            if message.is_assistant and not message.is_prefix and not self.trace.is_left_out(k):
                 start = self._start(k, f"messages[{k}]")
                 later = self.trace.first_after(k)
                 # a template may repeat a word, such as the name of a tool before its result

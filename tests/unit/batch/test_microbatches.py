@@ -134,8 +134,10 @@ def test_it_refuses_what_it_does_not_know() -> None:
     }
     with pytest.raises(ConfigError, match="pixel_values"):
         split_microbatches(batch, 2)
-    with pytest.raises(ConfigError, match=r"the rows of 'pixel_values' .* are not declared"):
+    with pytest.raises(ConfigError, match=r"the rows of 'pixel_values' .* its join has rows=None"):
         split_microbatches(batch, 2, items={"pixel_values": Concatenate()})
+    with pytest.raises(ConfigError, match=r"the rows of 'pixel_values' .* are not declared"):
+        split_microbatches(batch, 2, items={"image_grid_thw": Concatenate()})
     with pytest.raises(ConfigError, match="expected 1 by the counts"):
         split_microbatches(batch, 2, items={"pixel_values": "image"})
     with pytest.raises(ConfigError, match="expected 0 by the counts"):

@@ -13,9 +13,9 @@ from transformers.utils import get_json_schema
 from tests.processors import processor_of, with_template
 from vlmcollate import collator_for
 from vlmcollate.conversation import MediaPart, Message, TextPart
-from vlmcollate.errors import ConversationError
+from vlmcollate.errors import ConversationError, UnreadKeyWarning
 from vlmcollate.formats import read_example
-from vlmcollate.formats.simple import read_simple
+from vlmcollate.formats.examples import read_simple
 
 IMAGE = Image.new("RGB", (4, 3))
 USER = {"role": "user", "content": "Hi"}
@@ -99,7 +99,8 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         "tools": [{"type": "function", "function": {"name": "f"}, "strict": None}],
         "chat_template_kwargs": {"enable_thinking": True},
     }
-    read = read_example(example)
+    with pytest.warns(UnreadKeyWarning, match="arguments of tool calls whose value is None"):
+        read = read_example(example)
     kept = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
     assert read.messages[1].content == ()
     assert read.messages[1].extra == {"tool_calls": [kept], "reasoning_content": "so"}
@@ -129,15 +130,19 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         ([{"role": "user", "content": [{"type": "image"}]}], "messages[0].content[0]", "'images'"),
         (
             [{"role": "user", "content": [{"type": "image", "image": "a", "min_pixels": 9}]}],
-            "messages[0].content[0]",
-            "unknown keys",
+            "messages[0].content[0].min_pixels",
+            "option of one media item",
         ),
         (
             [{"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}],
             "messages[0].content[0]",
             "more than one image",
         ),
-        ({"messages": [USER], "images": ["a"]}, "images", "0 empty image part"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": ["a", "b"]},
+            "images",
+            "2 given, but the messages hold 1 empty",
+        ),
         ([{**ANSWER, "weight": -1}], "messages[0].weight", "at least 0"),
         ([{**ANSWER, "weight": 10**400}], "messages[0].weight", "an integer of 1329 bits"),
         ([{**ANSWER, "weight": 10**5000}], "messages[0].weight", "finite"),
@@ -149,8 +154,8 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         ([{**ANSWER, "weight": True}], "messages[0].weight", "found True"),
         ([{**ANSWER, "weight": "1"}], "messages[0].weight", "found '1'"),
         ([{**ANSWER, "weight": float("nan")}], "messages[0].weight", "finite"),
-        ([{**ANSWER, "train": 1}], "messages[0].train", "expected a bool"),
-        ([{**ANSWER, "train": True, "weight": 1}], "messages[0]", "both"),
+        ([{**ANSWER, "train": 2}], "messages[0].train", "expected a bool, 0 or 1"),
+        ([{**ANSWER, "train": False, "weight": 1}], "messages[0]", "'train': 0 and 'weight': 1"),
         ([{**USER, "train": True}], "messages[0].train", "only assistant"),
         ([{"role": "user", "content": "a\ud800"}], "messages[0].content", "lone surrogate"),
         ({"messages": [USER], "tools": "f"}, "tools", "expected a list"),

@@ -1,0 +1,377 @@
+"""Every dataset format becomes the same conversation, and nothing of a row is ignored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.processors import processor_of
+from vlmcollate import ConfigError, collator_for
+from vlmcollate.conversation import MediaPart, TextPart
+from vlmcollate.errors import ConversationError, UnreadKeyWarning
+from vlmcollate.formats import (
+    DatasetFormat,
+    LlavaFormat,
+    MessagesFormat,
+    read_example,
+    register_format,
+    registry,
+)
+
+IMAGE = Image.new("RGB", (4, 3))
+USER, ANSWER = {"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}
+CALL = {"name": "look", "arguments": {"at": "it", "times": 2}}
+
+
+def outline(conversation) -> list[tuple[Any, ...]]:
+    """The role, weight and parts of each message, each part as its text or its kind."""
+    return [
+        (
+            message.role,
+            message.weight,
+            *(p.text if isinstance(p, TextPart) else f"<{p.kind}>" for p in message.content),
+        )
+        for message in conversation.messages
+    ]
+
+
+PLAIN = [("user", 1.0, "What?"), ("assistant", 1.0, "A cat.")]
+SEEN = [("user", 1.0, "<image>", "What?"), ("assistant", 1.0, "A cat.")]
+ROWS: dict[str, tuple[Any, list[tuple[Any, ...]]]] = {
+    "llava": (
+        {
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat?"},
+                {"from": "gpt", "value": "A cat."},
+            ],
+            "image": "a.jpg",
+        },
+        [("user", 1.0, "<image>", "\nWhat?"), ("assistant", 1.0, "A cat.")],
+    ),
+    "tags and images": (
+        {"messages": [{**USER, "content": "<image>What?"}, ANSWER], "images": ["a.jpg"]},
+        SEEN,
+    ),
+    "images without tags": ({"messages": [USER, ANSWER], "images": ["a.jpg"]}, SEEN),
+    "one image": ({"messages": [USER, ANSWER], "image": IMAGE}, SEEN),
+    "imgs": ({"messages": [USER, ANSWER], "imgs": [IMAGE]}, SEEN),
+    "image_path": ({"messages": [USER, ANSWER], "image_path": "a.jpg"}, SEEN),
+    "an image and its path": (
+        {"messages": [USER, ANSWER], "image": IMAGE, "image_path": "a.jpg"},
+        SEEN,
+    ),
+    "two tags": (
+        {"messages": [{**USER, "content": "<image><image>"}, ANSWER], "images": [IMAGE, IMAGE]},
+        [("user", 1.0, "<image>", "<image>"), ("assistant", 1.0, "A cat.")],
+    ),
+    "a video": (
+        {"messages": [{**USER, "content": "<video>What?"}, ANSWER], "videos": ["a.mp4"]},
+        [("user", 1.0, "<video>", "What?"), ("assistant", 1.0, "A cat.")],
+    ),
+    "a system column": (
+        {"messages": [USER, ANSWER], "system": "Be kind."},
+        [("system", 1.0, "Be kind."), *PLAIN],
+    ),
+    "prompt and completion": (
+        {"prompt": "What?", "completion": "A cat."},
+        [("user", 0.0, "What?"), ("assistant", 1.0, "A cat.")],
+    ),
+    "alpaca": (
+        {"instruction": "What?", "input": "", "output": "A cat."},
+        PLAIN,
+    ),
+    "alpaca with an input": (
+        {"instruction": "What?", "input": "It purrs.", "output": "A cat.", "system": "Be kind."},
+        [
+            ("system", 1.0, "Be kind."),
+            ("user", 1.0, "What?\nIt purrs."),
+            ("assistant", 1.0, "A cat."),
+        ],
+    ),
+    "query and response": (
+        {"query": "What?", "response": "A cat.", "history": [["Hi", "Yo"]]},
+        [("user", 1.0, "Hi"), ("assistant", 1.0, "Yo"), *PLAIN],
+    ),
+    "question and answer": ({"question": "What?", "answer": "A cat.", "image": IMAGE}, SEEN),
+    "prefix and suffix": ({"prefix": "What?", "suffix": "A cat.", "image": IMAGE}, SEEN),
+    "cauldron": (
+        {"images": [IMAGE], "texts": [{"user": "What?", "assistant": "A cat.", "source": "x"}]},
+        SEEN,
+    ),
+    "JSON": ({"messages": json.dumps([USER, ANSWER])}, PLAIN),
+    "JSON items": ({"messages": [json.dumps(USER), json.dumps(ANSWER)]}, PLAIN),
+    "responses": (
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_image", "image_url": "https://a/b.png", "detail": "low"},
+                    {"type": "input_text", "text": "What?"},
+                ],
+            },
+            {"role": "assistant", "content": [{"type": "output_text", "text": "A cat."}]},
+        ],
+        SEEN,
+    ),
+    "roles of ShareGPT in messages": (
+        [{"role": "human", "content": "What?"}, {"role": "gpt", "content": "A cat."}],
+        PLAIN,
+    ),
+    "the words of another column": (
+        {"messages": [USER, ANSWER], "prompt": "What?", "text": "A cat."},
+        PLAIN,
+    ),
+    "a question of the conversation": (
+        {"conversations": [USER, ANSWER], "question": "What?", "answer": "A cat."},
+        PLAIN,
+    ),
+}
+
+
+@pytest.mark.parametrize(("row", "expected"), ROWS.values(), ids=ROWS)
+def test_rows_of_public_datasets_are_read(row, expected):
+    assert outline(read_example(row)) == expected
+
+
+@pytest.mark.parametrize(("row", "expected"), ROWS.values(), ids=ROWS)
+def test_rows_come_back_the_same_from_pandas(row, expected):
+    pandas = pytest.importorskip("pandas")
+    if not isinstance(row, dict):
+        row = {"messages": row}
+    (back,) = pandas.DataFrame([row]).to_dict("records")
+    assert outline(read_example(back)) == expected
+    arrays = {k: np.array(v, object) if isinstance(v, list) else v for k, v in row.items()}
+    assert outline(read_example(arrays)) == expected
+
+
+UNTRAINED = {
+    "train": False, "training": False, "trainable": 0, "loss": False, "loss_mask": 0,
+    "loss_scale": 0, "loss_weight": 0.0, "weight": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), UNTRAINED.items())
+def test_every_spelling_of_not_training_is_read(key, value):
+    assert read_example([USER, {**ANSWER, key: value}]).messages[1].weight == 0
+    assert read_example([{**USER, key: value}, ANSWER]).messages[0].weight == 0
+    part = {"type": "text", "text": "A cat.", key: value}
+    (read,) = read_example([USER, {**ANSWER, "content": [part]}]).messages[1].content
+    assert isinstance(read, TextPart)
+    assert read.weight == 0
+
+
+@pytest.mark.parametrize(
+    "calling",
+    [
+        {"role": "assistant", "tool_calls": [{"type": "function", "function": CALL}]},
+        {"role": "assistant", "content": None, "function_call": CALL},
+        {"role": "function_call", "content": json.dumps(CALL)},
+        {"role": "tool_call", "content": json.dumps([CALL])},
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {"function": {"name": "look", "arguments": json.dumps(CALL["arguments"])}}
+            ],
+        },
+    ],
+)
+@pytest.mark.parametrize("role", ["tool", "observation", "tool_response"])
+def test_every_spelling_of_a_call_and_its_result_is_read(calling, role):
+    read = read_example([USER, calling, {"role": role, "content": "4"}, ANSWER])
+    assert [message.role for message in read.messages] == ["user", "assistant", "tool", "assistant"]
+    (call,) = read.messages[1].extra["tool_calls"]
+    assert call["function"] == CALL
+    assert read.messages[1].content == ()
+
+
+def test_thinking_parts_become_reasoning():
+    content = [{"type": "thinking", "thinking": "so"}, {"type": "text", "text": "A cat."}]
+    message = read_example([USER, {**ANSWER, "content": content}]).messages[1]
+    assert message.extra == {"reasoning_content": "so"}
+    assert message.content == (TextPart("A cat."),)
+
+
+REFUSED = {
+    "too many tags": (
+        {"messages": [{**USER, "content": "<image><image>"}, ANSWER], "images": [IMAGE]},
+        r"images: holds 1 image item\(s\), but the text has 2 <image> tag",
+    ),
+    "two columns of media": (
+        {"messages": [USER, ANSWER], "image": "a", "image_url": "b"},
+        "'image' and 'image_url'; keep one",
+    ),
+    "preferences": (
+        {"messages": [USER, ANSWER], "rejected": [{"role": "assistant", "content": "A dog."}]},
+        "rejected: .*holds messages",
+    ),
+    "a mask": ({"messages": [USER, ANSWER], "loss_mask": [0, 1]}, "loss_mask: .*holds a mask"),
+    "objects": ({"messages": [USER, ANSWER], "objects": {"bbox": []}}, "objects of a grounding"),
+    "images of another name": (
+        {"messages": [USER, ANSWER], "thumbnail": IMAGE},
+        "thumbnail: .*holds media",
+    ),
+    "two readings": (
+        {"messages": [USER, ANSWER], "question": "Why?", "answer": "So."},
+        r"two readings: as 'messages', and as 'question_answer' with \['answer', 'question'\]",
+    ),
+    "JSON cut off": ({"messages": '[{"role": "user"'}, "no valid JSON at character"),
+    "contradicting weights": (
+        [USER, {**ANSWER, "loss": True, "train": False}],
+        "contradict each other",
+    ),
+    "an empty answer": ([USER, {"role": "assistant", "content": None}], "has no content"),
+    "a system prompt twice": (
+        {"messages": [{"role": "system", "content": "a"}, USER, ANSWER], "system": "b"},
+        "system: differs from the system message",
+    ),
+    "unknown": ({"words": "a"}, r"expected .*'messages', 'llava'.*found a dict with \['words'\]"),
+}
+
+
+@pytest.mark.parametrize(("row", "problem"), REFUSED.values(), ids=REFUSED)
+def test_rows_that_would_train_on_something_else_are_refused(row, problem):
+    with pytest.raises(ConversationError, match=problem):
+        read_example(row)
+
+
+def test_blank_answers_and_untrained_ones_without_content_are_read():
+    assert read_example([USER, {**ANSWER, "content": ""}]).messages[1].content == (TextPart(""),)
+    untrained = {"role": "assistant", "content": None, "train": False}
+    assert read_example([USER, untrained]).messages[1].content == ()
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome"),
+    [("auto", "warns"), ("warn", "warns"), ("raise", "raises"), ("allow", "")],
+)
+def test_other_strings_and_numbers_follow_the_policy(policy, outcome, recwarn):
+    row = {"messages": [USER, ANSWER], "model": "x", "score": 3, "id": 7, "metadata": {"a": 1}}
+    if outcome == "raises":
+        with pytest.raises(ConversationError, match="nothing reads the key 'model'"):
+            read_example(row, on_unread=policy)
+        return
+    assert outline(read_example(row, on_unread=policy)) == PLAIN
+    named = [str(w.message) for w in recwarn if issubclass(w.category, UnreadKeyWarning)]
+    assert len(named) == (2 if outcome else 0)
+
+
+def test_a_tag_without_media_stays_text_with_a_warning():
+    with pytest.warns(UnreadKeyWarning, match="holds <image>, but the example has no media"):
+        read = read_example([{**USER, "content": "<image> is a tag"}, ANSWER])
+    assert read.messages[0].content == (TextPart("<image> is a tag"),)
+
+
+def test_none_in_a_json_string_stays_and_in_a_dict_is_an_option():
+    given = {"a": None, "b": 1}
+
+    def arguments(value, **options):
+        call = {"function": {"name": "f", "arguments": value}}
+        row = {"messages": [USER, {"role": "assistant", "tool_calls": [call]}]}
+        read = read_example(row, MessagesFormat(**options)) if options else read_example(row)
+        return read.messages[1].extra["tool_calls"][0]["function"]["arguments"]
+
+    assert arguments(json.dumps(given)) == given
+    assert arguments(given, keep_none_arguments=True) == given
+    with pytest.warns(UnreadKeyWarning, match="keep_none_arguments=True"):
+        assert arguments(given) == {"b": 1}
+
+
+def test_a_format_has_a_root_of_its_media():
+    row, _ = ROWS["llava"]
+    media = list(read_example(row, LlavaFormat(media_root="/data")).media)
+    assert [(part.source, part.where) for _, part in media] == [("/data/a.jpg", "image[0]")]
+    kept = {**row, "image": "https://a/b.png"}
+    ((_, part),) = read_example(kept, LlavaFormat(media_root="/data")).media
+    assert part.source == "https://a/b.png"
+
+
+class Riddles(DatasetFormat):
+    """A format of a third party."""
+
+    name = "riddles"
+
+    def reads(self, example):
+        return "riddle" in example
+
+    def read_fields(self, fields, reading):
+        return read_example(
+            [{**USER, "content": fields.pop("riddle")}, {**ANSWER, "content": fields.pop("key")}]
+        ).messages
+
+
+def test_a_third_party_registers_its_format(monkeypatch):
+    monkeypatch.setattr("vlmcollate.formats.registry.REGISTERED", {})  # restored afterwards
+    monkeypatch.setattr("vlmcollate.formats.examples.REGISTERED", registry.REGISTERED)
+    row = {"riddle": "What?", "key": "A cat.", "image": IMAGE}
+    with pytest.raises(ConversationError, match="not a conversation"):
+        read_example(row)
+    register_format(Riddles())
+    found = read_example(row)
+    assert (outline(found), found.format) == (SEEN, "riddles")
+    assert read_example(row, "riddles").format == "riddles"
+    with pytest.raises(ConfigError, match="called with its options"):
+        register_format(Riddles)  # type: ignore[arg-type]
+
+
+def test_an_unknown_format_is_refused_when_the_collator_is_made():
+    processor = processor_of("qwen2_5_vl")
+    with pytest.raises(ConfigError, match="did you mean 'llava'"):
+        collator_for(processor, format="lava")
+    collator = collator_for(processor, format="question_answer")
+    assert len(collator.encode({"question": "What?", "answer": "A cat."}))
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([{"role": "usr", "content": "a"}, ANSWER], r"messages\[0\].role: .*did you mean 'user'"),
+        ([USER, {"role": "asistant", "content": "a"}], "did you mean 'assistant'"),
+        ([USER, {**ANSWER, "image": IMAGE}], r"messages\[1\].image: found Image"),
+    ],
+)
+def test_what_the_template_does_not_know_is_refused(messages, problem):
+    collator = collator_for(processor_of("qwen2_5_vl"))
+    with pytest.raises(ConversationError, match=problem):
+        collator.encode(messages)
+
+
+def test_part_weights_are_those_of_their_tokens():
+    collator = collator_for(processor_of("qwen2_5_vl"))
+    parts = [("One.", None), (" Two.", 0), (" Three.", 0.5)]
+    content = [
+        {"type": "text", "text": text, **({} if weight is None else {"weight": weight})}
+        for text, weight in parts
+    ]
+    sample = collator.encode([USER, {**ANSWER, "content": content}])
+    decode = collator.processor.tokenizer.decode
+    weights = sample.tokens["loss_weights"]
+    by_weight = {w: decode(sample.input_ids[weights == w]) for w in (1.0, 0.5)}
+    assert by_weight == {1.0: "One.<|im_end|>", 0.5: " Three."}
+    assert (sample.labels != -100).tolist() == (weights > 0).tolist()
+
+
+def test_the_format_is_part_of_the_conversation():
+    assert {read_example(row).format for row, _ in ROWS.values()} > {"messages", "llava", "alpaca"}
+    part = MediaPart("image", IMAGE, "here")
+    assert part.source is IMAGE
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "smolvlm", "llava"])
+@pytest.mark.parametrize("text", ["It is", "It is "])
+def test_a_prefix_neither_trains_nor_ends(name, text):
+    collator = collator_for(processor_of(name))
+    prefix = {**ANSWER, "content": text, "prefix": True}
+    sample = collator.encode([USER, ANSWER, {**USER, "content": "And?"}, prefix])
+    shown = collator.processor.tokenizer.decode(sample.input_ids)
+    assert shown.rstrip().endswith("It is")
+    decode = collator.processor.tokenizer.decode
+    assert decode(sample.input_ids[sample.labels != -100]).lstrip().startswith("A cat.")
+    assert "It is" not in decode(sample.input_ids[sample.labels != -100])
+    with pytest.raises(ConversationError, match="only the last message may be a prefix"):
+        read_example([USER, prefix, USER, ANSWER])
+    with pytest.raises(ConversationError, match="expected True in an assistant message"):
+        read_example([{**USER, "prefix": True}])

@@ -1,0 +1,159 @@
+"""Rows that hypothesis draws: each is read or refused, and nothing of it is ignored."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlmcollate.conversation import Conversation, TextPart
+from vlmcollate.errors import CollateError, UnreadKeyWarning
+from vlmcollate.formats import read_example
+from vlmcollate.formats.examples import read_simple
+
+_KEYS = [
+    "messages",
+    "conversations",
+    "conversation",
+    "texts",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "query",
+    "response",
+    "question",
+    "answer",
+    "prefix",
+    "suffix",
+    "history",
+    "system",
+    "tools",
+    "images",
+    "image",
+    "video",
+    "role",
+    "from",
+    "content",
+    "value",
+    "type",
+    "text",
+    "weight",
+    "train",
+    "loss",
+    "tool_calls",
+    "function_call",
+    "arguments",
+    "name",
+]
+_SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    | st.sampled_from(["user", "assistant", "human", "gpt", "<image>", "[{", "{}", "image", "text"])
+)  # fmt: skip
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(_KEYS) | st.text(max_size=4), inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+
+
+@given(value=_VALUES, as_json=st.booleans())
+def test_any_value_is_a_conversation_or_a_collate_error(value, as_json):
+    row = json.dumps(value) if as_json else value
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreadKeyWarning)
+        try:
+            found = read_example(row)
+        except CollateError:
+            found = None
+    assert found is None or isinstance(found, Conversation)
+    assert time.perf_counter() - start < 1
+
+
+_WORDS = st.text(alphabet="bcdfghjk", min_size=6, max_size=6).map(lambda word: f"zq{word}")
+_FLAGS = st.sampled_from([False, 0, True, 1, 0.5])
+
+
+@st.composite
+def _rows(draw: Any) -> tuple[dict[str, Any], list[str]]:
+    """A row of any format with a word of its own in each field, and further fields."""
+    words = draw(st.lists(_WORDS, min_size=8, max_size=8, unique=True))
+    w = iter(words)
+    shape = draw(st.sampled_from(["messages", "conversations", "prompt", "alpaca", "qa", "texts"]))
+    if shape in ("messages", "conversations"):
+        role, content = draw(st.sampled_from([("role", "content"), ("from", "value")]))
+        turns = [("user", next(w)), ("assistant", next(w))]
+        row: dict[str, Any] = {shape: [{role: who, content: said} for who, said in turns]}
+        place = draw(st.sampled_from(["row", "message"]))
+        target = row if place == "row" else row[shape][draw(st.sampled_from([0, 1]))]
+    else:
+        row = {
+            "prompt": lambda: {"prompt": next(w), "completion": next(w)},
+            "alpaca": lambda: {"instruction": next(w), "input": next(w), "output": next(w)},
+            "qa": lambda: {"question": next(w), "answer": next(w)},
+            "texts": lambda: {"texts": [{"user": next(w), "assistant": next(w)}]},
+        }[shape]()
+        target = row
+    for key in draw(st.lists(st.sampled_from([*_KEYS, "model", "note", "labels"]), max_size=3)):
+        if key not in target:
+            target[key] = draw(st.sampled_from([next(w, "zqlast"), [next(w, "zqlast")]]))
+    return row, [word for word in words if word in json.dumps(row)]
+
+
+@given(_rows())
+def test_every_word_of_a_row_shows_or_is_reported(drawn):
+    row, words = drawn
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = read_example(row)
+        except CollateError:
+            return
+    seen = [part.text for m in found.messages for part in m.content if isinstance(part, TextPart)]
+    seen += [json.dumps([m.extra for m in found.messages]), json.dumps(found.tools)]
+    seen += [json.dumps(dict(found.template_kwargs)), str([part.source for _, part in found.media])]
+    named = " ".join(str(w.message) for w in caught)
+    for word in words:
+        is_reported = any(
+            word in json.dumps(value, default=str) and repr(path.rpartition(".")[2]) in named
+            for path, value in found.unread.items()
+        )
+        assert is_reported or any(word in text for text in seen), (word, row)
+
+
+@given(message=st.sampled_from([0, 1]), key=st.sampled_from(
+    ["train", "training", "trainable", "loss", "loss_mask", "loss_scale", "loss_weight", "weight"]
+), flag=_FLAGS)  # fmt: skip
+def test_every_flag_is_a_weight_or_an_error(message, key, flag):
+    chat: list[dict[str, Any]] = [
+        {"role": "user", "content": "What?"},
+        {"role": "assistant", "content": "A cat."},
+    ]
+    chat[message][key] = flag
+    try:
+        found = read_example(chat)
+    except CollateError:
+        return
+    expected = float(flag) if message or flag == 0 else 1.0
+    assert found.messages[message].weight == expected
+
+
+@given(_VALUES)
+def test_the_fast_way_reads_what_the_others_read(value):
+    for row in (value, {"messages": value}):
+        simple = read_simple(row)
+        if simple is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnreadKeyWarning)
+                slow = read_example(row, "messages")
+            assert simple == slow
+            assert [m.is_string for m in simple.messages] == [m.is_string for m in slow.messages]

@@ -1,0 +1,211 @@
+"""What a dataset format is."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import attrs
+
+from vlmcollate.conversation import Conversation, MediaPart, Message, TextPart
+from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
+from vlmcollate.formats.fields import Fields, parsed, present_fields
+from vlmcollate.formats.media_columns import TAG, MediaColumns
+from vlmcollate.formats.reading import Reading
+from vlmcollate.formats.tools import read_tools
+from vlmcollate.plain_values import describe, plain, plain_text, unwrap
+from vlmcollate.validators import WithOptions
+
+_SYSTEM = ("system", "system_prompt", "system_message")
+_TOOLS = ("tools", "functions")
+_VARIABLES = "chat_template_kwargs"
+
+
+@attrs.frozen(kw_only=True)
+class DatasetFormat(WithOptions, ABC):
+    """How the rows of a dataset become conversations.
+
+    A format of your own has a `name`, recognises its rows in `reads`, and makes messages of their
+    fields in `read_fields`. Media columns, a system prompt, tools and `chat_template_kwargs` beside
+    the messages are read for it.
+
+    Args:
+        media_root: The folder of relative media paths; `None` leaves them as they are.
+        keep_none_arguments: Whether to keep arguments of tool calls whose value is `None`. By
+            default they are dropped, since Arrow adds `None` for the arguments of other calls.
+
+    Example:
+        >>> class Riddles(DatasetFormat):
+        ...     name = "riddles"
+        ...     def reads(self, example):
+        ...         return "riddle" in example
+        ...     def read_fields(self, fields, reading):
+        ...         return question_and_answer(fields.pop("riddle"), fields.pop("solution"))
+        >>> from vlmcollate.formats.pairs import question_and_answer
+        >>> read = Riddles().read({"riddle": "What is it?", "solution": "A cat."})
+        >>> [message.role for message in read.messages]
+        ['user', 'assistant']
+    """
+
+    name: ClassVar[str]
+    """The name under which `collator_for(processor, format=...)` finds the format."""
+
+    media_root: str | Path | None = attrs.field(default=None)
+    keep_none_arguments: bool = attrs.field(default=False)
+
+    @abstractmethod
+    def reads(self, example: Mapping[str, Any]) -> bool:
+        """Returns whether a row has this format."""
+
+    @abstractmethod
+    def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
+        """Reads the messages of a row, and every field that belongs to them.
+
+        Args:
+            fields: The fields of the row; those that are left are reported as unread.
+            reading: The media columns, for empty media parts.
+
+        Raises:
+            ConversationError: A field is wrong.
+        """
+
+    @final
+    def read(self, example: object) -> Conversation:
+        """Reads a row.
+
+        Args:
+            example: The row.
+
+        Returns:
+            The conversation, with the fields that were not read.
+
+        Raises:
+            ConversationError: A field is wrong.
+        """
+        fields = Fields(row_of(example), "")
+        reading = Reading(MediaColumns.read(fields), self.keep_none_arguments)
+        variables, system = _pop_variables(fields), _pop_system(fields)
+        found = [*fields.named(*_TOOLS)]
+        tools = read_tools(fields.pop(found[0]), found[0]) if found else None
+        messages = _with_system(self.read_fields(fields, reading), system)
+        messages = reading.columns.place(messages)
+        if self.media_root is not None:
+            messages = tuple(_rooted(message, Path(self.media_root)) for message in messages)
+        reading.leave(fields)
+        told = _told_by(messages)
+        conversation = Conversation(
+            messages=messages,
+            tools=tools or None,
+            template_kwargs=variables,
+            format=self.name,
+            unread={key: value for key, value in reading.unread.items() if not told(value)},
+        )
+        _warn(conversation, reading)
+        return conversation
+
+
+def row_of(example: object) -> Mapping[Any, Any]:
+    """Returns the fields of an example; a bare list is one of messages.
+
+    Raises:
+        ConversationError: The example is neither.
+    """
+    row = parsed(unwrap(example), "", "{[")
+    return present_fields(row) if isinstance(row, Mapping) else {"messages": row}
+
+
+def _pop_variables(fields: Fields) -> Mapping[str, Any]:
+    """The variables of the chat template."""
+    variables = plain(parsed(fields.pop(_VARIABLES) or {}, _VARIABLES, "{"), _VARIABLES)
+    if not isinstance(variables, Mapping):
+        raise ConversationError(
+            f"expected a dict of template variables, found {describe(variables)}", where=_VARIABLES
+        )
+    return variables
+
+
+def _pop_system(fields: Fields) -> Message | None:
+    """The system prompt beside the messages, if it is not empty."""
+    for key in fields.named(*_SYSTEM):
+        if isinstance(fields.get(key), str):
+            text = plain_text(fields.pop(key), key)
+            return (
+                Message(role="system", content=(TextPart(text),), is_string=True) if text else None
+            )
+    return None
+
+
+def _with_system(messages: tuple[Message, ...], system: Message | None) -> tuple[Message, ...]:
+    if system is None:
+        return messages
+    first = messages[0]
+    if first.role not in ("system", "developer"):
+        return (system, *messages)
+    if first.text != system.text:
+        raise ConversationError(
+            "differs from the system message of the conversation; keep one", where="system"
+        )
+    return messages
+
+
+def _told_by(messages: tuple[Message, ...]) -> Any:
+    """Returns a test of whether all words of a field stand in the messages."""
+    texts = [part.text for m in messages for part in m.content if isinstance(part, TextPart)]
+
+    def told(value: Any) -> bool:
+        words = list(_words_of(unwrap(value)))
+        return bool(words) and all(any(w in text for text in texts) for w in words)
+
+    return told
+
+
+def _words_of(value: Any) -> Iterator[str]:
+    """The texts of a field that may repeat a part of the conversation."""
+    if isinstance(value, str):
+        yield value.strip() or "\0"
+    elif isinstance(value, list | tuple) and value:
+        for item in value:
+            item = unwrap(item)
+            content = item.get("content", item.get("value")) if isinstance(item, Mapping) else None
+            yield content.strip() if isinstance(content, str) else "\0"
+
+
+def _rooted(message: Message, root: Path) -> Message:
+    parts = [
+        attrs.evolve(part, source=_under(part.source, root))
+        if isinstance(part, MediaPart)
+        else part
+        for part in message.content
+    ]
+    return attrs.evolve(message, content=tuple(parts))
+
+
+def _under(source: Any, root: Path) -> Any:
+    is_path = isinstance(source, str) and "://" not in source and not source.startswith("data:")
+    return str(root / source) if is_path or isinstance(source, Path) else source
+
+
+def _warn(conversation: Conversation, reading: Reading) -> None:
+    """Warns of arguments that were dropped, and of tags without media."""
+    if reading.dropped_arguments:
+        warnings.warn(
+            "arguments of tool calls whose value is None are dropped, as Arrow adds them for the "
+            "arguments of other calls; set keep_none_arguments=True in the format to keep them",
+            UnreadKeyWarning,
+            stacklevel=stack_level(),
+        )
+    if any(True for _ in conversation.media):
+        return
+    for message in conversation.messages:
+        for part in message.content:
+            tag = TAG.search(part.text) if isinstance(part, TextPart) else None
+            if tag is not None:
+                warnings.warn(
+                    f"a text holds {tag.group()}, but the example has no media, so the tag stays "
+                    "text; add the column of media, or remove the tag",
+                    UnreadKeyWarning,
+                    stacklevel=stack_level(),
+                )

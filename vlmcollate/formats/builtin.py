@@ -1,0 +1,190 @@
+"""The formats of public datasets, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import attrs
+
+from vlmcollate.conversation import Message
+from vlmcollate.errors import ConversationError
+from vlmcollate.formats.base import DatasetFormat
+from vlmcollate.formats.fields import Fields, as_list
+from vlmcollate.formats.messages import read_messages
+from vlmcollate.formats.pairs import is_text, message, read_history
+from vlmcollate.formats.reading import Reading
+from vlmcollate.plain_values import describe, unwrap
+
+
+@attrs.frozen(kw_only=True)
+class _ListFormat(DatasetFormat):
+    """Reads a list of messages under one of several keys."""
+
+    keys: ClassVar[tuple[str, ...]]
+
+    def reads(self, example: Mapping[str, Any]) -> bool:
+        """See `DatasetFormat`."""
+        return any(unwrap(example.get(key)) is not None for key in self.keys)
+
+    def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
+        """See `DatasetFormat`."""
+        key = fields.named(*self.keys)[0]
+        return read_messages(fields.pop(key), key, reading)
+
+
+@attrs.frozen(kw_only=True)
+class MessagesFormat(_ListFormat):
+    """A list of messages under `messages`, `conversation` or `chat`.
+
+    The spellings of OpenAI (chat and responses), Hugging Face, TRL, LLaMA-Factory and ms-swift.
+    """
+
+    name = "messages"
+    keys = ("messages", "conversation", "chat")
+
+
+@attrs.frozen(kw_only=True)
+class LlavaFormat(_ListFormat):
+    """A list of messages under `conversations`, as ShareGPT, LLaVA and Qwen's fine-tuning code."""
+
+    name = "llava"
+    keys = ("conversations",)
+
+
+@attrs.frozen(kw_only=True)
+class CauldronFormat(DatasetFormat):
+    """`images` and `texts`, each a `user` and an `assistant`, as The Cauldron and FineVision."""
+
+    name = "cauldron"
+
+    def reads(self, example: Mapping[str, Any]) -> bool:
+        """See `DatasetFormat`."""
+        texts = unwrap(example.get("texts"))
+        first = unwrap(texts[0]) if isinstance(texts, list | tuple) and texts else None
+        return isinstance(first, Mapping) and {"user", "assistant"} <= first.keys()
+
+    def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
+        """See `DatasetFormat`."""
+        found: list[Message] = []
+        for i, item in enumerate(as_list(fields.pop("texts"), "texts")):
+            where, turn = f"texts[{i}]", unwrap(item)
+            if not isinstance(turn, Mapping):
+                raise ConversationError(f"expected a turn, found {describe(turn)}", where=where)
+            turn_fields = Fields(turn, where)
+            found += [
+                message(role, turn_fields.pop(role), f"{where}.{role}")
+                for role in ("user", "assistant")
+            ]
+            reading.leave(turn_fields)
+        return tuple(found)
+
+
+@attrs.frozen(kw_only=True)
+class PromptCompletionFormat(DatasetFormat):
+    """`prompt` and `completion`, strings or lists of messages; only the completion trains."""
+
+    name = "prompt_completion"
+
+    def reads(self, example: Mapping[str, Any]) -> bool:
+        """See `DatasetFormat`."""
+        return all(unwrap(example.get(key)) is not None for key in ("prompt", "completion"))
+
+    def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
+        """See `DatasetFormat`."""
+        prompt = _as_messages(fields.pop("prompt"), "user", "prompt", reading)
+        answer = _as_messages(fields.pop("completion"), "assistant", "completion", reading)
+        return (*(attrs.evolve(asked, weight=0.0) for asked in prompt), *answer)
+
+
+def _as_messages(value: Any, role: str, where: str, reading: Reading) -> tuple[Message, ...]:
+    if isinstance(value, str) and not value.lstrip().startswith("[{"):
+        return (message(role, value, where),)
+    return read_messages(value, where, reading)
+
+
+@attrs.frozen(kw_only=True)
+class AlpacaFormat(DatasetFormat):
+    """`instruction` with an optional `input`, and `output`; earlier turns under `history`."""
+
+    name = "alpaca"
+
+    def reads(self, example: Mapping[str, Any]) -> bool:
+        """See `DatasetFormat`."""
+        return is_text(example, "instruction", "output")
+
+    def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
+        """See `DatasetFormat`."""
+        del reading
+        asked = [fields.pop("instruction"), fields.pop("input") or ""]
+        if not isinstance(asked[1], str):
+            raise ConversationError(f"expected a string, found {describe(asked[1])}", where="input")
+        question = "\n".join(filter(None, asked))
+        return (
+            *read_history(fields),
+            message("user", question, "instruction"),
+            message("assistant", fields.pop("output"), "output"),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class PairFormat(DatasetFormat):
+    """A question and its answer under two keys; earlier turns under `history`."""
+
+    question: ClassVar[str]
+    answer: ClassVar[str]
+
+    def reads(self, example: Mapping[str, Any]) -> bool:
+        """See `DatasetFormat`."""
+        return is_text(example, self.question, self.answer)
+
+    def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
+        """See `DatasetFormat`."""
+        del reading
+        return (
+            *read_history(fields),
+            message("user", fields.pop(self.question), self.question),
+            message("assistant", fields.pop(self.answer), self.answer),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class QueryResponseFormat(PairFormat):
+    """`query` and `response`, as ms-swift."""
+
+    name, question, answer = "query_response", "query", "response"
+
+
+@attrs.frozen(kw_only=True)
+class PromptResponseFormat(PairFormat):
+    """`prompt` and `response`, of which only the response trains."""
+
+    name, question, answer = "prompt_response", "prompt", "response"
+
+
+@attrs.frozen(kw_only=True)
+class QuestionAnswerFormat(PairFormat):
+    """`question` and `answer`."""
+
+    name, question, answer = "question_answer", "question", "answer"
+
+
+@attrs.frozen(kw_only=True)
+class PrefixSuffixFormat(PairFormat):
+    """`prefix` and `suffix`, as PaliGemma."""
+
+    name, question, answer = "prefix_suffix", "prefix", "suffix"
+
+
+FORMATS: tuple[DatasetFormat, ...] = (
+    MessagesFormat(),
+    LlavaFormat(),
+    CauldronFormat(),
+    PromptCompletionFormat(),
+    AlpacaFormat(),
+    QueryResponseFormat(),
+    PromptResponseFormat(),
+    QuestionAnswerFormat(),
+    PrefixSuffixFormat(),
+)
+"""The built-in formats, in the order in which they are tried."""

@@ -1,0 +1,218 @@
+"""The columns of media beside the messages, such as `images`, and where their items belong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import attrs
+import numpy as np
+import torch
+
+from vlmcollate.conversation import MediaKind, MediaPart, Message, Part, TextPart
+from vlmcollate.errors import ConversationError
+from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.plain_values import plain_source, unwrap
+
+COLUMNS: Mapping[MediaKind, tuple[str, ...]] = {
+    "image": (
+        *("images", "image", "imgs", "img", "pictures", "picture"),
+        *("image_paths", "image_path", "image_urls", "image_url", "image_files", "image_file"),
+    ),
+    "video": (
+        *("videos", "video", "video_paths", "video_path", "video_urls", "video_url"),
+        *("video_files", "video_file"),
+    ),
+    "audio": (
+        *("audios", "audio", "sounds", "sound", "audio_paths", "audio_path"),
+        *("audio_urls", "audio_url", "audio_files", "audio_file"),
+    ),
+}
+"""The names of the columns of each kind of media."""
+TAG = re.compile("<(image|video|audio)>")
+_STACKED_AXES: dict[MediaKind, int] = {"image": 4, "video": 5, "audio": 2}
+"""The number of axes of an array that holds several media items of one size."""
+
+
+@attrs.define
+class MediaColumns:
+    """The media of an example beside its messages, which fills empty parts in order.
+
+    Attributes:
+        keys: The column of each kind that the example has.
+        sources: The items of each kind, in order.
+    """
+
+    keys: dict[MediaKind, str]
+    sources: dict[MediaKind, list[Any]]
+    _used: dict[MediaKind, int] = attrs.field(factory=dict)
+
+    @classmethod
+    def read(cls, fields: Fields) -> MediaColumns:
+        """Reads the columns of an example.
+
+        Raises:
+            ConversationError: Two columns hold media of one kind.
+        """
+        keys: dict[MediaKind, str] = {}
+        sources: dict[MediaKind, list[Any]] = {}
+        for kind in get_args(MediaKind):
+            key = _column(fields, kind)
+            if key is not None:
+                keys[kind] = key
+                sources[kind] = _items(fields.pop_raw(key), key, kind)
+        return cls(keys, sources)
+
+    def take(self, kind: MediaKind, where: str) -> Any:
+        """Takes the next media item of a kind.
+
+        Args:
+            kind: The kind of the part.
+            where: The path of the part, for errors.
+
+        Raises:
+            ConversationError: There is no column, or no item is left.
+        """
+        if kind not in self.keys:
+            raise ConversationError(
+                f"this {kind} part names no {kind}; put one under {kind!r}, or a list of "
+                f"them under '{kind}s' in the example",
+                where=where,
+            )
+        sources, used = self.sources[kind], self._used.get(kind, 0)
+        if used >= len(sources):
+            raise ConversationError(
+                f"no {kind} is left for this part: {self.keys[kind]!r} holds {len(sources)}; add "
+                "one, or remove the part",
+                where=where,
+            )
+        self._used[kind] = used + 1
+        return sources[used]
+
+    def place(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Puts the items that fill no part where a tag is, or before the first user text.
+
+        Args:
+            messages: The messages, whose empty parts are filled.
+
+        Returns:
+            The messages with all media.
+
+        Raises:
+            ConversationError: There are more items than parts, or another number than tags.
+        """
+        placed = list(messages)
+        held = {part.kind for m in messages for part in m.content if isinstance(part, MediaPart)}
+        first: list[Part] = []
+        for kind, items in self.sources.items():
+            if kind in held or self._used.get(kind):
+                self._check_used_up(kind)
+                continue
+            tags = sum(_count(part, kind) for m in placed for part in m.content)
+            if tags and tags != len(items):
+                raise ConversationError(
+                    f"holds {len(items)} {kind} item(s), but the text has {tags} <{kind}> tag(s); "
+                    "make the numbers equal",
+                    where=self.keys[kind],
+                )
+            parts = [
+                MediaPart(
+                    kind, plain_source(item, f"{self.keys[kind]}[{i}]"), f"{self.keys[kind]}[{i}]"
+                )
+                for i, item in enumerate(items)
+            ]
+            if tags:
+                rest = iter(parts)
+                placed = [_with_tags_replaced(message, kind, rest) for message in placed]
+            else:
+                first += parts
+        return tuple(_before_the_first_user_text(placed, first) if first else placed)
+
+    def _check_used_up(self, kind: MediaKind) -> None:
+        held, used = len(self.sources[kind]), self._used.get(kind, 0)
+        if held != used:
+            raise ConversationError(
+                f"{held} given, but the messages hold {used} empty {kind} part(s) to fill; add "
+                f'{{"type": "{kind}"}} parts to the content where they belong',
+                where=self.keys[kind],
+            )
+
+
+def _column(fields: Fields, kind: MediaKind) -> str | None:
+    """The column of a kind of media; paths beside decoded media are its names."""
+    given = fields.named(*COLUMNS[kind])
+    decoded = [key for key in given if not _is_text(fields[key])]
+    if len(given) > 1 and len(decoded) == 1:
+        for key in given:
+            if key != decoded[0]:
+                fields.pop(key)
+        return decoded[0]
+    if len(given) > 1:
+        raise ConversationError(
+            f"holds {kind} items under {' and '.join(map(repr, given))}; keep one", where=given[1]
+        )
+    return given[0] if given else None
+
+
+def _is_text(value: Any) -> bool:
+    value = unwrap(value)
+    if isinstance(value, list | tuple):
+        return all(isinstance(unwrap(item), str) for item in value)
+    return isinstance(value, str)
+
+
+def _items(value: Any, key: str, kind: MediaKind) -> list[Any]:
+    """The media items of a column, which holds one or a list."""
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind != "O"
+    if is_array or isinstance(value, torch.Tensor):
+        if value.ndim >= _STACKED_AXES[kind]:
+            return list(value)  # datasets with a format stack media of one size
+        if key == f"{kind}s":
+            raise ConversationError(
+                f"expected a list, found one array of shape {tuple(value.shape)}; put it in a list",
+                where=key,
+            )
+        return [value]
+    found = parsed(unwrap(value), key, "[")
+    if isinstance(found, list | tuple):
+        is_pair = isinstance(found, tuple) and kind == "audio" and len(found) == 2
+        return [found] if is_pair else list(found)
+    if isinstance(found, str | bytes | bytearray | Mapping) or not _is_scalar(found):
+        return [found]
+    return as_list(found, key)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float)
+
+
+def _count(part: Part, kind: MediaKind) -> int:
+    return part.text.count(f"<{kind}>") if isinstance(part, TextPart) else 0
+
+
+def _with_tags_replaced(message: Message, kind: MediaKind, items: Any) -> Message:
+    """The message with a media item for each tag of a kind."""
+    if not any(_count(part, kind) for part in message.content):
+        return message
+    content: list[Part] = []
+    for part in message.content:
+        if not isinstance(part, TextPart):
+            content.append(part)
+            continue
+        for i, text in enumerate(part.text.split(f"<{kind}>")):
+            content += [next(items)] if i else []
+            content += [attrs.evolve(part, text=text)] if text else []
+    return attrs.evolve(message, content=tuple(content), is_string=False)
+
+
+def _before_the_first_user_text(messages: list[Message], parts: list[Part]) -> list[Message]:
+    at = next((i for i, message in enumerate(messages) if message.role == "user"), None)
+    if at is None:
+        raise ConversationError(
+            "the example holds media, but no user message to which it belongs; add empty media "
+            "parts to the content where it belongs",
+            where="messages",
+        )
+    shown = attrs.evolve(messages[at], content=(*parts, *messages[at].content), is_string=False)
+    return [*messages[:at], shown, *messages[at + 1 :]]

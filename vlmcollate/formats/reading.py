@@ -1,0 +1,34 @@
+"""What is known while one example is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from vlmcollate.formats.fields import Fields
+from vlmcollate.formats.media_columns import MediaColumns
+from vlmcollate.formats.unread import METADATA
+
+
+@attrs.define
+class Reading:
+    """What is known while one example is read.
+
+    Attributes:
+        columns: The media beside the messages.
+        keep_none_arguments: Whether arguments of tool calls whose value is `None` are kept.
+        unread: The fields that are not read, by their path.
+        dropped_arguments: The paths of arguments that were dropped, since their value is `None`.
+    """
+
+    columns: MediaColumns
+    keep_none_arguments: bool = False
+    unread: dict[str, Any] = attrs.field(factory=dict)
+    dropped_arguments: list[str] = attrs.field(factory=list)
+
+    def leave(self, fields: Fields) -> None:
+        """Records the fields that are left, except known metadata, as unread."""
+        for key, value in fields.rest.items():
+            if key not in METADATA:
+                self.unread[fields.path(key)] = value
