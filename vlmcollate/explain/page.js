@@ -55,7 +55,7 @@ function sampleCard(entry, index, isPacked) {
   const counts = entry.counts;
   const title = make("div", { class: "title" }, make("h3", {}, entry.title),
     make("span", { class: "meta" }, `${number.format(entry.tokens)} tokens, ` +
-      `${percent(counts[TRAINED], entry.tokens)} trained, by ${entry.strategy}`));
+      `${percent(counts[TRAINED], entry.tokens)} trained, by ${entry.strategy}, format ${entry.format}`));
   const order = entry.blocks.flatMap((block) => block.runs.map((run) => [run.k, run.n]));
   const card = make("article", { class: `card${isPacked ? " inpack" : ""}`, id: `sample-${index}` },
     title, bar(order, "Where the tokens went, from first to last"), legend(counts));

@@ -48,6 +48,7 @@ def page_entry(explanation: Explanation) -> dict[str, Any]:
         "tokens": summary["tokens"],
         "warnings": list(explanation.warnings),
         "strategy": summary["label_strategy"],
+        "format": explanation.format,
         "ms": {stage: round(1e3 * s, 1) for stage, s in explanation.seconds.items()},
         "made_by": f"{explanation.collator} with {explanation.processor}",
     }

@@ -84,7 +84,7 @@ def times(explanation: Explanation) -> Text:
         for stage in STAGES
         if stage in explanation.seconds
     )
-    return Text(f"labels by {strategy}; ms: {taken}", "dim")
+    return Text(f"format {explanation.format}; labels by {strategy}; ms: {taken}", "dim")
 
 
 def key(*, brackets: bool, other: str = "") -> Text:

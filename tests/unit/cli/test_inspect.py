@@ -31,7 +31,7 @@ def test_inspect_shows_masks_errors_and_warnings(run):
     assert "! messages[0] spells <|im_end|>, which was encoded as plain text" in result.stdout
     assert "error: messages: expected at least one message, found none" in result.stdout
     assert "[[Yes, yes.<|im_end|>]]" in result.stdout
-    assert "labels by RenderedSpanLabels; ms: read " in result.stdout
+    assert "format messages; labels by RenderedSpanLabels; ms: read " in result.stdout
     assert result.stdout.rstrip().endswith("1 of 4 rows failed")
 
 
