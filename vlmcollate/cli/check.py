@@ -15,6 +15,7 @@ from rich.text import Text
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import Processor, TrustRemoteCode
+from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _Law = Annotated[list[str] | None, typer.Option(help="Check only this law; may b
 _Junit = Annotated[Path | None, typer.Option(help="Also write a JUnit file.")]
 
 
+@with_settings
 def command(
     processor: Processor,
     examples: _Examples = 10,
@@ -45,10 +47,14 @@ def command(
     law: _Law = None,
     junit: _Junit = None,
     trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # typer makes a flag of it
+    *,
+    settings: CollatorSettings,
 ) -> None:
     """Prove the label masks of a processor's collator, on generated conversations."""
     console = Console()
-    collator = load_collator(console, processor, trust_remote_code=trust_remote_code, packs=True)
+    collator = load_collator(
+        console, processor, settings, trust_remote_code=trust_remote_code, packs=True
+    )
     if not run(
         console, collator, examples=examples, seed=seed, seconds=seconds, names=law, junit=junit
     ):

@@ -21,6 +21,7 @@ from vlmcollate.cli.options import (
     Rows,
     TrustRemoteCode,
 )
+from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _Diff = Annotated[
 ]
 
 
+@with_settings
 def command(
     processor: Processor,
     data: Data,
@@ -46,12 +48,15 @@ def command(
     max_length: MaxLength = None,
     media_root: MediaRoot = None,
     trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # typer makes a flag of it
+    *,
+    settings: CollatorSettings,
 ) -> None:
     """Show the label mask of a dataset's rows, in the terminal or on a page."""
     console = Console()
     collator = load_collator(
         console,
         processor,
+        settings,
         media_root=media_root,
         max_length=max_length,
         trust_remote_code=trust_remote_code,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import attrs
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import MediaRoot, Processor, TrustRemoteCode
+from vlmcollate.cli.settings import CollatorSettings, with_settings
 
 if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator
@@ -31,7 +31,7 @@ _MaxLength = Annotated[
     int | None, typer.Option(min=1, help="Maximum tokens of a sample or a pack.")
 ]
 _OnOverlong = Annotated[
-    str, typer.Option(help="Policy for longer samples: raise, drop, truncate or drop_turns.")
+    str | None, typer.Option(help="Policy for longer samples: raise, drop, truncate or drop_turns.")
 ]
 _OnError = Annotated[
     str, typer.Option(help="Policy for bad samples: raise, or skip and count them.")
@@ -43,38 +43,42 @@ _Resume = Annotated[bool, typer.Option(help="Resume an earlier run in the output
 _RowsPerShard = Annotated[int, typer.Option(min=1, help="Maximum source rows of a shard.")]
 
 
+@with_settings
 def command(
     processor: Processor,
     source: _Source,
     output: _Output,
     num_proc: _NumProc = 1,
     max_length: _MaxLength = None,
-    on_overlong: _OnOverlong = "raise",
+    on_overlong: _OnOverlong = None,
     on_error: _OnError = "raise",
     packing: _Packing = False,  # noqa: FBT002  # typer makes a flag of it
     resume: _Resume = True,  # noqa: FBT002  # likewise
     rows_per_shard: _RowsPerShard = 1000,
     media_root: MediaRoot = None,
     trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # likewise
+    *,
+    settings: CollatorSettings,
 ) -> None:
     """Encode a dataset ahead of time, into a folder of Parquet shards."""
     console = Console()
     collator = load_collator(
         console,
         processor,
+        settings,
         media_root=media_root,
         max_length=max_length,
+        on_overlong=on_overlong,
         trust_remote_code=trust_remote_code,
         packs=packing,
     )
-    policy: Any = on_overlong  # the collator validates it
     run(
         console,
         source,
         output,
-        collator=attrs.evolve(collator, on_overlong=policy),
+        collator=collator,
         num_proc=num_proc,
-        max_length=max_length,
+        max_length=collator.max_length,
         packing=packing,
         on_error=on_error,
         resume=resume,

@@ -19,6 +19,7 @@ from vlmcollate.cli.options import (
     Rows,
     TrustRemoteCode,
 )
+from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _Html = Annotated[Path | None, typer.Option(help="Also write charts to an HTML page.")]
 
 
+@with_settings
 def command(
     processor: Processor,
     data: Data,
@@ -36,12 +38,15 @@ def command(
     max_length: MaxLength = None,
     media_root: MediaRoot = None,
     trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # typer makes a flag of it
+    *,
+    settings: CollatorSettings,
 ) -> None:
     """Count a dataset's tokens: lengths, trained share, media, padding and packing."""
     console = Console()
     collator = load_collator(
         console,
         processor,
+        settings,
         media_root=media_root,
         max_length=max_length,
         trust_remote_code=trust_remote_code,

@@ -1,0 +1,134 @@
+"""The options of the collator on the command line are those of the library."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from vlmcollate import ConfigError, LocalMedia, PadToLongest
+from vlmcollate.cli.app import app
+from vlmcollate.cli.loading import load_collator
+from vlmcollate.cli.settings import CollatorSettings, value_of
+
+_FACTORY = """
+from vlmcollate import collator_for
+
+def make(processor, **options):
+    return collator_for(processor, train_on="last_turn", **options)
+
+def wrong(processor, **options):
+    return processor
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("512", 512),
+        ("true", True),
+        ("batch", "batch"),
+        ('["<a>", "<b>"]', ["<a>", "<b>"]),
+        ("('a', 'b')", ("a", "b")),
+        ("<|im_end|>", "<|im_end|>"),
+        ("a-b", "a-b"),
+        ("LocalMedia(max_bytes=1000)", LocalMedia(max_bytes=1000)),
+        ("PadToLongest(multiple_of=8)", PadToLongest(multiple_of=8)),
+    ],
+)
+def test_values_are_json_or_literals_or_calls_or_text(text, value):
+    assert value_of(text) == value
+
+
+@pytest.mark.parametrize("text", ["open('x')", "__import__('os')", "collate()"])
+def test_nothing_else_is_called(text):
+    with pytest.raises(ConfigError, match="expected a public class of vlmcollate"):
+        value_of(text)
+
+
+def test_options_reach_the_collator(data_folder, tmp_path, monkeypatch):
+    config = tmp_path / "collator.yaml"
+    config.write_text("max_length: 64\ndummy_media: batch\npadding: PadToLongest(multiple_of=8)\n")
+    monkeypatch.chdir(tmp_path)
+    settings = CollatorSettings(
+        config=config,
+        option=["dummy_media=sample", "stop_tokens=<|im_end|>"],
+        format="llava",
+        train_on="last_turn",
+        template_kwargs='{"enable_thinking": false}',
+        max_pixels=28 * 28 * 4,
+        fps=0.5,
+    )
+    collator = _loaded(data_folder, settings, max_length=32)
+    assert (collator.max_length, collator.dummy_media, collator.format) == (32, "sample", "llava")
+    assert collator.padding == PadToLongest(multiple_of=8)
+    assert collator.stop_tokens == ("<|im_end|>",)
+    assert collator.template_kwargs == {"enable_thinking": False}
+    assert collator.train_on == "last_turn"
+    assert collator.media.frames.fps == 0.5
+    assert collator.num_media_tokens("image", (1000, 1000)) <= 4
+
+
+def _loaded(folder, settings, **options):
+    from rich.console import Console
+
+    return load_collator(Console(quiet=True), str(folder / "processor"), settings, **options)
+
+
+def test_a_factory_makes_the_collator(data_folder, tmp_path, monkeypatch):
+    (tmp_path / "own_collators.py").write_text(_FACTORY)
+    monkeypatch.chdir(tmp_path)
+    settings = CollatorSettings(collator="own_collators:make", option=["dummy_media=batch"])
+    collator = _loaded(data_folder, settings)
+    assert (collator.train_on, collator.dummy_media) == ("last_turn", "batch")
+    for name, problem in [
+        ("own_collators:wrong", "it returned Qwen2_5_VLProcessor"),
+        ("own_collators:absent", "no attribute 'absent'"),
+        ("no_such_module:make", "No module named"),
+        ("own_collators", "expected MODULE:FACTORY"),
+    ]:
+        with pytest.raises(ConfigError, match=problem):
+            _loaded(data_folder, CollatorSettings(collator=name))
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"option": ["dummy_media"]}, "expected name=value"),
+        ({"option": ["max_len=3"]}, "did you mean 'max_length'"),
+        ({"template_kwargs": "{a: 1}"}, "--template-kwargs is no valid JSON"),
+        ({"template_kwargs": "[1]"}, "expected a JSON object"),
+        ({"format": "lava"}, "did you mean 'llava'"),
+    ],
+)
+def test_wrong_options_are_refused(settings, problem, data_folder):
+    with pytest.raises(ConfigError, match=problem):
+        _loaded(data_folder, CollatorSettings(**settings))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "3"])
+def test_a_wrong_config_is_refused(text, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="--config"):
+        CollatorSettings(config=tmp_path / "c.yaml").options()
+
+
+def test_inspect_shows_the_mask_of_the_run_that_follows(data_folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    rows = data_folder / "turns.jsonl"
+    turns = [("user", "One?"), ("assistant", "One."), ("user", "Two?"), ("assistant", "Two.")]
+    rows.write_text(json.dumps({"conversations": [{"from": r, "value": t} for r, t in turns]}))
+
+    def inspect(*options):
+        command = ["inspect", str(data_folder / "processor"), str(rows), *options]
+        return CliRunner().invoke(app, command)
+
+    assert "[[One.<|im_end|>]]" in inspect().stdout
+    last = inspect("--train-on", "last_turn", "-O", "shift_labels=false").stdout
+    assert "[[One." not in last
+    assert "[[Two.<|im_end|>]]" in last
+    assert "format llava" in last
+    refused = inspect("-O", "nothing=1")
+    assert refused.exit_code == 1
+    assert "'nothing'" in refused.stderr
