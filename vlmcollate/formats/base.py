@@ -95,13 +95,13 @@ class DatasetFormat(WithOptions, ABC):
         if self.media_root is not None:
             messages = tuple(_rooted(message, Path(self.media_root)) for message in messages)
         reading.leave(fields)
-        told = _told_by(messages)
+        is_repeated = _repeats_of(messages)
         conversation = Conversation(
             messages=messages,
             tools=tools or None,
             template_kwargs=variables,
             format=self.name,
-            unread={key: value for key, value in reading.unread.items() if not told(value)},
+            unread={key: value for key, value in reading.unread.items() if not is_repeated(value)},
         )
         _warn(conversation, reading)
         return conversation
@@ -151,15 +151,15 @@ def _with_system(messages: tuple[Message, ...], system: Message | None) -> tuple
     return messages
 
 
-def _told_by(messages: tuple[Message, ...]) -> Any:
+def _repeats_of(messages: tuple[Message, ...]) -> Any:
     """Returns a test of whether all words of a field stand in the messages."""
     texts = [part.text for m in messages for part in m.content if isinstance(part, TextPart)]
 
-    def told(value: Any) -> bool:
+    def is_repeated(value: Any) -> bool:
         words = list(_words_of(unwrap(value)))
         return bool(words) and all(any(w in text for text in texts) for w in words)
 
-    return told
+    return is_repeated
 
 
 def _words_of(value: Any) -> Iterator[str]:

@@ -39,8 +39,9 @@ _SYSTEM = {"system", "system_prompt", "system_message", "sys_prompt", "instructi
 _MASKS = re.compile(
     r"(loss|label|train|answer|token)?_?(mask|masks|weights?)|" + "|".join(SPELLINGS)
 )
+_MEDIA_WORDS = "image", "img", "picture", "photo", "video", "audio", "sound", "frame", "speech"
 _MEDIA = re.compile(
-    r"(image|img|picture|photo|video|audio|sound|frame|wav|speech)s?"
+    rf"({'|'.join(_MEDIA_WORDS)})s?"
     r"(_?\d+|_(path|url|uri|file|byte|base64|b64|data|list|array)s?)?",
     re.IGNORECASE,
 )
