@@ -305,7 +305,10 @@ def cycle():
     ("row", "where"),
     [
         (lambda v: {"messages": [USER, ANSWER], "tools": [v]}, "tools[0]"),
-        (lambda v: [USER, {**ANSWER, "tool_calls": [v]}], "messages[1].tool_calls[0]"),
+        (
+            lambda v: [USER, {**ANSWER, "tool_calls": [{"name": "f", "arguments": v}]}],
+            "messages[1].tool_calls[0].arguments",
+        ),
         (lambda v: {"messages": [USER, ANSWER], "chat_template_kwargs": v}, "chat_template_kwargs"),
         (lambda v: [{"role": "user", "content": v}, ANSWER], "messages[0].content[0]"),
         (lambda v: [{"role": "user", "content": [{"image": v}]}, ANSWER], "messages[0].content[0]"),

@@ -64,6 +64,8 @@ class CollatorSettings:
                     f"--option is wrong: found {text!r}, expected name=value, such as "
                     "--option dummy_media=batch"
                 )
+            if name == "processor":
+                raise ConfigError("--option processor is wrong: the processor is an argument")
             found[name] = value_of(value)
         if self.template_kwargs is not None:
             found["template_kwargs"] = _json_object(self.template_kwargs, "--template-kwargs")
@@ -146,11 +148,11 @@ def value_of(text: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return text
     return (
         text if isinstance(node, ast.Name | ast.BinOp | ast.Attribute) else _evaluated(node, text)
@@ -161,18 +163,27 @@ def _evaluated(node: ast.expr, text: str) -> Any:
     """The value of a literal, or of a call of a public class with literals."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         import vlmcollate
+        from vlmcollate import formats
 
-        if node.func.id not in vlmcollate.__all__:
+        kind = getattr(vlmcollate, node.func.id, None) or getattr(formats, node.func.id, None)
+        if not inspect.isclass(kind) or any(k.arg is None for k in node.keywords):
             raise ConfigError(
                 f"{node.func.id!r} in {text!r} is unknown: expected a public class of vlmcollate"
             )
         given = [_evaluated(value, text) for value in node.args]
-        named = {k.arg: _evaluated(k.value, text) for k in node.keywords if k.arg}
-        return getattr(vlmcollate, node.func.id)(*given, **named)
+        named = {str(k.arg): _evaluated(k.value, text) for k in node.keywords}
+        try:
+            return kind(*given, **named)
+        except TypeError as error:
+            raise ConfigError(f"{text!r} is wrong: {error}") from error
+    if isinstance(node, ast.List):
+        return [_evaluated(item, text) for item in node.elts]
     try:
         return ast.literal_eval(node)
-    except ValueError:
-        return text
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{text!r} is wrong: expected JSON, a literal of Python, or a call of a public class"
+        ) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:

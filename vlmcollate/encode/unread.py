@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from functools import lru_cache
 from typing import Any
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.errors import ConversationError
+from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
 from vlmcollate.formats.roles import ROLES, TRIED
-from vlmcollate.formats.unread import METADATA, UnreadPolicy, report_unread
+from vlmcollate.formats.unread import METADATA, UnreadPolicy, is_media_key, report_unread
 
 _BY_OMISSIONS = frozenset({"tool_calls", "reasoning_content", "reasoning", "thinking"})
 """Fields whose omission the template's rendering shows."""
@@ -34,21 +35,33 @@ def report_unread_by_template(
         return
     unread: dict[str, Any] = {}
     for i, message in enumerate(conversation.messages):
-        if message.role not in KNOWN_ROLES and not _names(template, message.role):
+        if message.role not in KNOWN_ROLES and not _names_role(template, message.role):
             near = difflib.get_close_matches(message.role, [*ROLES, *TRIED], n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConversationError(
+            problem = (
                 f"has the role {message.role!r}, which neither the format nor the chat template "
-                f'knows; {hint}rename it, or set on_unread="allow"',
-                where=f"messages[{i}].role",
+                f'knows; {hint}rename it, or set on_unread="allow"'
             )
+            if policy != "warn":
+                raise ConversationError(problem, where=f"messages[{i}].role")
+            warnings.warn(f"a message {problem}", UnreadKeyWarning, stacklevel=stack_level())
         for key, value in message.extra.items():
-            if key not in METADATA and key not in _BY_OMISSIONS and not _names(template, key):
+            if key not in METADATA and key not in _BY_OMISSIONS and not _reads_field(template, key):
                 unread[f"messages[{i}].{key}"] = value
     if unread:
         report_unread(unread, policy)
 
 
 @lru_cache(maxsize=4096)
-def _names(template: str, word: str) -> bool:
-    return re.search(rf"\b{re.escape(word)}\b", template) is not None
+def _names_role(template: str, role: str) -> bool:
+    return re.search(rf"['\"]{re.escape(role)}['\"]", template) is not None
+
+
+@lru_cache(maxsize=4096)
+def _reads_field(template: str, key: str) -> bool:
+    """Returns whether a template reads a field of a message, and not only of its parts."""
+    name = re.escape(key)
+    reads = rf"\.{name}\b|\[['\"]{name}['\"]\]|['\"]{name}['\"] (not )?in m|get\(['\"]{name}['\"]"
+    if is_media_key(key) or key == "text":
+        reads = rf"\b(message|msg|m)(\.{name}\b|\[['\"]{name}['\"]\])"
+    return re.search(reads, template) is not None

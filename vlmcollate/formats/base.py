@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -15,8 +15,10 @@ from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
 from vlmcollate.formats.fields import Fields, parsed, present_fields
 from vlmcollate.formats.media_columns import TAG, MediaColumns
 from vlmcollate.formats.reading import Reading
+from vlmcollate.formats.roles import ROLES
 from vlmcollate.formats.tools import read_tools
-from vlmcollate.plain_values import describe, plain, plain_text, unwrap
+from vlmcollate.formats.unread import holds_mask
+from vlmcollate.plain_values import describe, plain, plain_text, show_all, unwrap
 from vlmcollate.validators import WithOptions
 
 _SYSTEM = ("system", "system_prompt", "system_message")
@@ -85,7 +87,13 @@ class DatasetFormat(WithOptions, ABC):
         Raises:
             ConversationError: A field is wrong.
         """
-        fields = Fields(row_of(example), "")
+        row = row_of(example)
+        if not self.reads(row):
+            raise ConversationError(
+                f"is not in the format {self.name!r}: found a dict with {show_all(row)}; set "
+                'format="auto", or the name of its format'
+            )
+        fields = Fields(row, "")
         reading = Reading(MediaColumns.read(fields), self.keep_none_arguments)
         variables, system = _pop_variables(fields), _pop_system(fields)
         found = [*fields.named(*_TOOLS)]
@@ -101,7 +109,7 @@ class DatasetFormat(WithOptions, ABC):
             tools=tools or None,
             template_kwargs=variables,
             format=self.name,
-            unread={key: value for key, value in reading.unread.items() if not is_repeated(value)},
+            unread={k: v for k, v in reading.unread.items() if not is_repeated(k, v)},
         )
         _warn(conversation, reading)
         return conversation
@@ -152,25 +160,35 @@ def _with_system(messages: tuple[Message, ...], system: Message | None) -> tuple
 
 
 def _repeats_of(messages: tuple[Message, ...]) -> Any:
-    """Returns a test of whether all words of a field stand in the messages."""
-    texts = [part.text for m in messages for part in m.content if isinstance(part, TextPart)]
+    """Returns a test of whether a column repeats a part of the conversation."""
+    said = {(message.role, message.text.strip()) for message in messages}
+    texts = [text for _, text in said]
 
-    def is_repeated(value: Any) -> bool:
-        words = list(_words_of(unwrap(value)))
-        return bool(words) and all(any(w in text for text in texts) for w in words)
+    def is_repeated(key: str, value: Any) -> bool:
+        value = unwrap(value)
+        if "." in key or holds_mask(key):
+            return False
+        if isinstance(value, str):
+            words = TAG.sub("", value).strip()
+            inside = len(words) >= _SHORTEST and any(words in text for text in texts)
+            return bool(words) and (words in texts or inside)
+        return isinstance(value, list) and bool(value) and said.issuperset(map(_said, value))
 
     return is_repeated
 
 
-def _words_of(value: Any) -> Iterator[str]:
-    """The texts of a field that may repeat a part of the conversation."""
-    if isinstance(value, str):
-        yield value.strip() or "\0"
-    elif isinstance(value, list | tuple) and value:
-        for item in value:
-            item = unwrap(item)
-            content = item.get("content", item.get("value")) if isinstance(item, Mapping) else None
-            yield content.strip() if isinstance(content, str) else "\0"
+_SHORTEST = 8
+"""Shorter texts stand in longer ones by chance."""
+
+
+def _said(item: Any) -> tuple[str, str]:
+    """The role and the text of an item that is a message and nothing else."""
+    item = unwrap(item)
+    keys = item.keys() if isinstance(item, Mapping) else set()
+    for role, content in (("role", "content"), ("from", "value")):
+        if keys == {role, content} and isinstance(item[content], str):
+            return ROLES.get(str(item[role]), str(item[role])), item[content].strip()
+    return "", ""
 
 
 def _rooted(message: Message, root: Path) -> Message:
@@ -183,7 +201,14 @@ def _rooted(message: Message, root: Path) -> Message:
     return attrs.evolve(message, content=tuple(parts))
 
 
+_PLACES = frozenset({"path", "image", "video", "audio", "array"})
+
+
 def _under(source: Any, root: Path) -> Any:
+    if isinstance(source, Mapping):
+        return {k: _under(v, root) if k in _PLACES else v for k, v in source.items()}
+    if isinstance(source, list):
+        return [_under(item, root) for item in source]
     is_path = isinstance(source, str) and "://" not in source and not source.startswith("data:")
     return str(root / source) if is_path or isinstance(source, Path) else source
 
@@ -197,15 +222,13 @@ def _warn(conversation: Conversation, reading: Reading) -> None:
             UnreadKeyWarning,
             stacklevel=stack_level(),
         )
-    if any(True for _ in conversation.media):
-        return
     for message in conversation.messages:
         for part in message.content:
             tag = TAG.search(part.text) if isinstance(part, TextPart) else None
             if tag is not None:
                 warnings.warn(
-                    f"a text holds {tag.group()}, but the example has no media, so the tag stays "
-                    "text; add the column of media, or remove the tag",
+                    f"a text holds {tag.group()}, but the example has no media for it, so the tag "
+                    "stays text; add the column of media, or remove the tag",
                     UnreadKeyWarning,
                     stacklevel=stack_level(),
                 )

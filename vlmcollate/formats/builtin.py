@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import attrs
 
-from vlmcollate.conversation import Message
+from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.base import DatasetFormat
 from vlmcollate.formats.fields import Fields, as_list
@@ -94,13 +95,28 @@ class PromptCompletionFormat(DatasetFormat):
         """See `DatasetFormat`."""
         prompt = _as_messages(fields.pop("prompt"), "user", "prompt", reading)
         answer = _as_messages(fields.pop("completion"), "assistant", "completion", reading)
-        return (*(attrs.evolve(asked, weight=0.0) for asked in prompt), *answer)
+        if prompt[-1].is_prefix:
+            raise ConversationError(
+                "the last message of the prompt is a prefix, which the completion would follow as "
+                "another message; write it into the completion",
+                where="prompt",
+            )
+        return (*map(_untrained, prompt), *answer)
+
+
+def _untrained(asked: Message) -> Message:
+    parts = (attrs.evolve(p, weight=None) if isinstance(p, TextPart) else p for p in asked.content)
+    return attrs.evolve(asked, weight=0.0, content=tuple(parts))
 
 
 def _as_messages(value: Any, role: str, where: str, reading: Reading) -> tuple[Message, ...]:
-    if isinstance(value, str) and not value.lstrip().startswith("[{"):
+    if isinstance(value, str) and not _MESSAGES.match(value):
         return (message(role, value, where),)
     return read_messages(value, where, reading)
+
+
+_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(role|from|content|value)"\s*:')
+"""The beginning of a JSON list of messages, which other JSON in an answer does not have."""
 
 
 @attrs.frozen(kw_only=True)
@@ -117,8 +133,8 @@ class AlpacaFormat(DatasetFormat):
         """See `DatasetFormat`."""
         del reading
         asked = [fields.pop("instruction"), fields.pop("input") or ""]
-        if not isinstance(asked[1], str):
-            raise ConversationError(f"expected a string, found {describe(asked[1])}", where="input")
+        for text, where in zip(asked, ("instruction", "input"), strict=True):
+            message("user", text, where)
         question = "\n".join(filter(None, asked))
         return (
             *read_history(fields),

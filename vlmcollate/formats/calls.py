@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.fields import as_list, parsed
+from vlmcollate.formats.fields import Fields, as_list, parsed
 from vlmcollate.formats.reading import Reading
-from vlmcollate.plain_values import describe, fields_of, plain, unwrap
+from vlmcollate.plain_values import describe, fields_of, plain, plain_text, unwrap
+
+_ARGUMENTS = ("arguments", "parameters", "args", "input")
 
 
 class ParsedArguments(dict[str, Any]):
@@ -45,26 +47,43 @@ def _read_call(value: object, where: str, reading: Reading) -> dict[str, Any]:
     call = fields_of(parsed(unwrap(value), where, "{"))
     if not isinstance(call, Mapping):
         raise ConversationError(f"expected a call, found {describe(call)}", where=where)
-    function = fields_of(unwrap(call.get("function")))
-    if not isinstance(function, Mapping):
-        if "name" not in call:
+    outer = Fields(call, where)
+    function = fields_of(parsed(outer.pop("function"), where, "{"))
+    inner = outer
+    if function is not None:
+        if not isinstance(function, Mapping):
             raise ConversationError(
-                f"expected a call with a 'name', found {describe(call)}", where=where
+                f"expected a dict with 'name' and 'arguments', found {describe(function)}",
+                where=f"{where}.function",
             )
-        call, function = _nested(call)
-    inner = f"{where}.function"
-    given = {**function}
-    arguments = given.pop("arguments", given.pop("parameters", None))
-    copied: dict[str, Any] = plain({**call, "function": given}, where)
-    copied["function"]["arguments"] = _read_arguments(arguments, f"{inner}.arguments", reading)
-    return copied
+        inner = Fields(function, f"{where}.function")
+    name, arguments = _pop_name(inner), _pop_arguments(inner, reading)
+    kept = {key: plain(outer.pop(key), outer.path(key)) for key in outer.named("id", "index")}
+    outer.pop("type")
+    for fields in {id(f): f for f in (outer, inner)}.values():
+        reading.leave(fields)
+    return {"type": "function", **kept, "function": {"name": name, "arguments": arguments}}
 
 
-def _nested(call: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns a bare call as the outer and the inner dict of OpenAI's form."""
-    outer = {key: value for key, value in call.items() if key in ("id", "index")}
-    inner = {key: value for key, value in call.items() if key not in ("id", "index", "type")}
-    return {"type": "function", **outer}, inner
+def _pop_name(fields: Fields) -> str:
+    name = fields.pop("name")
+    if not isinstance(name, str) or not name:
+        raise ConversationError(
+            f"expected the name of the function, found {describe(name)}", where=fields.path("name")
+        )
+    return plain_text(name, fields.path("name"))
+
+
+def _pop_arguments(fields: Fields, reading: Reading) -> Any:
+    given = fields.named(*_ARGUMENTS)
+    if len(given) > 1:
+        raise ConversationError(
+            f"holds arguments under {' and '.join(map(repr, given))}; keep one", where=fields.where
+        )
+    if not given:
+        return {}
+    where = f"{fields.where}.arguments" if given == ["arguments"] else fields.path(given[0])
+    return _read_arguments(fields.pop_raw(given[0]), where, reading)
 
 
 def _read_arguments(value: object, where: str, reading: Reading) -> Any:

@@ -9,7 +9,9 @@ from typing import Any
 from vlmcollate.errors import ConversationError
 from vlmcollate.plain_values import describe, is_missing, show_all, unwrap
 
-_NUMBERS = frozenset({"weight", "fps", "sampling_rate", "channel_axis"})
+FLAGS = ("train", "training", "trainable", "loss", "loss_mask", "train_on_turn", "is_trainable")
+WEIGHTS = ("weight", "loss_weight", "loss_scale")
+_NUMBERS = frozenset({*FLAGS, *WEIGHTS, "fps", "sampling_rate", "channel_axis"})
 
 
 def present_fields(value: Mapping[Any, Any]) -> dict[Any, Any]:

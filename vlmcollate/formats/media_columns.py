@@ -143,7 +143,7 @@ def _column(fields: Fields, kind: MediaKind) -> str | None:
     """The column of a kind of media; paths beside decoded media are its names."""
     given = fields.named(*COLUMNS[kind])
     decoded = [key for key in given if not _is_text(fields[key])]
-    if len(given) > 1 and len(decoded) == 1:
+    if len(given) > 1 and len(decoded) == 1 and len({_number(fields[key]) for key in given}) == 1:
         for key in given:
             if key != decoded[0]:
                 fields.pop(key)
@@ -153,6 +153,11 @@ def _column(fields: Fields, kind: MediaKind) -> str | None:
             f"holds {kind} items under {' and '.join(map(repr, given))}; keep one", where=given[1]
         )
     return given[0] if given else None
+
+
+def _number(value: Any) -> int:
+    value = unwrap(value)
+    return len(value) if isinstance(value, list | tuple) else 1
 
 
 def _is_text(value: Any) -> bool:

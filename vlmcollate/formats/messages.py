@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlmcollate.conversation import Message
+import attrs
+
+from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.calls import read_calls
 from vlmcollate.formats.fields import Fields, as_list, parsed
@@ -38,7 +40,8 @@ def read_messages(value: object, where: str, reading: Reading) -> tuple[Message,
     items = as_list(value, where)
     if not items:
         raise ConversationError("expected at least one message, found none", where=where)
-    found = tuple(_read_message(item, f"{where}[{i}]", reading) for i, item in enumerate(items))
+    read = [_read_message(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
+    found = _with_parallel_calls(items, read)
     for i, message in enumerate(found[:-1]):
         if message.is_prefix:
             raise ConversationError(
@@ -80,6 +83,11 @@ def _read_message(value: object, where: str, reading: Reading) -> Message:
     read = read_content(content, f"{where}.{key}", reading)
     thoughts = [part.text for part in read if isinstance(part, Thinking)]
     if thoughts:
+        if fields.named(*_REASONING):
+            raise ConversationError(
+                f"holds reasoning in a part and under {fields.named(*_REASONING)[0]!r}; keep one",
+                where=where,
+            )
         extra["reasoning_content"] = "\n".join(thoughts)
     extra |= {
         name: plain(item, f"{where}.{name}", allow_dates=name not in _KEYS_OF_CALLS)
@@ -93,9 +101,27 @@ def _read_message(value: object, where: str, reading: Reading) -> Message:
         is_prefix=is_prefix,
         is_string=isinstance(content, str),
     )
+    _check_weights(message, weight, where)
     if is_absent:
         _check_says_something(message, where, key)
     return message
+
+
+def _with_parallel_calls(items: list[Any], messages: list[Message]) -> tuple[Message, ...]:
+    """Returns the messages with calls in a row, each a message of its own, as one turn."""
+    found: list[Message] = []
+    last_is_call = False
+    for item, message in zip(items, messages, strict=True):
+        fields = parsed(unwrap(item), "", "{")
+        is_call = any(unwrap(fields.get(key)) in CALLS for key in _ROLES if key in fields)
+        if is_call and last_is_call and message.weight == found[-1].weight:
+            calls = [*found[-1].extra["tool_calls"], *message.extra["tool_calls"]]
+            extra = {**found[-1].extra, "tool_calls": calls}
+            found[-1] = attrs.evolve(found[-1], extra=extra)
+        else:
+            found.append(message)
+        last_is_call = is_call
+    return tuple(found)
 
 
 def _pop_prefix(fields: Fields, role: str) -> bool:
@@ -113,10 +139,28 @@ def _pop_prefix(fields: Fields, role: str) -> bool:
 
 def _pop_calls(fields: Fields, reading: Reading) -> list[dict[str, Any]]:
     """The calls of a message, also in the legacy spelling of one call."""
-    found: list[dict[str, Any]] = []
-    for key in fields.named("tool_calls", "function_call"):
-        found += read_calls(fields.pop(key), fields.path(key), reading)
-    return found
+    given = fields.named("tool_calls", "function_call")
+    if len(given) > 1:
+        raise ConversationError(
+            "holds calls under 'tool_calls' and 'function_call'; keep one", where=fields.where
+        )
+    return read_calls(fields.pop(given[0]), fields.path(given[0]), reading) if given else []
+
+
+def _check_weights(message: Message, weight: float | None, where: str) -> None:
+    """Refuses weights of parts that contradict the message, and calls that are a prefix."""
+    weighs = any(isinstance(part, TextPart) and part.weight for part in message.content)
+    if weighs and (weight == 0 or not message.is_assistant or message.is_prefix):
+        what = "is a prefix" if message.is_prefix else "does not train"
+        raise ConversationError(
+            f"{what}, but a part of its content has a weight; remove one", where=where
+        )
+    if message.is_prefix and (weight or message.extra.get("tool_calls")):
+        what = "a weight" if weight else "tool calls"
+        raise ConversationError(
+            f"is a prefix, which is text that does not train, but has {what}; remove one",
+            where=where,
+        )
 
 
 def _check_says_something(message: Message, where: str, key: str) -> None:

@@ -76,8 +76,17 @@ def _read_part(value: object, where: str, reading: Reading) -> Part | Thinking:
             )
     elif kind in _THINKING_TYPES:
         part = Thinking(_pop_text(fields, ("thinking", "reasoning", "text"), where))
+        if weight is not None:
+            raise ConversationError(
+                "has a weight, but reasoning has that of its message; remove it", where=where
+            )
     else:
-        part = attrs.evolve(TextPart(_pop_text(fields, ("text",), where)), weight=weight)
+        part = TextPart(_pop_text(fields, ("text",), where), weight)
+        if weight is not None and not part.text.strip():
+            raise ConversationError(
+                "has a weight, but no words; join it with the part before or behind it",
+                where=where,
+            )
     reading.leave(fields)
     return part
 

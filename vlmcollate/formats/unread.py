@@ -36,9 +36,7 @@ METADATA = frozenset(
 
 _TOOLS = {"tools", "functions", "tool_choice", "available_tools", "function_definitions", "apis"}
 _SYSTEM = {"system", "system_prompt", "system_message", "sys_prompt", "instructions"}
-_MASKS = re.compile(
-    r"(loss|label|train|answer|token)?_?(mask|masks|weights?)|" + "|".join(SPELLINGS)
-)
+_MASKS = re.compile(r"\w*_?(mask|masks|weights?)|labels|train_detail|" + "|".join(SPELLINGS))
 _MEDIA_WORDS = "image", "img", "picture", "photo", "video", "audio", "sound", "frame", "speech"
 _MEDIA = re.compile(
     rf"({'|'.join(_MEDIA_WORDS)})s?"
@@ -84,9 +82,19 @@ def report_unread(unread: Mapping[str, Any], policy: UnreadPolicy) -> None:
         )
 
 
+def is_media_key(key: str) -> bool:
+    """Returns whether the name of a field is that of media."""
+    return _MEDIA.fullmatch(key) is not None
+
+
+def holds_mask(key: str) -> bool:
+    """Returns whether the name of a field is that of a mask."""
+    return _MASKS.fullmatch(key) is not None
+
+
 def _reason(key: str, value: Any) -> str:
     """Why a field may not be ignored, or an empty string."""
-    if _is_media(value) or _MEDIA.fullmatch(key):
+    if _is_media(value) or is_media_key(key):
         return "holds media"
     if key in _OPTIONS:
         return "is an option of one media item; set it in the processor or the media strategy"
@@ -98,7 +106,7 @@ def _reason(key: str, value: Any) -> str:
         return "holds tools"
     if key in _SYSTEM:
         return "holds a system prompt"
-    return "holds a mask" if _MASKS.fullmatch(key) else ""
+    return "holds a mask" if holds_mask(key) else ""
 
 
 def _is_media(value: Any) -> bool:
@@ -114,5 +122,5 @@ def _is_media(value: Any) -> bool:
 
 def _is_conversation(value: Any) -> bool:
     value = unwrap(value)
-    first = unwrap(value[0]) if isinstance(value, list | tuple) and value else None
+    first = unwrap(value[0]) if isinstance(value, list | tuple) and value else value
     return isinstance(first, Mapping) and any(keys <= first.keys() for keys in _MESSAGE_KEYS)

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.fields import Fields
+from vlmcollate.formats.fields import FLAGS, WEIGHTS, Fields
 from vlmcollate.plain_values import describe, show, unwrap
 
-_FLAGS = ("train", "training", "trainable", "loss", "loss_mask", "train_on_turn", "is_trainable")
-_WEIGHTS = ("weight", "loss_weight", "loss_scale")
-SPELLINGS = (*_FLAGS, *_WEIGHTS)
+SPELLINGS = (*FLAGS, *WEIGHTS)
 """All keys that are read as the weight of a message or a part."""
 
 _MIN_WEIGHT = float(np.finfo(np.float32).tiny)  # smaller ones lose digits, then become 0
@@ -46,7 +44,7 @@ def _weight(value: Any, key: str, fields: Fields) -> float:
         if key == "weight":
             raise _wrong(value, key, fields)
         return float(value)
-    if key in _FLAGS and value not in (0, 1):
+    if key in FLAGS and value not in (0, 1):
         raise ConversationError(
             f"expected a bool, 0 or 1, found {describe(value)}", where=fields.path(key)
         )

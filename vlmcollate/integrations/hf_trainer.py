@@ -36,11 +36,9 @@ class WeightedLossMixin:
     accelerator: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        if options.get("compute_loss_func") is not None:
-            raise ConfigError(
-                "compute_loss_func would replace the weighted loss; remove it, or the mixin"
-            )
+        self.compute_loss_func: Any = None
         super().__init__(*args, **options)
+        self._refuse_other_losses()
         if self.args.n_gpu > 1:
             raise ConfigError(
                 f"one process trains on {self.args.n_gpu} GPUs with DataParallel; start one "
@@ -48,6 +46,21 @@ class WeightedLossMixin:
             )
         self.compute_loss_func = self._loss_of_outputs
         self._loss_weights: Tensor | None = None
+
+    def _refuse_other_losses(self) -> None:
+        """Refuses options that the weighted loss would replace in silence."""
+        own: Any = self
+        loss_type = getattr(self.args, "loss_type", None)
+        for name, is_set in (
+            ("compute_loss_func", self.compute_loss_func is not None),
+            ("label_smoothing_factor", getattr(own, "label_smoother", None) is not None),
+            (f"loss_type={loss_type!r}", loss_type not in (None, "nll", "chunked_nll")),
+            ("shift_labels of the collator", getattr(own.data_collator, "shift_labels", False)),
+        ):
+            if is_set:
+                raise ConfigError(
+                    f"{name} and the weighted loss exclude each other; remove it, or the mixin"
+                )
 
     def _get_num_items_in_batch(
         self, batch_samples: Sequence[Mapping[str, Tensor]], device: torch.device
@@ -75,5 +88,14 @@ class WeightedLossMixin:
         self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         """Returns the loss of a batch whose weights were taken out."""
-        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        if getattr(outputs, "aux_loss", None) is not None:
+            raise ConfigError(
+                "the model has an auxiliary loss, which the weighted loss leaves out; set "
+                "output_router_logits=False, or write the loss yourself with weighted_loss"
+            )
+        logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs[0]
+        if logits is None:
+            raise ConfigError(
+                "the model returned no logits, which the weighted loss needs; turn off fused losses"
+            )
         return weighted_loss(logits, labels, self._loss_weights, total=num_items_in_batch)

@@ -124,6 +124,8 @@ class ChatRenderer:
                 f"{type(self.processor).__name__} has no chat template; use a label strategy that "
                 "needs none, such as the collator's default"
             )
+        if upto == 0:
+            raise ConversationError("no message precedes the turn, and templates need one")
         chat, tools = self.inputs(conversation, marks, template)
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         try:
@@ -322,6 +324,11 @@ def _without_end(rendering: Rendering, conversation: Conversation) -> Rendering:
         raise ConversationError(
             "the last message is a prefix, but the prompt holds none of its text; write its text, "
             "or remove 'prefix'",
+            where=f"messages[{last}]",
+        )
+    if any(span.message == last and span.end > ends[-1] for span in rendering.media):
+        raise ConversationError(
+            "the last message is a prefix that ends with media; end it with text",
             where=f"messages[{last}]",
         )
     text = conversation.messages[last].text

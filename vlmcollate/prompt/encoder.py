@@ -84,6 +84,9 @@ class EncodedPrompt:
                 space = part.text[: len(part.text) - len(part.text.lstrip())]
                 if self.rendering.text.endswith(space, 0, span.start):
                     start -= len(space)
+                space = part.text[len(part.text.rstrip()) :]
+                if self.rendering.text.startswith(space, span.end):
+                    end += len(space)
                 a, b = (
                     self._prefix + before[self._tokens.starts.searchsorted([start, end])]
                 ).tolist()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,8 @@ def interrupted(processes: int, rows: int, signals: int) -> tuple[float, int, st
         time.sleep(0.3)
         start = time.monotonic()
         for _ in range(signals):
-            os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+            with suppress(ProcessLookupError):  # it may have ended already
+                os.killpg(run.pid, signal.SIGINT)  # as a terminal does
             time.sleep(0.01)
         error = run.output.read()  # until no process is left that could write there
         return time.monotonic() - start, run.wait(), error

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.processors import processor_of
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.conversation import MediaPart, TextPart
-from vlmcollate.errors import ConversationError, UnreadKeyWarning
+from vlmcollate.errors import CollateError, ConversationError, UnreadKeyWarning
 from vlmcollate.formats import (
     DatasetFormat,
     LlavaFormat,
@@ -171,6 +171,11 @@ def test_every_spelling_of_not_training_is_read(key, value):
         {"role": "assistant", "content": None, "function_call": CALL},
         {"role": "function_call", "content": json.dumps(CALL)},
         {"role": "tool_call", "content": json.dumps([CALL])},
+        {"role": "assistant", "tool_calls": [{"name": "look", "args": CALL["arguments"]}]},
+        {
+            "role": "assistant",
+            "tool_calls": [{"name": "look", "arguments": None, "input": CALL["arguments"]}],
+        },
         {
             "role": "assistant",
             "tool_calls": [
@@ -227,6 +232,55 @@ REFUSED = {
     "a system prompt twice": (
         {"messages": [{"role": "system", "content": "a"}, USER, ANSWER], "system": "b"},
         "system: differs from the system message",
+    ),
+    "a call without a name": (
+        [USER, {"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}],
+        "expected the name of the function",
+    ),
+    "arguments twice": (
+        [USER, {"role": "assistant", "tool_calls": [{**CALL, "parameters": {"a": 1}}]}],
+        "'arguments' and 'parameters'; keep one",
+    ),
+    "a weight inside a call": (
+        [USER, {"role": "assistant", "tool_calls": [{"function": CALL, "weight": 0}]}],
+        "weight: .*holds a mask",
+    ),
+    "a weight of reasoning": (
+        [USER, {**ANSWER, "content": [{"type": "thinking", "thinking": "a", "train": False}]}],
+        "reasoning has that of its message",
+    ),
+    "a part that trains in a message that does not": (
+        [USER, {**ANSWER, "train": False, "content": [{"type": "text", "text": "a", "weight": 1}]}],
+        "does not train, but a part",
+    ),
+    "a weight of a user's part": (
+        [{**USER, "content": [{"type": "text", "text": "a", "weight": 0.5}]}, ANSWER],
+        "does not train, but a part",
+    ),
+    "a weight of blanks": (
+        [USER, {**ANSWER, "content": [{"type": "text", "text": " ", "weight": 0}, "a"]}],
+        "has a weight, but no words",
+    ),
+    "a weight that is no number": ([USER, {**ANSWER, "train": float("nan")}], "found"),
+    "a prefix that the completion follows": (
+        {"prompt": [USER, {**ANSWER, "prefix": True}], "completion": "b"},
+        "the last message of the prompt is a prefix",
+    ),
+    "a prefix with calls": (
+        [USER, {**ANSWER, "prefix": True, "tool_calls": [CALL]}],
+        "is a prefix, .*but has tool calls",
+    ),
+    "another answer": (
+        {"messages": [USER, ANSWER], "rejected": {"role": "assistant", "content": "cat"}},
+        "rejected: .*holds messages",
+    ),
+    "other words of the same letters": (
+        {"messages": [USER, ANSWER], "rejected": [{"role": "assistant", "content": "cat"}]},
+        "rejected: .*holds messages",
+    ),
+    "fewer images than paths": (
+        {"messages": [USER, ANSWER], "image": IMAGE, "image_paths": ["a", "b"]},
+        "'image' and 'image_paths'; keep one",
     ),
     "unknown": ({"words": "a"}, r"expected .*'messages', 'llava'.*found a dict with \['words'\]"),
 }
@@ -375,3 +429,78 @@ def test_a_prefix_neither_trains_nor_ends(name, text):
         read_example([USER, prefix, USER, ANSWER])
     with pytest.raises(ConversationError, match="expected True in an assistant message"):
         read_example([{**USER, "prefix": True}])
+
+
+def test_calls_in_a_row_are_one_turn():
+    calls = [{"role": "tool_call", "content": json.dumps({**CALL, "name": n})} for n in "fg"]
+    read = read_example([USER, *calls, {"role": "tool_response", "content": "4"}, ANSWER])
+    assert [message.role for message in read.messages] == ["user", "assistant", "tool", "assistant"]
+    names = [call["function"]["name"] for call in read.messages[1].extra["tool_calls"]]
+    assert names == ["f", "g"]
+
+
+def test_the_parts_of_a_prompt_do_not_train():
+    earlier = {**ANSWER, "content": [{"type": "text", "text": "secret", "train": True}]}
+    row = {"prompt": [USER, earlier, USER], "completion": [ANSWER]}
+    collator = collator_for(processor_of("qwen2_5_vl"))
+    sample = collator.encode(row)
+    trained = sample.input_ids[sample.labels != -100]
+    assert collator.processor.tokenizer.decode(trained) == "A cat.<|im_end|>"
+
+
+def test_the_whitespace_of_a_part_has_its_weight():
+    collator = collator_for(processor_of("qwen2_5_vl"))
+    content = [{"type": "text", "text": "think\n\n", "train": False}, {"type": "text", "text": "A"}]
+    sample = collator.encode([USER, {**ANSWER, "content": content}])
+    trained = sample.input_ids[sample.labels != -100]
+    assert collator.processor.tokenizer.decode(trained) == "A<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [{"role": "assistant", "content": "a"}, USER, ANSWER],
+        {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
+    ],
+)
+def test_a_chat_that_the_assistant_opens_is_no_foreign_error(row):
+    try:
+        collator_for(processor_of("qwen2_5_vl")).encode(row)
+    except CollateError as error:
+        assert "messages[0]" in str(error)  # it may be served one day
+
+
+@pytest.mark.parametrize("name", ["messages", "llava", "alpaca", "question_answer"])
+def test_a_row_of_another_format_is_refused(name):
+    with pytest.raises(ConversationError, match=f"is not in the format '{name}'"):
+        read_example({"query": "a", "response": "b"}, name)
+
+
+def test_a_json_answer_is_text():
+    boxes = '[{"bbox_2d": [1, 2, 3, 4], "label": "cat"}]'
+    read = read_example({"prompt": "Find boxes", "completion": boxes})
+    assert read.messages[1].text == boxes
+
+
+def test_media_roots_reach_paths_inside_dicts():
+    row = {"conversations": [USER, ANSWER], "images": [{"path": "a.png", "bytes": None}]}
+    ((_, part),) = read_example(row, LlavaFormat(media_root="/data")).media
+    assert part.source["path"] == "/data/a.png"
+
+
+def test_an_unknown_role_follows_the_policy():
+    collator = collator_for(processor_of("qwen2_5_vl"), on_unread="warn")
+    with pytest.warns(UnreadKeyWarning, match="has the role 'usr'"):
+        collator.encode([USER, {"role": "usr", "content": "a"}, ANSWER])
+
+
+def test_a_field_of_a_message_that_only_parts_have_is_refused():
+    with pytest.raises(ConversationError, match=r"messages\[0\].image: .*holds media"):
+        collator_for(processor_of("qwen2_5_vl")).encode([{**USER, "image": "a.png"}, ANSWER])
+
+
+def test_a_prefix_that_ends_with_media_is_refused():
+    content = [{"type": "text", "text": "See"}, {"type": "image", "image": IMAGE.resize((56, 56))}]
+    collator = collator_for(processor_of("qwen2_5_vl"))
+    with pytest.raises(ConversationError, match="ends with media"):
+        collator.encode([USER, ANSWER, USER, {**ANSWER, "content": content, "prefix": True}])

@@ -145,12 +145,25 @@ def test_evaluation_uses_the_weights(tmp_path):
 
 
 def test_another_loss_function_is_refused(tmp_path):
-    class Own(WeightedTrainer):
-        def __init__(self, **options: Any) -> None:
-            super().__init__(compute_loss_func=lambda *_: 0, **options)
+    options = {"compute_loss_func": lambda *_: 0}
+    with pytest.raises(ConfigError, match="compute_loss_func and the weighted loss exclude"):
+        WeightedTrainer(
+            tiny_model(tiny_processor()),
+            TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
+            collator_for(tiny_processor()),
+            **options,
+        )
+    with pytest.raises(ConfigError, match="label_smoothing_factor and the weighted loss"):
+        _trainer(tmp_path, label_smoothing_factor=0.5)
 
-    with pytest.raises(ConfigError, match="compute_loss_func would replace"):
-        _trainer(tmp_path, Own)
+
+def test_labels_that_are_shifted_already_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="shift_labels of the collator"):
+        WeightedTrainer(
+            model=tiny_model(tiny_processor()),
+            args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
+            data_collator=collator_for(tiny_processor(), shift_labels=True),
+        )
 
 
 def test_an_sft_trainer_takes_the_weights(tmp_path):
