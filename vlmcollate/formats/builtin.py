@@ -38,7 +38,8 @@ class _ListFormat(DatasetFormat):
 class MessagesFormat(_ListFormat):
     """A list of messages under `messages`, `conversation` or `chat`.
 
-    The spellings of OpenAI (chat and responses), Hugging Face, TRL, LLaMA-Factory and ms-swift.
+    The spellings of OpenAI (chat, and the parts of responses), Hugging Face, TRL, LLaMA-Factory and
+    ms-swift.
     """
 
     name = "messages"
