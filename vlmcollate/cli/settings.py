@@ -69,8 +69,8 @@ class CollatorSettings:
             found[name] = value_of(value)
         if self.template_kwargs is not None:
             found["template_kwargs"] = _json_object(self.template_kwargs, "--template-kwargs")
-        found |= {"format": self.format} if self.format else {}
-        return found | ({"train_on": self.train_on} if self.train_on else {})
+        named = {"format": self.format, "train_on": self.train_on}
+        return found | {name: value for name, value in named.items() if value is not None}
 
     def make(self, processor: Any, options: Mapping[str, Any]) -> BaseCollator:
         """Returns the collator of a processor, by the factory if there is one.

@@ -60,44 +60,22 @@ def _read_message(value: object, where: str, reading: Reading) -> Message:
             where=where,
         )
     fields = Fields(value, where)
-    key = next(iter(fields.named(*_ROLES)), "role")
-    given = fields.pop(key)
-    is_call = isinstance(given, str) and given in CALLS
-    role = "assistant" if is_call else read_role(given, f"{where}.{key}")
-    spelled = fields.named(*SPELLINGS)
-    weight = pop_weight(fields)
-    if role != "assistant" and weight:
-        raise ConversationError(
-            f"only assistant messages train, found {spelled[0]!r} in a {role!r} message; remove it",
-            where=fields.path(spelled[0]),
-        )
+    role, is_call = _pop_role(fields)
+    weight = _pop_weight_of(role, fields)
     is_prefix = _pop_prefix(fields, role)
     key = next(iter(fields.named(*_CONTENTS)), "content")
     content, calls = fields.pop(key), _pop_calls(fields, reading)
     if is_call:
         calls, content = read_calls(content, f"{where}.{key}", reading), None
-    extra: dict[str, Any] = {"tool_calls": calls} if calls else {}
     is_absent = content is None
     if is_absent or (content == "" and calls):
         content = []  # templates test whether there is content besides the calls
     read = read_content(content, f"{where}.{key}", reading)
-    thoughts = [part.text for part in read if isinstance(part, Thinking)]
-    if thoughts:
-        if fields.named(*_REASONING):
-            raise ConversationError(
-                f"holds reasoning in a part and under {fields.named(*_REASONING)[0]!r}; keep one",
-                where=where,
-            )
-        extra["reasoning_content"] = "\n".join(thoughts)
-    extra |= {
-        name: plain(item, f"{where}.{name}", allow_dates=name not in _KEYS_OF_CALLS)
-        for name, item in fields.rest.items()
-    }
     message = Message(
         role=role,
         content=tuple(part for part in read if not isinstance(part, Thinking)),
         weight=0.0 if is_prefix else 1.0 if weight is None else weight,
-        extra=extra,
+        extra=_read_extra(fields, calls, [p.text for p in read if isinstance(p, Thinking)]),
         is_prefix=is_prefix,
         is_string=isinstance(content, str),
     )
@@ -107,14 +85,50 @@ def _read_message(value: object, where: str, reading: Reading) -> Message:
     return message
 
 
+def _pop_role(fields: Fields) -> tuple[str, bool]:
+    """The role, and whether the content of the message is the JSON of calls."""
+    key = next(iter(fields.named(*_ROLES)), "role")
+    given = fields.pop(key)
+    is_call = isinstance(given, str) and given in CALLS
+    return ("assistant" if is_call else read_role(given, fields.path(key))), is_call
+
+
+def _pop_weight_of(role: str, fields: Fields) -> float | None:
+    """The weight of a message, which only an assistant's may have."""
+    spelled = fields.named(*SPELLINGS)
+    weight = pop_weight(fields)
+    if role != "assistant" and weight:
+        raise ConversationError(
+            f"only assistant messages train, found {spelled[0]!r} in a {role!r} message; remove it",
+            where=fields.path(spelled[0]),
+        )
+    return weight
+
+
+def _read_extra(fields: Fields, calls: list[dict[str, Any]], thoughts: list[str]) -> dict[str, Any]:
+    """The fields for the template: calls, reasoning, and those that are left."""
+    extra: dict[str, Any] = {"tool_calls": calls} if calls else {}
+    if thoughts:
+        given = fields.named(*_REASONING)
+        if given:
+            raise ConversationError(
+                f"holds reasoning in a part and under {given[0]!r}; keep one", where=fields.where
+            )
+        extra["reasoning_content"] = "\n".join(thoughts)
+    return extra | {
+        name: plain(item, fields.path(name), allow_dates=name not in _KEYS_OF_CALLS)
+        for name, item in fields.rest.items()
+    }
+
+
 def _with_parallel_calls(items: list[Any], messages: list[Message]) -> tuple[Message, ...]:
     """Returns the messages with calls in a row, each a message of its own, as one turn."""
     found: list[Message] = []
     last_is_call = False
     for item, message in zip(items, messages, strict=True):
-        fields = parsed(unwrap(item), "", "{")
-        is_call = any(unwrap(fields.get(key)) in CALLS for key in _ROLES if key in fields)
-        if is_call and last_is_call and message.weight == found[-1].weight:
+        _, is_call = _pop_role(Fields(parsed(unwrap(item), "", "{"), ""))
+        holds_more = message.extra.keys() != {"tool_calls"}  # which one turn cannot have twice
+        if is_call and last_is_call and not holds_more and message.weight == found[-1].weight:
             calls = [*found[-1].extra["tool_calls"], *message.extra["tool_calls"]]
             extra = {**found[-1].extra, "tool_calls": calls}
             found[-1] = attrs.evolve(found[-1], extra=extra)
