@@ -64,15 +64,17 @@ class MediaColumns:
                 sources[kind] = _items(fields.pop_raw(key), key, kind)
         return cls(keys, sources)
 
-    def take(self, kind: MediaKind, where: str) -> Any:
+    def take(self, kind: MediaKind, where: str, *, index: Any = None) -> Any:
         """Takes the next media item of a kind.
 
         Args:
             kind: The kind of the part.
             where: The path of the part, for errors.
+            index: The number that the part gives its item, if any.
 
         Raises:
-            ConversationError: There is no column, or no item is left.
+            ConversationError: There is no column, no item is left, or the next one has another
+                number.
         """
         if kind not in self.keys:
             raise ConversationError(
@@ -85,6 +87,12 @@ class MediaColumns:
             raise ConversationError(
                 f"no {kind} is left for this part: {self.keys[kind]!r} holds {len(sources)}; add "
                 "one, or remove the part",
+                where=where,
+            )
+        if isinstance(index, int) and index != used:
+            raise ConversationError(
+                f"has the index {index}, but parts are filled in order, and item {used} is next; "
+                "order the column as the parts, or put each item into its part",
                 where=where,
             )
         self._used[kind] = used + 1

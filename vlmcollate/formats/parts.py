@@ -124,7 +124,7 @@ def _media_part(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
 def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> Any:
     given = fields.named(*_SOURCE_KEYS[kind])
     if not given:
-        return plain_source(reading.columns.take(kind, where), where)
+        return plain_source(reading.columns.take(kind, where, index=fields.get("index")), where)
     if set(given) == {"bytes", "path"}:  # one media item, as Hugging Face datasets store it
         return plain_source({key: fields.pop_raw(key) for key in given}, where)
     if len(given) > 1:

@@ -282,6 +282,16 @@ REFUSED = {
         {"messages": [USER, ANSWER], "image": IMAGE, "image_paths": ["a", "b"]},
         "'image' and 'image_paths'; keep one",
     ),
+    "images in another order": (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "index": i} for i in (1, 0)]},
+                ANSWER,
+            ],
+            "images": [IMAGE, IMAGE],
+        },
+        "has the index 1, but parts are filled in order, and item 0 is next",
+    ),
     "unknown": ({"words": "a"}, r"expected .*'messages', 'llava'.*found a dict with \['words'\]"),
 }
 
