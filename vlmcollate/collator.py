@@ -374,6 +374,7 @@ class BaseCollator(Stages):
             self.media,
             self.traits,
             count=self.num_media_tokens,
+            final_size=self._final_size,
             text_of=self._replacement,
             text_of_small_image=lambda: self._small_image,
         )

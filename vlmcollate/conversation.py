@@ -27,6 +27,59 @@ class TextPart:
     weight: float | None = None
 
 
+@attrs.frozen(kw_only=True)
+class MediaOptions:
+    """The options that one media item has of its own; `None` leaves a choice to the processor.
+
+    Attributes:
+        min_pixels: The minimum number of pixels (width times height) after resizing; of each frame
+            for videos.
+        max_pixels: The maximum number, likewise.
+        total_pixels: The maximum number of pixels of all frames of a video, of which the processor
+            counts `temporal_patch_size` as one.
+        resized_height: The height after resizing, before it is rounded to whole patches.
+        resized_width: The width, likewise.
+        fps: The frames to sample per second; for a video that is passed as frames, the rate at
+            which they were sampled, unless `sample_fps` states it.
+        num_frames: The number of frames to sample.
+        min_frames: The minimum number of frames with `fps`.
+        max_frames: The maximum number of frames with `fps`.
+        start: The time in seconds at which the video or audio item starts.
+        end: The time in seconds at which it ends.
+        times: The time in seconds of each frame.
+        indices: The index of each frame in the video.
+        raw_fps: The frame rate of the video that `indices` count.
+        sample_fps: The rate at which a video that is passed as frames was sampled.
+        use_audio_in_video: Whether the video's own audio is placed between its frames.
+    """
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    total_pixels: int | None = None
+    resized_height: int | None = None
+    resized_width: int | None = None
+    fps: float | None = None
+    num_frames: int | None = None
+    min_frames: int | None = None
+    max_frames: int | None = None
+    start: float | None = None
+    end: float | None = None
+    times: tuple[float, ...] | None = None
+    indices: tuple[int, ...] | None = None
+    raw_fps: float | None = None
+    sample_fps: float | None = None
+    use_audio_in_video: bool | None = None
+
+    @property
+    def resizes(self) -> bool:
+        """Whether an option sets the size of an image or of frames."""
+        sizes = self.min_pixels, self.max_pixels, self.total_pixels, self.resized_height
+        return any(size is not None for size in sizes)
+
+
+NO_OPTIONS = MediaOptions()
+
+
 @attrs.frozen(eq=False)
 class MediaPart:
     """An image, a video or an audio item inside a message.
@@ -35,11 +88,13 @@ class MediaPart:
         kind: The kind of media.
         source: The media in the example: an object, a path, bytes or a URI.
         where: Its path in the example, such as `messages[0].content[1]`.
+        options: The options that it has of its own.
     """
 
     kind: MediaKind
     source: Any
     where: str
+    options: MediaOptions = NO_OPTIONS
 
 
 Part = TextPart | MediaPart

@@ -109,6 +109,8 @@ class Family:
         render: The function that writes the prompt from the conversation, the processor and the
             placeholders; the chat template by default.
         postprocess: The function that changes a labelled sample, given the processor.
+        frame_tokens: The minimum and maximum number of tokens of a frame, for videos with options
+            of their own; those of the processor by default.
         count_tokens: The function that counts the tokens of one item, from the processor, its kind
             and its size, (height, width) or (frames, height, width); the processor's by default.
     """
@@ -135,6 +137,7 @@ class Family:
     postprocess: Callable[[EncodedSample, Any], EncodedSample] | None = attrs.field(
         default=None, repr=_named
     )
+    frame_tokens: tuple[int, int] | None = None
     count_tokens: Callable[[Any, MediaKind, tuple[int, ...]], int] | None = attrs.field(
         default=None, repr=_named
     )

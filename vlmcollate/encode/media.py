@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlmcollate.conversation import Conversation, MediaKind, MediaPart
+from vlmcollate.conversation import NO_OPTIONS, Conversation, MediaKind, MediaPart
 from vlmcollate.encode.hooks import check_result, run_hook
+from vlmcollate.encode.item_options import FinalSize, Shape, with_options
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.errors import CollateError, ConfigError, MediaError
 from vlmcollate.family import Family
@@ -42,15 +43,17 @@ def load_media(
     traits: ProcessorTraits,
     *,
     soundtrack_sampling_rate: int | None,
+    final_size: Callable[[MediaPart, Shape], FinalSize | None],
     collator: str,
 ) -> Any:
-    """Loads one media item and checks what the strategy returned.
+    """Loads one media item, checks what the strategy returned, and applies the item's options.
 
     Args:
         part: The media part of a message.
         strategy: The media strategy.
         traits: The processor's traits.
         soundtrack_sampling_rate: The sampling rate of a video's own audio in Hz; `None` skips it.
+        final_size: A function that returns the size that an item's options give it, if any.
         collator: The name of the collator's class, for errors.
     """
     if part.kind not in traits.placeholders:
@@ -61,7 +64,7 @@ def load_media(
         )
     options: dict[str, Any] = {}
     if part.kind == "video":
-        options["sampling"] = traits.frame_sampling
+        options["sampling"] = traits.sampling_for(part)
         options["sampling_rate"] = soundtrack_sampling_rate
     elif part.kind == "audio":
         if traits.sampling_rate is None:
@@ -75,7 +78,7 @@ def load_media(
     item = run_hook(hook, strategy=strategy, place=part.where)
     expected, holds = _EXPECTED[part.kind]
     check_result(item, expected, holds=holds(item), strategy=strategy, where=part.where)
-    return item
+    return item if part.options == NO_OPTIONS else with_options(item, part, options, final_size)
 
 
 def process_or_refuse(

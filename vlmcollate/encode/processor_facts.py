@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from vlmcollate.conversation import MediaKind
+from vlmcollate.conversation import MediaKind, MediaPart
 from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family
 from vlmcollate.media import FrameSampling
@@ -30,13 +30,19 @@ class ProcessorTraits:
         media_tokens: The tokens of each kind that each stand for one of the model's media
             features.
         frame_sampling: The frames that are taken of a video.
+        frames_per_token: The number of frames that share the tokens of a video.
         sampling_rate: The model's audio sampling rate in Hz, or `None` if it takes no audio.
     """
 
     placeholders: Mapping[MediaKind, str]
     media_tokens: Mapping[MediaKind, tuple[str, ...]]
     frame_sampling: FrameSampling
+    frames_per_token: int
     sampling_rate: int | None
+
+    def sampling_for(self, part: MediaPart) -> FrameSampling:
+        """Returns the frames that are taken of one video."""
+        return self.frame_sampling.for_item(part.options, multiple_of=self.frames_per_token)
 
     @classmethod
     def of(cls, processor: Any, family: Family) -> ProcessorTraits:
@@ -47,10 +53,12 @@ class ProcessorTraits:
             family: Its model family.
         """
         placeholders = _placeholders(processor, family)
+        video_processor = getattr(processor, "video_processor", None)
         return cls(
             placeholders=placeholders,
             media_tokens=_media_tokens(processor, family, placeholders),
-            frame_sampling=sampling_of(getattr(processor, "video_processor", None)),
+            frame_sampling=sampling_of(video_processor),
+            frames_per_token=getattr(video_processor, "temporal_patch_size", None) or 1,
             sampling_rate=family.sampling_rate or _sampling_rate(processor),
         )
 

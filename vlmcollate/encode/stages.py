@@ -18,6 +18,7 @@ from torch import Tensor
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, TextPart
 from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.expansion_tokens import expansion_tokens
+from vlmcollate.encode.item_options import FinalSize, Shape, final_size
 from vlmcollate.encode.labelling import place_turns, unlabelled_sample, with_labels
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
 from vlmcollate.encode.options import CollatorOptions
@@ -25,7 +26,7 @@ from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.token_count import small_image
 from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
-from vlmcollate.errors import ConfigError
+from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.family import Family, Packable
 from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext
@@ -85,13 +86,37 @@ class Stages(CollatorOptions):
 
     def load(self, conversation: Conversation) -> list[Any]:
         """Decodes the conversation's media, in order."""
-        rate, name = self.soundtrack_sampling_rate, type(self).__name__
         return [
-            load_media(part, self.media, self.traits, soundtrack_sampling_rate=rate, collator=name)
+            load_media(
+                part,
+                self.media,
+                self.traits,
+                soundtrack_sampling_rate=self._soundtrack_rate(part),
+                final_size=self._final_size,
+                collator=type(self).__name__,
+            )
             for message in conversation.messages
             for part in message.content
             if isinstance(part, MediaPart)
         ]
+
+    def _final_size(self, part: MediaPart, shape: Shape) -> FinalSize | None:
+        """Returns the size that the options of an image or a video give it, if any."""
+        name = type(self).__name__
+        return final_size(part, shape, self.processor, self.family, collator=name)
+
+    def _soundtrack_rate(self, part: MediaPart) -> int | None:
+        """Returns the sampling rate of a video's own audio in Hz; `None` skips it."""
+        wanted = part.options.use_audio_in_video
+        if wanted is None:
+            return self.soundtrack_sampling_rate
+        if wanted and not self.takes_soundtracks:
+            raise MediaError(
+                f"sets use_audio_in_video, but {type(self).__name__} takes no audio of videos; "
+                "remove it, and pass the audio as a part of its own",
+                where=part.where,
+            )
+        return self.traits.sampling_rate if wanted else None
 
     def render(self, conversation: Conversation) -> Rendering:
         """Writes the prompt, and records the place of each message in it."""
@@ -234,6 +259,11 @@ class Stages(CollatorOptions):
     def traits(self) -> ProcessorTraits:
         """The media and sampling that the processor declares."""
         return ProcessorTraits.of(self.processor, self.declared)
+
+    @property
+    def takes_soundtracks(self) -> bool:
+        """Whether the model takes a video's own audio between its frames."""
+        return False
 
     @property
     def soundtrack_sampling_rate(self) -> int | None:

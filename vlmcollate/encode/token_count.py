@@ -13,6 +13,7 @@ from PIL import Image
 
 from vlmcollate.conversation import MediaKind, MediaPart
 from vlmcollate.encode.hooks import run_hook
+from vlmcollate.encode.item_options import FinalSize, Shape
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.media import MediaStrategy, Video
 
@@ -31,6 +32,7 @@ def media_texts(
     traits: ProcessorTraits,
     *,
     count: Callable[[MediaKind, tuple[int, ...]], int],
+    final_size: Callable[[MediaPart, Shape], FinalSize | None],
     text_of: Callable[[MediaKind, Any], str],
     text_of_small_image: Callable[[], str],
 ) -> tuple[str, ...] | None:
@@ -41,6 +43,7 @@ def media_texts(
         strategy: The media strategy, which reads headers.
         traits: The processor's traits.
         count: A function that returns the number of tokens of one item of a kind and size.
+        final_size: A function that returns the size that an item's options give it, if any.
         text_of: A function that returns the text for the placeholder of one decoded item.
         text_of_small_image: The same for `small_image`, cached.
 
@@ -59,15 +62,23 @@ def media_texts(
             text = text_of(part.kind, black)
         else:
             shape, small, text = size or SMALL, SMALL, text_of_small_image()
-        more = count(part.kind, shape) - count(part.kind, small)
+        resized = final_size(part, size or SMALL)
+        if resized is None:
+            more = count(part.kind, shape) - count(part.kind, small)
+        else:
+            more = resized.tokens - text.count(_token_of(text, traits.media_tokens))
         texts.append(_stretched(text, more, traits.media_tokens))
     return tuple(texts)
 
 
+def _token_of(text: str, media_tokens: Mapping[MediaKind, Sequence[str]]) -> str:
+    """Returns the media token of a text; a video may be made of image tokens."""
+    return next(t for t in chain.from_iterable(media_tokens.values()) if t in text)
+
+
 def _stretched(text: str, more: int, media_tokens: Mapping[MediaKind, Sequence[str]]) -> str:
     """Returns the text with more, or fewer, of its media tokens."""
-    # a video may be made of image tokens
-    token = next(t for t in chain.from_iterable(media_tokens.values()) if t in text)
+    token = _token_of(text, media_tokens)
     if more > 0:
         return text.replace(token, token * (more + 1), 1)
     return text.replace(token, "", -more)
@@ -81,6 +92,6 @@ def _size(
     if part.kind == "image":
         hook = partial(strategy.image_size, part.source, where=part.where)
     else:
-        sampling = traits.frame_sampling
+        sampling = traits.sampling_for(part)
         hook = partial(strategy.probe_video, part.source, sampling=sampling, where=part.where)
     return run_hook(hook, strategy=strategy, place=part.where)

@@ -13,6 +13,7 @@ import torch
 from vlmcollate.conversation import MediaKind, MediaPart, Message, Part, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.media_options import media_part
 from vlmcollate.plain_values import plain_source, unwrap
 
 COLUMNS: Mapping[MediaKind, tuple[str, ...]] = {
@@ -125,10 +126,8 @@ class MediaColumns:
                     where=self.keys[kind],
                 )
             parts = [
-                MediaPart(
-                    kind, plain_source(item, f"{self.keys[kind]}[{i}]"), f"{self.keys[kind]}[{i}]"
-                )
-                for i, item in enumerate(items)
+                media_part(kind, plain_source(item, where), where)
+                for item, where in zip(items, self._places(kind), strict=True)
             ]
             if tags:
                 rest = iter(parts)
@@ -136,6 +135,9 @@ class MediaColumns:
             else:
                 first += parts
         return tuple(_before_the_first_user_text(placed, first) if first else placed)
+
+    def _places(self, kind: MediaKind) -> list[str]:
+        return [f"{self.keys[kind]}[{i}]" for i in range(len(self.sources[kind]))]
 
     def _check_used_up(self, kind: MediaKind) -> None:
         held, used = len(self.sources[kind]), self._used.get(kind, 0)

@@ -10,6 +10,7 @@ import attrs
 from vlmcollate.conversation import MediaKind, MediaPart, Part, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.media_options import media_part
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.weights import pop_weight
 from vlmcollate.plain_values import describe, plain_source, plain_text, show_all, unwrap
@@ -118,7 +119,7 @@ def _pop_text(fields: Fields, keys: tuple[str, ...], where: str) -> str:
 
 def _media_part(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> MediaPart:
     source = _pop_source(fields, kind, where, reading)
-    return MediaPart(kind, _with_rate(source, kind, fields), where)
+    return media_part(kind, _with_rate(source, kind, fields), where, fields)
 
 
 def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> Any:
@@ -146,9 +147,8 @@ def _encoded(value: Any) -> Any:
 
 
 def _with_rate(source: Any, kind: MediaKind, fields: Fields) -> Any:
-    """The source with the rate of the part, which belongs to decoded media."""
-    for of, named, under in (("video", "fps", "video"), ("audio", "sampling_rate", "array")):
-        if kind == of and named in fields:
-            given = fields.named(named, "channel_axis")
-            return {under: source, **{key: fields.pop(key) for key in given}}
-    return source
+    """The audio with the rate of the part, which belongs to decoded samples."""
+    if kind != "audio" or "sampling_rate" not in fields:
+        return source
+    given = fields.named("sampling_rate", "channel_axis")
+    return {"array": source, **{key: fields.pop(key) for key in given}}

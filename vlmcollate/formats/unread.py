@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
+from vlmcollate.formats.media_options import SPELLINGS as OPTIONS
 from vlmcollate.formats.weights import SPELLINGS
 from vlmcollate.plain_values import describe, unwrap
 
@@ -43,11 +44,6 @@ _MEDIA = re.compile(
     r"(_?\d+|_(path|url|uri|file|byte|base64|b64|data|list|array)s?)?",
     re.IGNORECASE,
 )
-_OPTIONS = {
-    *("min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width"),
-    *("nframes", "fps", "min_frames", "max_frames", "video_start", "video_end", "timestamps"),
-    *("frames_indices", "raw_fps", "use_audio_in_video", "sample_fps"),
-}
 _MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
 
 
@@ -96,8 +92,8 @@ def _reason(key: str, value: Any) -> str:
     """Why a field may not be ignored, or an empty string."""
     if _is_media(value) or is_media_key(key):
         return "holds media"
-    if key in _OPTIONS:
-        return "is an option of one media item; set it in the processor or the media strategy"
+    if key in OPTIONS:
+        return "is an option of a media item; put it into the part of that item"
     if key == "objects":
         return "holds objects of a grounding task, whose boxes the text has to spell"
     if _is_conversation(value):

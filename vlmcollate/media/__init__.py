@@ -4,7 +4,8 @@ from vlmcollate.media.base import MediaStrategy
 from vlmcollate.media.joins import Concatenate, Join, PadAndConcatenate, Stack, grid_joins
 from vlmcollate.media.loading.fetching import UrlFetcher
 from vlmcollate.media.loading.local import LocalMedia
-from vlmcollate.media.loading.videos import FrameSampling, Video, VideoLimits
+from vlmcollate.media.loading.sampling import FrameSampling
+from vlmcollate.media.loading.videos import Video, VideoLimits
 from vlmcollate.media.processing.inputs import processor_inputs
 from vlmcollate.media.processing.omni import process_omni
 from vlmcollate.media.processing.patch_grid import process_patch_grids

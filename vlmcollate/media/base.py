@@ -13,7 +13,8 @@ from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media.loading.options import a_dtype_or_none
-from vlmcollate.media.loading.videos import FrameSampling, Video
+from vlmcollate.media.loading.sampling import FrameSampling
+from vlmcollate.media.loading.videos import Video
 from vlmcollate.validators import WithOptions
 
 

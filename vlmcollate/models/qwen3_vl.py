@@ -17,7 +17,7 @@ class Qwen3VLCollator(BaseCollator):
     `pixel_values_videos` and `video_grid_thw` likewise.
 
     Source:
-        transformers, `Qwen3VLProcessor`.
+        transformers, `Qwen3VLProcessor`; the limits of a frame, `qwen-vl-utils`.
     """
 
     family = Family(
@@ -27,4 +27,5 @@ class Qwen3VLCollator(BaseCollator):
         exact_token_counts=frozenset({"image", "video"}),
         packing=Packable(positions=MRope(frames_apart=True)),
         process=process_patch_grids,
+        frame_tokens=(128, 768),
     )

@@ -20,7 +20,7 @@ class Qwen2_5OmniCollator(BaseCollator):
 
     Args:
         use_audio_in_video: Whether to place a video's own audio between its frames. It counts as
-            one of the sample's audio items.
+            one of the sample's audio items. A video part may set it for itself.
 
     Source:
         transformers, `Qwen2_5OmniProcessor`.
@@ -39,6 +39,11 @@ class Qwen2_5OmniCollator(BaseCollator):
     )
 
     use_audio_in_video: bool = attrs.field(default=False, validator=an_instance_of(bool))
+
+    @property
+    def takes_soundtracks(self) -> bool:
+        """See `BaseCollator`."""
+        return True
 
     @property
     def soundtrack_sampling_rate(self) -> int | None:

@@ -14,7 +14,7 @@ import attrs
 from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.data_uris import decode_data_uri
 from vlmcollate.media.loading.fetching import UrlFetcher
-from vlmcollate.media.loading.files import check_bytes, path_below, read_file
+from vlmcollate.media.loading.files import check_bytes, files_of_folder, path_below, read_file
 from vlmcollate.media.loading.urls import without_secrets
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -93,6 +93,29 @@ class EncodedReader:
         if isinstance(source, Mapping):
             return self._read_mapping(source)
         raise self._refused(f"is {type(source).__name__}, expected {self.kind.accepted}")
+
+    def folder(self, source: object) -> list[Path] | None:
+        """Lists the files of a source that is a folder.
+
+        Args:
+            source: A source of any kind.
+
+        Returns:
+            The files in the order of the numbers in their names, or `None` if it is no folder.
+
+        Raises:
+            MediaError: If the source is a path outside of `root`, or a URL of another machine.
+        """
+        if isinstance(source, Mapping):
+            source = source.get("path") if source.get("bytes") is None else None
+        if not isinstance(source, str | os.PathLike):
+            return None
+        text = os.fsdecode(source)
+        url = _URL.match(text)
+        if url is not None and url[1].lower() != "file":
+            return None
+        path = Path(text if url is None else _path_of_uri(text, "file", self.where))
+        return files_of_folder(path_below(self.root, path, self.where))
 
     def _read_mapping(self, source: Mapping[Any, Any]) -> tuple[bytes, str]:
         encoded, path = source.get("bytes"), source.get("path")

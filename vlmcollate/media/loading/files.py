@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -76,6 +77,30 @@ def check_bytes(found: int, name: str, max_bytes: int, where: str) -> None:
             "raise max_bytes",
             where=where,
         )
+
+
+def files_of_folder(path: Path) -> list[Path] | None:
+    """Lists the files of a folder, except hidden ones, in the order of the numbers in their names.
+
+    Args:
+        path: The path of a folder, or any other.
+
+    Returns:
+        The files, or `None` if there is no folder that can be read.
+    """
+    try:
+        names = os.listdir(path) if path.is_dir() else None
+    except (OSError, ValueError):  # reading it as a file names the problem
+        return None
+    if names is None:
+        return None
+    return [path / name for name in sorted(names, key=_natural) if not name.startswith(".")]
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """The key by which `frame2` comes before `frame10`."""
+    pieces = re.findall(r"\d+|\D+", name)
+    return [(int(p), "") if p.isdigit() else (-1, p) for p in pieces], name
 
 
 def shorten(text: str) -> str:

@@ -5,60 +5,119 @@ Shapes: T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
+from vlmcollate.conversation import MediaOptions
 from vlmcollate.errors import MediaError
-from vlmcollate.media.loading.videos import MAX_FPS, MIN_FPS, Video, VideoLimits
-from vlmcollate.plain_values import show
+from vlmcollate.media.loading.sampling import FrameSampling, named_times
+from vlmcollate.media.loading.videos import Video, VideoLimits
 
 
-def frames_and_rate(source: object) -> tuple[object, object]:
-    """Splits a dict with `video` and `fps`.
+@attrs.frozen(kw_only=True, eq=False)
+class GivenFrames:
+    """The frames that are taken of a video that is passed as frames.
 
-    Args:
-        source: A video as the example holds it.
-
-    Returns:
-        The video, and the frame rate that comes with it, or `None`.
+    Attributes:
+        kept: (T,) int64, their indices among the frames that are passed.
+        times: (T,) float64, their times in seconds.
+        indices: (T,) int64, their indices in the video.
+        total_frames: The number of frames in the part of the video that is sampled.
+        duration: The length of that part in seconds.
     """
-    if isinstance(source, Mapping) and "video" in source:
-        return source["video"], source.get("fps")
-    return source, None
+
+    kept: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
+    indices: npt.NDArray[np.int64]
+    total_frames: int
+    duration: float
+
+    @classmethod
+    def of(cls, number: int, sampling: FrameSampling, where: str) -> GivenFrames:
+        """Chooses among frames that were sampled already.
+
+        Args:
+            number: The number of frames.
+            sampling: The frames that the model takes. If the video does not state the rate of its
+                frames, it is the rate of the sampling.
+            where: The path inside the sample, for errors.
+
+        Raises:
+            MediaError: If the options of the video name another number of frames, or none.
+        """
+        item = sampling.item
+        if not number:
+            raise MediaError("the video has no frames; drop it", where=where)
+        if item.times is not None or item.indices is not None:
+            return cls._named(number, item, where)
+        rate = item.sample_fps or item.fps or sampling.fps or 1.0
+        times = np.arange(number) / rate
+        kept, total, duration = np.arange(number), number, number / rate
+        if _chooses(item):
+            wanted = item.fps if item.sample_fps and item.fps else rate
+            fps = None if item.num_frames else wanted
+            chosen = attrs.evolve(sampling, fps=fps, num_frames=item.num_frames, multiple_of=1)
+            kept = chosen.pick(times, where=where)
+            total, duration = chosen.span(times, kept, 1 / rate)
+        return cls(
+            kept=kept, times=times[kept], indices=kept, total_frames=total, duration=duration
+        )
+
+    @classmethod
+    def _named(cls, number: int, item: MediaOptions, where: str) -> GivenFrames:
+        """Frames whose times the options of the video name."""
+        times = named_times(item)
+        if times is None:
+            raise MediaError(
+                "frames_indices of a video that is passed as frames lacks raw_fps, the rate of "
+                "the video that they count; set it",
+                where=where,
+            )
+        if len(times) != number:
+            raise MediaError(
+                f"the video has {number} frames, but its options name {len(times)}; make the "
+                "numbers equal",
+                where=where,
+            )
+        every = np.arange(number)
+        span = number * float(times[-1] - times[0]) / max(number - 1, 1)
+        total, duration = number, span or 1.0
+        if item.raw_fps is not None:
+            total = max(round(span * item.raw_fps), 1)
+            duration = total / item.raw_fps
+        indices = every if item.indices is None else np.array(item.indices, np.int64)
+        return cls(kept=every, times=times, indices=indices, total_frames=total, duration=duration)
+
+
+def _chooses(item: MediaOptions) -> bool:
+    """Whether the options may leave out frames."""
+    limits = item.num_frames, item.max_frames, item.start, item.end
+    return any(limit is not None for limit in limits) or bool(item.sample_fps and item.fps)
 
 
 def video_from_frames(
-    frames: object,
-    *,
-    fps: object,
-    default_fps: float,
-    limits: VideoLimits,
-    where: str,
+    frames: object, given: GivenFrames, *, limits: VideoLimits, where: str
 ) -> Video:
     """Makes a video of frames that are sampled already.
 
     Args:
-        frames: (T, H, W, 3) or (T, 3, H, W) uint8, or a list of RGB images of one size.
-        fps: Their frame rate, or `None`.
-        default_fps: The frame rate if `fps` is `None`.
+        frames: The frames that are taken: (T, H, W, 3) uint8, or a list of RGB images of one size.
+        given: Their times.
         limits: The limits of the video.
         where: The path inside the sample, for errors.
 
     Returns:
-        The frames, at even times.
+        The frames with their times.
 
     Raises:
-        MediaError: If there are no frames, their dtype, shape or sizes are wrong, they are above
-            the limits, or `fps` is not a frame rate.
+        MediaError: If the frames differ in size or are above the limits.
     """
-    pixels = _stack(frames, where) if isinstance(frames, list) else _channels_last(frames, where)
-    if not len(pixels):
-        raise MediaError("the video has no frames; drop it", where=where)
-    _check_fps(fps, where)
+    pixels = _stack(frames, where) if isinstance(frames, list) else np.asarray(frames)
     if pixels.shape[1] * pixels.shape[2] > limits.max_pixels or len(pixels) > limits.max_frames:
         raise MediaError(
             f"the video has {len(pixels)} frames of {pixels.shape[2]}x{pixels.shape[1]}, more than "
@@ -66,14 +125,13 @@ def video_from_frames(
             "or smaller frames, or raise them",
             where=where,
         )
-    rate = float(fps or default_fps)  # type: ignore[arg-type]  # a number, as just checked
-    indices = np.arange(len(pixels))
     return Video(
         frames=pixels,
-        times=indices / rate,
-        indices=indices,
-        total_frames=len(pixels),
-        duration=len(pixels) / rate,
+        times=given.times,
+        indices=given.indices,
+        total_frames=given.total_frames,
+        duration=given.duration,
+        is_of_images=isinstance(frames, list),
     )
 
 
@@ -99,16 +157,6 @@ def check_kept_bytes(number: int, size: tuple[int, int], limits: VideoLimits, wh
         )
 
 
-def _check_fps(fps: object, where: str) -> None:
-    is_number = isinstance(fps, int | float | np.number) and not isinstance(fps, bool)
-    if fps is not None and not (is_number and MIN_FPS <= fps <= MAX_FPS):  # type: ignore[operator]  # a number
-        raise MediaError(
-            f"fps is {show(fps)}, expected a number from {MIN_FPS:g} to {MAX_FPS:g}; correct it, "
-            "or remove it",
-            where=where,
-        )
-
-
 def _stack(images: Sequence[Image.Image], where: str) -> npt.NDArray[np.uint8]:
     for i, image in enumerate(images):
         if image.size != images[0].size:
@@ -117,10 +165,19 @@ def _stack(images: Sequence[Image.Image], where: str) -> npt.NDArray[np.uint8]:
                 "frames of a video to one size",
                 where=where,
             )
-    return np.stack([np.asarray(image) for image in images]) if images else np.empty((0,), np.uint8)
+    return np.stack([np.asarray(image) for image in images])
 
 
-def _channels_last(frames: object, where: str) -> npt.NDArray[np.uint8]:
+def channels_last(frames: object, where: str) -> npt.NDArray[np.uint8]:
+    """Checks an array of frames, (T, H, W, 3) or (T, 3, H, W) uint8, and returns the former.
+
+    Args:
+        frames: The array or tensor.
+        where: The path inside the sample, for errors.
+
+    Raises:
+        MediaError: If the dtype or the shape is wrong.
+    """
     if not isinstance(frames, np.ndarray | torch.Tensor):
         raise MediaError(
             f"a video is {type(frames).__name__}, expected an array of frames", where=where

@@ -20,8 +20,9 @@ from vlmcollate.media.loading.audio_limits import AudioLimits
 from vlmcollate.media.loading.encoded import AUDIO, IMAGE, VIDEO, EncodedKind, EncodedReader
 from vlmcollate.media.loading.fetching import UrlFetcher
 from vlmcollate.media.loading.frame_arrays import (
+    GivenFrames,
+    channels_last,
     check_kept_bytes,
-    frames_and_rate,
     video_from_frames,
 )
 from vlmcollate.media.loading.image_arrays import image_from_array
@@ -37,13 +38,14 @@ from vlmcollate.media.loading.options import (
     known_to_pillow,
 )
 from vlmcollate.media.loading.resampling import mono_from_samples
+from vlmcollate.media.loading.sampling import FrameSampling
 from vlmcollate.media.loading.soundtracks import decode_soundtrack
 from vlmcollate.media.loading.video_decoding import decode_video
-from vlmcollate.media.loading.videos import FrameSampling, Video, VideoLimits
+from vlmcollate.media.loading.videos import Video, VideoLimits
 from vlmcollate.validators import an_instance_of, at_least_one
 
-_FRAMES = (list, tuple, np.ndarray, torch.Tensor)
-"""The types of videos that are passed as frames."""
+_Frames = list[Any] | tuple[Any, ...] | npt.NDArray[Any] | torch.Tensor
+"""A video that is passed as frames."""
 
 
 @attrs.frozen(kw_only=True)
@@ -156,9 +158,11 @@ class LocalMedia(MediaStrategy):
         Args:
             source: A path or `file://` URI; encoded bytes; a base64 data URI; a dict with `bytes`
                 or `path`; or frames that are sampled already: a (T, H, W, 3) or (T, 3, H, W) uint8
-                array or tensor, a list of images, or a dict with these under `video` and their
-                `fps`. Frames without `fps` count as sampled at the rate that the model wants.
-            sampling: The frames that the model takes; the option `frames` overrides it.
+                array or tensor, a list of images, or a folder of them, in the order of the numbers
+                in their names. If the options of the video do not state the rate of the frames,
+                it is the rate that the model wants.
+            sampling: The frames that the model takes. The option `frames` overrides it, except for
+                the options of the video itself.
             sampling_rate: The model's audio sampling rate in Hz, to decode the audio of an encoded
                 video, or `None` to skip it.
             where: The path inside the sample, for errors.
@@ -169,10 +173,10 @@ class LocalMedia(MediaStrategy):
         Raises:
             MediaError: If the video is missing, broken, refused or too large.
         """
-        frames, fps = frames_and_rate(source)
-        if isinstance(frames, _FRAMES):
-            return self._video_from_frames(frames, fps, sampling, where)
-        data, name = self._read_video(frames, fps, where)
+        frames = self._frames_of(source, where)
+        if frames is not None:
+            return self._video_from_frames(frames, sampling, where)
+        data, name = self._read_video(source, sampling, where)
         video = self._decode_video(data, name, sampling, where, with_pixels=True)
         if sampling_rate is None:
             return video
@@ -191,10 +195,10 @@ class LocalMedia(MediaStrategy):
 
         The frames of an encoded video are black.
         """
-        frames, fps = frames_and_rate(source)
-        if isinstance(frames, _FRAMES):
-            return self._video_from_frames(frames, fps, sampling, where)
-        data, name = self._read_video(frames, fps, where)
+        frames = self._frames_of(source, where)
+        if frames is not None:
+            return self._video_from_frames(frames, sampling, where)
+        data, name = self._read_video(source, sampling, where)
         return self._decode_video(data, name, sampling, where, with_pixels=False)
 
     def load_audio(
@@ -237,10 +241,12 @@ class LocalMedia(MediaStrategy):
         self, source: object, kind: EncodedKind, max_bytes: int, where: str
     ) -> tuple[bytes, str]:
         """The encoded bytes of a source, and their name in errors."""
-        reader = EncodedReader(
+        return self._reader(kind, max_bytes, where).read(source)
+
+    def _reader(self, kind: EncodedKind, max_bytes: int, where: str) -> EncodedReader:
+        return EncodedReader(
             kind=kind, max_bytes=max_bytes, root=self.root, fetcher=self.fetcher, where=where
         )
-        return reader.read(source)
 
     def _open_image(self, source: object, where: str) -> tuple[Image.Image, str]:
         """An image that is not decoded yet, and its name in errors."""
@@ -253,12 +259,24 @@ class LocalMedia(MediaStrategy):
         data, name = self._read(source, IMAGE, self.max_bytes, where)
         return identify(data, name, formats=self.formats, where=where), name
 
-    def _read_video(self, source: object, fps: object, where: str) -> tuple[bytes, str]:
+    def _frames_of(self, source: object, where: str) -> _Frames | None:
+        """The frames of a video that is passed as frames, also as a folder of them."""
+        if isinstance(source, list | tuple | np.ndarray | torch.Tensor):
+            return source
+        return self._reader(VIDEO, self.max_video_bytes, where).folder(source)
+
+    def _sampling(self, sampling: FrameSampling) -> FrameSampling:
+        """The sampling of a video, whose own options come before the strategy's."""
+        if self.frames is None:
+            return sampling
+        return self.frames.for_item(sampling.item, multiple_of=sampling.multiple_of)
+
+    def _read_video(self, source: object, sampling: FrameSampling, where: str) -> tuple[bytes, str]:
         """The encoded bytes of a video, and their name in errors."""
-        if fps is not None:
+        if sampling.item.sample_fps is not None:
             raise MediaError(
-                "an encoded video holds its own times; remove 'fps', or set the strategy's "
-                "frames=FrameSampling(fps=...) to choose how often a frame is sampled",
+                "an encoded video holds its own times; remove sample_fps, or set fps to choose "
+                "how often a frame is sampled",
                 where=where,
             )
         return self._read(source, VIDEO, self.max_video_bytes, where)
@@ -269,26 +287,26 @@ class LocalMedia(MediaStrategy):
         return decode_video(
             data,
             name,
-            sampling=self.frames or sampling,
+            sampling=self._sampling(sampling),
             limits=self.video_limits,
             where=where,
             with_pixels=with_pixels,
         )
 
-    def _video_from_frames(
-        self, frames: Any, fps: object, sampling: FrameSampling, where: str
-    ) -> Video:
+    def _video_from_frames(self, frames: _Frames, sampling: FrameSampling, where: str) -> Video:
+        sampling, limits = self._sampling(sampling), self.video_limits
         if isinstance(frames, list | tuple):
-            frames = self._load_frames(frames, where)
-        return video_from_frames(
-            frames,
-            fps=fps,
-            default_fps=(self.frames or sampling).fps or 1.0,
-            limits=self.video_limits,
-            where=where,
-        )
+            given = GivenFrames.of(len(frames), sampling, where)
+            images = self._load_frames(frames, given.kept.tolist(), where)
+            return video_from_frames(images, given, limits=limits, where=where)
+        pixels = channels_last(frames, where)
+        given = GivenFrames.of(len(pixels), sampling, where)
+        kept = pixels if len(given.kept) == len(pixels) else pixels[given.kept]
+        return video_from_frames(kept, given, limits=limits, where=where)
 
-    def _load_frames(self, sources: Sequence[object], where: str) -> list[Image.Image]:
+    def _load_frames(
+        self, sources: Sequence[object], kept: Sequence[int], where: str
+    ) -> list[Image.Image]:
         """The images of a video, refused before more of them are decoded than may be kept."""
         limits = self.video_limits
         if len(sources) > limits.max_frames:
@@ -298,9 +316,9 @@ class LocalMedia(MediaStrategy):
                 where=where,
             )
         images: list[Image.Image] = []
-        for i, source in enumerate(sources):
-            images.append(self.load_image(source, where=f"{where}[{i}]"))
-            check_kept_bytes(len(sources), images[-1].size, limits, where)
+        for i in kept:
+            images.append(self.load_image(sources[i], where=f"{where}[{i}]"))
+            check_kept_bytes(len(kept), images[-1].size, limits, where)
         return images
 
     def _with_rate(self, array: npt.NDArray[Any] | torch.Tensor, where: str) -> tuple[Any, int]:

@@ -18,8 +18,9 @@ from vlmcollate.media.loading.containers import (
     open_container,
 )
 from vlmcollate.media.loading.frame_arrays import check_kept_bytes
+from vlmcollate.media.loading.sampling import FrameSampling
 from vlmcollate.media.loading.video_streams import find_video_stream, read_frame_times
-from vlmcollate.media.loading.videos import FrameSampling, Video, VideoLimits
+from vlmcollate.media.loading.videos import Video, VideoLimits
 
 
 def decode_video(
@@ -55,7 +56,7 @@ def decode_video(
         shown = read_frame_times(container, stream, name, limits, where)
         single_gap = _single_gap(stream)
         times = (shown.ticks - shown.ticks[0]) * float(stream.time_base)
-    indices = sampling.pick(times)
+    indices = sampling.pick(times, where=where)
     # not every format can seek back to its start
     with open_container(data, name, max_pixels=limits.max_pixels, where=where) as container:
         stream = find_video_stream(container, name, limits, where)
@@ -66,12 +67,13 @@ def decode_video(
         frames = np.broadcast_to(np.uint8(0), (len(indices), *frames.shape[1:]))
     gap = float(times[-1]) / (len(times) - 1) if len(times) > 1 else single_gap
     _check_whole(float(times[-1]), gap, declared, name, where)
+    total, duration = sampling.span(times, indices, gap)
     return Video(
         frames=frames,
         times=times[indices],
         indices=indices,
-        total_frames=len(times),
-        duration=float(times[-1]) + gap,
+        total_frames=total,
+        duration=duration,
     )
 
 

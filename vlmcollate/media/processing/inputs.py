@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.media.loading.videos import FrameSampling
+from vlmcollate.media.loading.sampling import FrameSampling
 
 _SAMPLING = FrameSampling()
 

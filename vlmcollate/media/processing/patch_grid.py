@@ -11,7 +11,7 @@ def process_patch_grids(request: MediaRequest) -> ProcessedMedia:
     """Processes media for a model whose placeholder repeats once per merged patch.
 
     Images alone go to the image processor: the processor around it would tokenize all placeholders
-    only to count them. Other media goes to the processor.
+    only to count them. Other media, and images with a size of their own, go to the processor.
 
     Args:
         request: The media of one sample; the image processor returns `image_grid_thw`.
@@ -19,7 +19,7 @@ def process_patch_grids(request: MediaRequest) -> ProcessedMedia:
     Source:
         transformers, `Qwen2VLImageProcessor` and `Qwen2_5_VLProcessor.replace_image_token`.
     """
-    if any(kind != "image" for kind in request.kinds):
+    if any(kind != "image" for kind in request.kinds) or request.item_arguments:
         return process_together(request)
     image_processor = request.processor.image_processor
     output = image_processor(images=list(request.items), do_convert_rgb=False, return_tensors="pt")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vlmcollate.media.processing.inputs import processor_inputs
 from vlmcollate.media.processing.request import MediaRequest
+from vlmcollate.media.processing.resizing import item_arguments
 from vlmcollate.media.processing.result import NOT_MEDIA, ProcessedMedia, as_tensor
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -37,9 +38,10 @@ def process_per_item(
     columns = zip(texts or request.texts, request.kinds, request.items, strict=True)
     for i, (text, kind, item) in enumerate(columns):
         arguments = processor_inputs([kind], [item])
-        for key, value in options[i].items() if options else ():
-            merges = isinstance(value, Mapping) and key in arguments
-            arguments[key] = {**arguments[key], **value} if merges else value
+        for more in (item_arguments(item), *options[i : i + 1]):
+            for key, value in more.items():
+                merges = isinstance(value, Mapping) and key in arguments
+                arguments[key] = {**arguments[key], **value} if merges else value
         output = request.processor(text=[text], add_special_tokens=False, **arguments)
         # the replacement is read from the ids, which every processor returns
         ids = list(output["input_ids"][0])

@@ -12,12 +12,16 @@ _WITHOUT_OFFSETS: set[type] = set()
 
 
 def process_together(request: MediaRequest) -> ProcessedMedia:
-    """Calls the processor once for all media, or once per item if it returns no replacements.
+    """Calls the processor once for all media.
+
+    If it returns no replacements, or an item has a size of its own, it is called once per item.
 
     Args:
         request: The media of one sample, at least one item.
     """
     processor = request.processor
+    if request.item_arguments:
+        return process_per_item(request)
     if type(processor) not in _WITHOUT_OFFSETS:
         output = processor(
             text=["".join(request.texts)],
