@@ -27,7 +27,7 @@ class TextPart:
     weight: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class MediaOptions:
     """The options that one media item has of its own; `None` leaves a choice to the processor.
 
@@ -69,6 +69,11 @@ class MediaOptions:
     raw_fps: float | None = None
     sample_fps: float | None = None
     use_audio_in_video: bool | None = None
+
+    def __repr__(self) -> str:
+        """Shows the options that are set."""
+        given = attrs.asdict(self, recurse=False, filter=lambda _, value: value is not None)
+        return f"MediaOptions({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     @property
     def resizes(self) -> bool:

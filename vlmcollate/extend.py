@@ -1,7 +1,14 @@
 """What authors of collators and strategies import, and users of the built-in ones do not need."""
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
+from vlmcollate.conversation import (
+    Conversation,
+    MediaKind,
+    MediaOptions,
+    MediaPart,
+    Message,
+    TextPart,
+)
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.family import TOKEN_TYPES, Family, NotPackable, Packable, TokenTypes
 from vlmcollate.formats import DatasetFormat, Fields, Reading, read_example, register_format
@@ -57,6 +64,7 @@ __all__ = [
     "LabelStrategy",
     "MRope",
     "MediaKind",
+    "MediaOptions",
     "MediaPart",
     "MediaRequest",
     "MediaSpan",

@@ -20,6 +20,7 @@ from vlmcollate.family import Family
 from vlmcollate.media import MediaStrategy, ProcessedMedia, Video
 from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.refusals import refuses_media
+from vlmcollate.media.processing.resizing import RESIZED, without_mark
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.prompt.rendering import Rendering
 
@@ -42,7 +43,7 @@ def load_media(
     strategy: MediaStrategy,
     traits: ProcessorTraits,
     *,
-    soundtrack_sampling_rate: int | None,
+    soundtrack_rate: Callable[[MediaPart], int | None],
     final_size: Callable[[MediaPart, Shape], FinalSize | None],
     collator: str,
 ) -> Any:
@@ -52,7 +53,8 @@ def load_media(
         part: The media part of a message.
         strategy: The media strategy.
         traits: The processor's traits.
-        soundtrack_sampling_rate: The sampling rate of a video's own audio in Hz; `None` skips it.
+        soundtrack_rate: A function that returns the sampling rate of a video's own audio in Hz, or
+            `None` to skip it.
         final_size: A function that returns the size that an item's options give it, if any.
         collator: The name of the collator's class, for errors.
     """
@@ -65,7 +67,7 @@ def load_media(
     options: dict[str, Any] = {}
     if part.kind == "video":
         options["sampling"] = traits.sampling_for(part)
-        options["sampling_rate"] = soundtrack_sampling_rate
+        options["sampling_rate"] = soundtrack_rate(part)
     elif part.kind == "audio":
         if traits.sampling_rate is None:
             raise ConfigError(
@@ -78,7 +80,11 @@ def load_media(
     item = run_hook(hook, strategy=strategy, place=part.where)
     expected, holds = _EXPECTED[part.kind]
     check_result(item, expected, holds=holds(item), strategy=strategy, where=part.where)
-    return item if part.options == NO_OPTIONS else with_options(item, part, options, final_size)
+    if RESIZED in getattr(item, "info", ()):  # an image that a collator returned
+        item = without_mark(item)
+    if part.options is not NO_OPTIONS:
+        return with_options(item, part, options, final_size)
+    return item
 
 
 def process_or_refuse(

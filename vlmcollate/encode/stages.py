@@ -91,7 +91,7 @@ class Stages(CollatorOptions):
                 part,
                 self.media,
                 self.traits,
-                soundtrack_sampling_rate=self._soundtrack_rate(part),
+                soundtrack_rate=self._soundtrack_rate,
                 final_size=self._final_size,
                 collator=type(self).__name__,
             )

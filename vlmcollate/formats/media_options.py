@@ -9,7 +9,9 @@ from typing import Any
 from vlmcollate.conversation import MediaKind, MediaOptions, MediaPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.fields import Fields, as_list
-from vlmcollate.plain_values import describe, unwrap
+from vlmcollate.plain_values import describe, show_all, unwrap
+
+_RATES = (1e-6, 1e6)
 
 
 def _pixels(value: object, where: str) -> int:
@@ -34,8 +36,11 @@ def _number(value: object, where: str, *, least: float = 0.0) -> float:
 
 def _rate(value: object, where: str) -> float:
     found = _number(value, where)
-    if not found:
-        raise ConversationError("expected a rate above 0, found 0", where=where)
+    if not _RATES[0] <= found <= _RATES[1]:
+        raise ConversationError(
+            f"expected a rate from {_RATES[0]:g} to {_RATES[1]:g} per second, found {found:g}",
+            where=where,
+        )
     return found
 
 
@@ -112,14 +117,29 @@ def media_part(kind: MediaKind, source: Any, where: str, fields: Fields | None =
                     f"the part and its {kind} set {name} to {given[name]} and {value}; keep one",
                     where=where,
                 )
-        keys = inner.named(kind, *_SOURCES)
-        source = inner.pop_raw(keys[0]) if len(keys) == 1 else dict(inner.rest)
+        source = _source_of(inner, kind)
     elif isinstance(source, Mapping) and set(source) == {kind}:
         source = source[kind]
     if not given:
         return MediaPart(kind, source, where)
-    _check_together(given, where)
+    _check_together(given, kind, where)
     return MediaPart(kind, source, where, MediaOptions(**given))
+
+
+def _source_of(fields: Fields, kind: MediaKind) -> Any:
+    """The media in a dict of it and its options."""
+    keys = fields.named(kind, *_SOURCES)
+    source = fields.pop_raw(keys[0]) if len(keys) == 1 else None
+    unread = [key for key in fields if key != "detail"]
+    if source is None and set(keys) == {"bytes", "path"} == set(unread):
+        return dict(fields.rest)
+    if source is None or unread:
+        raise ConversationError(
+            f"expected one {kind} under {kind!r}, 'path', 'url' or 'bytes', and its options; found "
+            f"the keys {show_all(keys + unread)}; remove the others",
+            where=fields.where,
+        )
+    return source
 
 
 def _pop_options(fields: Fields, kind: MediaKind) -> dict[str, Any]:
@@ -138,9 +158,6 @@ def _pop_options(fields: Fields, kind: MediaKind) -> dict[str, Any]:
     return found
 
 
-_SPELLED = {name: key for options in _OPTIONS.values() for key, (name, _) in options.items()} | {
-    "num_frames": "nframes"
-}
 _OF_EVEN_SAMPLING = (
     *("fps", "num_frames", "sample_fps", "min_frames", "max_frames", "start", "end"),
 )
@@ -156,8 +173,9 @@ _ORDERED = (
 )
 
 
-def _check_together(given: Mapping[str, Any], where: str) -> None:
+def _check_together(given: Mapping[str, Any], kind: MediaKind, where: str) -> None:
     """Refuses options that contradict or lack each other."""
+    spelled = {name: key for key, (name, _) in reversed(_OPTIONS[kind].items())}
 
     def refuse(problem: str) -> None:
         raise ConversationError(problem, where=where)
@@ -166,11 +184,11 @@ def _check_together(given: Mapping[str, Any], where: str) -> None:
         refuse("sets one of resized_height and resized_width; set both")
     for one, other in _EXCLUSIVE:
         if one in given and other in given:
-            refuse(f"sets both {_SPELLED[one]} and {_SPELLED[other]}; keep one")
+            refuse(f"sets both {spelled[one]} and {spelled[other]}; keep one")
     for low, high in _ORDERED:
         if low in given and high in given and given[low] > given[high]:
             refuse(
-                f"sets {_SPELLED[low]}={given[low]:g} above {_SPELLED[high]}={given[high]:g}; "
+                f"sets {spelled[low]}={given[low]:g} above {spelled[high]}={given[high]:g}; "
                 "correct them"
             )
     if "raw_fps" in given and not {"indices", "sample_fps"} & given.keys():

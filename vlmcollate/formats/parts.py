@@ -10,7 +10,7 @@ import attrs
 from vlmcollate.conversation import MediaKind, MediaPart, Part, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.fields import Fields, as_list, parsed
-from vlmcollate.formats.media_options import media_part
+from vlmcollate.formats.media_options import SPELLINGS, media_part
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.weights import pop_weight
 from vlmcollate.plain_values import describe, plain_source, plain_text, show_all, unwrap
@@ -118,8 +118,10 @@ def _pop_text(fields: Fields, keys: tuple[str, ...], where: str) -> str:
 
 
 def _media_part(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> MediaPart:
-    source = _pop_source(fields, kind, where, reading)
-    return media_part(kind, _with_rate(source, kind, fields), where, fields)
+    source = _with_rate(_pop_source(fields, kind, where, reading), kind, fields)
+    if isinstance(source, Mapping) or not SPELLINGS.isdisjoint(fields):
+        return media_part(kind, source, where, fields)
+    return MediaPart(kind, source, where)
 
 
 def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> Any:
@@ -134,7 +136,8 @@ def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
     source = plain_source(fields.pop_raw(key), where)
     if key.endswith("_url"):  # as the OpenAI API spells it
         source = parsed(source, where, "{")
-        source = source.get("url") if isinstance(source, Mapping) else source
+        if isinstance(source, Mapping) and SPELLINGS.isdisjoint(source):
+            source = source.get("url")
     if key.startswith("input_") and isinstance(source, Mapping):
         source = source.get("url") or _encoded(source.get("data"))
     return _encoded(source) if key == "base64" else source

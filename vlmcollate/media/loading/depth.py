@@ -1,8 +1,9 @@
-"""The value that stands for white in images with more than 8 bits per channel."""
+"""The values of black and white in greyscale images with more than 8 bits."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import numpy.typing as npt
 from PIL import Image
 
@@ -14,49 +15,52 @@ _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281
 _DOUBTFUL_BITS = 14
 
 
-def white_of(
+GrayRange = tuple[float, float]
+"""The values of black and of white."""
+
+
+def gray_range_of(
     image: Image.Image,
-    values: npt.NDArray[np.int64],
+    values: npt.NDArray[Any],
     name: str,
     *,
-    significant_bits: int | None,
+    stated: GrayRange | None,
     where: str,
-) -> int:
-    """Finds the value that stands for white.
+) -> GrayRange:
+    """Finds the values that stand for black and for white.
 
     Args:
         image: The image, whose metadata is read.
-        values: Its pixels (H, W), int64, from 0 to 65535.
+        values: Its pixels (H, W).
         name: The image's name in errors.
-        significant_bits: The depth in bits, or `None` for what the file declares.
+        stated: The range that the user states, or `None` for the depth that the file declares.
         where: The path inside the sample, for errors.
 
     Returns:
-        The value of white, 65535 if no depth is declared.
+        The range, 0 to 65535 if no depth is declared.
 
     Raises:
-        MediaError: If the pixels exceed the depth, or if no depth is declared and the pixels would
-            fit into fewer bits.
+        MediaError: If pixels are outside of the range, or if no depth is declared and the pixels
+            would fit into fewer bits.
     """
-    if significant_bits is not None:
-        white: int | None = (1 << significant_bits) - 1
-    else:
-        white = _declared_white(image)
-    highest = int(values.max())
-    if white is not None and highest > white:
+    lowest, highest = values.min(), values.max()
+    white = _declared_white(image) if stated is None else None
+    found: GrayRange = stated or (0, 0xFFFF if white is None else white)
+    if not found[0] <= lowest <= highest <= found[1]:
         raise MediaError(
-            f"{name} has values up to {highest}, above the {white} of its declared depth; correct "
-            "significant_bits, or drop the sample",
+            f"{name} has values from {lowest:g} to {highest:g}, outside of its range of "
+            f"{found[0]:g} to {found[1]:g}; set LocalMedia(gray_range=...) to the values of black "
+            "and white, or scale the pixels and pass Image.fromarray(array.astype('uint8'))",
             where=where,
         )
-    if white is None and 0 < highest < 1 << _DOUBTFUL_BITS:
+    if stated is None and white is None and 0 < highest < 1 << _DOUBTFUL_BITS:
         raise MediaError(
             f"{name} has 16-bit pixels up to {highest}, which may be dark, or have a depth of "
-            f"{highest.bit_length()} to {_DOUBTFUL_BITS} bits that the file does not declare; set "
-            "LocalMedia(significant_bits=...), 16 if white is 65535",
+            f"{int(highest).bit_length()} to {_DOUBTFUL_BITS} bits that the file does not declare; "
+            "set LocalMedia(gray_range=(0, ...)) to the value of white, 65535 if it uses all bits",
             where=where,
         )
-    return 0xFFFF if white is None else white
+    return found
 
 
 def _declared_white(image: Image.Image) -> int | None:

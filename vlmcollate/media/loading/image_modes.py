@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vlmcollate.errors import MediaError
-from vlmcollate.media.loading.depth import white_of
+from vlmcollate.media.loading.depth import GrayRange, gray_range_of
 
 Colour = str | tuple[int, int, int]
 
@@ -20,7 +20,7 @@ def as_rgb(
     name: str,
     *,
     background: Colour,
-    significant_bits: int | None,
+    gray_range: GrayRange | None,
     where: str,
 ) -> Image.Image:
     """Converts a loaded image to RGB, with transparency filled.
@@ -29,7 +29,8 @@ def as_rgb(
         image: A loaded image.
         name: The image's name in errors.
         background: The colour behind transparent pixels.
-        significant_bits: The depth of images of 16 bits, or `None` for what their file declares.
+        gray_range: The values of black and white of images with more than 8 bits, or `None` for
+            what their file declares.
         where: The path inside the sample, for errors.
 
     Returns:
@@ -38,11 +39,12 @@ def as_rgb(
     Raises:
         MediaError: If the range of the pixels is unknown or exceeds the depth.
     """
-    if image.mode in _SIXTEEN_BIT_MODES:
-        image = _as_eight_bit(image, name, significant_bits, where)
+    if image.mode in _SIXTEEN_BIT_MODES or (image.mode == "F" and gray_range is not None):
+        image = _as_eight_bit(image, name, gray_range, where)
     if image.mode == "F":
         raise MediaError(
-            f"{name} has float pixels (mode F), whose range is not known; scale them to 0..255 "
+            f"{name} has float pixels (mode F), whose range is not known; set "
+            "LocalMedia(gray_range=...) to the values of black and white, or scale them to 0..255 "
             "and pass Image.fromarray(array.astype('uint8'))",
             where=where,
         )
@@ -62,28 +64,24 @@ def _fill_transparency(image: Image.Image, background: Colour) -> Image.Image:
 
 
 def _as_eight_bit(
-    image: Image.Image, name: str, significant_bits: int | None, where: str
+    image: Image.Image, name: str, gray_range: GrayRange | None, where: str
 ) -> Image.Image:
-    """A greyscale image of 16 bits as one of 8 bits."""
-    values = np.asarray(image).astype(np.int64)
-    lowest, highest = values.min(), values.max()
-    if lowest < 0 or highest > 0xFFFF:
+    """A greyscale image of more than 8 bits as one of 8 bits."""
+    values = np.asarray(image)
+    values = values.astype(np.float64 if image.mode == "F" else np.int64)
+    highest = values.max()
+    if image.mode == "I" and gray_range is None and 0 < highest <= 0xFF:
         raise MediaError(
-            f"{name} has integer pixels from {lowest} to {highest} (mode I), expected "
-            "0..65535; scale them to 0..255 and pass Image.fromarray(array.astype('uint8'))",
+            f"{name} has integer pixels up to {highest} (mode I), whose white may be 255 or 65535; "
+            "set LocalMedia(gray_range=(0, ...)) to the value of white, or pass "
+            "Image.fromarray(array.astype('uint8')) if it is 255",
             where=where,
         )
-    if image.mode == "I" and significant_bits is None and 0 < highest <= 0xFF:
-        raise MediaError(
-            f"{name} has integer pixels from {lowest} to {highest} (mode I), whose white may be "
-            "255 or 65535; pass Image.fromarray(array.astype('uint8')) if it is 255, or set "
-            "LocalMedia(significant_bits=16) if it is 65535",
-            where=where,
-        )
-    white = white_of(image, values, name, significant_bits=significant_bits, where=where)
-    # adding half of white rounds to the nearest
-    grey = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
+    black, white = gray_range_of(image, values, name, stated=gray_range, where=where)
+    # adding half rounds to the nearest
+    scaled = np.floor((values - black) * 255 / (white - black) + 0.5)
+    gray = Image.fromarray(scaled.astype(np.uint8))
     if "transparency" in image.info:
         opaque = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
-        grey.putalpha(Image.fromarray(opaque))
-    return grey
+        gray.putalpha(Image.fromarray(opaque))
+    return gray

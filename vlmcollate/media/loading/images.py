@@ -9,7 +9,7 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from vlmcollate.errors import MediaError
-from vlmcollate.media.loading.depth import SIGNIFICANT_BITS
+from vlmcollate.media.loading.depth import SIGNIFICANT_BITS, GrayRange
 from vlmcollate.media.loading.image_modes import Colour, as_rgb
 from vlmcollate.media.loading.orientation import make_upright, read_orientation, swaps_sides
 from vlmcollate.media.loading.pillow_errors import decoding_errors
@@ -64,7 +64,7 @@ def upright_rgb(
     formats: Sequence[str],
     max_pixels: int,
     background: Colour,
-    significant_bits: int | None = None,
+    gray_range: GrayRange | None = None,
     where: str,
 ) -> Image.Image:
     """Decodes an opened image as RGB, upright and with transparency filled.
@@ -75,7 +75,8 @@ def upright_rgb(
         formats: The formats that may be decoded.
         max_pixels: The maximum number of pixels, checked before decoding.
         background: The colour behind transparent pixels.
-        significant_bits: The depth of images of 16 bits, or `None` for what their file declares.
+        gray_range: The values of black and white of images with more than 8 bits, or `None` for
+            what their file declares.
         where: The path inside the sample, for errors.
 
     Returns:
@@ -90,9 +91,7 @@ def upright_rgb(
         image.load()
         if image.mode == "RGB" and not image.info:
             return image
-        rgb = as_rgb(
-            image, name, background=background, significant_bits=significant_bits, where=where
-        )
+        rgb = as_rgb(image, name, background=background, gray_range=gray_range, where=where)
         return make_upright(rgb, read_orientation(image))
 
 
@@ -179,7 +178,7 @@ def _check_format(image: Image.Image, name: str, formats: Sequence[str], where: 
     if found not in formats:
         raise MediaError(
             f"{name} has format {found}, which is not among the allowed {', '.join(formats)}; "
-            "pass image.convert('RGB'), or add it to formats",
+            f"allow it with LocalMedia(formats=[..., {found!r}]), or pass image.convert('RGB')",
             where=where,
         )
 

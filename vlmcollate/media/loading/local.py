@@ -17,6 +17,7 @@ from vlmcollate.media.base import MediaStrategy
 from vlmcollate.media.loading.audio import decode_audio
 from vlmcollate.media.loading.audio_arrays import samples_and_rate
 from vlmcollate.media.loading.audio_limits import AudioLimits
+from vlmcollate.media.loading.depth import GrayRange
 from vlmcollate.media.loading.encoded import AUDIO, IMAGE, VIDEO, EncodedKind, EncodedReader
 from vlmcollate.media.loading.fetching import UrlFetcher
 from vlmcollate.media.loading.frame_arrays import (
@@ -31,10 +32,11 @@ from vlmcollate.media.loading.images import identify, upright_rgb, upright_size
 from vlmcollate.media.loading.options import (
     a_colour,
     a_folder_or_none,
+    a_range_or_none,
     above_zero,
     as_folder,
     as_formats,
-    bits_or_none,
+    as_range,
     known_to_pillow,
 )
 from vlmcollate.media.loading.resampling import mono_from_samples
@@ -65,8 +67,9 @@ class LocalMedia(MediaStrategy):
             decoding.
         max_bytes: The maximum number of bytes of an encoded image or audio, checked before reading.
         formats: The image formats that are decoded, by Pillow's names.
-        significant_bits: The depth of greyscale images stored in 16 bits, from 1 to 16; `None`
-            takes what the file declares, and refuses an image that may have fewer than 16.
+        gray_range: The values of black and white in greyscale images with more than 8 bits, such as
+            `(0, 4095)`; `None` takes the depth that the file declares, and refuses an image that
+            may have fewer than 16 bits.
         frames: The sampling of video frames; `None` takes the settings of the processor.
         max_video_bytes: The maximum number of bytes of an encoded video, checked before reading.
         video_limits: The other limits of a video.
@@ -94,7 +97,9 @@ class LocalMedia(MediaStrategy):
         converter=as_formats,
         validator=known_to_pillow,
     )
-    significant_bits: int | None = attrs.field(default=None, validator=bits_or_none)
+    gray_range: GrayRange | None = attrs.field(
+        default=None, converter=as_range, validator=a_range_or_none
+    )
     frames: FrameSampling | None = attrs.field(
         default=None, validator=attrs.validators.optional(an_instance_of(FrameSampling))
     )
@@ -134,7 +139,7 @@ class LocalMedia(MediaStrategy):
             formats=self.formats,
             max_pixels=self.max_pixels,
             background=self.background,
-            significant_bits=self.significant_bits,
+            gray_range=self.gray_range,
             where=where,
         )
 

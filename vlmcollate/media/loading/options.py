@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,10 +33,25 @@ def a_dtype_or_none(_: object, option: attrs.Attribute[Any], value: object) -> N
     )
 
 
-def bits_or_none(_: object, option: attrs.Attribute[Any], value: object) -> None:
-    """Refuses anything but a number of bits from 1 to 16 or `None`."""
-    if value is not None and (type(value) is not int or not 1 <= value <= 16):
-        raise ConfigError(f"{option.name} must be None or from 1 to 16, not {value!r}")
+def as_range(value: Any) -> Any:
+    """Converts a list of two numbers to a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def a_range_or_none(_: object, option: attrs.Attribute[Any], value: Any) -> None:
+    """Refuses anything but two rising numbers or `None`."""
+    if value is None:
+        return
+    is_pair = isinstance(value, tuple) and len(value) == 2
+    if not is_pair or not all(type(v) in (int, float) and math.isfinite(v) for v in value):
+        raise ConfigError(
+            f"{option.name} must be None or the values of black and white, not {show(value)}"
+        )
+    if not value[0] < value[1]:
+        raise ConfigError(
+            f"{option.name} must hold the value of black and then a higher one of white, not "
+            f"{show(value)}"
+        )
 
 
 def a_colour(_: object, option: attrs.Attribute[Any], value: Any) -> None:

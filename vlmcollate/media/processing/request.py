@@ -9,7 +9,6 @@ import attrs
 
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media.joins import Join
-from vlmcollate.media.processing.resizing import item_arguments
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -29,9 +28,3 @@ class MediaRequest:
     items: Sequence[Any]
     texts: Sequence[str]
     joins: Mapping[str, Join]
-
-    @property
-    def item_arguments(self) -> list[dict[str, Any]]:
-        """The arguments of the processor that each item needs, or an empty list if none does."""
-        found = [item_arguments(item) for item in self.items]
-        return found if any(found) else []

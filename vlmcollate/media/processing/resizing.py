@@ -20,7 +20,7 @@ from vlmcollate.conversation import MediaKind, MediaOptions
 from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.videos import Video
 
-_RESIZED = "vlmcollate resized"
+RESIZED = "vlmcollate resized"
 """The key of an image's info that says that the image has the size that the model takes."""
 _IMAGE_TOKENS = (4, 16384)
 _TOTAL_TOKENS = 115_200
@@ -113,7 +113,7 @@ class Resizer:
             return attrs.evolve(item, frames=np.ascontiguousarray(frames), is_resized=True)
         pixels = self._resized(np.asarray(item).transpose(2, 0, 1), size).transpose(1, 2, 0)
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        image.info[_RESIZED] = True
+        image.info[RESIZED] = True
         return image
 
     @property
@@ -188,10 +188,17 @@ class Resizer:
 
 
 def is_resized(item: Any) -> bool:
-    """Returns whether an item has the size that the model takes."""
+    """Returns whether an item has a size of its own, which the processor has to keep."""
     if isinstance(item, Video):
         return item.is_resized
-    return isinstance(item, Image.Image) and bool(item.info.get(_RESIZED))
+    return isinstance(item, Image.Image) and bool(item.info.get(RESIZED))
+
+
+def without_mark(image: Image.Image) -> Image.Image:
+    """Returns a copy of an image that the processor may resize."""
+    copy = image.copy()
+    del copy.info[RESIZED]
+    return copy
 
 
 def item_arguments(item: Any) -> dict[str, Any]:

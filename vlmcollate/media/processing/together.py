@@ -5,6 +5,7 @@ from __future__ import annotations
 from vlmcollate.media.processing.inputs import processor_inputs
 from vlmcollate.media.processing.per_item import process_per_item
 from vlmcollate.media.processing.request import MediaRequest
+from vlmcollate.media.processing.resizing import is_resized
 from vlmcollate.media.processing.result import ProcessedMedia
 
 _WITHOUT_OFFSETS: set[type] = set()
@@ -20,7 +21,7 @@ def process_together(request: MediaRequest) -> ProcessedMedia:
         request: The media of one sample, at least one item.
     """
     processor = request.processor
-    if request.item_arguments:
+    if any(is_resized(item) for item in request.items):
         return process_per_item(request)
     if type(processor) not in _WITHOUT_OFFSETS:
         output = processor(

@@ -269,7 +269,7 @@ def test_a_16_bit_png_is_scaled_to_8_bits() -> None:
 def test_a_16_bit_png_with_a_transparent_grey_is_filled() -> None:
     body = zlib.compress(b"\x00" + struct.pack(">2H", 257, 514))
     key = png_chunk(b"tRNS", struct.pack(">H", 257))
-    image = load(png(2, 1, 16, 0, key, png_chunk(b"IDAT", body)), LocalMedia(significant_bits=16))
+    image = load(png(2, 1, 16, 0, key, png_chunk(b"IDAT", body)), LocalMedia(gray_range=(0, 65535)))
     assert pixels(image) == [[list(WHITE), [2, 2, 2]]]
 
 
@@ -288,7 +288,7 @@ def test_a_16_bit_rgb_png_with_a_transparent_colour_loads_or_is_refused() -> Non
 def test_integer_pixels_in_and_out_of_range() -> None:
     assert load(Image.new("I", (1, 1), 65535)).getpixel((0, 0)) == WHITE
     assert load(Image.new("I;16B", (1, 1), 65535)).getpixel((0, 0)) == WHITE
-    refused(Image.new("I", (1, 1), 65536), "65536", "0..65535")
+    refused(Image.new("I", (1, 1), 65536), "65536", "0 to 65535", "gray_range")
     refused(Image.new("I", (1, 1), -1), "-1")
 
 
@@ -297,8 +297,8 @@ def test_integer_pixels_of_an_unknown_range() -> None:
     refused(Image.fromarray(grey), "0 to 255", "mode I", "astype('uint8')")
     assert load(Image.fromarray(grey.astype(np.uint8))).getpixel((1, 1)) == WHITE
     sixteen_bit = Image.fromarray(grey.astype(np.uint16))
-    refused(sixteen_bit, "up to 255", "significant_bits")
-    assert load(sixteen_bit, LocalMedia(significant_bits=16)).getpixel((1, 1)) == (1, 1, 1)
+    refused(sixteen_bit, "up to 255", "gray_range")
+    assert load(sixteen_bit, LocalMedia(gray_range=(0, 65535))).getpixel((1, 1)) == (1, 1, 1)
     assert load(Image.fromarray(grey * 257)).getpixel((0, 1)) == (200, 200, 200)
     assert load(Image.new("I", (1, 1), 0)).getpixel((0, 0)) == (0, 0, 0)  # black in any range
 
@@ -339,12 +339,12 @@ def test_an_undeclared_depth_is_refused_until_the_option_declares_it(bits, kind)
         file = io.BytesIO()
         Image.fromarray(gradient(bits)).save(file, kind)
         source = file.getvalue()
-    with pytest.raises(MediaError, match=r"LocalMedia\(significant_bits="):
+    with pytest.raises(MediaError, match=r"LocalMedia\(gray_range="):
         LocalMedia().load_image(source, where="images[0]")
-    found = LocalMedia(significant_bits=bits).load_image(source, where="images[0]")
+    found = LocalMedia(gray_range=(0, (1 << bits) - 1)).load_image(source, where="images[0]")
     assert np.abs(np.asarray(found)[..., 0] - EIGHT_BITS).max() <= 1
-    with pytest.raises(MediaError, match="above"):
-        LocalMedia(significant_bits=bits - 1).load_image(source, where="images[0]")
+    with pytest.raises(MediaError, match="outside of its range"):
+        LocalMedia(gray_range=[0, 100]).load_image(source, where="images[0]")
 
 
 def test_a_depth_that_the_file_declares_is_read():
@@ -359,7 +359,33 @@ def test_a_depth_that_the_file_declares_is_read():
         assert np.abs(np.asarray(found)[..., 0] - EIGHT_BITS).max() <= 1
 
 
-@pytest.mark.parametrize("bits", [0, 17, 12.0, True, "12"])
-def test_an_impossible_depth_is_refused(bits):
-    with pytest.raises(ConfigError, match="significant_bits"):
-        LocalMedia(significant_bits=bits)
+@pytest.mark.parametrize("image", [("F", 0.25), ("I", -500), ("I", 1 << 20), ("I;16", 1000)])
+def test_a_stated_range_serves_every_image_of_many_values(image):
+    mode, value = image
+    for black, white, expected in ((value, value + 4, 0), (value - 1, value + 1, 128)):
+        found = LocalMedia(gray_range=(black, white)).load_image(
+            Image.new(mode, (2, 2), value), where="images[0]"
+        )
+        assert found.getpixel((0, 0)) == (expected,) * 3
+    gray = Image.new("L", (2, 2), 7)  # its 8 bits are its range
+    assert LocalMedia(gray_range=(0, 4095)).load_image(gray, where="x").getpixel((0, 0)) == (7,) * 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [0, 17, (0,), (0, "1"), (4095, 0), (1, 1), (0, True), (0, float("inf")), "12"]
+)
+def test_an_impossible_range_is_refused(wrong):
+    with pytest.raises(ConfigError, match="gray_range"):
+        LocalMedia(gray_range=wrong)
+
+
+@pytest.mark.parametrize("name", ["AVIF", "JPEG2000", "PPM"])
+def test_a_format_that_is_not_decoded_names_the_option(name):
+    file = io.BytesIO()
+    try:
+        Image.new("RGB", (32, 32), "teal").save(file, name)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {name}")
+    with pytest.raises(MediaError, match=r"LocalMedia\(formats="):
+        LocalMedia().load_image(file.getvalue(), where="images[0]")
+    assert LocalMedia(formats=[name]).load_image(file.getvalue(), where="x").size == (32, 32)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.media_bytes import STEP, damaged, jpeg_frames, video_bytes
 from vlmcollate import ConfigError, FrameSampling, LocalMedia, VideoLimits
+from vlmcollate.conversation import MediaOptions
 from vlmcollate.errors import MediaError
 
 EVEN = np.arange(30) / 10
@@ -91,8 +92,114 @@ def test_frames_that_are_sampled_already():
         video = load(source)
         assert np.array_equal(video.frames, frames)
         assert video.times.tolist() == [0, 0.5, 1, 1.5, 2, 2.5]  # at the rate that the model wants
-    with_rate = load({"video": images, "fps": 4})
+    with_rate = load(images, FrameSampling().for_item(MediaOptions(fps=4.0)))
     assert with_rate.times.tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25]
+
+
+def test_a_folder_of_frames_is_the_list_of_its_files(tmp_path):
+    names = ["frame10.png", "frame9.png", "frame1.png", ".hidden"]
+    for name in names[:3]:
+        Image.new("RGB", (8, 8), (int(name[5:-4]), 0, 0)).save(tmp_path / name)
+    (tmp_path / ".hidden").touch()
+    for source in (tmp_path, str(tmp_path), tmp_path.as_uri(), {"path": str(tmp_path)}):
+        assert load(source).frames[:, 0, 0, 0].tolist() == [1, 9, 10]
+    assert load(tmp_path.name, root=tmp_path.parent).frames.shape == (3, 8, 8, 3)
+    with pytest.raises(MediaError, match="outside"):
+        load(tmp_path.parent, root=tmp_path)
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(MediaError, match="notes"):
+        load(tmp_path)
+
+
+def picked(times, options, **sampling):
+    return FrameSampling(**sampling).for_item(MediaOptions(**options)).pick(times).tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"start": 1.0, "end": 2.0, "num_frames": 3}, [10, 15, 20]),
+        ({"end": 0.0}, [0]),
+        ({"start": 2.85}, [29]),
+        ({"times": (0.0, 0.52, 2.9)}, [0, 5, 29]),
+        ({"indices": (3, 4, 29)}, [3, 4, 29]),
+        ({"indices": (0, 30, 60), "raw_fps": 30.0}, [0, 10, 20]),
+        ({"num_frames": 99}, list(range(30))),
+    ],
+)
+def test_the_options_of_a_video_choose_its_frames(options, expected):
+    assert picked(EVEN, options) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"start": 3.0}, "no frame from 3 s to the end"),
+        ({"start": 1.01, "end": 1.05}, "no frame from 1.01 s to 1.05 s"),
+        ({"times": (0.0, 3.5)}, "3.5 s is asked for"),
+        ({"times": (0.0, 0.01)}, "same frame"),
+        ({"indices": (0, 30)}, "names frame 30, but the video has 30"),
+    ],
+)
+def test_options_that_name_no_frame_are_refused(options, problem):
+    with pytest.raises(MediaError, match=problem):
+        picked(EVEN, options)
+
+
+def test_the_options_of_a_video_come_before_those_of_the_strategy_and_of_the_model():
+    strategy = LocalMedia(frames=FrameSampling(fps=1.0, min_frames=1, max_frames=2))
+    data = video_bytes(EVEN)
+    for options, number in (({}, 2), ({"num_frames": 5}, 5), ({"max_frames": 3, "fps": 9.0}, 3)):
+        sampling = FrameSampling(fps=8.0).for_item(MediaOptions(**options))
+        video = strategy.load_video(data, sampling=sampling, where="videos[0]")
+        assert len(video.frames) == number
+
+
+def test_a_clip_has_the_length_and_the_rate_of_its_part():
+    sampling = FrameSampling().for_item(MediaOptions(start=1.0, end=1.9, num_frames=5))
+    video = load(video_bytes(EVEN), sampling)
+    np.testing.assert_allclose(video.times, [1.0, 1.2, 1.5, 1.7, 1.9], atol=0.06)
+    assert video.total_frames == 10 and video.duration == pytest.approx(1.0)
+    assert video.sampled_fps == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "times"),
+    [
+        ({"sample_fps": 1.0}, [0, 1, 2, 3, 4, 5]),
+        ({"sample_fps": 1.0, "raw_fps": 30.0}, [0, 1, 2, 3, 4, 5]),
+        ({"fps": 2.0, "start": 1.0, "end": 2.0}, [1, 1.5, 2]),
+        ({"num_frames": 3, "sample_fps": 2.0}, [0, 1, 2.5]),
+        ({"max_frames": 2, "fps": 2.0}, [0, 2.5]),
+        ({"sample_fps": 4.0, "fps": 2.0, "min_frames": 1}, [0, 0.5, 1.25]),
+        ({"times": (0.5, 1.0, 4.0, 5.0, 6.0, 9.0)}, [0.5, 1, 4, 5, 6, 9]),
+        ({"indices": (0, 25, 50, 75, 100, 125), "raw_fps": 25.0}, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_the_options_of_frames_state_their_times_and_choose_among_them(options, times):
+    frames = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(6)]
+    sampling = FrameSampling().for_item(MediaOptions(**options))
+    video = load(frames, sampling)
+    assert video.times.tolist() == pytest.approx(times, abs=0.26 if len(times) == 3 else 1e-9)
+    array = load(np.stack([np.asarray(frame) for frame in frames]), sampling)
+    assert np.array_equal(array.frames, video.frames)
+    assert array.times.tolist() == video.times.tolist()
+    found = np.array(video.metadata().frames_indices) / video.metadata().fps
+    np.testing.assert_allclose(found, video.times, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"times": (0.0, 1.0)}, "has 6 frames, but its options name 2"),
+        ({"indices": (0, 1, 2, 3, 4, 5)}, "lacks raw_fps"),
+        ({"start": 9.0}, "no frame from 9 s"),
+    ],
+)
+def test_options_that_frames_contradict_are_refused(options, problem):
+    frames = [Image.new("RGB", (8, 8)) for _ in range(6)]
+    with pytest.raises(MediaError, match=problem):
+        load(frames, FrameSampling().for_item(MediaOptions(**options)))
 
 
 @pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["constant", "variable"])
@@ -100,7 +207,7 @@ def test_probing_finds_the_size_and_the_times_of_the_frames(times, tmp_path):
     path = tmp_path / "video.mkv"
     path.write_bytes(video_bytes(times))
     array = np.zeros((6, 8, 10, 3), np.uint8)
-    for source in (path, {"path": path}, {"video": path}, array, {"video": array, "fps": 4}):
+    for source in (path, {"path": path}, array):
         video = load(source)
         probed = LocalMedia().probe_video(source, sampling=FrameSampling(), where="videos[0]")
         assert probed.frames.shape == video.frames.shape and not probed.frames.any()
@@ -110,12 +217,12 @@ def test_probing_finds_the_size_and_the_times_of_the_frames(times, tmp_path):
         assert probed.audio is None
 
 
-def test_an_encoded_video_takes_no_fps():
-    source = {"video": video_bytes(EVEN), "fps": 4}
-    with pytest.raises(MediaError, match="remove 'fps'"):
-        load(source)
-    with pytest.raises(MediaError, match="remove 'fps'"):
-        LocalMedia().probe_video(source, sampling=FrameSampling(), where="videos[0]")
+def test_an_encoded_video_takes_no_rate_of_its_frames():
+    sampling = FrameSampling().for_item(MediaOptions(sample_fps=4.0))
+    with pytest.raises(MediaError, match="remove sample_fps"):
+        load(video_bytes(EVEN), sampling)
+    with pytest.raises(MediaError, match="remove sample_fps"):
+        LocalMedia().probe_video(video_bytes(EVEN), sampling=sampling, where="videos[0]")
 
 
 @pytest.mark.parametrize(
@@ -127,10 +234,6 @@ def test_an_encoded_video_takes_no_fps():
         (np.zeros((0, 8, 8, 3), np.uint8), "no frames"),
         ([Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))], "frame 1 has size"),
         ([], "no frames"),
-        *[
-            ({"video": np.zeros((4, 8, 8, 3), np.uint8), "fps": fps}, "fps is")
-            for fps in (0, True, 10**400, 1e300, 1e-320)
-        ],
         (7, "video is int"),
     ],
 )
