@@ -129,9 +129,9 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         ([{"role": "user", "content": [{"type": "smell"}]}], "messages[0].content[0]", "'smell'"),
         ([{"role": "user", "content": [{"type": "image"}]}], "messages[0].content[0]", "'images'"),
         (
-            [{"role": "user", "content": [{"type": "image", "image": "a", "min_pixels": 9}]}],
+            [{"role": "user", "content": [{"type": "text", "text": "a", "min_pixels": 9}]}],
             "messages[0].content[0].min_pixels",
-            "option of one media item",
+            "option of a media item",
         ),
         (
             [{"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}],

@@ -41,11 +41,7 @@ def identify(data: bytes, name: str, *, formats: Sequence[str], where: str) -> I
     """
     # Image.open would do the same, but warns and raises by a process-wide pixel limit, and
     # silencing a warning is not thread-safe; upright_rgb checks the size from the header
-    fault = MediaError(
-        f"{name} has none of the allowed formats {', '.join(formats)}: it starts with "
-        f"{data[:16]!r}; re-encode it as PNG or JPEG",
-        where=where,
-    )
+    fault: MediaError | None = None
     for format_name in formats:
         factory, accepts = Image.OPEN.get(format_name) or _late_plugin(format_name)
         if factory is None or (accepts and accepts(data[:16]) is not True):
@@ -54,7 +50,24 @@ def identify(data: bytes, name: str, *, formats: Sequence[str], where: str) -> I
             return _open(data, factory, name, where)
         except MediaError as error:
             fault = error
-    raise fault
+    raise fault or _not_allowed(data, name, formats, where)
+
+
+def _not_allowed(data: bytes, name: str, formats: Sequence[str], where: str) -> MediaError:
+    """The error for an image of another format, which names it if this Pillow can decode it."""
+    remedy = "re-encode it as PNG or JPEG"
+    for format_name in sorted(known_formats()) if len(data) >= 16 else ():
+        accepts = Image.OPEN[format_name][1]
+        if accepts is not None and accepts(data[:16]) is True:
+            remedy = (
+                f"allow {format_name} with LocalMedia(formats=[..., {format_name!r}]), or {remedy}"
+            )
+            break
+    return MediaError(
+        f"{name} has none of the allowed formats {', '.join(formats)}: it starts with "
+        f"{data[:16]!r}; {remedy}",
+        where=where,
+    )
 
 
 def upright_rgb(

@@ -294,7 +294,7 @@ def test_integer_pixels_in_and_out_of_range() -> None:
 
 def test_integer_pixels_of_an_unknown_range() -> None:
     grey = np.array([[0, 90], [200, 255]], np.int32)
-    refused(Image.fromarray(grey), "0 to 255", "mode I", "astype('uint8')")
+    refused(Image.fromarray(grey), "up to 255", "mode I", "astype('uint8')")
     assert load(Image.fromarray(grey.astype(np.uint8))).getpixel((1, 1)) == WHITE
     sixteen_bit = Image.fromarray(grey.astype(np.uint16))
     refused(sixteen_bit, "up to 255", "gray_range")
