@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests.processors import processor_of
@@ -78,6 +80,17 @@ class WritesNewlines(Qwen2_5_VLCollator):
     family = attrs.evolve(FAMILY, process=_with_newlines)
 
 
+def _resizing_again(request: MediaRequest) -> ProcessedMedia:
+    plain = [Image.fromarray(np.asarray(image)) for image in request.items]
+    return process_patch_grids(attrs.evolve(request, items=plain))
+
+
+class ResizesAgain(Qwen2_5_VLCollator):
+    """Lets the processor resize images that have a size of their own."""
+
+    family = attrs.evolve(FAMILY, process=_resizing_again)
+
+
 class WritesRowTokens(SmolVLMCollator):
     """Makes the tokens of tiles from text."""
 
@@ -95,5 +108,6 @@ CAUGHT_BY: dict[type[Any], str] = {
     PixelsOfTheFirst: _JOINED,
     PixelsOfZeros: _JOINED,
     WritesNewlines: "check_tokens_match_the_processor",
+    ResizesAgain: "check_the_options_of_an_image_act",
     WritesRowTokens: "check_text_makes_no_media_tokens",
 }
