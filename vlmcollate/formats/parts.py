@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from vlmcollate.errors import ConversationError
 from vlmcollate.formats.fields import Fields, as_list, parsed
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.weights import pop_weight
-from vlmcollate.plain_values import describe, plain_source, plain_text, show_all, unwrap
+from vlmcollate.plain_values import describe, plain, plain_source, plain_text, show_all, unwrap
 
 _SOURCE_KEYS: dict[MediaKind, tuple[str, ...]] = {
     "image": ("image", "image_url", "input_image", "path", "url", "base64", "bytes"),
@@ -24,8 +25,9 @@ _KIND_OF_TYPE: dict[str, MediaKind] = {
     for kind in _SOURCE_KEYS
     for spelling in (kind, f"{kind}_url", f"input_{kind}")  # also as a key without a type
 }
-_TEXT_TYPES = ("text", "input_text", "output_text")
+_TEXT_TYPES = ("text", "input_text", "output_text", "refusal")
 _THINKING_TYPES = ("thinking", "reasoning")
+_TYPES = frozenset({*_TEXT_TYPES, *_THINKING_TYPES, *_KIND_OF_TYPE})
 
 
 @attrs.frozen
@@ -33,6 +35,13 @@ class Thinking:
     """A part of an assistant message that holds its reasoning."""
 
     text: str
+
+
+def result_text(value: object, where: str) -> object:
+    """Writes the result of a tool as JSON, unless it is a string or parts."""
+    if not _is_json_value(value):
+        return value
+    return json.dumps(plain(value, where, keep_missing=True), ensure_ascii=False)
 
 
 def read_content(value: object, where: str, reading: Reading) -> list[Part | Thinking]:
@@ -52,7 +61,31 @@ def read_content(value: object, where: str, reading: Reading) -> list[Part | Thi
     if isinstance(value, str):
         return [TextPart(plain_text(value, where))]
     items = [value] if isinstance(value, Mapping) else as_list(value, where)
-    return [_read_part(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
+    found = [_read_part(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
+    _check_reasoning_is_first(found, where)
+    return found
+
+
+def _is_json_value(value: Any) -> bool:
+    """Returns whether a value is no string and no parts, such as the result of a tool."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(_is_json_value(unwrap(item)) for item in value)
+    if isinstance(value, Mapping):
+        return unwrap(value.get("type")) not in _TYPES and not _TYPES.intersection(value)
+    return isinstance(value, bool | int | float)
+
+
+def _check_reasoning_is_first(parts: list[Part | Thinking], where: str) -> None:
+    """Refuses reasoning behind other content, before which templates would write it."""
+    said = False
+    for i, part in enumerate(parts):
+        if said and isinstance(part, Thinking):
+            raise ConversationError(
+                "is reasoning behind other content, but chat templates write all reasoning before "
+                "the content; put it first, or split the message",
+                where=f"{where}[{i}]",
+            )
+        said = said or not (isinstance(part, Thinking) or getattr(part, "text", None) == "")
 
 
 def _read_part(value: object, where: str, reading: Reading) -> Part | Thinking:
@@ -81,7 +114,7 @@ def _read_part(value: object, where: str, reading: Reading) -> Part | Thinking:
                 "has a weight, but reasoning has that of its message; remove it", where=where
             )
     else:
-        part = TextPart(_pop_text(fields, ("text",), where), weight)
+        part = TextPart(_pop_text(fields, ("text", "refusal"), where), weight)
         if weight is not None and not part.text.strip():
             raise ConversationError(
                 "has a weight, but no words; join it with the part before or behind it",
@@ -97,7 +130,7 @@ def _pop_kind(fields: Fields, where: str) -> str:
     if kind is None:
         named = fields.named("text", *_KIND_OF_TYPE)
         kind = named[0] if len(named) == 1 else None
-    if isinstance(kind, str) and kind in (*_TEXT_TYPES, *_THINKING_TYPES, *_KIND_OF_TYPE):
+    if isinstance(kind, str) and kind in _TYPES:
         return kind
     raise ConversationError(
         f"expected a part of type 'text', 'image', 'video' or 'audio', found {describe(kind)} "

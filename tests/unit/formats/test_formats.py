@@ -193,6 +193,67 @@ def test_every_spelling_of_a_call_and_its_result_is_read(calling, role):
     assert read.messages[1].content == ()
 
 
+RESPONSES = [
+    {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "so"}]},
+    {"type": "message", "id": "m", "status": "completed", **ANSWER},
+    {"type": "function_call", "id": "i", "call_id": "c1", "status": "completed",
+     "name": "look", "arguments": json.dumps(CALL["arguments"])},
+    {"type": "function_call", "id": "j", "call_id": "c2", "name": "look", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c1", "output": "4"},
+    {"type": "function_call_output", "call_id": "c2", "output": {"seen": [1, None]}},
+]  # fmt: skip
+
+
+def test_items_of_the_responses_api_are_read_as_the_turns_that_they_are():
+    read = read_example([USER, *RESPONSES, ANSWER])
+    assert [m.role for m in read.messages] == ["user", "assistant", "tool", "tool", "assistant"]
+    turn, first, second = read.messages[1:4]
+    assert (turn.text, turn.extra["reasoning_content"]) == ("A cat.", "so")
+    calls = [(call["id"], call["function"]) for call in turn.extra["tool_calls"]]
+    assert calls == [("c1", CALL), ("c2", {"name": "look", "arguments": {}})]
+    assert (first.text, first.extra) == ("4", {"tool_call_id": "c1"})
+    assert (second.text, second.extra) == ('{"seen": [1, null]}', {"tool_call_id": "c2"})
+    assert first.is_string
+    assert second.is_string
+
+
+def test_a_call_that_does_not_train_is_a_turn_of_its_own():
+    call = {**RESPONSES[2], "train": False}
+    read = read_example([USER, RESPONSES[1], call, RESPONSES[4], ANSWER])
+    assert [m.weight for m in read.messages if m.is_assistant] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "refusing",
+    [
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": "", "refusal": "No."},
+        {"role": "assistant", "content": "No.", "refusal": None},
+    ],
+)
+def test_a_refusal_is_the_answer(refusing):
+    (_, answer) = read_example([USER, refusing]).messages
+    assert (answer.text, answer.extra) == ("No.", {})
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"a": 1}, '{"a": 1}'),
+        (4, "4"),
+        (True, "true"),
+        ([{"a": "ü"}, 2], '[{"a": "ü"}, 2]'),
+        (np.float64(0.5), "0.5"),
+        ([{"type": "text", "text": "4"}], "4"),
+    ],
+)
+def test_the_result_of_a_tool_may_be_any_json_value(result, text):
+    call = {"role": "assistant", "tool_calls": [CALL]}
+    read = read_example([USER, call, {"role": "tool", "content": result}, ANSWER])
+    assert read.messages[2].text == text
+
+
 def test_thinking_parts_become_reasoning():
     content = [{"type": "thinking", "thinking": "so"}, {"type": "text", "text": "A cat."}]
     message = read_example([USER, {**ANSWER, "content": content}]).messages[1]
@@ -201,6 +262,36 @@ def test_thinking_parts_become_reasoning():
 
 
 REFUSED = {
+    "an unknown item": (
+        [USER, {"type": "web_search_call", "id": "w"}, ANSWER],
+        r"messages\[1\].type: .*'web_search_call', expected one of \['function_call'",
+    ),
+    "reasoning without an answer": ([USER, ANSWER, RESPONSES[0]], r"messages\[2\]: reasoning has"),
+    "reasoning twice": (
+        [USER, RESPONSES[0], {**ANSWER, "reasoning_content": "a"}],
+        r"messages\[1\]: its answer holds reasoning as well",
+    ),
+    "a result that weighs": (
+        [USER, {"role": "assistant", "tool_calls": [CALL]}, {**RESPONSES[4], "train": True}],
+        "only answers train",
+    ),
+    "a call without result": (
+        [USER, RESPONSES[2], {"type": "function_call_output", "call_id": "c1"}],
+        r"messages\[2\].output: expected the result",
+    ),
+    "a refusal and a content": ([USER, {**ANSWER, "refusal": "No."}], "a content and a refusal"),
+    "reasoning behind a text": (
+        [
+            USER,
+            {
+                **ANSWER,
+                "content": [
+                    {"type": kind, kind: kind} for kind in ("thinking", "text", "thinking", "text")
+                ],
+            },
+        ],
+        r"messages\[1\].content\[2\]: is reasoning behind other content",
+    ),
     "too many tags": (
         {"messages": [{**USER, "content": "<image><image>"}, ANSWER], "images": [IMAGE]},
         r"images: holds 1 image item\(s\), but the text has 2 <image> tag",
