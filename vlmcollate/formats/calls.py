@@ -99,18 +99,29 @@ def _read_arguments(value: object, where: str, reading: Reading) -> Any:
         if not value.strip():
             return {}
         found = parsed(value, where, value.lstrip()[:1])
-        copied = plain(found, where, keep_missing=True)
-        if not isinstance(copied, dict):
-            return copied
-        arguments = ParsedArguments(copied)
+        if found is None:
+            return {}
+        _check_arguments(found, where)
+        arguments = ParsedArguments(plain(found, where, keep_missing=True))
         arguments.text = value
         return arguments
+    value = fields_of(value)
+    _check_arguments(value, where)
     if reading.keep_none_arguments:
         return plain(value, where, keep_missing=True)
     kept = plain(value, where)
     if _holds_none(value):
         reading.dropped_arguments.append(where)
     return kept
+
+
+def _check_arguments(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConversationError(
+            f"expected a dict of arguments by their names, or its JSON, found {describe(value)}; "
+            "pass the dict",
+            where=where,
+        )
 
 
 def _holds_none(value: Any) -> bool:

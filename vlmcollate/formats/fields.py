@@ -119,7 +119,8 @@ def parsed(value: Any, where: str, opening: str) -> Any:
         at = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise ConversationError(
-            f"is no valid JSON{at}: {problem}; correct the string, or pass the value itself",
+            f"is no valid JSON{at}: {problem}; write the string with json.dumps(...), or pass the "
+            "value itself",
             where=where,
         ) from None
     except RecursionError:

@@ -27,7 +27,7 @@ def read_messages(value: object, where: str, reading: Reading) -> tuple[Message,
     """Reads a list of messages.
 
     Args:
-        value: The list, or JSON of it; a single message counts as a list of one.
+        value: The list, or JSON of it.
         where: Its path in the example.
         reading: What is known of the example.
 

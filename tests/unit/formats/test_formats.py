@@ -261,7 +261,47 @@ def test_thinking_parts_become_reasoning():
     assert message.content == (TextPart("A cat."),)
 
 
+def calling(arguments):
+    return [USER, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": arguments}]}]
+
+
 REFUSED = {
+    "arguments of plain text": (calling("at home"), r"at character 0: .*with json.dumps"),
+    "arguments as Python writes them": (calling("{'a': 1}"), r"at character 1: .*with json.dumps"),
+    "arguments without names": (calling("[1]"), "expected a dict of arguments .*found list"),
+    "arguments in a list": (calling([1]), "expected a dict of arguments .*found list"),
+    "arguments that are JSON twice": (calling(json.dumps("{}")), "found str '{}'"),
+    "a forced choice of tools": (
+        {"messages": [USER, ANSWER], "tool_choice": "required"},
+        "tool_choice: .*holds tools",
+    ),
+    "tools that are no schema": (
+        {"messages": [USER, ANSWER], "tools": {"a": 1}},
+        "tools: expected",
+    ),
+    "an answer that is a number": (
+        {"question": "How many?", "answer": 4},
+        "answer: expected a string in the format 'question_answer', found int 4; convert",
+    ),
+    "an output that is a list": (
+        {"instruction": "What?", "output": ["a"]},
+        "output: expected a string in the format 'alpaca', found list",
+    ),
+    "a prompt that trains": (
+        {"prompt": [USER, {**ANSWER, "train": True}, USER], "completion": [ANSWER]},
+        r"prompt\[1\]: has a weight, but only the completion trains",
+    ),
+    "a prompt that weighs": (
+        {"prompt": json.dumps([USER, {**ANSWER, "weight": 0.5}, USER]), "completion": "b"},
+        r"prompt\[1\]: has a weight",
+    ),
+    "a part of a prompt that weighs": (
+        {
+            "prompt": [{**ANSWER, "content": [{"type": "text", "text": "a", "weight": 1}]}, USER],
+            "completion": "b",
+        },
+        r"prompt\[0\]: has a weight",
+    ),
     "an unknown item": (
         [USER, {"type": "web_search_call", "id": "w"}, ANSWER],
         r"messages\[1\].type: .*'web_search_call', expected one of \['function_call'",
@@ -458,6 +498,46 @@ class Riddles(DatasetFormat):
         ).messages
 
 
+SCHEMA = {"type": "function", "function": {"name": "look"}}
+
+
+@pytest.mark.parametrize(
+    "tools", [[SCHEMA], SCHEMA, json.dumps(SCHEMA), json.dumps([SCHEMA]), [json.dumps(SCHEMA)]]
+)
+def test_one_schema_is_a_list_of_tools(tools):
+    assert read_example({"messages": [USER, ANSWER], "tools": tools}).tools == [SCHEMA]
+
+
+def test_no_tools_and_a_free_choice_are_nothing(recwarn):
+    for extra in ({"tools": ""}, {"tools": "[]"}, {"tools": [], "tool_choice": "auto"}):
+        read = read_example({"messages": [USER, ANSWER], **extra})
+        assert (read.tools, dict(read.unread)) == (None, {})
+    assert not recwarn.list
+
+
+def test_a_call_may_have_no_arguments():
+    for arguments in ("", " ", "null", "{}", None, {}):
+        (_, turn) = read_example(calling(arguments)).messages
+        assert turn.extra["tool_calls"][0]["function"]["arguments"] == {}
+
+
+def test_an_answer_that_is_a_number_is_refused_in_the_format_that_is_stated():
+    with pytest.raises(ConversationError, match="answer: expected a string") as raised:
+        read_example({"question": "How many?", "answer": 4}, "question_answer")
+    assert raised.value.where == "answer"
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ConfigError, match=r"class LlavaFormat; .*LlavaFormat\(\)"):
+        read_example([USER, ANSWER], LlavaFormat)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="media_root must be the path of a folder"):
+        LlavaFormat(media_root=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="keep_none_arguments must be"):
+        MessagesFormat(keep_none_arguments="yes")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"found 'ignore', expected one of \['auto', 'raise'"):
+        read_example([USER, ANSWER], on_unread="ignore")  # type: ignore[arg-type]
+
+
 def test_a_third_party_registers_its_format(monkeypatch):
     monkeypatch.setattr("vlmcollate.formats.registry.REGISTERED", {})  # restored afterwards
     monkeypatch.setattr("vlmcollate.formats.examples.REGISTERED", registry.REGISTERED)
@@ -539,7 +619,7 @@ def test_calls_in_a_row_are_one_turn():
 
 
 def test_the_parts_of_a_prompt_do_not_train():
-    earlier = {**ANSWER, "content": [{"type": "text", "text": "secret", "train": True}]}
+    earlier = {**ANSWER, "content": [{"type": "text", "text": "secret", "train": False}]}
     row = {"prompt": [USER, earlier, USER], "completion": [ANSWER]}
     collator = collator_for(processor_of("qwen2_5_vl"))
     sample = collator.encode(row)
