@@ -11,7 +11,8 @@ from typing import Any
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
 from vlmcollate.formats.roles import ROLES, TRIED
-from vlmcollate.formats.unread import METADATA, UnreadPolicy, is_media_key, report_unread
+from vlmcollate.formats.trainable import find_trainable, is_media_key
+from vlmcollate.formats.unread import METADATA, UnreadPolicy, report_unread
 
 _BY_OMISSIONS = frozenset({"tool_calls", "reasoning_content", "reasoning", "thinking"})
 """Fields whose omission the template's rendering shows."""
@@ -46,8 +47,11 @@ def report_unread_by_template(
                 raise ConversationError(problem, where=f"messages[{i}].role")
             warnings.warn(f"a message {problem}", UnreadKeyWarning, stacklevel=stack_level())
         for key, value in message.extra.items():
-            if key not in METADATA and key not in _BY_OMISSIONS and not _reads_field(template, key):
-                unread[f"messages[{i}].{key}"] = value
+            path = f"messages[{i}].{key}"
+            if key in METADATA:
+                unread.update(find_trainable(value, path))
+            elif key not in _BY_OMISSIONS and not _reads_field(template, key):
+                unread[path] = value
     if unread:
         report_unread(unread, policy)
 

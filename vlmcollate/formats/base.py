@@ -18,7 +18,7 @@ from vlmcollate.formats.pairs import is_text
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.roles import ROLES
 from vlmcollate.formats.tools import read_tools
-from vlmcollate.formats.unread import holds_mask
+from vlmcollate.formats.trainable import is_mask_key
 from vlmcollate.plain_values import describe, plain, plain_text, show_all, unwrap
 from vlmcollate.validators import WithOptions, a_folder, an_instance_of
 
@@ -198,7 +198,9 @@ def _repeats_of(messages: tuple[Message, ...]) -> Any:
 
     def is_repeated(key: str, value: Any) -> bool:
         value = unwrap(value)
-        if "." in key or holds_mask(key):
+        if is_mask_key(key.rpartition(".")[2]):
+            return False
+        if "." in key and not isinstance(value, list):
             return False
         if isinstance(value, str):
             words = TAG.sub("", value).strip()

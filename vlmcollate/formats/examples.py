@@ -171,4 +171,6 @@ def _is_text(value: object) -> bool:
 
 def _is_image(value: object) -> bool:
     """Whether a value is an image of Pillow, or a path, a URL or encoded bytes."""
-    return type(value) in (str, bytes) or type(value).__module__.startswith("PIL.")
+    if type(value) in (str, bytes):
+        return bool(value)
+    return type(value).__module__.startswith("PIL.")

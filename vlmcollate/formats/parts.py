@@ -10,7 +10,7 @@ import attrs
 
 from vlmcollate.conversation import MediaKind, MediaPart, Part, TextPart
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.fields import Fields, as_list, is_filler, parsed
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.weights import pop_weight
 from vlmcollate.plain_values import describe, plain, plain_source, plain_text, show_all, unwrap
@@ -128,7 +128,11 @@ def _pop_kind(fields: Fields, where: str) -> str:
     """The kind of a part by its type or, if it has none, by its only key of that name."""
     kind = fields.pop("type")
     if kind is None:
-        named = fields.named("text", *_KIND_OF_TYPE)
+        named = [
+            k
+            for k in fields.named("text", *_KIND_OF_TYPE)
+            if k == "text" or not is_filler(fields[k])
+        ]
         kind = named[0] if len(named) == 1 else None
     if isinstance(kind, str) and kind in _TYPES:
         return kind
@@ -156,6 +160,12 @@ def _media_part(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
 
 def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> Any:
     given = fields.named(*_SOURCE_KEYS[kind])
+    for key in given:
+        if is_filler(fields[key]):
+            fields.pop(key)
+    given = fields.named(*_SOURCE_KEYS[kind])
+    if isinstance(fields.get("source"), Mapping):
+        given.append("source")
     if not given:
         return plain_source(reading.columns.take(kind, where, index=fields.get("index")), where)
     if set(given) == {"bytes", "path"}:  # one media item, as Hugging Face datasets store it
@@ -163,6 +173,8 @@ def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
     if len(given) > 1:
         raise ConversationError(f"names more than one {kind}: {given}; keep one", where=where)
     key = given[0]
+    if key == "source":
+        return _source_of_block(fields, where)
     source = plain_source(fields.pop_raw(key), where)
     if key.endswith("_url"):  # as the OpenAI API spells it
         source = parsed(source, where, "{")
@@ -170,6 +182,21 @@ def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
     if key.startswith("input_") and isinstance(source, Mapping):
         source = source.get("url") or _encoded(source.get("data"))
     return _encoded(source) if key == "base64" else source
+
+
+def _source_of_block(fields: Fields, where: str) -> str:
+    """The source of a block of the Anthropic API."""
+    source = Fields(fields.pop("source"), f"{where}.source")
+    kind, media_type = source.pop("type"), source.pop("media_type") or ""
+    key = {"base64": "data", "url": "url"}.get(str(kind), "")
+    value = source.pop(key)
+    if not isinstance(value, str) or not value or not isinstance(media_type, str) or source.rest:
+        raise ConversationError(
+            "expected a dict with 'type': 'base64', 'media_type' and 'data', or with 'type': 'url' "
+            f"and 'url', found type {kind!r} and {describe(value)}",
+            where=source.where,
+        )
+    return f"data:{media_type};base64,{value}" if key == "data" else value
 
 
 def _encoded(value: Any) -> Any:

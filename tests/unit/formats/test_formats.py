@@ -265,7 +265,66 @@ def calling(arguments):
     return [USER, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": arguments}]}]
 
 
+ENCODED = b"\x89PNG" + bytes(80)
 REFUSED = {
+    "a tag without its image": (
+        {"messages": [{**USER, "content": "<image>What?"}, ANSWER], "image": ""},
+        r"image: holds 0 image item\(s\), but the text has 1 <image> tag",
+    ),
+    "a part without its image": (
+        {
+            "messages": [{**USER, "content": [{"type": "image", "image": ""}]}, ANSWER],
+            "images": [None],
+        },
+        r"messages\[0\].content\[0\]: no image is left",
+    ),
+    "an empty image alone": (
+        [{**USER, "content": [{"type": "image", "image": ""}]}, ANSWER],
+        r"messages\[0\].content\[0\]: this image part names no image",
+    ),
+    "media as metadata": ({"messages": [USER, ANSWER], "source": IMAGE}, "source: .*holds media"),
+    "media in metadata": (
+        {"messages": [USER, ANSWER], "meta": {"shown": [{"bytes": ENCODED, "path": None}]}},
+        r"meta.shown\[0\]: .*holds media",
+    ),
+    "messages in metadata": (
+        {"messages": [USER, ANSWER], "info": {"rejected": [{"role": "user", "content": "Why?"}]}},
+        "info.rejected: .*holds messages",
+    ),
+    "a mask in metadata": (
+        {"messages": [USER, ANSWER], "annotations": [{"loss_mask": [1, 0]}]},
+        r"annotations\[0\].loss_mask: .*holds a mask",
+    ),
+    "a mask in an array of metadata": (
+        {"messages": [USER, ANSWER], "annotations": np.array([{"train": False}], object)},
+        r"annotations\[0\].train: .*holds a mask",
+    ),
+    "a mask in the metadata of a part": (
+        [{**USER, "content": [{"type": "text", "text": "a", "meta": {"train": 0}}]}, ANSWER],
+        r"messages\[0\].content\[0\].meta.train: .*holds a mask",
+    ),
+    "media inside another column": (
+        {"messages": [USER, ANSWER], "page": {"scans": [IMAGE]}},
+        r"page: .*holds media, messages or a mask at 'page.scans\[0\]'",
+    ),
+    "an unknown block of an image": (
+        [{**USER, "content": [{"type": "image", "source": {"type": "file", "id": 3}}]}, ANSWER],
+        r"messages\[0\].content\[0\].source: expected a dict with 'type': 'base64'",
+    ),
+    "an image twice": (
+        [
+            {
+                **USER,
+                "content": [{"type": "image", "image": "a", "source": {"type": "url", "url": "b"}}],
+            },
+            ANSWER,
+        ],
+        "names more than one image",
+    ),
+    "one list of frames for two tags": (
+        {"messages": [{**USER, "content": "<video><video>"}, ANSWER], "video": [IMAGE, IMAGE]},
+        r"video: holds 1 video item\(s\), but the text has 2 <video> tag",
+    ),
     "arguments of plain text": (calling("at home"), r"at character 0: .*with json.dumps"),
     "arguments as Python writes them": (calling("{'a': 1}"), r"at character 1: .*with json.dumps"),
     "arguments without names": (calling("[1]"), "expected a dict of arguments .*found list"),
@@ -431,6 +490,127 @@ REFUSED = {
 def test_rows_that_would_train_on_something_else_are_refused(row, problem):
     with pytest.raises(ConversationError, match=problem):
         read_example(row)
+
+
+MASKS = {
+    "train_detail": {"a": 1}, "mask_history": True, "train_turns": [1], "supervise": False,
+    "no_loss": True, "is_masked": 0, "computeLoss": False, "train_on_input": False,
+    "step_loss_mask": 1, "turns_to_train": np.array([0, 2]), "label_mask": [0, 1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), MASKS.items())
+def test_masks_of_other_names_are_refused(key, value):
+    with pytest.raises(ConversationError, match=f"{key}: .*holds a mask"):
+        read_example({"messages": [USER, ANSWER], key: value})
+    collator = collator_for(processor_of("qwen2_5_vl"))
+    with pytest.raises(ConversationError, match=rf"messages\[1\].{key}: .*holds a mask"):
+        collator.encode([USER, {**ANSWER, key: value}])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_id", 7),
+        ("loss_type", "ce"),
+        ("train_source", "web"),
+        ("num_train_tokens", 5),
+        ("boxes", np.zeros((3, 4))),
+        ("digest", bytes(32)),
+    ],
+)
+def test_other_columns_that_resemble_masks_or_media_warn(key, value):
+    with pytest.warns(UnreadKeyWarning, match=f"nothing reads the key '{key}'"):
+        assert outline(read_example({"messages": [USER, ANSWER], key: value})) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"loss": 0.53, "weight": 3, "labels": ["cat"], "masked_lm": "no"},
+        {"image_path": "a.png", "text": "What?"},
+        [{"role": "user", "content": "What?"}],  # which the conversation holds
+        "a text",
+        {"deep": [[[[[[[[[[{"train": False}]]]]]]]]]]},
+    ],
+)
+def test_metadata_that_describes_is_no_error(metadata, recwarn):
+    row = {"messages": [USER, ANSWER], "metadata": metadata}
+    assert outline(read_example(row, on_unread="raise")) == PLAIN
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"image": ""},
+        {"images": [None]},
+        {"images": []},
+        {"images": [float("nan"), ""]},
+        {"image": {"bytes": None, "path": None}},
+        {"images": [{"bytes": None, "path": None}]},
+        {"images": np.array([None], object)},
+        {"video": "", "audio": {"path": ""}},
+    ],
+)
+def test_fillers_are_no_media(columns, recwarn):
+    assert outline(read_example({"messages": [USER, ANSWER], **columns})) == PLAIN
+    seen = read_example({"messages": [USER, ANSWER], **columns, "img": IMAGE})
+    assert outline(seen) == SEEN
+    assert not recwarn.list
+
+
+def test_fillers_of_parts_and_messages_are_no_media(recwarn):
+    filler = {"image": {"bytes": None, "path": None}, "video": ""}
+    text = {"type": "text", "text": "What?", **filler}
+    assert outline(read_example([{**USER, "content": [text]}, ANSWER])) == PLAIN
+    untyped = {"text": "What?", **filler}
+    assert outline(read_example([{**USER, "content": [untyped]}, ANSWER])) == PLAIN
+    shown = {"type": "image", "image": IMAGE, "url": "", "video": ""}
+    assert outline(read_example([{**USER, "content": [shown, text]}, ANSWER])) == SEEN
+    collator = collator_for(processor_of("qwen2_5_vl"), on_unread="raise")
+    assert len(collator.encode([{**USER, **filler}, ANSWER]))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [IMAGE, IMAGE],
+        ["a.jpg", "b.PNG"],
+        [{"bytes": ENCODED, "path": None}] * 2,
+        [ENCODED, ENCODED],
+        [np.zeros((4, 3, 3), np.uint8)] * 3,
+        json.dumps(["a.jpg", "b.jpg"]),
+        [[IMAGE, IMAGE]],
+    ],
+)
+def test_a_list_of_frames_in_a_column_for_one_video_is_one_video(frames):
+    for content in ("What?", "<video>What?", [{"type": "video"}, "What?"]):
+        row = {"messages": [{**USER, "content": content}, ANSWER], "video": frames}
+        ((_, part),) = read_example(row).media
+        assert part.kind == "video"
+        assert len(part.source) >= 2
+
+
+def test_several_videos_in_a_column_for_one_are_several():
+    row = {"messages": [USER, ANSWER], "video": ["a.mp4", "b.mp4"]}
+    assert [part.source for _, part in read_example(row).media] == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("block", "source"),
+    [
+        (
+            {"type": "base64", "media_type": "image/png", "data": "iVBO"},
+            "data:image/png;base64,iVBO",
+        ),
+        ({"type": "url", "url": "https://a/b.png"}, "https://a/b.png"),
+    ],
+)
+def test_blocks_of_the_anthropic_api_are_read(block, source):
+    row = [{**USER, "content": [{"type": "image", "source": block}]}, ANSWER]
+    assert [part.source for _, part in read_example(row).media] == [source]
 
 
 def test_blank_answers_and_untrained_ones_without_content_are_read():
