@@ -20,6 +20,7 @@ from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.expansion_tokens import expansion_tokens
 from vlmcollate.encode.labelling import place_turns, unlabelled_sample, with_labels
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
+from vlmcollate.encode.media_borders import answers_hold_media, media_borders
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
@@ -150,7 +151,13 @@ class Stages(CollatorOptions):
             train_on=self.train_on,
             strategy=strategy,
             part_weights=prompt.part_weights if is_weighted else (),
+            untrained=self._media_borders(prompt) if answers_hold_media(conversation) else (),
         )
+
+    def _media_borders(self, prompt: EncodedPrompt) -> list[tuple[int, int]]:
+        """Returns the media of a prompt, each with the control tokens around it."""
+        tools = self._tools
+        return media_borders(prompt, tools.encoder.structure.tokens - {*tools.renderer.stop_tokens})
 
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Changes the labelled sample, for example by inserting tokens."""

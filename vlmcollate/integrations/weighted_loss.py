@@ -101,7 +101,7 @@ def _weights(labels: Tensor | None, loss_weights: Tensor | None) -> Tensor:
     if is_wrong.any():
         wrong = weights[is_wrong][0].item()
         raise ConfigError(
-            f"loss_weights are wrong: found {wrong}, expected finite weights of at least 0; correct "
-            "the code that changed them"
+            f"loss_weights are wrong: found {wrong}, expected finite weights of at least 0; "
+            "correct the code that changed them"
         )
     return weights * is_trained
