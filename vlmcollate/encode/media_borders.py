@@ -10,7 +10,9 @@ from vlmcollate.prompt.rendering import Rendering
 
 
 def answers_hold_media(conversation: Conversation) -> bool:
-    """Returns whether an assistant message holds media."""
+    """Returns whether text that trains may stand beside media."""
+    if conversation.is_document:
+        return True
     return any(conversation.messages[message].is_assistant for message, _ in conversation.media)
 
 

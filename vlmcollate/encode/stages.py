@@ -101,6 +101,25 @@ class Stages(CollatorOptions):
             return self.renderer(conversation)
         return write(conversation, self.processor, self.traits.placeholders)
 
+    def _render(self, conversation: Conversation) -> Rendering:
+        """Writes a chat with the stage `render`, and a document without its template."""
+        if not conversation.is_document:
+            return self.render(conversation)
+        if not self.declared.needs_chat_template:
+            raise ConfigError(
+                f"{type(self).__name__} takes no plain text: found the format "
+                f"{conversation.format!r}, expected prompts with answers; choose another format"
+            )
+        return self._tools.document(conversation)
+
+    def _place_turns(
+        self, prompt: EncodedPrompt, conversation: Conversation
+    ) -> tuple[str, list[Turn]]:
+        """Finds the turns with the stage `label`; all of a document is one."""
+        if conversation.is_document:
+            return "TextFormat", prompt.turns
+        return self.label(prompt, conversation)
+
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """Calls the processor for one sample's media, if there is any.
 

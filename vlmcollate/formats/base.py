@@ -59,6 +59,11 @@ class DatasetFormat(WithOptions, ABC):
     columns: ClassVar[tuple[str, ...]] = ()
     """The columns of text that every row of the format has, for errors; may be empty."""
 
+    is_automatic: ClassVar[bool] = True
+    """Whether `format="auto"` tries the format."""
+    is_document: ClassVar[bool] = False
+    """Whether a row is one plain text, which no chat template writes."""
+
     media_root: str | Path | None = attrs.field(
         default=None, validator=attrs.validators.optional(a_folder)
     )
@@ -102,8 +107,11 @@ class DatasetFormat(WithOptions, ABC):
             )
         fields = Fields(row, "")
         reading = Reading(MediaColumns.read(fields), self.keep_none_arguments)
-        variables, system = _pop_variables(fields), _pop_system(fields)
-        tools = _pop_tools(fields)
+        variables: Mapping[str, Any] = {}
+        system = tools = None
+        if not self.is_document:
+            variables, system = _pop_variables(fields), _pop_system(fields)
+            tools = _pop_tools(fields)
         messages = _with_system(self.read_fields(fields, reading), system)
         messages = reading.columns.place(messages)
         if self.media_root is not None:
@@ -116,6 +124,7 @@ class DatasetFormat(WithOptions, ABC):
             template_kwargs=variables,
             format=self.name,
             unread={k: v for k, v in reading.unread.items() if not is_repeated(k, v)},
+            is_document=self.is_document,
         )
         _warn(conversation, reading)
         return conversation

@@ -12,11 +12,13 @@ from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.base import DatasetFormat
 from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.media_columns import DOCUMENT
 from vlmcollate.formats.messages import read_messages
 from vlmcollate.formats.pairs import is_text, message, read_history
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.weights import pop_weight
 from vlmcollate.plain_values import describe, unwrap
+from vlmcollate.validators import an_instance_of
 
 
 @attrs.frozen(kw_only=True)
@@ -218,6 +220,35 @@ class PrefixSuffixFormat(PairFormat):
     name, columns = "prefix_suffix", ("prefix", "suffix")
 
 
+@attrs.frozen(kw_only=True)
+class TextFormat(DatasetFormat):
+    """Plain text with media, for continued pretraining; only when it is chosen.
+
+    No chat template writes it. All text trains, and so does the tokenizer's eos token behind it,
+    which separates documents. Media does not train.
+
+    Args:
+        column: The column of the text, in which tags such as `<image>` are the places of media.
+    """
+
+    name = "text"
+    is_automatic = False
+    is_document = True
+
+    column: str = attrs.field(default="text", validator=an_instance_of(str))
+
+    def reads(self, example: Mapping[str, Any]) -> bool:
+        """See `DatasetFormat`."""
+        return unwrap(example.get(self.column)) is not None
+
+    def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
+        """See `DatasetFormat`."""
+        del reading
+        weight = pop_weight(fields)
+        document = message(DOCUMENT, fields.pop(self.column), self.column)
+        return (attrs.evolve(document, weight=1.0 if weight is None else weight),)
+
+
 FORMATS: tuple[DatasetFormat, ...] = (
     MessagesFormat(),
     LlavaFormat(),
@@ -228,5 +259,6 @@ FORMATS: tuple[DatasetFormat, ...] = (
     PromptResponseFormat(),
     QuestionAnswerFormat(),
     PrefixSuffixFormat(),
+    TextFormat(),
 )
 """The built-in formats, in the order in which they are tried."""

@@ -78,13 +78,13 @@ def read_example(
 
 def _fitting(example: object) -> list[DatasetFormat]:
     row = row_of(example)
-    return [known for known in REGISTERED.values() if known.reads(row)]
+    return [known for known in REGISTERED.values() if known.is_automatic and known.reads(row)]
 
 
 def _format_that_fits(example: object) -> DatasetFormat:
     for known in _fitting(example):
         return known
-    for known in REGISTERED.values():
+    for known in (known for known in REGISTERED.values() if known.is_automatic):
         known.check_columns(row_of(example))
     raise ConversationError(
         "the example is not a conversation: expected a list of messages, or a dict in one of the "

@@ -32,6 +32,8 @@ COLUMNS: Mapping[MediaKind, tuple[str, ...]] = {
     ),
 }
 """The names of the columns of each kind of media."""
+DOCUMENT = "document"
+"""The role of a plain text, which is no chat."""
 TAG = re.compile("<(image|video|audio)>")
 _STACKED_AXES: dict[MediaKind, int] = {"image": 4, "video": 5, "audio": 2}
 """The number of axes of an array that holds several media items of one size."""
@@ -259,7 +261,8 @@ def _with_tags_replaced(message: Message, kind: MediaKind, items: Any) -> Messag
 
 
 def _before_the_first_user_text(messages: list[Message], parts: list[Part]) -> list[Message]:
-    at = next((i for i, message in enumerate(messages) if message.role == "user"), None)
+    first = ("user", DOCUMENT)
+    at = next((i for i, message in enumerate(messages) if message.role in first), None)
     if at is None:
         raise ConversationError(
             "the example holds media, but no user message to which it belongs; add empty media "

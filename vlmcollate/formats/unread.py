@@ -89,6 +89,8 @@ def _reason(key: str, value: Any) -> str:
         return "holds objects of a grounding task, whose boxes the text has to spell"
     if is_conversation(value):
         return "holds messages"
+    if key == "chat_template_kwargs":
+        return "holds variables of a chat template, which writes no plain text"
     if key in _TOOLS:
         return "holds tools"
     if key in _SYSTEM:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.processors import processor_of
 from vlmcollate import collator_for
-from vlmcollate.labels import TemplateMarkerLabels
+from vlmcollate.labels import RenderedSpanLabels, TemplateMarkerLabels
 
 IMAGE = {"type": "image", "image": Image.new("RGB", (56, 56))}
 CONTENTS = {
@@ -27,8 +27,8 @@ STOPS = {"qwen2_5_vl": "<|im_end|>", "kimi_k25": "<|im_end|>", "gemma3": "<end_o
 def test_only_the_words_and_the_stop_token_of_an_answer_with_media_train(
     family, content, by_markers
 ):
-    options = {"labels": TemplateMarkerLabels()} if by_markers else {}
-    collator = collator_for(processor_of(family), **options)
+    labels = TemplateMarkerLabels() if by_markers else RenderedSpanLabels()
+    collator = collator_for(processor_of(family), labels=labels)
     chat = [{"role": "user", "content": "Draw"}, {"role": "assistant", "content": content}]
     sample = collator.encode(chat)
     trained = sample.labels != -100

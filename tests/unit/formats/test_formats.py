@@ -193,7 +193,7 @@ def test_every_spelling_of_a_call_and_its_result_is_read(calling, role):
     assert read.messages[1].content == ()
 
 
-RESPONSES = [
+RESPONSES: list[dict[str, Any]] = [
     {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "so"}]},
     {"type": "message", "id": "m", "status": "completed", **ANSWER},
     {"type": "function_call", "id": "i", "call_id": "c1", "status": "completed",
@@ -696,7 +696,8 @@ def test_no_tools_and_a_free_choice_are_nothing(recwarn):
 
 
 def test_a_call_may_have_no_arguments():
-    for arguments in ("", " ", "null", "{}", None, {}):
+    absent: list[Any] = ["", " ", "null", "{}", None, {}]
+    for arguments in absent:
         (_, turn) = read_example(calling(arguments)).messages
         assert turn.extra["tool_calls"][0]["function"]["arguments"] == {}
 
