@@ -192,10 +192,13 @@ class BaseCollator(Stages):
         conversation = run_stage("read", self.read, example)
         media = run_stage("load", self.load, conversation)
         rendering = run_stage("render", self._render, conversation)
-        if not conversation.is_document and any(
-            m.extra or m.role not in KNOWN_ROLES for m in conversation.messages
+        if not conversation.is_document and (
+            conversation.template_kwargs
+            or any(m.extra or m.role not in KNOWN_ROLES for m in conversation.messages)
         ):
-            report_unread_by_template(conversation, self._tools.template, self.on_unread)
+            report_unread_by_template(
+                conversation, rendering.text, self._tools.template, self.on_unread
+            )
         if rendering.dropped or rendering.altered:
             report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering)

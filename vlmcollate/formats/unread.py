@@ -71,7 +71,8 @@ def report_unread(unread: Mapping[str, Any], policy: UnreadPolicy) -> None:
                 'the dataset, or set on_unread="warn"',
                 where=path,
             )
-        where = "the examples" if "." not in path else "messages"
+        where = path.partition(".")[0] if "." in path and "[" not in path else "messages"
+        where = where if "." in path else "the examples"
         warnings.warn(
             f"nothing reads the key {key!r} of {where}; remove it, or set on_unread",
             UnreadKeyWarning,

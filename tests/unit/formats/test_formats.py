@@ -719,6 +719,27 @@ def test_wrong_options_are_refused():
         read_example([USER, ANSWER], on_unread="ignore")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        ({"messages": [USER, ANSWER], "chat_template_kwargs": {"thiking": True}}, "thiking"),
+        ({"messages": [{**USER, "name": "Ada"}, ANSWER]}, "name"),
+    ],
+)
+def test_what_the_template_does_not_write_is_reported(row, key):
+    processor = processor_of("qwen3_vl")  # whose template mentions the name of a tool's message
+    with pytest.warns(UnreadKeyWarning, match=f"nothing reads the key '{key}'"):
+        collator_for(processor).encode(row)
+    with pytest.raises(ConversationError, match=f"nothing reads the key '{key}'"):
+        collator_for(processor, on_unread="raise").encode(row)
+
+
+def test_models_without_a_template_refuse_tools():
+    row = {"messages": [USER, ANSWER], "tools": [SCHEMA]}
+    with pytest.raises(ConversationError, match="tools: this model takes no tools"):
+        collator_for(processor_of("paligemma")).encode(row)
+
+
 def test_a_third_party_registers_its_format(monkeypatch):
     monkeypatch.setattr("vlmcollate.formats.registry.REGISTERED", {})  # restored afterwards
     monkeypatch.setattr("vlmcollate.formats.examples.REGISTERED", registry.REGISTERED)
