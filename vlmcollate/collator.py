@@ -191,9 +191,14 @@ class BaseCollator(Stages):
         """Runs the stages in their order."""
         conversation = run_stage("read", self.read, example)
         media = run_stage("load", self.load, conversation)
-        rendering = run_stage("render", self.render, conversation)
-        if any(m.extra or m.role not in KNOWN_ROLES for m in conversation.messages):
-            report_unread_by_template(conversation, self._tools.template, self.on_unread)
+        rendering = run_stage("render", self._render, conversation)
+        if not conversation.is_document and (
+            conversation.template_kwargs
+            or any(m.extra or m.role not in KNOWN_ROLES for m in conversation.messages)
+        ):
+            report_unread_by_template(
+                conversation, rendering.text, self._tools.template, self.on_unread
+            )
         if rendering.dropped or rendering.altered:
             report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering)
@@ -210,7 +215,7 @@ class BaseCollator(Stages):
     ) -> EncodedSample:
         """Runs the stages process, tokenize and label."""
         prompt, sample = self._tokenize(conversation, media, rendering)
-        name, turns = run_stage("label", self.label, prompt, conversation)
+        name, turns = run_stage("label", self._place_turns, prompt, conversation)
         return self._with_labels(prompt, sample, conversation, name, turns)
 
     def _shorten(
@@ -250,7 +255,7 @@ class BaseCollator(Stages):
 
     def _rerender(self, conversation: Conversation, media: Sequence[Any]) -> EncodedSample:
         """The finished sample of a part of a conversation, whose media is loaded already."""
-        rendering = run_stage("render", self.render, conversation)
+        rendering = run_stage("render", self._render, conversation)
         return self.postprocess(self._label(conversation, media, rendering))
 
     @final
@@ -380,9 +385,9 @@ class BaseCollator(Stages):
         )
         if texts is None:
             return None
-        rendering, processed = self.render(conversation), ProcessedMedia(replacements=texts)
+        rendering, processed = self._render(conversation), ProcessedMedia(replacements=texts)
         prompt, sample = self._encode_prompt(conversation, processed, rendering)
-        name, turns = self.label(prompt, conversation)
+        name, turns = self._place_turns(prompt, conversation)
         labelled = self._with_labels(prompt, sample, conversation, name, turns)
         sample = self.postprocess(labelled)
         return len(sample) + (self._dummy_room(sample) if self.dummy_media == "sample" else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from types import MemberDescriptorType
 from typing import Any
@@ -34,6 +35,15 @@ def an_instance_of(kind: type) -> Any:
             )
 
     return check
+
+
+def a_folder(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuses a value that is no path."""
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(
+            f"{attribute.name} must be the path of a folder, such as 'data/images', not "
+            f"{value!r:.80}"
+        )
 
 
 def a_model_config(_: object, __: object, value: object) -> None:

@@ -91,6 +91,7 @@ def with_labels(
     train_on: TrainedTurns,
     strategy: str,
     part_weights: Sequence[tuple[int, int, float]] = (),
+    untrained: Sequence[tuple[int, int]] = (),
 ) -> EncodedSample:
     """Returns a sample with the labels, and any weights, of its turns.
 
@@ -101,6 +102,7 @@ def with_labels(
         train_on: The turns that train.
         strategy: The name of the strategy that found the turns.
         part_weights: The parts with a weight of their own; see `EncodedPrompt.part_weights`.
+        untrained: The stretches of tokens without labels, each the first token and the last + 1.
     """
     ids, message_ids = sample.tokens["input_ids"].numpy(), sample.message_ids.numpy()
     labels = np.full(len(ids), IGNORE_INDEX, np.int64)
@@ -114,6 +116,8 @@ def with_labels(
             continue
         for first, behind, own in part_weights:
             weights[max(first, start) : max(min(behind, end), start)] = own
+    for start, end in untrained:
+        weights[start:end] = 0
     labels[weights > 0] = ids[weights > 0]
     if sample.media_counts:
         is_media = sample.media_ids.numpy() >= 0

@@ -21,6 +21,7 @@ from vlmcollate.encode.expansion_tokens import expansion_tokens
 from vlmcollate.encode.item_options import FinalSize, Shape, final_size
 from vlmcollate.encode.labelling import place_turns, unlabelled_sample, with_labels
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
+from vlmcollate.encode.media_borders import answers_hold_media, media_borders
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
@@ -125,6 +126,25 @@ class Stages(CollatorOptions):
             return self.renderer(conversation)
         return write(conversation, self.processor, self.traits.placeholders)
 
+    def _render(self, conversation: Conversation) -> Rendering:
+        """Writes a chat with the stage `render`, and a document without its template."""
+        if not conversation.is_document:
+            return self.render(conversation)
+        if not self.declared.needs_chat_template:
+            raise ConfigError(
+                f"{type(self).__name__} takes no plain text: found the format "
+                f"{conversation.format!r}, expected prompts with answers; choose another format"
+            )
+        return self._tools.document(conversation)
+
+    def _place_turns(
+        self, prompt: EncodedPrompt, conversation: Conversation
+    ) -> tuple[str, list[Turn]]:
+        """Finds the turns with the stage `label`; all of a document is one."""
+        if conversation.is_document:
+            return "TextFormat", prompt.turns
+        return self.label(prompt, conversation)
+
     def process_media(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
         """Calls the processor for one sample's media, if there is any.
 
@@ -175,7 +195,13 @@ class Stages(CollatorOptions):
             train_on=self.train_on,
             strategy=strategy,
             part_weights=prompt.part_weights if is_weighted else (),
+            untrained=self._media_borders(prompt) if answers_hold_media(conversation) else (),
         )
+
+    def _media_borders(self, prompt: EncodedPrompt) -> list[tuple[int, int]]:
+        """Returns the media of a prompt, each with the control tokens around it."""
+        tools = self._tools
+        return media_borders(prompt, tools.encoder.structure.tokens - {*tools.renderer.stop_tokens})
 
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Changes the labelled sample, for example by inserting tokens."""

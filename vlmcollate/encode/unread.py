@@ -1,4 +1,4 @@
-"""The fields and roles of messages that no chat template reads."""
+"""The fields and roles of messages, and the variables, that no chat template reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
 from vlmcollate.formats.roles import ROLES, TRIED
-from vlmcollate.formats.unread import METADATA, UnreadPolicy, is_media_key, report_unread
+from vlmcollate.formats.trainable import find_trainable, is_media_key
+from vlmcollate.formats.unread import METADATA, UnreadPolicy, report_unread
 
 _BY_OMISSIONS = frozenset({"tool_calls", "reasoning_content", "reasoning", "thinking"})
 """Fields whose omission the template's rendering shows."""
@@ -19,12 +20,13 @@ KNOWN_ROLES = frozenset({*ROLES.values(), *TRIED})
 
 
 def report_unread_by_template(
-    conversation: Conversation, template: str, policy: UnreadPolicy
+    conversation: Conversation, prompt: str, template: str, policy: UnreadPolicy
 ) -> None:
-    """Refuses, or warns of, fields and roles of messages that the template does not name.
+    """Refuses, or warns of, fields, roles and variables that the template does not name.
 
     Args:
         conversation: The conversation.
+        prompt: Its prompt.
         template: The chat template; empty if there is none.
         policy: See `report_unread`.
 
@@ -46,10 +48,23 @@ def report_unread_by_template(
                 raise ConversationError(problem, where=f"messages[{i}].role")
             warnings.warn(f"a message {problem}", UnreadKeyWarning, stacklevel=stack_level())
         for key, value in message.extra.items():
-            if key not in METADATA and key not in _BY_OMISSIONS and not _reads_field(template, key):
-                unread[f"messages[{i}].{key}"] = value
+            path = f"messages[{i}].{key}"
+            if key in METADATA:
+                unread.update(find_trainable(value, path))
+            elif key not in _BY_OMISSIONS and not (
+                _reads_field(template, key) and _is_written(value, prompt)
+            ):
+                unread[path] = value
+    for name, value in conversation.template_kwargs.items():
+        if re.search(rf"\b{re.escape(name)}\b", template) is None:
+            unread[f"chat_template_kwargs.{name}"] = value
     if unread:
         report_unread(unread, policy)
+
+
+def _is_written(value: Any, prompt: str) -> bool:
+    """Returns whether the prompt holds a text; a template may read a field of one role alone."""
+    return not isinstance(value, str) or value.strip() in prompt
 
 
 @lru_cache(maxsize=4096)

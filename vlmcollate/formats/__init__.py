@@ -12,6 +12,7 @@ from vlmcollate.formats.builtin import (
     PromptResponseFormat,
     QueryResponseFormat,
     QuestionAnswerFormat,
+    TextFormat,
 )
 from vlmcollate.formats.examples import read_example
 from vlmcollate.formats.fields import Fields
@@ -33,6 +34,7 @@ __all__ = [
     "QueryResponseFormat",
     "QuestionAnswerFormat",
     "Reading",
+    "TextFormat",
     "UnreadPolicy",
     "format_of",
     "read_example",

@@ -14,12 +14,13 @@ from vlmcollate.conversation import Conversation, MediaPart, Message, TextPart
 from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
 from vlmcollate.formats.fields import Fields, parsed, present_fields
 from vlmcollate.formats.media_columns import TAG, MediaColumns
+from vlmcollate.formats.pairs import is_text
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.roles import ROLES
 from vlmcollate.formats.tools import read_tools
-from vlmcollate.formats.unread import holds_mask
+from vlmcollate.formats.trainable import is_mask_key
 from vlmcollate.plain_values import describe, plain, plain_text, show_all, unwrap
-from vlmcollate.validators import WithOptions
+from vlmcollate.validators import WithOptions, a_folder, an_instance_of
 
 _SYSTEM = ("system", "system_prompt", "system_message")
 _TOOLS = ("tools", "functions")
@@ -55,8 +56,18 @@ class DatasetFormat(WithOptions, ABC):
     name: ClassVar[str]
     """The name under which `collator_for(processor, format=...)` finds the format."""
 
-    media_root: str | Path | None = attrs.field(default=None)
-    keep_none_arguments: bool = attrs.field(default=False)
+    columns: ClassVar[tuple[str, ...]] = ()
+    """The columns of text that every row of the format has, for errors; may be empty."""
+
+    is_automatic: ClassVar[bool] = True
+    """Whether `format="auto"` tries the format."""
+    is_document: ClassVar[bool] = False
+    """Whether a row is one plain text, which no chat template writes."""
+
+    media_root: str | Path | None = attrs.field(
+        default=None, validator=attrs.validators.optional(a_folder)
+    )
+    keep_none_arguments: bool = attrs.field(default=False, validator=an_instance_of(bool))
 
     @abstractmethod
     def reads(self, example: Mapping[str, Any]) -> bool:
@@ -89,15 +100,18 @@ class DatasetFormat(WithOptions, ABC):
         """
         row = row_of(example)
         if not self.reads(row):
+            self.check_columns(row)
             raise ConversationError(
                 f"is not in the format {self.name!r}: found a dict with {show_all(row)}; set "
                 'format="auto", or the name of its format'
             )
         fields = Fields(row, "")
         reading = Reading(MediaColumns.read(fields), self.keep_none_arguments)
-        variables, system = _pop_variables(fields), _pop_system(fields)
-        found = [*fields.named(*_TOOLS)]
-        tools = read_tools(fields.pop(found[0]), found[0]) if found else None
+        variables: Mapping[str, Any] = {}
+        system = tools = None
+        if not self.is_document:
+            variables, system = _pop_variables(fields), _pop_system(fields)
+            tools = _pop_tools(fields)
         messages = _with_system(self.read_fields(fields, reading), system)
         messages = reading.columns.place(messages)
         if self.media_root is not None:
@@ -110,9 +124,28 @@ class DatasetFormat(WithOptions, ABC):
             template_kwargs=variables,
             format=self.name,
             unread={k: v for k, v in reading.unread.items() if not is_repeated(k, v)},
+            is_document=self.is_document,
         )
         _warn(conversation, reading)
         return conversation
+
+    @final
+    def check_columns(self, row: Mapping[str, Any]) -> None:
+        """Refuses a row with all columns of the format, of which one holds no text.
+
+        Raises:
+            ConversationError: The error names the column.
+        """
+        if not self.columns or not all(unwrap(row.get(key)) is not None for key in self.columns):
+            return
+        for key in self.columns:
+            if not is_text(row, key):
+                raise ConversationError(
+                    f"expected a string in the format {self.name!r}, found "
+                    f"{describe(unwrap(row[key]))}; convert it to the text to train on, or name "
+                    "another format",
+                    where=key,
+                )
 
 
 def row_of(example: object) -> Mapping[Any, Any]:
@@ -133,6 +166,14 @@ def _pop_variables(fields: Fields) -> Mapping[str, Any]:
             f"expected a dict of template variables, found {describe(variables)}", where=_VARIABLES
         )
     return variables
+
+
+def _pop_tools(fields: Fields) -> list[Any] | None:
+    """The tools beside the messages; `"auto"` leaves the choice to the model, as does no choice."""
+    if fields.get("tool_choice") == "auto":
+        fields.pop("tool_choice")
+    found = fields.named(*_TOOLS)
+    return read_tools(fields.pop(found[0]), found[0]) if found else None
 
 
 def _pop_system(fields: Fields) -> Message | None:
@@ -166,7 +207,9 @@ def _repeats_of(messages: tuple[Message, ...]) -> Any:
 
     def is_repeated(key: str, value: Any) -> bool:
         value = unwrap(value)
-        if "." in key or holds_mask(key):
+        if is_mask_key(key.rpartition(".")[2]):
+            return False
+        if "." in key and not isinstance(value, list):
             return False
         if isinstance(value, str):
             words = TAG.sub("", value).strip()

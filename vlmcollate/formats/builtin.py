@@ -11,11 +11,14 @@ import attrs
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.base import DatasetFormat
-from vlmcollate.formats.fields import Fields, as_list
+from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.media_columns import DOCUMENT
 from vlmcollate.formats.messages import read_messages
 from vlmcollate.formats.pairs import is_text, message, read_history
 from vlmcollate.formats.reading import Reading
+from vlmcollate.formats.weights import pop_weight
 from vlmcollate.plain_values import describe, unwrap
+from vlmcollate.validators import an_instance_of
 
 
 @attrs.frozen(kw_only=True)
@@ -94,7 +97,9 @@ class PromptCompletionFormat(DatasetFormat):
 
     def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
         """See `DatasetFormat`."""
-        prompt = _as_messages(fields.pop("prompt"), "user", "prompt", reading)
+        value = fields.pop("prompt")
+        prompt = _as_messages(value, "user", "prompt", reading)
+        _check_trains_nothing(value)
         answer = _as_messages(fields.pop("completion"), "assistant", "completion", reading)
         if prompt[-1].is_prefix:
             raise ConversationError(
@@ -102,12 +107,32 @@ class PromptCompletionFormat(DatasetFormat):
                 "another message; write it into the completion",
                 where="prompt",
             )
+        for i, asked in enumerate(prompt):
+            if any(isinstance(part, TextPart) and part.weight for part in asked.content):
+                raise _trains(f"prompt[{i}]")
         return (*map(_untrained, prompt), *answer)
 
 
 def _untrained(asked: Message) -> Message:
     parts = (attrs.evolve(p, weight=None) if isinstance(p, TextPart) else p for p in asked.content)
     return attrs.evolve(asked, weight=0.0, content=tuple(parts))
+
+
+def _trains(where: str) -> ConversationError:
+    return ConversationError(
+        "has a weight, but only the completion trains; remove the weight, or put all messages "
+        "under 'messages'",
+        where=where,
+    )
+
+
+def _check_trains_nothing(prompt: Any) -> None:
+    """Refuses messages of a prompt that state that they train."""
+    if isinstance(prompt, str) and not _MESSAGES.match(prompt):
+        return
+    for i, item in enumerate(as_list(prompt, "prompt")):
+        if pop_weight(Fields(parsed(unwrap(item), "", "{"), f"prompt[{i}]")):
+            raise _trains(f"prompt[{i}]")
 
 
 def _as_messages(value: Any, role: str, where: str, reading: Reading) -> tuple[Message, ...]:
@@ -125,6 +150,7 @@ class AlpacaFormat(DatasetFormat):
     """`instruction` with an optional `input`, and `output`; earlier turns under `history`."""
 
     name = "alpaca"
+    columns = ("instruction", "output")
 
     def reads(self, example: Mapping[str, Any]) -> bool:
         """See `DatasetFormat`."""
@@ -148,20 +174,21 @@ class AlpacaFormat(DatasetFormat):
 class PairFormat(DatasetFormat):
     """A question and its answer under two keys; earlier turns under `history`."""
 
-    question: ClassVar[str]
-    answer: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    """The names of the two, the question first."""
 
     def reads(self, example: Mapping[str, Any]) -> bool:
         """See `DatasetFormat`."""
-        return is_text(example, self.question, self.answer)
+        return is_text(example, *self.columns)
 
     def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
         """See `DatasetFormat`."""
         del reading
+        question, answer = self.columns
         return (
             *read_history(fields),
-            message("user", fields.pop(self.question), self.question),
-            message("assistant", fields.pop(self.answer), self.answer),
+            message("user", fields.pop(question), question),
+            message("assistant", fields.pop(answer), answer),
         )
 
 
@@ -169,28 +196,57 @@ class PairFormat(DatasetFormat):
 class QueryResponseFormat(PairFormat):
     """`query` and `response`, as ms-swift."""
 
-    name, question, answer = "query_response", "query", "response"
+    name, columns = "query_response", ("query", "response")
 
 
 @attrs.frozen(kw_only=True)
 class PromptResponseFormat(PairFormat):
     """`prompt` and `response`, of which only the response trains."""
 
-    name, question, answer = "prompt_response", "prompt", "response"
+    name, columns = "prompt_response", ("prompt", "response")
 
 
 @attrs.frozen(kw_only=True)
 class QuestionAnswerFormat(PairFormat):
     """`question` and `answer`."""
 
-    name, question, answer = "question_answer", "question", "answer"
+    name, columns = "question_answer", ("question", "answer")
 
 
 @attrs.frozen(kw_only=True)
 class PrefixSuffixFormat(PairFormat):
     """`prefix` and `suffix`, as PaliGemma."""
 
-    name, question, answer = "prefix_suffix", "prefix", "suffix"
+    name, columns = "prefix_suffix", ("prefix", "suffix")
+
+
+@attrs.frozen(kw_only=True)
+class TextFormat(DatasetFormat):
+    """Plain text with media, for continued pretraining; only when it is chosen.
+
+    No chat template writes it. All text trains, and so does the tokenizer's eos token behind it,
+    which separates documents. Media does not train.
+
+    Args:
+        column: The column of the text, in which tags such as `<image>` are the places of media.
+    """
+
+    name = "text"
+    is_automatic = False
+    is_document = True
+
+    column: str = attrs.field(default="text", validator=an_instance_of(str))
+
+    def reads(self, example: Mapping[str, Any]) -> bool:
+        """See `DatasetFormat`."""
+        return unwrap(example.get(self.column)) is not None
+
+    def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
+        """See `DatasetFormat`."""
+        del reading
+        weight = pop_weight(fields)
+        document = message(DOCUMENT, fields.pop(self.column), self.column)
+        return (attrs.evolve(document, weight=1.0 if weight is None else weight),)
 
 
 FORMATS: tuple[DatasetFormat, ...] = (
@@ -203,5 +259,6 @@ FORMATS: tuple[DatasetFormat, ...] = (
     PromptResponseFormat(),
     QuestionAnswerFormat(),
     PrefixSuffixFormat(),
+    TextFormat(),
 )
 """The built-in formats, in the order in which they are tried."""

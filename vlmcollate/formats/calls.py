@@ -11,6 +11,7 @@ from vlmcollate.formats.reading import Reading
 from vlmcollate.plain_values import describe, fields_of, plain, plain_text, unwrap
 
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
+_IDS = ("id", "call_id", "index")
 
 
 class ParsedArguments(dict[str, Any]):
@@ -40,10 +41,11 @@ def read_calls(value: object, where: str, reading: Reading) -> list[dict[str, An
     """
     value = parsed(unwrap(value), where, "[{")
     items = [value] if isinstance(value, Mapping) else as_list(value, where)
-    return [_read_call(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
+    return [read_call(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
 
 
-def _read_call(value: object, where: str, reading: Reading) -> dict[str, Any]:
+def read_call(value: object, where: str, reading: Reading) -> dict[str, Any]:
+    """Reads one tool call; see `read_calls`."""
     call = fields_of(parsed(unwrap(value), where, "{"))
     if not isinstance(call, Mapping):
         raise ConversationError(f"expected a call, found {describe(call)}", where=where)
@@ -58,7 +60,10 @@ def _read_call(value: object, where: str, reading: Reading) -> dict[str, Any]:
             )
         inner = Fields(function, f"{where}.function")
     name, arguments = _pop_name(inner), _pop_arguments(inner, reading)
-    kept = {key: plain(outer.pop(key), outer.path(key)) for key in outer.named("id", "index")}
+    if "call_id" in outer:  # of the responses API, where `id` is that of the item
+        outer.pop("id")
+    given = {name: plain(outer.pop(name), outer.path(name)) for name in outer.named(*_IDS)}
+    kept = {"id" if name == "call_id" else name: number for name, number in given.items()}
     outer.pop("type")
     for fields in {id(f): f for f in (outer, inner)}.values():
         reading.leave(fields)
@@ -94,18 +99,29 @@ def _read_arguments(value: object, where: str, reading: Reading) -> Any:
         if not value.strip():
             return {}
         found = parsed(value, where, value.lstrip()[:1])
-        copied = plain(found, where, keep_missing=True)
-        if not isinstance(copied, dict):
-            return copied
-        arguments = ParsedArguments(copied)
+        if found is None:
+            return {}
+        _check_arguments(found, where)
+        arguments = ParsedArguments(plain(found, where, keep_missing=True))
         arguments.text = value
         return arguments
+    value = fields_of(value)
+    _check_arguments(value, where)
     if reading.keep_none_arguments:
         return plain(value, where, keep_missing=True)
     kept = plain(value, where)
     if _holds_none(value):
         reading.dropped_arguments.append(where)
     return kept
+
+
+def _check_arguments(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConversationError(
+            f"expected a dict of arguments by their names, or its JSON, found {describe(value)}; "
+            "pass the dict",
+            where=where,
+        )
 
 
 def _holds_none(value: Any) -> bool:

@@ -6,8 +6,10 @@ formats read the others, give the same conversation for these, and the errors fo
 
 from __future__ import annotations
 
+from typing import get_args
+
 from vlmcollate.conversation import Conversation, MediaPart, Message, Part, TextPart
-from vlmcollate.errors import ConversationError
+from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.formats.base import DatasetFormat, row_of
 from vlmcollate.formats.media_columns import TAG
 from vlmcollate.formats.registry import REGISTERED, format_of
@@ -48,6 +50,7 @@ def read_example(
         The conversation. Of the caller's objects it refers only to the media.
 
     Raises:
+        ConfigError: `format` or `on_unread` is wrong.
         ConversationError: The example has none of the formats, fits two that read it differently,
             or holds a wrong value; the error names its path.
 
@@ -55,6 +58,11 @@ def read_example(
         >>> read_example([{"role": "user", "content": "Hi"}]).messages[0].content
         (TextPart(text='Hi', weight=None),)
     """
+    if on_unread not in get_args(UnreadPolicy):
+        raise ConfigError(
+            f"on_unread is wrong: found {on_unread!r:.60}, expected one of "
+            f"{list(get_args(UnreadPolicy))}"
+        )
     if format == "auto":
         simple = read_simple(example)
         if simple is not None:
@@ -70,12 +78,14 @@ def read_example(
 
 def _fitting(example: object) -> list[DatasetFormat]:
     row = row_of(example)
-    return [known for known in REGISTERED.values() if known.reads(row)]
+    return [known for known in REGISTERED.values() if known.is_automatic and known.reads(row)]
 
 
 def _format_that_fits(example: object) -> DatasetFormat:
     for known in _fitting(example):
         return known
+    for known in (known for known in REGISTERED.values() if known.is_automatic):
+        known.check_columns(row_of(example))
     raise ConversationError(
         "the example is not a conversation: expected a list of messages, or a dict in one of the "
         f"formats {list(REGISTERED)}; found a dict with {show_all(row_of(example))}"
@@ -161,4 +171,6 @@ def _is_text(value: object) -> bool:
 
 def _is_image(value: object) -> bool:
     """Whether a value is an image of Pillow, or a path, a URL or encoded bytes."""
-    return type(value) in (str, bytes) or type(value).__module__.startswith("PIL.")
+    if type(value) in (str, bytes):
+        return bool(value)
+    return type(value).__module__.startswith("PIL.")

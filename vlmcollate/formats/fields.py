@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import torch
+
 from vlmcollate.errors import ConversationError
 from vlmcollate.plain_values import describe, is_missing, show_all, unwrap
 
@@ -24,6 +27,19 @@ def present_fields(value: Mapping[Any, Any]) -> dict[Any, Any]:
         for key, item in value.items()
         if not is_missing(item) or (key in _NUMBERS and unwrap(item) is not None)
     }
+
+
+def is_filler(value: Any) -> bool:
+    """Returns whether a value stands where there is no media, such as `""` or Arrow's absent."""
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return False
+    value = unwrap(value)
+    if isinstance(value, Mapping):
+        return value.keys() <= _PLACES and all(map(is_filler, value.values()))
+    return is_missing(value) or value in ("", b"")
+
+
+_PLACES = frozenset({"bytes", "path", "url"})
 
 
 class Fields:
@@ -119,7 +135,8 @@ def parsed(value: Any, where: str, opening: str) -> Any:
         at = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise ConversationError(
-            f"is no valid JSON{at}: {problem}; correct the string, or pass the value itself",
+            f"is no valid JSON{at}: {problem}; write the string with json.dumps(...), or pass the "
+            "value itself",
             where=where,
         ) from None
     except RecursionError:

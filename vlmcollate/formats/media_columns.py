@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import attrs
 import numpy as np
 import torch
+from PIL import Image
 
 from vlmcollate.conversation import MediaKind, MediaPart, Message, Part, TextPart
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.fields import Fields, as_list, is_filler, parsed
 from vlmcollate.formats.media_options import media_part
 from vlmcollate.plain_values import plain_source, unwrap
 
@@ -31,6 +33,8 @@ COLUMNS: Mapping[MediaKind, tuple[str, ...]] = {
     ),
 }
 """The names of the columns of each kind of media."""
+DOCUMENT = "document"
+"""The role of a plain text, which is no chat."""
 TAG = re.compile("<(image|video|audio)>")
 _STACKED_AXES: dict[MediaKind, int] = {"image": 4, "video": 5, "audio": 2}
 """The number of axes of an array that holds several media items of one size."""
@@ -62,7 +66,8 @@ class MediaColumns:
             key = _column(fields, kind)
             if key is not None:
                 keys[kind] = key
-                sources[kind] = _items(fields.pop_raw(key), key, kind)
+                items = _items(fields.pop_raw(key), key, kind)
+                sources[kind] = [item for item in items if not is_filler(item)]
         return cls(keys, sources)
 
     def take(self, kind: MediaKind, where: str, *, index: Any = None) -> Any:
@@ -152,6 +157,11 @@ class MediaColumns:
 def _column(fields: Fields, kind: MediaKind) -> str | None:
     """The column of a kind of media; paths beside decoded media are its names."""
     given = fields.named(*COLUMNS[kind])
+    full = [key for key in given if not _is_empty(fields[key])] or given[:1]
+    for key in given:
+        if key not in full:
+            fields.pop(key)
+    given = full
     decoded = [key for key in given if not _is_text(fields[key])]
     if len(given) > 1 and len(decoded) == 1 and len({_number(fields[key]) for key in given}) == 1:
         for key in given:
@@ -163,6 +173,14 @@ def _column(fields: Fields, kind: MediaKind) -> str | None:
             f"holds {kind} items under {' and '.join(map(repr, given))}; keep one", where=given[1]
         )
     return given[0] if given else None
+
+
+def _is_empty(value: Any) -> bool:
+    """Returns whether a column holds nothing but fillers."""
+    if is_filler(value):
+        return True
+    is_list = isinstance(value, list | tuple) or str(getattr(value, "dtype", "")) == "object"
+    return is_list and all(map(is_filler, unwrap(value)))
 
 
 def _number(value: Any) -> int:
@@ -192,10 +210,33 @@ def _items(value: Any, key: str, kind: MediaKind) -> list[Any]:
     found = parsed(unwrap(value), key, "[")
     if isinstance(found, list | tuple):
         is_pair = isinstance(found, tuple) and kind == "audio" and len(found) == 2
-        return [found] if is_pair else list(found)
+        is_video = kind == "video" and not key.endswith("s") and _are_frames(found)
+        return [found] if is_pair or is_video else list(found)
     if isinstance(found, str | bytes | bytearray | Mapping) or not _is_scalar(found):
         return [found]
     return as_list(found, key)
+
+
+def _are_frames(items: Sequence[Any]) -> bool:
+    """Returns whether the items of a column for one video are its frames."""
+    return bool(items) and all(map(_is_frame, items))
+
+
+def _is_frame(item: Any) -> bool:
+    if isinstance(item, np.ndarray | torch.Tensor):
+        return item.ndim in (2, 3)
+    item = unwrap(item)
+    if isinstance(item, Mapping):
+        return any(_is_frame(item.get(key)) for key in ("bytes", "path", "image"))
+    if isinstance(item, bytes):
+        return item.startswith(_IMAGE_MAGIC)
+    if isinstance(item, str | Path):
+        return Path(str(item).partition("?")[0]).suffix.lower() in _IMAGE_SUFFIXES
+    return isinstance(item, Image.Image)
+
+
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
 
 
 def _is_scalar(value: Any) -> bool:
@@ -222,7 +263,8 @@ def _with_tags_replaced(message: Message, kind: MediaKind, items: Any) -> Messag
 
 
 def _before_the_first_user_text(messages: list[Message], parts: list[Part]) -> list[Message]:
-    at = next((i for i, message in enumerate(messages) if message.role == "user"), None)
+    first = ("user", DOCUMENT)
+    at = next((i for i, message in enumerate(messages) if message.role in first), None)
     if at is None:
         raise ConversationError(
             "the example holds media, but no user message to which it belongs; add empty media "

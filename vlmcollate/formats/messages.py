@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.calls import read_calls
 from vlmcollate.formats.fields import Fields, as_list, parsed
-from vlmcollate.formats.parts import Thinking, read_content
+from vlmcollate.formats.joining import CALL_MESSAGE, joined
+from vlmcollate.formats.parts import Thinking, read_content, result_text
 from vlmcollate.formats.reading import Reading
-from vlmcollate.formats.roles import CALLS, read_role
+from vlmcollate.formats.responses import item_type, read_item
+from vlmcollate.formats.roles import CALLS, RESULTS, read_role
 from vlmcollate.formats.weights import SPELLINGS, pop_weight
 from vlmcollate.plain_values import describe, plain, unwrap
 
@@ -27,7 +27,7 @@ def read_messages(value: object, where: str, reading: Reading) -> tuple[Message,
     """Reads a list of messages.
 
     Args:
-        value: The list, or JSON of it; a single message counts as a list of one.
+        value: The list, or JSON of it.
         where: Its path in the example.
         reading: What is known of the example.
 
@@ -40,18 +40,19 @@ def read_messages(value: object, where: str, reading: Reading) -> tuple[Message,
     items = as_list(value, where)
     if not items:
         raise ConversationError("expected at least one message, found none", where=where)
-    read = [_read_message(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
-    found = _with_parallel_calls(items, read)
-    for i, message in enumerate(found[:-1]):
+    places = [f"{where}[{i}]" for i in range(len(items))]
+    read = [_read_item(item, at, reading) for item, at in zip(items, places, strict=True)]
+    for i, (message, _) in enumerate(read[:-1]):
         if message.is_prefix:
             raise ConversationError(
                 "only the last message may be a prefix; remove 'prefix'",
                 where=f"{where}[{i}].prefix",
             )
-    return found
+    return joined([message for message, _ in read], [kind for _, kind in read], places)
 
 
-def _read_message(value: object, where: str, reading: Reading) -> Message:
+def _read_item(value: object, where: str, reading: Reading) -> tuple[Message, str]:
+    """A message, and its kind for `joined`."""
     value = parsed(unwrap(value), where, "{")
     if not isinstance(value, Mapping):
         raise ConversationError(
@@ -60,16 +61,26 @@ def _read_message(value: object, where: str, reading: Reading) -> Message:
             where=where,
         )
     fields = Fields(value, where)
+    kind = item_type(fields)
+    if kind:
+        return read_item(fields, kind, reading), kind
+    return _read_message(fields, where, reading)
+
+
+def _read_message(fields: Fields, where: str, reading: Reading) -> tuple[Message, str]:
     role, is_call = _pop_role(fields)
     weight = _pop_weight_of(role, fields)
     is_prefix = _pop_prefix(fields, role)
     key = next(iter(fields.named(*_CONTENTS)), "content")
     content, calls = fields.pop(key), _pop_calls(fields, reading)
+    content = _pop_refusal(fields, content)
     if is_call:
         calls, content = read_calls(content, f"{where}.{key}", reading), None
     is_absent = content is None
     if is_absent or (content == "" and calls):
         content = []  # templates test whether there is content besides the calls
+    if role in RESULTS:
+        content = result_text(content, f"{where}.{key}")
     read = read_content(content, f"{where}.{key}", reading)
     message = Message(
         role=role,
@@ -82,13 +93,33 @@ def _read_message(value: object, where: str, reading: Reading) -> Message:
     _check_weights(message, weight, where)
     if is_absent:
         _check_says_something(message, where, key)
-    return message
+    return message, CALL_MESSAGE if is_call else ""
+
+
+def _pop_refusal(fields: Fields, content: Any) -> Any:
+    """The content, which may stand under `refusal` instead."""
+    refusal = fields.pop("refusal")
+    if not refusal:
+        return content
+    if content:
+        raise ConversationError(
+            "holds a content and a refusal; keep one", where=fields.path("refusal")
+        )
+    if not isinstance(refusal, str):
+        raise ConversationError(
+            f"expected a string, found {describe(refusal)}", where=fields.path("refusal")
+        )
+    return refusal
 
 
 def _pop_role(fields: Fields) -> tuple[str, bool]:
     """The role, and whether the content of the message is the JSON of calls."""
     key = next(iter(fields.named(*_ROLES)), "role")
     given = fields.pop(key)
+    if fields.get("type") == "message":  # of the responses API
+        fields.pop("type")
+        if fields.get("status") == "completed":
+            fields.pop("status")
     is_call = isinstance(given, str) and given in CALLS
     return ("assistant" if is_call else read_role(given, fields.path(key))), is_call
 
@@ -119,23 +150,6 @@ def _read_extra(fields: Fields, calls: list[dict[str, Any]], thoughts: list[str]
         name: plain(item, fields.path(name), allow_dates=name not in _KEYS_OF_CALLS)
         for name, item in fields.rest.items()
     }
-
-
-def _with_parallel_calls(items: list[Any], messages: list[Message]) -> tuple[Message, ...]:
-    """Returns the messages with calls in a row, each a message of its own, as one turn."""
-    found: list[Message] = []
-    last_is_call = False
-    for item, message in zip(items, messages, strict=True):
-        _, is_call = _pop_role(Fields(parsed(unwrap(item), "", "{"), ""))
-        holds_more = message.extra.keys() != {"tool_calls"}  # which one turn cannot have twice
-        if is_call and last_is_call and not holds_more and message.weight == found[-1].weight:
-            calls = [*found[-1].extra["tool_calls"], *message.extra["tool_calls"]]
-            extra = {**found[-1].extra, "tool_calls": calls}
-            found[-1] = attrs.evolve(found[-1], extra=extra)
-        else:
-            found.append(message)
-        last_is_call = is_call
-    return tuple(found)
 
 
 def _pop_prefix(fields: Fields, role: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,11 @@ import attrs
 
 from vlmcollate.conversation import MediaKind, MediaPart, Part, TextPart
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.fields import Fields, as_list, parsed
+from vlmcollate.formats.fields import Fields, as_list, is_filler, parsed
 from vlmcollate.formats.media_options import SPELLINGS, media_part
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.weights import pop_weight
-from vlmcollate.plain_values import describe, plain_source, plain_text, show_all, unwrap
+from vlmcollate.plain_values import describe, plain, plain_source, plain_text, show_all, unwrap
 
 _SOURCE_KEYS: dict[MediaKind, tuple[str, ...]] = {
     "image": ("image", "image_url", "input_image", "path", "url", "base64", "bytes"),
@@ -25,8 +26,9 @@ _KIND_OF_TYPE: dict[str, MediaKind] = {
     for kind in _SOURCE_KEYS
     for spelling in (kind, f"{kind}_url", f"input_{kind}")  # also as a key without a type
 }
-_TEXT_TYPES = ("text", "input_text", "output_text")
+_TEXT_TYPES = ("text", "input_text", "output_text", "refusal")
 _THINKING_TYPES = ("thinking", "reasoning")
+_TYPES = frozenset({*_TEXT_TYPES, *_THINKING_TYPES, *_KIND_OF_TYPE})
 
 
 @attrs.frozen
@@ -34,6 +36,13 @@ class Thinking:
     """A part of an assistant message that holds its reasoning."""
 
     text: str
+
+
+def result_text(value: object, where: str) -> object:
+    """Writes the result of a tool as JSON, unless it is a string or parts."""
+    if not _is_json_value(value):
+        return value
+    return json.dumps(plain(value, where, keep_missing=True), ensure_ascii=False)
 
 
 def read_content(value: object, where: str, reading: Reading) -> list[Part | Thinking]:
@@ -53,7 +62,31 @@ def read_content(value: object, where: str, reading: Reading) -> list[Part | Thi
     if isinstance(value, str):
         return [TextPart(plain_text(value, where))]
     items = [value] if isinstance(value, Mapping) else as_list(value, where)
-    return [_read_part(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
+    found = [_read_part(item, f"{where}[{i}]", reading) for i, item in enumerate(items)]
+    _check_reasoning_is_first(found, where)
+    return found
+
+
+def _is_json_value(value: Any) -> bool:
+    """Returns whether a value is no string and no parts, such as the result of a tool."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(_is_json_value(unwrap(item)) for item in value)
+    if isinstance(value, Mapping):
+        return unwrap(value.get("type")) not in _TYPES and not _TYPES.intersection(value)
+    return isinstance(value, bool | int | float)
+
+
+def _check_reasoning_is_first(parts: list[Part | Thinking], where: str) -> None:
+    """Refuses reasoning behind other content, before which templates would write it."""
+    said = False
+    for i, part in enumerate(parts):
+        if said and isinstance(part, Thinking):
+            raise ConversationError(
+                "is reasoning behind other content, but chat templates write all reasoning before "
+                "the content; put it first, or split the message",
+                where=f"{where}[{i}]",
+            )
+        said = said or not (isinstance(part, Thinking) or getattr(part, "text", None) == "")
 
 
 def _read_part(value: object, where: str, reading: Reading) -> Part | Thinking:
@@ -82,7 +115,7 @@ def _read_part(value: object, where: str, reading: Reading) -> Part | Thinking:
                 "has a weight, but reasoning has that of its message; remove it", where=where
             )
     else:
-        part = TextPart(_pop_text(fields, ("text",), where), weight)
+        part = TextPart(_pop_text(fields, ("text", "refusal"), where), weight)
         if weight is not None and not part.text.strip():
             raise ConversationError(
                 "has a weight, but no words; join it with the part before or behind it",
@@ -96,9 +129,13 @@ def _pop_kind(fields: Fields, where: str) -> str:
     """The kind of a part by its type or, if it has none, by its only key of that name."""
     kind = fields.pop("type")
     if kind is None:
-        named = fields.named("text", *_KIND_OF_TYPE)
+        named = [
+            k
+            for k in fields.named("text", *_KIND_OF_TYPE)
+            if k == "text" or not is_filler(fields[k])
+        ]
         kind = named[0] if len(named) == 1 else None
-    if isinstance(kind, str) and kind in (*_TEXT_TYPES, *_THINKING_TYPES, *_KIND_OF_TYPE):
+    if isinstance(kind, str) and kind in _TYPES:
         return kind
     raise ConversationError(
         f"expected a part of type 'text', 'image', 'video' or 'audio', found {describe(kind)} "
@@ -126,6 +163,12 @@ def _media_part(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
 
 def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -> Any:
     given = fields.named(*_SOURCE_KEYS[kind])
+    for key in given:
+        if is_filler(fields[key]):
+            fields.pop(key)
+    given = fields.named(*_SOURCE_KEYS[kind])
+    if isinstance(fields.get("source"), Mapping):
+        given.append("source")
     if not given:
         return plain_source(reading.columns.take(kind, where, index=fields.get("index")), where)
     if set(given) == {"bytes", "path"}:  # one media item, as Hugging Face datasets store it
@@ -133,6 +176,8 @@ def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
     if len(given) > 1:
         raise ConversationError(f"names more than one {kind}: {given}; keep one", where=where)
     key = given[0]
+    if key == "source":
+        return _source_of_block(fields, where)
     source = plain_source(fields.pop_raw(key), where)
     if key.endswith("_url"):  # as the OpenAI API spells it
         source = parsed(source, where, "{")
@@ -141,6 +186,21 @@ def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
     if key.startswith("input_") and isinstance(source, Mapping):
         source = source.get("url") or _encoded(source.get("data"))
     return _encoded(source) if key == "base64" else source
+
+
+def _source_of_block(fields: Fields, where: str) -> str:
+    """The source of a block of the Anthropic API."""
+    source = Fields(fields.pop("source"), f"{where}.source")
+    kind, media_type = source.pop("type"), source.pop("media_type") or ""
+    key = {"base64": "data", "url": "url"}.get(str(kind), "")
+    value = source.pop(key)
+    if not isinstance(value, str) or not value or not isinstance(media_type, str) or source.rest:
+        raise ConversationError(
+            "expected a dict with 'type': 'base64', 'media_type' and 'data', or with 'type': 'url' "
+            f"and 'url', found type {kind!r} and {describe(value)}",
+            where=source.where,
+        )
+    return f"data:{media_type};base64,{value}" if key == "data" else value
 
 
 def _encoded(value: Any) -> Any:

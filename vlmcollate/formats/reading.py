@@ -6,8 +6,9 @@ from typing import Any
 
 import attrs
 
-from vlmcollate.formats.fields import Fields
+from vlmcollate.formats.fields import Fields, is_filler
 from vlmcollate.formats.media_columns import MediaColumns
+from vlmcollate.formats.trainable import find_trainable, is_media_key
 from vlmcollate.formats.unread import METADATA
 
 
@@ -28,7 +29,9 @@ class Reading:
     dropped_arguments: list[str] = attrs.field(factory=list)
 
     def leave(self, fields: Fields) -> None:
-        """Records the fields that are left, except known metadata, as unread."""
+        """Records the fields that are left as unread, of known metadata what could train."""
         for key, value in fields.rest.items():
-            if key not in METADATA:
+            if key in METADATA:
+                self.unread.update(find_trainable(value, fields.path(key)))
+            elif not (is_media_key(key) and is_filler(value)):
                 self.unread[fields.path(key)] = value

@@ -34,7 +34,11 @@ def format_of(format: str | DatasetFormat) -> DatasetFormat | None:  # noqa: A00
         return None
     if isinstance(format, str) and format in REGISTERED:
         return REGISTERED[format]
+    if isinstance(format, type) and issubclass(format, DatasetFormat):
+        raise ConfigError(
+            f"format is the class {format.__name__}; call it with its options: {format.__name__}()"
+        )
     names = ["auto", *REGISTERED]
     near = difflib.get_close_matches(str(format), names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"format is wrong: found {format!r:.60}, expected one of {names}; {hint}")
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"format is wrong: found {format!r:.60}, expected one of {names}{hint}")

@@ -22,6 +22,8 @@ CALLS = frozenset({"function_call", "tool_call"})
 """The roles of messages whose content is the JSON of an assistant's calls."""
 TRIED = frozenset({"developer", "function", "ipython", "environment"})
 """Further roles of published templates, which keep their spelling."""
+RESULTS = frozenset({"tool", "function", "ipython", "environment"})
+"""The roles of messages whose content is the result of a call."""
 _ROLE = re.compile(r"[A-Za-z][\w \-]*")
 
 

@@ -29,8 +29,8 @@ def read_tools(value: object, where: str) -> list[Any]:
     """Reads the tools of an example.
 
     Args:
-        value: A list of JSON schemas, or of functions with type hints and a docstring; JSON of the
-            list, or of a schema, is parsed.
+        value: A list of JSON schemas, or of functions with type hints and a docstring, or one of
+            these; JSON of the list, or of a schema, is parsed. An empty string is no tools.
         where: Its path in the example.
 
     Returns:
@@ -39,7 +39,14 @@ def read_tools(value: object, where: str) -> list[Any]:
     Raises:
         ConversationError: If a tool is anything else.
     """
-    return [_read_tool(tool, f"{where}[{i}]") for i, tool in enumerate(as_list(value, where))]
+    value = parsed(unwrap(value), where, "[{")
+    if value == "":
+        return []
+    is_one = inspect.isroutine(value) or (
+        isinstance(value, Mapping) and bool({"name", "function"}.intersection(value))
+    )
+    items = [value] if is_one else as_list(value, where)
+    return [_read_tool(tool, f"{where}[{i}]") for i, tool in enumerate(items)]
 
 
 def _read_tool(value: object, where: str) -> Mapping[str, Any]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from PIL import Image
-
 from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
+from vlmcollate.formats.fields import is_filler
 from vlmcollate.formats.media_options import SPELLINGS as OPTIONS
-from vlmcollate.formats.weights import SPELLINGS
+from vlmcollate.formats.trainable import (
+    find_trainable,
+    is_conversation,
+    is_mask,
+    is_mask_key,
+    is_media,
+    is_media_key,
+)
 from vlmcollate.plain_values import describe, unwrap
 
 UnreadPolicy = Literal["auto", "raise", "warn", "allow"]
@@ -37,14 +40,6 @@ METADATA = frozenset(
 
 _TOOLS = {"tools", "functions", "tool_choice", "available_tools", "function_definitions", "apis"}
 _SYSTEM = {"system", "system_prompt", "system_message", "sys_prompt", "instructions"}
-_MASKS = re.compile(r"\w*_?(mask|masks|weights?)|labels|train_detail|" + "|".join(SPELLINGS))
-_MEDIA_WORDS = "image", "img", "picture", "photo", "video", "audio", "sound", "frame", "speech"
-_MEDIA = re.compile(
-    rf"({'|'.join(_MEDIA_WORDS)})s?"
-    r"(_?\d+|_(path|url|uri|file|byte|base64|b64|data|list|array)s?)?",
-    re.IGNORECASE,
-)
-_MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
 
 
 def report_unread(unread: Mapping[str, Any], policy: UnreadPolicy) -> None:
@@ -62,6 +57,8 @@ def report_unread(unread: Mapping[str, Any], policy: UnreadPolicy) -> None:
         return
     for path, value in unread.items():
         key = path.rpartition(".")[2]
+        if is_media_key(key) and is_filler(value):
+            continue
         reason = _reason(key, value) if policy == "auto" else ""
         if reason or policy == "raise":
             found = f"which {reason}: {describe(unwrap(value))}" if reason else describe(value)
@@ -70,7 +67,8 @@ def report_unread(unread: Mapping[str, Any], policy: UnreadPolicy) -> None:
                 'the dataset, or set on_unread="warn"',
                 where=path,
             )
-        where = "the examples" if "." not in path else "messages"
+        where = path.partition(".")[0] if "." in path and "[" not in path else "messages"
+        where = where if "." in path else "the examples"
         warnings.warn(
             f"nothing reads the key {key!r} of {where}; remove it, or set on_unread",
             UnreadKeyWarning,
@@ -78,45 +76,23 @@ def report_unread(unread: Mapping[str, Any], policy: UnreadPolicy) -> None:
         )
 
 
-def is_media_key(key: str) -> bool:
-    """Returns whether the name of a field is that of media."""
-    return _MEDIA.fullmatch(key) is not None
-
-
-def holds_mask(key: str) -> bool:
-    """Returns whether the name of a field is that of a mask."""
-    return _MASKS.fullmatch(key) is not None
-
-
 def _reason(key: str, value: Any) -> str:
     """Why a field may not be ignored, or an empty string."""
-    if _is_media(value) or is_media_key(key):
+    if is_media(value) or is_media_key(key):
         return "holds media"
     if key in OPTIONS:
         return "is an option of a media item; put it into the part of that item"
     if key == "objects":
         return "holds objects of a grounding task, whose boxes the text has to spell"
-    if _is_conversation(value):
+    if is_conversation(value):
         return "holds messages"
+    if key == "chat_template_kwargs":
+        return "holds variables of a chat template, which writes no plain text"
     if key in _TOOLS:
         return "holds tools"
     if key in _SYSTEM:
         return "holds a system prompt"
-    return "holds a mask" if holds_mask(key) else ""
-
-
-def _is_media(value: Any) -> bool:
-    if isinstance(value, Image.Image | bytes | bytearray):
-        return True
-    if isinstance(value, np.ndarray | torch.Tensor):
-        return value.ndim >= 2 and getattr(value.dtype, "kind", "f") != "O"
-    value = unwrap(value)
-    if isinstance(value, list | tuple):
-        return bool(value) and _is_media(value[0])
-    return isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
-
-
-def _is_conversation(value: Any) -> bool:
-    value = unwrap(value)
-    first = unwrap(value[0]) if isinstance(value, list | tuple) and value else value
-    return isinstance(first, Mapping) and any(keys <= first.keys() for keys in _MESSAGE_KEYS)
+    if is_mask_key(key) or is_mask(key, value):
+        return "holds a mask"
+    inside = next(find_trainable(value, key), None)
+    return f"holds media, messages or a mask at {inside[0]!r}" if inside else ""

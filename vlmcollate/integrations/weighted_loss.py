@@ -39,7 +39,8 @@ def weighted_loss(
         A scalar in float32; 0 if no token trains.
 
     Raises:
-        ConfigError: The shapes do not fit together.
+        ConfigError: The shapes do not fit together, there are no labels, or a weight is negative or
+            not finite.
 
     Example:
         >>> logits = torch.zeros(1, 3, 2)
@@ -72,13 +73,21 @@ def sum_of_weights(batch: Mapping[str, Tensor], *, shift: bool = True) -> Tensor
 
     Returns:
         A scalar in float32.
+
+    Raises:
+        ConfigError: There are no labels, or a weight is wrong.
     """
-    weights = _weights(batch["labels"], batch.get("loss_weights"))
+    weights = _weights(batch.get("labels"), batch.get("loss_weights"))
     return (weights[..., 1:] if shift else weights).sum()
 
 
-def _weights(labels: Tensor, loss_weights: Tensor | None) -> Tensor:
-    """The weight of each label, 0 where it is ignored, in float32."""
+def _weights(labels: Tensor | None, loss_weights: Tensor | None) -> Tensor:
+    """The weight of each label, 0 if it is ignored, in float32."""
+    if not isinstance(labels, Tensor):
+        raise ConfigError(
+            f"labels are missing: found {labels!r:.60}, expected the tensor of the batch; keep the "
+            "key 'labels' in the batch"
+        )
     is_trained = (labels != IGNORE_INDEX).float()
     if loss_weights is None:
         return is_trained
@@ -87,4 +96,12 @@ def _weights(labels: Tensor, loss_weights: Tensor | None) -> Tensor:
             f"loss_weights of shape {tuple(loss_weights.shape)} do not fit labels of shape "
             f"{tuple(labels.shape)}; pass both from one batch"
         )
-    return loss_weights.to(labels.device).float() * is_trained
+    weights = loss_weights.to(labels.device).float()
+    is_wrong = ~((weights >= 0) & weights.isfinite())
+    if is_wrong.any():
+        wrong = weights[is_wrong][0].item()
+        raise ConfigError(
+            f"loss_weights are wrong: found {wrong}, expected finite weights of at least 0; "
+            "correct the code that changed them"
+        )
+    return weights * is_trained

@@ -197,7 +197,9 @@ class PromptEncoder:
         for char, times in text.repeats.items():
             repeats[tokens.starts.searchsorted(char)] = times
         table = _origins(text, tokens)
-        prefix, suffix = _wrapping(vocabulary, rendering.text)
+        prefix, suffix = _wrapping(vocabulary, rendering)
+        if conversation.is_document and suffix and tokens.ids[-len(suffix) :].tolist() == suffix:
+            suffix = []  # the end of the document, which trains
         ids, message_ids, media_ids = _wrapped(
             table.repeat(repeats, axis=1) if text.repeats else table, prefix, suffix
         )
@@ -276,9 +278,10 @@ def _origins(text: PromptText, tokens: Tokens) -> Ints:
     return table
 
 
-def _wrapping(vocabulary: Vocabulary, text: str) -> tuple[list[int], list[int]]:
+def _wrapping(vocabulary: Vocabulary, rendering: Rendering) -> tuple[list[int], list[int]]:
     """Returns the ids that the tokenizer, not the template, adds around text."""
-    if vocabulary.bos_token is not None and text.startswith(vocabulary.bos_token):
+    is_written = not (rendering.caller_spans and rendering.caller_spans[0].start == 0)
+    if is_written and rendering.text.startswith(vocabulary.bos_token or "\0"):
         return [], []
     return vocabulary.prefix_ids, vocabulary.suffix_ids
 

@@ -77,6 +77,8 @@ def prompt_and_answer(conversation: Conversation) -> tuple[str, str]:
     if answer.extra or prompt.extra:
         keys = sorted({*answer.extra, *prompt.extra})
         raise ConversationError(f"the messages have keys that this model ignores: {keys}")
+    if conversation.tools:
+        raise ConversationError("this model takes no tools; remove them", where="tools")
     return _text_of(prompt), _text_of(answer)
 
 

@@ -193,6 +193,67 @@ def test_every_spelling_of_a_call_and_its_result_is_read(calling, role):
     assert read.messages[1].content == ()
 
 
+RESPONSES: list[dict[str, Any]] = [
+    {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "so"}]},
+    {"type": "message", "id": "m", "status": "completed", **ANSWER},
+    {"type": "function_call", "id": "i", "call_id": "c1", "status": "completed",
+     "name": "look", "arguments": json.dumps(CALL["arguments"])},
+    {"type": "function_call", "id": "j", "call_id": "c2", "name": "look", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c1", "output": "4"},
+    {"type": "function_call_output", "call_id": "c2", "output": {"seen": [1, None]}},
+]  # fmt: skip
+
+
+def test_items_of_the_responses_api_are_read_as_the_turns_that_they_are():
+    read = read_example([USER, *RESPONSES, ANSWER])
+    assert [m.role for m in read.messages] == ["user", "assistant", "tool", "tool", "assistant"]
+    turn, first, second = read.messages[1:4]
+    assert (turn.text, turn.extra["reasoning_content"]) == ("A cat.", "so")
+    calls = [(call["id"], call["function"]) for call in turn.extra["tool_calls"]]
+    assert calls == [("c1", CALL), ("c2", {"name": "look", "arguments": {}})]
+    assert (first.text, first.extra) == ("4", {"tool_call_id": "c1"})
+    assert (second.text, second.extra) == ('{"seen": [1, null]}', {"tool_call_id": "c2"})
+    assert first.is_string
+    assert second.is_string
+
+
+def test_a_call_that_does_not_train_is_a_turn_of_its_own():
+    call = {**RESPONSES[2], "train": False}
+    read = read_example([USER, RESPONSES[1], call, RESPONSES[4], ANSWER])
+    assert [m.weight for m in read.messages if m.is_assistant] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "refusing",
+    [
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": "", "refusal": "No."},
+        {"role": "assistant", "content": "No.", "refusal": None},
+    ],
+)
+def test_a_refusal_is_the_answer(refusing):
+    (_, answer) = read_example([USER, refusing]).messages
+    assert (answer.text, answer.extra) == ("No.", {})
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"a": 1}, '{"a": 1}'),
+        (4, "4"),
+        (True, "true"),
+        ([{"a": "ü"}, 2], '[{"a": "ü"}, 2]'),
+        (np.float64(0.5), "0.5"),
+        ([{"type": "text", "text": "4"}], "4"),
+    ],
+)
+def test_the_result_of_a_tool_may_be_any_json_value(result, text):
+    call = {"role": "assistant", "tool_calls": [CALL]}
+    read = read_example([USER, call, {"role": "tool", "content": result}, ANSWER])
+    assert read.messages[2].text == text
+
+
 def test_thinking_parts_become_reasoning():
     content = [{"type": "thinking", "thinking": "so"}, {"type": "text", "text": "A cat."}]
     message = read_example([USER, {**ANSWER, "content": content}]).messages[1]
@@ -200,7 +261,136 @@ def test_thinking_parts_become_reasoning():
     assert message.content == (TextPart("A cat."),)
 
 
+def calling(arguments):
+    return [USER, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": arguments}]}]
+
+
+ENCODED = b"\x89PNG" + bytes(80)
 REFUSED = {
+    "a tag without its image": (
+        {"messages": [{**USER, "content": "<image>What?"}, ANSWER], "image": ""},
+        r"image: holds 0 image item\(s\), but the text has 1 <image> tag",
+    ),
+    "a part without its image": (
+        {
+            "messages": [{**USER, "content": [{"type": "image", "image": ""}]}, ANSWER],
+            "images": [None],
+        },
+        r"messages\[0\].content\[0\]: no image is left",
+    ),
+    "an empty image alone": (
+        [{**USER, "content": [{"type": "image", "image": ""}]}, ANSWER],
+        r"messages\[0\].content\[0\]: this image part names no image",
+    ),
+    "media as metadata": ({"messages": [USER, ANSWER], "source": IMAGE}, "source: .*holds media"),
+    "media in metadata": (
+        {"messages": [USER, ANSWER], "meta": {"shown": [{"bytes": ENCODED, "path": None}]}},
+        r"meta.shown\[0\]: .*holds media",
+    ),
+    "messages in metadata": (
+        {"messages": [USER, ANSWER], "info": {"rejected": [{"role": "user", "content": "Why?"}]}},
+        "info.rejected: .*holds messages",
+    ),
+    "a mask in metadata": (
+        {"messages": [USER, ANSWER], "annotations": [{"loss_mask": [1, 0]}]},
+        r"annotations\[0\].loss_mask: .*holds a mask",
+    ),
+    "a mask in an array of metadata": (
+        {"messages": [USER, ANSWER], "annotations": np.array([{"train": False}], object)},
+        r"annotations\[0\].train: .*holds a mask",
+    ),
+    "a mask in the metadata of a part": (
+        [{**USER, "content": [{"type": "text", "text": "a", "meta": {"train": 0}}]}, ANSWER],
+        r"messages\[0\].content\[0\].meta.train: .*holds a mask",
+    ),
+    "media inside another column": (
+        {"messages": [USER, ANSWER], "page": {"scans": [IMAGE]}},
+        r"page: .*holds media, messages or a mask at 'page.scans\[0\]'",
+    ),
+    "an unknown block of an image": (
+        [{**USER, "content": [{"type": "image", "source": {"type": "file", "id": 3}}]}, ANSWER],
+        r"messages\[0\].content\[0\].source: expected a dict with 'type': 'base64'",
+    ),
+    "an image twice": (
+        [
+            {
+                **USER,
+                "content": [{"type": "image", "image": "a", "source": {"type": "url", "url": "b"}}],
+            },
+            ANSWER,
+        ],
+        "names more than one image",
+    ),
+    "one list of frames for two tags": (
+        {"messages": [{**USER, "content": "<video><video>"}, ANSWER], "video": [IMAGE, IMAGE]},
+        r"video: holds 1 video item\(s\), but the text has 2 <video> tag",
+    ),
+    "arguments of plain text": (calling("at home"), r"at character 0: .*with json.dumps"),
+    "arguments as Python writes them": (calling("{'a': 1}"), r"at character 1: .*with json.dumps"),
+    "arguments without names": (calling("[1]"), "expected a dict of arguments .*found list"),
+    "arguments in a list": (calling([1]), "expected a dict of arguments .*found list"),
+    "arguments that are JSON twice": (calling(json.dumps("{}")), "found str '{}'"),
+    "a forced choice of tools": (
+        {"messages": [USER, ANSWER], "tool_choice": "required"},
+        "tool_choice: .*holds tools",
+    ),
+    "tools that are no schema": (
+        {"messages": [USER, ANSWER], "tools": {"a": 1}},
+        "tools: expected",
+    ),
+    "an answer that is a number": (
+        {"question": "How many?", "answer": 4},
+        "answer: expected a string in the format 'question_answer', found int 4; convert",
+    ),
+    "an output that is a list": (
+        {"instruction": "What?", "output": ["a"]},
+        "output: expected a string in the format 'alpaca', found list",
+    ),
+    "a prompt that trains": (
+        {"prompt": [USER, {**ANSWER, "train": True}, USER], "completion": [ANSWER]},
+        r"prompt\[1\]: has a weight, but only the completion trains",
+    ),
+    "a prompt that weighs": (
+        {"prompt": json.dumps([USER, {**ANSWER, "weight": 0.5}, USER]), "completion": "b"},
+        r"prompt\[1\]: has a weight",
+    ),
+    "a part of a prompt that weighs": (
+        {
+            "prompt": [{**ANSWER, "content": [{"type": "text", "text": "a", "weight": 1}]}, USER],
+            "completion": "b",
+        },
+        r"prompt\[0\]: has a weight",
+    ),
+    "an unknown item": (
+        [USER, {"type": "web_search_call", "id": "w"}, ANSWER],
+        r"messages\[1\].type: .*'web_search_call', expected one of \['function_call'",
+    ),
+    "reasoning without an answer": ([USER, ANSWER, RESPONSES[0]], r"messages\[2\]: reasoning has"),
+    "reasoning twice": (
+        [USER, RESPONSES[0], {**ANSWER, "reasoning_content": "a"}],
+        r"messages\[1\]: its answer holds reasoning as well",
+    ),
+    "a result that weighs": (
+        [USER, {"role": "assistant", "tool_calls": [CALL]}, {**RESPONSES[4], "train": True}],
+        "only answers train",
+    ),
+    "a call without result": (
+        [USER, RESPONSES[2], {"type": "function_call_output", "call_id": "c1"}],
+        r"messages\[2\].output: expected the result",
+    ),
+    "a refusal and a content": ([USER, {**ANSWER, "refusal": "No."}], "a content and a refusal"),
+    "reasoning behind a text": (
+        [
+            USER,
+            {
+                **ANSWER,
+                "content": [
+                    {"type": kind, kind: kind} for kind in ("thinking", "text", "thinking", "text")
+                ],
+            },
+        ],
+        r"messages\[1\].content\[2\]: is reasoning behind other content",
+    ),
     "too many tags": (
         {"messages": [{**USER, "content": "<image><image>"}, ANSWER], "images": [IMAGE]},
         r"images: holds 1 image item\(s\), but the text has 2 <image> tag",
@@ -302,6 +492,127 @@ def test_rows_that_would_train_on_something_else_are_refused(row, problem):
         read_example(row)
 
 
+MASKS = {
+    "train_detail": {"a": 1}, "mask_history": True, "train_turns": [1], "supervise": False,
+    "no_loss": True, "is_masked": 0, "computeLoss": False, "train_on_input": False,
+    "step_loss_mask": 1, "turns_to_train": np.array([0, 2]), "label_mask": [0, 1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), MASKS.items())
+def test_masks_of_other_names_are_refused(key, value):
+    with pytest.raises(ConversationError, match=f"{key}: .*holds a mask"):
+        read_example({"messages": [USER, ANSWER], key: value})
+    collator = collator_for(processor_of("qwen2_5_vl"))
+    with pytest.raises(ConversationError, match=rf"messages\[1\].{key}: .*holds a mask"):
+        collator.encode([USER, {**ANSWER, key: value}])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_id", 7),
+        ("loss_type", "ce"),
+        ("train_source", "web"),
+        ("num_train_tokens", 5),
+        ("boxes", np.zeros((3, 4))),
+        ("digest", bytes(32)),
+    ],
+)
+def test_other_columns_that_resemble_masks_or_media_warn(key, value):
+    with pytest.warns(UnreadKeyWarning, match=f"nothing reads the key '{key}'"):
+        assert outline(read_example({"messages": [USER, ANSWER], key: value})) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"loss": 0.53, "weight": 3, "labels": ["cat"], "masked_lm": "no"},
+        {"image_path": "a.png", "text": "What?"},
+        [{"role": "user", "content": "What?"}],  # which the conversation holds
+        "a text",
+        {"deep": [[[[[[[[[[{"train": False}]]]]]]]]]]},
+    ],
+)
+def test_metadata_that_describes_is_no_error(metadata, recwarn):
+    row = {"messages": [USER, ANSWER], "metadata": metadata}
+    assert outline(read_example(row, on_unread="raise")) == PLAIN
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"image": ""},
+        {"images": [None]},
+        {"images": []},
+        {"images": [float("nan"), ""]},
+        {"image": {"bytes": None, "path": None}},
+        {"images": [{"bytes": None, "path": None}]},
+        {"images": np.array([None], object)},
+        {"video": "", "audio": {"path": ""}},
+    ],
+)
+def test_fillers_are_no_media(columns, recwarn):
+    assert outline(read_example({"messages": [USER, ANSWER], **columns})) == PLAIN
+    seen = read_example({"messages": [USER, ANSWER], **columns, "img": IMAGE})
+    assert outline(seen) == SEEN
+    assert not recwarn.list
+
+
+def test_fillers_of_parts_and_messages_are_no_media(recwarn):
+    filler = {"image": {"bytes": None, "path": None}, "video": ""}
+    text = {"type": "text", "text": "What?", **filler}
+    assert outline(read_example([{**USER, "content": [text]}, ANSWER])) == PLAIN
+    untyped = {"text": "What?", **filler}
+    assert outline(read_example([{**USER, "content": [untyped]}, ANSWER])) == PLAIN
+    shown = {"type": "image", "image": IMAGE, "url": "", "video": ""}
+    assert outline(read_example([{**USER, "content": [shown, text]}, ANSWER])) == SEEN
+    collator = collator_for(processor_of("qwen2_5_vl"), on_unread="raise")
+    assert len(collator.encode([{**USER, **filler}, ANSWER]))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [IMAGE, IMAGE],
+        ["a.jpg", "b.PNG"],
+        [{"bytes": ENCODED, "path": None}] * 2,
+        [ENCODED, ENCODED],
+        [np.zeros((4, 3, 3), np.uint8)] * 3,
+        json.dumps(["a.jpg", "b.jpg"]),
+        [[IMAGE, IMAGE]],
+    ],
+)
+def test_a_list_of_frames_in_a_column_for_one_video_is_one_video(frames):
+    for content in ("What?", "<video>What?", [{"type": "video"}, "What?"]):
+        row = {"messages": [{**USER, "content": content}, ANSWER], "video": frames}
+        ((_, part),) = read_example(row).media
+        assert part.kind == "video"
+        assert len(part.source) >= 2
+
+
+def test_several_videos_in_a_column_for_one_are_several():
+    row = {"messages": [USER, ANSWER], "video": ["a.mp4", "b.mp4"]}
+    assert [part.source for _, part in read_example(row).media] == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("block", "source"),
+    [
+        (
+            {"type": "base64", "media_type": "image/png", "data": "iVBO"},
+            "data:image/png;base64,iVBO",
+        ),
+        ({"type": "url", "url": "https://a/b.png"}, "https://a/b.png"),
+    ],
+)
+def test_blocks_of_the_anthropic_api_are_read(block, source):
+    row = [{**USER, "content": [{"type": "image", "source": block}]}, ANSWER]
+    assert [part.source for _, part in read_example(row).media] == [source]
+
+
 def test_blank_answers_and_untrained_ones_without_content_are_read():
     assert read_example([USER, {**ANSWER, "content": ""}]).messages[1].content == (TextPart(""),)
     untrained = {"role": "assistant", "content": None, "train": False}
@@ -365,6 +676,68 @@ class Riddles(DatasetFormat):
         return read_example(
             [{**USER, "content": fields.pop("riddle")}, {**ANSWER, "content": fields.pop("key")}]
         ).messages
+
+
+SCHEMA = {"type": "function", "function": {"name": "look"}}
+
+
+@pytest.mark.parametrize(
+    "tools", [[SCHEMA], SCHEMA, json.dumps(SCHEMA), json.dumps([SCHEMA]), [json.dumps(SCHEMA)]]
+)
+def test_one_schema_is_a_list_of_tools(tools):
+    assert read_example({"messages": [USER, ANSWER], "tools": tools}).tools == [SCHEMA]
+
+
+def test_no_tools_and_a_free_choice_are_nothing(recwarn):
+    for extra in ({"tools": ""}, {"tools": "[]"}, {"tools": [], "tool_choice": "auto"}):
+        read = read_example({"messages": [USER, ANSWER], **extra})
+        assert (read.tools, dict(read.unread)) == (None, {})
+    assert not recwarn.list
+
+
+def test_a_call_may_have_no_arguments():
+    absent: list[Any] = ["", " ", "null", "{}", None, {}]
+    for arguments in absent:
+        (_, turn) = read_example(calling(arguments)).messages
+        assert turn.extra["tool_calls"][0]["function"]["arguments"] == {}
+
+
+def test_an_answer_that_is_a_number_is_refused_in_the_format_that_is_stated():
+    with pytest.raises(ConversationError, match="answer: expected a string") as raised:
+        read_example({"question": "How many?", "answer": 4}, "question_answer")
+    assert raised.value.where == "answer"
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ConfigError, match=r"class LlavaFormat; .*LlavaFormat\(\)"):
+        read_example([USER, ANSWER], LlavaFormat)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="media_root must be the path of a folder"):
+        LlavaFormat(media_root=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="keep_none_arguments must be"):
+        MessagesFormat(keep_none_arguments="yes")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"found 'ignore', expected one of \['auto', 'raise'"):
+        read_example([USER, ANSWER], on_unread="ignore")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        ({"messages": [USER, ANSWER], "chat_template_kwargs": {"thiking": True}}, "thiking"),
+        ({"messages": [{**USER, "name": "Ada"}, ANSWER]}, "name"),
+    ],
+)
+def test_what_the_template_does_not_write_is_reported(row, key):
+    processor = processor_of("qwen3_vl")  # whose template mentions the name of a tool's message
+    with pytest.warns(UnreadKeyWarning, match=f"nothing reads the key '{key}'"):
+        collator_for(processor).encode(row)
+    with pytest.raises(ConversationError, match=f"nothing reads the key '{key}'"):
+        collator_for(processor, on_unread="raise").encode(row)
+
+
+def test_models_without_a_template_refuse_tools():
+    row = {"messages": [USER, ANSWER], "tools": [SCHEMA]}
+    with pytest.raises(ConversationError, match="tools: this model takes no tools"):
+        collator_for(processor_of("paligemma")).encode(row)
 
 
 def test_a_third_party_registers_its_format(monkeypatch):
@@ -448,7 +821,7 @@ def test_calls_in_a_row_are_one_turn():
 
 
 def test_the_parts_of_a_prompt_do_not_train():
-    earlier = {**ANSWER, "content": [{"type": "text", "text": "secret", "train": True}]}
+    earlier = {**ANSWER, "content": [{"type": "text", "text": "secret", "train": False}]}
     row = {"prompt": [USER, earlier, USER], "completion": [ANSWER]}
     collator = collator_for(processor_of("qwen2_5_vl"))
     sample = collator.encode(row)

@@ -35,6 +35,23 @@ class WeightedTrainer(WeightedLossMixin, Trainer):  # type: ignore[misc]
     pass
 
 
+@pytest.mark.parametrize("wrong", [-0.5, float("nan"), float("inf")])
+def test_wrong_weights_are_refused(wrong):
+    labels, logits = torch.tensor([[1, 0]]), torch.zeros(1, 2, 3)
+    for weights in (torch.tensor([[1.0, wrong]]), torch.tensor([[1.0, wrong]]).bfloat16()):
+        with pytest.raises(ConfigError, match=f"loss_weights are wrong: found {wrong}, expected"):
+            weighted_loss(logits, labels, weights)
+        with pytest.raises(ConfigError, match="loss_weights are wrong"):
+            sum_of_weights({"labels": labels, "loss_weights": weights})
+
+
+def test_missing_labels_are_refused():
+    with pytest.raises(ConfigError, match="labels are missing: found None"):
+        weighted_loss(torch.zeros(1, 2, 3), None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="labels are missing"):
+        sum_of_weights({"loss_weights": torch.ones(1, 2)})
+
+
 @given(
     weights=st.lists(st.sampled_from([0.0, 0.25, 1.0, 3.0]), min_size=6, max_size=6),
     seed=st.integers(0, 9),

@@ -6,6 +6,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.testing.laws import (
     accepted,
     batching,
+    completeness,
     construction,
     exchanges,
     item_options,
@@ -31,6 +32,7 @@ LAWS: tuple[Law, ...] = tuple(
         prompts,
         labels,
         exchanges,
+        completeness,
         media,
         processor_calls,
         item_options,
