@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from vlmcollate.conversation import Conversation
 from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.prompt.rendering import Rendering
-
-
-def answers_hold_media(conversation: Conversation) -> bool:
-    """Returns whether text that trains may stand beside media."""
-    if conversation.is_document:
-        return True
-    return any(conversation.messages[message].is_assistant for message, _ in conversation.media)
 
 
 def media_borders(prompt: EncodedPrompt, tokens: Collection[str]) -> list[tuple[int, int]]:

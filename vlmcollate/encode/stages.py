@@ -21,7 +21,7 @@ from vlmcollate.encode.expansion_tokens import expansion_tokens
 from vlmcollate.encode.item_options import FinalSize, Shape, final_size
 from vlmcollate.encode.labelling import place_turns, unlabelled_sample, with_labels
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
-from vlmcollate.encode.media_borders import answers_hold_media, media_borders
+from vlmcollate.encode.media_borders import media_borders
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
@@ -187,6 +187,13 @@ class Stages(CollatorOptions):
     ) -> EncodedSample:
         """Returns a sample with the labels of its turns."""
         parts = (part for message in conversation.messages for part in message.content)
+        has_media_that_trains = bool(prompt.rendering.media) and (
+            conversation.is_document
+            or any(
+                conversation.messages[span.message].role == "assistant"
+                for span in prompt.rendering.media
+            )
+        )
         is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
         return with_labels(
             sample,
@@ -195,7 +202,7 @@ class Stages(CollatorOptions):
             train_on=self.train_on,
             strategy=strategy,
             part_weights=prompt.part_weights if is_weighted else (),
-            untrained=self._media_borders(prompt) if answers_hold_media(conversation) else (),
+            untrained=self._media_borders(prompt) if has_media_that_trains else (),
         )
 
     def _media_borders(self, prompt: EncodedPrompt) -> list[tuple[int, int]]:
