@@ -186,13 +186,10 @@ class Stages(CollatorOptions):
         turns: Sequence[Turn],
     ) -> EncodedSample:
         """Returns a sample with the labels of its turns."""
-        parts = (part for message in conversation.messages for part in message.content)
-        has_media_that_trains = bool(prompt.rendering.media) and (
-            conversation.is_document
-            or any(
-                conversation.messages[span.message].role == "assistant"
-                for span in prompt.rendering.media
-            )
+        parts = (part for message in messages for part in message.content)
+        messages = conversation.messages
+        media_trains = conversation.is_document or any(
+            messages[span.message].role == "assistant" for span in prompt.rendering.media
         )
         is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
         return with_labels(
@@ -202,7 +199,7 @@ class Stages(CollatorOptions):
             train_on=self.train_on,
             strategy=strategy,
             part_weights=prompt.part_weights if is_weighted else (),
-            untrained=self._media_borders(prompt) if has_media_that_trains else (),
+            untrained=self._media_borders(prompt) if media_trains else (),
         )
 
     def _media_borders(self, prompt: EncodedPrompt) -> list[tuple[int, int]]:
