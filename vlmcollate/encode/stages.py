@@ -186,8 +186,8 @@ class Stages(CollatorOptions):
         turns: Sequence[Turn],
     ) -> EncodedSample:
         """Returns a sample with the labels of its turns."""
-        parts = (part for message in messages for part in message.content)
         messages = conversation.messages
+        parts = (part for message in messages for part in message.content)
         media_trains = conversation.is_document or any(
             messages[span.message].role == "assistant" for span in prompt.rendering.media
         )
