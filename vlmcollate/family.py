@@ -19,6 +19,7 @@ from vlmcollate.packing.token_mixing import TokenMixing, token_mixing, with_imag
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 
+UnclosedTurns = Literal["error", "append_eos", "content_only"]
 TOKEN_TYPES: dict[MediaKind, int] = {"image": 1, "video": 2, "audio": 3}
 """The token type of each kind of media; text has 0."""
 
@@ -95,8 +96,8 @@ class Family:
         exact_token_counts: The kinds of media whose number of tokens follows from their sizes.
         packing: The rules for packs, or the reason why samples cannot be packed.
         last_turn_end: The stop token after the last turn, if the template leaves it open.
-        append_stop_token: Whether to add the first stop token after every answer that the template
-            leaves open, as in the model's own training.
+        unclosed_turns: What is done if no token of the template ends an answer; see the option of
+            the collator.
         prompt_prefix: A function from the tokenizer to the text that the processor adds before a
             prompt, if the template does not write it.
         string_content_with_media: Whether content that is passed as one string includes the
@@ -121,7 +122,7 @@ class Family:
     exact_token_counts: frozenset[str] = attrs.field(default=frozenset(), repr=_sorted)
     packing: Packable | NotPackable = attrs.field(factory=Packable)
     last_turn_end: str = ""
-    append_stop_token: bool = False
+    unclosed_turns: UnclosedTurns = "error"
     prompt_prefix: Callable[[Any], str] | None = attrs.field(default=None, repr=_named)
     string_content_with_media: bool = False
     needs_chat_template: bool = True

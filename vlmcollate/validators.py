@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vlmcollate.errors import ConfigError
 
 
-def one_of(*values: str) -> Any:
+def one_of(*values: str | None) -> Any:
     """Returns a validator that refuses any other value."""
 
     def check(_: object, attribute: attrs.Attribute[str], value: object) -> None:

@@ -13,6 +13,7 @@ from vlmcollate.encode.labelling import TrainedTurns
 from vlmcollate.encode.omissions import OmissionPolicy
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.encode.thinking_prefix import ThinkingPrefix
+from vlmcollate.family import UnclosedTurns
 from vlmcollate.formats import DatasetFormat, UnreadPolicy, format_of
 from vlmcollate.labels import LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import LocalMedia, MediaStrategy
@@ -62,6 +63,10 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
             `"<|box_start|>"`, instead of only answers; none that the chat template writes.
         stop_tokens: The tokens that end an assistant turn; the family's and the tokenizer's eos
             token by default.
+        unclosed_turns: The policy for chat templates that end answers with no token, such as those
+            that write `USER:` behind them: `"error"`; `"append_eos"` writes and trains the
+            tokenizer's eos token behind each answer; `"content_only"` trains the answers alone.
+            `None` takes what the model family declares, which is `"error"` for most.
         template_kwargs: Chat template variables for every sample.
         require_labels: Whether a sample without a trained token is an error.
         dummy_media: The policy for adding dummy media, masked from attention and without labels,
@@ -105,6 +110,9 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
     stop_tokens: tuple[str, ...] = attrs.field(
         default=(), converter=as_strings, validator=token_strings
     )
+    unclosed_turns: UnclosedTurns | None = attrs.field(
+        default=None, validator=one_of(None, "error", "append_eos", "content_only")
+    )
     template_kwargs: Mapping[str, Any] = attrs.field(
         factory=dict, validator=an_instance_of(Mapping)
     )
@@ -135,6 +143,7 @@ class CollatorOptionsDict(TypedDict, total=False):
     on_template_omission: OmissionPolicy
     allowed_special_tokens: str | tuple[str, ...] | list[str]
     stop_tokens: str | tuple[str, ...] | list[str]
+    unclosed_turns: UnclosedTurns | None
     template_kwargs: Mapping[str, Any]
     require_labels: bool
     dummy_media: DummyMediaPolicy

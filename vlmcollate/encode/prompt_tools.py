@@ -10,10 +10,12 @@ import attrs
 
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of
-from vlmcollate.family import Family
+from vlmcollate.errors import ConfigError
+from vlmcollate.family import Family, UnclosedTurns
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.document import DocumentRenderer
 from vlmcollate.prompt.encoder import PromptEncoder
+from vlmcollate.prompt.turn_ends import TurnEnds
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 
@@ -60,17 +62,26 @@ class PromptTools:
             expansion_tokens: A function that returns the control tokens that media expands to.
         """
         tokenizer = processor.tokenizer
-        stops = stop_tokens_of(tokenizer, options.stop_tokens, family)
-        renderer = ChatRenderer(
+        declared = stop_tokens_of(tokenizer, options.stop_tokens, family)
+        bare = ChatRenderer(
             processor=processor,
             placeholders=traits.placeholders,
-            stop_tokens=tuple(stops),
+            stop_tokens=tuple(declared),
             template_kwargs=options.template_kwargs,
             string_content_with_media=family.string_content_with_media,
             prompt_prefix=family.prompt_prefix(tokenizer) if family.prompt_prefix else "",
-            last_turn_end=family.last_turn_end,
-            answer_end="".join(list(stops)[:1]) if family.append_stop_token else "",
             media_tokens=[token for tokens in traits.media_tokens.values() for token in tokens],
+        )
+        ends = bare.turn_ends if template and family.render is None else TurnEnds()
+        found = () if options.stop_tokens else ends.tokens
+        stops = declared | {token: vocabulary.id_of(token) for token in found}
+        policy = options.unclosed_turns or family.unclosed_turns
+        renderer = attrs.evolve(
+            bare,
+            stop_tokens=tuple(stops),
+            last_turn_end=family.last_turn_end or (ends.last if ends.last in stops else ""),
+            answer_end=_answer_end(tokenizer, policy) if ends.are_open else "",
+            ends_with_words=ends.are_open and policy == "content_only",
         )
         encoder = PromptEncoder(
             processor=processor,
@@ -83,8 +94,20 @@ class PromptTools:
         return cls(
             vocabulary=vocabulary,
             template=template,
-            stop_ids=tuple(stops.values()),
+            stop_ids=tuple(number for number in stops.values() if number is not None),
             renderer=renderer,
             encoder=encoder,
             document=DocumentRenderer(renderer=renderer, end_token=tokenizer.eos_token or ""),
         )
+
+
+def _answer_end(tokenizer: Any, policy: UnclosedTurns) -> str:
+    """Returns the text to write behind each answer that the template leaves open."""
+    if policy != "append_eos":
+        return ""
+    if not tokenizer.eos_token:
+        raise ConfigError(
+            'unclosed_turns is "append_eos", but the tokenizer has no eos token; set it, or choose '
+            '"content_only"'
+        )
+    return str(tokenizer.eos_token)

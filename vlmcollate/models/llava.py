@@ -23,5 +23,5 @@ class LlavaCollator(BaseCollator):
     family = Family(
         joins={"pixel_values": Concatenate(rows="image")},
         exact_token_counts=frozenset({"image"}),
-        append_stop_token=True,
+        unclosed_turns="append_eos",
     )

@@ -33,11 +33,13 @@ from vlmcollate.prompt.templates import (
     chat_template_of,
     is_template_error,
     prompt_is_constant,
+    switches_of,
     tested_literals,
     wants_json_arguments,
     wants_lists,
     wants_strings,
 )
+from vlmcollate.prompt.turn_ends import TurnEnds, read_turn_ends
 from vlmcollate.prompt.turns import TurnFinder
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -67,6 +69,7 @@ class ChatRenderer:
         last_turn_end: The text that ends the last assistant turn, if the template leaves it open
             and ends the others with the marker of the next role.
         answer_end: The text that ends every assistant turn, if the template ends none.
+        ends_with_words: Whether a turn ends with its words, if the template ends none.
         media_tokens: The tokens that stand for media features.
     """
 
@@ -78,6 +81,7 @@ class ChatRenderer:
     prompt_prefix: str = ""
     last_turn_end: str = ""
     answer_end: str = ""
+    ends_with_words: bool = False
     media_tokens: Collection[str] = ()
     _plans: dict[Any, RenderingPlan] = attrs.field(factory=dict, init=False)
     _known_forms: dict[Any, tuple[frozenset[str], frozenset[str]]] = attrs.field(
@@ -191,6 +195,19 @@ class ChatRenderer:
         return known[key]
 
     @property
+    def turn_ends(self) -> TurnEnds:
+        """What the template itself writes behind answers, read once per processor."""
+        vocabulary = Vocabulary.known(self.processor.tokenizer)
+        key = chat_template_of(self.processor), vocabulary, self._options
+        known = _TURN_ENDS.get_or_make(self.processor, dict)
+        if key not in known:
+            if len(known) >= _MOST_STRUCTURES:
+                known.clear()
+            bare = attrs.evolve(self, last_turn_end="", answer_end="")
+            known[key] = read_turn_ends(bare.render, vocabulary)
+        return known[key]
+
+    @property
     def _attributes(self) -> list[str]:
         """The strings among the processor's attributes, such as the names of its tokens."""
         attributes = getattr(self.processor, "__dict__", {}).items()
@@ -264,6 +281,8 @@ class ChatRenderer:
             vocabulary=Vocabulary.known(self.processor.tokenizer),
             stop_tokens=self.stop_tokens,
             structure=self.structure,
+            ends_with_words=self.ends_with_words,
+            switches=self._switches(conversation),
         )
         media = self._place_media(conversation, trace)
         turns: tuple[Span, ...] = ()
@@ -286,6 +305,12 @@ class ChatRenderer:
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
         )
+
+    def _switches(self, conversation: Conversation) -> list[Mapping[str, Any]]:
+        """Returns the values of switches for thinking that the user has not set."""
+        chosen = {*self.template_kwargs, *conversation.template_kwargs}
+        switches = switches_of(chat_template_of(self.processor))
+        return [switch for switch in switches if chosen.isdisjoint(switch)]
 
     def _drops_tools(self, conversation: Conversation, trace: MarkedText) -> bool:
         """Returns whether the prompt is the same without the tools."""
@@ -338,6 +363,7 @@ def _without_end(rendering: Rendering, conversation: Conversation) -> Rendering:
 
 
 _STRUCTURES = IdentityCache[dict[Any, Structure]]()
+_TURN_ENDS = IdentityCache[dict[Any, TurnEnds]]()
 _MOST_STRUCTURES = 64
 _MOST_PLANS = 4096
 _NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))

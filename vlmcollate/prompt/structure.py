@@ -18,6 +18,7 @@ from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.templates import literals_of
+from vlmcollate.prompt.turn_ends import agreement
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 Render = Callable[..., str]
@@ -53,11 +54,14 @@ class Structure:
         tokens: The tokens of roles, turn ends and media, which no text may write.
         written: The others that the template writes, which only an assistant's text may write.
         openers: The first tokens of turn headers; empty if the template does not show them.
+        unasked: The tokens that the template writes before every answer, but at no generation
+            prompt.
     """
 
     tokens: frozenset[str]
     written: frozenset[str] = frozenset()
     openers: frozenset[str] = frozenset()
+    unasked: frozenset[str] = frozenset()
 
 
 @attrs.frozen
@@ -108,7 +112,15 @@ class StructureReader:
             tokens=frozenset(tokens),
             written=frozenset((mentioned | answers) - tokens),
             openers=frozenset() if turns is None else turns.openers,
+            unasked=self._unasked(),
         )
+
+    def _unasked(self) -> frozenset[str]:
+        """Returns the tokens between a question and its answer that no generation prompt has."""
+        asked, answered = self._around(_USER, upto=1), self._around(_USER, _ANSWER)
+        if not self.template or asked is None or answered is None:
+            return frozenset()
+        return frozenset(answered[1]) - {*asked[-1]}
 
     def _turns(self) -> _Turns | None:
         """Returns the tokens of turns, or `None` if a probe chat is refused."""
@@ -119,14 +131,14 @@ class StructureReader:
             return None
         before, first, turned, last, end = whole
         # the end of a user's turn; some templates write more at the end of a chat
-        closed = alone[-1][: _agreement(alone[-1], asked[-1])]
+        closed = alone[-1][: agreement(alone[-1], asked[-1])]
         if any(tokens[: len(closed)] != closed for tokens in (asked[-1], first, last)):
             return None
         prompt, *openings = (tokens[len(closed) :] for tokens in (asked[-1], first, last))
         opening = self._behind_end(turned, end, prompt[:1])
         header = prompt[: len(opening)]  # the rest of the prompt is forced, such as <think>
         for tokens in filter(None, openings):
-            header = header[: _agreement(header, tokens)]
+            header = header[: agreement(header, tokens)]
         if prompt[: len(opening)] and not header:
             return None
         roles = {*closed, *turned, *header, *end}
@@ -176,7 +188,7 @@ class StructureReader:
         """Returns the tokens after an answer's end, which open the next user turn."""
         if opener and opener[0] in tokens:
             return tokens[tokens.index(opener[0]) :]
-        same = _agreement(tokens, end)
+        same = agreement(tokens, end)
         if same or not end:
             return tokens[same:]
         stops = set(self.stop_tokens)
@@ -204,8 +216,3 @@ class StructureReader:
                 return None
             found.append(self.vocabulary.pattern.findall(before))
         return [*found, self.vocabulary.pattern.findall(text)]
-
-
-def _agreement(a: list[str], b: list[str]) -> int:
-    """Returns the length of the common beginning of two lists."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b[: len(a)]))

@@ -176,6 +176,23 @@ def _asks(node: Any) -> bool:
     return any(name.name == _PROMPT_VARIABLE for name in names)
 
 
+_SWITCHES: dict[str, tuple[Any, ...]] = {
+    "enable_thinking": (False, True),
+    "thinking": (False, True),
+    "reasoning_effort": ("none", "low", "medium", "high"),
+}
+"""The variables by which published templates turn thinking on and off, with their values."""
+
+
+@lru_cache
+def switches_of(template: str) -> tuple[Mapping[str, Any], ...]:
+    """Returns the values of a template's switches for thinking, one variable at a time."""
+    names = {name.name for name in _parse(template).find_all(nodes.Name)}
+    return tuple(
+        {name: value} for name, values in _SWITCHES.items() if name in names for value in values
+    )
+
+
 @lru_cache
 def literals_of(template: str) -> frozenset[str]:
     """Returns the strings in a template's calls, comparisons and filters."""

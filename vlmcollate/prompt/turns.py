@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -13,6 +14,14 @@ from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
 Render = Callable[..., str]
+
+
+class _NoPromptError(LabelError):
+    """The template renders no generation prompt before a turn."""
+
+
+class _OffPromptError(LabelError):
+    """A turn does not begin with its generation prompt."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -26,6 +35,10 @@ class TurnFinder:
         vocabulary: The tokenizer's tokens.
         stop_tokens: The tokens that may end a turn.
         structure: The purposes of the template's control tokens.
+        ends_with_words: Whether a turn that no token ends is ended by its words.
+        switches: Values of the template's switch for thinking, of which one may make the generation
+            prompt agree with a turn.
+        switched: The values that served, by the index of the turn.
     """
 
     conversation: Conversation
@@ -34,6 +47,9 @@ class TurnFinder:
     vocabulary: Vocabulary
     stop_tokens: Sequence[str]
     structure: Structure
+    ends_with_words: bool = False
+    switches: Sequence[Mapping[str, Any]] = ()
+    switched: dict[int, Mapping[str, Any]] = attrs.field(factory=dict, init=False)
 
     def __call__(self) -> Iterator[Span]:
         """Yields the turns in order, each including its stop token.
@@ -41,36 +57,42 @@ class TurnFinder:
         Raises:
             LabelError: A turn cannot be located with certainty.
         """
-        stop = token_pattern(self.stop_tokens)
         done = 0
         for k, message in enumerate(self.conversation.messages):
-            if message.is_assistant and not message.is_prefix and not self.trace.is_left_out(k):
-                start = self._start(k, f"messages[{k}]")
-                later = self.trace.first_after(k)
-                # a template may repeat a word, such as the name of a tool before its result
-                first = {slot.number: slot for slot in reversed(self.trace.of(k))}
-                last = max([start, *(slot.end for slot in first.values())])
-                limit = later.start if later else len(self.trace.text)
-                found = stop.finditer(self.trace.text, last, limit)
-                # a message's own text ends no turn, such as a call's key that is written twice
-                closed = next((m for m in found if not self.trace.is_given(*m.span())), None)
-                silent = (later.message if later else len(self.conversation.messages)) > k + 1
-                if closed is None or (silent and not self._is_own(k, last, closed.start())):
-                    raise LabelError(
-                        "this turn has no stop token: found "
-                        f"{self.trace.text[last : last + 40]!r}, expected one of "
-                        f"{list(self.stop_tokens)}; name the token that ends a turn with "
-                        "stop_tokens=[...]",
-                        where=f"messages[{k}]",
-                    )
-                if start < done:
-                    raise LabelError(
-                        "this turn cannot be distinguished from an earlier one, since no text "
-                        "separates them; remove turns without text",
-                        where=f"messages[{k}]",
-                    )
-                done = closed.end()
-                yield Span(start, done, k)
+            if not message.is_assistant or message.is_prefix or self.trace.is_left_out(k):
+                continue
+            start = self._start(k, f"messages[{k}]")
+            if start < done:
+                raise LabelError(
+                    "this turn cannot be distinguished from an earlier one, since no text "
+                    "separates them; remove turns without text",
+                    where=f"messages[{k}]",
+                )
+            done = self._end(k, start)
+            yield Span(start, done, k)
+
+    def _end(self, k: int, start: int) -> int:
+        """Returns the place behind the stop token of turn `k`, or behind its words."""
+        text, later = self.trace.text, self.trace.first_after(k)
+        # a template may repeat a word, such as the name of a tool before its result
+        first = {slot.number: slot for slot in reversed(self.trace.of(k))}
+        last = max([start, *(slot.end for slot in first.values())])
+        limit = later.start if later else len(text)
+        found = token_pattern(self.stop_tokens).finditer(text, last, limit)
+        # a message's own text ends no turn, such as a call's key that is written twice
+        closed = next((m for m in found if not self.trace.is_given(*m.span())), None)
+        if closed is None and self.ends_with_words:
+            return last
+        silent = (later.message if later else len(self.conversation.messages)) > k + 1
+        if closed is None or (silent and not self._is_own(k, last, closed.start())):
+            raise LabelError(
+                f"this turn has no stop token: found {text[last : last + 40]!r}, expected one of "
+                f"{list(self.stop_tokens)}; name the token that ends a turn with "
+                "stop_tokens=[...], or, if words end it, set unclosed_turns to "
+                '"append_eos" or "content_only"',
+                where=f"messages[{k}]",
+            )
+        return closed.end()
 
     def _is_own(self, k: int, last: int, stop: int) -> bool:
         """Returns whether a stop token ends turn `k`, not a wordless later one."""
@@ -92,16 +114,68 @@ class TurnFinder:
         anchor = before[-1] if before else None
         first = next((slot.start for slot in trace.of(k)), len(trace.text))
         at = anchor.end if anchor else 0
+        try:
+            header = self._header(k, anchor, where, {})
+        except _NoPromptError as error:
+            at, header = self._header_of_another(at, first, error)
+            return self._behind_header(k, at, first, header, where)
+        try:
+            start = self._behind_header(k, at, first, header, where)
+        except _OffPromptError as error:
+            return self._start_of_switched(k, at, first, anchor, error)
+        if trace.text.startswith(header, at):
+            self._check_header(k, start, header, where)
+        return start
+
+    def _behind_header(self, k: int, at: int, first: int, header: str, where: str) -> int:
+        """Returns the start of turn `k` behind its header, which begins at `at`."""
+        trace = self.trace
         written = trace.text[at:first]
-        header = self._header(k, anchor, where)
         if written.startswith(header):
             start = at + len(header)
-            self._check_header(k, start, header, where)
         else:
             start = at + self._start_unlike(k, header, written, where)
         if trace.of(k) and self._opens_again(trace.text[start:first]):
             raise self._unlike(header, written, where)
         return start
+
+    def _start_of_switched(
+        self, k: int, at: int, first: int, anchor: Slot | None, error: LabelError
+    ) -> int:
+        """Returns the start of turn `k` with a variable that makes its prompt agree with it.
+
+        Args:
+            k: The turn, which does not begin with its generation prompt.
+            at: The end of the words before it.
+            first: The start of its words.
+            anchor: The words before it.
+            error: What to raise if no value agrees.
+        """
+        where = f"messages[{k}]"
+        for variables in self.switches:
+            try:
+                header = self._header(k, anchor, where, variables)
+                start = self._behind_header(k, at, first, header, where)
+                if self._render_with(variables, self.conversation, None) != self.trace.text:
+                    continue
+            except SampleError:
+                continue
+            self.switched[k] = variables
+            return start
+        raise error
+
+    def _render_with(
+        self,
+        variables: Mapping[str, Any],
+        conversation: Conversation,
+        marks: Marks | None,
+        **more: Any,
+    ) -> str:
+        """Renders a conversation with further template variables."""
+        if variables:
+            given = {**conversation.template_kwargs, **variables}
+            conversation = attrs.evolve(conversation, template_kwargs=given)
+        return self.render(conversation, marks, **more)
 
     def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
         """Returns the start of turn `k` if it differs from its generation prompt."""
@@ -153,7 +227,7 @@ class TurnFinder:
             if "think" in header + written
             else "check whether roles are swapped, or the template repeats a message here"
         )
-        return LabelError(
+        return _OffPromptError(
             f"this turn does not begin with the generation prompt: found {written[:80]!r}, "
             f"expected {header!r}; {hint}",
             where=where,
@@ -172,18 +246,50 @@ class TurnFinder:
         stripped = attrs.evolve(self.conversation, messages=tuple(bare))
         return len(self.trace.text) - len(self.render(stripped, None))
 
-    def _header(self, k: int, anchor: Slot | None, where: str) -> str:
+    def _header(self, k: int, anchor: Slot | None, where: str, variables: Mapping[str, Any]) -> str:
         """Returns the template's text between earlier messages and answer `k`."""
+        marks = self.trace.marks.renewed()
         try:
-            prompt = self._read(self.conversation, upto=k)
+            prompt = marks.read(self._render_with(variables, self.conversation, marks, upto=k))
         except SampleError as error:
-            raise LabelError(
+            raise _NoPromptError(
                 f"the prompt before this turn cannot be rendered ({error.problem})", where=where
             ) from error
         found = prompt.find(anchor.number) if prompt and anchor else None
         if prompt is None or (anchor is not None and found is None):
             raise LabelError("the template reorders the messages before this turn", where=where)
         return prompt.text[found.end if found else 0 :]
+
+    def _header_of_another(self, at: int, first: int, error: LabelError) -> tuple[int, str]:
+        """Returns where the header of a turn begins, and the header, as another turn has it.
+
+        Args:
+            at: The end of the words before the turn, before which the template renders no prompt.
+            first: The start of its words.
+            error: What to raise if no other turn shows the header.
+        """
+        words = Message(role="user", content=(TextPart("wombat"),))
+        asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
+        try:
+            prompt = self.render(asking, None, upto=1)
+        except SampleError:
+            raise error from None
+        behind = prompt.rpartition("wombat")[2]
+        tokens = list(self.vocabulary.pattern.finditer(behind))
+        opener = next((m for m in reversed(tokens) if m.group() in self.structure.openers), None)
+        written = self.trace.text[at:first]
+        if opener is not None:
+            header = behind[opener.start() :]
+            begins = written.rfind(opener.group())
+        else:  # the header is words, such as `Assistant:`, or nothing
+            header = behind[tokens[-1].end() if tokens else 0 :].lstrip()
+            begins = written.rfind(header)
+            if not header:
+                ends = [m.end() for m in self.vocabulary.pattern.finditer(written)]
+                begins = ends[-1] if ends else 0
+        if begins < 0:
+            raise error
+        return at + begins, header
 
     def _read(self, conversation: Conversation, upto: int | None = None) -> MarkedText | None:
         marks: Marks = self.trace.marks.renewed()
@@ -193,7 +299,8 @@ class TurnFinder:
         """Refuses a header that would be trained for lack of a generation prompt."""
         first = next((slot.start for slot in self.trace.of(k)), start)
         between = self.vocabulary.pattern.findall(self.trace.text, start, first)
-        if not any(self.vocabulary.is_special(token) for token in between):
+        special = [token for token in between if self.vocabulary.is_special(token)]
+        if not special or special[0] not in self.structure.unasked:
             return
         before = self.conversation.messages[:k]
         closed = self._read(attrs.evolve(self.conversation, messages=before)) if k else None

@@ -1,0 +1,122 @@
+"""Reads off a chat template what ends the turns of the assistant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from vlmcollate.errors import SampleError
+from vlmcollate.formats import read_example
+from vlmcollate.tokens.vocabulary import Vocabulary
+
+Render = Callable[..., str]
+
+_ASK, _ANSWER, _AGAIN, _LAST = (
+    {"role": role, "content": word}
+    for role, word in (
+        ("user", "wombat"),
+        ("assistant", "numbat"),
+        ("user", "bilby"),
+        ("assistant", "potoroo"),
+    )
+)
+_TOOL = {"role": "tool", "name": "f", "tool_call_id": "call00000", "content": "dunnart"}
+_CALLS: tuple[dict[str, Any], ...] = tuple(
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"type": "function", "id": "call00000", "function": {"name": "f", "arguments": given}}
+        ],
+    }
+    for given in ({"a": "kowari"}, '{"a": "kowari"}')  # some templates take one, some the other
+)
+
+
+@attrs.frozen(kw_only=True)
+class TurnEnds:
+    """What a chat template writes behind answers.
+
+    Attributes:
+        tokens: The control tokens that end a turn, in the middle and at the end of a chat.
+        last: The token that only the next turn's beginning writes, which therefore has to be
+            written behind the last answer; empty if the template ends that one.
+        is_known: Whether the template renders a chat of two answers.
+    """
+
+    tokens: tuple[str, ...] = ()
+    last: str = ""
+    is_known: bool = False
+
+    @property
+    def are_open(self) -> bool:
+        """Whether no control token ends an answer."""
+        return self.is_known and not self.tokens
+
+
+def read_turn_ends(render: Render, vocabulary: Vocabulary) -> TurnEnds:
+    """Reads what a template writes behind answers, from a few short chats.
+
+    Args:
+        render: Renders a conversation: `render(conversation, marks, upto=None)`.
+        vocabulary: The tokenizer's tokens.
+    """
+    behind = _Behind(render, vocabulary)
+    middle = behind("numbat", "bilby", _ASK, _ANSWER, _AGAIN, _LAST)
+    end = behind("potoroo", "", _ASK, _ANSWER, _AGAIN, _LAST)
+    if middle is None or end is None:
+        return TurnEnds()
+    same = agreement(middle, end)
+    # what stands both in the middle and at the end belongs to the turn
+    answers = [end[same - 1]] if same else [*middle[:1], *end[:1]]
+    calls = behind.of_calls(answers, is_closed=bool(end)) if answers else []
+    return TurnEnds(
+        tokens=tuple(dict.fromkeys([*answers, *calls])),
+        last=middle[0] if middle and not end else "",
+        is_known=True,
+    )
+
+
+def agreement(a: list[str], b: list[str]) -> int:
+    """Returns the length of the common beginning of two lists."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b[: len(a)]))
+
+
+@attrs.frozen
+class _Behind:
+    """Reads the control tokens behind a word of a chat."""
+
+    render: Render
+    vocabulary: Vocabulary
+
+    def __call__(self, word: str, until: str, *chat: dict[str, Any]) -> list[str] | None:
+        """Returns the tokens from a word to another or the end, or `None` if one is missing."""
+        try:
+            text = self.render(read_example(list(chat)), None)
+        except SampleError:
+            return None
+        _, found, rest = text.rpartition(word)
+        between, behind, _ = rest.partition(until) if until else (rest, "end", "")
+        return self.vocabulary.pattern.findall(between) if found and behind else None
+
+    def of_calls(self, answers: list[str], *, is_closed: bool) -> list[str]:
+        """Returns the tokens that end a turn of calls otherwise than answers.
+
+        Args:
+            answers: The tokens that end answers.
+            is_closed: Whether one of them ends the last answer of a chat.
+        """
+        for call in _CALLS:
+            end = self("kowari", "", _ASK, call)
+            middle = self("kowari", "dunnart", _ASK, call, _TOOL, _LAST)
+            if end is None or middle is None:
+                continue
+            if not set(answers).isdisjoint(middle):
+                return []
+            if is_closed:
+                return end[-1:]
+            same = agreement(middle, end)  # what follows is the marker of the tool
+            return middle[same : same + 1]
+        return []
