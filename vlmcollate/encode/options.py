@@ -64,9 +64,9 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
         stop_tokens: The tokens that end an assistant turn; the family's and the tokenizer's eos
             token by default.
         unclosed_turns: The policy for chat templates that end answers with no token, such as those
-            that write `USER:` behind them: `"error"`; `"append_eos"` writes and trains the
-            tokenizer's eos token behind each answer; `"content_only"` trains the answers alone.
-            `None` takes what the model family declares, which is `"error"` for most.
+            that write `USER:` behind them: `"error"`; `"append_eos"` writes and trains the first of
+            `stop_tokens`, or the tokenizer's eos token, behind each answer; `"content_only"` trains
+            the answers alone. `None` takes what the model family declares, `"error"` for most.
         template_kwargs: Chat template variables for every sample.
         require_labels: Whether a sample without a trained token is an error.
         dummy_media: The policy for adding dummy media, masked from attention and without labels,

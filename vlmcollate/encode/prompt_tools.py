@@ -80,7 +80,7 @@ class PromptTools:
             bare,
             stop_tokens=tuple(stops),
             last_turn_end=family.last_turn_end or (ends.last if ends.last in stops else ""),
-            answer_end=_answer_end(tokenizer, policy) if ends.are_open else "",
+            answer_end=_answer_end(tokenizer, policy, options) if ends.are_open else "",
             ends_with_words=ends.are_open and policy == "content_only",
         )
         encoder = PromptEncoder(
@@ -101,10 +101,12 @@ class PromptTools:
         )
 
 
-def _answer_end(tokenizer: Any, policy: UnclosedTurns) -> str:
+def _answer_end(tokenizer: Any, policy: UnclosedTurns, options: CollatorOptions) -> str:
     """Returns the text to write behind each answer that the template leaves open."""
     if policy != "append_eos":
         return ""
+    if options.stop_tokens:
+        return options.stop_tokens[0]
     if not tokenizer.eos_token:
         raise ConfigError(
             'unclosed_turns is "append_eos", but the tokenizer has no eos token; set it, or choose '

@@ -119,13 +119,12 @@ class TurnFinder:
         except _NoPromptError as error:
             at, header = self._header_of_another(at, first, error)
             return self._behind_header(k, at, first, header, where)
+        if trace.text.startswith(header, at):
+            self._check_header(k, at + len(header), header, where)
         try:
-            start = self._behind_header(k, at, first, header, where)
+            return self._behind_header(k, at, first, header, where)
         except _OffPromptError as error:
             return self._start_of_switched(k, at, first, anchor, error)
-        if trace.text.startswith(header, at):
-            self._check_header(k, start, header, where)
-        return start
 
     def _behind_header(self, k: int, at: int, first: int, header: str, where: str) -> int:
         """Returns the start of turn `k` behind its header, which begins at `at`."""
