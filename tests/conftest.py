@@ -89,7 +89,10 @@ def unchanged_processors():
 @pytest.fixture(scope="session", autouse=True)
 def shared_process():
     """One other process for all collators that are checked, once one is."""
-    from vlmcollate.testing.another_process import another_process
+    from tests.forking import ForkedProcess
+    from vlmcollate.testing import another_process
 
-    with another_process():
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(another_process, "AnotherProcess", ForkedProcess)
+        with another_process.another_process():
+            yield
