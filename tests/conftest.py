@@ -64,7 +64,9 @@ def _group(item: pytest.Item) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests of a processor one behind another, and on one worker of `pytest -n`.
 
-    A worker then builds few processors, and one process holds few of them at a time.
+    A worker then builds few processors, and one process holds few of them at a time. Modules
+    precede processors, and many tests precede few: some modules take long, but the last processors
+    have a test or two, so no worker waits for another at the end.
     """
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
@@ -73,7 +75,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if mark is None:
             item.add_marker(pytest.mark.xdist_group(group))
         groups.setdefault(group, []).append(item)
-    items[:] = [item for group in groups.values() for item in group]
+    order = sorted(groups, key=lambda group: (not group.endswith(".py"), -len(groups[group])))
+    items[:] = [item for group in order for item in groups[group]]
     gc.freeze()  # spares each collection of garbage the objects of all that is imported
 
 
