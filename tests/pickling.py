@@ -27,7 +27,7 @@ def pickled_copy(value: T) -> T:
             return len(backends) - 1
 
     class Unpickler(pickle.Unpickler):
-        def persistent_load(self, pid: Any) -> Tokenizer:
+        def persistent_load(self, pid: Any) -> Any:
             return backends[pid]
 
     file = io.BytesIO()
