@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
+import sys
 from importlib.metadata import version
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -42,6 +45,16 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     multiprocessing.set_forkserver_preload(["tests.warm_imports"])
     gc.set_threshold(10_000, 20, 20)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Keeps freed memory for the next image; returning it to Linux takes a tenth of the time."""
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):  # of glibc
+        trim_threshold, mmap_threshold = -1, -3
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, 1 << 29)
 
 
 def _group(item: pytest.Item) -> str:
