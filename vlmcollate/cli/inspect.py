@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,10 +21,9 @@ from vlmcollate.cli.options import (
     TrustRemoteCode,
 )
 from vlmcollate.cli.settings import CollatorSettings, with_settings
-from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vlmcollate.cli.inspection import InspectedRow
+    from vlmcollate.cli.inspection import InspectedPack, InspectedRow
     from vlmcollate.collator import BaseCollator
 
 _Html = Annotated[
@@ -81,8 +79,8 @@ def run(
     Args:
         console: Where to print.
         collator: Encodes the rows.
-        data: A file or a folder, as for `read_rows`.
-        rows: A row or a range, as for `row_range`.
+        data: A file or a folder, as for `Rows.of`.
+        rows: A row or a range, as for `Rows.of`.
         pack: The maximum tokens of a pack, or `None`.
         diff: The name of a label strategy to compare with, or "".
         page: The HTML file to write instead of printing the rows, or `None`.
@@ -97,10 +95,7 @@ def run(
     inspected: Iterable[InspectedRow] = _counted(
         inspect_rows(collator, data, rows=rows, diff=diff), counts
     )
-    first = next(iter(inspected), None)
-    if first is None:
-        raise ConfigError(f"{str(data)!r} has no row in {rows!r}")
-    inspected, packs = chain([first], inspected), []
+    packs: list[InspectedPack] = []
     if pack is not None:
         inspected = list(inspected)
         packs = pack_rows(collator, inspected, pack)

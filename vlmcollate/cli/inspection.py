@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.rows import read_rows, row_range
+from vlmcollate.data.rows import Rows
 from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
 from vlmcollate.explain import Explanation
 from vlmcollate.labels import (
@@ -93,8 +93,8 @@ def inspect_rows(
 
     Args:
         collator: Encodes the rows.
-        data: A file or a folder, as for `read_rows`.
-        rows: A row or a range, as for `row_range`.
+        data: A file or a folder, as for `Rows.of`.
+        rows: A row or a range, as for `Rows.of`.
         diff: The name of a label strategy to compare with, or "".
 
     Yields:
@@ -106,8 +106,7 @@ def inspect_rows(
     if diff and diff not in STRATEGIES:
         raise ConfigError(f"diff must be one of {', '.join(STRATEGIES)}, not {diff!r}")
     other = attrs.evolve(collator, labels=STRATEGIES[diff]()) if diff else None
-    start, stop = row_range(rows)
-    for number, row in read_rows(data, start=start, stop=stop):
+    for number, row in Rows.of(data, rows):
         yield _inspect_row(collator, other, number, row)
 
 

@@ -62,8 +62,8 @@ def run(
     Args:
         console: Where to print.
         collator: Encodes the rows.
-        data: A file or a folder, as for `read_rows`.
-        rows: A row or a range, as for `row_range`.
+        data: A file or a folder, as for `Rows.of`.
+        rows: A row or a range, as for `Rows.of`.
         page: The HTML file to write, or `None`.
 
     Raises:
@@ -88,16 +88,10 @@ def run(
 def _survey(console: Console, collator: BaseCollator, data: Path, rows: str) -> Survey:
     """Counts the tokens of rows under a progress bar."""
     from vlmcollate.cli.survey import survey_rows
-    from vlmcollate.data.rows import read_rows, row_range
+    from vlmcollate.data.rows import Rows
 
-    start, stop = row_range(rows)
-    listed = track(
-        read_rows(data, start=start, stop=stop),
-        "Encoding",
-        total=stop - start if stop is not None else None,
-        console=console,
-        transient=True,
-    )
+    found = Rows.of(data, rows)
+    listed = track(found, "Encoding", total=len(found), console=console, transient=True)
     return survey_rows(collator, listed)
 
 

@@ -116,7 +116,7 @@ def survey_rows(collator: BaseCollator, rows: Iterable[tuple[int, Any]]) -> Surv
 
     Args:
         collator: Encodes the rows.
-        rows: Numbered rows, from `read_rows`.
+        rows: Numbered rows, from `Rows`.
 
     Raises:
         ConfigError: No row is good.

@@ -40,6 +40,7 @@ def test_inspect_takes_rows(run):
     assert result.exit_code == 0
     assert "row 1" in result.stdout
     assert "row 0" not in result.stdout
+    assert "row 3" in run("inspect", "--rows", "-1:").stdout
     assert run("inspect", "--rows", "7:9").exit_code == 1
     assert "no row in '7:9'" in run("inspect", "--rows", "7:9").stderr.replace("\n", "")
 
