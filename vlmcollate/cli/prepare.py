@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from vlmcollate.cli.flags import in_flags
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import MediaRoot, Processor, TrustRemoteCode
 from vlmcollate.cli.settings import CollatorSettings, with_settings
@@ -166,4 +167,4 @@ def _print_first_errors(console: Console, manifest: Manifest) -> None:
     """Prints the first message of each class of error that dropped samples."""
     first = {n: m for shard in reversed(manifest.shards) for n, m in shard.examples.items()}
     for name, message in first.items():
-        console.print(Text(f"{name}: {message}", "yellow"), soft_wrap=True)
+        console.print(Text(f"{name}: {in_flags(message)}", "yellow"), soft_wrap=True)
