@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from typer.testing import CliRunner
 
@@ -59,14 +62,11 @@ def test_without_a_command_the_options_of_python_stay():
 
 
 def test_calls_paths_and_quotations_stay():
-    class Option:
-        name, opts, is_flag, param_type_name = "max_length", ["--max-length"], False, "option"
-
-    class Context:
-        class command:
-            params = (Option(),)
-
-    with naming_flags(Context()):
+    option = SimpleNamespace(
+        name="max_length", opts=["--max-length"], is_flag=False, param_type_name="option"
+    )
+    context: Any = SimpleNamespace(command=SimpleNamespace(params=[option]))
+    with naming_flags(context):
         for text in (
             "'max_length'",
             "P(max_length=3)",
