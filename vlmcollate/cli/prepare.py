@@ -112,6 +112,10 @@ def run(
         )
     console.print(_summary(manifest))
     _print_first_errors(console, manifest)
+    if manifest.dropped:
+        number = sum(manifest.dropped.values())
+        shown = f"{number:,} rejected rows with their reasons in {output / 'rejected.jsonl'}"
+        console.print(Text(shown, "yellow"), soft_wrap=True)
     console.print(f"{manifest.rows} rows in {output}", highlight=False, soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoded import sample_from_bytes, sample_to_bytes
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.prepared import row_from_sample
+from vlmcollate.data.rejected import rejection
 from vlmcollate.data.shard_writing import write_shard
 from vlmcollate.data.sources import Piece, read_piece, row_label
 from vlmcollate.data.writing import OutputFile, disk_errors
@@ -32,16 +33,19 @@ class _Tally:
     lengths: Counter[str] = attrs.field(factory=Counter)
     dropped: Counter[str] = attrs.field(factory=Counter)
     examples: dict[str, str] = attrs.field(factory=dict)
+    rejected: list[dict[str, Any]] = attrs.field(factory=list)
 
     def add(self, sample: EncodedSample) -> None:
         self.tokens += len(sample)
         self.trained_tokens += int((sample.labels != IGNORE_INDEX).sum())
         self.lengths[str(1 << max(len(sample) - 1, 0).bit_length())] += 1
 
-    def drop(self, error: SampleError) -> None:
+    def drop(self, error: SampleError, piece: Piece, offset: int) -> None:
         name = type(error).__name__
         self.dropped[name] += 1
-        self.examples.setdefault(name, str(error))
+        self.examples.setdefault(name, f"{row_label(piece, offset)}: {error}")
+        row = piece.first + offset
+        self.rejected.append(rejection(error, source=piece.source, row=row))
 
     def facts(self, file: str, run: str, rows: int) -> ShardFacts:
         return ShardFacts(
@@ -94,7 +98,9 @@ class PieceEncoder:
             rows = self._packs(samples, file.parent)
         else:
             rows = (row_from_sample(sample, [number]) for number, sample in samples)
-        return write_shard(file, rows, lambda count: tally.facts(file.name, self.run, count))
+        return write_shard(
+            file, rows, lambda count: tally.facts(file.name, self.run, count), tally.rejected
+        )
 
     def _samples(
         self, piece: Piece, tally: _Tally, on_read: Callable[[], None]
@@ -104,10 +110,9 @@ class PieceEncoder:
             try:
                 sample = self._encode(example)
             except SampleError as error:
-                located = type(error)(f"{row_label(piece, offset)}: {error}")
                 if not self._drops(error):
-                    raise located from error
-                tally.drop(located)
+                    raise type(error)(f"{row_label(piece, offset)}: {error}") from error
+                tally.drop(error, piece, offset)
             except StrategyError as error:
                 raise StrategyError(f"{row_label(piece, offset)}: {error}") from error
             else:

@@ -23,6 +23,7 @@ from vlmcollate.data.manifest import (
     shard_name,
 )
 from vlmcollate.data.processes import write_shards
+from vlmcollate.data.rejected import add_rejected, write_rejected
 from vlmcollate.data.shards import Shard
 from vlmcollate.data.sources import Piece, Source, import_parquet
 from vlmcollate.errors import ConfigError
@@ -85,8 +86,9 @@ def prepare_dataset(
             times a second while rows are read.
 
     Returns:
-        The manifest, which is also in the folder: counts, lengths, the dropped samples with the
-        reasons, and a fingerprint of everything that the encoding depends on.
+        The manifest, which is also in the folder: counts, lengths, the dropped samples by reason,
+        and a fingerprint of everything that the encoding depends on. `rejected.jsonl` beside it
+        lists each dropped row with its reason and remedy, and is up to date after every shard.
 
     Raises:
         ConfigError: The source is not readable, the options do not fit, the folder holds a
@@ -109,7 +111,9 @@ def prepare_dataset(
         reporter.report()
         with closing(_write_left(run.encoder, left, num_proc, reporter)) as written:
             for facts in written:
-                reporter.dropped += sum(facts.dropped.values())
+                if facts.dropped:
+                    reporter.dropped += sum(facts.dropped.values())
+                    add_rejected(run.folder, run.folder / facts.file)
                 reporter.report()
         return run.finish()
 
@@ -189,13 +193,20 @@ class Run:
 
     def finished(self) -> list[ShardFacts]:
         """Verifies all bytes of the existing shards, and returns their facts."""
-        return [self._facts(file, whole=True) for file in self.files if file.exists()]
+        found = [self._facts(file, whole=True) for file in self.files if file.exists()]
+        write_rejected(self.folder, self._rejecting(found))
+        return found
 
     def finish(self) -> Manifest:
         """Writes the manifest."""
         manifest = Manifest(shards=tuple(map(self._facts, self.files)), **self.plan)
+        write_rejected(self.folder, self._rejecting(manifest.shards))
         manifest.save(self.folder)
         return manifest
+
+    def _rejecting(self, shards: Sequence[ShardFacts]) -> list[Path]:
+        """Lists the shards that rejected rows."""
+        return [self.folder / facts.file for facts in shards if facts.dropped]
 
     def _facts(self, file: Path, *, whole: bool = False) -> ShardFacts:
         shard = Shard.of(file)

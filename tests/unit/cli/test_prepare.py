@@ -46,6 +46,8 @@ def test_the_dataset_is_read_without_the_options_of_the_command(folder):
     assert "4/4" in result.stdout
     assert "2 dropped" in result.stdout
     assert "2 rows in out" in result.stdout
+    assert "2 rejected rows with their reasons in out/rejected.jsonl" in result.stdout
+    assert len((folder / "out" / "rejected.jsonl").read_text().splitlines()) == 2
     assert len(PreparedDataset(folder / "out", collator_for(tiny_processor()))) == 2
     packed = prepare("--max-length", "60", "--on-overlong", "drop", "--packing")
     assert "begun with other options: packing" in " ".join(packed.stderr.split())
