@@ -95,7 +95,7 @@ class PieceEncoder:
         tally = _Tally()
         samples = self._samples(piece, tally, on_read)
         if self.packing:
-            rows = self._packs(samples, file.parent)
+            rows = self._packs(samples, file)
         else:
             rows = (row_from_sample(sample, [number]) for number, sample in samples)
         return write_shard(
@@ -134,12 +134,12 @@ class PieceEncoder:
         return self.on_error == "skip" or (is_too_long and self.collator.on_overlong == "drop")
 
     def _packs(
-        self, samples: Iterator[tuple[int, EncodedSample]], folder: Path
+        self, samples: Iterator[tuple[int, EncodedSample]], file: Path
     ) -> Iterator[dict[str, Any]]:
         """Yields packs; the samples of a piece wait on the disk until all lengths are known."""
         limit = self.collator.max_length
         assert limit is not None  # noqa: S101  # as prepare_dataset checked
-        with _waiting_samples(folder) as waiting:
+        with _waiting_samples(file) as waiting:
             numbers = []
             for number, sample in samples:
                 numbers.append(number)
@@ -170,10 +170,9 @@ class _WaitingSamples:
 
 
 @contextmanager
-def _waiting_samples(folder: Path) -> Iterator[_WaitingSamples]:
-    """Opens a file without a name, which disappears with the process."""
-    name = folder / "the samples of a shard"
-    with disk_errors(name):
-        data: Any = TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed below
+def _waiting_samples(file: Path) -> Iterator[_WaitingSamples]:
+    """Opens a file without a name for the samples of a shard; it disappears with the process."""
+    with disk_errors(file):
+        data: Any = TemporaryFile(dir=file.parent, buffering=0)  # noqa: SIM115  # closed below
     with data:
-        yield _WaitingSamples(data, OutputFile(name, data))
+        yield _WaitingSamples(data, OutputFile(file, data))

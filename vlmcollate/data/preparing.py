@@ -26,6 +26,7 @@ from vlmcollate.data.processes import write_shards
 from vlmcollate.data.rejected import add_rejected, write_rejected
 from vlmcollate.data.shards import Shard
 from vlmcollate.data.sources import Piece, Source, import_parquet
+from vlmcollate.data.writing import DiskFullError, shown_bytes
 from vlmcollate.errors import ConfigError
 from vlmcollate.validators import check_count
 
@@ -257,7 +258,25 @@ def open_run(
     )
     folder = Path(output_dir)
     with lock_folder(folder, plan, resume=resume, unverifiable=unverifiable):
-        yield Run(folder=folder, pieces=found.pieces, encoder=encoder, plan=plan)
+        run = Run(folder=folder, pieces=found.pieces, encoder=encoder, plan=plan)
+        try:
+            yield run
+        except DiskFullError as error:
+            raise _with_estimate(error, run) from error
+
+
+def _with_estimate(error: DiskFullError, run: Run) -> DiskFullError:
+    """Adds the space that the shards that are left need, by the size of those that are complete."""
+    complete = [file for file in run.files if file.exists()]
+    left = run.left()
+    rows = sum(piece.rows for piece in run.pieces) - sum(piece.rows for piece, _ in left)
+    if not rows or not left:
+        return error
+    per_row = sum(file.stat().st_size for file in complete) / rows
+    needed = per_row * sum(piece.rows for piece, _ in left)
+    shards = f"{len(left):,} shard{'' if len(left) == 1 else 's'}"
+    whole = f" and about {shown_bytes(needed)} for the {shards} left"
+    return DiskFullError(error.file, error.reason, error.free, error.needed, whole)
 
 
 def _check_options(
