@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -47,7 +48,7 @@ class _Tally:
         row = piece.first + offset
         self.rejected.append(rejection(error, source=piece.source, row=row))
 
-    def facts(self, file: str, run: str, rows: int) -> ShardFacts:
+    def facts(self, file: str, run: str, digest: str, rows: int) -> ShardFacts:
         return ShardFacts(
             file=file,
             run=run,
@@ -58,6 +59,7 @@ class _Tally:
             lengths=dict(sorted(self.lengths.items())),
             dropped=dict(sorted(self.dropped.items())),
             examples=dict(sorted(self.examples.items())),
+            digest=digest,
         )
 
 
@@ -98,9 +100,8 @@ class PieceEncoder:
             rows = self._packs(samples, file)
         else:
             rows = (row_from_sample(sample, [number]) for number, sample in samples)
-        return write_shard(
-            file, rows, lambda count: tally.facts(file.name, self.run, count), tally.rejected
-        )
+        facts = partial(tally.facts, file.name, self.run, piece.digest)
+        return write_shard(file, rows, facts, tally.rejected)
 
     def _samples(
         self, piece: Piece, tally: _Tally, on_read: Callable[[], None]
