@@ -69,6 +69,8 @@ def in_flags(text: str) -> str:
             return f"--option {name}" + ("" if value is None else f"={value.strip(_QUOTES)}")
         return _flag(flags[name], value)
 
+    if "media_root" in flags:
+        text = text.replace("set the root option", "set --media-root")
     return _NAME.sub(renamed, text)
 
 

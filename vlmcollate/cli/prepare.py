@@ -17,6 +17,7 @@ from vlmcollate.cli.flags import in_flags
 from vlmcollate.cli.interrupts import end_soon_after_interrupt
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import MediaRoot, Processor, TrustRemoteCode
+from vlmcollate.cli.output import print_table
 from vlmcollate.cli.prepare_progress import progress_bar
 from vlmcollate.cli.settings import CollatorSettings, with_settings
 
@@ -117,7 +118,7 @@ def run(
                 )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(kept()) from None
-    console.print(_summary(manifest))
+    print_table(console, _summary(manifest))
     _print_first_errors(console, manifest)
     if manifest.dropped:
         number = sum(manifest.dropped.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ def error_of(run, *options, command="inspect"):
     result = run(command, *options)
     assert result.exit_code == 1
     assert "Traceback" not in result.output
-    return " ".join((result.stderr or result.stdout).replace("\u2502", " ").split())
+    return " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
@@ -47,13 +48,18 @@ def test_prepare_names_its_own_flags(run, tmp_path):
     assert not (tmp_path / "out" / "000000.parquet").exists()
 
 
-def test_an_unknown_role_names_the_nearest(run, data_folder):
-    row = '[{"role": "user", "content": "Hi"}, {"role": "asistant", "content": "Yes"}]'
-    (data_folder / "role.jsonl").write_text(row)
-    command = ["inspect", str(data_folder / "processor"), str(data_folder / "role.jsonl")]
-    result = CliRunner().invoke(app, command)
-    shown = " ".join(result.stdout.replace("\u2502", " ").split())
-    assert "did you mean 'assistant'? rename it, or set --option on_unread=allow" in shown
+@pytest.mark.parametrize(
+    ("role", "content", "problem"),
+    [
+        ("asistant", "Yes", "did you mean 'assistant'? rename it, or set --option on_unread=allow"),
+        ("user", [{"type": "image", "image": "nope.png"}], "or set --media-root to the folder"),
+    ],
+)
+def test_errors_of_rows_name_flags(data_folder, tmp_path, role, content, problem):
+    row = [{"role": role, "content": content}, {"role": "assistant", "content": "Yes"}]
+    (tmp_path / "row.jsonl").write_text(json.dumps(row))
+    command = ["inspect", str(data_folder / "processor"), str(tmp_path / "row.jsonl")]
+    assert problem in CliRunner().invoke(app, command).stdout
 
 
 def test_without_a_command_the_options_of_python_stay():

@@ -161,7 +161,7 @@ def test_inspect_shows_the_mask_of_the_run_that_follows(data_folder, monkeypatch
     last = inspect("--train-on", "last_turn", "-O", "shift_labels=false").stdout
     assert "[[One." not in last
     assert "[[Two.<|im_end|>]]" in last
-    assert "format llava" in last
+    assert "\tllava\t" in last
     refused = inspect("-O", "nothing=1")
     assert refused.exit_code == 1
     assert "'nothing'" in refused.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,32 @@ def test_stats_prints_tables_and_writes_plots(run, tmp_path):
     text = file.read_text()
     assert text.count("<svg") == 6
     assert "http" not in text.replace("http-equiv", "")
+
+
+def test_piped_tables_are_one_record_a_line(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    lines = [line.split("\t") for line in run("stats").stdout.splitlines()]
+    assert ["per row", "minimum", "median", "mean", "95%", "maximum", "all"] in lines
+    assert ["dropped by", "rows", "the first"] in lines
+    problem = "row 2: messages: expected at least one message, found none"
+    assert ["ConversationError", "1", problem] in lines
+
+
+def test_json_is_one_document(run, tmp_path):
+    file = tmp_path / "stats.html"
+    result = run("stats", "--json", "--html", str(file))
+    found = json.loads(result.stdout)
+    assert (found["rows"], found["media_items"]) == (3, {"image": 1})
+    assert found["tokens"]["minimum"] <= found["tokens"]["median"] <= found["tokens"]["maximum"]
+    assert found["trained_share"] == found["trained_tokens"]["all"] / found["tokens"]["all"]
+    assert found["padding"][0] == {
+        "rows_per_batch": 1,
+        "share": 0.0,
+        "share_grouped_by_length": 0.0,
+    }
+    assert found["packing"][-1]["rows_too_long"] == 0
+    assert [failed["error"] for failed in found["dropped"]] == ["ConversationError"]
+    assert file.exists()
 
 
 def test_charts_hold_their_values_and_no_markup():
