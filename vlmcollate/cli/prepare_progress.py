@@ -59,8 +59,6 @@ class ProgressBar:
         if not self._console.is_terminal:
             self._print_line(progress)
             return
-        self._status.stop()
-        self._bar.start()
         self._bar.update(
             self._task,
             description=_SKIPPING if progress.skipping else _ENCODING,
@@ -69,6 +67,8 @@ class ProgressBar:
             rate=self._rate(progress),
             dropped=progress.dropped,
         )
+        self._status.stop()
+        self._bar.start()
 
     def _rate(self, progress: Progress) -> str:
         """The rows that this run encodes per second; those that it skips do not count."""

@@ -19,6 +19,7 @@ from vlmcollate.errors import (
 )
 
 REJECTED = "rejected.jsonl"
+_KEYS = ("source", "row", "error", "reason", "remedy")
 _REMEDIES: tuple[tuple[type[SampleError], str], ...] = (
     (MediaMismatchError, "give the row as many media items as its text has places for"),
     (MediaError, "replace the media, or remove the row"),
@@ -91,4 +92,5 @@ def _lines(shard: Path) -> bytes:
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    ordered = {key: entry[key] for key in _KEYS}
+    return json.dumps(ordered, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
