@@ -8,7 +8,10 @@ import runpy
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
+
+from vlmcollate.testing.another_process import AnotherProcess, serve
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -58,6 +61,39 @@ class Script:
         self._process.kill()
         self._process.join()
         self.output.close()
+
+
+class ForkedProcess(AnotherProcess):
+    """The process for pickled copies, forked; the fork server has a hash seed of its own."""
+
+    # private: only how the process starts differs, and users have no reason to change it
+    def _start(self) -> Any:
+        requests, to_it = _CONTEXT.Pipe(duplex=False)
+        from_it, replies = _CONTEXT.Pipe(duplex=False)
+        process = _CONTEXT.Process(target=_serve, args=(requests, replies), daemon=True)
+        process.start()
+        for pipe in (requests, replies):
+            pipe.close()
+        streams = [
+            os.fdopen(os.dup(to_it.fileno()), "wb"),
+            os.fdopen(os.dup(from_it.fileno()), "rb"),
+        ]
+        for pipe in (to_it, from_it):
+            pipe.close()
+        running: Any = SimpleNamespace(
+            stdin=streams[0], stdout=streams[1], kill=process.kill, wait=process.join
+        )
+        self._running = running
+        return running
+
+
+def _serve(requests: Any, replies: Any) -> None:
+    os.dup2(requests.fileno(), 0)
+    os.dup2(replies.fileno(), 1)
+    for pipe in (requests, replies):
+        pipe.close()
+    sys.stdin = os.fdopen(0)
+    serve()
 
 
 def _run_code(code: str, pipe: Any) -> None:

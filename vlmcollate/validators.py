@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import MemberDescriptorType
 from typing import Any
 
@@ -80,8 +80,10 @@ def token_strings(_: object, attribute: attrs.Attribute[Any], value: tuple[str, 
 
 
 def as_strings(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Returns one or several strings as a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    """Returns one or several strings as a tuple, of which `token_strings` refuses other values."""
+    given: Any = value
+    is_one = isinstance(given, str) or not isinstance(given, Iterable)
+    return (given,) if is_one else tuple(given)
 
 
 def whole_numbers(name: str, value: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -169,6 +169,68 @@ def test_a_phone_scrolls_one_way_only(open_page, file):
     assert box["x"] + box["width"] <= 360
 
 
+@pytest.fixture(scope="module")
+def mixed(rows, tmp_path_factory):
+    """A page whose rows fail here and there, and one of which has a warning."""
+    warned = attrs.evolve(rows[2], explanation=attrs.evolve(rows[2].explanation, warnings=("odd",)))
+    bad = [InspectedRow(number=50 + i, error=f"no file at 'needle{i}.png'; add it") for i in (0, 1)]
+    path = tmp_path_factory.mktemp("mixed") / "page.html"
+    write_page(path, [rows[0], bad[0], warned, rows[1], bad[1]], [], name="mixed")
+    return path
+
+
+def shown(page):
+    return page.locator("article h3:visible").all_text_contents()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_failed_rows_are_filtered_and_found(open_page, mixed, width):
+    opened = open_page(mixed, width=width)
+    page = opened.page
+    assert shown(page) == ["row 0", "row 50", "row 2", "row 1", "row 51"]
+    assert page.locator(".filter button").all_text_contents() == ["All 5", "Failed 2", "Warnings 1"]
+    page.locator('[data-show="failed"]').click()
+    assert shown(page) == ["row 50", "row 51"]
+    assert page.locator('[aria-pressed="true"]').all_text_contents() == ["Failed 2"]
+    box = page.locator(".failed").first.bounding_box()
+    assert box["y"] >= page.locator("header").bounding_box()["height"]  # nothing covers it
+    assert box["y"] + box["height"] < 800
+    page.locator('[data-show="warnings"]').click()
+    assert shown(page) == ["row 2"]
+    page.locator('[data-show="all"]').click()
+    page.locator("#search").fill("needle")
+    tells(page, "1 of 3")
+    page.locator("#search").press("Enter")
+    assert "needle0.png" in page.locator(".failed .hit.now").text_content()
+    page.locator('[data-show="failed"]').click()
+    tells(page, "1 of 2")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert opened.errors == []
+
+
+def test_a_key_shows_the_failed_rows_and_turns_skip_hidden_ones(open_page, mixed):
+    page = open_page(mixed).page
+    page.keyboard.press("f")
+    assert shown(page) == ["row 50", "row 51"]
+    page.keyboard.press("n")
+    assert page.locator(".block.here").count() == 0
+    page.keyboard.press("f")
+    assert len(shown(page)) == 5
+    page.locator('[data-show="warnings"]').click()
+    page.keyboard.press("n")
+    page.keyboard.press("n")
+    assert page.locator("#sample-2 .block.here").count() == 1
+    assert page.locator(".rail a:visible").all_text_contents()[0].startswith("row 2")
+
+
+def test_a_page_without_failures_cannot_be_emptied(open_page, rows, tmp_path):
+    write_page(tmp_path / "page.html", rows[:1], [], name="good")
+    page = open_page(tmp_path / "page.html").page
+    assert page.locator('[data-show="failed"]').is_disabled()
+    page.keyboard.press("f")
+    assert shown(page) == ["row 0"]
+
+
 def test_dark_follows_the_system_and_the_toggle(open_page, file):
     colour = "getComputedStyle(document.body).backgroundColor"
     light, dark = open_page(file).page, open_page(file, scheme="dark").page
@@ -219,10 +281,19 @@ def test_the_plots_of_stats_need_no_network_either(open_page, tmp_path):
     assert not [url for url in opened.requests[1:] if not url.startswith("data:")]
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.evaluate("window.hacked") is None
+    axes = [chart.locator(".axis").all_text_contents() for chart in page.locator(".chart").all()]
+    assert axes == [
+        ["rows", "tokens of a row"],
+        ["rows", "trained share, %"],
+        ["rows", "media tokens of a row"],
+        ["padding, %", "rows per batch"],
+        ["fill, %", "pack length, tokens"],
+        ["rows", "error"],
+    ]
     titles = page.locator(".chart h3").all_text_contents()
     assert titles == [
         "Tokens of a row",
-        "Trained share of a row, %",
+        "Trained share of a row",
         "Media tokens of a row",
         "Padding by rows per batch",
         "Fill of packs by their length",

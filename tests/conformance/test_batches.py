@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.conversations import conversations
+from tests.pickling import pickled_copy
 from tests.processors import processor_of
 from tests.processors.families import FAMILIES
 from vlmcollate import IGNORE_INDEX, PadToLongest, collator_for
@@ -101,7 +101,7 @@ def test_input_is_unchanged_and_pickling_changes_nothing(name):
     pixels = [part["image"].tobytes() for chat in chats for part in chat[0]["content"][:-1]]
 
     batch = collator(chats)
-    again = pickle.loads(pickle.dumps(collator))(chats)
+    again = pickled_copy(collator)(chats)
 
     assert_equal(batch, again)
     assert pixels == [part["image"].tobytes() for chat in chats for part in chat[0]["content"][:-1]]

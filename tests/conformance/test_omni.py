@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from tests.conversations import conversations
 from tests.decoding import normal, trained_texts
 from tests.media_bytes import video_bytes
+from tests.pickling import pickled_copy
 from tests.processors import processor_of
 from vlmcollate import IGNORE_INDEX, collator_for
 from vlmcollate.errors import MediaError
@@ -76,7 +76,7 @@ def test_rows_media_and_counts(name):
     collator = collator_for(processor_of(name))
 
     batch = collator(chats)
-    again = pickle.loads(pickle.dumps(collator))(chats)
+    again = pickled_copy(collator)(chats)
 
     for key, value in batch.items():
         assert torch.equal(value, again[key]), key

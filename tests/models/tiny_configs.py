@@ -77,10 +77,21 @@ _LATENT = {"head_dim": 8}  # the rotary part of multi-head latent attention
 MORE: dict[str, dict[str, Any]] = {
     "deepseek_v2": _LATENT,
     "deepseek_v3": _LATENT,
+    "janus": {
+        "vq_config": {
+            "base_channels": 32,
+            "channel_multiplier": [1, 1],
+            "image_token_embed_dim": 32,
+            "latent_channels": 32,
+            "num_embeddings": 64,
+            "projection_dim": 32,
+        }
+    },
     "kimi_k25": {"text_config": _LATENT},
     "lfm2": _CONVOLVED,
     "lfm2_moe": _CONVOLVED,
     "lfm2_vl": {"text_config": _CONVOLVED},
+    "muse_spark": {"audio_config": {"hidden_sizes": [16, 16, 16, 16]}},
     "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}},
     "qwen2": _SLIDING,
     "qwen2_moe": _SLIDING,

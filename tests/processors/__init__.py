@@ -33,6 +33,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         cohere.aya_vision,
         cohere.cohere2_vision,
         gemma.gemma3,
+        gemma.gemma3_whole,
         gemma.gemma3n,
         gemma.gemma4,
         gemma.gemma4_unified,

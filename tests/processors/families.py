@@ -42,6 +42,7 @@ _GLM = {"template_kwargs": {"enable_thinking": False}}
 _COHERE = "<|END_OF_TURN_TOKEN|>"
 
 MORE_FAMILIES: dict[str, Family] = {
+    "gemma3_whole": Family(stop="<end_of_turn>", trims=True),
     "llava": Family(stop="</s>", options={"stop_tokens": ["</s>"]}, before=" "),
     "llava_next": Family(stop="</s>", options={"stop_tokens": ["</s>"]}, before=" "),
     "pixtral": Family(stop="</s>", options={"stop_tokens": ["</s>"]}),

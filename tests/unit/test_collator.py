@@ -3,6 +3,7 @@
 import gc
 import pickle
 import weakref
+from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
@@ -90,6 +91,12 @@ def test_a_processor_without_template_is_refused(processor):
     bare.chat_template = None
     with pytest.raises(ConfigError, match="no chat template"):
         collator_for(bare)
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-VL-2B-Instruct", Path("models/qwen")])
+def test_the_name_of_a_processor_is_refused_with_the_call_that_loads_it(name):
+    with pytest.raises(ConfigError, match=rf"AutoProcessor\.from_pretrained\('{name}'\)"):
+        collator_for(name)
 
 
 class Plain(Qwen2_5_VLCollator):

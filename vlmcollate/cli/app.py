@@ -16,10 +16,8 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from vlmcollate.cli import check, demo, families, inspect, prepare, stats
+from vlmcollate.cli.interrupts import INTERRUPTED
 from vlmcollate.errors import CollateError
-
-_INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended, by a convention of shells."""
 
 
 class _Commands(TyperGroup):
@@ -33,10 +31,11 @@ class _Commands(TyperGroup):
             message = " ".join(f"error: {error}".split())
             Console(stderr=True).print(Text(message, "bold red"), soft_wrap=True)
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is ending already
-            Console(stderr=True).print("interrupted")
-            raise typer.Exit(_INTERRUPTED) from None
+            message = ": ".join(map(str, ("interrupted", *error.args)))
+            Console(stderr=True).print(Text(message), soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -58,12 +57,12 @@ def main() -> None:
     try:
         app()
     except SystemExit as error:
-        if error.code == _INTERRUPTED:
+        if error.code == INTERRUPTED:
             atexit._run_exitfuncs()
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError):
                     stream.flush()
-            os._exit(_INTERRUPTED)
+            os._exit(INTERRUPTED)
         raise
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 import typer
 from rich import box
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import Processor, TrustRemoteCode
+from vlmcollate.cli.output import Json, console_for, print_json, print_table
 from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
@@ -46,17 +48,25 @@ def command(
     seconds: _Seconds = None,
     law: _Law = None,
     junit: _Junit = None,
+    as_json: Json = False,  # noqa: FBT002  # typer makes a flag of it
     trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # typer makes a flag of it
     *,
     settings: CollatorSettings,
 ) -> None:
     """Prove the label masks of a processor's collator, on generated conversations."""
-    console = Console()
+    console = console_for(as_json=as_json)
     collator = load_collator(
         console, processor, settings, trust_remote_code=trust_remote_code, packs=True
     )
     if not run(
-        console, collator, examples=examples, seed=seed, seconds=seconds, names=law, junit=junit
+        console,
+        collator,
+        examples=examples,
+        seed=seed,
+        seconds=seconds,
+        names=law,
+        junit=junit,
+        as_json=as_json,
     ):
         raise typer.Exit(1)
 
@@ -70,6 +80,7 @@ def run(
     seconds: float | None,
     names: Sequence[str] | None,
     junit: Path | None,
+    as_json: bool = False,
 ) -> bool:
     """Checks the laws under a progress bar, and prints a table and the failures.
 
@@ -81,6 +92,7 @@ def run(
         seconds: The time after which the remaining laws are skipped.
         names: The names of the laws, or `None` for all.
         junit: The JUnit file to write, or `None`.
+        as_json: Whether to print the report as JSON.
 
     Returns:
         Whether every law was checked and holds.
@@ -93,7 +105,10 @@ def run(
         _check_writable(junit)
     laws = _select_laws(names)
     report = _check_laws(console, collator, laws, examples=examples, seed=seed, seconds=seconds)
-    _print_report(console, report)
+    if as_json:
+        print_json(attrs.asdict(report))
+    else:
+        _print_report(console, report)
     if junit is not None:
         junit.write_text(report.junit(), encoding="utf-8")
     return not report.failed and not report.untried
@@ -128,7 +143,9 @@ def _check_laws(
     from vlmcollate.testing.checking import check_collator
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("", total=len(laws))
         return check_collator(
             collator,
@@ -140,8 +157,8 @@ def _check_laws(
 
 
 def _print_report(console: Console, report: Report) -> None:
-    console.print(_results_table(report))
-    for result in report.failed:
+    print_table(console, _results_table(report, is_brief=console.is_terminal))
+    for result in report.failed if console.is_terminal else ():
         console.print(Text(result.law, "bold red"))
         console.print(Text(result.message), soft_wrap=True)
         console.print()
@@ -152,14 +169,14 @@ def _print_report(console: Console, report: Report) -> None:
         console.print(Text(message, "bold red"))
 
 
-def _results_table(report: Report) -> Table:
-    table = Table("law", "", "seconds", "", box=box.SIMPLE_HEAD, title=report.collator)
+def _results_table(report: Report, *, is_brief: bool) -> Table:
+    table = Table("law", "status", "seconds", "note", box=box.SIMPLE_HEAD, title=report.collator)
     for result in report.results:
-        note = "" if result.status == "failed" else result.message.partition("\n")[0]
+        note = "" if is_brief and result.status == "failed" else result.message
         table.add_row(
             Text(result.law),
             Text(result.status, _STYLES[result.status]),
             f"{result.seconds:.2f}",
-            Text(note),
+            Text(note.partition("\n")[0] if is_brief else note),
         )
     return table

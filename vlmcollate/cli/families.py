@@ -6,8 +6,10 @@ the results with it, and `scripts/write_families_table.py` writes it.
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal, get_args
@@ -20,12 +22,21 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmcollate.cli.loading import importing
+from vlmcollate.cli.output import (
+    JsonLines,
+    console_for,
+    print_json,
+    print_record,
+    print_table,
+)
+from vlmcollate.errors import ConfigError
 
 Support = Literal["exact", "exact with options", "refused", "not proven"]
 
 _WIDE = 120
 """The columns of a terminal that has room for the collators."""
 
+_Name = Annotated[str, typer.Argument(help="Part of the name of a processor or collator.")]
 _Keys = Annotated[
     bool, typer.Option("--keys", help="Show the media keys of each collator instead.")
 ]
@@ -75,20 +86,62 @@ def support_table() -> SupportTable:
     return SupportTable(table["transformers"], tuple(rows))
 
 
-def command(keys: _Keys = False) -> None:  # noqa: FBT002  # typer makes a flag of it
+def command(
+    name: _Name = "",
+    keys: _Keys = False,  # noqa: FBT002  # typer makes a flag of it
+    as_json: JsonLines = False,  # noqa: FBT002  # likewise
+) -> None:
     """List the processors of transformers, and how well each is supported."""
-    console = Console()
+    console = console_for(as_json=as_json)
     if keys:
-        _print_keys(console)
+        _print_keys(console, name, as_json=as_json)
+        return
+    table = support_table()
+    names = {row.processor: row.collator for row in table.processors}
+    found = _matching(names, name)
+    rows = [row for row in table.processors if row.processor in found]
+    if as_json:
+        for row in rows:
+            print_json({**attrs.asdict(row), "transformers": table.transformers})
+    elif console.is_terminal:
+        _print_support(console, attrs.evolve(table, processors=tuple(rows)))
     else:
-        _print_support(console, support_table())
+        _print_records(console, rows)
+
+
+def _matching(names: Mapping[str, str], part: str) -> set[str]:
+    """Finds the processors whose name, or whose collator's name, contains a part.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    simple = {name: _simple(f"{name} {collator}") for name, collator in names.items()}
+    found = {name for name, text in simple.items() if _simple(part) in text}
+    if not found:
+        near = {_simple(name.removesuffix("Processor")): name for name in names}
+        close = difflib.get_close_matches(_simple(part).removesuffix("processor"), near, n=1)
+        hint = f"; did you mean {near[close[0]]!r}?" if close else ""
+        raise ConfigError(f"no processor or collator has {part!r} in its name{hint}")
+    return found
+
+
+def _simple(name: str) -> str:
+    return re.sub(r"[^a-z0-9 ]", "", name.lower())
+
+
+def _print_records(console: Console, rows: list[ProcessorSupport]) -> None:
+    print_record(console, ("processor", "collator", "support", "media", "note"))
+    for row in rows:
+        media = ", ".join(row.media)
+        print_record(console, (row.processor, row.collator, row.support, media, row.note))
 
 
 def _print_support(console: Console, table: SupportTable) -> None:
     for support in get_args(Support):
         rows = [row for row in table.processors if row.support == support]
-        console.print(f"[bold]{support}[/] ({len(rows)})", highlight=False)
-        console.print(_support_rows(rows, wide=console.width >= _WIDE))
+        if rows:
+            console.print(f"[bold]{support}[/] ({len(rows)})", highlight=False)
+            console.print(_support_rows(rows, wide=console.width >= _WIDE))
     console.print(
         f"As tested with transformers {table.transformers}. Any other processor with a chat "
         "template gets DefaultCollator, which refuses what it cannot collate exactly.",
@@ -111,16 +164,24 @@ def _support_rows(rows: list[ProcessorSupport], *, wide: bool) -> Table:
     return table
 
 
-def _print_keys(console: Console) -> None:
+def _print_keys(console: Console, name: str, *, as_json: bool) -> None:
     with importing(console):
         from vlmcollate.models import COLLATORS
+    found = _matching({name: kind.__name__ for name, kind in COLLATORS.items()}, name)
     table = Table(show_lines=True)
-    for name in ("processor", "collator", "media keys", "token types"):
-        is_name = name in ("processor", "collator")
-        table.add_column(name, overflow="fold", no_wrap=is_name)
-    for processor, collator in sorted(COLLATORS.items()):
-        table.add_row(processor, collator.__name__, _joins(collator), _token_types(collator))
-    console.print(table)
+    for title in ("processor", "collator", "media keys", "token types"):
+        is_name = title in ("processor", "collator")
+        table.add_column(title, overflow="fold", no_wrap=is_name)
+    for processor in sorted(found):
+        collator = COLLATORS[processor]
+        cells = (processor, collator.__name__, _joins(collator), _token_types(collator))
+        if as_json:
+            keys = ("processor", "collator", "media_keys", "token_types")
+            print_json(dict(zip(keys, cells, strict=True)))
+        else:
+            table.add_row(*cells)
+    if not as_json:
+        print_table(console, table)
 
 
 def _joins(collator: Any) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import (
@@ -21,11 +19,12 @@ from vlmcollate.cli.options import (
     Rows,
     TrustRemoteCode,
 )
+from vlmcollate.cli.output import JsonLines, console_for, print_line, status
 from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vlmcollate.cli.inspection import InspectedRow
+    from vlmcollate.cli.inspection import InspectedPack, InspectedRow
     from vlmcollate.collator import BaseCollator
 
 _Html = Annotated[
@@ -45,6 +44,7 @@ def command(
     html: _Html = None,
     pack: _Pack = None,
     diff: _Diff = "",
+    as_json: JsonLines = False,  # noqa: FBT002  # typer makes a flag of it
     max_length: MaxLength = None,
     media_root: MediaRoot = None,
     trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # typer makes a flag of it
@@ -52,7 +52,9 @@ def command(
     settings: CollatorSettings,
 ) -> None:
     """Show the label mask of a dataset's rows, in the terminal or on a page."""
-    console = Console()
+    if as_json and html is not None:
+        raise ConfigError("--json and --html exclude each other; remove one")
+    console = console_for(as_json=as_json)
     collator = load_collator(
         console,
         processor,
@@ -62,7 +64,10 @@ def command(
         trust_remote_code=trust_remote_code,
         packs=pack is not None,
     )
-    if not run(console, collator, data, rows=rows, pack=pack, diff=diff, page=html):
+    is_good = run(
+        console, collator, data, rows=rows, pack=pack, diff=diff, page=html, as_json=as_json
+    )
+    if not is_good:
         raise typer.Exit(1)
 
 
@@ -75,45 +80,49 @@ def run(
     pack: int | None,
     diff: str,
     page: Path | None,
+    as_json: bool = False,
 ) -> bool:
     """Shows rows, one at a time: the media of many rows may not fit in memory.
 
     Args:
         console: Where to print.
         collator: Encodes the rows.
-        data: A file or a folder, as for `read_rows`.
-        rows: A row or a range, as for `row_range`.
+        data: A file or a folder, as for `Rows.of`.
+        rows: A row or a range, as for `Rows.of`.
         pack: The maximum tokens of a pack, or `None`.
         diff: The name of a label strategy to compare with, or "".
         page: The HTML file to write instead of printing the rows, or `None`.
+        as_json: Whether to print the rows as JSON.
 
     Returns:
         Whether every row is good.
     """
     from vlmcollate.cli.inspection import inspect_rows, pack_rows
     from vlmcollate.cli.inspection_output import print_rows, write_page
+    from vlmcollate.cli.inspection_records import print_json_rows, print_row_records
 
     counts: Counter[bool] = Counter()
     inspected: Iterable[InspectedRow] = _counted(
         inspect_rows(collator, data, rows=rows, diff=diff), counts
     )
-    first = next(iter(inspected), None)
-    if first is None:
-        raise ConfigError(f"{str(data)!r} has no row in {rows!r}")
-    inspected, packs = chain([first], inspected), []
+    packs: list[InspectedPack] = []
     if pack is not None:
         inspected = list(inspected)
         packs = pack_rows(collator, inspected, pack)
-    if page is None:
-        print_rows(console, inspected, packs, diff=diff)
-    else:
-        with console.status("Encoding ..."):
+    if as_json:
+        print_json_rows(inspected, packs)
+    elif page is not None:
+        with status(console, "Encoding ..."):
             size = write_page(page, inspected, packs, name=data.name, diff=diff)
         written = f"{page}: {counts.total()} rows, {size / 1e6:.2f} MB; open it in a browser"
-        console.print(Text(written), soft_wrap=True)
+        print_line(console, written)
+    elif console.is_terminal:
+        print_rows(console, inspected, packs, diff=diff)
+    else:
+        print_row_records(console, inspected, packs)
     if counts[True]:
         failed = f"{counts[True]} of {counts.total()} rows failed"
-        console.print(Text(failed, "bold red"))
+        print_line(Console(stderr=True), failed, "bold red")
     return not counts[True]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import attrs
 
+from vlmcollate.cli.flags import in_flags
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.rows import read_rows, row_range
+from vlmcollate.data.rows import Rows
 from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
 from vlmcollate.explain import Explanation
 from vlmcollate.labels import (
@@ -93,8 +95,8 @@ def inspect_rows(
 
     Args:
         collator: Encodes the rows.
-        data: A file or a folder, as for `read_rows`.
-        rows: A row or a range, as for `row_range`.
+        data: A file or a folder, as for `Rows.of`.
+        rows: A row or a range, as for `Rows.of`.
         diff: The name of a label strategy to compare with, or "".
 
     Yields:
@@ -104,10 +106,11 @@ def inspect_rows(
         ConfigError: The data cannot be read, or an option is invalid.
     """
     if diff and diff not in STRATEGIES:
-        raise ConfigError(f"diff must be one of {', '.join(STRATEGIES)}, not {diff!r}")
+        near = difflib.get_close_matches(diff, STRATEGIES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"diff must be one of {', '.join(STRATEGIES)}, not {diff!r}{hint}")
     other = attrs.evolve(collator, labels=STRATEGIES[diff]()) if diff else None
-    start, stop = row_range(rows)
-    for number, row in read_rows(data, start=start, stop=stop):
+    for number, row in Rows.of(data, rows):
         yield _inspect_row(collator, other, number, row)
 
 
@@ -124,7 +127,7 @@ def _inspect_row(
             if other is not None:
                 explanation, note = _compare(explanation, other, row)
     except SampleError as error:
-        return InspectedRow(number=number, error=str(error))
+        return InspectedRow(number=number, error=in_flags(str(error)))
     return InspectedRow(number=number, explanation=explanation, note=note)
 
 
@@ -134,7 +137,7 @@ def _compare(explanation: Explanation, other: BaseCollator, row: Any) -> tuple[E
     try:
         explanation = explanation.compared(other.encode(row))
     except SampleError as error:
-        return explanation, f"{name} refuses this row: {error}"
+        return explanation, f"{name} refuses this row: {in_flags(str(error))}"
     here, there = (int((explanation.differences == which).sum()) for which in (1, 2))
     if not here and not there:
         return explanation, f"{name} trains the same tokens"

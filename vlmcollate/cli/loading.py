@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from rich.console import Console
 
+from vlmcollate.cli.output import status
 from vlmcollate.cli.settings import CollatorSettings
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from vlmcollate.collator import BaseCollator
 
 
-def importing(console: Console) -> Status:
+def importing(console: Console) -> AbstractContextManager[Any]:
     """Shows that the heavy imports are running, for as long as the context lasts."""
-    return console.status("Importing torch and transformers ...")
+    return status(console, "Importing torch and transformers ...")
 
 
 def load_collator(

@@ -13,7 +13,7 @@ Processor = Annotated[
 Data = Annotated[
     Path, typer.Argument(help="JSON Lines or Parquet file, or folder of a saved dataset.")
 ]
-Rows = Annotated[str, typer.Option(help="Row or range of rows, such as 3, 0:10 or 5:.")]
+Rows = Annotated[str, typer.Option(help="Row or range of rows, such as 3, 0:10 or -5:.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a sample.")]
 MediaRoot = Annotated[
     Path | None, typer.Option(help="Folder from which relative media paths start.")

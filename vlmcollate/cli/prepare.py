@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from vlmcollate.cli.flags import in_flags
+from vlmcollate.cli.interrupts import end_soon_after_interrupt
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import MediaRoot, Processor, TrustRemoteCode
+from vlmcollate.cli.output import print_table
+from vlmcollate.cli.prepare_progress import progress_bar
 from vlmcollate.cli.settings import CollatorSettings, with_settings
 
 if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator
-    from vlmcollate.data import Manifest, Progress
+    from vlmcollate.data import Manifest
 
 _Source = Annotated[
-    list[Path], typer.Argument(help="JSON Lines or Parquet files, folders, or a saved dataset.")
+    list[Path],
+    typer.Argument(help="JSON Lines or Parquet files, folders, a saved dataset, or - for input."),
 ]
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the shards.")]
 _NumProc = Annotated[int, typer.Option(min=1, help="Number of processes that encode.")]
@@ -74,7 +78,7 @@ def command(
     )
     run(
         console,
-        source,
+        read_input if source == [Path("-")] else source,
         output,
         collator=collator,
         num_proc=num_proc,
@@ -88,7 +92,7 @@ def command(
 
 def run(
     console: Console,
-    source: Sequence[Path],
+    source: Sequence[Path] | Callable[[], Iterator[Any]],
     output: Path,
     *,
     collator: BaseCollator,
@@ -98,56 +102,45 @@ def run(
 
     Args:
         console: Where to print.
-        source: The files or folders.
+        source: The files or folders, or a function that returns a stream.
         output: The folder for the shards.
         collator: Encodes the samples.
         **options: Further options of `prepare_dataset`.
     """
     from vlmcollate.data import prepare_dataset
 
-    with _progress_bar(console) as bar:
-        manifest = prepare_dataset(
-            source, output, collator=collator, on_progress=bar.show, **options
-        )
-    console.print(_summary(manifest))
+    kept = partial(_kept, output)
+    with progress_bar(console) as bar:
+        try:
+            with end_soon_after_interrupt(lambda: bar.abandon(f"interrupted: {kept()}")):
+                manifest = prepare_dataset(
+                    source, output, collator=collator, on_progress=bar.show, **options
+                )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(kept()) from None
+    print_table(console, _summary(manifest))
     _print_first_errors(console, manifest)
+    if manifest.dropped:
+        number = sum(manifest.dropped.values())
+        shown = f"{number:,} rejected rows with their reasons in {output / 'rejected.jsonl'}"
+        console.print(Text(shown, "yellow"), soft_wrap=True)
     console.print(f"{manifest.rows} rows in {output}", highlight=False, soft_wrap=True)
 
 
-class _ProgressBar:
-    """A status until the first progress arrives, then a bar."""
+def read_input() -> Iterator[Any]:
+    """Reads the rows of JSON lines from the standard input."""
+    from vlmcollate.data.sources import parse_line
 
-    def __init__(self, console: Console) -> None:
-        self.status = console.status("Reading the source ...")
-        self.bar = Bar(
-            TextColumn("samples"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}, {task.fields[dropped]} dropped"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self.bar.add_task("", total=None, rate="starting", dropped=0)
-
-    def show(self, progress: Progress) -> None:
-        self.status.stop()
-        self.bar.start()
-        self.bar.update(self._task, total=progress.total, completed=progress.done)
-        elapsed = self.bar.tasks[0].elapsed or 0.0
-        here = progress.done - progress.resumed
-        rate = f"{here / elapsed:.0f} samples/s" if here and elapsed else "starting"
-        self.bar.update(self._task, rate=rate, dropped=progress.dropped)
+    return (parse_line(line) for line in sys.stdin.buffer if line.strip())
 
 
-@contextmanager
-def _progress_bar(console: Console) -> Iterator[_ProgressBar]:
-    bar = _ProgressBar(console)
-    bar.status.start()
-    try:
-        yield bar
-    finally:
-        bar.status.stop()
-        bar.bar.stop()
+def _kept(output: Path) -> str:
+    """Describes what an interrupted run leaves."""
+    shards = len([file for file in output.glob("*.parquet") if file.stem.isdecimal()])
+    if not shards:
+        return f"no shard is complete in '{output}'; the same command starts again"
+    are = "shard is" if shards == 1 else "shards are"
+    return f"{shards:,} {are} kept in '{output}'; the same command resumes after them"
 
 
 def _summary(manifest: Manifest) -> Table:
@@ -166,4 +159,4 @@ def _print_first_errors(console: Console, manifest: Manifest) -> None:
     """Prints the first message of each class of error that dropped samples."""
     first = {n: m for shard in reversed(manifest.shards) for n, m in shard.examples.items()}
     for name, message in first.items():
-        console.print(Text(f"{name}: {message}", "yellow"), soft_wrap=True)
+        console.print(Text(f"{name}: {in_flags(message)}", "yellow"), soft_wrap=True)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
 
-from vlmcollate.errors import ConfigError
+from vlmcollate.cli.flags import naming_flags
+from vlmcollate.cli.option_values import value_of
+from vlmcollate.errors import CollateError, ConfigError
 
 if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator
+
+
+_LOADED = {
+    "processor": "the processor is an argument; remove the option",
+    "model_config": "it is read from the folder of the processor; put config.json there",
+}
 
 
 def _as_list(given: list[str] | None) -> list[str]:
@@ -64,9 +73,9 @@ class CollatorSettings:
                     f"--option is wrong: found {text!r}, expected name=value, such as "
                     "--option dummy_media=batch"
                 )
-            if name == "processor":
-                raise ConfigError("--option processor is wrong: the processor is an argument")
-            found[name] = value_of(value)
+            if name in _LOADED:
+                raise ConfigError(f"--option {name} is wrong: {_LOADED[name]}")
+            found[name] = _value(f"--option {name}", value)
         if self.template_kwargs is not None:
             found["template_kwargs"] = _json_object(self.template_kwargs, "--template-kwargs")
         named = {"format": self.format, "train_on": self.train_on}
@@ -87,7 +96,8 @@ class CollatorSettings:
 
         if self.collator is None:
             return collator_for(processor, **options)
-        made = _imported(self.collator)(processor, **options)
+        with _errors_of(self.collator):
+            made = _imported(self.collator)(processor, **options)
         if not isinstance(made, BaseCollator):
             raise ConfigError(
                 f"--collator {self.collator} is wrong: it returned {type(made).__name__}, expected "
@@ -121,69 +131,27 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options of the collator, as its argument `settings`."""
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "settings"]
     hints = inspect.get_annotations(command, eval_str=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
     shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in _FIELDS.items()
+        inspect.Parameter(name, kind, default=None, annotation=annotation)
+        for name, annotation in _FIELDS.items()
     ]
 
     @functools.wraps(command)
-    def wrapped(**given: Any) -> None:
+    def wrapped(context: typer.Context, **given: Any) -> None:
         settings = CollatorSettings(**{name: given.pop(name) for name in _FIELDS})
-        command(**given, settings=settings)
+        with naming_flags(context):
+            command(**given, settings=settings)
 
-    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own] + shared
+    context = inspect.Parameter("context", kind, annotation=typer.Context)
+    parameters = [
+        context,
+        *(p.replace(annotation=hints[p.name], kind=kind) for p in own),
+        *shared,
+    ]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapped
-
-
-def value_of(text: str) -> Any:
-    """Returns the value of an option: JSON, a literal or a call of Python, or the text itself.
-
-    Args:
-        text: Such as `512`, `true`, `["<a>"]`, `batch` or `LocalMedia(max_bytes=1000)`.
-
-    Raises:
-        ConfigError: It calls something that is no public class of the library.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return text
-    return (
-        text if isinstance(node, ast.Name | ast.BinOp | ast.Attribute) else _evaluated(node, text)
-    )
-
-
-def _evaluated(node: ast.expr, text: str) -> Any:
-    """The value of a literal, or of a call of a public class with literals."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        import vlmcollate
-        from vlmcollate import formats
-
-        kind = getattr(vlmcollate, node.func.id, None) or getattr(formats, node.func.id, None)
-        if not inspect.isclass(kind) or any(k.arg is None for k in node.keywords):
-            raise ConfigError(
-                f"{node.func.id!r} in {text!r} is unknown: expected a public class of vlmcollate"
-            )
-        given = [_evaluated(value, text) for value in node.args]
-        named = {str(k.arg): _evaluated(k.value, text) for k in node.keywords}
-        try:
-            return kind(*given, **named)
-        except TypeError as error:
-            raise ConfigError(f"{text!r} is wrong: {error}") from error
-    if isinstance(node, ast.List):
-        return [_evaluated(item, text) for item in node.elts]
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{text!r} is wrong: expected JSON, a literal of Python, or a call of a public class"
-        ) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -197,7 +165,16 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"--config {path} is wrong: found {type(found).__name__}, expected options by name"
         )
-    return {k: value_of(v) if isinstance(v, str) else v for k, v in found.items()}
+    return {
+        k: _value(f"--config {path}, {k}", v) if isinstance(v, str) else v for k, v in found.items()
+    }
+
+
+def _value(place: str, text: str) -> Any:
+    try:
+        return value_of(text)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
 
 
 def _json_object(text: str, option: str) -> dict[str, Any]:
@@ -220,8 +197,24 @@ def _imported(name: str) -> Callable[..., Any]:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ModuleNotFoundError, AttributeError) as error:
         raise ConfigError(f"{problem}; {error}") from error
     if not callable(found):
         raise ConfigError(f"{problem}; found {type(found).__name__}")
     return found  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    """Turns an exception in the code of a user into one line that names its place."""
+    try:
+        yield
+    except CollateError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"--collator {name} failed: {type(error).__name__}: {error}, in {last.filename}, line "
+            f"{last.lineno}; name a function that takes a processor and options, and returns a "
+            "collator"
+        ) from error

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.text import Text
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import (
@@ -19,6 +18,7 @@ from vlmcollate.cli.options import (
     Rows,
     TrustRemoteCode,
 )
+from vlmcollate.cli.output import Json, console_for, print_json, print_line, print_table
 from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
@@ -35,6 +35,7 @@ def command(
     data: Data,
     rows: Rows = ":",
     html: _Html = None,
+    as_json: Json = False,  # noqa: FBT002  # typer makes a flag of it
     max_length: MaxLength = None,
     media_root: MediaRoot = None,
     trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # typer makes a flag of it
@@ -42,7 +43,7 @@ def command(
     settings: CollatorSettings,
 ) -> None:
     """Count a dataset's tokens: lengths, trained share, media, padding and packing."""
-    console = Console()
+    console = console_for(as_json=as_json)
     collator = load_collator(
         console,
         processor,
@@ -51,52 +52,67 @@ def command(
         max_length=max_length,
         trust_remote_code=trust_remote_code,
     )
-    run(console, collator, data, rows=rows, page=html)
+    run(console, collator, data, rows=rows, page=html, as_json=as_json)
 
 
 def run(
-    console: Console, collator: BaseCollator, data: Path, *, rows: str, page: Path | None
+    console: Console,
+    collator: BaseCollator,
+    data: Path,
+    *,
+    rows: str,
+    page: Path | None,
+    as_json: bool = False,
 ) -> None:
     """Counts the tokens of rows, prints tables and writes a page of charts.
 
     Args:
         console: Where to print.
         collator: Encodes the rows.
-        data: A file or a folder, as for `read_rows`.
-        rows: A row or a range, as for `row_range`.
+        data: A file or a folder, as for `Rows.of`.
+        rows: A row or a range, as for `Rows.of`.
         page: The HTML file to write, or `None`.
+        as_json: Whether to print the numbers as JSON.
 
     Raises:
         ConfigError: The data cannot be read, no row is good, or the page cannot be written.
     """
+    survey = _survey(console, collator, data, rows)
+    if as_json:
+        from vlmcollate.cli.survey_document import survey_document
+
+        print_json(survey_document(survey))
+    else:
+        _print_tables(console, survey)
+    if page is not None:
+        _write_page(page, survey, data.name)
+        print_line(console, f"charts: {page}")
+
+
+def _print_tables(console: Console, survey: Survey) -> None:
     from vlmcollate.cli.survey_tables import survey_tables
 
-    survey = _survey(console, collator, data, rows)
     kinds = ", ".join(
         f"{count:,} {kind} item{'' if count == 1 else 's'}" for kind, count in survey.items.items()
     )
-    console.print(
-        f"[bold]{len(survey.lengths):,} rows[/] with {kinds or 'no media'}", highlight=False
-    )
+    print_line(console, f"{len(survey.lengths):,} rows with {kinds or 'no media'}", "bold")
     for table in survey_tables(survey):
-        console.print(table)
-    if page is not None:
-        _write_page(page, survey, data.name)
-        console.print(Text(f"charts: {page}"), soft_wrap=True)
+        print_table(console, table)
 
 
 def _survey(console: Console, collator: BaseCollator, data: Path, rows: str) -> Survey:
     """Counts the tokens of rows under a progress bar."""
     from vlmcollate.cli.survey import survey_rows
-    from vlmcollate.data.rows import read_rows, row_range
+    from vlmcollate.data.rows import Rows
 
-    start, stop = row_range(rows)
+    found = Rows.of(data, rows)
     listed = track(
-        read_rows(data, start=start, stop=stop),
+        found,
         "Encoding",
-        total=stop - start if stop is not None else None,
+        total=len(found),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     return survey_rows(collator, listed)
 

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from vlmcollate.cli.flags import in_flags
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
 from vlmcollate.packing import plan_packs
@@ -94,7 +95,7 @@ class _Tally:
 
     def fail(self, number: int, error: SampleError) -> None:
         name = type(error).__name__
-        count, first = self.failures.get(name, (0, f"row {number}: {error}"))
+        count, first = self.failures.get(name, (0, f"row {number}: {in_flags(str(error))}"))
         self.failures[name] = (count + 1, first)
 
     def survey(self) -> Survey:
@@ -116,7 +117,7 @@ def survey_rows(collator: BaseCollator, rows: Iterable[tuple[int, Any]]) -> Surv
 
     Args:
         collator: Encodes the rows.
-        rows: Numbered rows, from `read_rows`.
+        rows: Numbered rows, from `Rows`.
 
     Raises:
         ConfigError: No row is good.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from vlmcollate.cli.survey import BATCH_SIZES, Survey
-from vlmcollate.explain.charts import bars, histogram
+from vlmcollate.explain.charts import Axes, bars, histogram, names_of_bars
 from vlmcollate.explain.page import document
 
 
@@ -64,13 +64,15 @@ def _charts(survey: Survey) -> Iterator[str]:
 
 def _histograms(survey: Survey) -> Iterator[str]:
     median = f"The median is {int(np.median(survey.lengths)):,}."
-    yield histogram(survey.lengths, title="Tokens of a row", about=median)
+    yield histogram(survey.lengths, title="Tokens of a row", about=median, x="tokens of a row")
     share = np.round(100 * survey.trained / survey.lengths).astype(np.int64)
     about = "The tokens that the loss is computed on."
-    yield histogram(share, title="Trained share of a row, %", about=about)
+    yield histogram(share, title="Trained share of a row", about=about, x="trained share, %")
     if survey.media.any():
         about = "The tokens that stand for images, video frames and audio."
-        yield histogram(survey.media, title="Media tokens of a row", about=about)
+        yield histogram(
+            survey.media, title="Media tokens of a row", about=about, x="media tokens of a row"
+        )
 
 
 def _padding(survey: Survey) -> str:
@@ -80,6 +82,7 @@ def _padding(survey: Survey) -> str:
         title="Padding by rows per batch",
         about="The share of a batch that is padding, with rows in dataset order.",
         unit="rows",
+        axes=("rows per batch", "padding, %"),
     )
 
 
@@ -91,6 +94,7 @@ def _packing(survey: Survey) -> str:
         title="Fill of packs by their length",
         about="The share of a pack that holds tokens, without rows too long for one.",
         unit="tokens",
+        axes=("pack length, tokens", "fill, %"),
     )
 
 
@@ -100,7 +104,11 @@ def _failures(survey: Survey) -> str:
     return bars(
         counts,
         tips=[f"{name}: {count}" for name, count in zip(names, counts, strict=True)],
-        ticks=names,
+        axes=Axes(
+            x="error",
+            y="rows",
+            ticks=names_of_bars([name.removesuffix("Error") for name in names]),
+        ),
         title="Dropped rows by reason",
         about="Rows that would raise this error.",
         labels=[str(count) for count in counts],
@@ -108,8 +116,16 @@ def _failures(survey: Survey) -> str:
 
 
 def _shares(
-    values: Sequence[float], ticks: Sequence[str], *, title: str, about: str, unit: str
+    values: Sequence[float],
+    names: Sequence[str],
+    *,
+    title: str,
+    about: str,
+    unit: str,
+    axes: tuple[str, str],
 ) -> str:
     labels = [f"{value:.0%}" for value in values]
-    tips = [f"{tick} {unit}: {value:.1%}" for tick, value in zip(ticks, values, strict=True)]
-    return bars(values, tips=tips, ticks=ticks, title=title, about=about, labels=labels)
+    tips = [f"{name} {unit}: {value:.1%}" for name, value in zip(names, values, strict=True)]
+    x, y = axes
+    drawn = Axes(x=x, y=y, ticks=names_of_bars(names), is_share=True)
+    return bars(values, tips=tips, axes=drawn, title=title, about=about, labels=labels)

@@ -11,7 +11,8 @@ from vlmcollate.data.encoded import (
 from vlmcollate.data.lengths import WithinLength, token_counts, within_length
 from vlmcollate.data.manifest import Manifest, ShardFacts
 from vlmcollate.data.prepared import PreparedDataset
-from vlmcollate.data.preparing import Progress, prepare_dataset
+from vlmcollate.data.preparing import prepare_dataset
+from vlmcollate.data.reporting import Progress
 from vlmcollate.data.sampling import LengthGroupedSampler
 
 __all__ = [

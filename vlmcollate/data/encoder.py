@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoded import sample_from_bytes, sample_to_bytes
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.prepared import row_from_sample
+from vlmcollate.data.rejected import rejection
 from vlmcollate.data.shard_writing import write_shard
 from vlmcollate.data.sources import Piece, read_piece, row_label
 from vlmcollate.data.writing import OutputFile, disk_errors
@@ -32,18 +34,21 @@ class _Tally:
     lengths: Counter[str] = attrs.field(factory=Counter)
     dropped: Counter[str] = attrs.field(factory=Counter)
     examples: dict[str, str] = attrs.field(factory=dict)
+    rejected: list[dict[str, Any]] = attrs.field(factory=list)
 
     def add(self, sample: EncodedSample) -> None:
         self.tokens += len(sample)
         self.trained_tokens += int((sample.labels != IGNORE_INDEX).sum())
         self.lengths[str(1 << max(len(sample) - 1, 0).bit_length())] += 1
 
-    def drop(self, error: SampleError) -> None:
+    def drop(self, error: SampleError, piece: Piece, offset: int) -> None:
         name = type(error).__name__
         self.dropped[name] += 1
-        self.examples.setdefault(name, str(error))
+        self.examples.setdefault(name, f"{row_label(piece, offset)}: {error}")
+        row = piece.first + offset
+        self.rejected.append(rejection(error, source=piece.source, row=row))
 
-    def facts(self, file: str, run: str, rows: int) -> ShardFacts:
+    def facts(self, file: str, run: str, digest: str, rows: int) -> ShardFacts:
         return ShardFacts(
             file=file,
             run=run,
@@ -54,6 +59,7 @@ class _Tally:
             lengths=dict(sorted(self.lengths.items())),
             dropped=dict(sorted(self.dropped.items())),
             examples=dict(sorted(self.examples.items())),
+            digest=digest,
         )
 
 
@@ -91,10 +97,11 @@ class PieceEncoder:
         tally = _Tally()
         samples = self._samples(piece, tally, on_read)
         if self.packing:
-            rows = self._packs(samples, file.parent)
+            rows = self._packs(samples, file)
         else:
             rows = (row_from_sample(sample, [number]) for number, sample in samples)
-        return write_shard(file, rows, lambda count: tally.facts(file.name, self.run, count))
+        facts = partial(tally.facts, file.name, self.run, piece.digest)
+        return write_shard(file, rows, facts, tally.rejected)
 
     def _samples(
         self, piece: Piece, tally: _Tally, on_read: Callable[[], None]
@@ -104,10 +111,9 @@ class PieceEncoder:
             try:
                 sample = self._encode(example)
             except SampleError as error:
-                located = type(error)(f"{row_label(piece, offset)}: {error}")
                 if not self._drops(error):
-                    raise located from error
-                tally.drop(located)
+                    raise type(error)(f"{row_label(piece, offset)}: {error}") from error
+                tally.drop(error, piece, offset)
             except StrategyError as error:
                 raise StrategyError(f"{row_label(piece, offset)}: {error}") from error
             else:
@@ -129,12 +135,12 @@ class PieceEncoder:
         return self.on_error == "skip" or (is_too_long and self.collator.on_overlong == "drop")
 
     def _packs(
-        self, samples: Iterator[tuple[int, EncodedSample]], folder: Path
+        self, samples: Iterator[tuple[int, EncodedSample]], file: Path
     ) -> Iterator[dict[str, Any]]:
         """Yields packs; the samples of a piece wait on the disk until all lengths are known."""
         limit = self.collator.max_length
         assert limit is not None  # noqa: S101  # as prepare_dataset checked
-        with _waiting_samples(folder) as waiting:
+        with _waiting_samples(file) as waiting:
             numbers = []
             for number, sample in samples:
                 numbers.append(number)
@@ -165,10 +171,9 @@ class _WaitingSamples:
 
 
 @contextmanager
-def _waiting_samples(folder: Path) -> Iterator[_WaitingSamples]:
-    """Opens a file without a name, which disappears with the process."""
-    name = folder / "the samples of a shard"
-    with disk_errors(name):
-        data: Any = TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed below
+def _waiting_samples(file: Path) -> Iterator[_WaitingSamples]:
+    """Opens a file without a name for the samples of a shard; it disappears with the process."""
+    with disk_errors(file):
+        data: Any = TemporaryFile(dir=file.parent, buffering=0)  # noqa: SIM115  # closed below
     with data:
-        yield _WaitingSamples(data, OutputFile(name, data))
+        yield _WaitingSamples(data, OutputFile(file, data))

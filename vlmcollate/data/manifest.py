@@ -64,6 +64,7 @@ class ShardFacts:
         lengths: The number of samples up to each power of two, and above the one before.
         dropped: The number of dropped samples, by the error's class.
         examples: The first message of each class.
+        digest: The hash of its source rows if they are of a stream, otherwise "".
         seal: The SHA-256 of its index, which holds those of its groups of rows.
     """
 
@@ -76,6 +77,7 @@ class ShardFacts:
     lengths: Mapping[str, int]
     dropped: Mapping[str, int]
     examples: Mapping[str, str]
+    digest: str = ""
     seal: str = UNSEALED
 
 

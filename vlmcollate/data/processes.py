@@ -8,7 +8,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -33,7 +33,7 @@ Task = tuple[Piece, Path]
 
 def write_shards(
     encoder: PieceEncoder,
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     num_proc: int,
     on_read: Callable[[int], None],
 ) -> Iterator[ShardFacts]:
@@ -45,7 +45,7 @@ def write_shards(
     Args:
         encoder: Encodes a piece.
         tasks: The pieces, each with the shard to write.
-        num_proc: The maximum number of processes.
+        num_proc: The number of processes, at most that of the tasks.
         on_read: Called with the number of rows read so far.
 
     Yields:
@@ -59,7 +59,7 @@ def write_shards(
     read = context.RawArray("q", num_proc)
     processes: dict[Any, BaseProcess] = {}
     try:
-        _start_processes(context, processes, min(num_proc, len(tasks)), read)
+        _start_processes(context, processes, num_proc, read)
         _send_encoder(processes, data, left)
         del data  # it may hold a whole dataset
         yield from _collect(processes, left, lambda: on_read(sum(read)))

@@ -11,7 +11,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.manifest import Manifest
-from vlmcollate.data.preparing import open_run
+from vlmcollate.data.run import open_run
 from vlmcollate.data.sources import Piece
 from vlmcollate.errors import ConfigError
 
@@ -49,7 +49,7 @@ def prepare_dataset(
     paths on every machine of the cluster.
 
     Args:
-        source: As for `vlmcollate.data.prepare_dataset`.
+        source: As for `vlmcollate.data.prepare_dataset`, but no stream.
         output_dir: The folder, on storage that all machines share.
         collator: Encodes the samples.
         num_actors: The number of actors that encode, each on one CPU.
@@ -79,8 +79,12 @@ def prepare_dataset(
         resume=resume,
         rows_per_shard=rows_per_shard,
     ) as run:
-        run.finished()  # refuses a damaged shard before any work
-        left = run.left()
+        if run.stream is not None:
+            raise ConfigError(
+                "a stream is read on one machine; prepare it without Ray, or pass files or a "
+                "map-style dataset"
+            )
+        left = list(run.tasks())  # refuses a damaged shard before any work
         if left:
             rows = [{"piece": attrs.asdict(piece), "file": file.name} for piece, file in left]
             ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

@@ -9,6 +9,8 @@ from vlmcollate.data.sealing import DamagedError
 
 FACTS, GROUPS, SEAL = "vlmcollate", "vlmcollate.groups", "seal"
 """The keys of a shard's facts, of the positions of its groups of rows, and of its seal."""
+REJECTED = "vlmcollate.rejected"
+"""The key of the rows that are not in the shard, if there are any."""
 MAGIC = b"PAR1"
 """The first and last bytes of a Parquet file."""
 _TAIL = 8

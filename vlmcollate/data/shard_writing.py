@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import attrs
 
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.sealing import add_seal, verify_seal
-from vlmcollate.data.shard_index import FACTS, GROUPS, SEAL, read_index
+from vlmcollate.data.shard_index import FACTS, GROUPS, REJECTED, SEAL, read_index
 from vlmcollate.data.sources import import_parquet
 from vlmcollate.data.writing import OutputFile, partial_file
 from vlmcollate.errors import ConfigError
@@ -26,7 +26,10 @@ _LEVELS = {"rest": -5}
 
 
 def write_shard(
-    file: Path, rows: Iterable[Mapping[str, Any]], facts: Callable[[int], ShardFacts]
+    file: Path,
+    rows: Iterable[Mapping[str, Any]],
+    facts: Callable[[int], ShardFacts],
+    rejected: Sequence[Mapping[str, Any]] = (),
 ) -> ShardFacts:
     """Writes a shard, which appears only when it is complete.
 
@@ -34,6 +37,7 @@ def write_shard(
         file: The file to write.
         rows: Rows from `row_from_sample`; one group of them is in memory at a time.
         facts: Called with the number of rows after the last one; returns the shard's facts.
+        rejected: The entries of rejected rows, which may be added while the rows are read.
 
     Returns:
         The shard's facts with the seal.
@@ -53,7 +57,9 @@ def write_shard(
                 groups["bytes"].append(size)
                 groups["sums"].append(digest)
             found = facts(len(groups["lengths"]))
-            texts = {FACTS: attrs.asdict(found), GROUPS: groups}
+            texts: dict[str, Any] = {FACTS: attrs.asdict(found), GROUPS: groups}
+            if rejected:
+                texts[REJECTED] = list(rejected)
             writer.add_key_value_metadata(
                 {name: json.dumps(text, sort_keys=True) for name, text in texts.items()}
             )

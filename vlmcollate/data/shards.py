@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.sealing import DamagedError, verify_checksum, verify_seal
-from vlmcollate.data.shard_index import FACTS, GROUPS, MAGIC, SEAL, read_index
+from vlmcollate.data.shard_index import FACTS, GROUPS, MAGIC, REJECTED, SEAL, read_index
 from vlmcollate.data.sources import import_parquet
 from vlmcollate.errors import ConfigError
 
@@ -40,6 +40,7 @@ class Shard:
         starts: (G + 1,) int64, the first row of each group, and the number of rows.
         edges: (G + 1,) int64, the first byte of each group, and the end of the last.
         sums: (G,) the SHA-256 of each group's bytes.
+        rejected: The entries of its rejected rows; see `rejection`.
     """
 
     file: Path
@@ -48,6 +49,7 @@ class Shard:
     starts: npt.NDArray[np.int64]
     edges: npt.NDArray[np.int64]
     sums: npt.NDArray[np.bytes_]
+    rejected: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def of(cls, file: Path) -> Shard:
@@ -67,6 +69,7 @@ class Shard:
                 starts=np.cumsum([0, *groups["rows"]]),
                 edges=np.cumsum([0, *groups["bytes"]]),
                 sums=np.asarray(groups["sums"], "S64"),
+                rejected=tuple(json.loads(metadata.get(REJECTED.encode(), b"[]"))),
             )
 
     def check_origin(self, run: str) -> None:

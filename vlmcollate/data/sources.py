@@ -15,7 +15,7 @@ import attrs
 from vlmcollate.data.source_hash import UnknownContentError, hash_file, hash_rows
 from vlmcollate.errors import ConfigError, ConversationError
 
-Kind = Literal["json lines", "parquet", "dataset"]
+Kind = Literal["json lines", "parquet", "dataset", "stream"]
 _SUFFIXES: dict[str, Kind] = {
     ".jsonl": "json lines",
     ".ndjson": "json lines",
@@ -35,6 +35,8 @@ class Piece:
         first: The number of its first row in the source.
         rows: The number of its rows.
         start: The position of its first byte, in JSON Lines.
+        examples: Its rows, if it is of a stream.
+        digest: The hash of these rows, or "" if their content cannot be hashed.
     """
 
     source: str
@@ -42,6 +44,8 @@ class Piece:
     first: int
     rows: int
     start: int = 0
+    examples: tuple[Any, ...] = ()
+    digest: str = ""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -54,7 +58,7 @@ class Source:
         dataset: The dataset that holds the examples, or `None`.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece, ...] = ()
     files: tuple[Path, ...] = ()
     dataset: Any = None
 
@@ -118,10 +122,14 @@ class Source:
     def identity(self) -> tuple[dict[str, str], str]:
         """Hashes the source; takes the fingerprint of a `datasets.Dataset` instead of its rows.
 
+        A source without pieces is a stream.
+
         Returns:
             The hash of each file or of the dataset, and why a changed dataset would go unnoticed,
             or "".
         """
+        if not self.pieces:
+            return {"stream": "compared shard by shard"}, ""
         if self.files:
             return {str(file): hash_file(file) for file in self.files}, ""
         rows = f"{type(self.dataset).__name__} of {len(self.dataset)} rows"
@@ -142,16 +150,19 @@ def read_piece(piece: Piece, dataset: Any = None) -> Iterator[Any]:
     """
     if piece.kind == "dataset":
         yield from (dataset[index] for index in range(piece.first, piece.first + piece.rows))
+    elif piece.kind == "stream":
+        yield from piece.examples
     elif piece.kind == "parquet":
         yield from _parquet_rows(piece)
     else:
         with Path(piece.source).open("rb") as file:
             file.seek(piece.start)
             lines = (line for line in file if line.strip())
-            yield from map(_parse_line, islice(lines, piece.rows))
+            yield from map(parse_line, islice(lines, piece.rows))
 
 
-def _parse_line(line: bytes) -> Any:
+def parse_line(line: bytes) -> Any:
+    """Returns the row of a line of JSON, or a `ConversationError` if it is none."""
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:

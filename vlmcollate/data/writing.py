@@ -2,18 +2,70 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vlmcollate.errors import ConfigError
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REMEDY = "and run the same again, which keeps all complete files"
+
+
+class DiskFullError(ConfigError):
+    """A disk is full; a run adds the space that it needs.
+
+    Args:
+        file: The file that is being written.
+        reason: The reason of the system.
+        free: The bytes that are free as soon as the unfinished file is removed.
+        needed: The minimum bytes of the file.
+        whole: What the rest of the run needs, in words, or "".
+    """
+
+    def __init__(self, file: str, reason: str, free: int, needed: int, whole: str = "") -> None:
+        self.file, self.reason, self.free, self.needed, self.whole = (
+            file,
+            reason,
+            free,
+            needed,
+            whole,
+        )
+        super().__init__(
+            f"cannot write '{file}': {reason}: found {shown_bytes(free)} free, expected at least "
+            f"{shown_bytes(needed)} for this file{whole}; free some space, {_REMEDY}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.file, self.reason, self.free, self.needed, self.whole)
+
+
+def shown_bytes(number: float) -> str:
+    """Returns a number of bytes in words.
+
+    Example:
+        >>> shown_bytes(1_300_000)
+        '1.3 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
 
 @contextmanager
-def disk_errors(file: Path) -> Iterator[None]:
+def disk_errors(file: Path, size: Callable[[], int] = lambda: 0, more: int = 1) -> Iterator[None]:
     """Turns an error of the disk into one that names the file and the remedy.
+
+    Args:
+        file: The file that is being written.
+        size: Returns the bytes that it has.
+        more: The bytes that are being written to it.
 
     Raises:
         ConfigError: The disk is full, or fails to read or write for another reason.
@@ -21,9 +73,13 @@ def disk_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in _FULL:
+            has = size()
+            free = shutil.disk_usage(file.parent).free + has
+            raise DiskFullError(str(file), reason, free, has + more) from error
         raise ConfigError(
-            f"cannot write '{file}': {error.strerror or error}; free some space or fix the disk, "
-            "and run the same again, which keeps all complete files"
+            f"cannot write '{file}': {reason}; free some space or fix the disk, {_REMEDY}"
         ) from error
 
 
@@ -43,7 +99,7 @@ class OutputFile:
         rest = memoryview(data).cast("B")
         size = rest.nbytes
         try:
-            with disk_errors(self._file):
+            with disk_errors(self._file, self._size, size):
                 while rest and not self._is_broken:  # a disk that is almost full takes a part
                     rest = rest[self.data.write(rest) :]
         except BaseException:
@@ -53,8 +109,11 @@ class OutputFile:
 
     def sync(self) -> None:
         """Waits until all data is on the disk."""
-        with disk_errors(self._file):
+        with disk_errors(self._file, self._size):
             os.fsync(self.data.fileno())
+
+    def _size(self) -> int:
+        return os.fstat(self.data.fileno()).st_size
 
 
 @contextmanager

@@ -6,6 +6,8 @@ const PADDING = 4;
 const number = new Intl.NumberFormat("en");
 const cards = []; // of each sample: its entry, its element, its blocks
 const turns = []; // the assistant's blocks, in order
+const failures = []; // of each failed row: its element and its error
+const links = []; // of the list of rows, each with its row's element
 let turnAt = -1;
 let matches = [];
 let matchAt = -1;
@@ -184,7 +186,16 @@ function search(query) {
   matchAt = -1;
   if (query) {
     const pattern = new RegExp(query.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "giu");
-    for (const holder of cards) for (const found of holder.blocks) searchBlock(found, pattern);
+    for (const holder of cards) {
+      if (!holder.card.hidden) for (const found of holder.blocks) searchBlock(found, pattern);
+    }
+    for (const { card, error } of failures) {
+      if (!card.hidden && error.textContent.search(pattern) >= 0) {
+        error.classList.add("hit");
+        matches.push([error]);
+      }
+    }
+    matches.sort(([a], [b]) => (a.compareDocumentPosition(b) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1));
   }
   const status = document.getElementById("matches");
   status.textContent = query ? `${number.format(matches.length)} found` : "";
@@ -227,9 +238,12 @@ function toMatch(step) {
 }
 
 function toTurn(step) {
-  if (!turns.length) return;
+  const isShown = (turn) => !turn.holder.card.hidden;
+  if (!turns.some(isShown)) return;
   if (turnAt >= 0) turns[turnAt].element.classList.remove("here");
-  turnAt = turnAt < 0 ? (step > 0 ? 0 : turns.length - 1) : (turnAt + step + turns.length) % turns.length;
+  do {
+    turnAt = turnAt < 0 ? (step > 0 ? 0 : turns.length - 1) : (turnAt + step + turns.length) % turns.length;
+  } while (!isShown(turns[turnAt]));
   const { element, holder } = turns[turnAt];
   split(holder);
   element.classList.add("here");
@@ -256,13 +270,52 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "/") { document.getElementById("search").focus(); event.preventDefault(); }
   else if (event.key === "n") toTurn(1);
   else if (event.key === "p") toTurn(-1);
+  else if (event.key === "f") {
+    const isFailed = document.querySelector('.filter [data-show="failed"]').getAttribute("aria-pressed") === "true";
+    if (failures.length) showOnly(isFailed ? "all" : "failed");
+  }
 });
+
+// ---------------------------------------------------------------- which rows are shown
+
+const kinds = [ // of rows, each with the rows that it shows
+  ["all", "All", () => true],
+  ["failed", "Failed", (entry) => Boolean(entry.error)],
+  ["warnings", "Warnings", (entry) => Boolean(entry.warnings && entry.warnings.length)],
+];
+const rows = []; // of each row: its entry and its element
+
+function showOnly(name) {
+  const isShown = kinds.find(([kind]) => kind === name)[2];
+  for (const { entry, card } of rows) card.hidden = !isShown(entry);
+  for (const { link, card } of links) link.hidden = card.hidden;
+  for (const pack of document.querySelectorAll(".pack")) pack.hidden = name !== "all";
+  for (const button of document.querySelectorAll(".filter button")) {
+    button.setAttribute("aria-pressed", `${button.dataset.show === name}`);
+  }
+  hideTip();
+  search(document.getElementById("search").value);
+  if (name !== "all") scrollTo(0, 0);
+}
+
+function filter() {
+  const shown = make("div", { class: "filter", role: "group", "aria-label": "Rows to show" });
+  for (const [name, title, isShown] of kinds) {
+    const count = data.entries.filter((entry) => !entry.documents && isShown(entry)).length;
+    const button = make("button", { type: "button", "data-show": name, "aria-pressed": `${name === "all"}` },
+      `${title} `, make("b", {}, number.format(count)));
+    button.disabled = !count;
+    button.addEventListener("click", () => showOnly(name));
+    shown.append(button);
+  }
+  return shown;
+}
 
 // ---------------------------------------------------------------- the page
 
 function head() {
-  const input = make("input", { id: "search", type: "search", placeholder: "Search the tokens",
-    "aria-label": "Search the tokens" });
+  const input = make("input", { id: "search", type: "search", placeholder: "Search tokens and errors",
+    "aria-label": "Search tokens and errors" });
   let waiting = 0;
   input.addEventListener("input", () => {
     clearTimeout(waiting);
@@ -276,7 +329,7 @@ function head() {
     make("small", {}, document.title.replace(/ - vlmcollate inspect$/, ""))),
   make("div", { class: "search", role: "search" }, input,
     make("span", { id: "matches", "aria-live": "polite" })),
-  previous, next, make("button", { id: "theme", type: "button" }));
+  filter(), previous, next, make("button", { id: "theme", type: "button" }));
 }
 
 function overview(entries) {
@@ -285,7 +338,7 @@ function overview(entries) {
   const counts = data.classes.map((_, k) => good.reduce((sum, e) => sum + e.counts[k], 0));
   const total = counts.reduce((a, b) => a + b, 0);
   const tile = (value, name) => make("div", {}, make("b", {}, value), make("span", {}, name));
-  const tiles = make("div", { class: "tiles" }, tile(number.format(good.length), "rows"),
+  const tiles = make("div", { class: "tiles" }, tile(number.format(good.length + failed), "rows"),
     tile(number.format(total), "tokens"), tile(percent(counts[TRAINED], total), "trained"),
     tile(percent(counts[MEDIA], total), "media"),
     tile(number.format(good.reduce((n, e) => n + e.warnings.length, 0)), "warnings"),
@@ -312,6 +365,14 @@ function packCard(entry) {
   return make("section", { class: "card pack", "aria-label": entry.title }, make("h3", { style: "margin:0" }, entry.title), shown);
 }
 
+function failedCard(entry, id) {
+  const error = make("p", {}, visible(entry.error));
+  const card = make("article", { class: "card failed", id },
+    make("div", { class: "title" }, make("h3", {}, entry.title), make("span", { class: "meta" }, "failed")), error);
+  failures.push({ card, error });
+  return card;
+}
+
 function build() {
   const rail = make("nav", { class: "rail", "aria-label": "Rows" }, make("h2", {}, "Rows"));
   const main = make("main", {}, overview(data.entries));
@@ -323,15 +384,16 @@ function build() {
       main.append(packCard(entry));
       return;
     }
-    if (entry.error) {
-      main.append(make("article", { class: "card failed", id },
-        make("div", { class: "title" }, make("h3", {}, entry.title)), make("p", {}, entry.error)));
-    } else main.append(sampleCard(entry, index, isPacked));
+    const card = entry.error ? failedCard(entry, id) : sampleCard(entry, index, isPacked);
+    main.append(card);
+    rows.push({ entry, card });
     const note = entry.error ? "failed" : number.format(entry.tokens);
-    rail.append(make("a", { href: `#${id}`, class: entry.error ? "bad" : "" }, entry.title, make("span", {}, note)));
+    const link = make("a", { href: `#${id}`, class: entry.error ? "bad" : "" }, entry.title, make("span", {}, note));
+    links.push({ link, card });
+    rail.append(link);
   });
   const keys = make("footer", { class: "keys" }, make("kbd", {}, "/"), " search  ", make("kbd", {}, "Enter"),
-    " next match  ", make("kbd", {}, "n"), " ", make("kbd", {}, "p"), " next and previous turn  ",
+    " next match  ", make("kbd", {}, "n"), " ", make("kbd", {}, "p"), " next and previous turn  ", make("kbd", {}, "f"), " failed rows  ",
     make("kbd", {}, "←"), " ", make("kbd", {}, "→"), " tokens");
   document.getElementById("app").replaceWith(head(), make("div", { class: "layout" }, rail, main), keys, tip);
   const near = new IntersectionObserver((seen) => {

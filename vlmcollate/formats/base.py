@@ -25,6 +25,8 @@ from vlmcollate.validators import WithOptions, a_folder, an_instance_of
 _SYSTEM = ("system", "system_prompt", "system_message")
 _TOOLS = ("tools", "functions")
 _VARIABLES = "chat_template_kwargs"
+_KEPT_BY_TRAINER = frozenset({"label", "label_ids", "labels"})
+"""The columns that a `Trainer` keeps for any model."""
 
 
 @attrs.frozen(kw_only=True)
@@ -152,10 +154,19 @@ def row_of(example: object) -> Mapping[Any, Any]:
     """Returns the fields of an example; a bare list is one of messages.
 
     Raises:
-        ConversationError: The example is neither.
+        ConversationError: The example is neither, or has no field of a conversation.
     """
     row = parsed(unwrap(example), "", "{[")
-    return present_fields(row) if isinstance(row, Mapping) else {"messages": row}
+    if not isinstance(row, Mapping):
+        return {"messages": row}
+    fields = present_fields(row)
+    if fields.keys() <= _KEPT_BY_TRAINER:
+        raise ConversationError(
+            f"the example is not a conversation: found a dict with {show_all(fields)}, expected "
+            "messages; set remove_unused_columns=False if it comes from a Trainer, which removes "
+            "the columns that the model's forward does not name"
+        )
+    return fields
 
 
 def _pop_variables(fields: Fields) -> Mapping[str, Any]:

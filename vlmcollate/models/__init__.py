@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -104,8 +105,13 @@ def collator_for(processor: Any, **options: Unpack[CollatorOptionsDict]) -> Base
         `DefaultCollator` for any other processor with a chat template.
 
     Raises:
-        ConfigError: The processor has no chat template, or an option is wrong.
+        ConfigError: The processor is a name or has no chat template, or an option is wrong.
     """
+    if isinstance(processor, str | os.PathLike):
+        raise ConfigError(
+            f"processor is wrong: found {os.fspath(processor)!r}, expected a processor; load it "
+            f"with AutoProcessor.from_pretrained({os.fspath(processor)!r})"
+        )
     collator_class = next(
         (
             COLLATORS[base.__name__]

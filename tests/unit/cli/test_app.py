@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -55,6 +56,42 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture
+def terminal_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich writes as it does on a terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+
+def without_styles(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_families_are_records_in_a_pipe_and_objects_in_json(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    rows = support_table().processors
+    header, *lines = runner.invoke(app, ["families"]).stdout.splitlines()
+    assert header.split("\t") == ["processor", "collator", "support", "media", "note"]
+    assert [line.split("\t")[0] for line in lines] == [row.processor for row in rows]
+    lines = runner.invoke(app, ["families", "--json"]).stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [row["processor"] for row in found] == [row.processor for row in rows]
+    assert [tuple(row["media"]) for row in found] == [row.media for row in rows]
+    (keys,) = runner.invoke(app, ["families", "gemma3n", "--keys", "--json"]).stdout.splitlines()
+    assert json.loads(keys)["collator"] == "Gemma3nCollator"
+
+
+def test_families_are_found_by_a_part_of_their_names(runner: CliRunner) -> None:
+    shown = runner.invoke(app, ["families", "qwen3-vl"]).stdout
+    assert "Qwen3VLProcessor" in shown
+    assert "Gemma" not in shown
+    unknown = runner.invoke(app, ["families", "paligema"])
+    assert unknown.exit_code == 1
+    assert "has 'paligema' in its name; did you mean 'PaliGemmaProcessor'?" in unknown.stderr
+
+
+@pytest.mark.usefixtures("terminal_output")
 @pytest.mark.parametrize("width", [80, 160])
 def test_families_shows_the_table(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch, width: int
@@ -62,25 +99,27 @@ def test_families_shows_the_table(
     monkeypatch.setenv("COLUMNS", str(width))
     result = runner.invoke(app, ["families"])
     assert result.exit_code == 0
-    table = support_table()
+    table, shown = support_table(), without_styles(result.stdout)
     for row in table.processors:
-        (line,) = (x for x in result.stdout.splitlines() if x.split()[:1] == [row.processor])
+        (line,) = (x for x in shown.splitlines() if x.split()[:1] == [row.processor])
         assert ", ".join(row.media) in line
         assert (row.collator in line) == (width == 160 or not row.collator)
     for support in ("exact", "refused"):
         number = sum(row.support == support for row in table.processors)
-        assert f"{support} ({number})" in result.stdout
-    assert f"transformers {table.transformers}" in result.stdout
+        assert f"{support} ({number})" in shown
+    assert f"transformers {table.transformers}" in shown
 
 
+@pytest.mark.usefixtures("terminal_output")
 def test_families_lists_the_keys_of_all_that_are_registered(runner: CliRunner) -> None:
     result = runner.invoke(app, ["families", "--keys"])
     assert result.exit_code == 0
+    shown = without_styles(result.stdout)
     for processor, collator in COLLATORS.items():
-        assert f" {processor} " in result.stdout
-        assert f" {collator.__name__} " in result.stdout
-    assert "image_grid_thw: Concatenate(rows='image')" in result.stdout
-    assert "mm_token_type_ids" in result.stdout
+        assert f" {processor} " in shown
+        assert f" {collator.__name__} " in shown
+    assert "image_grid_thw: Concatenate(rows='image')" in shown
+    assert "mm_token_type_ids" in shown
 
 
 def test_demo_shows_the_mask_the_table_and_the_loss(runner: CliRunner) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 
 import attrs
 import numpy as np
@@ -23,6 +24,14 @@ from vlmcollate.explain.page import inspect_page, page_entry, thumbnail
 from vlmcollate.testing import tiny_processor
 
 
+@pytest.fixture
+def terminal_output(monkeypatch):
+    """Rich writes as it does on a terminal without colour."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.mark.usefixtures("terminal_output")
 def test_inspect_shows_masks_errors_and_warnings(run):
     result = run("inspect")
     assert result.exit_code == 1
@@ -32,18 +41,51 @@ def test_inspect_shows_masks_errors_and_warnings(run):
     assert "error: messages: expected at least one message, found none" in result.stdout
     assert "[[Yes, yes.<|im_end|>]]" in result.stdout
     assert "format messages; labels by RenderedSpanLabels; ms: read " in result.stdout
-    assert result.stdout.rstrip().endswith("1 of 4 rows failed")
+    assert "1 of 4 rows failed" in result.stderr
 
 
+def test_piped_rows_are_one_record_a_line(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    result = run("inspect")
+    header, *records = (line.split("\t") for line in result.stdout.splitlines())
+    rows = [dict(zip(header, record, strict=True)) for record in records]
+    assert [row["row"] for row in rows] == ["0", "1", "2", "3"]
+    assert rows[0]["media"] == "image 112 x 84: 12"
+    assert rows[0]["text"].endswith("<|im_start|>assistant↵[[Black.<|im_end|>]]↵")
+    assert rows[1]["notes"] == "messages[0] spells <|im_end|>, which was encoded as plain text"
+    assert rows[2]["notes"] == "error: messages: expected at least one message, found none"
+    assert (rows[3]["format"], rows[3]["labels"]) == ("messages", "RenderedSpanLabels")
+    assert int(rows[3]["trained"]) < int(rows[3]["tokens"])
+    assert "1 of 4 rows failed" in result.stderr
+    assert "\x1b" not in result.output
+
+
+def test_json_has_one_object_a_line(run):
+    result = run("inspect", "--json")
+    assert result.exit_code == 1
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["row"] for row in rows] == [0, 1, 2, 3]
+    assert [row["error"] is None for row in rows] == [True, True, False, True]
+    trained = [run["text"] for run in rows[0]["runs"] if run["kind"] == "trained"]
+    assert trained == ["Black.<|im_end|>"]
+    packed = run("inspect", "--json", "--rows", "0:2", "--pack", "100").stdout.splitlines()
+    assert [(row["pack"], row["document"]) for row in map(json.loads, packed)] == [(1, 1), (1, 2)]
+    refused = run("inspect", "--json", "--html", "page.html")
+    assert "--json and --html exclude each other" in refused.stderr
+
+
+@pytest.mark.usefixtures("terminal_output")
 def test_inspect_takes_rows(run):
     result = run("inspect", "--rows", "1")
     assert result.exit_code == 0
     assert "row 1" in result.stdout
     assert "row 0" not in result.stdout
+    assert "row 3" in run("inspect", "--rows", "-1:").stdout
     assert run("inspect", "--rows", "7:9").exit_code == 1
     assert "no row in '7:9'" in run("inspect", "--rows", "7:9").stderr.replace("\n", "")
 
 
+@pytest.mark.usefixtures("terminal_output")
 def test_inspect_shows_packs(run):
     result = run("inspect", "--rows", "0:2", "--pack", "100")
     assert "pack 1: 2 documents, " in result.stdout

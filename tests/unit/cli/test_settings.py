@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -10,13 +11,17 @@ from typer.testing import CliRunner
 from vlmcollate import ConfigError, LocalMedia, PadToLongest
 from vlmcollate.cli.app import app
 from vlmcollate.cli.loading import load_collator
-from vlmcollate.cli.settings import CollatorSettings, value_of
+from vlmcollate.cli.option_values import value_of
+from vlmcollate.cli.settings import CollatorSettings
 
 _FACTORY = """
 from vlmcollate import collator_for
 
 def make(processor, **options):
     return collator_for(processor, train_on="last_turn", **options)
+
+def failing(processor, **options):
+    return {}["key"]
 
 def wrong(processor, **options):
     return processor
@@ -35,6 +40,7 @@ def wrong(processor, **options):
         ("a-b", "a-b"),
         ("LocalMedia(max_bytes=1000)", LocalMedia(max_bytes=1000)),
         ("PadToLongest(multiple_of=8)", PadToLongest(multiple_of=8)),
+        ("PadToLongest", PadToLongest()),
     ],
 )
 def test_values_are_json_or_literals_or_calls_or_text(text, value):
@@ -47,6 +53,23 @@ def test_values_are_json_or_literals_or_calls_or_text(text, value):
 def test_nothing_else_is_called(text):
     with pytest.raises(ConfigError, match="expected a public class of vlmcollate"):
         value_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("PadToLength", "missing a required argument: 'length'; write PadToLength(side=..., len"),
+        ("PadToLength(3)", "too many positional arguments; write PadToLength("),
+        ("PadToLength(length=3, sid=1)", "unexpected keyword argument 'sid'; write PadToLength("),
+        ("PadToLength(length='x')", "length must be an integer of at least 1, not 'x'"),
+        ("PadToLenght(length=3)", "did you mean 'PadToLength'?"),
+        ("FirstApplicable(3)", "'int' object is not iterable; write FirstApplicable(strategies="),
+    ],
+)
+def test_a_wrong_call_names_the_option_and_what_the_class_takes(text, problem):
+    with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
+        CollatorSettings(option=[f"padding={text}"]).options()
+    assert str(caught.value).startswith("--option padding: ")
 
 
 def test_options_reach_the_collator(data_folder, tmp_path, monkeypatch):
@@ -80,6 +103,7 @@ def _loaded(folder, settings, **options):
 
 def test_a_factory_makes_the_collator(data_folder, tmp_path, monkeypatch):
     (tmp_path / "own_collators.py").write_text(_FACTORY)
+    (tmp_path / "broken_module.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
     settings = CollatorSettings(collator="own_collators:make", option=["dummy_media=batch"])
     collator = _loaded(data_folder, settings)
@@ -89,6 +113,9 @@ def test_a_factory_makes_the_collator(data_folder, tmp_path, monkeypatch):
         ("own_collators:absent", "no attribute 'absent'"),
         ("no_such_module:make", "No module named"),
         ("own_collators", "expected MODULE:FACTORY"),
+        ("own_collators:failing", r"KeyError: 'key', in .*own_collators.py, line 8; name a func"),
+        ("json:loads", "failed: TypeError: the JSON object must be str, bytes or bytearray, not"),
+        ("broken_module:make", "failed: ZeroDivisionError: division by zero, in .*, line 1;"),
     ]:
         with pytest.raises(ConfigError, match=problem):
             _loaded(data_folder, CollatorSettings(collator=name))
@@ -101,6 +128,10 @@ def test_a_factory_makes_the_collator(data_folder, tmp_path, monkeypatch):
         ({"option": ["max_len=3"]}, "did you mean 'max_length'"),
         ({"template_kwargs": "{a: 1}"}, "--template-kwargs is no valid JSON"),
         ({"template_kwargs": "[1]"}, "expected a JSON object"),
+        ({"option": ["stop_tokens=3"]}, "stop_tokens must be non-empty strings"),
+        ({"option": ["padding=3"]}, "padding must be a PaddingStrategy"),
+        ({"option": ["processor=3"]}, "--option processor is wrong: the processor is an argument"),
+        ({"option": ["model_config={}"]}, "--option model_config is wrong: it is read from"),
         ({"format": "lava"}, "did you mean 'llava'"),
     ],
 )
@@ -130,7 +161,7 @@ def test_inspect_shows_the_mask_of_the_run_that_follows(data_folder, monkeypatch
     last = inspect("--train-on", "last_turn", "-O", "shift_labels=false").stdout
     assert "[[One." not in last
     assert "[[Two.<|im_end|>]]" in last
-    assert "format llava" in last
+    assert "\tllava\t" in last
     refused = inspect("-O", "nothing=1")
     assert refused.exit_code == 1
     assert "'nothing'" in refused.stderr

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from vlmcollate import ConfigError
-from vlmcollate.data.rows import read_rows, row_range
+from vlmcollate.data.rows import Rows
 from vlmcollate.errors import ConversationError
 
 ROWS = [{"messages": [{"role": "user", "content": f"{i} ü"}]} for i in range(5)]
@@ -18,21 +18,21 @@ ROWS = [{"messages": [{"role": "user", "content": f"{i} ü"}]} for i in range(5)
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json"])
 def test_json_lines(tmp_path, name):
     (tmp_path / name).write_text("\n\n".join(map(json.dumps, ROWS)), "utf-8")
-    assert list(read_rows(tmp_path / name)) == list(enumerate(ROWS))
-    assert list(read_rows(tmp_path / name, start=1, stop=3)) == [(1, ROWS[1]), (2, ROWS[2])]
+    assert list(Rows.of(tmp_path / name)) == list(enumerate(ROWS))
+    assert list(Rows.of(tmp_path / name, "1:3")) == [(1, ROWS[1]), (2, ROWS[2])]
 
 
 def test_a_list_in_json(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(ROWS), "utf-8")
-    assert [row for _, row in read_rows(tmp_path / "a.json")] == ROWS
+    assert [row for _, row in Rows.of(tmp_path / "a.json")] == ROWS
     (tmp_path / "a.json").write_text("[1,", "utf-8")
     with pytest.raises(ConfigError, match="is no JSON"):
-        list(read_rows(tmp_path / "a.json"))
+        list(Rows.of(tmp_path / "a.json"))
 
 
 def test_a_broken_line_is_an_error_and_the_others_are_read(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n{"a": 3}\n', "utf-8")
-    (_, first), (_, broken), (_, last) = read_rows(tmp_path / "a.jsonl")
+    (_, first), (_, broken), (_, last) = Rows.of(tmp_path / "a.jsonl")
     assert (first, last) == ({"a": 1}, {"a": 3})
     assert isinstance(broken, ConversationError)
     assert str(broken).startswith("the row is no JSON: ")
@@ -40,7 +40,7 @@ def test_a_broken_line_is_an_error_and_the_others_are_read(tmp_path):
 
 def test_a_line_that_is_nested_too_deeply_is_an_error(tmp_path):
     (tmp_path / "a.jsonl").write_text("[" * 100_000 + '\n{"a": 2}\n')
-    (_, deep), (_, last) = read_rows(tmp_path / "a.jsonl")
+    (_, deep), (_, last) = Rows.of(tmp_path / "a.jsonl")
     assert isinstance(deep, ConversationError)
     assert last == {"a": 2}
 
@@ -49,38 +49,56 @@ def test_parquet(tmp_path):
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
-    assert list(read_rows(tmp_path / "a.parquet", start=3)) == list(enumerate(ROWS))[3:]
+    assert list(Rows.of(tmp_path / "a.parquet", "3:")) == list(enumerate(ROWS))[3:]
     (tmp_path / "b.parquet").write_text("no parquet")
     with pytest.raises(ConfigError, match=r"b\.parquet' is no complete Parquet file"):
-        list(read_rows(tmp_path / "b.parquet"))
+        list(Rows.of(tmp_path / "b.parquet"))
 
 
 def test_a_saved_dataset(tmp_path):
     datasets = pytest.importorskip("datasets")
     saved = datasets.Dataset.from_list(ROWS)
     saved.save_to_disk(tmp_path / "one")
-    assert [row for _, row in read_rows(tmp_path / "one", stop=2)] == ROWS[:2]
+    assert [row for _, row in Rows.of(tmp_path / "one", ":2")] == ROWS[:2]
     datasets.DatasetDict(train=saved).save_to_disk(tmp_path / "splits")
     with pytest.raises(ConfigError, match="holds the splits train"):
-        list(read_rows(tmp_path / "splits"))
+        list(Rows.of(tmp_path / "splits"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"holds no \.jsonl"):
-        list(read_rows(tmp_path / "empty"))
+        list(Rows.of(tmp_path / "empty"))
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="there is no file"):
-        list(read_rows(tmp_path / "missing.jsonl"))
+        list(Rows.of(tmp_path / "missing.jsonl"))
     (tmp_path / "a.csv").touch()
     with pytest.raises(ConfigError, match=r"a\.csv' has the wrong suffix"):
-        list(read_rows(tmp_path / "a.csv"))
+        list(Rows.of(tmp_path / "a.csv"))
 
 
-def test_ranges():
-    assert [row_range(t) for t in ("0", "2:4", ":3", "1:")] == [(0, 1), (2, 4), (0, 3), (1, None)]
-    for bad in ("", "a", "-1", "1:2:3"):
-        with pytest.raises(ConfigError, match="rows must be"):
-            row_range(bad)
+RANGES = ["0", "2:4", ":3", "1:", "-3:", ":-2", "-2", "-4:-2", "0:99", "-99:2", "4:99", ":"]
+
+
+@pytest.mark.parametrize("text", RANGES)
+def test_a_range_is_a_slice(tmp_path, text):
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ROWS)), "utf-8")
+    found = Rows.of(tmp_path / "a.jsonl", text)
+    numbers = list(range(len(ROWS)))
+    parts = [int(part) if part else None for part in text.split(":")]
+    expected = numbers[slice(*parts)] if ":" in text else [numbers[int(text)]]
+    assert [number for number, _ in found] == expected
+    assert [row for _, row in found] == [ROWS[number] for number in expected]
+    assert len(found) == len(expected)
+
+
+def test_rows_that_do_not_exist_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ROWS)), "utf-8")
+    for text in ("", "a", "1:2:3", "1.5", "٣"):
+        with pytest.raises(ConfigError, match=r"rows is wrong: found .*, expected a number"):
+            Rows.of(tmp_path / "a.jsonl", text)
+    for text in ("5", "-6", "7:9", "3:1", ":0", "99:"):
+        with pytest.raises(ConfigError, match=f"no row in '{text}': found 5 rows"):
+            Rows.of(tmp_path / "a.jsonl", text)
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path):
@@ -88,11 +106,11 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
     whole = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(ROWS * 50), whole, write_page_checksum=True)
     data, damaged = whole.read_bytes(), tmp_path / "b.parquet"
-    expected = list(read_rows(whole))
+    expected = list(Rows.of(whole))
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")  # it has no checksum
     for at in range(4, footer, footer // 97):
         damaged.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
         try:
-            assert list(read_rows(damaged)) == expected
+            assert list(Rows.of(damaged)) == expected
         except ConfigError as error:
             assert "b.parquet" in str(error)

@@ -313,3 +313,10 @@ def test_the_fast_way_reads_as_the_others_do(messages, is_wrapped):
 
         assert shown(found) == shown(slow)
         assert (found.tools, found.template_kwargs) == (slow.tools, slow.template_kwargs)
+
+
+@pytest.mark.parametrize("row", [{}, {"messages": None}, {"labels": 3, "label": None}])
+@pytest.mark.parametrize("name", ["auto", "messages", "llava"])
+def test_a_row_whose_columns_a_trainer_removed_names_the_option(row, name):
+    with pytest.raises(ConversationError, match="remove_unused_columns=False"):
+        read_example(row, name)

@@ -1,0 +1,58 @@
+"""Streams of rows, which are read once and from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from typing import Any
+
+from vlmcollate.data.source_hash import UnknownContentError, hash_rows
+from vlmcollate.data.sources import Piece
+from vlmcollate.errors import ConfigError
+
+
+def is_stream(source: object) -> bool:
+    """Whether a source is an iterable, or a function that returns one, and no other dataset."""
+    has_places = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    return not has_places and (isinstance(source, Iterable) or callable(source))
+
+
+def cut_stream(source: Any, rows_per_shard: int) -> Iterator[Piece]:
+    """Reads the pieces of a stream, each with its rows and their hash.
+
+    Args:
+        source: An iterable of rows, or a function that returns one.
+        rows_per_shard: The maximum rows of a piece, which are in memory together.
+
+    Raises:
+        ConfigError: The function returns no iterable, or the stream has no rows.
+    """
+    stream = source if isinstance(source, Iterable) else source()
+    if not isinstance(stream, Iterable):
+        raise ConfigError(
+            f"the source is wrong: found a function that returns {type(stream).__name__}, expected "
+            "one that returns an iterable of rows"
+        )
+    rows = iter(stream)
+    for first in count(0, rows_per_shard):
+        found = list(islice(rows, rows_per_shard))
+        if found:
+            yield Piece(
+                source="stream",
+                kind="stream",
+                first=first,
+                rows=len(found),
+                examples=tuple(found),
+                digest=_digest(found),
+            )
+        if len(found) < rows_per_shard:
+            if not found and not first:
+                raise ConfigError("the stream has no rows")
+            return
+
+
+def _digest(rows: list[Any]) -> str:
+    try:
+        return hash_rows(rows)
+    except UnknownContentError:
+        return ""
