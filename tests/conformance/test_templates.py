@@ -15,6 +15,8 @@ CHAT = [
     {"role": "user", "content": "Second?"},
     {"role": "assistant", "content": "Two"},
 ]
+FINAL = "<|channel|>final<|message|>"
+SAYS, ENDS = "<|START_RESPONSE|>", "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"
 
 
 def trained(template, stop, messages=CHAT, **options):
@@ -52,19 +54,27 @@ def test_a_prompt_that_ends_with_the_role_leaves_the_channel_to_the_model():
     assert found == [f"{start}One<|end|>", f"{start}Two<|return|>"]
 
 
-@pytest.mark.parametrize("template", ["glm4moe", "muse_glimmer"])
-def test_a_template_whose_turns_nothing_ends_is_refused(template):
-    with pytest.raises(LabelError, match=r"this turn has no stop token.*stop_tokens"):
-        trained(template, ())
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("glm4moe", ["\n<think></think>\nOne<|user|>", "\n<think></think>\nTwo<|user|>"]),
+        ("muse_glimmer", [" to=user<|message|>One<|eot|>", " to=user<|message|>Two<|eot|>"]),
+        ("gemma4", ["One<turn|>", "Two<turn|>"]),
+        ("gptoss", [f"{FINAL}One<|end|>", f"{FINAL}Two<|return|>"]),
+        ("cohere2", [f"{SAYS}One{ENDS}", f"{SAYS}Two{ENDS}"]),
+    ],
+)
+def test_the_end_of_a_turn_is_read_off_the_template(template, expected):
+    assert trained(template, ()) == expected
 
 
-def test_a_turn_unlike_its_prompt_is_refused_until_the_variable_fits():
+def test_the_switch_for_thinking_is_set_to_the_value_that_fits_the_turn():
+    assert trained("nemotron_3_nano", (), CHAT[:2]) == ["One<|im_end|>"]
+    collator = collator_for(processor_with("nemotron_3_nano"))
+    (note,) = [w for w in collator.explain(CHAT[:2]).warnings if "generation prompt" in w]
+    assert "enable_thinking=False" in note
     with pytest.raises(LabelError, match="does not begin with the generation prompt"):
-        trained("nemotron_3_nano", "<|im_end|>", CHAT[:2])
-    fitting = trained(
-        "nemotron_3_nano", "<|im_end|>", CHAT[:2], template_kwargs={"enable_thinking": False}
-    )
-    assert fitting == ["One<|im_end|>"]
+        trained("nemotron_3_nano", (), CHAT[:2], template_kwargs={"enable_thinking": True})
 
 
 TOOL = {

@@ -54,6 +54,7 @@ def _left_out(
         yield f"the chat template omits {', '.join(rendering.dropped)}"
     if rendering.altered:
         yield f"the chat template changes the text of {', '.join(rendering.altered)}"
+    yield from rendering.notes
     fewer = len(whole.messages) - len(conversation.messages)
     if fewer:
         yield f"{fewer} of the {len(whole.messages)} messages were dropped to fit max_length"

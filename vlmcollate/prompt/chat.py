@@ -304,6 +304,7 @@ class ChatRenderer:
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
+            notes=tuple(finder.notes.values()),
         )
 
     def _switches(self, conversation: Conversation) -> list[Mapping[str, Any]]:

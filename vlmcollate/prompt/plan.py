@@ -30,6 +30,7 @@ class RenderingPlan:
     media: tuple[tuple[MediaSpan, Any, Any], ...]
     turns: tuple[tuple[int, Any, Any], ...]
     dropped: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, trace: MarkedText, rendering: Rendering) -> RenderingPlan:
@@ -47,6 +48,7 @@ class RenderingPlan:
             media=tuple((m, relative(m.start), relative(m.end)) for m in rendering.media),
             turns=tuple((t.message, relative(t.start), relative(t.end)) for t in rendering.turns),
             dropped=rendering.dropped,
+            notes=rendering.notes,
         )
 
     def fill(self, conversation: Conversation, plain: str) -> Rendering | None:
@@ -75,6 +77,7 @@ class RenderingPlan:
             ),
             turns=tuple(Span(ends[i] + a, ends[j] + b, k) for k, (i, a), (j, b) in self.turns),
             dropped=self.dropped,
+            notes=self.notes,
         )
 
 

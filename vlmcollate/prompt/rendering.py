@@ -36,6 +36,7 @@ class Rendering:
         dropped: The paths of the strings that the template omitted.
         altered: The paths of the strings that the template changed, for example by removing a part.
             Changes to whitespace and JSON escapes do not count.
+        notes: What is unusual about the turns, one sentence each.
     """
 
     text: str
@@ -45,3 +46,4 @@ class Rendering:
     turn_error: LabelError | None = None
     dropped: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

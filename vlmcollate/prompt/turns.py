@@ -38,7 +38,7 @@ class TurnFinder:
         ends_with_words: Whether a turn that no token ends is ended by its words.
         switches: Values of the template's switch for thinking, of which one may make the generation
             prompt agree with a turn.
-        switched: The values that served, by the index of the turn.
+        notes: What is unusual about turns that were found, by their message.
     """
 
     conversation: Conversation
@@ -49,7 +49,7 @@ class TurnFinder:
     structure: Structure
     ends_with_words: bool = False
     switches: Sequence[Mapping[str, Any]] = ()
-    switched: dict[int, Mapping[str, Any]] = attrs.field(factory=dict, init=False)
+    notes: dict[int, str] = attrs.field(factory=dict, init=False)
 
     def __call__(self) -> Iterator[Span]:
         """Yields the turns in order, each including its stop token.
@@ -159,9 +159,35 @@ class TurnFinder:
                     continue
             except SampleError:
                 continue
-            self.switched[k] = variables
+            ((name, value),) = variables.items()
+            self.notes[k] = (
+                f"messages[{k}] begins as the generation prompt with {name}={value!r}; set it for "
+                "generation, too"
+            )
             return start
-        raise error
+        return at + self._start_off_prompt(k, anchor, self.trace.text[at:first], error)
+
+    def _start_off_prompt(
+        self, k: int, anchor: Slot | None, written: str, error: LabelError
+    ) -> int:
+        """Returns the start of an earlier turn whose prompt agrees only up to its role."""
+        messages = self.conversation.messages
+        header = self._header(k, anchor, f"messages[{k}]", {})
+        same, asked = self._aligned(written, header)
+        opened = self.structure.openers.intersection(
+            self.vocabulary.pattern.findall(header[:asked])
+        )
+        is_last = not any(message.is_assistant for message in messages[k + 1 :])
+        if is_last or not opened or self._opens_again(written[same:]):
+            raise error
+        self._note_off_prompt(k, header[asked:])
+        return same
+
+    def _note_off_prompt(self, k: int, rest: str) -> None:
+        self.notes[k] = (
+            f"messages[{k}] is trained without {rest.strip()[:40]!r}, which stands at the end of "
+            'every generation prompt; to train only what is generated, set train_on="last_turn"'
+        )
 
     def _render_with(
         self,
@@ -190,6 +216,7 @@ class TurnFinder:
             same = min(same, spaced - kept)
         if not self._is_forced(rest) or not header[:asked].strip():
             raise self._unlike(header, written, where)
+        self._note_off_prompt(k, rest)
         return same
 
     def _aligned(self, written: str, header: str) -> tuple[int, int]:
