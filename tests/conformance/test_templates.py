@@ -16,7 +16,7 @@ CHAT = [
     {"role": "assistant", "content": "Two"},
 ]
 FINAL = "<|channel|>final<|message|>"
-SAYS, ENDS = "<|START_RESPONSE|>", "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"
+ENDS = "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"
 
 
 def trained(template, stop, messages=CHAT, **options):
@@ -61,7 +61,7 @@ def test_a_prompt_that_ends_with_the_role_leaves_the_channel_to_the_model():
         ("muse_glimmer", [" to=user<|message|>One<|eot|>", " to=user<|message|>Two<|eot|>"]),
         ("gemma4", ["One<turn|>", "Two<turn|>"]),
         ("gptoss", [f"{FINAL}One<|end|>", f"{FINAL}Two<|return|>"]),
-        ("cohere2", [f"{SAYS}One{ENDS}", f"{SAYS}Two{ENDS}"]),
+        ("cohere2", [f"One{ENDS}", f"Two{ENDS}"]),
     ],
 )
 def test_the_end_of_a_turn_is_read_off_the_template(template, expected):
