@@ -209,7 +209,8 @@ def _with_estimate(error: DiskFullError, run: Run) -> DiskFullError:
     needed = per_row * sum(piece.rows for piece, _ in left)
     shards = f"{len(left):,} shard{'' if len(left) == 1 else 's'}"
     whole = f" and about {shown_bytes(needed)} for the {shards} left"
-    return DiskFullError(error.file, error.reason, error.free, error.needed, whole)
+    size = max(error.needed, needed / len(left))
+    return DiskFullError(error.file, error.reason, error.free, int(size), whole)
 
 
 def _check_options(
