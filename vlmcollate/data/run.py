@@ -100,10 +100,10 @@ class Run:
     def _tasks_of_stream(
         self, existing: Sequence[Path], on_skip: Callable[[ShardFacts], None]
     ) -> Iterator[Task]:
-        number = 0
+        number, complete = 0, set(existing)
         for number, piece in enumerate(cut_stream(self.stream, self.rows_per_shard), 1):
             file = self.folder / shard_name(number - 1)
-            if file not in existing:
+            if file not in complete:
                 yield piece, file
                 continue
             facts = self._facts(file, whole=True)
