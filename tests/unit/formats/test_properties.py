@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmcollate.conversation import Conversation, TextPart
 from vlmcollate.errors import CollateError, UnreadKeyWarning
-from vlmcollate.formats import read_example
+from vlmcollate.formats import UnreadPolicy, read_example
 from vlmcollate.formats.examples import read_simple
+from vlmcollate.formats.registry import REGISTERED
 
 _KEYS = [
     "messages",
@@ -50,10 +51,22 @@ _KEYS = [
     "function_call",
     "arguments",
     "name",
+    "source",
+    "metadata",
+    "output",
+    "summary",
+    "call_id",
+    "refusal",
+    "reasoning",
+    "bytes",
+    "path",
+    "media_type",
+    "data",
 ]
 _SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-    | st.sampled_from(["user", "assistant", "human", "gpt", "<image>", "[{", "{}", "image", "text"])
+    | st.sampled_from(["user", "assistant", "human", "gpt", "tool", "<image>", "[{", "{}", "image"])
+    | st.sampled_from(["function_call", "function_call_output", "reasoning", "thinking", "base64", "text"])
 )  # fmt: skip
 _VALUES = st.recursive(
     _SCALARS,
@@ -65,14 +78,19 @@ _VALUES = st.recursive(
 )
 
 
-@given(value=_VALUES, as_json=st.booleans())
-def test_any_value_is_a_conversation_or_a_collate_error(value, as_json):
+@given(
+    value=_VALUES,
+    as_json=st.booleans(),
+    name=st.sampled_from(["auto", *REGISTERED]),
+    policy=st.sampled_from(get_args(UnreadPolicy)),
+)
+def test_any_value_is_a_conversation_or_a_collate_error(value, as_json, name, policy):
     row = json.dumps(value) if as_json else value
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadKeyWarning)
         try:
-            found = read_example(row)
+            found = read_example(row, name, on_unread=policy)
         except CollateError:
             found = None
     assert found is None or isinstance(found, Conversation)

@@ -160,7 +160,7 @@ def test_plain_text_is_read_only_if_it_is_chosen():
         ({"text": "a", "system": "Be kind."}, "system: .*holds a system prompt"),
         ({"text": "a", "tools": [{"name": "f"}]}, "tools: .*holds tools"),
         ({"text": "a", "chat_template_kwargs": {"x": 1}}, "variables of a chat template"),
-        ({"text": "a", "messages": [{"role": "user", "content": "b"}]}, "holds messages"),
+        ({"text": "a", "rejected": [{"role": "user", "content": "b"}]}, "holds messages"),
         ({"text": "a", "train": False}, "nothing is trained"),
     ],
 )
