@@ -33,7 +33,7 @@ class _ListFormat(DatasetFormat):
 
     def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
         """See `DatasetFormat`."""
-        key = fields.named(*self.keys)[0]
+        key = next(iter(fields.named(*self.keys)), self.keys[0])
         return read_messages(fields.pop(key), key, reading)
 
 

@@ -16,6 +16,8 @@ from vlmcollate.formats.registry import REGISTERED, format_of
 from vlmcollate.formats.unread import UnreadPolicy, report_unread
 from vlmcollate.plain_values import show_all
 
+_POLICIES = get_args(UnreadPolicy)
+
 
 def read_example(
     example: object,
@@ -59,10 +61,9 @@ def read_example(
         >>> read_example([{"role": "user", "content": "Hi"}]).messages[0].content
         (TextPart(text='Hi', weight=None),)
     """
-    if on_unread not in get_args(UnreadPolicy):
+    if on_unread not in _POLICIES:
         raise ConfigError(
-            f"on_unread is wrong: found {on_unread!r:.60}, expected one of "
-            f"{list(get_args(UnreadPolicy))}"
+            f"on_unread is wrong: found {on_unread!r:.60}, expected one of {list(_POLICIES)}"
         )
     if format == "auto":
         simple = read_simple(example)

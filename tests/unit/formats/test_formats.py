@@ -246,6 +246,9 @@ def test_a_refusal_is_the_answer(refusing):
         ([{"a": "ü"}, 2], '[{"a": "ü"}, 2]'),
         (np.float64(0.5), "0.5"),
         ([{"type": "text", "text": "4"}], "4"),
+        ({"text": "4"}, "4"),
+        ({"text": "4", "score": 1}, '{"text": "4", "score": 1}'),
+        ({"type": "weather", "degrees": 4}, '{"type": "weather", "degrees": 4}'),
     ],
 )
 def test_the_result_of_a_tool_may_be_any_json_value(result, text):

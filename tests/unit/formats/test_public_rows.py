@@ -165,6 +165,28 @@ ROWS: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         {"format": "messages"},
         ["user <audio>What?", "assistant A cat."],
     ),
+    "items of the responses API": (
+        {
+            "messages": [
+                USER,
+                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "so"}]},
+                {
+                    "type": "function_call",
+                    "call_id": "c",
+                    "name": "look",
+                    "arguments": '{"at": "it"}',
+                },
+                {"type": "function_call_output", "call_id": "c", "output": {"seen": 4}},
+            ]
+        },
+        {"format": "messages"},
+        ["user What?", f"assistant so{[CALL]}", 'tool {"seen": 4}'],
+    ),
+    "a block of the Anthropic API": (
+        part(type="image", source={"type": "base64", "media_type": "image/png", "data": "iVBO"}),
+        {"format": "messages"},
+        SEEN,
+    ),
     "thinking": (
         {
             "messages": [

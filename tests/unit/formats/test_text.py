@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 
 from tests.processors import processor_of
 from vlmcollate import BlockCausalMask, ConfigError, collator_for
@@ -181,3 +183,14 @@ def test_added_tokens_that_are_allowed_may_stand_in_a_document():
 def test_models_of_prompts_and_answers_take_no_plain_text():
     with pytest.raises(ConfigError, match="PaliGemmaCollator takes no plain text"):
         text_collator("paligemma").encode({"text": "a"})
+
+
+def test_an_end_that_the_tokenizer_adds_itself_stands_there_once():
+    processor = copy.deepcopy(processor_of("qwen2_5_vl"))
+    end = processor.tokenizer.eos_token
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, processor.tokenizer.eos_token_id)]
+    )
+    sample = collator_for(processor, format="text").encode({"text": "A cat"})
+    assert sample.input_ids.tolist() == processor.tokenizer("A cat")["input_ids"]
+    assert sample.labels.tolist() == sample.input_ids.tolist()
