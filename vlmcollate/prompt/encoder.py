@@ -198,8 +198,8 @@ class PromptEncoder:
             repeats[tokens.starts.searchsorted(char)] = times
         table = _origins(text, tokens)
         prefix, suffix = _wrapping(vocabulary, rendering)
-        if conversation.is_document and suffix and tokens.ids[-len(suffix) :].tolist() == suffix:
-            suffix = []  # the end of the document, which trains
+        if conversation.is_plain_text and suffix and tokens.ids[-len(suffix) :].tolist() == suffix:
+            suffix = []  # the end of the text, which trains
         ids, message_ids, media_ids = _wrapped(
             table.repeat(repeats, axis=1) if text.repeats else table, prefix, suffix
         )

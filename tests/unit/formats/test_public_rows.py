@@ -214,7 +214,7 @@ def test_a_public_row_comes_back_the_same_from_pandas(row, options, expected):
 
 
 OTHERWISE: dict[str, tuple[Any, str, dict[str, Any], list[str]]] = {
-    "text": ({"text": "A cat."}, "not a conversation", {"format": "text"}, ["document A cat."]),
+    "text": ({"text": "A cat."}, "not a conversation", {"format": "text"}, ["text A cat."]),
     "preferences": (
         {"messages": [USER, ANSWER], "rejected": [ANSWER, USER, {**ANSWER, "content": "A dog."}]},
         "rejected: .*holds messages",
