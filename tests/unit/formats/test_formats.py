@@ -217,6 +217,17 @@ def test_items_of_the_responses_api_are_read_as_the_turns_that_they_are():
     assert second.is_string
 
 
+def test_reasoning_items_in_a_row_are_joined_as_thinking_parts_are():
+    again = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "thus"}]}
+    hidden = {"type": "reasoning", "summary": []}
+    for items in ([RESPONSES[0], again], [RESPONSES[0], hidden, again], [again, RESPONSES[0]]):
+        (_, turn) = read_example([USER, *items, ANSWER]).messages
+        texts = ["so" if item is RESPONSES[0] else "thus" for item in items if item is not hidden]
+        assert turn.extra == {"reasoning_content": "\n".join(texts)}
+    with pytest.raises(ConversationError, match=r"messages\[2\]: reasoning has to precede"):
+        read_example([USER, again, RESPONSES[0], USER, ANSWER])
+
+
 def test_a_call_that_does_not_train_is_a_turn_of_its_own():
     call = {**RESPONSES[2], "train": False}
     read = read_example([USER, RESPONSES[1], call, RESPONSES[4], ANSWER])
