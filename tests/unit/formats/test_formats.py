@@ -843,6 +843,25 @@ def test_the_parts_of_a_prompt_do_not_train():
     assert collator.processor.tokenizer.decode(trained) == "A cat.<|im_end|>"
 
 
+@pytest.mark.parametrize("family", ["smolvlm", "llava", "idefics3", "qwen2_5_vl"])
+def test_a_part_behind_a_space_of_the_template_has_its_weight(family):
+    collator = collator_for(processor_of(family))
+    tokenizer = collator.processor.tokenizer
+    for words in ("Yes", "Yes it is"):
+        part = {"type": "text", "text": words, "train": False}
+        more = {"type": "text", "text": " and more"}
+        for content, text in (([part], ""), ([part, more], "and more")):
+            chat = [
+                {"role": "user", "content": [{"type": "text", "text": "What?"}]},
+                {"role": "assistant", "content": content},
+            ]
+            sample = collator.encode(chat)
+            trained = tokenizer.decode(sample.input_ids[sample.labels != -100])
+            assert trained.strip().startswith(text)
+            assert "Yes" not in trained
+            assert "is" not in trained
+
+
 def test_the_whitespace_of_a_part_has_its_weight():
     collator = collator_for(processor_of("qwen2_5_vl"))
     content = [{"type": "text", "text": "think\n\n", "train": False}, {"type": "text", "text": "A"}]
