@@ -12,8 +12,8 @@ from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of
 from vlmcollate.family import Family
 from vlmcollate.prompt.chat import ChatRenderer
-from vlmcollate.prompt.document import DocumentRenderer
 from vlmcollate.prompt.encoder import PromptEncoder
+from vlmcollate.prompt.plain_text import PlainTextRenderer
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 
@@ -27,7 +27,7 @@ class PromptTools:
         stop_ids: The ids of the tokens that may end an assistant turn.
         renderer: The renderer of conversations.
         encoder: The encoder of rendered prompts.
-        document: The renderer of plain text.
+        plain_text: The renderer of plain text.
     """
 
     vocabulary: Vocabulary
@@ -35,7 +35,7 @@ class PromptTools:
     stop_ids: tuple[int, ...]
     renderer: ChatRenderer
     encoder: PromptEncoder
-    document: DocumentRenderer
+    plain_text: PlainTextRenderer
 
     @classmethod
     def of(
@@ -86,5 +86,5 @@ class PromptTools:
             stop_ids=tuple(stops.values()),
             renderer=renderer,
             encoder=encoder,
-            document=DocumentRenderer(renderer=renderer, end_token=tokenizer.eos_token or ""),
+            plain_text=PlainTextRenderer(renderer=renderer, end_token=tokenizer.eos_token or ""),
         )
