@@ -192,7 +192,7 @@ class BaseCollator(Stages):
         conversation = run_stage("read", self.read, example)
         media = run_stage("load", self.load, conversation)
         rendering = run_stage("render", self._render, conversation)
-        if not conversation.is_document and (
+        if not conversation.is_plain_text and (
             conversation.template_kwargs
             or any(m.extra or m.role not in KNOWN_ROLES for m in conversation.messages)
         ):

@@ -147,7 +147,7 @@ class Conversation:
         template_kwargs: Further variables for the template.
         format: The name of the format that was read.
         unread: The fields of the example that nothing reads, by their path.
-        is_document: Whether it is one plain text with media, which no chat template writes.
+        is_plain_text: Whether it is one plain text with media, which no chat template writes.
     """
 
     messages: tuple[Message, ...]
@@ -155,7 +155,7 @@ class Conversation:
     template_kwargs: Mapping[str, Any] = attrs.field(factory=dict)
     format: str = attrs.field(default="messages", eq=False)
     unread: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
-    is_document: bool = False
+    is_plain_text: bool = False
 
     @property
     def media(self) -> Iterator[tuple[int, MediaPart]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from vlmcollate.conversation import Conversation
+from vlmcollate.conversation import Conversation, Part, TextPart
 from vlmcollate.errors import UnreadKeyWarning
 from vlmcollate.formats import read_example
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
@@ -66,6 +66,23 @@ class IgnoresFlags(Qwen2_5_VLCollator):
 
 
 @attrs.frozen(kw_only=True, eq=False)
+class IgnoresFlagsOfParts(Qwen2_5_VLCollator):
+    """Trains the parts of an answer alike."""
+
+    def read(self, example: Any) -> Conversation:
+        found = super().read(example)
+        messages = [
+            attrs.evolve(m, content=tuple(_without_weight(part) for part in m.content))
+            for m in found.messages
+        ]
+        return attrs.evolve(found, messages=tuple(messages))
+
+
+def _without_weight(part: Part) -> Part:
+    return attrs.evolve(part, weight=None) if isinstance(part, TextPart) else part
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class TakesZeroForAbsent(Qwen2_5_VLCollator):
     """Tests whether a weight is true instead of whether it is there."""
 
@@ -80,6 +97,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     DropsTheSystemColumn: "check_no_word_is_ignored",
     ReadsRolesAndContents: "check_no_word_is_ignored",
     SilencesWarnings: "check_no_word_is_ignored",
+    IgnoresFlagsOfParts: "check_no_flag_is_ignored",
     IgnoresFlags: "check_no_flag_is_ignored",
     TakesZeroForAbsent: "check_no_flag_is_ignored",
 }

@@ -26,6 +26,9 @@ from vlmcollate.errors import CollateError, ConversationError, UnreadKeyWarning
 from vlmcollate.formats import read_example
 from vlmcollate.plain_values import MAX_LEVELS, plain, plain_source, unwrap
 
+# the template of these tests reads no documents
+pytestmark = pytest.mark.filterwarnings("ignore:nothing reads the key .documents.")
+
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Yo"}
 
@@ -324,7 +327,8 @@ def test_cycles_and_depths_are_refused_with_their_place(row, where, value):
 
 
 def test_nested_values_are_read_up_to_the_limit(collator):
-    call = {"type": "function", "function": {"name": "f", "arguments": nested(MAX_LEVELS - 4, 1)}}
+    arguments = {"k": nested(MAX_LEVELS - 5, 1)}
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
     assert plain([call, call], "here") == [call, call]  # twice, but not a cycle
     collator.encode([USER, {**ANSWER, "tool_calls": [call]}])
 

@@ -100,10 +100,10 @@ class Run:
     def _tasks_of_stream(
         self, existing: Sequence[Path], on_skip: Callable[[ShardFacts], None]
     ) -> Iterator[Task]:
-        number = 0
+        number, complete = 0, set(existing)
         for number, piece in enumerate(cut_stream(self.stream, self.rows_per_shard), 1):
             file = self.folder / shard_name(number - 1)
-            if file not in existing:
+            if file not in complete:
                 yield piece, file
                 continue
             facts = self._facts(file, whole=True)
@@ -209,7 +209,8 @@ def _with_estimate(error: DiskFullError, run: Run) -> DiskFullError:
     needed = per_row * sum(piece.rows for piece, _ in left)
     shards = f"{len(left):,} shard{'' if len(left) == 1 else 's'}"
     whole = f" and about {shown_bytes(needed)} for the {shards} left"
-    return DiskFullError(error.file, error.reason, error.free, error.needed, whole)
+    size = max(error.needed, needed / len(left))
+    return DiskFullError(error.file, error.reason, error.free, int(size), whole)
 
 
 def _check_options(

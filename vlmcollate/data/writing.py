@@ -23,21 +23,17 @@ class DiskFullError(ConfigError):
         file: The file that is being written.
         reason: The reason of the system.
         free: The bytes that are free as soon as the unfinished file is removed.
-        needed: The minimum bytes of the file.
+        needed: The bytes of the file: the minimum, or an estimate if `whole` is one.
         whole: What the rest of the run needs, in words, or "".
     """
 
     def __init__(self, file: str, reason: str, free: int, needed: int, whole: str = "") -> None:
-        self.file, self.reason, self.free, self.needed, self.whole = (
-            file,
-            reason,
-            free,
-            needed,
-            whole,
-        )
+        self.file, self.reason, self.free = file, reason, free
+        self.needed, self.whole = needed, whole
+        size = f"{'about' if whole else 'at least'} {shown_bytes(needed)}"
         super().__init__(
-            f"cannot write '{file}': {reason}: found {shown_bytes(free)} free, expected at least "
-            f"{shown_bytes(needed)} for this file{whole}; free some space, {_REMEDY}"
+            f"cannot write '{file}': {reason}: found {shown_bytes(free)} free, expected {size} "
+            f"for this file{whole}; free some space, {_REMEDY}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,13 +55,15 @@ def shown_bytes(number: float) -> str:
 
 
 @contextmanager
-def disk_errors(file: Path, size: Callable[[], int] = lambda: 0, more: int = 1) -> Iterator[None]:
+def disk_errors(
+    file: Path, size: Callable[[], int] = lambda: 0, more: Callable[[], int] = lambda: 1
+) -> Iterator[None]:
     """Turns an error of the disk into one that names the file and the remedy.
 
     Args:
         file: The file that is being written.
         size: Returns the bytes that it has.
-        more: The bytes that are being written to it.
+        more: Returns the bytes that are still to be written to it, as far as they are known.
 
     Raises:
         ConfigError: The disk is full, or fails to read or write for another reason.
@@ -77,7 +75,7 @@ def disk_errors(file: Path, size: Callable[[], int] = lambda: 0, more: int = 1) 
         if error.errno in _FULL:
             has = size()
             free = shutil.disk_usage(file.parent).free + has
-            raise DiskFullError(str(file), reason, free, has + more) from error
+            raise DiskFullError(str(file), reason, free, has + more()) from error
         raise ConfigError(
             f"cannot write '{file}': {reason}; free some space or fix the disk, {_REMEDY}"
         ) from error
@@ -99,7 +97,7 @@ class OutputFile:
         rest = memoryview(data).cast("B")
         size = rest.nbytes
         try:
-            with disk_errors(self._file, self._size, size):
+            with disk_errors(self._file, self._size, lambda: rest.nbytes):
                 while rest and not self._is_broken:  # a disk that is almost full takes a part
                     rest = rest[self.data.write(rest) :]
         except BaseException:

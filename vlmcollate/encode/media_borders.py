@@ -8,12 +8,15 @@ from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.prompt.rendering import Rendering
 
 
-def media_borders(prompt: EncodedPrompt, tokens: Collection[str]) -> list[tuple[int, int]]:
+def media_borders(
+    prompt: EncodedPrompt, tokens: Collection[str], stop_tokens: Collection[str]
+) -> list[tuple[int, int]]:
     """Finds the text that the template writes around media, up to its outermost control tokens.
 
     Args:
         prompt: The encoded prompt.
-        tokens: The control tokens of roles and media, without those that end a turn.
+        tokens: The control tokens of roles and media.
+        stop_tokens: Those that may end a turn, which belong to no media.
 
     Returns:
         The first token and the last + 1 of each stretch, which includes the media.
@@ -26,11 +29,11 @@ def media_borders(prompt: EncodedPrompt, tokens: Collection[str]) -> list[tuple[
         start, end = span.start, span.end
         before = list(control.finditer(rendering.text, left, span.start))
         for match in reversed(before):
-            if match.group() not in tokens:
+            if match.group() not in tokens or match.group() in stop_tokens:
                 break
             start = match.start()
         for match in control.finditer(rendering.text, span.end, right):
-            if match.group() not in tokens:
+            if match.group() not in tokens or match.group() in stop_tokens:
                 break
             end = match.end()
         found.append((prompt.token_at(start), prompt.token_at(end)))

@@ -13,8 +13,8 @@ from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of
 from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family, UnclosedTurns
 from vlmcollate.prompt.chat import ChatRenderer
-from vlmcollate.prompt.document import DocumentRenderer
 from vlmcollate.prompt.encoder import PromptEncoder
+from vlmcollate.prompt.plain_text import PlainTextRenderer
 from vlmcollate.prompt.turn_ends import TurnEnds
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -29,7 +29,7 @@ class PromptTools:
         stop_ids: The ids of the tokens that may end an assistant turn.
         renderer: The renderer of conversations.
         encoder: The encoder of rendered prompts.
-        document: The renderer of plain text.
+        plain_text: The renderer of plain text.
     """
 
     vocabulary: Vocabulary
@@ -37,7 +37,7 @@ class PromptTools:
     stop_ids: tuple[int, ...]
     renderer: ChatRenderer
     encoder: PromptEncoder
-    document: DocumentRenderer
+    plain_text: PlainTextRenderer
 
     @classmethod
     def of(
@@ -97,7 +97,7 @@ class PromptTools:
             stop_ids=tuple(number for number in stops.values() if number is not None),
             renderer=renderer,
             encoder=encoder,
-            document=DocumentRenderer(renderer=renderer, end_token=tokenizer.eos_token or ""),
+            plain_text=PlainTextRenderer(renderer=renderer, end_token=tokenizer.eos_token or ""),
         )
 
 

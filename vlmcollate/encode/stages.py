@@ -127,21 +127,21 @@ class Stages(CollatorOptions):
         return write(conversation, self.processor, self.traits.placeholders)
 
     def _render(self, conversation: Conversation) -> Rendering:
-        """Writes a chat with the stage `render`, and a document without its template."""
-        if not conversation.is_document:
+        """Writes a chat with the stage `render`, and a plain text without its template."""
+        if not conversation.is_plain_text:
             return self.render(conversation)
         if not self.declared.needs_chat_template:
             raise ConfigError(
                 f"{type(self).__name__} takes no plain text: found the format "
                 f"{conversation.format!r}, expected prompts with answers; choose another format"
             )
-        return self._tools.document(conversation)
+        return self._tools.plain_text(conversation)
 
     def _place_turns(
         self, prompt: EncodedPrompt, conversation: Conversation
     ) -> tuple[str, list[Turn]]:
-        """Finds the turns with the stage `label`; all of a document is one."""
-        if conversation.is_document:
+        """Finds the turns with the stage `label`; all of a plain text is one."""
+        if conversation.is_plain_text:
             return "TextFormat", prompt.turns
         return self.label(prompt, conversation)
 
@@ -188,7 +188,7 @@ class Stages(CollatorOptions):
         """Returns a sample with the labels of its turns."""
         messages = conversation.messages
         parts = (part for message in messages for part in message.content)
-        media_trains = conversation.is_document or any(
+        media_trains = conversation.is_plain_text or any(
             messages[span.message].role == "assistant" for span in prompt.rendering.media
         )
         is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
@@ -205,7 +205,7 @@ class Stages(CollatorOptions):
     def _media_borders(self, prompt: EncodedPrompt) -> list[tuple[int, int]]:
         """Returns the media of a prompt, each with the control tokens around it."""
         tools = self._tools
-        return media_borders(prompt, tools.encoder.structure.tokens - {*tools.renderer.stop_tokens})
+        return media_borders(prompt, tools.encoder.structure.tokens, tools.renderer.stop_tokens)
 
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Changes the labelled sample, for example by inserting tokens."""

@@ -63,7 +63,7 @@ class DatasetFormat(WithOptions, ABC):
 
     is_automatic: ClassVar[bool] = True
     """Whether `format="auto"` tries the format."""
-    is_document: ClassVar[bool] = False
+    is_plain_text: ClassVar[bool] = False
     """Whether a row is one plain text, which no chat template writes."""
 
     media_root: str | Path | None = attrs.field(
@@ -111,7 +111,7 @@ class DatasetFormat(WithOptions, ABC):
         reading = Reading(MediaColumns.read(fields), self.keep_none_arguments)
         variables: Mapping[str, Any] = {}
         system = tools = None
-        if not self.is_document:
+        if not self.is_plain_text:
             variables, system = _pop_variables(fields), _pop_system(fields)
             tools = _pop_tools(fields)
         messages = _with_system(self.read_fields(fields, reading), system)
@@ -126,7 +126,7 @@ class DatasetFormat(WithOptions, ABC):
             template_kwargs=variables,
             format=self.name,
             unread={k: v for k, v in reading.unread.items() if not is_repeated(k, v)},
-            is_document=self.is_document,
+            is_plain_text=self.is_plain_text,
         )
         _warn(conversation, reading)
         return conversation

@@ -12,7 +12,7 @@ from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.base import DatasetFormat
 from vlmcollate.formats.fields import Fields, as_list, parsed
-from vlmcollate.formats.media_columns import DOCUMENT
+from vlmcollate.formats.media_columns import PLAIN_TEXT
 from vlmcollate.formats.messages import read_messages
 from vlmcollate.formats.pairs import is_text, message, read_history
 from vlmcollate.formats.reading import Reading
@@ -33,7 +33,7 @@ class _ListFormat(DatasetFormat):
 
     def read_fields(self, fields: Fields, reading: Reading) -> tuple[Message, ...]:
         """See `DatasetFormat`."""
-        key = fields.named(*self.keys)[0]
+        key = next(iter(fields.named(*self.keys)), self.keys[0])
         return read_messages(fields.pop(key), key, reading)
 
 
@@ -225,7 +225,7 @@ class TextFormat(DatasetFormat):
     """Plain text with media, for continued pretraining; only when it is chosen.
 
     No chat template writes it. All text trains, and so does the tokenizer's eos token behind it,
-    which separates documents. Media does not train.
+    which separates the texts of a pack. Media does not train.
 
     Args:
         column: The column of the text, in which tags such as `<image>` are the places of media.
@@ -233,7 +233,7 @@ class TextFormat(DatasetFormat):
 
     name = "text"
     is_automatic = False
-    is_document = True
+    is_plain_text = True
 
     column: str = attrs.field(default="text", validator=an_instance_of(str))
 
@@ -245,8 +245,8 @@ class TextFormat(DatasetFormat):
         """See `DatasetFormat`."""
         del reading
         weight = pop_weight(fields)
-        document = message(DOCUMENT, fields.pop(self.column), self.column)
-        return (attrs.evolve(document, weight=1.0 if weight is None else weight),)
+        text = message(PLAIN_TEXT, fields.pop(self.column), self.column)
+        return (attrs.evolve(text, weight=1.0 if weight is None else weight),)
 
 
 FORMATS: tuple[DatasetFormat, ...] = (

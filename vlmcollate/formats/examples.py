@@ -16,6 +16,8 @@ from vlmcollate.formats.registry import REGISTERED, format_of
 from vlmcollate.formats.unread import UnreadPolicy, report_unread
 from vlmcollate.plain_values import show_all
 
+_POLICIES = get_args(UnreadPolicy)
+
 
 def read_example(
     example: object,
@@ -42,7 +44,8 @@ def read_example(
             scalars of NumPy, pandas, Arrow and PyTorch count as the lists and values that they
             hold, and their missing values as `None`. JSON strings are parsed if a list or a dict is
             expected.
-        format: A format, its name, or `"auto"` for the one that fits the row.
+        format: A format, its name, or `"auto"` for the one that fits the row. If it is stated, the
+            columns of other formats warn.
         on_unread: The policy for fields that nothing reads: `"auto"` refuses media, messages,
             tools, system prompts and masks, and warns of the rest; `"raise"`, `"warn"`, `"allow"`.
 
@@ -58,10 +61,9 @@ def read_example(
         >>> read_example([{"role": "user", "content": "Hi"}]).messages[0].content
         (TextPart(text='Hi', weight=None),)
     """
-    if on_unread not in get_args(UnreadPolicy):
+    if on_unread not in _POLICIES:
         raise ConfigError(
-            f"on_unread is wrong: found {on_unread!r:.60}, expected one of "
-            f"{list(get_args(UnreadPolicy))}"
+            f"on_unread is wrong: found {on_unread!r:.60}, expected one of {list(_POLICIES)}"
         )
     if format == "auto":
         simple = read_simple(example)
@@ -72,8 +74,15 @@ def read_example(
     if conversation.unread:
         if format == "auto":
             _check_one_reading(example, chosen, conversation)
-        report_unread(conversation.unread, on_unread)
+        settled: frozenset[str] = frozenset() if format == "auto" else _COLUMNS
+        report_unread(conversation.unread, on_unread, settled=settled)
     return conversation
+
+
+_COLUMNS = frozenset(
+    {"messages", "conversation", "chat", "conversations", "texts", "prompt", "completion"}
+)
+"""The columns of messages of all formats, of which a stated format chooses one."""
 
 
 def _fitting(example: object) -> list[DatasetFormat]:

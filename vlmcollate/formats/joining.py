@@ -60,10 +60,13 @@ def _with_calls(turn: Message, message: Message) -> Message:
 
 
 def _with_reasoning(message: Message, kind: str, reasoning: Message, place: str) -> Message:
-    if kind == REASONING or not message.is_assistant or message.is_prefix:
+    if not message.is_assistant or message.is_prefix:
         raise _alone(place)
     if not reasoning.extra:
         return message  # its text was not published
+    if kind == REASONING and message.extra:
+        texts = [m.extra["reasoning_content"] for m in (reasoning, message)]
+        return attrs.evolve(message, extra={"reasoning_content": "\n".join(texts)})
     if "reasoning_content" in message.extra:
         raise ConversationError("its answer holds reasoning as well; keep one", where=place)
     return attrs.evolve(message, extra={**reasoning.extra, **message.extra})

@@ -33,7 +33,7 @@ COLUMNS: Mapping[MediaKind, tuple[str, ...]] = {
     ),
 }
 """The names of the columns of each kind of media."""
-DOCUMENT = "document"
+PLAIN_TEXT = "text"
 """The role of a plain text, which is no chat."""
 TAG = re.compile("<(image|video|audio)>")
 _STACKED_AXES: dict[MediaKind, int] = {"image": 4, "video": 5, "audio": 2}
@@ -263,7 +263,7 @@ def _with_tags_replaced(message: Message, kind: MediaKind, items: Any) -> Messag
 
 
 def _before_the_first_user_text(messages: list[Message], parts: list[Part]) -> list[Message]:
-    first = ("user", DOCUMENT)
+    first = ("user", PLAIN_TEXT)
     at = next((i for i, message in enumerate(messages) if message.role in first), None)
     if at is None:
         raise ConversationError(

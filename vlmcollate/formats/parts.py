@@ -72,7 +72,9 @@ def _is_json_value(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and all(_is_json_value(unwrap(item)) for item in value)
     if isinstance(value, Mapping):
-        return unwrap(value.get("type")) not in _TYPES and not _TYPES.intersection(value)
+        is_named = len(value) == 1 and value.keys() <= _TYPES
+        kind = unwrap(value.get("type"))
+        return not is_named and not (isinstance(kind, str) and kind in _TYPES)
     return isinstance(value, bool | int | float)
 
 

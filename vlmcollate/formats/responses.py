@@ -26,15 +26,15 @@ def item_type(fields: Fields) -> str:
     if fields.named("role", "from"):
         return ""
     kind = fields.get("type")
-    if kind in _ITEMS:
-        return str(kind)
-    if isinstance(kind, str) and kind != "message":
+    if not isinstance(kind, str) or kind == "message":
+        return ""
+    if kind not in _ITEMS:
         raise ConversationError(
             f"has no role, and is an item of an unknown type: found {kind!r}, expected one of "
             f"{sorted(_ITEMS)}; rewrite it as a message with a role",
             where=fields.path("type"),
         )
-    return ""
+    return kind
 
 
 def read_item(fields: Fields, kind: str, reading: Reading) -> Message:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal
 
 from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
@@ -42,13 +42,16 @@ _TOOLS = {"tools", "functions", "tool_choice", "available_tools", "function_defi
 _SYSTEM = {"system", "system_prompt", "system_message", "sys_prompt", "instructions"}
 
 
-def report_unread(unread: Mapping[str, Any], policy: UnreadPolicy) -> None:
+def report_unread(
+    unread: Mapping[str, Any], policy: UnreadPolicy, *, settled: Set[str] = frozenset()
+) -> None:
     """Refuses, or warns of, the fields that were not read.
 
     Args:
         unread: The fields by their path.
         policy: `"auto"` refuses what would be trained on, and warns of the rest; `"raise"`,
             `"warn"` and `"allow"` treat all fields alike.
+        settled: The fields that `"auto"` only warns of, since a stated format chose others.
 
     Raises:
         ConversationError: A field must not be ignored.
@@ -59,7 +62,7 @@ def report_unread(unread: Mapping[str, Any], policy: UnreadPolicy) -> None:
         key = path.rpartition(".")[2]
         if is_media_key(key) and is_filler(value):
             continue
-        reason = _reason(key, value) if policy == "auto" else ""
+        reason = _reason(key, value) if policy == "auto" and path not in settled else ""
         if reason or policy == "raise":
             found = f"which {reason}: {describe(unwrap(value))}" if reason else describe(value)
             raise ConversationError(

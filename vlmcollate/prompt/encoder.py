@@ -71,10 +71,12 @@ class EncodedPrompt:
     def part_weights(self) -> list[tuple[int, int, float]]:
         """The parts of answers with a weight of their own: first token, last + 1, weight.
 
-        A token belongs to the part of its first character.
+        A token belongs to the part of its first character that is not the template's.
         """
         before = np.array([0, *self._repeats.cumsum()])
+        starts, ends = self._tokens.starts, self._tokens.ends
         found = []
+        done = 0  # the end of the words before
         for (start, end, _), span in zip(
             self._text.caller_spans, self.rendering.caller_spans, strict=True
         ):
@@ -87,10 +89,12 @@ class EncodedPrompt:
                 space = part.text[len(part.text.rstrip()) :]
                 if self.rendering.text.startswith(space, span.end):
                     end += len(space)
-                a, b = (
-                    self._prefix + before[self._tokens.starts.searchsorted([start, end])]
-                ).tolist()
+                first, behind = starts.searchsorted([start, end]).tolist()
+                if first and ends[first - 1] > start and starts[first - 1] >= done:
+                    first -= 1  # a token that begins with the template's space
+                a, b = (self._prefix + before[[first, behind]]).tolist()
                 found.append((a, b, part.weight))
+            done = end
         return found
 
     def token_at(self, char: int) -> int:
@@ -198,8 +202,8 @@ class PromptEncoder:
             repeats[tokens.starts.searchsorted(char)] = times
         table = _origins(text, tokens)
         prefix, suffix = _wrapping(vocabulary, rendering)
-        if conversation.is_document and suffix and tokens.ids[-len(suffix) :].tolist() == suffix:
-            suffix = []  # the end of the document, which trains
+        if conversation.is_plain_text and suffix and tokens.ids[-len(suffix) :].tolist() == suffix:
+            suffix = []  # the end of the text, which trains
         ids, message_ids, media_ids = _wrapped(
             table.repeat(repeats, axis=1) if text.repeats else table, prefix, suffix
         )

@@ -217,6 +217,17 @@ def test_items_of_the_responses_api_are_read_as_the_turns_that_they_are():
     assert second.is_string
 
 
+def test_reasoning_items_in_a_row_are_joined_as_thinking_parts_are():
+    again = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "thus"}]}
+    hidden = {"type": "reasoning", "summary": []}
+    for items in ([RESPONSES[0], again], [RESPONSES[0], hidden, again], [again, RESPONSES[0]]):
+        (_, turn) = read_example([USER, *items, ANSWER]).messages
+        texts = ["so" if item is RESPONSES[0] else "thus" for item in items if item is not hidden]
+        assert turn.extra == {"reasoning_content": "\n".join(texts)}
+    with pytest.raises(ConversationError, match=r"messages\[2\]: reasoning has to precede"):
+        read_example([USER, again, RESPONSES[0], USER, ANSWER])
+
+
 def test_a_call_that_does_not_train_is_a_turn_of_its_own():
     call = {**RESPONSES[2], "train": False}
     read = read_example([USER, RESPONSES[1], call, RESPONSES[4], ANSWER])
@@ -246,6 +257,9 @@ def test_a_refusal_is_the_answer(refusing):
         ([{"a": "ü"}, 2], '[{"a": "ü"}, 2]'),
         (np.float64(0.5), "0.5"),
         ([{"type": "text", "text": "4"}], "4"),
+        ({"text": "4"}, "4"),
+        ({"text": "4", "score": 1}, '{"text": "4", "score": 1}'),
+        ({"type": "weather", "degrees": 4}, '{"type": "weather", "degrees": 4}'),
     ],
 )
 def test_the_result_of_a_tool_may_be_any_json_value(result, text):
@@ -827,6 +841,25 @@ def test_the_parts_of_a_prompt_do_not_train():
     sample = collator.encode(row)
     trained = sample.input_ids[sample.labels != -100]
     assert collator.processor.tokenizer.decode(trained) == "A cat.<|im_end|>"
+
+
+@pytest.mark.parametrize("family", ["smolvlm", "llava", "idefics3", "qwen2_5_vl"])
+def test_a_part_behind_a_space_of_the_template_has_its_weight(family):
+    collator = collator_for(processor_of(family))
+    tokenizer = collator.processor.tokenizer
+    for words in ("Yes", "Yes it is"):
+        part = {"type": "text", "text": words, "train": False}
+        more = {"type": "text", "text": " and more"}
+        for content, text in (([part], ""), ([part, more], "and more")):
+            chat = [
+                {"role": "user", "content": [{"type": "text", "text": "What?"}]},
+                {"role": "assistant", "content": content},
+            ]
+            sample = collator.encode(chat)
+            trained = tokenizer.decode(sample.input_ids[sample.labels != -100])
+            assert trained.strip().startswith(text)
+            assert "Yes" not in trained
+            assert "is" not in trained
 
 
 def test_the_whitespace_of_a_part_has_its_weight():

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import warnings
-from typing import Any
+from typing import Any, get_args
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.unit.formats.test_public_rows import ROWS
 from vlmcollate.conversation import Conversation, TextPart
 from vlmcollate.errors import CollateError, UnreadKeyWarning
-from vlmcollate.formats import read_example
+from vlmcollate.formats import UnreadPolicy, read_example
 from vlmcollate.formats.examples import read_simple
+from vlmcollate.formats.registry import REGISTERED
+from vlmcollate.formats.unread import METADATA
 
 _KEYS = [
     "messages",
@@ -50,10 +54,25 @@ _KEYS = [
     "function_call",
     "arguments",
     "name",
+    "source",
+    "metadata",
+    "output",
+    "summary",
+    "call_id",
+    "refusal",
+    "reasoning",
+    "bytes",
+    "path",
+    "media_type",
+    "data",
+]
+_NAMES = [
+    *("user", "assistant", "human", "gpt", "tool", "<image>", "[{", "{}", "image", "text"),
+    *("function_call", "function_call_output", "reasoning", "thinking", "base64"),
 ]
 _SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-    | st.sampled_from(["user", "assistant", "human", "gpt", "<image>", "[{", "{}", "image", "text"])
+    | st.sampled_from(_NAMES)
 )  # fmt: skip
 _VALUES = st.recursive(
     _SCALARS,
@@ -65,14 +84,25 @@ _VALUES = st.recursive(
 )
 
 
-@given(value=_VALUES, as_json=st.booleans())
-def test_any_value_is_a_conversation_or_a_collate_error(value, as_json):
+@example(value=[{"type": []}], as_json=False, name="auto", policy="auto")
+@example(
+    value=[{"role": "tool", "content": {"type": []}}], as_json=False, name="auto", policy="auto"
+)
+@example(value=float("nan"), as_json=False, name="auto", policy="auto")
+@example(value={"messages": float("nan")}, as_json=False, name="messages", policy="warn")
+@given(
+    value=_VALUES,
+    as_json=st.booleans(),
+    name=st.sampled_from(["auto", *REGISTERED]),
+    policy=st.sampled_from(get_args(UnreadPolicy)),
+)
+def test_any_value_is_a_conversation_or_a_collate_error(value, as_json, name, policy):
     row = json.dumps(value) if as_json else value
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadKeyWarning)
         try:
-            found = read_example(row)
+            found = read_example(row, name, on_unread=policy)
         except CollateError:
             found = None
     assert found is None or isinstance(found, Conversation)
@@ -104,7 +134,7 @@ def _rows(draw: Any) -> tuple[dict[str, Any], list[str]]:
         }[shape]()
         target = row
     for key in draw(st.lists(st.sampled_from([*_KEYS, "model", "note", "labels"]), max_size=3)):
-        if key not in target:
+        if key not in target and key not in METADATA:
             target[key] = draw(st.sampled_from([next(w, "zqlast"), [next(w, "zqlast")]]))
     return row, [word for word in words if word in json.dumps(row)]
 
@@ -119,6 +149,7 @@ def test_every_word_of_a_row_shows_or_is_reported(drawn):
         except CollateError:
             return
     seen = [part.text for m in found.messages for part in m.content if isinstance(part, TextPart)]
+    seen += [m.role for m in found.messages]  # an unknown one is refused later, by the template
     seen += [json.dumps([m.extra for m in found.messages]), json.dumps(found.tools)]
     seen += [json.dumps(dict(found.template_kwargs)), str([part.source for _, part in found.media])]
     named = " ".join(str(w.message) for w in caught)
@@ -157,3 +188,33 @@ def test_the_fast_way_reads_what_the_others_read(value):
                 slow = read_example(row, "messages")
             assert simple == slow
             assert [m.is_string for m in simple.messages] == [m.is_string for m in slow.messages]
+
+
+def _mutated(value: Any, replacement: Any, at: list[int]) -> Any:
+    """Replaces, or adds beside others, a value at a drawn depth."""
+    if not at or not isinstance(value, list | dict) or not value:
+        return replacement
+    if isinstance(value, list):
+        index = at[0] % len(value)
+        return [
+            _mutated(item, replacement, at[1:]) if i == index else item
+            for i, item in enumerate(value)
+        ]
+    keys = [*value, *_KEYS]
+    key = keys[at[0] % len(keys)]
+    if key not in value:
+        return {**value, key: replacement}
+    return {**value, key: _mutated(value[key], replacement, at[1:])}
+
+
+@given(
+    row=st.sampled_from(list(ROWS)),
+    replacement=_VALUES,
+    at=st.lists(st.integers(0, 60), min_size=1, max_size=6),
+    name=st.sampled_from(["auto", "auto", *REGISTERED]),
+)
+def test_a_public_row_with_any_value_inside_is_read_or_refused(row, replacement, at, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreadKeyWarning)
+        with contextlib.suppress(CollateError):
+            read_example(_mutated(ROWS[row][0], replacement, at), name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 
 from tests.processors import processor_of
 from vlmcollate import BlockCausalMask, ConfigError, collator_for
@@ -26,7 +28,7 @@ def trained_text(collator, sample) -> str:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_words_of_a_document_and_its_end_train(family):
+def test_all_words_of_a_text_and_its_end_train(family):
     collator = text_collator(family)
     tokenizer = collator.processor.tokenizer
     text = "Cats purr.\n\n  They sleep all day, 16 hours. "
@@ -39,7 +41,7 @@ def test_all_words_of_a_document_and_its_end_train(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_text_of_a_document_never_becomes_a_control_token(family):
+def test_words_of_a_text_never_becomes_a_control_token(family):
     collator = text_collator(family)
     tokenizer = collator.processor.tokenizer
     for text in (TEXT, f"{tokenizer.bos_token or ''}{TEXT}{tokenizer.eos_token}"):
@@ -96,7 +98,7 @@ def test_media_without_a_tag_stands_before_the_text(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_documents_are_counted_truncated_and_explained(family):
+def test_texts_are_counted_truncated_and_explained(family):
     collator = text_collator(family)
     row = {"text": "A cat <image> sleeps. " + "It purrs. " * 5, "image": IMAGE}
     sample = collator.encode(row)
@@ -119,7 +121,7 @@ def test_documents_are_counted_truncated_and_explained(family):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "smolvlm"])
-def test_documents_are_packed_with_an_end_between_them(family):
+def test_texts_are_packed_with_an_end_between_them(family):
     collator = text_collator(family)
     rows = [{"text": "A cat <image> sleeps.", "image": IMAGE}, {"text": "Dogs bark"}]
     samples = [collator.encode(row) for row in rows]
@@ -132,7 +134,7 @@ def test_documents_are_packed_with_an_end_between_them(family):
     assert batch["input_ids"].shape[0] == len(rows)
 
 
-def test_a_document_has_a_column_and_a_weight():
+def test_a_text_has_a_column_and_a_weight():
     collator = collator_for(processor_of("qwen2_5_vl"), format=TextFormat(column="body"))
     sample = collator.encode({"body": "A cat", "weight": 0.5, "id": 3})
     assert sample.tokens["loss_weights"].tolist() == [0.5] * len(sample)
@@ -150,7 +152,7 @@ def test_plain_text_is_read_only_if_it_is_chosen():
         assert read_example(row).format == "question_answer"
     with pytest.warns(UnreadKeyWarning, match="'caption'"):
         read = read_example({"text": "Dogs", "caption": "A cat"}, "text")
-    assert (read.format, read.is_document, read.messages[0].text) == ("text", True, "Dogs")
+    assert (read.format, read.is_plain_text, read.messages[0].text) == ("text", True, "Dogs")
 
 
 @pytest.mark.parametrize(
@@ -160,16 +162,16 @@ def test_plain_text_is_read_only_if_it_is_chosen():
         ({"text": "a", "system": "Be kind."}, "system: .*holds a system prompt"),
         ({"text": "a", "tools": [{"name": "f"}]}, "tools: .*holds tools"),
         ({"text": "a", "chat_template_kwargs": {"x": 1}}, "variables of a chat template"),
-        ({"text": "a", "messages": [{"role": "user", "content": "b"}]}, "holds messages"),
+        ({"text": "a", "rejected": [{"role": "user", "content": "b"}]}, "holds messages"),
         ({"text": "a", "train": False}, "nothing is trained"),
     ],
 )
-def test_what_no_document_holds_is_refused(row, problem):
+def test_what_no_text_holds_is_refused(row, problem):
     with pytest.raises(ValueError, match=problem):
         text_collator("qwen2_5_vl").encode(row)
 
 
-def test_added_tokens_that_are_allowed_may_stand_in_a_document():
+def test_added_tokens_that_are_allowed_may_stand_in_a_text():
     collator = text_collator("qwen2_5_vl", allowed_special_tokens="<|box_start|>")
     number = collator.processor.tokenizer.convert_tokens_to_ids("<|box_start|>")
     assert (collator.encode({"text": "a <|box_start|> b"}).input_ids == number).sum() == 1
@@ -181,3 +183,14 @@ def test_added_tokens_that_are_allowed_may_stand_in_a_document():
 def test_models_of_prompts_and_answers_take_no_plain_text():
     with pytest.raises(ConfigError, match="PaliGemmaCollator takes no plain text"):
         text_collator("paligemma").encode({"text": "a"})
+
+
+def test_an_end_that_the_tokenizer_adds_itself_stands_there_once():
+    processor = copy.deepcopy(processor_of("qwen2_5_vl"))
+    end = processor.tokenizer.eos_token
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, processor.tokenizer.eos_token_id)]
+    )
+    sample = collator_for(processor, format="text").encode({"text": "A cat"})
+    assert sample.input_ids.tolist() == processor.tokenizer("A cat")["input_ids"]
+    assert sample.labels.tolist() == sample.input_ids.tolist()

@@ -54,29 +54,44 @@ def check_no_word_is_ignored(collator: BaseCollator, trial: Trial) -> None:
 
 
 def check_no_flag_is_ignored(collator: BaseCollator, trial: Trial) -> None:
-    """A flag of an answer changes its labels as it states, or is refused."""
+    """A flag of an answer changes its labels as it states, or is reported."""
     subject = _strict(collator)
-    (*asked, answer) = subject.chat("Yes")
-    plain = subject.collator.encode([*asked, answer])
+    messages = subject.chat("Yes")
+    plain = _weights(subject.collator.encode(messages))
 
-    def check(drawn: tuple[str, object]) -> None:
-        key, value = drawn
-        messages = [*asked, {**answer, key: value}]
-        sample, _ = _encode(subject, messages)
-        if sample is None:
+    def check(drawn: tuple[str, str, object]) -> None:
+        place, key, value = drawn
+        example = _FLAGGED[place](messages, key, value)
+        sample, reports = _encode(subject, example)
+        if sample is None or any(key in report for report in reports):
             return
-        expected = 1.0 if value is None else float(value)  # type: ignore[arg-type]  # a number
-        if not torch.equal(_weights(sample), _weights(plain) * expected):
+        weight = 1.0 if value is None else float(value)  # type: ignore[arg-type]  # a number
+        found = _weights(sample)
+        expected = plain * weight if place == "an answer" else plain
+        is_kept = torch.equal(found, expected)
+        if is_kept == (place == "a part of an answer" and weight != 1):
             raise failure(
-                f"{key!r}: {value!r} of an answer does not give its tokens the weight {expected:g}",
+                f"{key!r}: {value!r} of {place} does not weight its tokens by {weight:g}",
                 _REMEDY,
-                messages=messages,
+                messages=example["messages"],
                 sample=sample,
                 collator=subject.collator,
             )
+        if place == "the columns" and value is not None:
+            raise failure(
+                f"{key!r}: {value!r} beside the messages is neither an error nor a warning",
+                _REMEDY,
+                messages=messages,
+            )
 
-    flags = st.tuples(st.sampled_from(SPELLINGS), st.sampled_from([True, 1, 0.25, False, 0, None]))
-    forall(trial, flags, check, also=list(product(SPELLINGS, (False, 0, None))))
+    drawn = st.tuples(
+        st.sampled_from(list(_FLAGGED)),
+        st.sampled_from(SPELLINGS),
+        st.sampled_from([True, 1, 0.25, False, 0, None]),
+    )
+    also = list(product(["an answer"], SPELLINGS, (False, 0, None)))
+    also += list(product(["a part of an answer", "the columns"], SPELLINGS, (0, None)))
+    forall(trial, drawn, check, also=also)
 
 
 def _strict(collator: BaseCollator) -> Subject:
@@ -143,6 +158,24 @@ def _in_part(index: int, key: str) -> Callable[[Chat, str], Row]:
         return {"messages": changed}
 
     return write
+
+
+def _with_flag(messages: Chat, key: str, value: object) -> Row:
+    return {"messages": [*messages[:-1], {**messages[-1], key: value}]}
+
+
+def _with_flag_of_part(messages: Chat, key: str, value: object) -> Row:
+    (*asked, answer) = messages
+    part = {"type": "text", "text": text_of(answer), key: value}
+    return {"messages": [*asked, {**answer, "content": [part]}]}
+
+
+_FLAGGED: dict[str, Callable[[Chat, str, object], Row]] = {
+    "an answer": _with_flag,
+    "a part of an answer": _with_flag_of_part,
+    "the columns": lambda messages, key, value: {"messages": messages, key: value},
+}
+"""The places of a flag."""
 
 
 def _asked(word: str) -> list[dict[str, str]]:

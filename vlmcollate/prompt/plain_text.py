@@ -13,15 +13,15 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class DocumentRenderer:
-    """Writes documents: their text, their media, and the token that separates documents.
+class PlainTextRenderer:
+    """Writes plain texts: their words, their media, and the token that ends them.
 
     The control tokens around media are those that the chat template writes around media between two
     words of a user. The tokenizer adds its begin-of-sequence token later, as to any text.
 
     Args:
         renderer: The renderer of chats.
-        end_token: The token that ends a document; empty if there is none.
+        end_token: The token that ends a text; empty if there is none.
     """
 
     renderer: ChatRenderer
@@ -29,7 +29,7 @@ class DocumentRenderer:
     _around: dict[MediaKind, tuple[str, str]] = attrs.field(factory=dict, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
-        """Renders one document, all of which is one turn."""
+        """Renders one text, all of which is one turn."""
         writer = PromptWriter()
         for part in conversation.messages[0].content:
             if isinstance(part, TextPart):
