@@ -1,5 +1,6 @@
 """Real chat templates of many makes, and what the model has to write after each's own prompt."""
 
+import jinja2
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from tests.processors import processor_of, with_template
 from tests.processors.published_templates import processor_with
 from vlmcollate import GenerationTagLabels, TemplateMarkerLabels, collator_for
 from vlmcollate.errors import ConversationError, LabelError
+from vlmcollate.testing import tiny_processor
 
 CHAT = [
     {"role": "user", "content": "First?"},
@@ -235,3 +237,74 @@ def test_markers_follow_a_template_that_is_replaced():
     )
     replaced = collator_for(processor, labels=TemplateMarkerLabels()).encode(CHAT)
     assert torch.equal(replaced.labels, collator_for(processor).encode(CHAT).labels)
+
+
+GREETING = [{"role": "assistant", "content": "Hello"}, *CHAT]
+RULES = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["qwen2_5_vl", "qwen3_vl", "qwen3_5_nothink", "smolvlm", "llama3_2", "gptoss", "glm4moe"],
+)
+@pytest.mark.parametrize("before", [[], [RULES]], ids=["bare", "system"])
+def test_a_chat_that_opens_with_the_assistant_is_served(template, before):
+    processor = processor_with(template)
+    as_parts = [
+        {**m, "content": [{"type": "text", "text": m["content"]}]} for m in [*before, *GREETING]
+    ]
+    try:
+        processor.apply_chat_template(as_parts)
+    except jinja2.TemplateError as error:
+        pytest.skip(f"the template refuses it: {error}")
+    sample = collator_for(processor).encode([*before, *GREETING])
+    first, *rest = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+    plain = collator_for(processor).encode(CHAT)
+    later = trained_texts(processor.tokenizer, plain.input_ids, plain.labels)
+    assert rest == later
+    assert first.replace("Hello", "One") == later[0]
+
+
+VICUNA = (
+    "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }} "
+    "{% else %}ASSISTANT: {{ m.content }} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("append_eos", [" One<|im_end|>", " Two<|im_end|>"]),
+        ("content_only", [" One", " Two"]),
+    ],
+)
+def test_turns_that_only_words_end_follow_the_policy(policy, expected):
+    processor = tiny_processor()
+    processor.chat_template = VICUNA
+    sample = collator_for(processor, unclosed_turns=policy).encode(CHAT)
+    assert trained_texts(processor.tokenizer, sample.input_ids, sample.labels) == expected
+    for unset in ({}, {"unclosed_turns": "error"}):
+        with pytest.raises(LabelError, match="unclosed_turns"):
+            collator_for(processor, **unset).encode(CHAT)
+
+
+def test_the_policy_for_open_turns_leaves_closed_ones_alone():
+    expected = trained("llama3_2", ())
+    for policy in ("append_eos", "content_only"):
+        assert trained("llama3_2", (), unclosed_turns=policy) == expected
+
+
+def test_a_text_that_the_template_moves_is_refused_with_that_reason():
+    called = {"role": "assistant", "content": "Let me see", "tool_calls": [CALL]}
+    result = {"role": "tool", "name": "weather", "content": "Rain"}
+    with pytest.raises(LabelError, match=r"moves a part of this message behind messages\[2\]"):
+        trained("gemma4", (), [CHAT[0], called, result, CHAT[1]])
+
+
+def test_an_earlier_turn_unlike_every_prompt_begins_behind_its_role():
+    texts = trained("qwen3_5_think", ())
+    assert texts[0] == "One<|im_end|>"
+    notes = collator_for(processor_with("qwen3_5_think")).explain(CHAT).warnings
+    assert any("messages[1] is trained without '<think>'" in note for note in notes)
+    assert not any("messages[3]" in note for note in notes)

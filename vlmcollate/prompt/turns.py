@@ -74,6 +74,7 @@ class TurnFinder:
     def _end(self, k: int, start: int) -> int:
         """Returns the place behind the stop token of turn `k`, or behind its words."""
         text, later = self.trace.text, self.trace.first_after(k)
+        self._check_order(k, later)
         # a template may repeat a word, such as the name of a tool before its result
         first = {slot.number: slot for slot in reversed(self.trace.of(k))}
         last = max([start, *(slot.end for slot in first.values())])
@@ -93,6 +94,19 @@ class TurnFinder:
                 where=f"messages[{k}]",
             )
         return closed.end()
+
+    def _check_order(self, k: int, later: Slot | None) -> None:
+        """Refuses a message of which a part stands behind a later message."""
+        own = self.trace.of(k)
+        if later is None:
+            return
+        in_place = {slot.number for slot in own if slot.start < later.start}
+        if any(slot.number not in in_place for slot in own):
+            raise LabelError(
+                "the template moves a part of this message behind "
+                f"messages[{later.message}]; remove that part, or put it into a message of its own",
+                where=f"messages[{k}]",
+            )
 
     def _is_own(self, k: int, last: int, stop: int) -> bool:
         """Returns whether a stop token ends turn `k`, not a wordless later one."""
