@@ -284,9 +284,9 @@ def test_turns_that_only_words_end_follow_the_policy(policy, expected):
     processor.chat_template = VICUNA
     sample = collator_for(processor, unclosed_turns=policy).encode(CHAT)
     assert trained_texts(processor.tokenizer, sample.input_ids, sample.labels) == expected
-    for unset in ({}, {"unclosed_turns": "error"}):
+    for unset in (None, "error"):
         with pytest.raises(LabelError, match="unclosed_turns"):
-            collator_for(processor, **unset).encode(CHAT)
+            collator_for(processor, unclosed_turns=unset).encode(CHAT)
 
 
 def test_the_policy_for_open_turns_leaves_closed_ones_alone():

@@ -40,7 +40,7 @@ from vlmcollate.prompt.templates import (
     wants_strings,
 )
 from vlmcollate.prompt.turn_ends import TurnEnds, read_turn_ends
-from vlmcollate.prompt.turns import TurnFinder
+from vlmcollate.prompt.turns import KnownStarts, TurnFinder
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -84,6 +84,7 @@ class ChatRenderer:
     ends_with_words: bool = False
     media_tokens: Collection[str] = ()
     _plans: dict[Any, RenderingPlan] = attrs.field(factory=dict, init=False)
+    _starts: dict[Any, KnownStarts] = attrs.field(factory=dict, init=False)
     _known_forms: dict[Any, tuple[frozenset[str], frozenset[str]]] = attrs.field(
         factory=dict, init=False
     )
@@ -283,6 +284,7 @@ class ChatRenderer:
             structure=self.structure,
             ends_with_words=self.ends_with_words,
             switches=self._switches(conversation),
+            known=self._known_starts(conversation),
         )
         media = self._place_media(conversation, trace)
         turns: tuple[Span, ...] = ()
@@ -304,7 +306,7 @@ class ChatRenderer:
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
-            notes=tuple(finder.notes.values()),
+            notes=tuple(f"messages[{k}] {note}" for k, note in finder.notes.items()),
         )
 
     def _switches(self, conversation: Conversation) -> list[Mapping[str, Any]]:
@@ -313,9 +315,21 @@ class ChatRenderer:
         switches = switches_of(chat_template_of(self.processor))
         return [switch for switch in switches if chosen.isdisjoint(switch)]
 
+    def _known_starts(self, conversation: Conversation) -> KnownStarts:
+        """Returns what earlier chats with the same variables showed of the starts of turns."""
+        template = chat_template_of(self.processor)
+        if not prompt_is_constant(template):
+            return KnownStarts(is_certain=False)
+        key = template, repr((conversation.tools is None, conversation.template_kwargs))
+        if key not in self._starts:
+            if len(self._starts) >= _MOST_PLANS:
+                self._starts.clear()
+            self._starts[key] = KnownStarts(is_certain=True)
+        return self._starts[key]
+
     def _drops_tools(self, conversation: Conversation, trace: MarkedText) -> bool:
         """Returns whether the prompt is the same without the tools."""
-        if not conversation.tools:
+        if not conversation.tools or _names_tools(conversation, trace):
             return False
         bare = attrs.evolve(conversation, tools=None)
         try:
@@ -340,6 +354,16 @@ class ChatRenderer:
             MediaSpan(a, b, message, kind)
             for (a, b, kind), (message, _) in zip(found, media, strict=True)
         )
+
+
+def _names_tools(conversation: Conversation, trace: MarkedText) -> bool:
+    """Returns whether the template's own text holds the names of all tools."""
+    ends = [0, *(slot.end for slot in trace.slots)]
+    starts = [*(slot.start for slot in trace.slots), len(trace.text)]
+    own = "\0".join(trace.text[a:b] for a, b in zip(ends, starts, strict=True))
+    tools = [t.get("function", t) for t in conversation.tools or () if isinstance(t, Mapping)]
+    names = [tool.get("name") for tool in tools if isinstance(tool, Mapping)]
+    return bool(names) and all(isinstance(name, str) and name in own for name in names)
 
 
 def _without_end(rendering: Rendering, conversation: Conversation) -> Rendering:

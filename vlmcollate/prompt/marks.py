@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import attrs
@@ -56,24 +57,65 @@ class MarkedText:
 
     def of(self, message: int) -> list[Slot]:
         """Returns the slots of a message, in order of appearance."""
-        return [s for s in self.slots if s.message == message]
+        return self._by_message.get(message, [])
 
     def find(self, number: int) -> Slot | None:
         """Returns the first slot of a marked string, or `None` if it was omitted."""
-        return next((s for s in self.slots if s.number == number), None)
+        return self._by_number.get(number)
 
     def first_after(self, message: int) -> Slot | None:
         """Returns the first slot of any later message."""
-        return next((s for s in self.slots if s.message > message), None)
+        return self._first_after.get(message)
+
+    def last_before(self, message: int) -> Slot | None:
+        """Returns the last slot of any earlier message."""
+        return self._last_before.get(message)
 
     def is_given(self, start: int, end: int) -> bool:
         """Returns whether any of the characters comes from the caller."""
-        return any(s.start < end and start < s.end for s in self.slots)
+        at = bisect_left(self._ends, start + 1)  # slots do not overlap
+        return start < end and at < len(self.slots) and self.slots[at].start < end
 
     def is_left_out(self, k: int) -> bool:
         """Returns whether the template omitted all the text of a message."""
-        said = any(place.message == k for place in self.marks.places)
-        return said and not any(slot.message == k for slot in self.slots)
+        return k in self._said and k not in self._by_message
+
+    @cached_property
+    def _by_message(self) -> dict[int, list[Slot]]:
+        found: dict[int, list[Slot]] = {}
+        for slot in self.slots:
+            found.setdefault(slot.message, []).append(slot)
+        return found
+
+    @cached_property
+    def _by_number(self) -> dict[int, Slot]:
+        return {slot.number: slot for slot in reversed(self.slots)}
+
+    @cached_property
+    def _said(self) -> frozenset[int]:
+        return frozenset(place.message for place in self.marks.places)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [slot.end for slot in self.slots]
+
+    @cached_property
+    def _first_after(self) -> dict[int, Slot]:
+        found: dict[int, Slot] = {}
+        latest = -1
+        for slot in self.slots:
+            found.update(dict.fromkeys(range(latest, slot.message), slot))
+            latest = max(latest, slot.message)
+        return found
+
+    @cached_property
+    def _last_before(self) -> dict[int, Slot]:
+        found: dict[int, Slot] = {}
+        earliest = len(self.marks.conversation.messages)
+        for slot in reversed(self.slots):
+            found.update(dict.fromkeys(range(slot.message + 1, earliest + 1), slot))
+            earliest = min(earliest, slot.message)
+        return found
 
 
 class Marks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -24,6 +25,26 @@ class _OffPromptError(LabelError):
     """A turn does not begin with its generation prompt."""
 
 
+Kind = tuple[Any, ...]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class KnownStarts:
+    """The headers and starts of turns that were found by rendering a generation prompt.
+
+    Attributes:
+        is_certain: Whether the generation prompt depends on nothing but the kind of turn, so that
+            what is known holds for all chats with the same variables.
+        headers: The text from the words before a turn to the end of its generation prompt, by kind.
+        starts: The number of characters from those words to the turn, and any note, by the kind and
+            the text between the words and the turn's own.
+    """
+
+    is_certain: bool
+    headers: dict[Kind, str] = attrs.field(factory=dict)
+    starts: dict[tuple[Kind, str], tuple[int, str | None]] = attrs.field(factory=dict)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class TurnFinder:
     """Finds the assistant turns of one traced rendering.
@@ -38,6 +59,7 @@ class TurnFinder:
         ends_with_words: Whether a turn that no token ends is ended by its words.
         switches: Values of the template's switch for thinking, of which one may make the generation
             prompt agree with a turn.
+        known: What is known of turns of each kind.
         notes: What is unusual about turns that were found, by their message.
     """
 
@@ -49,6 +71,7 @@ class TurnFinder:
     structure: Structure
     ends_with_words: bool = False
     switches: Sequence[Mapping[str, Any]] = ()
+    known: KnownStarts = attrs.field(factory=lambda: KnownStarts(is_certain=False))
     notes: dict[int, str] = attrs.field(factory=dict, init=False)
 
     def __call__(self) -> Iterator[Span]:
@@ -123,16 +146,31 @@ class TurnFinder:
 
     def _start(self, k: int, where: str) -> int:
         """Returns the first character that the model must write in turn `k`."""
-        trace = self.trace
-        before = [slot for slot in trace.slots if slot.message < k]
-        anchor = before[-1] if before else None
-        first = next((slot.start for slot in trace.of(k)), len(trace.text))
+        trace, anchor = self.trace, self.trace.last_before(k)
         at = anchor.end if anchor else 0
-        try:
-            header = self._header(k, anchor, where, {})
-        except _NoPromptError as error:
-            at, header = self._header_of_another(at, first, error)
-            return self._behind_header(k, at, first, header, where)
+        first = next((slot.start for slot in trace.of(k)), len(trace.text))
+        kind, written = self._kind(k), trace.text[at:first]
+        known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
+        if known is None:
+            start = self._start_behind(k, kind, at, first, where)
+            self.known.starts[kind, written] = start - at, self.notes.get(k)
+            return start
+        offset, note = known
+        if note is not None:
+            self.notes[k] = note
+        return at + offset
+
+    def _start_behind(self, k: int, kind: Kind, at: int, first: int, where: str) -> int:
+        """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
+        trace, anchor = self.trace, self.trace.last_before(k)
+        header = self.known.headers.get(kind) if self._is_repeated(k) else None
+        if header is None or not trace.text.startswith(header, at):
+            try:
+                header = self._header(k, anchor, where, {})
+            except _NoPromptError as error:
+                at, header = self._header_of_another(at, first, error)
+                return self._behind_header(k, at, first, header, where)
+            self.known.headers[kind] = header
         if trace.text.startswith(header, at):
             self._check_header(k, at + len(header), header, where)
         try:
@@ -175,8 +213,7 @@ class TurnFinder:
                 continue
             ((name, value),) = variables.items()
             self.notes[k] = (
-                f"messages[{k}] begins as the generation prompt with {name}={value!r}; set it for "
-                "generation, too"
+                f"begins as the generation prompt with {name}={value!r}; set it for generation, too"
             )
             return start
         return at + self._start_off_prompt(k, anchor, self.trace.text[at:first], error)
@@ -199,8 +236,8 @@ class TurnFinder:
 
     def _note_off_prompt(self, k: int, rest: str) -> None:
         self.notes[k] = (
-            f"messages[{k}] is trained without {rest.strip()[:40]!r}, which stands at the end of "
-            'every generation prompt; to train only what is generated, set train_on="last_turn"'
+            f"is trained without {rest.strip()[:40]!r}, which ends every generation prompt; to "
+            'train only what is generated, set train_on="last_turn"'
         )
 
     def _render_with(
@@ -279,12 +316,44 @@ class TurnFinder:
 
     def _kept_whitespace(self, k: int) -> int:
         """Returns how much whitespace before turn `k`'s first word is its own."""
+        first, anchor, bare = self.trace.of(k)[:1], self.trace.last_before(k), self._bare
+        if not first or bare is None:
+            return 0
+        there = bare.find(first[0].number)
+        before = bare.find(anchor.number) if anchor else None
+        if there is None or (anchor is not None and before is None):
+            return 0
+        gap = first[0].start - (anchor.end if anchor else 0)
+        return gap - (there.start - (before.end if before else 0))
+
+    @cached_property
+    def _bare(self) -> MarkedText | None:
+        """The rendering without the whitespace before the first words of answers."""
         places = self.trace.marks.places
-        first = next((places[slot.number].where for slot in self.trace.of(k)), "")
         bare = list(self.conversation.messages)
-        bare[k] = _without_leading_space(bare[k], first.rpartition(".")[2])
-        stripped = attrs.evolve(self.conversation, messages=tuple(bare))
-        return len(self.trace.text) - len(self.render(stripped, None))
+        for k, message in enumerate(bare):
+            if message.is_assistant:
+                key = next((places[slot.number].where for slot in self.trace.of(k)), "")
+                bare[k] = _without_leading_space(message, key.rpartition(".")[2])
+        return self._read(attrs.evolve(self.conversation, messages=tuple(bare)))
+
+    def _kind(self, k: int) -> Kind:
+        """Returns what the generation prompt of turn `k` may depend on, given the template."""
+        if not k:
+            return ()
+        before = self.conversation.messages[k - 1]
+        parts = tuple("text" if isinstance(p, TextPart) else p.kind for p in before.content)
+        return before.role, before.is_string, parts[-1:], tuple(before.extra)
+
+    def _is_repeated(self, k: int) -> bool:
+        """Returns whether what is known of the kind of turn `k` holds for it as well."""
+        return self.known.is_certain or k not in self._last_of_kinds
+
+    @cached_property
+    def _last_of_kinds(self) -> frozenset[int]:
+        """The last turn of each kind, whose prompt is rendered to prove what the first showed."""
+        turns = (k for k, m in enumerate(self.conversation.messages) if m.is_assistant)
+        return frozenset({self._kind(k): k for k in turns}.values())
 
     def _header(self, k: int, anchor: Slot | None, where: str, variables: Mapping[str, Any]) -> str:
         """Returns the template's text between earlier messages and answer `k`."""
