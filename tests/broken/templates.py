@@ -30,15 +30,7 @@ def _said(message: str) -> str:
 
 
 CHANGES: Mapping[str, tuple[str, str]] = {
-    "no end token": ("<|im_end|>", ""),
-    "no end token but the last": (
-        _FOOTER,
-        f"{{%- if loop.last or message.role != 'assistant' -%}}{_FOOTER}{{%- endif -%}}",
-    ),
-    "no end token at the end": (
-        _FOOTER,
-        f"{{%- if not (loop.last and message.role == 'assistant') -%}}{_FOOTER}{{%- endif -%}}",
-    ),
+    "no end token": ("<|im_", "<im_"),
     "swapped roles": (
         _HEADER,
         "{'user': 'assistant', 'assistant': 'user'}.get(message.role, message.role) +",

@@ -72,8 +72,6 @@ SAYS = "check_prompt_preserves_messages"
 ASKS = "check_the_answer_follows_the_generation_prompt"
 BY_TEMPLATE = {
     "no end token": {PLAIN: "this turn has no stop token"},
-    "no end token at the end": {PLAIN: "this turn has no stop token"},
-    "no end token but the last": {TAKES: "refuses two answers"},
     "swapped roles": {PLAIN: "whether roles are swapped", ASKS: "are the roles swapped"},
     "asks as the user": {
         PLAIN: "does not begin with the generation prompt",

@@ -72,7 +72,8 @@ class PromptTools:
             prompt_prefix=family.prompt_prefix(tokenizer) if family.prompt_prefix else "",
             media_tokens=[token for tokens in traits.media_tokens.values() for token in tokens],
         )
-        ends = bare.turn_ends if template and family.render is None else TurnEnds()
+        has_template = bool(template) and hasattr(processor, "apply_chat_template")
+        ends = bare.turn_ends if has_template and family.render is None else TurnEnds()
         found = () if options.stop_tokens else ends.tokens
         stops = declared | {token: vocabulary.id_of(token) for token in found}
         policy = options.unclosed_turns or family.unclosed_turns

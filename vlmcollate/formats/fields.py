@@ -36,7 +36,7 @@ def is_filler(value: Any) -> bool:
     value = unwrap(value)
     if isinstance(value, Mapping):
         return value.keys() <= _PLACES and all(map(is_filler, value.values()))
-    return is_missing(value) or value in ("", b"")
+    return is_missing(value) or value == ""
 
 
 _PLACES = frozenset({"bytes", "path", "url"})

@@ -117,8 +117,10 @@ class StructureReader:
 
     def _unasked(self) -> frozenset[str]:
         """Returns the tokens between a question and its answer that no generation prompt has."""
+        if not self.template:
+            return frozenset()
         asked, answered = self._around(_USER, upto=1), self._around(_USER, _ANSWER)
-        if not self.template or asked is None or answered is None:
+        if asked is None or answered is None:
             return frozenset()
         return frozenset(answered[1]) - {*asked[-1]}
 

@@ -9,6 +9,7 @@ import attrs
 
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media.joins import Join
+from vlmcollate.media.processing.resizing import is_resized
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -28,3 +29,8 @@ class MediaRequest:
     items: Sequence[Any]
     texts: Sequence[str]
     joins: Mapping[str, Join]
+
+    @property
+    def has_resized_items(self) -> bool:
+        """Whether an item has a size of its own, which only `process_per_item` lets it keep."""
+        return any(map(is_resized, self.items))

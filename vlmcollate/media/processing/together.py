@@ -5,7 +5,6 @@ from __future__ import annotations
 from vlmcollate.media.processing.inputs import processor_inputs
 from vlmcollate.media.processing.per_item import process_per_item
 from vlmcollate.media.processing.request import MediaRequest
-from vlmcollate.media.processing.resizing import is_resized
 from vlmcollate.media.processing.result import ProcessedMedia
 
 _WITHOUT_OFFSETS: set[type] = set()
@@ -21,7 +20,7 @@ def process_together(request: MediaRequest) -> ProcessedMedia:
         request: The media of one sample, at least one item.
     """
     processor = request.processor
-    if any(is_resized(item) for item in request.items):
+    if request.has_resized_items:
         return process_per_item(request)
     if type(processor) not in _WITHOUT_OFFSETS:
         output = processor(
