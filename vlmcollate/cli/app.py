@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from vlmcollate.cli import check, demo, families, inspect, prepare, stats
+from vlmcollate.cli import check, demo, doctor, families, inspect, prepare, stats
 from vlmcollate.cli.interrupts import INTERRUPTED
 from vlmcollate.errors import CollateError
 
@@ -50,6 +50,7 @@ app.command("inspect")(inspect.command)
 app.command("stats")(stats.command)
 app.command("prepare")(prepare.command)
 app.command("check")(check.command)
+app.command("doctor")(doctor.command)
 
 
 def main() -> None:
