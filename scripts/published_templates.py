@@ -58,7 +58,9 @@ def of_mistral_common(wheel: zipfile.ZipFile) -> Templates:
         *_parse(wheel, "mistral_common/tokens/tokenizers/base.py").body,
         *_parse(wheel, "mistral_common/protocol/instruct/request.py").body,
     ]
-    body = [node for node in parts if isinstance(node, ast.ClassDef) and node.name in chosen]
+    body: list[ast.stmt] = [
+        node for node in parts if isinstance(node, ast.ClassDef) and node.name in chosen
+    ]
     generator = _parse(wheel, f"{folder}/template_generator.py").body
     body += [
         node

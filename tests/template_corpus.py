@@ -78,9 +78,9 @@ CHATS: dict[str, list[dict[str, Any]]] = {
     "system and greeting": [_SYSTEM, _ONE, _ASKED, _TWO],
     "reasoning": [
         _ASKED,
-        {**_ONE, "reasoning_content": "Thinkish deep"},
+        {**_ONE, "reasoning_content": "Thinkish Deepish"},
         _AGAIN,
-        {**_TWO, "reasoning_content": "Ponder long"},
+        {**_TWO, "reasoning_content": "Ponderish Longish"},
     ],
     "a call": [
         _ASKED,

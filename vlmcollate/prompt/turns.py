@@ -15,6 +15,9 @@ from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
 Render = Callable[..., str]
 
+_GLOBAL = ("system", "developer")
+"""The roles whose words concern all turns, so that a template may write them anywhere."""
+
 
 class _NoPromptError(LabelError):
     """The template renders no generation prompt before a turn."""
@@ -124,21 +127,32 @@ class TurnFinder:
     def _start(self, k: int, where: str) -> int:
         """Returns the first character that the model must write in turn `k`."""
         trace = self.trace
-        before = [slot for slot in trace.slots if slot.message < k]
-        anchor = before[-1] if before else None
         first = next((slot.start for slot in trace.of(k)), len(trace.text))
+        before = [s for s in trace.slots if s.message < k and not self._is_moved(s, k, first)]
+        anchor = before[-1] if before else None
         at = anchor.end if anchor else 0
         try:
             header = self._header(k, anchor, where, {})
         except _NoPromptError as error:
-            at, header = self._header_of_another(at, first, error)
-            return self._behind_header(k, at, first, header, where)
+            return self._start_of_another(k, at, first, error)
         if trace.text.startswith(header, at):
             self._check_header(k, at + len(header), header, where)
         try:
             return self._behind_header(k, at, first, header, where)
         except _OffPromptError as error:
             return self._start_of_switched(k, at, first, anchor, error)
+
+    def _is_moved(self, slot: Slot, k: int, first: int) -> bool:
+        """Returns whether the system's words or tools stand behind turn `k`, and notes it."""
+        if slot.start < first:
+            return False
+        if slot.message >= 0 and self.conversation.messages[slot.message].role not in _GLOBAL:
+            return False
+        self.notes[-1] = (
+            "the template writes the system message or the tools before the last user message, so "
+            "earlier turns are trained without them"
+        )
+        return True
 
     def _behind_header(self, k: int, at: int, first: int, header: str, where: str) -> int:
         """Returns the start of turn `k` behind its header, which begins at `at`."""
@@ -151,6 +165,28 @@ class TurnFinder:
         if trace.of(k) and self._opens_again(trace.text[start:first]):
             raise self._unlike(header, written, where)
         return start
+
+    def _start_of_another(self, k: int, at: int, first: int, error: LabelError) -> int:
+        """Returns the start of turn `k` behind the header that another turn has.
+
+        Args:
+            k: The turn, before which the template renders no prompt.
+            at: The end of the words before it.
+            first: The start of its words.
+            error: What to raise if no other turn shows the header.
+        """
+
+        def start(variables: Mapping[str, Any]) -> int:
+            begins, header = self._header_of_another(at, first, error, variables)
+            return self._behind_header(k, begins, first, header, f"messages[{k}]")
+
+        try:
+            return start({})
+        except _OffPromptError:
+            switched = self._switched(k, start)
+            if switched is None:
+                raise
+            return switched
 
     def _start_of_switched(
         self, k: int, at: int, first: int, anchor: Slot | None, error: LabelError
@@ -165,10 +201,21 @@ class TurnFinder:
             error: What to raise if no value agrees.
         """
         where = f"messages[{k}]"
+
+        def start(variables: Mapping[str, Any]) -> int:
+            header = self._header(k, anchor, where, variables)
+            return self._behind_header(k, at, first, header, where)
+
+        switched = self._switched(k, start)
+        if switched is not None:
+            return switched
+        return at + self._start_off_prompt(k, anchor, self.trace.text[at:first], error)
+
+    def _switched(self, k: int, start_with: Callable[[Mapping[str, Any]], int]) -> int | None:
+        """Returns the start of turn `k` with the first variable that leaves the chat the same."""
         for variables in self.switches:
             try:
-                header = self._header(k, anchor, where, variables)
-                start = self._behind_header(k, at, first, header, where)
+                start = start_with(variables)
                 if self._render_with(variables, self.conversation, None) != self.trace.text:
                     continue
             except SampleError:
@@ -179,7 +226,7 @@ class TurnFinder:
                 "generation, too"
             )
             return start
-        return at + self._start_off_prompt(k, anchor, self.trace.text[at:first], error)
+        return None
 
     def _start_off_prompt(
         self, k: int, anchor: Slot | None, written: str, error: LabelError
@@ -300,18 +347,21 @@ class TurnFinder:
             raise LabelError("the template reorders the messages before this turn", where=where)
         return prompt.text[found.end if found else 0 :]
 
-    def _header_of_another(self, at: int, first: int, error: LabelError) -> tuple[int, str]:
+    def _header_of_another(
+        self, at: int, first: int, error: LabelError, variables: Mapping[str, Any]
+    ) -> tuple[int, str]:
         """Returns where the header of a turn begins, and the header, as another turn has it.
 
         Args:
             at: The end of the words before the turn, before which the template renders no prompt.
             first: The start of its words.
             error: What to raise if no other turn shows the header.
+            variables: Further template variables.
         """
         words = Message(role="user", content=(TextPart("wombat"),))
         asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
         try:
-            prompt = self.render(asking, None, upto=1)
+            prompt = self._render_with(variables, asking, None, upto=1)
         except SampleError:
             raise error from None
         behind = prompt.rpartition("wombat")[2]
