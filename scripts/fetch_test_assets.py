@@ -16,9 +16,17 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from published_templates import of_axolotl, of_mistral_common, of_trl, of_unsloth
+
 TOKENIZERS = ("qwen3", "qwen2_5", "gemma3", "llama3_2")
 TOKENIZER_VERSION = "3.7.2"
-TEMPLATES = "trl==1.16.0"
+TEMPLATES = {
+    "templates": ("trl==1.16.0", of_trl, "qwen2_5_vl"),
+    "templates_axolotl": ("axolotl==0.19.0", of_axolotl, "chatml"),
+    "templates_unsloth": ("unsloth==2026.10.9", of_unsloth, "chatml"),
+    "templates_mistral_common": ("mistral-common==1.13.1", of_mistral_common, "v3"),
+}
+"""The package that carries the templates of an asset, their reader, and one of their names."""
 AUTOMODEL = "nemo-automodel==0.7.0"
 
 
@@ -59,13 +67,13 @@ def fetch_automodel(target: Path) -> None:
     wheel.unlink()
 
 
-def fetch_templates(target: Path) -> None:
-    """Puts the chat templates into a folder."""
-    wheel = download(TEMPLATES, target)
+def fetch_templates(name: str, target: Path) -> None:
+    """Puts the chat templates of a package into a folder."""
+    package, read, _ = TEMPLATES[name]
+    wheel = download(package, target)
     with zipfile.ZipFile(wheel) as packed:
-        for file in packed.namelist():
-            if file.startswith("trl/chat_templates/") and file.endswith(".jinja"):
-                (target / Path(file).name).write_bytes(packed.read(file))
+        for template, text in read(packed):
+            (target / f"{template}.jinja").write_text(text, encoding="utf-8")
     wheel.unlink()
 
 
@@ -80,8 +88,8 @@ def fetch(name: str, expected: str) -> bool:
         made = Path(folder) / name
         made.mkdir()
         try:
-            if name == "templates":
-                fetch_templates(made)
+            if name in TEMPLATES:
+                fetch_templates(name, made)
             elif name == "automodel":
                 fetch_automodel(made)
             else:
@@ -101,7 +109,7 @@ def main() -> int:
     parser.add_argument("--allow-missing", action="store_true", help="exit with 0 all the same")
     options = parser.parse_args()
     found = [fetch(name, "tokenizer.json") for name in TOKENIZERS]
-    found.append(fetch("templates", "qwen2_5_vl.jinja"))
+    found += [fetch(name, f"{known}.jinja") for name, (*_, known) in TEMPLATES.items()]
     found.append(fetch("automodel", "nemo_automodel/package_info.py"))
     return 0 if all(found) or options.allow_missing else 1
 

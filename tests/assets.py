@@ -60,3 +60,9 @@ def automodel_dir() -> Path:
 def chat_template(name: str) -> str:
     """The text of a chat template; skips the test where it is missing."""
     return _asset(f"templates/{name}.jinja").read_text(encoding="utf-8")
+
+
+def chat_templates(asset: str) -> dict[str, str]:
+    """The texts of all templates of an asset by name; skips the test where it is missing."""
+    files = sorted(_asset(asset).glob("*.jinja"))
+    return {file.stem: file.read_text(encoding="utf-8") for file in files}

@@ -254,7 +254,7 @@ def test_a_chat_that_opens_with_the_assistant_is_served(template, before):
         {**m, "content": [{"type": "text", "text": m["content"]}]} for m in [*before, *GREETING]
     ]
     try:
-        processor.apply_chat_template(as_parts)
+        processor.apply_chat_template([*before, *GREETING] if template == "gptoss" else as_parts)
     except jinja2.TemplateError as error:
         pytest.skip(f"the template refuses it: {error}")
     sample = collator_for(processor).encode([*before, *GREETING])
@@ -308,3 +308,23 @@ def test_an_earlier_turn_unlike_every_prompt_begins_behind_its_role():
     notes = collator_for(processor_with("qwen3_5_think")).explain(CHAT).warnings
     assert any("messages[1] is trained without '<think>'" in note for note in notes)
     assert not any("messages[3]" in note for note in notes)
+
+
+def test_a_system_message_before_the_last_question_leaves_earlier_turns_without_it():
+    processor = processor_with("v3", "templates_mistral_common")
+    messages = [message("system", "Be brief."), *CHAT]
+    collator = collator_for(processor)
+    sample = collator.encode(messages)
+    text = processor.tokenizer.decode(sample.input_ids)
+    assert text.index("One") < text.index("Be brief.") < text.index("Second?")
+    found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+    assert found == ["One<|im_end|>", "Two<|im_end|>"]
+    (note,) = [w for w in collator.explain(messages).warnings if "without them" in w]
+    assert "system message" in note
+
+
+def test_a_greeting_has_the_header_of_a_prompt_with_the_fitting_switch():
+    assert trained("nemotron_3_nano", (), [message("assistant", "Hello"), *CHAT[:2]]) == [
+        "Hello<|im_end|>",
+        "One<|im_end|>",
+    ]

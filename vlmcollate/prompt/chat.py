@@ -306,7 +306,9 @@ class ChatRenderer:
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
-            notes=tuple(f"messages[{k}] {note}" for k, note in finder.notes.items()),
+            notes=tuple(
+                note if k < 0 else f"messages[{k}] {note}" for k, note in finder.notes.items()
+            ),
         )
 
     def _switches(self, conversation: Conversation) -> list[Mapping[str, Any]]:

@@ -210,6 +210,7 @@ def tested_literals(template: str) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
+@lru_cache(maxsize=16)  # each function here parses a new template once
 def _parse(template: str) -> nodes.Template:
     extensions: list[str | type[jinja2.ext.Extension]] = ["jinja2.ext.loopcontrols", _GenerationTag]
     environment = jinja2.Environment(extensions=extensions)  # noqa: S701 - it renders nothing

@@ -16,6 +16,9 @@ from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
 Render = Callable[..., str]
 
+_GLOBAL = ("system", "developer")
+"""The roles whose words concern all turns, so that a template may write them anywhere."""
+
 
 class _NoPromptError(LabelError):
     """The template renders no generation prompt before a turn."""
@@ -146,13 +149,14 @@ class TurnFinder:
 
     def _start(self, k: int, where: str) -> int:
         """Returns the first character that the model must write in turn `k`."""
-        trace, anchor = self.trace, self.trace.last_before(k)
-        at = anchor.end if anchor else 0
+        trace = self.trace
         first = next((slot.start for slot in trace.of(k)), len(trace.text))
+        anchor = self._anchor(k, first)
+        at = anchor.end if anchor else 0
         kind, written = self._kind(k), trace.text[at:first]
         known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
         if known is None:
-            start = self._start_behind(k, kind, at, first, where)
+            start = self._start_behind(k, kind, anchor, first, where)
             self.known.starts[kind, written] = start - at, self.notes.get(k)
             return start
         offset, note = known
@@ -160,16 +164,15 @@ class TurnFinder:
             self.notes[k] = note
         return at + offset
 
-    def _start_behind(self, k: int, kind: Kind, at: int, first: int, where: str) -> int:
+    def _start_behind(self, k: int, kind: Kind, anchor: Slot | None, first: int, where: str) -> int:
         """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
-        trace, anchor = self.trace, self.trace.last_before(k)
+        trace, at = self.trace, anchor.end if anchor else 0
         header = self.known.headers.get(kind) if self._is_repeated(k) else None
         if header is None or not trace.text.startswith(header, at):
             try:
                 header = self._header(k, anchor, where, {})
             except _NoPromptError as error:
-                at, header = self._header_of_another(at, first, error)
-                return self._behind_header(k, at, first, header, where)
+                return self._start_of_another(k, at, first, error)
             self.known.headers[kind] = header
         if trace.text.startswith(header, at):
             self._check_header(k, at + len(header), header, where)
@@ -177,6 +180,26 @@ class TurnFinder:
             return self._behind_header(k, at, first, header, where)
         except _OffPromptError as error:
             return self._start_of_switched(k, at, first, anchor, error)
+
+    def _anchor(self, k: int, first: int) -> Slot | None:
+        """Returns the last words before turn `k`, whose own begin at `first`."""
+        anchor = self.trace.last_before(k)
+        if anchor is None or anchor.start < first:
+            return anchor
+        before = (s for s in self.trace.slots if s.message < k and not self._is_moved(s, first))
+        return max(before, key=lambda slot: slot.start, default=None)
+
+    def _is_moved(self, slot: Slot, first: int) -> bool:
+        """Returns whether words of the system or of tools stand behind a turn, and notes it."""
+        if slot.start < first:
+            return False
+        if slot.message >= 0 and self.conversation.messages[slot.message].role not in _GLOBAL:
+            return False
+        self.notes[-1] = (
+            "the template writes the system message or the tools before the last user message, so "
+            "earlier turns are trained without them"
+        )
+        return True
 
     def _behind_header(self, k: int, at: int, first: int, header: str, where: str) -> int:
         """Returns the start of turn `k` behind its header, which begins at `at`."""
@@ -189,6 +212,28 @@ class TurnFinder:
         if trace.of(k) and self._opens_again(trace.text[start:first]):
             raise self._unlike(header, written, where)
         return start
+
+    def _start_of_another(self, k: int, at: int, first: int, error: LabelError) -> int:
+        """Returns the start of turn `k` behind the header that another turn has.
+
+        Args:
+            k: The turn, before which the template renders no prompt.
+            at: The end of the words before it.
+            first: The start of its words.
+            error: What to raise if no other turn shows the header.
+        """
+
+        def start(variables: Mapping[str, Any]) -> int:
+            begins, header = self._header_of_another(at, first, error, variables)
+            return self._behind_header(k, begins, first, header, f"messages[{k}]")
+
+        try:
+            return start({})
+        except _OffPromptError:
+            switched = self._switched(k, start)
+            if switched is None:
+                raise
+            return switched
 
     def _start_of_switched(
         self, k: int, at: int, first: int, anchor: Slot | None, error: LabelError
@@ -203,10 +248,21 @@ class TurnFinder:
             error: What to raise if no value agrees.
         """
         where = f"messages[{k}]"
+
+        def start(variables: Mapping[str, Any]) -> int:
+            header = self._header(k, anchor, where, variables)
+            return self._behind_header(k, at, first, header, where)
+
+        switched = self._switched(k, start)
+        if switched is not None:
+            return switched
+        return at + self._start_off_prompt(k, anchor, self.trace.text[at:first], error)
+
+    def _switched(self, k: int, start_with: Callable[[Mapping[str, Any]], int]) -> int | None:
+        """Returns the start of turn `k` with the first variable that leaves the chat the same."""
         for variables in self.switches:
             try:
-                header = self._header(k, anchor, where, variables)
-                start = self._behind_header(k, at, first, header, where)
+                start = start_with(variables)
                 if self._render_with(variables, self.conversation, None) != self.trace.text:
                     continue
             except SampleError:
@@ -216,7 +272,7 @@ class TurnFinder:
                 f"begins as the generation prompt with {name}={value!r}; set it for generation, too"
             )
             return start
-        return at + self._start_off_prompt(k, anchor, self.trace.text[at:first], error)
+        return None
 
     def _start_off_prompt(
         self, k: int, anchor: Slot | None, written: str, error: LabelError
@@ -316,9 +372,10 @@ class TurnFinder:
 
     def _kept_whitespace(self, k: int) -> int:
         """Returns how much whitespace before turn `k`'s first word is its own."""
-        first, anchor, bare = self.trace.of(k)[:1], self.trace.last_before(k), self._bare
+        first, bare = self.trace.of(k)[:1], self._bare
         if not first or bare is None:
             return 0
+        anchor = self._anchor(k, first[0].start)
         there = bare.find(first[0].number)
         before = bare.find(anchor.number) if anchor else None
         if there is None or (anchor is not None and before is None):
@@ -369,18 +426,21 @@ class TurnFinder:
             raise LabelError("the template reorders the messages before this turn", where=where)
         return prompt.text[found.end if found else 0 :]
 
-    def _header_of_another(self, at: int, first: int, error: LabelError) -> tuple[int, str]:
+    def _header_of_another(
+        self, at: int, first: int, error: LabelError, variables: Mapping[str, Any]
+    ) -> tuple[int, str]:
         """Returns where the header of a turn begins, and the header, as another turn has it.
 
         Args:
             at: The end of the words before the turn, before which the template renders no prompt.
             first: The start of its words.
             error: What to raise if no other turn shows the header.
+            variables: Further template variables.
         """
         words = Message(role="user", content=(TextPart("wombat"),))
         asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
         try:
-            prompt = self.render(asking, None, upto=1)
+            prompt = self._render_with(variables, asking, None, upto=1)
         except SampleError:
             raise error from None
         behind = prompt.rpartition("wombat")[2]

@@ -1,0 +1,41 @@
+"""Every chat template that a package carries: exact, or refused for a known reason."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NIGHTLY
+from tests.template_corpus import CHATS, EXACT, FORMS, NOT_RENDERED, REASONS, judge, measure
+from tests.template_corpus import templates as found_templates
+
+TEMPLATES = found_templates()
+OF_INFERENCE = [name for name in TEMPLATES if not name.endswith("_training")]
+PAGE = Path(__file__).parents[2] / "docs/reference/templates.md"
+
+TRIED = list(TEMPLATES) if NIGHTLY else OF_INFERENCE[::2]
+TRIED_CHATS = list(CHATS) if NIGHTLY else ["system and three turns", "reasoning", "text and calls"]
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_no_template_is_wrong(name):
+    collate = judge(TEMPLATES[name])
+    found = {collate(chat, form) for chat in TRIED_CHATS for form in FORMS}
+    assert found <= {EXACT, NOT_RENDERED, *REASONS.values()}
+
+
+SHOWN = ("axolotl/llava", "mistral-common/v3", "trl/qwen3_vl", "trl/gptoss", "unsloth/gemma4")
+
+
+@pytest.mark.parametrize("name", TEMPLATES if NIGHTLY else SHOWN)
+def test_the_page_shows_what_is_measured(name):
+    measured = measure(name, TEMPLATES[name])
+    rows = PAGE.read_text(encoding="utf-8").splitlines()
+    assert (measured.row in rows) == bool(measured.rendered), "run scripts/write_templates_table.py"
+
+
+def test_most_of_what_a_template_renders_is_exact():
+    rows = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines()]
+    counts = [tuple(map(int, row[2].split(" of "))) for row in rows if " of " in "".join(row[2:3])]
+    assert len(counts) > 150
+    exact, rendered = map(sum, zip(*counts, strict=True))
+    assert exact > 0.95 * rendered
