@@ -186,17 +186,21 @@ class Judge:
         text = _rendered(self.processor, chat, tools)
         if not text or not _keeps(text, CHATS[name]):
             return NOT_RENDERED
-        row = {"messages": chat} if tools is None else {"messages": chat, "tools": tools}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                sample = self.collator.encode(row)
+                sample = self.collator.encode(self.row(name, form))
         except CollateError as error:
             return _reason(error)
         trained = self.processor.tokenizer.decode(sample.input_ids[sample.labels != -100])
         self._check_words(CHATS[name], text, trained)
         self._check_ids(text, sample.input_ids.tolist())
         return EXACT
+
+    def row(self, name: str, form: str) -> dict[str, Any]:
+        """Returns the row of a chat in a form."""
+        chat = CHATS[name] if form == "strings" else [_as_list(m) for m in CHATS[name]]
+        return {"messages": chat, **({"tools": TOOLS} if "call" in name else {})}
 
     def _check_words(self, chat: list[dict[str, Any]], text: str, trained: str) -> None:
         for word in _words(chat, of_assistant=True):

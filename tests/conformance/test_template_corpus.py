@@ -1,5 +1,6 @@
 """Every chat template that a package carries: exact, or refused for a known reason."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from tests.conftest import NIGHTLY
 from tests.template_corpus import CHATS, EXACT, FORMS, NOT_RENDERED, REASONS, judge, measure
 from tests.template_corpus import templates as found_templates
+from vlmcollate.errors import CollateError
+from vlmcollate.prompt.turns import TurnFinder
 
 TEMPLATES = found_templates()
 OF_INFERENCE = [name for name in TEMPLATES if not name.endswith("_training")]
@@ -39,3 +42,25 @@ def test_most_of_what_a_template_renders_is_exact():
     assert len(counts) > 150
     exact, rendered = map(sum, zip(*counts, strict=True))
     assert exact > 0.95 * rendered
+
+
+def labelled(judge, name, form):
+    try:
+        sample = judge.collator.encode(judge.row(name, form))
+    except CollateError as error:
+        return str(error)
+    return sample.input_ids.tolist(), sample.labels.tolist()
+
+
+@pytest.mark.parametrize("name", TEMPLATES if NIGHTLY else OF_INFERENCE[1::4])
+def test_what_is_known_of_turns_changes_none(name, monkeypatch):
+    """The starts of turns are those that a rendering of each generation prompt shows."""
+    collate = judge(TEMPLATES[name])
+    tried = [(chat, form) for chat in TRIED_CHATS for form in FORMS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quick = [[labelled(collate, *one) for one in tried] for _ in range(2)]
+        monkeypatch.setattr(TurnFinder, "_is_repeated", lambda *_: False)
+        collate.collator.renderer._plans.clear()
+        slow = [labelled(collate, *one) for one in tried]
+    assert quick == [slow, slow]

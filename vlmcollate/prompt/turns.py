@@ -372,35 +372,51 @@ class TurnFinder:
 
     def _kept_whitespace(self, k: int) -> int:
         """Returns how much whitespace before turn `k`'s first word is its own."""
-        first, bare = self.trace.of(k)[:1], self._bare
-        if not first or bare is None:
-            return 0
-        anchor = self._anchor(k, first[0].start)
-        there = bare.find(first[0].number)
-        before = bare.find(anchor.number) if anchor else None
-        if there is None or (anchor is not None and before is None):
-            return 0
-        gap = first[0].start - (anchor.end if anchor else 0)
-        return gap - (there.start - (before.end if before else 0))
+        gap, bare_gap = self._gap(self.trace, k), self._gap(self._bare, k)
+        if gap is not None and bare_gap is not None:
+            return gap - bare_gap
+        messages = list(self.conversation.messages)  # a turn without words, for example
+        messages[k] = self._without_leading_space(k)
+        stripped = attrs.evolve(self.conversation, messages=tuple(messages))
+        return len(self.trace.text) - len(self.render(stripped, None))
+
+    def _gap(self, trace: MarkedText | None, k: int) -> int | None:
+        """Returns the characters of a rendering between the words before turn `k` and its own."""
+        first = next(iter(self.trace.of(k)), None)
+        if trace is None or first is None:
+            return None
+        anchor, own = self._anchor(k, first.start), trace.find(first.number)
+        before = None if anchor is None else trace.find(anchor.number)
+        if own is None or (before is None) != (anchor is None):
+            return None
+        return own.start - (before.end if before else 0)
 
     @cached_property
     def _bare(self) -> MarkedText | None:
         """The rendering without the whitespace before the first words of answers."""
-        places = self.trace.marks.places
-        bare = list(self.conversation.messages)
-        for k, message in enumerate(bare):
-            if message.is_assistant:
-                key = next((places[slot.number].where for slot in self.trace.of(k)), "")
-                bare[k] = _without_leading_space(message, key.rpartition(".")[2])
+        messages = self.conversation.messages
+        bare = (
+            self._without_leading_space(k) if message.is_assistant else message
+            for k, message in enumerate(messages)
+        )
         return self._read(attrs.evolve(self.conversation, messages=tuple(bare)))
+
+    def _without_leading_space(self, k: int) -> Message:
+        """Returns a message without the whitespace before its first words."""
+        places = self.trace.marks.places
+        key = next((places[slot.number].where for slot in self.trace.of(k)), "")
+        return _without_leading_space(self.conversation.messages[k], key.rpartition(".")[2])
 
     def _kind(self, k: int) -> Kind:
         """Returns what the generation prompt of turn `k` may depend on, given the template."""
         if not k:
             return ()
-        before = self.conversation.messages[k - 1]
+        messages, anchor = self.conversation.messages, self.trace.last_before(k)
+        before = messages[k - 1]
         parts = tuple("text" if isinstance(p, TextPart) else p.kind for p in before.content)
-        return before.role, before.is_string, parts[-1:], tuple(before.extra)
+        # messages without words, which the template's text before the turn spans
+        silent = tuple(m.role for m in messages[anchor.message + 1 if anchor else 0 : k])
+        return before.role, before.is_string, parts[-1:], tuple(before.extra), silent
 
     def _is_repeated(self, k: int) -> bool:
         """Returns whether what is known of the kind of turn `k` holds for it as well."""
