@@ -157,6 +157,11 @@ def row_of(example: object) -> Mapping[Any, Any]:
         ConversationError: The example is neither, or has no field of a conversation.
     """
     row = parsed(unwrap(example), "", "{[")
+    if row is None:
+        raise ConversationError(
+            "the example is not a conversation: found None, expected a list of messages or a dict; "
+            "drop it from the dataset"
+        )
     if not isinstance(row, Mapping):
         return {"messages": row}
     fields = present_fields(row)
@@ -187,26 +192,27 @@ def _pop_tools(fields: Fields) -> list[Any] | None:
     return read_tools(fields.pop(found[0]), found[0]) if found else None
 
 
-def _pop_system(fields: Fields) -> Message | None:
-    """The system prompt beside the messages, if it is not empty."""
+def _pop_system(fields: Fields) -> tuple[Message, str] | None:
+    """The system prompt beside the messages, if it is not empty, and its column."""
     for key in fields.named(*_SYSTEM):
         if isinstance(fields.get(key), str):
             text = plain_text(fields.pop(key), key)
-            return (
-                Message(role="system", content=(TextPart(text),), is_string=True) if text else None
-            )
+            if text:
+                return Message(role="system", content=(TextPart(text),), is_string=True), key
     return None
 
 
-def _with_system(messages: tuple[Message, ...], system: Message | None) -> tuple[Message, ...]:
-    if system is None:
+def _with_system(
+    messages: tuple[Message, ...], given: tuple[Message, str] | None
+) -> tuple[Message, ...]:
+    if given is None:
         return messages
-    first = messages[0]
+    (system, column), first = given, messages[0]
     if first.role not in ("system", "developer"):
         return (system, *messages)
     if first.text != system.text:
         raise ConversationError(
-            "differs from the system message of the conversation; keep one", where="system"
+            "differs from the system message of the conversation; keep one", where=column
         )
     return messages
 

@@ -184,10 +184,21 @@ def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
     if key.endswith("_url"):  # as the OpenAI API spells it
         source = parsed(source, where, "{")
         if isinstance(source, Mapping) and SPELLINGS.isdisjoint(source):
-            source = source.get("url")
+            source = _url_of(source, f"{where}.{key}")
     if key.startswith("input_") and isinstance(source, Mapping):
         source = source.get("url") or _encoded(source.get("data"))
     return _encoded(source) if key == "base64" else source
+
+
+def _url_of(source: Mapping[str, Any], where: str) -> Any:
+    """The address in a dict of the OpenAI API."""
+    if is_filler(source.get("url")):
+        raise ConversationError(
+            f"expected a dict with 'url', found one with {show_all(source)}; rename the key of the "
+            "address",
+            where=where,
+        )
+    return source["url"]
 
 
 def _source_of_block(fields: Fields, where: str) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 
 import attrs
 
-from vlmcollate.formats.fields import Fields, is_filler
+from vlmcollate.formats.fields import Fields, is_filler, is_hollow
 from vlmcollate.formats.media_columns import MediaColumns
 from vlmcollate.formats.trainable import find_trainable, is_media_key
-from vlmcollate.formats.unread import METADATA
+from vlmcollate.formats.unread import METADATA, OBJECTS
 
 
 @attrs.define
@@ -33,5 +33,7 @@ class Reading:
         for key, value in fields.rest.items():
             if key in METADATA:
                 self.unread.update(find_trainable(value, fields.path(key)))
-            elif not (is_media_key(key) and is_filler(value)):
+            elif not (is_media_key(key) and is_filler(value)) and not (
+                key == OBJECTS and is_hollow(value)
+            ):
                 self.unread[fields.path(key)] = value

@@ -290,3 +290,49 @@ def test_functions_beside_the_messages_are_tools():
     row = {"messages": [USER, ANSWER], "functions": [{"name": "look"}]}
     for name in ("auto", "messages"):
         assert read_example(row, name).tools == [{"name": "look"}]
+
+
+ASKED, ANSWERED = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+
+
+@pytest.mark.parametrize(
+    "objects", [{"ref": [], "bbox": []}, {"ref": None, "bbox": []}, {"bbox": [[]]}, {}, []]
+)
+def test_objects_that_arrow_filled_in_are_no_objects(objects):
+    row = {"messages": [ASKED, ANSWERED], "objects": objects}
+    assert not read_example(row, on_unread="raise").unread
+    objects = {"ref": [], "bbox": [[1, 2, 3, 4]]}
+    with pytest.raises(ConversationError, match="holds objects of a grounding task"):
+        read_example({**row, "objects": objects})
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (
+            {"conversations": [{"user": "Hi"}, {"assistant": "Hello"}]},
+            r"conversations\[0\]: a message has no role: found the keys \['user'\], expected",
+        ),
+        (
+            [ASKED, {"role": "assistant", "contnet": "Hello"}],
+            r"messages\[1\].content: the message has no content beside the keys \['contnet'\]; add",
+        ),
+        (None, "found None, expected a list of messages or a dict; drop it"),
+        (
+            {"messages": [{"role": "system", "content": "A"}, ANSWERED], "system_prompt": "B"},
+            "system_prompt: differs from the system message",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"uri": "a"}}]}],
+            r"content\[0\].image_url: expected a dict with 'url', found one with \['uri'\]; rename",
+        ),
+    ],
+)
+def test_an_error_names_the_keys_that_were_found(row, problem):
+    with pytest.raises(ConversationError, match=problem):
+        read_example(row)
+
+
+def test_an_empty_system_prompt_leaves_the_other_column_to_be_read():
+    row = {"messages": [ASKED, ANSWERED], "system": "", "system_prompt": "Be brief."}
+    assert read_example(row).messages[0].text == "Be brief."
