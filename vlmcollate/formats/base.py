@@ -162,6 +162,11 @@ def row_of(example: object) -> Mapping[Any, Any]:
             "the example is not a conversation: found None, expected a list of messages or a dict; "
             "drop it from the dataset"
         )
+    if type(row).__name__ in _TABLES:
+        raise ConversationError(
+            f"the example is not a conversation: found a {type(row).__name__}, expected one row; "
+            "pass the dicts of its to_dict('records') or to_pylist()"
+        )
     if not isinstance(row, Mapping):
         return {"messages": row}
     fields = present_fields(row)
@@ -172,6 +177,10 @@ def row_of(example: object) -> Mapping[Any, Any]:
             "the columns that the model's forward does not name"
         )
     return fields
+
+
+_TABLES = frozenset({"DataFrame", "Table", "RecordBatch"})
+"""The classes of pandas, polars and Arrow that hold several rows."""
 
 
 def _pop_variables(fields: Fields) -> Mapping[str, Any]:

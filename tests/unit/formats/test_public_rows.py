@@ -324,7 +324,7 @@ def test_objects_that_arrow_filled_in_are_no_objects(objects):
         ),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"uri": "a"}}]}],
-            r"content\[0\].image_url: expected a dict with 'url', found one with \['uri'\]; rename",
+            r"content\[0\].image_url: expected a dict with 'url' or 'data', found one with",
         ),
     ],
 )
@@ -336,3 +336,26 @@ def test_an_error_names_the_keys_that_were_found(row, problem):
 def test_an_empty_system_prompt_leaves_the_other_column_to_be_read():
     row = {"messages": [ASKED, ANSWERED], "system": "", "system_prompt": "Be brief."}
     assert read_example(row).messages[0].text == "Be brief."
+
+
+def test_a_table_of_rows_names_the_way_to_one():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ConversationError, match=r"found a DataFrame, expected one row; pass the"):
+        read_example(pandas.DataFrame([{"messages": [ASKED, ANSWERED]}]))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "a.png", "detail": "low", "crop": "left"}},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav", "crop": "1"}},
+    ],
+)
+def test_a_key_beside_an_address_is_reported(part):
+    row = [{"role": "user", "content": [part]}, ANSWERED]
+    with pytest.warns(UnreadKeyWarning, match="nothing reads the key 'crop'"):
+        read_example(row)
+    del part[part["type"]]["crop"]
+    part[part["type"]]["loss"] = 0
+    with pytest.raises(ConversationError, match=r"content\[0\]\..*\.loss: .* holds a mask"):
+        read_example(row, on_unread="auto")
