@@ -118,7 +118,7 @@ class DatasetFormat(WithOptions, ABC):
         messages = reading.columns.place(messages)
         if self.media_root is not None:
             messages = tuple(_rooted(message, Path(self.media_root)) for message in messages)
-        reading.leave(fields)
+        reading.leave(fields, has_media=any(map(_holds_media, messages)))
         is_repeated = _repeats_of(messages)
         conversation = Conversation(
             messages=messages,
@@ -258,6 +258,10 @@ def _said(item: Any) -> tuple[str, str]:
         if keys == {role, content} and isinstance(item[content], str):
             return ROLES.get(str(item[role]), str(item[role])), item[content].strip()
     return "", ""
+
+
+def _holds_media(message: Message) -> bool:
+    return any(isinstance(part, MediaPart) for part in message.content)
 
 
 def _rooted(message: Message, root: Path) -> Message:

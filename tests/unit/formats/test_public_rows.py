@@ -359,3 +359,13 @@ def test_a_key_beside_an_address_is_reported(part):
     part[part["type"]]["loss"] = 0
     with pytest.raises(ConversationError, match=r"content\[0\]\..*\.loss: .* holds a mask"):
         read_example(row, on_unread="auto")
+
+
+def test_a_file_name_is_metadata_only_beside_media():
+    # metadata.jsonl of an image folder, read without the images
+    row = {"file_name": "0001.jpg", "messages": [ASKED, ANSWERED], "source": "web", "url": "a.html"}
+    with pytest.warns(UnreadKeyWarning, match="nothing reads the key 'file_name'"):
+        read_example(row)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_example({**row, "image": "0001.jpg"}, on_unread="raise").unread == {}
