@@ -11,6 +11,7 @@ from vlmcollate.media.processing.omni import process_omni
 from vlmcollate.media.processing.patch_grid import process_patch_grids
 from vlmcollate.media.processing.per_item import process_per_item
 from vlmcollate.media.processing.request import MediaRequest
+from vlmcollate.media.processing.resizing import is_resized
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.media.processing.together import process_together
 
@@ -28,6 +29,7 @@ __all__ = [
     "Video",
     "VideoLimits",
     "grid_joins",
+    "is_resized",
     "process_omni",
     "process_patch_grids",
     "process_per_item",
