@@ -378,6 +378,7 @@ class BaseCollator(Stages):
             parts,
             self.media,
             self.traits,
+            self.processor,
             count=self.num_media_tokens,
             final_size=self._final_size,
             text_of=self._replacement,

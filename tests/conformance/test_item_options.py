@@ -246,3 +246,30 @@ def test_every_processor_with_limits_is_found():
     for name in ("qwen2_vl", "qwen3_vl", "qwen3_omni"):
         processor = getattr(qwen, name)()
         assert all(Resizer.of(processor, kind, None) for kind in ("image", "video"))
+
+
+def test_token_count_agrees_where_only_the_options_fit_a_video():
+    # Qwen3-VL itself refuses a video of one frame, but takes it in a size of its own
+    collate = collator("qwen3_vl")
+    sizes = {"resized_height": 64, "resized_width": 96}
+    chat = conversation({"type": "video", "video": FRAMES[:1], **sizes})
+    assert collate.token_count(chat) == len(collate.encode(chat))
+
+
+def test_token_count_refuses_the_media_that_the_processor_refuses():
+    collate = collator("qwen3_vl")
+    for part in (
+        {"type": "video", "video": FRAMES[:1]},
+        {"type": "image", "image": Image.new("RGB", (3, 1000))},
+    ):
+        for call in (collate.encode, collate.token_count):
+            with pytest.raises(MediaError, match=r"content\[0\]: Qwen3VLProcessor refuses the"):
+                call(conversation(part))
+
+
+def test_a_minimum_that_no_memory_holds_is_refused():
+    collate = collator("qwen3_vl")
+    for part in ({"type": "image", "image": FRAMES[0]}, {"type": "video", "video": FRAMES}):
+        for call in (collate.encode, collate.token_count):
+            with pytest.raises(MediaError, match="lower min_pixels"):
+                call(conversation({**part, "min_pixels": 10**12}))

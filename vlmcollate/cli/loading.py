@@ -71,6 +71,10 @@ def _set_media(options: dict[str, Any], root: Path | None, fps: float | None) ->
     """Adds the root of media and the rate of frames to the media strategy."""
     from vlmcollate.media import FrameSampling, LocalMedia
 
+    if root is not None and not root.is_dir():
+        raise ConfigError(
+            f"--media-root is wrong: found no folder {str(root)!r}; create it or correct the path"
+        )
     changes: dict[str, Any] = {} if root is None else {"root": root}
     if fps is not None:
         changes["frames"] = FrameSampling(fps=fps)

@@ -159,8 +159,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"--config {path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"--config {path} is no YAML{_place_of(error)}; correct the file"
+        ) from error
+    if found is None:
+        return {}  # an empty file, or one of comments
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise ConfigError(
             f"--config {path} is wrong: found {type(found).__name__}, expected options by name"
@@ -168,6 +174,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return {
         k: _value(f"--config {path}, {k}", v) if isinstance(v, str) else v for k, v in found.items()
     }
+
+
+def _place_of(error: Any) -> str:
+    """The line and the problem of an error of YAML, without the lines that it quotes."""
+    mark = getattr(error, "problem_mark", None)
+    place = "" if mark is None else f" at line {mark.line + 1}, character {mark.column + 1}"
+    return f"{place}: {getattr(error, 'problem', None) or getattr(error, 'reason', '')}"
 
 
 def _value(place: str, text: str) -> Any:

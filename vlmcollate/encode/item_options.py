@@ -36,6 +36,11 @@ class FinalSize:
         """The number of tokens of the item."""
         return self.resizer.tokens(self.shape, self.size)
 
+    @property
+    def unit(self) -> tuple[int, int]:
+        """The height and the width of one token."""
+        return self.resizer.factor, self.resizer.factor
+
     def resize(self, item: Any) -> Any:
         """Resizes the item."""
         return self.resizer.resize(item, self.size)

@@ -15,7 +15,9 @@ from vlmcollate.conversation import MediaKind, MediaPart
 from vlmcollate.encode.hooks import run_hook
 from vlmcollate.encode.item_options import FinalSize, Shape
 from vlmcollate.encode.processor_facts import ProcessorTraits
+from vlmcollate.errors import CollateError, MediaError
 from vlmcollate.media import MediaStrategy, Video
+from vlmcollate.media.processing.refusals import refuses_media
 
 SMALL = (84, 84)
 """The height and width of an image that any processor accepts."""
@@ -30,6 +32,7 @@ def media_texts(
     parts: Sequence[MediaPart],
     strategy: MediaStrategy,
     traits: ProcessorTraits,
+    processor: Any,
     *,
     count: Callable[[MediaKind, tuple[int, ...]], int],
     final_size: Callable[[MediaPart, Shape], FinalSize | None],
@@ -42,6 +45,7 @@ def media_texts(
         parts: The media parts of a conversation.
         strategy: The media strategy, which reads headers.
         traits: The processor's traits.
+        processor: The processor.
         count: A function that returns the number of tokens of one item of a kind and size.
         final_size: A function that returns the size that an item's options give it, if any.
         text_of: A function that returns the text for the placeholder of one decoded item.
@@ -49,26 +53,70 @@ def media_texts(
 
     Returns:
         One text per item, or `None` if the strategy does not know the size of one.
+
+    Raises:
+        MediaError: The processor refuses the size of an item.
     """
     sizes = [_size(part, strategy, traits) for part in parts]
     if any(size is None for size in sizes):
         return None
-    texts = []
-    for part, size in zip(parts, sizes, strict=True):
-        if isinstance(size, Video):
-            shape: tuple[int, ...] = size.frames.shape[:3]
-            small: tuple[int, ...] = (len(size.frames), *SMALL)
-            black = attrs.evolve(size, frames=np.zeros((*small, 3), np.uint8))
-            text = text_of(part.kind, black)
-        else:
-            shape, small, text = size or SMALL, SMALL, text_of_small_image()
-        resized = final_size(part, size or SMALL)
-        if resized is None:
-            more = count(part.kind, shape) - count(part.kind, small)
-        else:
-            more = resized.tokens - text.count(_token_of(text, traits.media_tokens))
-        texts.append(_stretched(text, more, traits.media_tokens))
-    return tuple(texts)
+    return tuple(
+        _or_refuse(
+            partial(_text, part, size, traits, count, final_size, text_of, text_of_small_image),
+            part,
+            size,
+            processor,
+            text_of,
+        )
+        for part, size in zip(parts, sizes, strict=True)
+    )
+
+
+def _text(
+    part: MediaPart,
+    size: tuple[int, int] | Video | None,
+    traits: ProcessorTraits,
+    count: Callable[[MediaKind, tuple[int, ...]], int],
+    final_size: Callable[[MediaPart, Shape], FinalSize | None],
+    text_of: Callable[[MediaKind, Any], str],
+    text_of_small_image: Callable[[], str],
+) -> str:
+    """Returns the text for one placeholder; see `media_texts`."""
+    resized = final_size(part, size or SMALL)
+    if isinstance(size, Video):
+        shape: tuple[int, ...] = size.frames.shape[:3]
+        small: tuple[int, ...] = (len(size.frames), *(SMALL if resized is None else resized.unit))
+        black = np.zeros((*small, 3), np.uint8)
+        text = text_of(part.kind, attrs.evolve(size, frames=black, is_resized=resized is not None))
+    else:
+        shape, small, text = size or SMALL, SMALL, text_of_small_image()
+    if resized is None:
+        more = count(part.kind, shape) - count(part.kind, small)
+    else:
+        more = resized.tokens - text.count(_token_of(text, traits.media_tokens))
+    return _stretched(text, more, traits.media_tokens)
+
+
+def _or_refuse(
+    find: Callable[[], str],
+    part: MediaPart,
+    size: tuple[int, int] | Video | None,
+    processor: Any,
+    text_of: Callable[[MediaKind, Any], str],
+) -> str:
+    """Returns what a function finds; a size that the processor refuses is a MediaError."""
+    try:
+        return find()
+    except CollateError:
+        raise
+    except ValueError as error:
+        item = size if isinstance(size, Video) else small_image()
+        if not refuses_media(error, processor, [item], lambda items: text_of(part.kind, items[0])):
+            raise
+        raise MediaError(
+            f"{type(processor).__name__} refuses the media of this sample: {error}",
+            where=part.where,
+        ) from error
 
 
 def _token_of(text: str, media_tokens: Mapping[MediaKind, Sequence[str]]) -> str:

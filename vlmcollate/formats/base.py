@@ -118,7 +118,7 @@ class DatasetFormat(WithOptions, ABC):
         messages = reading.columns.place(messages)
         if self.media_root is not None:
             messages = tuple(_rooted(message, Path(self.media_root)) for message in messages)
-        reading.leave(fields)
+        reading.leave(fields, has_media=any(map(_holds_media, messages)))
         is_repeated = _repeats_of(messages)
         conversation = Conversation(
             messages=messages,
@@ -157,6 +157,16 @@ def row_of(example: object) -> Mapping[Any, Any]:
         ConversationError: The example is neither, or has no field of a conversation.
     """
     row = parsed(unwrap(example), "", "{[")
+    if row is None:
+        raise ConversationError(
+            "the example is not a conversation: found None, expected a list of messages or a dict; "
+            "drop it from the dataset"
+        )
+    if type(row).__name__ in _TABLES:
+        raise ConversationError(
+            f"the example is not a conversation: found a {type(row).__name__}, expected one row; "
+            "pass the dicts of its to_dict('records') or to_pylist()"
+        )
     if not isinstance(row, Mapping):
         return {"messages": row}
     fields = present_fields(row)
@@ -167,6 +177,10 @@ def row_of(example: object) -> Mapping[Any, Any]:
             "the columns that the model's forward does not name"
         )
     return fields
+
+
+_TABLES = frozenset({"DataFrame", "Table", "RecordBatch"})
+"""The classes of pandas, polars and Arrow that hold several rows."""
 
 
 def _pop_variables(fields: Fields) -> Mapping[str, Any]:
@@ -187,26 +201,27 @@ def _pop_tools(fields: Fields) -> list[Any] | None:
     return read_tools(fields.pop(found[0]), found[0]) if found else None
 
 
-def _pop_system(fields: Fields) -> Message | None:
-    """The system prompt beside the messages, if it is not empty."""
+def _pop_system(fields: Fields) -> tuple[Message, str] | None:
+    """The system prompt beside the messages, if it is not empty, and its column."""
     for key in fields.named(*_SYSTEM):
         if isinstance(fields.get(key), str):
             text = plain_text(fields.pop(key), key)
-            return (
-                Message(role="system", content=(TextPart(text),), is_string=True) if text else None
-            )
+            if text:
+                return Message(role="system", content=(TextPart(text),), is_string=True), key
     return None
 
 
-def _with_system(messages: tuple[Message, ...], system: Message | None) -> tuple[Message, ...]:
-    if system is None:
+def _with_system(
+    messages: tuple[Message, ...], given: tuple[Message, str] | None
+) -> tuple[Message, ...]:
+    if given is None:
         return messages
-    first = messages[0]
+    (system, column), first = given, messages[0]
     if first.role not in ("system", "developer"):
         return (system, *messages)
     if first.text != system.text:
         raise ConversationError(
-            "differs from the system message of the conversation; keep one", where="system"
+            "differs from the system message of the conversation; keep one", where=column
         )
     return messages
 
@@ -243,6 +258,10 @@ def _said(item: Any) -> tuple[str, str]:
         if keys == {role, content} and isinstance(item[content], str):
             return ROLES.get(str(item[role]), str(item[role])), item[content].strip()
     return "", ""
+
+
+def _holds_media(message: Message) -> bool:
+    return any(isinstance(part, MediaPart) for part in message.content)
 
 
 def _rooted(message: Message, root: Path) -> Message:

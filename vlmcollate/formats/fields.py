@@ -42,6 +42,20 @@ def is_filler(value: Any) -> bool:
 _PLACES = frozenset({"bytes", "path", "url"})
 
 
+def is_hollow(value: Any, levels: int = 8) -> bool:
+    """Returns whether a value holds nothing but empty lists, dicts, texts and missing values."""
+    if not levels:
+        return False
+    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim and len(value):
+        return False
+    value = unwrap(value)
+    if isinstance(value, Mapping):
+        return all(is_hollow(item, levels - 1) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(is_hollow(item, levels - 1) for item in value)
+    return is_filler(value)
+
+
 class Fields:
     """The fields of a row, a message or a part, each of which is read once.
 

@@ -15,7 +15,7 @@ from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.responses import item_type, read_item
 from vlmcollate.formats.roles import CALLS, RESULTS, read_role
 from vlmcollate.formats.weights import SPELLINGS, pop_weight
-from vlmcollate.plain_values import describe, plain, unwrap
+from vlmcollate.plain_values import describe, plain, show_all, unwrap
 
 _ROLES = ("role", "from")
 _CONTENTS = ("content", "value")
@@ -115,6 +115,12 @@ def _pop_refusal(fields: Fields, content: Any) -> Any:
 def _pop_role(fields: Fields) -> tuple[str, bool]:
     """The role, and whether the content of the message is the JSON of calls."""
     key = next(iter(fields.named(*_ROLES)), "role")
+    if key not in fields:
+        raise ConversationError(
+            f"a message has no role: found the keys {show_all(fields)}, expected 'role' and "
+            "'content', or 'from' and 'value'; rename them, or name the format of the dataset",
+            where=fields.where,
+        )
     given = fields.pop(key)
     if fields.get("type") == "message":  # of the responses API
         fields.pop("type")
@@ -197,7 +203,9 @@ def _check_says_something(message: Message, where: str, key: str) -> None:
     if says or (message.is_assistant and not message.weight):
         return
     if message.is_assistant or not message.extra:
+        besides = f" beside the keys {show_all(message.extra)}" if message.extra else ""
         raise ConversationError(
-            "the message has no content; add a text, which may be empty, or set its weight to 0",
+            f"the message has no content{besides}; add a text, which may be empty, or set its "
+            "weight to 0",
             where=f"{where}.{key}",
         )

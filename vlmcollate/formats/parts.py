@@ -183,11 +183,29 @@ def _pop_source(fields: Fields, kind: MediaKind, where: str, reading: Reading) -
     source = plain_source(fields.pop_raw(key), where)
     if key.endswith("_url"):  # as the OpenAI API spells it
         source = parsed(source, where, "{")
-        if isinstance(source, Mapping) and SPELLINGS.isdisjoint(source):
-            source = source.get("url")
-    if key.startswith("input_") and isinstance(source, Mapping):
-        source = source.get("url") or _encoded(source.get("data"))
+    is_read_later = key.endswith("_url") and isinstance(source, Mapping) and SPELLINGS & set(source)
+    if key in _DICTS and isinstance(source, Mapping) and not is_read_later:
+        return _source_of_dict(source, f"{where}.{key}", reading)
     return _encoded(source) if key == "base64" else source
+
+
+_DICTS = frozenset(f"{kind}_url" for kind in _SOURCE_KEYS) | {f"input_{k}" for k in _SOURCE_KEYS}
+"""The keys under which the OpenAI API has a dict."""
+
+
+def _source_of_dict(value: Mapping[str, Any], where: str, reading: Reading) -> Any:
+    """The address or the encoded media in a dict of the OpenAI API."""
+    fields = Fields(value, where)
+    keys = [key for key in fields.named("url", "data") if not is_filler(fields[key])]
+    if len(keys) != 1:
+        raise ConversationError(
+            f"expected a dict with 'url' or 'data', found one with {show_all(value)}; name one of "
+            "them",
+            where=where,
+        )
+    source = fields.pop_raw(keys[0])
+    reading.leave(fields)
+    return _encoded(source) if keys == ["data"] else source
 
 
 def _source_of_block(fields: Fields, where: str) -> str:

@@ -38,6 +38,8 @@ METADATA = frozenset(
 )
 """Keys that describe an example and are not to be trained on."""
 
+OBJECTS = "objects"
+"""The column of the boxes of a grounding task."""
 _TOOLS = {"tools", "functions", "tool_choice", "available_tools", "function_definitions", "apis"}
 _SYSTEM = {"system", "system_prompt", "system_message", "sys_prompt", "instructions"}
 
@@ -85,7 +87,7 @@ def _reason(key: str, value: Any) -> str:
         return "holds media"
     if key in OPTIONS:
         return "is an option of a media item; put it into the part of that item"
-    if key == "objects":
+    if key == OBJECTS:
         return "holds objects of a grounding task, whose boxes the text has to spell"
     if is_conversation(value):
         return "holds messages"

@@ -147,6 +147,23 @@ def test_a_wrong_config_is_refused(text, tmp_path):
         CollatorSettings(config=tmp_path / "c.yaml").options()
 
 
+def test_a_config_without_options_has_none(tmp_path):
+    (tmp_path / "c.yaml").write_text("# max_length: 512\n")
+    assert CollatorSettings(config=tmp_path / "c.yaml").options() == {}
+
+
+def test_an_error_of_a_config_states_the_place_and_quotes_no_option(tmp_path):
+    (tmp_path / "c.yaml").write_text("dummy_media: batch\nmax_length: [1")
+    with pytest.raises(ConfigError, match="is no YAML at line 2, character 15: expected") as caught:
+        CollatorSettings(config=tmp_path / "c.yaml").options()
+    assert "max_length" not in str(caught.value)  # which would be renamed to a flag
+
+
+def test_a_missing_media_root_is_named_by_its_flag(data_folder, tmp_path):
+    with pytest.raises(ConfigError, match="--media-root is wrong: found no folder"):
+        _loaded(data_folder, CollatorSettings(), media_root=tmp_path / "absent")
+
+
 def test_inspect_shows_the_mask_of_the_run_that_follows(data_folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     rows = data_folder / "turns.jsonl"

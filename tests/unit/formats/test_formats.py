@@ -418,7 +418,10 @@ REFUSED = {
         "rejected: .*holds messages",
     ),
     "a mask": ({"messages": [USER, ANSWER], "loss_mask": [0, 1]}, "loss_mask: .*holds a mask"),
-    "objects": ({"messages": [USER, ANSWER], "objects": {"bbox": []}}, "objects of a grounding"),
+    "objects": (
+        {"messages": [USER, ANSWER], "objects": {"bbox": [[1, 2, 3, 4]]}},
+        "objects of a grounding",
+    ),
     "images of another name": (
         {"messages": [USER, ANSWER], "thumbnail": IMAGE},
         "thumbnail: .*holds media",

@@ -290,3 +290,82 @@ def test_functions_beside_the_messages_are_tools():
     row = {"messages": [USER, ANSWER], "functions": [{"name": "look"}]}
     for name in ("auto", "messages"):
         assert read_example(row, name).tools == [{"name": "look"}]
+
+
+ASKED, ANSWERED = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+
+
+@pytest.mark.parametrize(
+    "objects", [{"ref": [], "bbox": []}, {"ref": None, "bbox": []}, {"bbox": [[]]}, {}, []]
+)
+def test_objects_that_arrow_filled_in_are_no_objects(objects):
+    row = {"messages": [ASKED, ANSWERED], "objects": objects}
+    assert not read_example(row, on_unread="raise").unread
+    objects = {"ref": [], "bbox": [[1, 2, 3, 4]]}
+    with pytest.raises(ConversationError, match="holds objects of a grounding task"):
+        read_example({**row, "objects": objects})
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (
+            {"conversations": [{"user": "Hi"}, {"assistant": "Hello"}]},
+            r"conversations\[0\]: a message has no role: found the keys \['user'\], expected",
+        ),
+        (
+            [ASKED, {"role": "assistant", "contnet": "Hello"}],
+            r"messages\[1\].content: the message has no content beside the keys \['contnet'\]; add",
+        ),
+        (None, "found None, expected a list of messages or a dict; drop it"),
+        (
+            {"messages": [{"role": "system", "content": "A"}, ANSWERED], "system_prompt": "B"},
+            "system_prompt: differs from the system message",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"uri": "a"}}]}],
+            r"content\[0\].image_url: expected a dict with 'url' or 'data', found one with",
+        ),
+    ],
+)
+def test_an_error_names_the_keys_that_were_found(row, problem):
+    with pytest.raises(ConversationError, match=problem):
+        read_example(row)
+
+
+def test_an_empty_system_prompt_leaves_the_other_column_to_be_read():
+    row = {"messages": [ASKED, ANSWERED], "system": "", "system_prompt": "Be brief."}
+    assert read_example(row).messages[0].text == "Be brief."
+
+
+def test_a_table_of_rows_names_the_way_to_one():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ConversationError, match=r"found a DataFrame, expected one row; pass the"):
+        read_example(pandas.DataFrame([{"messages": [ASKED, ANSWERED]}]))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "a.png", "detail": "low", "crop": "left"}},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav", "crop": "1"}},
+    ],
+)
+def test_a_key_beside_an_address_is_reported(part):
+    row = [{"role": "user", "content": [part]}, ANSWERED]
+    with pytest.warns(UnreadKeyWarning, match="nothing reads the key 'crop'"):
+        read_example(row)
+    del part[part["type"]]["crop"]
+    part[part["type"]]["loss"] = 0
+    with pytest.raises(ConversationError, match=r"content\[0\]\..*\.loss: .* holds a mask"):
+        read_example(row, on_unread="auto")
+
+
+def test_a_file_name_is_metadata_only_beside_media():
+    # metadata.jsonl of an image folder, read without the images
+    row = {"file_name": "0001.jpg", "messages": [ASKED, ANSWERED], "source": "web", "url": "a.html"}
+    with pytest.warns(UnreadKeyWarning, match="nothing reads the key 'file_name'"):
+        read_example(row)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_example({**row, "image": "0001.jpg"}, on_unread="raise").unread == {}

@@ -116,7 +116,7 @@ def test_tools_calls_and_reasoning_are_kept_for_the_template():
         ({"text": "hi"}, None, r"found a dict with \['text'\]"),
         ([], "messages", "at least one message"),
         ({"messages": ["hi"]}, "messages[0]", "expected a message"),
-        ([{"content": "hi"}], "messages[0].role", "expected a role"),
+        ([{"content": "hi"}], "messages[0]", "has no role: found the keys"),
         ([{"role": "<|im_end|>", "content": ""}], "messages[0].role", "expected a role"),
         ([{"role": "user"}], "messages[0].content", "no content"),
         ([{"role": "user", "content": 7}], "messages[0].content", "expected a list"),

@@ -25,6 +25,8 @@ RESIZED = "vlmcollate resized"
 _IMAGE_TOKENS = (4, 16384)
 _TOTAL_TOKENS = 115_200
 """The limits of the Qwen utilities, in tokens: of an image whose size is set, and of a video."""
+_MAX_PIXELS = 1 << 28
+"""The maximum pixels that the options of an item may ask for, of an image or of one frame."""
 
 
 @attrs.frozen(kw_only=True)
@@ -79,9 +81,22 @@ class Resizer:
             The size, or `None` if the processor chooses it.
 
         Raises:
-            MediaError: If the size that the options state is outside of their limits.
+            MediaError: If the size that the options state is outside of their limits, or too large
+                for any model.
         """
-        factor = self._factor
+        found = self._size(shape, options, of_images=of_images, where=where)
+        if found is not None and found[0] * found[1] > _MAX_PIXELS:
+            raise MediaError(
+                f"the options give a size of {found[1]}x{found[0]}, more than {_MAX_PIXELS} "
+                "pixels; lower min_pixels",
+                where=where,
+            )
+        return found
+
+    def _size(
+        self, shape: tuple[int, ...], options: MediaOptions, *, of_images: bool, where: str
+    ) -> tuple[int, int] | None:
+        factor = self.factor
         if options.resized_height is not None and options.resized_width is not None:
             wanted = options.resized_height, options.resized_width
             stated = self._fit(wanted, *_image_limits(factor), factor, where)
@@ -104,7 +119,7 @@ class Resizer:
             size: The height and the width after resizing.
         """
         layers = -(-shape[0] // self._step) if len(shape) == 3 else 1
-        return layers * size[0] * size[1] // self._factor**2
+        return layers * size[0] * size[1] // self.factor**2
 
     def resize(self, item: Any, size: tuple[int, int]) -> Any:
         """Resizes an RGB image or a video as the processor does, and marks it as resized."""
@@ -117,7 +132,8 @@ class Resizer:
         return image
 
     @property
-    def _factor(self) -> int:
+    def factor(self) -> int:
+        """The side of the square of pixels that becomes one token."""
         return int(self.part.patch_size * self.part.merge_size)
 
     @property
@@ -132,7 +148,7 @@ class Resizer:
     def _limits(self, shape: tuple[int, ...], options: MediaOptions) -> tuple[float, float]:
         """The minimum and maximum pixels of an image, or of each frame of a video."""
         if self.frame_tokens is not None:
-            least, most = (float(tokens * self._factor**2) for tokens in self.frame_tokens)
+            least, most = (float(tokens * self.factor**2) for tokens in self.frame_tokens)
         else:
             sizes = _sizes(self.part)
             least, most = float(sizes["shortest_edge"]), float(sizes["longest_edge"])
@@ -143,9 +159,9 @@ class Resizer:
         if given_least is not None:
             least = given_least
         elif given_most is not None and given_most < least:
-            least = self._factor**2  # the limit of the item comes before that of the model
+            least = self.factor**2  # the limit of the item comes before that of the model
         if len(shape) == 3:  # as the Qwen utilities limit a video
-            total = options.total_pixels or _TOTAL_TOKENS * self._factor**2
+            total = options.total_pixels or _TOTAL_TOKENS * self.factor**2
             most = max(min(most, total / shape[0] * self._step), int(least * 1.05))
             return least, min(given_most or most, most)
         return least, max(given_most or most, least)
