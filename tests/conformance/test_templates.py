@@ -359,8 +359,8 @@ def test_a_prompt_that_is_always_written_ends_no_turn():
 FIRST_PART = (
     "{% for m in messages %}<|a|>{{ m.role }} "
     "{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text + '' }}{% endif %}"
-    "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}<|z|>"
-    "{% endfor %}{% if add_generation_prompt %}<|a|>assistant {% endif %}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
+    "{% endfor %}<|z|>{% endfor %}{% if add_generation_prompt %}<|a|>assistant {% endif %}"
 )
 
 
@@ -371,3 +371,17 @@ def test_a_call_without_text_is_an_empty_string_if_no_list_may_be_empty(content)
     sample = collator_for(processor).encode(messages)
     found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
     assert found == ['weather{"place": "Bern"}<|z|>']
+
+
+NEEDS_TOOLS = (
+    "{% for t in tools %}{{ t.function.name }}{% endfor %}{% for m in messages %}"
+    "{{ '<|a|>' + m.role + ' ' + m.content + '<|z|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|a|>assistant {% endif %}"
+)
+
+
+def test_a_template_that_needs_tools_gets_strings_if_it_takes_nothing_else():
+    processor = with_tokens(NEEDS_TOOLS, "<|a|>", "<|z|>", eos="<|z|>")
+    sample = collator_for(processor).encode({"messages": CHAT, "tools": [TOOL]})
+    found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+    assert found == ["One<|z|>", "Two<|z|>"]

@@ -154,6 +154,10 @@ def _takes_strings_alone(
 
 
 _WORD = "probe"
+_TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "f", "parameters": {"properties": {}}},
+}
 _ARGUMENTS = f'{{"{_WORD}": 1}}'
 
 
@@ -166,11 +170,13 @@ def _probe(processor: Any, before: list[dict[str, Any]], role: str, content: obj
     if role != "tool":
         message = {"role": role, "content": content}
     after = [{"role": "user", "content": "a"}] if role in ("system", "developer") else []
-    for rest in (after, [{**m, "content": [_part("a")]} for m in after]):
-        try:
-            return str(processor.apply_chat_template([*before, message, *rest]))
-        except TEMPLATE_ERRORS:
-            continue
+    given: tuple[dict[str, Any], ...] = ({}, {"tools": [_TOOL]})  # some loop over the tools
+    for tools in given:
+        for rest in (after, [{**m, "content": [_part("a")]} for m in after]):
+            try:
+                return str(processor.apply_chat_template([*before, message, *rest], **tools))
+            except TEMPLATE_ERRORS:
+                continue
     return ""
 
 
