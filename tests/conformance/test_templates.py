@@ -349,9 +349,9 @@ def test_a_prompt_that_is_always_written_ends_no_turn():
     tokens = ["<|a|>", "<|z|>"]
     with pytest.raises(LabelError, match="no stop token"):
         collator_for(with_tokens(ALWAYS_ASKS, *tokens, eos="<|endoftext|>")).encode(CHAT)
-    for options, eos in (({}, "<|z|>"), ({"stop_tokens": ["<|z|>"]}, "<|endoftext|>")):
+    for stops, eos in (([], "<|z|>"), (["<|z|>"], "<|endoftext|>")):
         processor = with_tokens(ALWAYS_ASKS, *tokens, eos=eos)
-        sample = collator_for(processor, **options).encode(CHAT)
+        sample = collator_for(processor, stop_tokens=stops).encode(CHAT)
         found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
         assert found == ["One<|z|>", "Two<|z|>"]
 

@@ -93,7 +93,8 @@ def wants_json_arguments(processor: Any, template: str) -> bool:
 def wants_empty_strings(processor: Any, template: str) -> bool:
     """Returns whether a template takes a call without text with an empty string only."""
     if template not in _WANTS_EMPTY:
-        as_list, as_text = (_written_call(processor, {_WORD: 1}, [c]) for c in ([], ""))
+        as_list = _written_call(processor, {_WORD: 1}, [[]])
+        as_text = _written_call(processor, {_WORD: 1}, [""])
         _WANTS_EMPTY[template] = _WORD in as_text and _WORD not in as_list
     return _WANTS_EMPTY[template]
 
