@@ -328,3 +328,60 @@ def test_a_greeting_has_the_header_of_a_prompt_with_the_fitting_switch():
         "Hello<|im_end|>",
         "One<|im_end|>",
     ]
+
+
+def with_tokens(template, *tokens, eos):
+    processor = tiny_processor()
+    processor.chat_template = template
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
+    processor.tokenizer.eos_token = eos
+    return processor
+
+
+ALWAYS_ASKS = (
+    "{% for m in messages %}<|a|>{{ m.role }} {{ m.content[0].text }}<|z|>{% endfor %}"
+    "<|a|>assistant "
+)
+
+
+def test_a_prompt_that_is_always_written_ends_no_turn():
+    """The first token of the header stands behind every answer, as a stop token would."""
+    tokens = ["<|a|>", "<|z|>"]
+    with pytest.raises(LabelError, match="no stop token"):
+        collator_for(with_tokens(ALWAYS_ASKS, *tokens, eos="<|endoftext|>")).encode(CHAT)
+    for stops, eos in (([], "<|z|>"), (["<|z|>"], "<|endoftext|>")):
+        processor = with_tokens(ALWAYS_ASKS, *tokens, eos=eos)
+        sample = collator_for(processor, stop_tokens=stops).encode(CHAT)
+        found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+        assert found == ["One<|z|>", "Two<|z|>"]
+
+
+FIRST_PART = (
+    "{% for m in messages %}<|a|>{{ m.role }} "
+    "{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text + '' }}{% endif %}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
+    "{% endfor %}<|z|>{% endfor %}{% if add_generation_prompt %}<|a|>assistant {% endif %}"
+)
+
+
+@pytest.mark.parametrize("content", ["", []])
+def test_a_call_without_text_is_an_empty_string_if_no_list_may_be_empty(content):
+    processor = with_tokens(FIRST_PART, "<|a|>", "<|z|>", eos="<|z|>")
+    messages = [message("user", "Weather?"), message("assistant", content, tool_calls=[CALL])]
+    sample = collator_for(processor).encode(messages)
+    found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+    assert found == ['weather{"place": "Bern"}<|z|>']
+
+
+NEEDS_TOOLS = (
+    "{% for t in tools %}{{ t.function.name }}{% endfor %}{% for m in messages %}"
+    "{{ '<|a|>' + m.role + ' ' + m.content + '<|z|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|a|>assistant {% endif %}"
+)
+
+
+def test_a_template_that_needs_tools_gets_strings_if_it_takes_nothing_else():
+    processor = with_tokens(NEEDS_TOOLS, "<|a|>", "<|z|>", eos="<|z|>")
+    sample = collator_for(processor).encode({"messages": CHAT, "tools": [TOOL]})
+    found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+    assert found == ["One<|z|>", "Two<|z|>"]

@@ -35,6 +35,7 @@ from vlmcollate.prompt.templates import (
     prompt_is_constant,
     switches_of,
     tested_literals,
+    wants_empty_strings,
     wants_json_arguments,
     wants_lists,
     wants_strings,
@@ -162,13 +163,14 @@ class ChatRenderer:
         """Returns the messages and tools as the chat template accepts them."""
         template = template or chat_template_of(self.processor)
         as_text, as_parts = self._forms(template, {m.role for m in conversation.messages})
+        has_calls = any("tool_calls" in m.extra for m in conversation.messages)
         return template_inputs(
             conversation,
             marks,
             as_text=as_text,
             as_parts=as_parts,
-            json_arguments=any("tool_calls" in m.extra for m in conversation.messages)
-            and wants_json_arguments(self.processor, template),
+            json_arguments=has_calls and wants_json_arguments(self.processor, template),
+            empty_strings=has_calls and wants_empty_strings(self.processor, template),
             placeholders=self.placeholders if self.string_content_with_media else None,
             answer_end=self.answer_end if self._leaves_turns_open else "",
         )

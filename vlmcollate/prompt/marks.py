@@ -229,6 +229,7 @@ def template_inputs(
     json_arguments: bool = False,
     placeholders: Mapping[MediaKind, str] | None = None,
     answer_end: str = "",
+    empty_strings: bool = False,
 ) -> tuple[list[dict[str, Any]], Any]:
     """Returns messages and tools in the form that the chat template accepts.
 
@@ -242,6 +243,7 @@ def template_inputs(
         placeholders: The placeholders of media in such a string; `None` leaves media to the
             template.
         answer_end: The text to add to every answer, as if the template did.
+        empty_strings: Whether calls without text take an empty string instead of an empty list.
     """
     tools: Any = conversation.tools if marks is None else marks.guard(conversation.tools)
     messages = enumerate(conversation.messages)
@@ -254,6 +256,8 @@ def template_inputs(
             chat[i] = _as_text(chat[i], placeholders)
         elif given.is_string and given.role not in as_parts:
             chat[i] = _as_text(chat[i], None)
+        if empty_strings and "tool_calls" in given.extra and not given.content:
+            chat[i]["content"] = ""
     return chat, tools
 
 

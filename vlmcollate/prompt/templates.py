@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +51,7 @@ def chat_template_of(processor: Any) -> str:
 _PROMPT_VARIABLE = "add_generation_prompt"
 _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
 _WANTS_JSON: dict[str, bool] = {}
+_WANTS_EMPTY: dict[str, bool] = {}
 _WANTS_LISTS: dict[tuple[str, str], bool] = {}
 
 
@@ -89,14 +90,30 @@ def wants_json_arguments(processor: Any, template: str) -> bool:
     return _WANTS_JSON[template]
 
 
-def _written_call(processor: Any, arguments: Any) -> str:
-    """Returns what a template writes of a call, whatever form it takes of the messages."""
+def wants_empty_strings(processor: Any, template: str) -> bool:
+    """Returns whether a template takes a call without text with an empty string only."""
+    if template not in _WANTS_EMPTY:
+        as_list = _written_call(processor, {_WORD: 1}, [[]])
+        as_text = _written_call(processor, {_WORD: 1}, [""])
+        _WANTS_EMPTY[template] = _WORD in as_text and _WORD not in as_list
+    return _WANTS_EMPTY[template]
+
+
+def _written_call(processor: Any, arguments: Any, contents: Sequence[Any] = ()) -> str:
+    """Returns what a template writes of a call, whatever form it takes of the messages.
+
+    Args:
+        processor: A processor with the template.
+        arguments: The arguments of the call.
+        contents: The contents to try beside the call; by default all that are usual.
+    """
     call = {
         "type": "function",
         "id": "call00000",
         "function": {"name": "f", "arguments": arguments},
     }
-    answers: tuple[dict[str, Any], ...] = ({}, {"content": ""}, {"content": None}, {"content": []})
+    answers: list[dict[str, Any]] = [{"content": content} for content in contents]
+    answers = answers or [{}, {"content": ""}, {"content": None}, {"content": []}]
     for content in ("a", [_part("a")]):
         for answer in answers:
             chat = [
@@ -138,6 +155,10 @@ def _takes_strings_alone(
 
 
 _WORD = "probe"
+_TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "f", "parameters": {"properties": {}}},
+}
 _ARGUMENTS = f'{{"{_WORD}": 1}}'
 
 
@@ -150,11 +171,13 @@ def _probe(processor: Any, before: list[dict[str, Any]], role: str, content: obj
     if role != "tool":
         message = {"role": role, "content": content}
     after = [{"role": "user", "content": "a"}] if role in ("system", "developer") else []
-    for rest in (after, [{**m, "content": [_part("a")]} for m in after]):
-        try:
-            return str(processor.apply_chat_template([*before, message, *rest]))
-        except TEMPLATE_ERRORS:
-            continue
+    given: tuple[dict[str, Any], ...] = ({}, {"tools": [_TOOL]})  # some loop over the tools
+    for tools in given:
+        for rest in (after, [{**m, "content": [_part("a")]} for m in after]):
+            try:
+                return str(processor.apply_chat_template([*before, message, *rest], **tools))
+            except TEMPLATE_ERRORS:
+                continue
     return ""
 
 

@@ -66,7 +66,7 @@ def read_turn_ends(render: Render, vocabulary: Vocabulary) -> TurnEnds:
     behind = _Behind(render, vocabulary)
     middle = behind("numbat", "bilby", _ASK, _ANSWER, _AGAIN, _LAST)
     end = behind("potoroo", "", _ASK, _ANSWER, _AGAIN, _LAST)
-    if middle is None or end is None:
+    if middle is None or end is None or behind.has_prompt(end):
         return TurnEnds()
     same = agreement(middle, end)
     # what stands both in the middle and at the end belongs to the turn
@@ -100,6 +100,29 @@ class _Behind:
         _, found, rest = text.rpartition(word)
         between, behind, _ = rest.partition(until) if until else (rest, "end", "")
         return self.vocabulary.pattern.findall(between) if found and behind else None
+
+    def has_prompt(self, end: list[str]) -> bool:
+        """Returns whether the template writes a generation prompt that was not asked for.
+
+        Then the tokens at the end of a chat do not all belong to its last turn.
+
+        Args:
+            end: The tokens behind the last answer of a chat.
+        """
+        try:
+            asked, unasked, answered = (
+                self.render(read_example(list(chat)), None, upto=upto).rpartition("wombat")[2]
+                for chat, upto in (((_ASK,), 1), ((_ASK,), None), ((_ASK, _ANSWER), None))
+            )
+        except SampleError:
+            return False
+        if asked != unasked:
+            return False
+        prompt = self.vocabulary.pattern.findall(asked)
+        shared = agreement(prompt[::-1], end[::-1])
+        header = answered.partition("numbat")[0]
+        # one shared token may be that which ends the turns of every role
+        return shared > 1 or (shared == 1 and asked.rstrip() == header.rstrip())
 
     def of_calls(self, answers: list[str], *, is_closed: bool) -> list[str]:
         """Returns the tokens that end a turn of calls otherwise than answers.
