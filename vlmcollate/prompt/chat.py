@@ -24,7 +24,7 @@ from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
-from vlmcollate.prompt.omissions import altered_strings, dropped_strings
+from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
 from vlmcollate.prompt.plan import RenderingPlan, shapes_of
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
 from vlmcollate.prompt.structure import Structure, StructureReader
@@ -41,7 +41,8 @@ from vlmcollate.prompt.templates import (
     wants_strings,
 )
 from vlmcollate.prompt.turn_ends import TurnEnds, read_turn_ends
-from vlmcollate.prompt.turns import KnownStarts, TurnFinder
+from vlmcollate.prompt.turn_headers import KnownStarts
+from vlmcollate.prompt.turns import TurnFinder
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -333,7 +334,7 @@ class ChatRenderer:
 
     def _drops_tools(self, conversation: Conversation, trace: MarkedText) -> bool:
         """Returns whether the prompt is the same without the tools."""
-        if not conversation.tools or _names_tools(conversation, trace):
+        if not conversation.tools or names_tools(conversation, trace):
             return False
         bare = attrs.evolve(conversation, tools=None)
         try:
@@ -358,16 +359,6 @@ class ChatRenderer:
             MediaSpan(a, b, message, kind)
             for (a, b, kind), (message, _) in zip(found, media, strict=True)
         )
-
-
-def _names_tools(conversation: Conversation, trace: MarkedText) -> bool:
-    """Returns whether the template's own text holds the names of all tools."""
-    ends = [0, *(slot.end for slot in trace.slots)]
-    starts = [*(slot.start for slot in trace.slots), len(trace.text)]
-    own = "\0".join(trace.text[a:b] for a, b in zip(ends, starts, strict=True))
-    tools = [t.get("function", t) for t in conversation.tools or () if isinstance(t, Mapping)]
-    names = [tool.get("name") for tool in tools if isinstance(tool, Mapping)]
-    return bool(names) and all(isinstance(name, str) and name in own for name in names)
 
 
 def _without_end(rendering: Rendering, conversation: Conversation) -> Rendering:

@@ -26,6 +26,16 @@ def dropped_strings(conversation: Conversation, trace: MarkedText, no_tools: boo
             yield f"tools[{i}]"
 
 
+def names_tools(conversation: Conversation, trace: MarkedText) -> bool:
+    """Returns whether the template's own text holds the names of all tools."""
+    ends = [0, *(slot.end for slot in trace.slots)]
+    starts = [*(slot.start for slot in trace.slots), len(trace.text)]
+    own = "\0".join(trace.text[a:b] for a, b in zip(ends, starts, strict=True))
+    tools = [t.get("function", t) for t in conversation.tools or () if isinstance(t, Mapping)]
+    names = [tool.get("name") for tool in tools if isinstance(tool, Mapping)]
+    return bool(names) and all(isinstance(name, str) and name in own for name in names)
+
+
 def altered_strings(trace: MarkedText) -> Iterator[str]:
     """Yields the paths of the strings that the template changed."""
     written: dict[int, list[str]] = {}

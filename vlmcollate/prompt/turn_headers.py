@@ -1,0 +1,232 @@
+"""Finds what a chat template writes between earlier messages and an assistant turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import attrs
+
+from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.prompt.marks import MarkedText, Marks, Slot
+from vlmcollate.prompt.structure import Structure
+from vlmcollate.tokens.vocabulary import Vocabulary
+
+Render = Callable[..., str]
+
+_GLOBAL = ("system", "developer")
+"""The roles whose words concern all turns, so that a template may write them anywhere."""
+
+
+class NoPromptError(LabelError):
+    """The template renders no generation prompt before a turn."""
+
+
+class OffPromptError(LabelError):
+    """A turn does not begin with its generation prompt."""
+
+
+Kind = tuple[Any, ...]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class KnownStarts:
+    """The headers and starts of turns that were found by rendering a generation prompt.
+
+    Attributes:
+        is_certain: Whether the generation prompt depends on nothing but the kind of turn, so that
+            what is known holds for all chats with the same variables.
+        headers: The text from the words before a turn to the end of its generation prompt, by kind.
+        starts: The number of characters from those words to the turn, and any note, by the kind and
+            the text between the words and the turn's own.
+    """
+
+    is_certain: bool
+    headers: dict[Kind, str] = attrs.field(factory=dict)
+    starts: dict[tuple[Kind, str], tuple[int, str | None]] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TurnHeaders:
+    """What stands before the assistant turns of one traced rendering.
+
+    Args:
+        conversation: The conversation.
+        trace: Its rendering.
+        render: Renders a conversation: `render(conversation, marks, upto=None)`.
+        vocabulary: The tokenizer's tokens.
+        stop_tokens: The tokens that may end a turn.
+        structure: The purposes of the template's control tokens.
+        ends_with_words: Whether a turn that no token ends is ended by its words.
+        switches: Values of the template's switch for thinking, of which one may make the generation
+            prompt agree with a turn.
+        known: What is known of turns of each kind.
+        notes: What is unusual about turns that were found, by their message.
+    """
+
+    conversation: Conversation
+    trace: MarkedText
+    render: Render
+    vocabulary: Vocabulary
+    stop_tokens: Sequence[str]
+    structure: Structure
+    ends_with_words: bool = False
+    switches: Sequence[Mapping[str, Any]] = ()
+    known: KnownStarts = attrs.field(factory=lambda: KnownStarts(is_certain=False))
+    notes: dict[int, str] = attrs.field(factory=dict, init=False)
+
+    def _anchor(self, k: int, first: int) -> Slot | None:
+        """Returns the last words before turn `k`, whose own begin at `first`."""
+        anchor = self.trace.last_before(k)
+        if anchor is None or anchor.start < first:
+            return anchor
+        before = (s for s in self.trace.slots if s.message < k and not self._is_moved(s, first))
+        return max(before, key=lambda slot: slot.start, default=None)
+
+    def _is_moved(self, slot: Slot, first: int) -> bool:
+        """Returns whether words of the system or of tools stand behind a turn, and notes it."""
+        if slot.start < first:
+            return False
+        if slot.message >= 0 and self.conversation.messages[slot.message].role not in _GLOBAL:
+            return False
+        self.notes[-1] = (
+            "the template writes the system message or the tools before the last user message, so "
+            "earlier turns are trained without them"
+        )
+        return True
+
+    def _render_with(
+        self,
+        variables: Mapping[str, Any],
+        conversation: Conversation,
+        marks: Marks | None,
+        **more: Any,
+    ) -> str:
+        """Renders a conversation with further template variables."""
+        if variables:
+            given = {**conversation.template_kwargs, **variables}
+            conversation = attrs.evolve(conversation, template_kwargs=given)
+        return self.render(conversation, marks, **more)
+
+    def _kept_whitespace(self, k: int) -> int:
+        """Returns how much whitespace before turn `k`'s first word is its own."""
+        gap, bare_gap = self._gap(self.trace, k), self._gap(self._bare, k)
+        if gap is not None and bare_gap is not None:
+            return gap - bare_gap
+        messages = list(self.conversation.messages)  # a turn without words, for example
+        messages[k] = self._without_leading_space(k)
+        stripped = attrs.evolve(self.conversation, messages=tuple(messages))
+        return len(self.trace.text) - len(self.render(stripped, None))
+
+    def _gap(self, trace: MarkedText | None, k: int) -> int | None:
+        """Returns the characters of a rendering between the words before turn `k` and its own."""
+        first = next(iter(self.trace.of(k)), None)
+        if trace is None or first is None:
+            return None
+        anchor, own = self._anchor(k, first.start), trace.find(first.number)
+        before = None if anchor is None else trace.find(anchor.number)
+        if own is None or (before is None) != (anchor is None):
+            return None
+        return own.start - (before.end if before else 0)
+
+    @cached_property
+    def _bare(self) -> MarkedText | None:
+        """The rendering without the whitespace before the first words of answers."""
+        messages = self.conversation.messages
+        bare = (
+            self._without_leading_space(k) if message.is_assistant else message
+            for k, message in enumerate(messages)
+        )
+        return self._read(attrs.evolve(self.conversation, messages=tuple(bare)))
+
+    def _without_leading_space(self, k: int) -> Message:
+        """Returns a message without the whitespace before its first words."""
+        places = self.trace.marks.places
+        key = next((places[slot.number].where for slot in self.trace.of(k)), "")
+        return _without_leading_space(self.conversation.messages[k], key.rpartition(".")[2])
+
+    def _kind(self, k: int) -> Kind:
+        """Returns what the generation prompt of turn `k` may depend on, given the template."""
+        if not k:
+            return ()
+        messages, anchor = self.conversation.messages, self.trace.last_before(k)
+        before = messages[k - 1]
+        parts = tuple("text" if isinstance(p, TextPart) else p.kind for p in before.content)
+        # messages without words, which the template's text before the turn spans
+        silent = tuple(m.role for m in messages[anchor.message + 1 if anchor else 0 : k])
+        return before.role, before.is_string, parts[-1:], tuple(before.extra), silent
+
+    def _is_repeated(self, k: int) -> bool:
+        """Returns whether what is known of the kind of turn `k` holds for it as well."""
+        return self.known.is_certain or k not in self._last_of_kinds
+
+    @cached_property
+    def _last_of_kinds(self) -> frozenset[int]:
+        """The last turn of each kind, whose prompt is rendered to prove what the first showed."""
+        turns = (k for k, m in enumerate(self.conversation.messages) if m.is_assistant)
+        return frozenset({self._kind(k): k for k in turns}.values())
+
+    def _header(self, k: int, anchor: Slot | None, where: str, variables: Mapping[str, Any]) -> str:
+        """Returns the template's text between earlier messages and answer `k`."""
+        marks = self.trace.marks.renewed()
+        try:
+            prompt = marks.read(self._render_with(variables, self.conversation, marks, upto=k))
+        except SampleError as error:
+            raise NoPromptError(
+                f"the prompt before this turn cannot be rendered ({error.problem})", where=where
+            ) from error
+        found = prompt.find(anchor.number) if prompt and anchor else None
+        if prompt is None or (anchor is not None and found is None):
+            raise LabelError("the template reorders the messages before this turn", where=where)
+        return prompt.text[found.end if found else 0 :]
+
+    def _header_of_another(
+        self, at: int, first: int, error: LabelError, variables: Mapping[str, Any]
+    ) -> tuple[int, str]:
+        """Returns where the header of a turn begins, and the header, as another turn has it.
+
+        Args:
+            at: The end of the words before the turn, before which the template renders no prompt.
+            first: The start of its words.
+            error: What to raise if no other turn shows the header.
+            variables: Further template variables.
+        """
+        words = Message(role="user", content=(TextPart("wombat"),))
+        asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
+        try:
+            prompt = self._render_with(variables, asking, None, upto=1)
+        except SampleError:
+            raise error from None
+        behind = prompt.rpartition("wombat")[2]
+        tokens = list(self.vocabulary.pattern.finditer(behind))
+        opener = next((m for m in reversed(tokens) if m.group() in self.structure.openers), None)
+        written = self.trace.text[at:first]
+        if opener is not None:
+            header = behind[opener.start() :]
+            begins = written.rfind(opener.group())
+        else:  # the header is words, such as `Assistant:`, or nothing
+            header = behind[tokens[-1].end() if tokens else 0 :].lstrip()
+            begins = written.rfind(header)
+            if not header:
+                ends = [m.end() for m in self.vocabulary.pattern.finditer(written)]
+                begins = ends[-1] if ends else 0
+        if begins < 0:
+            raise error
+        return at + begins, header
+
+    def _read(self, conversation: Conversation, upto: int | None = None) -> MarkedText | None:
+        marks: Marks = self.trace.marks.renewed()
+        return marks.read(self.render(conversation, marks, upto=upto))
+
+
+def _without_leading_space(message: Message, key: str) -> Message:
+    """Returns the message without whitespace before its first word, at `key`."""
+    if isinstance(message.extra.get(key), str):
+        return attrs.evolve(message, extra={**message.extra, key: message.extra[key].lstrip()})
+    parts = list(message.content)
+    i = next((i for i, p in enumerate(parts) if isinstance(p, TextPart)), None)
+    if i is not None:
+        parts[i] = TextPart(parts[i].text.lstrip())  # type: ignore[union-attr]  # found as such
+    return attrs.evolve(message, content=tuple(parts))
