@@ -26,7 +26,7 @@ from transformers import logging
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
 
-_TURNS = 1, 16, 64
+_TURNS = 1, 16, 64, 256
 _LIMIT = 3.0
 _WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty"]
 _TOOLS = [
