@@ -29,6 +29,7 @@ class OffPromptError(LabelError):
 
 
 Kind = tuple[Any, ...]
+_MOST_STARTS = 4096
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -46,6 +47,12 @@ class KnownStarts:
     is_certain: bool
     headers: dict[Kind, str] = attrs.field(factory=dict)
     starts: dict[tuple[Kind, str], tuple[int, str | None]] = attrs.field(factory=dict)
+
+    def keep(self, kind: Kind, written: str, offset: int, note: str | None) -> None:
+        """Keeps the start of a turn, and forgets the others when there are too many."""
+        if len(self.starts) >= _MOST_STARTS:
+            self.starts.clear()
+        self.starts[kind, written] = offset, note
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -97,7 +97,8 @@ class TurnFinder(TurnHeaders):
         known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
         if known is None:
             start = self._start_behind(k, kind, anchor, first, where)
-            self.known.starts[kind, written] = start - at, self.notes.get(k)
+            if trace.of(k):  # without words, what was written goes on to the end of the chat
+                self.known.keep(kind, written, start - at, self.notes.get(k))
             return start
         offset, note = known
         if note is not None:
