@@ -170,9 +170,7 @@ def page(table: SupportTable) -> str:
         lines.append(f"| {support} | {number} | {meaning} |")
     lines += [
         "",
-        "A refused processor raises an error that explains why; it never gives a wrong label. A",
-        "template whose turns end with a token other than the tokenizer's eos token is refused",
-        "too, until `stop_tokens` names that token.",
+        "A refused processor raises an error that explains why; it never gives a wrong label.",
         "",
         "The column *shown on* is the source of the template or processor in the test run:",
         "",

@@ -325,7 +325,9 @@ class ChatRenderer:
         template = chat_template_of(self.processor)
         if not prompt_is_constant(template):
             return KnownStarts(is_certain=False)
-        key = template, repr((conversation.tools is None, conversation.template_kwargs))
+        # SmolVLM's processor writes chats with videos by another template
+        kinds = sorted({part.kind for _, part in conversation.media})
+        key = template, repr((kinds, conversation.tools is None, conversation.template_kwargs))
         if key not in self._starts:
             if len(self._starts) >= _MOST_PLANS:
                 self._starts.clear()

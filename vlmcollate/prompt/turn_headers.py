@@ -40,15 +40,15 @@ class KnownStarts:
         is_certain: Whether the generation prompt depends on nothing but the kind of turn, so that
             what is known holds for all chats with the same variables.
         headers: The text from the words before a turn to the end of its generation prompt, by kind.
-        starts: The number of characters from those words to the turn, and any note, by the kind and
-            the text between the words and the turn's own.
+        starts: The number of characters from those words to the turn, and any note, by the kind,
+            the text between the words and the turn's own, and how the turn's message begins.
     """
 
     is_certain: bool
     headers: dict[Kind, str] = attrs.field(factory=dict)
-    starts: dict[tuple[Kind, str], tuple[int, str | None]] = attrs.field(factory=dict)
+    starts: dict[tuple[Kind, Kind], tuple[int, str | None]] = attrs.field(factory=dict)
 
-    def keep(self, kind: Kind, written: str, offset: int, note: str | None) -> None:
+    def keep(self, kind: Kind, written: Kind, offset: int, note: str | None) -> None:
         """Keeps the start of a turn, and forgets the others when there are too many."""
         if len(self.starts) >= _MOST_STARTS:
             self.starts.clear()
@@ -164,6 +164,16 @@ class TurnHeaders:
         # messages without words, which the template's text before the turn spans
         silent = tuple(m.role for m in messages[anchor.message + 1 if anchor else 0 : k])
         return before.role, before.is_string, parts[-1:], tuple(before.extra), silent
+
+    def _own_beginning(self, k: int) -> Kind:
+        """Returns what may decide whose the whitespace before the words of turn `k` is."""
+        message = self.conversation.messages[k]
+        first = next(iter(message.content), None)
+        text = first.text if isinstance(first, TextPart) else None
+        texts = {key: value for key, value in message.extra.items() if isinstance(value, str)}
+        spaces = {key: value[: len(value) - len(value.lstrip())] for key, value in texts.items()}
+        space = None if text is None else text[: len(text) - len(text.lstrip())]
+        return message.is_string, space, tuple(message.extra), tuple(spaces.items())
 
     def _is_repeated(self, k: int) -> bool:
         """Returns whether what is known of the kind of turn `k` holds for it as well."""

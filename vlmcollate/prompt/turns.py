@@ -93,7 +93,7 @@ class TurnFinder(TurnHeaders):
         first = next((slot.start for slot in trace.of(k)), len(trace.text))
         anchor = self._anchor(k, first)
         at = anchor.end if anchor else 0
-        kind, written = self._kind(k), trace.text[at:first]
+        kind, written = self._kind(k), (trace.text[at:first], *self._own_beginning(k))
         known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
         if known is None:
             start = self._start_behind(k, kind, anchor, first, where)

@@ -45,7 +45,7 @@ import sys
 from typer.testing import CliRunner
 from vlmcollate.cli.app import app
 names = [command.name for command in app.registered_commands]
-assert len(names) == 6, names
+assert len(names) == 7, names
 for arguments in (["--version"], ["--help"], *([name, "--help"] for name in names)):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
