@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import http.server
 import io
 import os
@@ -117,7 +118,9 @@ def in_both_forms(names: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def collator() -> BaseCollator:
-    return collator_for(processor_of("qwen3_omni"))
+    built = collator_for(processor_of("qwen3_omni"))
+    gc.collect()  # what other modules left would be collected in the time of a test
+    return built
 
 
 @pytest.fixture(autouse=True)
