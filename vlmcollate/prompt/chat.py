@@ -299,8 +299,9 @@ class ChatRenderer:
         return Rendering(
             text=trace.text,
             caller_spans=tuple(
-                CallerSpan(s.start, s.end, s.message, trace.marks.places[s.number].part)
+                CallerSpan(s.start, s.end, s.message, place.part, place.key)
                 for s in trace.slots
+                for place in (trace.marks.places[s.number],)
             ),
             media=media,
             turns=turns,

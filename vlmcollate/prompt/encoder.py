@@ -99,8 +99,14 @@ class EncodedPrompt:
 
     def token_at(self, char: int) -> int:
         """Returns the first token at or after a character of the rendering."""
-        at = self._tokens.starts.searchsorted(self._text.place(char))
-        return self._prefix + int(self._repeats[:at].sum())
+        return self.tokens_at([char])[0]
+
+    def tokens_at(self, chars: Sequence[int]) -> list[int]:
+        """Returns, for each character of the rendering, the first token at or after it."""
+        before = np.array([0, *self._repeats.cumsum()])
+        places = self._tokens.starts.searchsorted([self._text.place(char) for char in chars])
+        found: list[int] = (self._prefix + before[places]).tolist()
+        return found
 
     @property
     def chars(self) -> Ints:

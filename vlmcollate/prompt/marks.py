@@ -18,7 +18,8 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message
 
 _PRIVATE_USE = re.compile("[\U000f0000-\U0010fffd]")
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""The keys of a message that hold its reasoning."""
 
 
 @attrs.frozen
@@ -32,12 +33,13 @@ class Span:
 
 @attrs.frozen
 class Place:
-    """A marked string: its message (-1 for tools), path, words and content part."""
+    """A marked string: its message (-1 for tools), path, words, content part and message key."""
 
     message: int
     where: str
     core: str
     part: int | None
+    key: str = ""
 
 
 @attrs.frozen
@@ -147,7 +149,9 @@ class Marks:
         """Returns the same marks for another rendering."""
         return Marks(self.conversation, self.control, self.literals, splits=self.splits)
 
-    def wrap(self, text: str, message: int, where: str, part: int | None = None) -> str:
+    def wrap(
+        self, text: str, message: int, where: str, part: int | None = None, key: str = ""
+    ) -> str:
         """Marks a string inside its outer whitespace, so that it can be trimmed.
 
         With `splits`, strings that the template searches an assistant's text for, such as
@@ -157,19 +161,19 @@ class Marks:
         if splits and self.literals.search(text):
             pieces = re.split(f"({self.literals.pattern})", text)
             return "".join(
-                piece if i % 2 else self._wrap(piece, message, where, part)
+                piece if i % 2 else self._wrap(piece, message, where, part, key)
                 for i, piece in enumerate(pieces)
             )
-        return self._wrap(text, message, where, part)
+        return self._wrap(text, message, where, part, key)
 
-    def _wrap(self, text: str, message: int, where: str, part: int | None) -> str:
+    def _wrap(self, text: str, message: int, where: str, part: int | None, key: str) -> str:
         core = text.strip()
         if not core:
             return text
         start = text.index(core)
         open_, close = next(self._free), next(self._free)
         self._opens[open_] = self._closes[close] = len(self.places)
-        self.places.append(Place(message, where, core, part))
+        self.places.append(Place(message, where, core, part, key))
         return f"{text[:start]}{open_}{core}{close}{text[start + len(core) :]}"
 
     def guard(self, value: Any) -> Any:
@@ -177,9 +181,9 @@ class Marks:
         guarded = partial(self.guarded, message=-1, where="")
         return map_strings(value, guarded, guarded)
 
-    def guarded(self, text: str, message: int, where: str) -> str:
+    def guarded(self, text: str, message: int, where: str, key: str = "") -> str:
         """Marks a string if it contains a control token."""
-        return self.wrap(text, message, where) if self.control.search(text) else text
+        return self.wrap(text, message, where, key=key) if self.control.search(text) else text
 
     def read(self, text: str) -> MarkedText | None:
         """Removes and locates the marks; returns `None` if they are not in pairs."""
@@ -299,10 +303,10 @@ def _with_json(message: Message) -> Message:
 def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str, Any]:
     """Returns a plain copy of the message, with media as empty parts."""
 
-    def mark(text: str, where: str, part: int | None = None) -> str:
-        return (
-            text if marks is None else marks.wrap(text, index, f"messages[{index}].{where}", part)
-        )
+    def mark(text: str, where: str, part: int | None = None, key: str = "") -> str:
+        if marks is None:
+            return text
+        return marks.wrap(text, index, f"messages[{index}].{where}", part, key)
 
     content: list[dict[str, Any]] = []
     for i, part in enumerate(message.content):
@@ -314,9 +318,13 @@ def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str
     for key, value in message.extra.items():
         if marks is None:
             extra[key] = map_strings(value, str, str)
-        elif key == "tool_calls" or key in _REASONING_KEYS:
-            guarded = partial(marks.guarded, message=index, where=f"messages[{index}].{key}")
-            extra[key] = map_strings(value, partial(mark, where=key), guarded, ("type", "id"))
+        elif key == "tool_calls" or key in REASONING_KEYS:
+            guarded = partial(
+                marks.guarded, message=index, where=f"messages[{index}].{key}", key=key
+            )
+            extra[key] = map_strings(
+                value, partial(mark, where=key, key=key), guarded, ("type", "id")
+            )
         else:
             extra[key] = marks.guard(value)
     return {"role": message.role, "content": content, **extra}

@@ -63,7 +63,7 @@ class RenderingPlan:
                 part = conversation.messages[place.message].content[place.part]
                 core = part.text.strip() if isinstance(part, TextPart) else ""
             texts += [core, piece]
-            given.append(CallerSpan(at, at + len(core), place.message, place.part))
+            given.append(CallerSpan(at, at + len(core), place.message, place.part, place.key))
             ends.append(at + len(core))
             at += len(core) + len(piece)
         if "".join(texts) != plain:

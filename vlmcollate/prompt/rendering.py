@@ -11,9 +11,15 @@ from vlmcollate.prompt.marks import Span
 
 @attrs.frozen
 class CallerSpan(Span):
-    """A string of the conversation: the text part `part` of its message, or `None`."""
+    """A string of the conversation.
+
+    Attributes:
+        part: The index of the text part in its message, or `None`.
+        key: The key of the message that holds it otherwise, such as `"tool_calls"`.
+    """
 
     part: int | None = None
+    key: str = ""
 
 
 @attrs.frozen

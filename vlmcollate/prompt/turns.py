@@ -93,17 +93,26 @@ class TurnFinder(TurnHeaders):
         first = next((slot.start for slot in trace.of(k)), len(trace.text))
         anchor = self._anchor(k, first)
         at = anchor.end if anchor else 0
-        kind, written = self._kind(k), (trace.text[at:first], *self._own_beginning(k))
+        kind = self._kind(k)
+        written = self._written(k, kind, at, first)
         known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
         if known is None:
             start = self._start_behind(k, kind, anchor, first, where)
             if trace.of(k):  # without words, what was written goes on to the end of the chat
+                written = self._written(k, kind, at, first)  # its header is known now
                 self.known.keep(kind, written, start - at, self.notes.get(k))
             return start
         offset, note = known
         if note is not None:
             self.notes[k] = note
         return at + offset
+
+    def _written(self, k: int, kind: Kind, at: int, first: int) -> Kind:
+        """Returns what stands between the words before turn `k` and its own, for `KnownStarts`."""
+        header = self.known.headers.get(kind)
+        # an answer's own words may begin as the generation prompt ends
+        follows = header is not None and self.trace.text.startswith(header, at)
+        return (self.trace.text[at:first], follows, *self._own_beginning(k))
 
     def _start_behind(self, k: int, kind: Kind, anchor: Slot | None, first: int, where: str) -> int:
         """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
@@ -126,7 +135,7 @@ class TurnFinder(TurnHeaders):
         """Returns the start of turn `k` behind its header, which begins at `at`."""
         trace = self.trace
         written = trace.text[at:first]
-        if written.startswith(header):
+        if trace.text.startswith(header, at):  # the answer may begin as the prompt ends
             start = at + len(header)
         else:
             start = at + self._start_unlike(k, header, written, where)
