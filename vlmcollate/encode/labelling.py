@@ -117,7 +117,7 @@ def label_sample(
     parts = (part for message in messages for part in message.content)
     untrained = []
     if conversation.is_plain_text or any(
-        messages[span.message].is_assistant for span in prompt.rendering.media
+        messages[span.message].role == "assistant" for span in prompt.rendering.media
     ):
         stops = tools.renderer.stop_tokens
         untrained += media_borders(prompt, tools.encoder.structure.tokens, stops)

@@ -94,8 +94,9 @@ class Stages(CollatorOptions):
         """Runs the stage `read`, and moves inline reasoning to where the template expects it."""
         conversation = self.read(example)
         may_reason = any(
-            message.is_assistant and message.content and _TAGGED.match(message.text)
+            message.role == "assistant" and _TAGGED.match(getattr(part, "text", ""))
             for message in conversation.messages
+            for part in message.content[:1]
         )
         if not may_reason or conversation.is_plain_text or self.declared.render is not None:
             return conversation

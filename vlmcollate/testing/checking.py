@@ -108,7 +108,8 @@ def check_collator(
     """Checks every law on a collator.
 
     Args:
-        collator: The collator, built in or your own.
+        collator: The collator, built in or your own. It is checked with `split_turns=False` and
+            with whole answers; laws of their own check the options that choose among them.
         laws: The laws to check, all by default.
         examples: The number of examples that each law draws, at least 1.
         seed: The seed of the draws. Hypothesis also takes values from the source of imported
@@ -205,9 +206,21 @@ class Check:
 
         try:
             with without_warnings():
-                self.law(collator, self.trial)
+                self.law(training_whole_answers(collator), self.trial)
         except NotApplicable as reason:
             pytest.skip(str(reason))
+
+
+def training_whole_answers(collator: BaseCollator) -> BaseCollator:
+    """Returns a collator that makes one sample of a chat and trains its answers with all parts.
+
+    The options that choose among these have laws of their own.
+    """
+    train_on = collator.train_on if collator.train_on == "last_turn" else "all_turns"
+    chosen = (collator.train_on, collator.split_turns, collator.empty_reasoning)
+    if chosen == (train_on, False, "train"):
+        return collator
+    return attrs.evolve(collator, train_on=train_on, split_turns=False, empty_reasoning="train")
 
 
 def _check_laws(
@@ -220,6 +233,7 @@ def _check_laws(
     """Checks the laws in order until the time runs out."""
     start = time.perf_counter()
     causes: dict[str, str] = {}
+    collator = training_whole_answers(collator)
     for law in laws:
         if seconds is not None and time.perf_counter() - start > seconds:
             yield LawResult(law=law.__name__, status="not reached", message=OUT_OF_TIME)
