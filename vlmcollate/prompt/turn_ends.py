@@ -164,5 +164,5 @@ class _Behind:
             if is_closed:
                 return end[-1:]
             same = agreement(middle, end)  # what follows is the marker of the tool
-            return middle[same : same + 1]
+            return middle[same : same + 1] or end[-1:]
         return []

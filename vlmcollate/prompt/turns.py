@@ -9,12 +9,13 @@ import attrs
 
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.marks import Slot, Span
-from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError, TurnHeaders
+from vlmcollate.prompt.off_prompt import OffPromptStarts
+from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError
 from vlmcollate.tokens.vocabulary import token_pattern
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class TurnFinder(TurnHeaders):
+class TurnFinder(OffPromptStarts):
     """Finds the assistant turns of one traced rendering; see `TurnHeaders` for its attributes."""
 
     def __call__(self) -> Iterator[Span]:
@@ -130,7 +131,9 @@ class TurnFinder(TurnHeaders):
             start = at + len(header)
         else:
             start = at + self._start_unlike(k, header, written, where)
-        if trace.of(k) and self._opens_again(trace.text[start:first]):
+        # behind a prompt that opens the turn, whatever the template writes belongs to the turn
+        is_opened = written.startswith(header) and self._opens_turn(header)
+        if trace.of(k) and not is_opened and self._opens_again(trace.text[start:first]):
             raise self._unlike(header, written, where)
         return start
 
@@ -150,11 +153,13 @@ class TurnFinder(TurnHeaders):
 
         try:
             return start({})
-        except OffPromptError:
+        except OffPromptError as off_prompt:
             switched = self._switched(k, start)
-            if switched is None:
-                raise
-            return switched
+            if switched is not None:
+                return switched
+            begins, header = self._header_of_another(at, first, error, {})
+            written = self.trace.text[begins:first]
+            return begins + self._start_off_prompt(k, header, written, off_prompt)
 
     def _start_of_switched(
         self, k: int, at: int, first: int, anchor: Slot | None, error: LabelError
@@ -177,7 +182,27 @@ class TurnFinder(TurnHeaders):
         switched = self._switched(k, start)
         if switched is not None:
             return switched
-        return at + self._start_off_prompt(k, anchor, self.trace.text[at:first], error)
+        written = self.trace.text[at:first]
+        try:
+            header = self._header(k, anchor, where, {})
+            return at + self._start_off_prompt(k, header, written, error)
+        except OffPromptError:
+            usual = self._start_behind_usual_header(k, at, first, error)
+        self.notes[k] = (
+            "begins with a header that the generation prompt before it does not write, so that "
+            "generation never starts where this turn does"
+        )
+        return usual
+
+    def _start_behind_usual_header(self, k: int, at: int, first: int, error: LabelError) -> int:
+        """Returns the start of turn `k` behind the header that answers to a question have."""
+        begins, header = self._header_of_another(at, first, error, {})
+        if not self._opens_again(header):
+            raise error
+        try:
+            return self._behind_header(k, begins, first, header, f"messages[{k}]")
+        except OffPromptError:
+            raise error from None
 
     def _switched(self, k: int, start_with: Callable[[Mapping[str, Any]], int]) -> int | None:
         """Returns the start of turn `k` with the first variable that leaves the chat the same."""
@@ -195,89 +220,6 @@ class TurnFinder(TurnHeaders):
             return start
         return None
 
-    def _start_off_prompt(
-        self, k: int, anchor: Slot | None, written: str, error: LabelError
-    ) -> int:
-        """Returns the start of an earlier turn whose prompt agrees only up to its role."""
-        messages = self.conversation.messages
-        header = self._header(k, anchor, f"messages[{k}]", {})
-        same, asked = self._aligned(written, header)
-        opened = self.structure.openers.intersection(
-            self.vocabulary.pattern.findall(header[:asked])
-        )
-        is_last = not any(message.is_assistant for message in messages[k + 1 :])
-        if is_last or not opened or self._opens_again(written[same:]):
-            raise error
-        self._note_off_prompt(k, header[asked:])
-        return same
-
-    def _note_off_prompt(self, k: int, rest: str) -> None:
-        self.notes[k] = (
-            f"is trained without {rest.strip()[:40]!r}, which ends every generation prompt; to "
-            'train only what is generated, set train_on="last_turn"'
-        )
-
-    def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
-        """Returns the start of turn `k` if it differs from its generation prompt."""
-        same, asked = self._aligned(written, header)
-        rest = header[asked:]
-        if not rest:
-            return same
-        spaced = len(written) - len(written[same:].lstrip())
-        if rest.isspace() or same > len(written.rstrip()):
-            kept = self._kept_whitespace(k)
-            if rest.isspace() and self._is_words(written[spaced:]):
-                return spaced - kept  # the same header, with other whitespace
-            same = min(same, spaced - kept)
-        if not self._is_forced(rest) or not header[:asked].strip():
-            raise self._unlike(header, written, where)
-        self._note_off_prompt(k, rest)
-        return same
-
-    def _aligned(self, written: str, header: str) -> tuple[int, int]:
-        """Returns how far a turn and its prompt agree, except for whitespace."""
-        i = j = 0
-        while True:
-            same = self._shared(header[j:], written[i:])
-            i, j = i + same, j + same
-            # whitespace is ignored only if both texts agree after it
-            a, b = _behind_space(written, i), _behind_space(header, j)
-            if (a, b) == (i, j) or not self._shared(header[b:], written[a:]):
-                return i, j
-            i, j = a, b
-
-    def _shared(self, header: str, written: str) -> int:
-        """Returns how far two texts agree, without splitting a control token."""
-        same = _common_length(header, written)
-        tokens = self.vocabulary.pattern.finditer(header)
-        return next((t.start() for t in tokens if t.start() < same < t.end()), same)
-
-    def _is_forced(self, rest: str) -> bool:
-        """Returns whether a prompt's rest is optional, such as a think block."""
-        tokens = self.vocabulary.pattern.findall(rest)
-        begins = self.vocabulary.pattern.match(rest.lstrip()) is not None
-        return begins and not self.structure.tokens.intersection(tokens)
-
-    def _opens_again(self, text: str) -> bool:
-        """Returns whether the template opens a turn in text that would be trained."""
-        return not self.structure.openers.isdisjoint(self.vocabulary.pattern.findall(text))
-
-    def _unlike(self, header: str, written: str, where: str) -> LabelError:
-        hint = (
-            "set the template's variables, such as template_kwargs={'enable_thinking': False}"
-            if "think" in header + written
-            else "check whether roles are swapped, or the template repeats a message here"
-        )
-        return OffPromptError(
-            f"this turn does not begin with the generation prompt: found {written[:80]!r}, "
-            f"expected {header!r}; {hint}",
-            where=where,
-        )
-
-    def _is_words(self, rest: str) -> bool:
-        """Returns whether a message's words, or an empty turn's end, come next."""
-        return not rest or rest.startswith(tuple(self.stop_tokens))
-
     def _check_header(self, k: int, start: int, header: str, where: str) -> None:
         """Refuses a header that would be trained for lack of a generation prompt."""
         first = next((slot.start for slot in self.trace.of(k)), start)
@@ -293,13 +235,3 @@ class TurnFinder(TurnHeaders):
                 f"{''.join(between)!r}; use another label strategy",
                 where=where,
             )
-
-
-def _common_length(a: str, b: str) -> int:
-    return next(
-        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
-
-
-def _behind_space(text: str, at: int) -> int:
-    return len(text) - len(text[at:].lstrip())
