@@ -28,7 +28,9 @@ class OffPromptStarts(TurnHeaders):
         if note:
             self.notes[k] = note
             return same
-        if written[same:].strip() or not self._has_own_marker(header[:asked]):
+        forced = self.vocabulary.pattern.findall(header[asked:])
+        is_words = self.structure.tokens.isdisjoint(forced) and not written[same:].strip()
+        if not is_words or not self._has_own_marker(header[:asked]):
             raise error
         self.notes[k] = (
             f"is trained without {header[asked:].strip()[:40]!r}, which ends every generation "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 import attrs
@@ -37,14 +38,17 @@ class TurnFinder(OffPromptStarts):
                 )
             done = self._end(k, start)
             yield Span(start, done, k)
+            for span in self._moved(k, done):
+                done = span.end
+                yield span
 
     def _end(self, k: int, start: int) -> int:
         """Returns the place behind the stop token of turn `k`, or behind its words."""
         text, later = self.trace.text, self.trace.first_after(k)
-        self._check_order(k, later)
-        # a template may repeat a word, such as the name of a tool before its result
-        first = {slot.number: slot for slot in reversed(self.trace.of(k))}
-        last = max([start, *(slot.end for slot in first.values())])
+        in_place = [slot for slot in self._first_slots(k) if not self._is_late(slot)]
+        if self.trace.of(k) and not in_place:
+            raise self._is_moved_error(k)
+        last = max([start, *(slot.end for slot in in_place)])
         limit = later.start if later else len(text)
         found = token_pattern(self.stop_tokens).finditer(text, last, limit)
         # a message's own text ends no turn, such as a call's key that is written twice
@@ -62,18 +66,57 @@ class TurnFinder(OffPromptStarts):
             )
         return closed.end()
 
-    def _check_order(self, k: int, later: Slot | None) -> None:
-        """Refuses a message of which a part stands behind a later message."""
-        own = self.trace.of(k)
-        if later is None:
-            return
-        in_place = {slot.number for slot in own if slot.start < later.start}
-        if any(slot.number not in in_place for slot in own):
-            raise LabelError(
-                "the template moves a part of this message behind "
-                f"messages[{later.message}]; remove that part, or put it into a message of its own",
-                where=f"messages[{k}]",
-            )
+    def _first_slots(self, k: int) -> list[Slot]:
+        """Returns the words of message `k`, without those that the template repeats."""
+        # such as the name of a tool, which stands before its result once more
+        return [slot for slot in self.trace.of(k) if self.trace.find(slot.number) is slot]
+
+    def _moved(self, k: int, done: int) -> Iterator[Span]:
+        """Yields the parts of turn `k` that the template writes behind later messages.
+
+        Args:
+            k: The turn.
+            done: The end of its words in place.
+        """
+        slots = self.trace.slots
+        late = {slot.number for slot in self._first_slots(k) if self._is_late(slot)}
+        for is_late, run in groupby(enumerate(slots), lambda item: item[1].number in late):
+            found = list(run)
+            if not is_late:
+                continue
+            (_, first), (i, last) = found[0], found[-1]
+            limit = slots[i + 1].start if i + 1 < len(slots) else len(self.trace.text)
+            behind = self.trace.text[last.end : limit]
+            is_apart = self._ends_apart(first.start) and self._begins_apart(behind)
+            if first.start < done or not is_apart:
+                raise self._is_moved_error(k)
+            stop = token_pattern(self.stop_tokens).match(behind.lstrip())
+            space = len(behind) - len(behind.lstrip())
+            self.notes.setdefault(k, "is written in parts, of which the last follow later messages")
+            yield Span(first.start, last.end + (space + stop.end() if stop else 0), k)
+
+    def _begins_apart(self, text: str) -> bool:
+        """Returns whether a text begins with a control token or a space."""
+        return text[:1].isspace() or self.vocabulary.pattern.match(text) is not None
+
+    def _ends_apart(self, end: int) -> bool:
+        """Returns whether a control token or a space stands before a place of the prompt."""
+        tokens = list(self.vocabulary.pattern.finditer(self.trace.text, 0, end))
+        return self.trace.text[:end][-1:].isspace() or bool(tokens and tokens[-1].end() == end)
+
+    def _is_late(self, slot: Slot) -> bool:
+        """Returns whether words stand behind those of a later message."""
+        later = self.trace.first_after(slot.message)
+        return later is not None and later.start < slot.start
+
+    def _is_moved_error(self, k: int) -> LabelError:
+        later = self.trace.first_after(k)
+        return LabelError(
+            "the template moves a part of this message behind "
+            f"messages[{later.message if later else k}]; remove that part, or put it into a "
+            "message of its own",
+            where=f"messages[{k}]",
+        )
 
     def _is_own(self, k: int, last: int, stop: int) -> bool:
         """Returns whether a stop token ends turn `k`, not a wordless later one."""
@@ -94,6 +137,8 @@ class TurnFinder(OffPromptStarts):
         first = next((slot.start for slot in trace.of(k)), len(trace.text))
         anchor = self._anchor(k, first)
         at = anchor.end if anchor else 0
+        if anchor is not None and self._is_continued(anchor, trace.text[at:first]):
+            return at
         kind, written = self._kind(k), (trace.text[at:first], *self._own_beginning(k))
         known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
         if known is None:
@@ -105,6 +150,15 @@ class TurnFinder(OffPromptStarts):
         if note is not None:
             self.notes[k] = note
         return at + offset
+
+    def _is_continued(self, anchor: Slot, written: str) -> bool:
+        """Returns whether a turn goes on behind words of an earlier one that were moved there."""
+        if not self.conversation.messages[anchor.message].is_assistant:
+            return False
+        is_moved = self.trace.find(anchor.number) is anchor and self._is_late(anchor)
+        return is_moved and not (
+            self._opens_again(written) or token_pattern(self.stop_tokens).search(written)
+        )
 
     def _start_behind(self, k: int, kind: Kind, anchor: Slot | None, first: int, where: str) -> int:
         """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
