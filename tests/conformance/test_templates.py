@@ -87,6 +87,7 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
     },
 }
+WEATHER_CALL = '<|tool_call>call:weather{place:<|"|>Bern<|"|>}<tool_call|><|tool_response>'
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"place": "Bern"}}}
 
 
@@ -295,11 +296,29 @@ def test_the_policy_for_open_turns_leaves_closed_ones_alone():
         assert trained("llama3_2", (), unclosed_turns=policy) == expected
 
 
-def test_a_text_that_the_template_moves_is_refused_with_that_reason():
+def moved_text(*more):
     called = {"role": "assistant", "content": "Let me see", "tool_calls": [CALL]}
     result = {"role": "tool", "name": "weather", "content": "Rain"}
+    return [CHAT[0], called, result, *more]
+
+
+@pytest.mark.parametrize(
+    ("template", "more", "expected"),
+    [
+        ("gemma4_v5", CHAT[2:], ["Let me see<turn|>", "Two<turn|>"]),
+        ("gemma4_v5", moved_text()[1:3], [f"Let me see{WEATHER_CALL}", "Let me see<turn|>"]),
+        ("gemma4", CHAT[1:2], ["Let me see<turn|>", "One<turn|>"]),
+    ],
+)
+def test_a_text_that_the_template_moves_trains_at_its_place(template, more, expected):
+    call, *texts = trained(template, (), moved_text(*more))
+    assert call == WEATHER_CALL
+    assert texts == expected
+
+
+def test_a_text_that_the_template_moves_right_before_another_is_refused():
     with pytest.raises(LabelError, match=r"moves a part of this message behind messages\[2\]"):
-        trained("gemma4", (), [CHAT[0], called, result, CHAT[1]])
+        trained("gemma4_v5", (), moved_text(CHAT[1]))
 
 
 def test_an_earlier_turn_unlike_every_prompt_begins_behind_its_role():

@@ -232,7 +232,9 @@ def _check_turns(turns: Any, strategy: object, prompt: EncodedPrompt) -> None:
     expected = f"turns in order, each of an assistant message, within {length} tokens"
     if not isinstance(turns, list | tuple):
         raise breach(turns, expected, strategy)
-    known = {} if prompt.rendering.turn_error else {turn.message: turn for turn in prompt.turns}
+    known: dict[int, list[Turn]] = {}  # more than one if the template parts a message
+    for own in () if prompt.rendering.turn_error else prompt.turns:
+        known.setdefault(own.message, []).append(own)
     done = 0
     for turn in turns:
         if not isinstance(turn, tuple) or list(map(type, turn)) != [int, int, int]:
@@ -241,8 +243,10 @@ def _check_turns(turns: Any, strategy: object, prompt: EncodedPrompt) -> None:
         is_answer = 0 <= message < len(messages) and messages[message].role == "assistant"
         if not (is_answer and done <= start <= end <= length):
             raise breach(turn, expected, strategy)
-        if message in known and not known[message].start <= start <= end <= known[message].end:
-            raise breach(turn, f"a turn inside {tuple(known[message])}", strategy)
+        places = known.get(message, [Turn(message, start, end)])
+        if not any(own.start <= start <= end <= own.end for own in places):
+            inside = " or ".join(str(tuple(own)) for own in places)
+            raise breach(turn, f"a turn inside {inside}", strategy)
         done = end
 
 

@@ -227,10 +227,12 @@ class ChatRenderer:
 
     def _read_structure(self, template: str, vocabulary: Vocabulary, words: list[str]) -> Structure:
         named = self.processor.tokenizer.special_tokens_map
+        template = template if hasattr(self.processor, "apply_chat_template") else ""
         return StructureReader(
             render=attrs.evolve(self, last_turn_end="", answer_end="").render,
             vocabulary=vocabulary,
-            template=template if hasattr(self.processor, "apply_chat_template") else "",
+            template=template,
+            asks_always=bool(template) and self.turn_ends.asks_always,
             placeholders=self.placeholders,
             stop_tokens=self.stop_tokens,
             fixed={

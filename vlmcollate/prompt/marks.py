@@ -18,6 +18,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message
 
 _PRIVATE_USE = re.compile("[\U000f0000-\U0010fffd]")
+_ESCAPED = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """The keys of a message that hold its reasoning."""
 
@@ -185,12 +186,19 @@ class Marks:
         """Marks a string if it contains a control token."""
         return self.wrap(text, message, where, key=key) if self.control.search(text) else text
 
+    def _unescape(self, match: re.Match[str]) -> str:
+        """Returns a mark that JSON escaped, or any other escaped character as it is."""
+        char: str = json.loads(f'"{match.group()}"')
+        return char if char in self._opens or char in self._closes else match.group()
+
     def read(self, text: str) -> MarkedText | None:
         """Removes and locates the marks; returns `None` if they are not in pairs."""
         pieces: list[str] = []
         slots: list[Slot] = []
         length = last = 0
         opened: tuple[int, int] | None = None
+        if "\\ud" in text:  # JSON in ASCII, which escapes the marks
+            text = _ESCAPED.sub(self._unescape, text)
         for match in _PRIVATE_USE.finditer(text):
             mark = match.group()
             if mark in self._used:

@@ -86,6 +86,7 @@ class StructureReader:
         fixed: Further tokens that are always structure.
         named: The tokens that have a name in the processor, which are structure unless the template
             writes them only in answers.
+        asks_always: Whether the template writes a generation prompt that was not asked for.
     """
 
     render: Render
@@ -95,6 +96,7 @@ class StructureReader:
     stop_tokens: Iterable[str]
     fixed: Iterable[str]
     named: Iterable[str]
+    asks_always: bool = False
 
     def __call__(self) -> Structure:
         """Returns the structure, or all special tokens if chats are refused."""
@@ -117,7 +119,7 @@ class StructureReader:
 
     def _unasked(self) -> frozenset[str]:
         """Returns the tokens between a question and its answer that no generation prompt has."""
-        if not self.template:
+        if not self.template or self.asks_always:
             return frozenset()
         asked, answered = self._around(_USER, upto=1), self._around(_USER, _ANSWER)
         if asked is None or answered is None:
@@ -131,9 +133,9 @@ class StructureReader:
         whole = self._around(_USER, _ANSWER, _AGAIN, _LAST)
         if asked is None or alone is None or whole is None:
             return None
-        before, first, turned, last, end = whole
+        before, first, turned, last, end = *whole[:-1], self._closing(whole[-1])
         # the end of a user's turn; some templates write more at the end of a chat
-        closed = alone[-1][: agreement(alone[-1], asked[-1])]
+        closed = self._closing(alone[-1][: agreement(alone[-1], asked[-1])])
         if any(tokens[: len(closed)] != closed for tokens in (asked[-1], first, last)):
             return None
         prompt, *openings = (tokens[len(closed) :] for tokens in (asked[-1], first, last))
@@ -151,13 +153,20 @@ class StructureReader:
         openers = {*header[:1], *opening[:1]}
         return _Turns(frozenset(roles), frozenset(answers - roles), frozenset(openers))
 
+    def _closing(self, tokens: list[str]) -> list[str]:
+        """Returns the tokens behind a turn without those of a generation prompt."""
+        if not self.asks_always:
+            return tokens
+        stops = set(self.stop_tokens)
+        return tokens[: next((i + 1 for i, token in enumerate(tokens) if token in stops), 0)]
+
     def _of_rich_answers(self, is_closed: bool, roles: set[str]) -> set[str]:  # noqa: FBT001
         """Returns the tokens of rich answers, and adds a call's end to `roles`."""
         found: set[str] = set()
         for answer in (*_CALLING, *_THINKING):
             around = self._around(_USER, answer)
             if around is not None:
-                roles |= set(around[-1][-1:] if is_closed else ())
+                roles |= set(self._closing(around[-1])[-1:] if is_closed else ())
                 found |= {*around[1], *around[2]}
         return found - roles
 

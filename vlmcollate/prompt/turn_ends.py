@@ -44,11 +44,13 @@ class TurnEnds:
         last: The token that only the next turn's beginning writes, which therefore has to be
             written behind the last answer; empty if the template ends that one.
         is_known: Whether the template renders a chat of two answers.
+        asks_always: Whether the template writes a generation prompt that was not asked for.
     """
 
     tokens: tuple[str, ...] = ()
     last: str = ""
     is_known: bool = False
+    asks_always: bool = False
 
     @property
     def are_open(self) -> bool:
@@ -66,8 +68,10 @@ def read_turn_ends(render: Render, vocabulary: Vocabulary) -> TurnEnds:
     behind = _Behind(render, vocabulary)
     middle = behind("numbat", "bilby", _ASK, _ANSWER, _AGAIN, _LAST)
     end = behind("potoroo", "", _ASK, _ANSWER, _AGAIN, _LAST)
-    if middle is None or end is None or behind.has_prompt(end):
+    if middle is None or end is None:
         return TurnEnds()
+    if behind.has_prompt(end):
+        return behind.before_prompt(middle, end)
     same = agreement(middle, end)
     # what stands both in the middle and at the end belongs to the turn
     answers = [end[same - 1]] if same else [*middle[:1], *end[:1]]
@@ -100,6 +104,25 @@ class _Behind:
         _, found, rest = text.rpartition(word)
         between, behind, _ = rest.partition(until) if until else (rest, "end", "")
         return self.vocabulary.pattern.findall(between) if found and behind else None
+
+    def before_prompt(self, middle: list[str], end: list[str]) -> TurnEnds:
+        """Returns what ends the turns of a template that always writes a generation prompt.
+
+        Args:
+            middle: The tokens between an answer and the next question.
+            end: The tokens behind the last answer of a chat.
+        """
+        prompt, answered = self("wombat", "", _ASK), self("wombat", "numbat", _ASK, _ANSWER)
+        same = agreement(middle, end)
+        rest = end[same:]  # of the prompt, which no other role's header continues with
+        if not prompt or not answered or not rest or prompt[-len(rest) :] != rest:
+            return TurnEnds()
+        if agreement(prompt, answered) <= len(prompt) - len(rest):
+            return TurnEnds()
+        shared = agreement(prompt[::-1], end[::-1])
+        # the first token of the prompt may be that which ends the turns of every role
+        closing = end[: min(same, len(end) - shared + 1)]
+        return TurnEnds(tokens=tuple(closing[-1:]), is_known=True, asks_always=bool(closing))
 
     def has_prompt(self, end: list[str]) -> bool:
         """Returns whether the template writes a generation prompt that was not asked for.
@@ -141,5 +164,5 @@ class _Behind:
             if is_closed:
                 return end[-1:]
             same = agreement(middle, end)  # what follows is the marker of the tool
-            return middle[same : same + 1]
+            return middle[same : same + 1] or end[-1:]
         return []

@@ -210,6 +210,23 @@ class TurnHeaders:
             error: What to raise if no other turn shows the header.
             variables: Further template variables.
         """
+        opening, header = self._usual_header(error, variables)
+        written = self.trace.text[at:first]
+        begins = written.rfind(opening)
+        if not opening:
+            ends = [m.end() for m in self.vocabulary.pattern.finditer(written)]
+            begins = ends[-1] if ends else 0
+        if begins < 0:
+            raise error
+        return at + begins, header
+
+    def _usual_header(self, error: LabelError, variables: Mapping[str, Any]) -> tuple[str, str]:
+        """Returns how the header of an answer to a question begins, and the header.
+
+        Args:
+            error: What to raise if the template renders no prompt behind a question.
+            variables: Further template variables.
+        """
         words = Message(role="user", content=(TextPart("wombat"),))
         asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
         try:
@@ -218,20 +235,13 @@ class TurnHeaders:
             raise error from None
         behind = prompt.rpartition("wombat")[2]
         tokens = list(self.vocabulary.pattern.finditer(behind))
-        opener = next((m for m in reversed(tokens) if m.group() in self.structure.openers), None)
-        written = self.trace.text[at:first]
-        if opener is not None:
-            header = behind[opener.start() :]
-            begins = written.rfind(opener.group())
-        else:  # the header is words, such as `Assistant:`, or nothing
+        at_opener = [i for i, m in enumerate(tokens) if m.group() in self.structure.openers]
+        if not at_opener:  # the header is words, such as `Assistant:`, or nothing
             header = behind[tokens[-1].end() if tokens else 0 :].lstrip()
-            begins = written.rfind(header)
-            if not header:
-                ends = [m.end() for m in self.vocabulary.pattern.finditer(written)]
-                begins = ends[-1] if ends else 0
-        if begins < 0:
-            raise error
-        return at + begins, header
+            return header, header
+        last = at_opener[-1]  # the role may stand before the token, as in `assistant<|role_sep|>`
+        header = behind[tokens[last - 1].end() if last else 0 :].lstrip()
+        return header[: header.index(tokens[last].group()) + len(tokens[last].group())], header
 
     def _read(self, conversation: Conversation, upto: int | None = None) -> MarkedText | None:
         marks: Marks = self.trace.marks.renewed()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 import attrs
 
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.marks import Slot, Span
-from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError, TurnHeaders
+from vlmcollate.prompt.off_prompt import OffPromptStarts
+from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError
 from vlmcollate.tokens.vocabulary import token_pattern
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class TurnFinder(TurnHeaders):
+class TurnFinder(OffPromptStarts):
     """Finds the assistant turns of one traced rendering; see `TurnHeaders` for its attributes."""
 
     def __call__(self) -> Iterator[Span]:
@@ -36,14 +38,17 @@ class TurnFinder(TurnHeaders):
                 )
             done = self._end(k, start)
             yield Span(start, done, k)
+            for span in self._moved(k, done):
+                done = span.end
+                yield span
 
     def _end(self, k: int, start: int) -> int:
         """Returns the place behind the stop token of turn `k`, or behind its words."""
         text, later = self.trace.text, self.trace.first_after(k)
-        self._check_order(k, later)
-        # a template may repeat a word, such as the name of a tool before its result
-        first = {slot.number: slot for slot in reversed(self.trace.of(k))}
-        last = max([start, *(slot.end for slot in first.values())])
+        in_place = [slot for slot in self._first_slots(k) if not self._is_late(slot)]
+        if self.trace.of(k) and not in_place:
+            raise self._is_moved_error(k)
+        last = max([start, *(slot.end for slot in in_place)])
         limit = later.start if later else len(text)
         found = token_pattern(self.stop_tokens).finditer(text, last, limit)
         # a message's own text ends no turn, such as a call's key that is written twice
@@ -61,18 +66,57 @@ class TurnFinder(TurnHeaders):
             )
         return closed.end()
 
-    def _check_order(self, k: int, later: Slot | None) -> None:
-        """Refuses a message of which a part stands behind a later message."""
-        own = self.trace.of(k)
-        if later is None:
-            return
-        in_place = {slot.number for slot in own if slot.start < later.start}
-        if any(slot.number not in in_place for slot in own):
-            raise LabelError(
-                "the template moves a part of this message behind "
-                f"messages[{later.message}]; remove that part, or put it into a message of its own",
-                where=f"messages[{k}]",
-            )
+    def _first_slots(self, k: int) -> list[Slot]:
+        """Returns the words of message `k`, without those that the template repeats."""
+        # such as the name of a tool, which stands before its result once more
+        return [slot for slot in self.trace.of(k) if self.trace.find(slot.number) is slot]
+
+    def _moved(self, k: int, done: int) -> Iterator[Span]:
+        """Yields the parts of turn `k` that the template writes behind later messages.
+
+        Args:
+            k: The turn.
+            done: The end of its words in place.
+        """
+        slots = self.trace.slots
+        late = {slot.number for slot in self._first_slots(k) if self._is_late(slot)}
+        for is_late, run in groupby(enumerate(slots), lambda item: item[1].number in late):
+            found = list(run)
+            if not is_late:
+                continue
+            (_, first), (i, last) = found[0], found[-1]
+            limit = slots[i + 1].start if i + 1 < len(slots) else len(self.trace.text)
+            behind = self.trace.text[last.end : limit]
+            is_apart = self._ends_apart(first.start) and self._begins_apart(behind)
+            if first.start < done or not is_apart:
+                raise self._is_moved_error(k)
+            stop = token_pattern(self.stop_tokens).match(behind.lstrip())
+            space = len(behind) - len(behind.lstrip())
+            self.notes.setdefault(k, "is written in parts, of which the last follow later messages")
+            yield Span(first.start, last.end + (space + stop.end() if stop else 0), k)
+
+    def _begins_apart(self, text: str) -> bool:
+        """Returns whether a text begins with a control token or a space."""
+        return text[:1].isspace() or self.vocabulary.pattern.match(text) is not None
+
+    def _ends_apart(self, end: int) -> bool:
+        """Returns whether a control token or a space stands before a place of the prompt."""
+        tokens = list(self.vocabulary.pattern.finditer(self.trace.text, 0, end))
+        return self.trace.text[:end][-1:].isspace() or bool(tokens and tokens[-1].end() == end)
+
+    def _is_late(self, slot: Slot) -> bool:
+        """Returns whether words stand behind those of a later message."""
+        later = self.trace.first_after(slot.message)
+        return later is not None and later.start < slot.start
+
+    def _is_moved_error(self, k: int) -> LabelError:
+        later = self.trace.first_after(k)
+        return LabelError(
+            "the template moves a part of this message behind "
+            f"messages[{later.message if later else k}]; remove that part, or put it into a "
+            "message of its own",
+            where=f"messages[{k}]",
+        )
 
     def _is_own(self, k: int, last: int, stop: int) -> bool:
         """Returns whether a stop token ends turn `k`, not a wordless later one."""
@@ -93,6 +137,8 @@ class TurnFinder(TurnHeaders):
         first = next((slot.start for slot in trace.of(k)), len(trace.text))
         anchor = self._anchor(k, first)
         at = anchor.end if anchor else 0
+        if anchor is not None and self._is_continued(anchor, trace.text[at:first]):
+            return at
         kind = self._kind(k)
         written = self._written(k, kind, at, first)
         known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
@@ -113,6 +159,15 @@ class TurnFinder(TurnHeaders):
         # an answer's own words may begin as the generation prompt ends
         follows = header is not None and self.trace.text.startswith(header, at)
         return (self.trace.text[at:first], follows, *self._own_beginning(k))
+
+    def _is_continued(self, anchor: Slot, written: str) -> bool:
+        """Returns whether a turn goes on behind words of an earlier one that were moved there."""
+        if not self.conversation.messages[anchor.message].is_assistant:
+            return False
+        is_moved = self.trace.find(anchor.number) is anchor and self._is_late(anchor)
+        return is_moved and not (
+            self._opens_again(written) or token_pattern(self.stop_tokens).search(written)
+        )
 
     def _start_behind(self, k: int, kind: Kind, anchor: Slot | None, first: int, where: str) -> int:
         """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
@@ -139,7 +194,9 @@ class TurnFinder(TurnHeaders):
             start = at + len(header)
         else:
             start = at + self._start_unlike(k, header, written, where)
-        if trace.of(k) and self._opens_again(trace.text[start:first]):
+        # behind a prompt that opens the turn, whatever the template writes belongs to the turn
+        is_opened = written.startswith(header) and self._opens_turn(header)
+        if trace.of(k) and not is_opened and self._opens_again(trace.text[start:first]):
             raise self._unlike(header, written, where)
         return start
 
@@ -159,11 +216,13 @@ class TurnFinder(TurnHeaders):
 
         try:
             return start({})
-        except OffPromptError:
+        except OffPromptError as off_prompt:
             switched = self._switched(k, start)
-            if switched is None:
-                raise
-            return switched
+            if switched is not None:
+                return switched
+            begins, header = self._header_of_another(at, first, error, {})
+            written = self.trace.text[begins:first]
+            return begins + self._start_off_prompt(k, header, written, off_prompt)
 
     def _start_of_switched(
         self, k: int, at: int, first: int, anchor: Slot | None, error: LabelError
@@ -186,7 +245,27 @@ class TurnFinder(TurnHeaders):
         switched = self._switched(k, start)
         if switched is not None:
             return switched
-        return at + self._start_off_prompt(k, anchor, self.trace.text[at:first], error)
+        written = self.trace.text[at:first]
+        try:
+            header = self._header(k, anchor, where, {})
+            return at + self._start_off_prompt(k, header, written, error)
+        except OffPromptError:
+            usual = self._start_behind_usual_header(k, at, first, error)
+        self.notes[k] = (
+            "begins with a header that the generation prompt before it does not write, so that "
+            "generation never starts where this turn does"
+        )
+        return usual
+
+    def _start_behind_usual_header(self, k: int, at: int, first: int, error: LabelError) -> int:
+        """Returns the start of turn `k` behind the header that answers to a question have."""
+        begins, header = self._header_of_another(at, first, error, {})
+        if not self._opens_again(header):
+            raise error
+        try:
+            return self._behind_header(k, begins, first, header, f"messages[{k}]")
+        except OffPromptError:
+            raise error from None
 
     def _switched(self, k: int, start_with: Callable[[Mapping[str, Any]], int]) -> int | None:
         """Returns the start of turn `k` with the first variable that leaves the chat the same."""
@@ -204,89 +283,6 @@ class TurnFinder(TurnHeaders):
             return start
         return None
 
-    def _start_off_prompt(
-        self, k: int, anchor: Slot | None, written: str, error: LabelError
-    ) -> int:
-        """Returns the start of an earlier turn whose prompt agrees only up to its role."""
-        messages = self.conversation.messages
-        header = self._header(k, anchor, f"messages[{k}]", {})
-        same, asked = self._aligned(written, header)
-        opened = self.structure.openers.intersection(
-            self.vocabulary.pattern.findall(header[:asked])
-        )
-        is_last = not any(message.is_assistant for message in messages[k + 1 :])
-        if is_last or not opened or self._opens_again(written[same:]):
-            raise error
-        self._note_off_prompt(k, header[asked:])
-        return same
-
-    def _note_off_prompt(self, k: int, rest: str) -> None:
-        self.notes[k] = (
-            f"is trained without {rest.strip()[:40]!r}, which ends every generation prompt; to "
-            'train only what is generated, set train_on="last_turn"'
-        )
-
-    def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
-        """Returns the start of turn `k` if it differs from its generation prompt."""
-        same, asked = self._aligned(written, header)
-        rest = header[asked:]
-        if not rest:
-            return same
-        spaced = len(written) - len(written[same:].lstrip())
-        if rest.isspace() or same > len(written.rstrip()):
-            kept = self._kept_whitespace(k)
-            if rest.isspace() and self._is_words(written[spaced:]):
-                return spaced - kept  # the same header, with other whitespace
-            same = min(same, spaced - kept)
-        if not self._is_forced(rest) or not header[:asked].strip():
-            raise self._unlike(header, written, where)
-        self._note_off_prompt(k, rest)
-        return same
-
-    def _aligned(self, written: str, header: str) -> tuple[int, int]:
-        """Returns how far a turn and its prompt agree, except for whitespace."""
-        i = j = 0
-        while True:
-            same = self._shared(header[j:], written[i:])
-            i, j = i + same, j + same
-            # whitespace is ignored only if both texts agree after it
-            a, b = _behind_space(written, i), _behind_space(header, j)
-            if (a, b) == (i, j) or not self._shared(header[b:], written[a:]):
-                return i, j
-            i, j = a, b
-
-    def _shared(self, header: str, written: str) -> int:
-        """Returns how far two texts agree, without splitting a control token."""
-        same = _common_length(header, written)
-        tokens = self.vocabulary.pattern.finditer(header)
-        return next((t.start() for t in tokens if t.start() < same < t.end()), same)
-
-    def _is_forced(self, rest: str) -> bool:
-        """Returns whether a prompt's rest is optional, such as a think block."""
-        tokens = self.vocabulary.pattern.findall(rest)
-        begins = self.vocabulary.pattern.match(rest.lstrip()) is not None
-        return begins and not self.structure.tokens.intersection(tokens)
-
-    def _opens_again(self, text: str) -> bool:
-        """Returns whether the template opens a turn in text that would be trained."""
-        return not self.structure.openers.isdisjoint(self.vocabulary.pattern.findall(text))
-
-    def _unlike(self, header: str, written: str, where: str) -> LabelError:
-        hint = (
-            "set the template's variables, such as template_kwargs={'enable_thinking': False}"
-            if "think" in header + written
-            else "check whether roles are swapped, or the template repeats a message here"
-        )
-        return OffPromptError(
-            f"this turn does not begin with the generation prompt: found {written[:80]!r}, "
-            f"expected {header!r}; {hint}",
-            where=where,
-        )
-
-    def _is_words(self, rest: str) -> bool:
-        """Returns whether a message's words, or an empty turn's end, come next."""
-        return not rest or rest.startswith(tuple(self.stop_tokens))
-
     def _check_header(self, k: int, start: int, header: str, where: str) -> None:
         """Refuses a header that would be trained for lack of a generation prompt."""
         first = next((slot.start for slot in self.trace.of(k)), start)
@@ -302,13 +298,3 @@ class TurnFinder(TurnHeaders):
                 f"{''.join(between)!r}; use another label strategy",
                 where=where,
             )
-
-
-def _common_length(a: str, b: str) -> int:
-    return next(
-        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
-
-
-def _behind_space(text: str, at: int) -> int:
-    return len(text) - len(text[at:].lstrip())

@@ -1,0 +1,149 @@
+"""Finds the starts of turns that do not begin with their generation prompt."""
+
+from __future__ import annotations
+
+import attrs
+
+from vlmcollate.errors import LabelError
+from vlmcollate.prompt.turn_headers import OffPromptError, TurnHeaders
+from vlmcollate.tokens.vocabulary import token_pattern
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class OffPromptStarts(TurnHeaders):
+    """The starts of turns unlike their generation prompt; see `TurnHeaders` for its attributes."""
+
+    def _start_off_prompt(self, k: int, header: str, written: str, error: LabelError) -> int:
+        """Returns the start of a turn whose prompt agrees only up to its role."""
+        messages = self.conversation.messages
+        same, asked = self._aligned(written, header)
+        opened = self.structure.openers.intersection(
+            self.vocabulary.pattern.findall(header[:asked])
+        )
+        is_last = not any(message.is_assistant for message in messages[k + 1 :])
+        if not is_last and opened and not self._opens_again(written[same:]):
+            self._note_off_prompt(k, header[asked:])
+            return same
+        note = self._goes_on(written[same:], header[asked:], error)
+        if note:
+            self.notes[k] = note
+            return same
+        forced = self.vocabulary.pattern.findall(header[asked:])
+        is_words = self.structure.tokens.isdisjoint(forced) and not written[same:].strip()
+        if not is_words or not self._has_own_marker(header[:asked]):
+            raise error
+        self.notes[k] = (
+            f"is trained without {header[asked:].strip()[:40]!r}, which ends every generation "
+            "prompt, so that generation never starts where this turn does; begin the answer with "
+            "it, or set the template's variables"
+        )
+        return same
+
+    def _note_off_prompt(self, k: int, rest: str) -> None:
+        self.notes[k] = (
+            f"is trained without {rest.strip()[:40]!r}, which ends every generation prompt; to "
+            'train only what is generated, set train_on="last_turn"'
+        )
+
+    def _goes_on(self, written: str, rest: str, error: LabelError) -> str:
+        """Returns a note if a turn goes on without the header that its prompt has, or nothing.
+
+        Args:
+            written: What the template writes before the turn's words, unlike its prompt.
+            rest: What the prompt holds instead.
+            error: What to raise if the usual header is unknown.
+        """
+        usual = self._usual_header(error, {})[1]
+        if rest.lstrip() != usual or not self._opens_again(usual) or self._opens_again(written):
+            return ""
+        return f"begins without {usual!r}, which the generation prompt before it writes"
+
+    def _has_own_marker(self, header: str) -> bool:
+        """Returns whether a header opens a turn as those of no other role do."""
+        openers = self.structure.openers
+        tokens = self.vocabulary.pattern.finditer(header)
+        opener = max((m.start() for m in tokens if m.group() in openers), default=None)
+        if opener is None:
+            return False
+        end, others = 0, []
+        for slot in self.trace.slots:
+            before, end = self.trace.text[end : slot.start], slot.end
+            if slot.message >= 0 and not self.conversation.messages[slot.message].is_assistant:
+                others.append(before)
+        return bool(others) and not any(header[opener:] in before for before in others)
+
+    def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
+        """Returns the start of turn `k` if it differs from its generation prompt."""
+        same, asked = self._aligned(written, header)
+        rest = header[asked:]
+        if not rest:
+            return same
+        spaced = len(written) - len(written[same:].lstrip())
+        if rest.isspace() or same > len(written.rstrip()):
+            kept = self._kept_whitespace(k)
+            if rest.isspace() and self._is_words(written[spaced:]):
+                return spaced - kept  # the same header, with other whitespace
+            same = min(same, spaced - kept)
+        if not self._is_forced(rest) or not header[:asked].strip():
+            raise self._unlike(header, written, where)
+        self._note_off_prompt(k, rest)
+        return same
+
+    def _aligned(self, written: str, header: str) -> tuple[int, int]:
+        """Returns how far a turn and its prompt agree, except for whitespace."""
+        i = j = 0
+        while True:
+            same = self._shared(header[j:], written[i:])
+            i, j = i + same, j + same
+            # whitespace is ignored only if both texts agree after it
+            a, b = _behind_space(written, i), _behind_space(header, j)
+            if (a, b) == (i, j) or not self._shared(header[b:], written[a:]):
+                return i, j
+            i, j = a, b
+
+    def _shared(self, header: str, written: str) -> int:
+        """Returns how far two texts agree, without splitting a control token."""
+        same = _common_length(header, written)
+        tokens = self.vocabulary.pattern.finditer(header)
+        return next((t.start() for t in tokens if t.start() < same < t.end()), same)
+
+    def _is_forced(self, rest: str) -> bool:
+        """Returns whether a prompt's rest is optional, such as a think block."""
+        tokens = self.vocabulary.pattern.findall(rest)
+        begins = self.vocabulary.pattern.match(rest.lstrip()) is not None
+        return begins and not self.structure.tokens.intersection(tokens)
+
+    def _opens_again(self, text: str) -> bool:
+        """Returns whether the template opens a turn in text that would be trained."""
+        return not self.structure.openers.isdisjoint(self.vocabulary.pattern.findall(text))
+
+    def _opens_turn(self, header: str) -> bool:
+        """Returns whether a generation prompt opens a turn behind the end of the one before."""
+        ended = max((m.end() for m in token_pattern(self.stop_tokens).finditer(header)), default=0)
+        return self._opens_again(header[ended:])
+
+    def _unlike(self, header: str, written: str, where: str) -> LabelError:
+        hint = (
+            "set the template's variables, such as template_kwargs={'enable_thinking': False}"
+            if "think" in header + written
+            else "check whether roles are swapped, or the template repeats a message here"
+        )
+        return OffPromptError(
+            f"this turn does not begin with the generation prompt: found {written[:80]!r}, "
+            f"expected {header!r}; {hint}",
+            where=where,
+        )
+
+    def _is_words(self, rest: str) -> bool:
+        """Returns whether a message's words, or an empty turn's end, come next."""
+        return not rest or rest.startswith(tuple(self.stop_tokens))
+
+
+def _common_length(a: str, b: str) -> int:
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
+
+
+def _behind_space(text: str, at: int) -> int:
+    return len(text) - len(text[at:].lstrip())
