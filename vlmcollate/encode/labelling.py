@@ -54,7 +54,8 @@ def unlabelled_sample(
         media_tokens: The tokens of each kind of media.
     """
     input_ids = torch.from_numpy(prompt.ids)
-    tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    mask = torch.from_numpy(np.ones(len(prompt.ids), np.int64))
+    tokens = {"input_ids": input_ids, "attention_mask": mask}
     if token_types is not None:
         tokens[token_types.key] = _token_types(prompt, token_types, media_tokens)
     return EncodedSample(
@@ -190,7 +191,7 @@ def with_labels(
 
 def trains(sample: EncodedSample) -> bool:
     """Returns whether a sample has a trained token."""
-    return bool((sample.tokens["labels"] != IGNORE_INDEX).any())
+    return bool((sample.tokens["labels"].numpy() != IGNORE_INDEX).any())
 
 
 def check_trains(sample: EncodedSample) -> None:

@@ -1,18 +1,19 @@
 """How an example becomes a conversation, whatever its format.
 
-The simplest examples, plain messages of text and images and nothing else, are read in one step. The
-formats read the others, give the same conversation for these, and the errors for all.
+The simplest examples, plain messages of text and images and nothing else, are read in one step, the
+others by the formats.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
-from vlmcollate.conversation import Conversation, MediaPart, Message, Part, TextPart
+from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.formats.base import DatasetFormat, row_of
-from vlmcollate.formats.media_columns import TAG
 from vlmcollate.formats.registry import REGISTERED, format_of
+from vlmcollate.formats.simple import read_simple
 from vlmcollate.formats.unread import UnreadPolicy, report_unread
 from vlmcollate.plain_values import show_all
 
@@ -85,9 +86,9 @@ _COLUMNS = frozenset(
 """The columns of messages of all formats, of which a stated format chooses one."""
 
 
-def _fitting(example: object) -> list[DatasetFormat]:
+def _fitting(example: object) -> Iterator[DatasetFormat]:
     row = row_of(example)
-    return [known for known in REGISTERED.values() if known.is_automatic and known.reads(row)]
+    return (known for known in REGISTERED.values() if known.is_automatic and known.reads(row))
 
 
 def _format_that_fits(example: object) -> DatasetFormat:
@@ -119,67 +120,3 @@ def _check_one_reading(example: object, chosen: DatasetFormat, conversation: Con
                 f"has two readings: as {chosen.name!r}, and as {other.name!r} with "
                 f"{show_all(left)}; set format={chosen.name!r} or format={other.name!r}"
             )
-
-
-_ROLES = frozenset({"system", "user", "assistant"})
-_MESSAGE = {"role", "content"}
-_TEXT = {"type", "text"}
-_IMAGE = {"type", "image"}
-
-
-def read_simple(example: object) -> Conversation | None:
-    """Reads a list of messages of the built-in types, or a dict that holds one.
-
-    Returns:
-        The conversation, or `None` if the example is anything else.
-    """
-    if type(example) is dict and example.keys() == {"messages"}:
-        example = example["messages"]
-    if type(example) is not list or not example:
-        return None
-    messages = []
-    for i, value in enumerate(example):
-        if type(value) is not dict or value.keys() != _MESSAGE:
-            return None
-        role, content = value["role"], value["content"]
-        parts = _parts(content, i)
-        if parts is None or type(role) is not str or role not in _ROLES:
-            return None
-        messages.append(Message(role=role, content=parts, is_string=type(content) is str))
-    return Conversation(messages=tuple(messages))
-
-
-def _parts(content: object, index: int) -> tuple[Part, ...] | None:
-    if type(content) is str:
-        return (TextPart(content),) if _is_text(content) else None
-    if type(content) is not list:
-        return None
-    parts: list[Part] = []
-    for i, value in enumerate(content):
-        if type(value) is not dict:
-            return None
-        if value.keys() == _TEXT and value["type"] == "text" and _is_text(value["text"]):
-            parts.append(TextPart(value["text"]))
-        elif value.keys() == _IMAGE and value["type"] == "image" and _is_image(value["image"]):
-            parts.append(MediaPart("image", value["image"], f"messages[{index}].content[{i}]"))
-        else:
-            return None
-    return tuple(parts)
-
-
-def _is_text(value: object) -> bool:
-    """Returns whether a value is a text that a tokenizer can encode, without tags of media."""
-    if type(value) is not str or ("<" in value and TAG.search(value)):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_image(value: object) -> bool:
-    """Whether a value is an image of Pillow, or a path, a URL or encoded bytes."""
-    if type(value) in (str, bytes):
-        return bool(value)
-    return type(value).__module__.startswith("PIL.")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import attrs
@@ -23,10 +24,11 @@ from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.direct import render_directly
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
 from vlmcollate.prompt.plan import RenderingPlan, shapes_of
-from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
+from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, without_end
 from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.templates import (
     TEMPLATE_ERRORS,
@@ -109,7 +111,7 @@ class ChatRenderer:
         trace = self._trace(conversation, plain, template)
         rendering = self._place(conversation, trace)
         if conversation.messages[-1].is_prefix:
-            return _without_end(rendering, conversation)
+            return without_end(rendering, conversation)
         is_certain = rendering.turn_error is None and not trace.marks.splits
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
@@ -157,6 +159,13 @@ class ChatRenderer:
                 where="chat_template_kwargs",
             )
         return self.completed(text, conversation, upto=upto)
+
+    def _render_directly(self, conversation: Conversation, marks: Marks) -> str | None:
+        """Returns the marked prompt without the processor, or `None`; the marks prove it."""
+        chat, tools = self.inputs(conversation, marks)
+        variables = marks.guard({**self.template_kwargs, **conversation.template_kwargs})
+        text = render_directly(self.processor, chat, tools, variables)
+        return None if text is None else self.completed(text, conversation)
 
     def inputs(
         self, conversation: Conversation, marks: Marks | None = None, template: str = ""
@@ -269,9 +278,10 @@ class ChatRenderer:
     def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
         vocabulary = Vocabulary.known(self.processor.tokenizer)
         literals = tested_literals(template)
-        for splits in (False, True):
+        for render, splits in product((self._render_directly, self.render), (False, True)):
             marks = Marks(conversation, vocabulary.pattern, literals, splits=splits)
-            trace = marks.read(self.render(conversation, marks))
+            text = render(conversation, marks)
+            trace = None if text is None else marks.read(text)
             if trace is not None and trace.text == plain:
                 return trace
         raise ConversationError(
@@ -364,27 +374,6 @@ class ChatRenderer:
             MediaSpan(a, b, message, kind)
             for (a, b, kind), (message, _) in zip(found, media, strict=True)
         )
-
-
-def _without_end(rendering: Rendering, conversation: Conversation) -> Rendering:
-    """Returns the rendering up to the last text of a message that the model continues."""
-    last = len(conversation.messages) - 1
-    ends = [span.end for span in rendering.caller_spans if span.message == last]
-    if not ends:
-        raise ConversationError(
-            "the last message is a prefix, but the prompt holds none of its text; write its text, "
-            "or remove 'prefix'",
-            where=f"messages[{last}]",
-        )
-    if any(span.message == last and span.end > ends[-1] for span in rendering.media):
-        raise ConversationError(
-            "the last message is a prefix that ends with media; end it with text",
-            where=f"messages[{last}]",
-        )
-    text = conversation.messages[last].text
-    space = text[len(text.rstrip()) :]
-    end = ends[-1] + (len(space) if rendering.text.startswith(space, ends[-1]) else 0)
-    return attrs.evolve(rendering, text=rendering.text[:end])
 
 
 _STRUCTURES = IdentityCache[dict[Any, Structure]]()

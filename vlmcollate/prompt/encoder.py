@@ -252,7 +252,9 @@ class PromptEncoder:
         cuts = borders[is_inside].tolist()
         if not cuts:
             return tokens
-        return text.vocabulary.encode(text.text, cuts) if spelled is None else text.encode(cuts)
+        if spelled is not None:
+            return text.encode(cuts)
+        return text.vocabulary.recut(text.text, tokens, cuts)
 
     def _check_media(self, ids: Ints, vocabulary: Vocabulary, media: ProcessedMedia) -> None:
         expected: Counter[str] = Counter()

@@ -21,6 +21,7 @@ _PRIVATE_USE = re.compile("[\U000f0000-\U0010fffd]")
 _ESCAPED = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """The keys of a message that hold its reasoning."""
+_SPLIT = re.compile(f"({_PRIVATE_USE.pattern})")
 
 
 @attrs.frozen
@@ -141,7 +142,8 @@ class Marks:
         self.control = control
         self.literals = literals
         self.places: list[Place] = []
-        self._used = frozenset(_PRIVATE_USE.findall(_all_text(conversation)))
+        text = _all_text(conversation)
+        self._used = frozenset(() if text.isascii() else _PRIVATE_USE.findall(text))
         self._free = (c for c in map(chr, range(0xF0000, 0x10FFFE)) if c not in self._used)
         self._opens: dict[str, int] = {}
         self._closes: dict[str, int] = {}
@@ -171,7 +173,7 @@ class Marks:
         core = text.strip()
         if not core:
             return text
-        start = text.index(core)
+        start = 0 if core == text else text.index(core)
         open_, close = next(self._free), next(self._free)
         self._opens[open_] = self._closes[close] = len(self.places)
         self.places.append(Place(message, where, core, part, key))
@@ -193,27 +195,26 @@ class Marks:
 
     def read(self, text: str) -> MarkedText | None:
         """Removes and locates the marks; returns `None` if they are not in pairs."""
-        pieces: list[str] = []
-        slots: list[Slot] = []
-        length = last = 0
-        opened: tuple[int, int] | None = None
         if "\\ud" in text:  # JSON in ASCII, which escapes the marks
             text = _ESCAPED.sub(self._unescape, text)
-        for match in _PRIVATE_USE.finditer(text):
-            mark = match.group()
+        texts = _SPLIT.split(text)  # texts and marks by turns
+        pieces = texts[:1]
+        slots: list[Slot] = []
+        length = len(texts[0])
+        opened: tuple[int, int] | None = None
+        for mark, piece in zip(texts[1::2], texts[2::2], strict=True):
             if mark in self._used:
-                continue
-            pieces.append(text[last : match.start()])
-            length += match.start() - last
-            last = match.end()
-            if mark in self._opens and opened is None:
+                pieces.append(mark)
+                length += 1
+            elif mark in self._opens and opened is None:
                 opened = self._opens[mark], length
             elif opened is not None and self._closes.get(mark) == opened[0]:
                 slots.append(Slot(opened[1], length, self.places[opened[0]].message, opened[0]))
                 opened = None
             else:
                 return None
-        pieces.append(text[last:])
+            pieces.append(piece)
+            length += len(piece)
         return None if opened is not None else MarkedText("".join(pieces), slots, self)
 
 
@@ -286,6 +287,8 @@ def _as_text(
 ) -> dict[str, Any]:
     """Returns the message with string content, if a string can hold all of it."""
     parts = message["content"]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        return {**message, "content": parts[0]["text"]}
     if placeholders is None and any(part["type"] != "text" for part in parts):
         return message
     texts = (p["text"] if p["type"] == "text" else (placeholders or {})[p["type"]] for p in parts)
@@ -355,15 +358,31 @@ def map_strings(
     Returns:
         The changed copy; tuples become lists.
     """
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return change(value)
-    if isinstance(value, Mapping):
-        return {
-            change_key(key) if isinstance(key, str) else key: map_strings(
-                item, change_key if key in fixed else change, change_key, fixed
-            )
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
+    if kind is dict or (kind not in _SCALARS and isinstance(value, Mapping)):
+        return _map_items(value, change, change_key, fixed)
+    if kind is list or isinstance(value, list | tuple):
         return [map_strings(item, change, change_key, fixed) for item in value]
-    return value
+    return change(value) if isinstance(value, str) else value
+
+
+_SCALARS = frozenset({int, float, bool, type(None), list, tuple})
+
+
+def _map_items(
+    value: Mapping[Any, Any],
+    change: Callable[[str], str],
+    change_key: Callable[[str], str],
+    fixed: Sequence[str],
+) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for key, item in value.items():
+        changed = change_key(key) if isinstance(key, str) else key
+        change_item = change_key if key in fixed else change
+        if type(item) is str:
+            found[changed] = change_item(item)
+        else:
+            found[changed] = map_strings(item, change_item, change_key, fixed)
+    return found

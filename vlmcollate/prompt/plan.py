@@ -101,5 +101,5 @@ def _shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
 
 def _shape_of_text(text: str, literals: re.Pattern[str]) -> tuple[Any, ...]:
     core = text.strip()
-    at = text.index(core)
+    at = 0 if core == text else text.index(core)
     return text[:at], bool(core), text[at + len(core) :], tuple(literals.findall(core))

@@ -11,8 +11,8 @@ import json
 import re
 import weakref
 from collections.abc import Iterable, Sequence
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, lru_cache
+from itertools import chain, groupby
 from typing import Any
 
 import attrs
@@ -46,6 +46,9 @@ class Tokens:
         """Joins several sequences into one."""
         kept = list(pieces)
         return cls(*(np.concatenate([getattr(p, f.name) for p in kept]) for f in attrs.fields(cls)))
+
+    def __getitem__(self, part: slice) -> Tokens:
+        return Tokens(self.ids[part], self.starts[part], self.ends[part])
 
 
 @attrs.frozen(eq=False)
@@ -230,6 +233,65 @@ class Vocabulary:
             _encode(self.control, text[a:b], a) for a, b in zip(borders, borders[1:], strict=False)
         )
 
+    def recut(self, text: str, tokens: Tokens, cuts: Sequence[int]) -> Tokens:
+        """Returns what `encode` returns with cuts, for a text that was encoded without any.
+
+        Text between two control tokens is encoded by itself, so only text with a cut is encoded
+        again.
+
+        Args:
+            text: The text.
+            tokens: Its tokens.
+            cuts: The positions that no token may cross, in ascending order, at least one.
+
+        Raises:
+            LabelError: See `encode`.
+        """
+        borders = np.flatnonzero(np.isin(tokens.ids, self._border_ids))
+        starts, ends = tokens.starts[borders], tokens.ends[borders]
+        gaps = ends.searchsorted(cuts, "right")
+        is_crossed = bool((gaps != starts.searchsorted(cuts)).any())
+        if is_crossed or self.prefixes_a_space or not len(borders):
+            return self.encode(text, cuts)
+        pieces: list[Tokens] = []
+        done = 0
+        for gap, group in groupby(zip(gaps.tolist(), cuts, strict=True), lambda pair: pair[0]):
+            first = int(borders[gap - 1]) + 1 if gap else 0
+            behind = int(borders[gap]) if gap < len(borders) else len(tokens.ids)
+            start = int(ends[gap - 1]) if gap else 0
+            end = int(starts[gap]) if gap < len(borders) else len(text)
+            places = [start, *(cut for _, cut in group), end]
+            pieces.append(tokens[done:first])
+            pieces += [
+                self._encode_part(text[a:b], a) for a, b in zip(places, places[1:], strict=False)
+            ]
+            done = behind
+        return Tokens.join([*pieces, tokens[done:]])
+
+    def _encode_part(self, text: str, offset: int) -> Tokens:
+        """Encodes a part of a text, of which headers of turns repeat."""
+        if len(text) > _MOST_KEPT_CHARS:
+            return _encode(self.control, text, offset)
+        if text not in self._parts:
+            if len(self._parts) >= _MOST_KEPT_PARTS:
+                self._parts.clear()
+            self._parts[text] = _encode(self.control, text, 0)
+        known = self._parts[text]
+        return Tokens(known.ids, known.starts + offset, known.ends + offset)
+
+    @cached_property
+    def _parts(self) -> dict[str, Tokens]:
+        """The tokens of short texts that were encoded again."""
+        return {}
+
+    @cached_property
+    def _border_ids(self) -> Ints:
+        """The control tokens around which a text may be encoded in parts."""
+        if any(token.single_word for token in self.added.values()):
+            return np.array([], np.int64)
+        fixed = (i for token, i in self.control_ids.items() if not self.added[token].normalized)
+        return np.array(sorted(fixed), np.int64)
+
     def encode_plain(self, text: str, offset: int) -> Tokens:
         """Encodes text without control tokens; characters count from `offset`."""
         return _encode(self.plain, text, offset)
@@ -243,11 +305,17 @@ _HTML_TAG = re.compile(
     "</?(a|b|blockquote|body|caption|code|div|em|footer|h[1-6]|html|i|iframe|img|li|ol|p|s|span"
     "|strong|sub|sup|table|tbody|td|tfoot|th|thead|tr|u|ul)>"
 )
+_MOST_KEPT_CHARS, _MOST_KEPT_PARTS = 32, 1024
 _KNOWN: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
 
 
 def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     """Returns a pattern of the tokens, longest first; of nothing without any."""
+    return _pattern_of(tuple(tokens))
+
+
+@lru_cache(maxsize=256)
+def _pattern_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(filter(None, tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
