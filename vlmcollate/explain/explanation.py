@@ -81,6 +81,7 @@ class Explanation:
         processor: Any,
         stop_ids: Sequence[int],
         collator: str,
+        reasoning_end: str = "",
     ) -> Explanation:
         """Returns the explanation of a sample whose encoding was traced.
 
@@ -90,6 +91,7 @@ class Explanation:
             processor: The collator's processor.
             stop_ids: The ids of the tokens that end a turn.
             collator: The name of the collator's class.
+            reasoning_end: The text behind the reasoning of a turn; see `Structure`.
         """
         prompt: EncodedPrompt = trace.last("tokenize")
         conversation, rendering = prompt.conversation, prompt.rendering
@@ -109,7 +111,7 @@ class Explanation:
                 media_items(sample, trace.last("read"), conversation, rendering, trace.last("load"))
             ),
             seconds=dict(trace.seconds),
-            warnings=tuple(find_warnings(sample, trace, prompt.vocabulary, processor)),
+            warnings=tuple(find_warnings(sample, trace, processor, reasoning_end, chars)),
             processor=type(processor).__name__,
             collator=collator,
             format=conversation.format,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import numpy as np
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.trace import Trace
 from vlmcollate.prompt.encoder import EncodedPrompt
+from vlmcollate.prompt.notes import TurnNote, merged
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.tokens.vocabulary import Vocabulary
+from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
 _MUCH_MEDIA = 0.95
 _NO_LIMIT = 10**9
@@ -20,15 +21,16 @@ _NO_LIMIT = 10**9
 
 
 def find_warnings(
-    sample: EncodedSample, trace: Trace, vocabulary: Vocabulary, processor: Any
+    sample: EncodedSample, trace: Trace, processor: Any, reasoning_end: str, chars: Ints
 ) -> Iterator[str]:
     """Finds possible mistakes of the user.
 
     Args:
         sample: The encoded sample.
         trace: The results of its stages.
-        vocabulary: The tokenizer's vocabulary.
         processor: The collator's processor.
+        reasoning_end: The text behind the reasoning of a turn; see `Structure`.
+        chars: (2, L) int64, the start and end of each token in the prompt, or -1.
 
     Yields:
         One sentence per mistake.
@@ -38,9 +40,10 @@ def find_warnings(
     prompt: EncodedPrompt = trace.last("tokenize")
     conversation = prompt.conversation
     yield from _left_out(trace.first("render"), whole, conversation)
+    yield from map(str, turn_notes(sample, prompt.rendering, reasoning_end, chars))
     yield from _cut(sample, first, len(first.conversation.messages), len(conversation.messages))
     yield from _silent_turns(sample, conversation)
-    yield from _escaped(prompt, vocabulary)
+    yield from _escaped(prompt, prompt.vocabulary)
     yield from _lengths(sample, processor)
     bos = processor.tokenizer.bos_token_id
     if bos is not None and prompt.ids[:2].tolist() == [bos, bos]:
@@ -54,10 +57,49 @@ def _left_out(
         yield f"the chat template omits {', '.join(rendering.dropped)}"
     if rendering.altered:
         yield f"the chat template changes the text of {', '.join(rendering.altered)}"
-    yield from rendering.notes
     fewer = len(whole.messages) - len(conversation.messages)
     if fewer:
         yield f"{fewer} of the {len(whole.messages)} messages were dropped to fit max_length"
+
+
+def turn_notes(
+    sample: EncodedSample, rendering: Rendering, reasoning_end: str, chars: Ints
+) -> Iterator[TurnNote]:
+    """Yields what is unusual about the turns that train.
+
+    Args:
+        sample: The encoded sample.
+        rendering: Its prompt.
+        reasoning_end: The text behind the reasoning of a turn; see `Structure`.
+        chars: (2, L) int64, the start and end of each token in the prompt, or -1.
+    """
+    is_trained = (sample.labels != IGNORE_INDEX).numpy()
+    trained = set(sample.message_ids[is_trained].tolist())
+    yield from filter(None, (note.among(trained) for note in rendering.notes))
+    if reasoning_end:
+        blocks = dict(_empty_blocks(rendering, reasoning_end, set(chars[0, is_trained].tolist())))
+        yield from merged(blocks, max(blocks, default=-1))
+
+
+def _empty_blocks(
+    rendering: Rendering, reasoning_end: str, trained: Container[int]
+) -> Iterator[tuple[int, TurnNote]]:
+    """Yields a note for each turn whose empty block for reasoning trains.
+
+    Args:
+        rendering: The prompt.
+        reasoning_end: The text behind the reasoning of a turn.
+        trained: The first characters of the tokens that train.
+    """
+    words: dict[int, int] = {}
+    for span in rendering.caller_spans:
+        words.setdefault(span.message, span.start)
+    for turn in rendering.turns:
+        first = words.get(turn.message, turn.end)
+        at = rendering.text.find(reasoning_end, turn.start, first)
+        if at in trained:
+            block = rendering.text[turn.start : at + len(reasoning_end)]
+            yield turn.message, TurnNote("empty_reasoning", repr(block.strip()))
 
 
 def _cut(sample: EncodedSample, first: EncodedPrompt, before: int, after: int) -> Iterator[str]:

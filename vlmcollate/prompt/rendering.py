@@ -7,6 +7,7 @@ import attrs
 from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import LabelError
 from vlmcollate.prompt.marks import Span
+from vlmcollate.prompt.notes import TurnNote
 
 
 @attrs.frozen
@@ -36,7 +37,7 @@ class Rendering:
         dropped: The paths of the strings that the template omitted.
         altered: The paths of the strings that the template changed, for example by removing a part.
             Changes to whitespace and JSON escapes do not count.
-        notes: What is unusual about the turns, one sentence each.
+        notes: What is unusual about the turns.
     """
 
     text: str
@@ -46,4 +47,4 @@ class Rendering:
     turn_error: LabelError | None = None
     dropped: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[TurnNote, ...] = ()

@@ -43,7 +43,8 @@ _CALLING: tuple[dict[str, Any], ...] = tuple(
     }
     for given in ({"a": "b"}, '{"a": "b"}')  # some templates take one, some the other
 )
-_THINKING = [{**_ANSWER, key: "so"} for key in ("reasoning_content", "reasoning", "thinking")]
+_THOUGHT = "quoll"
+_THINKING = [{**_ANSWER, key: _THOUGHT} for key in ("reasoning_content", "reasoning", "thinking")]
 
 
 @attrs.frozen(kw_only=True)
@@ -56,12 +57,15 @@ class Structure:
         openers: The first tokens of turn headers; empty if the template does not show them.
         unasked: The tokens that the template writes before every answer, but at no generation
             prompt.
+        reasoning_end: The text between a turn's reasoning and its answer, without whitespace;
+            empty if the template writes none.
     """
 
     tokens: frozenset[str]
     written: frozenset[str] = frozenset()
     openers: frozenset[str] = frozenset()
     unasked: frozenset[str] = frozenset()
+    reasoning_end: str = ""
 
 
 @attrs.frozen
@@ -113,6 +117,7 @@ class StructureReader:
             written=frozenset((mentioned | answers) - tokens),
             openers=frozenset() if turns is None else turns.openers,
             unasked=self._unasked(),
+            reasoning_end=self._reasoning_end() if self.template else "",
         )
 
     def _unasked(self) -> frozenset[str]:
@@ -123,6 +128,19 @@ class StructureReader:
         if asked is None or answered is None:
             return frozenset()
         return frozenset(answered[1]) - {*asked[-1]}
+
+    def _reasoning_end(self) -> str:
+        """Returns what the template writes between a turn's reasoning and its answer."""
+        for answer in _THINKING:
+            try:
+                text = self.render(read_example([_USER, answer]), None)
+            except SampleError:
+                continue
+            behind = text.partition(_THOUGHT)[2]
+            between, found, _ = behind.partition(answer["content"])
+            if found and between.strip():
+                return between.strip()
+        return ""
 
     def _turns(self) -> _Turns | None:
         """Returns the tokens of turns, or `None` if a probe chat is refused."""

@@ -9,6 +9,7 @@ import attrs
 
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.marks import Slot, Span
+from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError, TurnHeaders
 from vlmcollate.tokens.vocabulary import token_pattern
 
@@ -189,9 +190,7 @@ class TurnFinder(TurnHeaders):
             except SampleError:
                 continue
             ((name, value),) = variables.items()
-            self.notes[k] = (
-                f"begins as the generation prompt with {name}={value!r}; set it for generation, too"
-            )
+            self.notes[k] = TurnNote("switch", f"{name}={value!r}")
             return start
         return None
 
@@ -212,10 +211,7 @@ class TurnFinder(TurnHeaders):
         return same
 
     def _note_off_prompt(self, k: int, rest: str) -> None:
-        self.notes[k] = (
-            f"is trained without {rest.strip()[:40]!r}, which ends every generation prompt; to "
-            'train only what is generated, set train_on="last_turn"'
-        )
+        self.notes[k] = TurnNote("off_prompt", repr(rest.strip()[:40]))
 
     def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
         """Returns the start of turn `k` if it differs from its generation prompt."""

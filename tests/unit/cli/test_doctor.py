@@ -41,7 +41,8 @@ def test_it_says_what_ends_a_turn_and_which_turns_lack_their_prompt(tmp_path):
     assert all(finding["is_exact"] for finding in findings.values())
     assert findings["one answer"]["trained"] == ["\n</think>\n\nIt is mild.<|im_end|>"]
     assert any('train_on="last_turn"' in note for note in findings["several answers"]["notes"])
-    assert findings["one answer"]["notes"] == []
+    (note,) = findings["one answer"]["notes"]
+    assert "empty_reasoning=" in note
 
 
 def test_turns_that_words_end_are_named_with_the_way_on(words):
