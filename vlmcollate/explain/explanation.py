@@ -23,8 +23,9 @@ from vlmcollate.explain.alignment import aligned
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.media_items import MediaItem, media_items
 from vlmcollate.explain.tokens import CLASSES, DIFFERENCES, MEANINGS, Block, Run, Token
-from vlmcollate.explain.warnings import find_warnings
+from vlmcollate.explain.warnings import find_warnings, turn_notes
 from vlmcollate.prompt.encoder import EncodedPrompt
+from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Ints
 
@@ -52,6 +53,7 @@ class Explanation:
         media: The media items in order.
         seconds: The time of each stage.
         warnings: Possible mistakes, one sentence each.
+        turn_notes: What is unusual about the turns that train; `warnings` includes it.
         processor: The name of the processor's class.
         collator: The name of the collator's class.
         format: The name of the format in which the example was read.
@@ -67,6 +69,7 @@ class Explanation:
     media: tuple[MediaItem, ...]
     seconds: Mapping[Stage, float]
     warnings: tuple[str, ...]
+    turn_notes: tuple[TurnNote, ...]
     processor: str
     collator: str
     format: str
@@ -98,6 +101,7 @@ class Explanation:
         ids = sample.input_ids.numpy()
         places = aligned(ids, prompt.ids)
         chars = np.where(places >= 0, prompt.chars[:, places], -1)
+        notes = tuple(turn_notes(sample, rendering, reasoning_end, chars))
         texts = _texts(sample, chars, rendering.text, processor.tokenizer)
         roles = tuple(message.role for message in conversation.messages)
         return cls(
@@ -111,7 +115,8 @@ class Explanation:
                 media_items(sample, trace.last("read"), conversation, rendering, trace.last("load"))
             ),
             seconds=dict(trace.seconds),
-            warnings=tuple(find_warnings(sample, trace, processor, reasoning_end, chars)),
+            warnings=tuple(find_warnings(sample, trace, processor, notes)),
+            turn_notes=notes,
             processor=type(processor).__name__,
             collator=collator,
             format=conversation.format,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ _NO_LIMIT = 10**9
 
 
 def find_warnings(
-    sample: EncodedSample, trace: Trace, processor: Any, reasoning_end: str, chars: Ints
+    sample: EncodedSample, trace: Trace, processor: Any, notes: Iterable[TurnNote]
 ) -> Iterator[str]:
     """Finds possible mistakes of the user.
 
@@ -29,8 +29,7 @@ def find_warnings(
         sample: The encoded sample.
         trace: The results of its stages.
         processor: The collator's processor.
-        reasoning_end: The text behind the reasoning of a turn; see `Structure`.
-        chars: (2, L) int64, the start and end of each token in the prompt, or -1.
+        notes: What is unusual about the turns that train.
 
     Yields:
         One sentence per mistake.
@@ -40,7 +39,7 @@ def find_warnings(
     prompt: EncodedPrompt = trace.last("tokenize")
     conversation = prompt.conversation
     yield from _left_out(trace.first("render"), whole, conversation)
-    yield from map(str, turn_notes(sample, prompt.rendering, reasoning_end, chars))
+    yield from map(str, notes)
     yield from _cut(sample, first, len(first.conversation.messages), len(conversation.messages))
     yield from _silent_turns(sample, conversation)
     yield from _escaped(prompt, prompt.vocabulary)

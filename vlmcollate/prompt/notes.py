@@ -8,6 +8,12 @@ from typing import Literal
 import attrs
 
 NoteKind = Literal["off_prompt", "switch", "moved", "empty_reasoning"]
+_TOPICS: dict[NoteKind, str] = {
+    "off_prompt": "turns off their prompt",
+    "switch": "prompt of the turns",
+    "moved": "place of the system message",
+    "empty_reasoning": "empty reasoning",
+}
 _MOST_NAMED = 3
 
 
@@ -52,22 +58,33 @@ class TurnNote:
             f"each turn after {aim}"
         )
 
+    @property
+    def topic(self) -> str:
+        """The subject in a few words."""
+        return _TOPICS[self.kind]
+
+    @property
+    def summary(self) -> str:
+        """What is unusual, without the numbers of the turns."""
+        if self.kind == "empty_reasoning":
+            return self._fact("answers without reasoning are")
+        is_whole = self.has_last or self.kind == "switch"
+        return self._fact("answers are" if is_whole else "earlier answers are")
+
+    def _fact(self, subject: str) -> str:
+        if self.kind == "moved":
+            return (
+                "the template writes the system message or the tools before the last user message, "
+                "so earlier turns are trained without them"
+            )
+        if self.kind == "switch":
+            return f"{subject} trained after the generation prompt with {self.detail}"
+        if self.kind == "empty_reasoning":
+            return f"{subject} trained to write the empty block {self.detail} in place of reasoning"
+        return f"{subject} trained without {self.detail}, which ends every generation prompt"
+
     def __str__(self) -> str:
-        subject = _subject(self.messages)
-        fact = {
-            "moved": (
-                "the template writes the system message or the tools before the last user "
-                "message, so earlier turns are trained without them"
-            ),
-            "switch": f"{subject} trained after the generation prompt with {self.detail}",
-            "empty_reasoning": (
-                f"{subject} trained to write the empty block {self.detail} in place of reasoning"
-            ),
-            "off_prompt": (
-                f"{subject} trained without {self.detail}, which ends every generation prompt"
-            ),
-        }[self.kind]
-        return f"{fact}; {self.remedy}"
+        return f"{self._fact(_subject(self.messages))}; {self.remedy}"
 
 
 def _subject(messages: Iterable[int]) -> str:
