@@ -200,6 +200,8 @@ class BaseCollator(Stages):
             report_unread_by_template(
                 conversation, rendering.text, self._tools.template, self.on_unread
             )
+        if self.special_tokens_in_text == "literal":
+            self._report_spelled_turns(conversation)
         if rendering.dropped or rendering.altered:
             report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering)

@@ -13,7 +13,12 @@ import attrs
 from vlmcollate.cli.flags import in_flags
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import Rows
-from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
+from vlmcollate.errors import (
+    ConfigError,
+    SampleError,
+    SpelledTokenWarning,
+    TemplateOmissionWarning,
+)
 from vlmcollate.explain import Explanation
 from vlmcollate.labels import (
     GenerationTagLabels,
@@ -123,6 +128,7 @@ def _inspect_row(
         with warnings.catch_warnings():
             # the explanation reports it
             warnings.simplefilter("ignore", TemplateOmissionWarning)
+            warnings.simplefilter("ignore", SpelledTokenWarning)
             explanation, note = collator.explain(row), ""
             if other is not None:
                 explanation, note = _compare(explanation, other, row)
