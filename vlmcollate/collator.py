@@ -185,7 +185,7 @@ class BaseCollator(Stages):
             processor=self.processor,
             stop_ids=self.stop_ids,
             collator=type(self).__name__,
-            reasoning_end=self.renderer.structure.reasoning_end,
+            encoder=self.prompt_encoder,
         )
 
     def _encode(self, example: object) -> EncodedSample:

@@ -24,7 +24,7 @@ from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.media_items import MediaItem, media_items
 from vlmcollate.explain.tokens import CLASSES, DIFFERENCES, MEANINGS, Block, Run, Token
 from vlmcollate.explain.warnings import find_warnings, turn_notes
-from vlmcollate.prompt.encoder import EncodedPrompt
+from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Ints
@@ -84,7 +84,7 @@ class Explanation:
         processor: Any,
         stop_ids: Sequence[int],
         collator: str,
-        reasoning_end: str = "",
+        encoder: PromptEncoder,
     ) -> Explanation:
         """Returns the explanation of a sample whose encoding was traced.
 
@@ -94,14 +94,14 @@ class Explanation:
             processor: The collator's processor.
             stop_ids: The ids of the tokens that end a turn.
             collator: The name of the collator's class.
-            reasoning_end: The text behind the reasoning of a turn; see `Structure`.
+            encoder: The encoder of the collator's prompts.
         """
         prompt: EncodedPrompt = trace.last("tokenize")
         conversation, rendering = prompt.conversation, prompt.rendering
         ids = sample.input_ids.numpy()
         places = aligned(ids, prompt.ids)
         chars = np.where(places >= 0, prompt.chars[:, places], -1)
-        notes = tuple(turn_notes(sample, rendering, reasoning_end, chars))
+        notes = tuple(turn_notes(sample, rendering, encoder.structure.reasoning_end, chars))
         texts = _texts(sample, chars, rendering.text, processor.tokenizer)
         roles = tuple(message.role for message in conversation.messages)
         return cls(
@@ -115,7 +115,7 @@ class Explanation:
                 media_items(sample, trace.last("read"), conversation, rendering, trace.last("load"))
             ),
             seconds=dict(trace.seconds),
-            warnings=tuple(find_warnings(sample, trace, processor, notes)),
+            warnings=tuple(find_warnings(sample, trace, encoder, notes)),
             turn_notes=notes,
             processor=type(processor).__name__,
             collator=collator,

@@ -9,11 +9,11 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.trace import Trace
-from vlmcollate.prompt.encoder import EncodedPrompt
+from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder
 from vlmcollate.prompt.notes import TurnNote, merged
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.tokens.vocabulary import Ints, Vocabulary
+from vlmcollate.tokens.vocabulary import Ints
 
 _MUCH_MEDIA = 0.95
 _NO_LIMIT = 10**9
@@ -21,14 +21,14 @@ _NO_LIMIT = 10**9
 
 
 def find_warnings(
-    sample: EncodedSample, trace: Trace, processor: Any, notes: Iterable[TurnNote]
+    sample: EncodedSample, trace: Trace, encoder: PromptEncoder, notes: Iterable[TurnNote]
 ) -> Iterator[str]:
     """Finds possible mistakes of the user.
 
     Args:
         sample: The encoded sample.
         trace: The results of its stages.
-        processor: The collator's processor.
+        encoder: The encoder of the collator's prompts.
         notes: What is unusual about the turns that train.
 
     Yields:
@@ -42,9 +42,9 @@ def find_warnings(
     yield from map(str, notes)
     yield from _cut(sample, first, len(first.conversation.messages), len(conversation.messages))
     yield from _silent_turns(sample, conversation)
-    yield from _escaped(prompt, prompt.vocabulary)
-    yield from _lengths(sample, processor)
-    bos = processor.tokenizer.bos_token_id
+    yield from _escaped(prompt, encoder)
+    yield from _lengths(sample, encoder.processor)
+    bos = encoder.processor.tokenizer.bos_token_id
     if bos is not None and prompt.ids[:2].tolist() == [bos, bos]:
         yield "the sequence begins with two bos tokens; the template and the tokenizer add one each"
 
@@ -114,8 +114,9 @@ def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator
             yield f"the assistant's messages[{index}] is not trained{why}"
 
 
-def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
+def _escaped(prompt: EncodedPrompt, encoder: PromptEncoder) -> Iterator[str]:
     """Yields a warning for each message with control tokens as plain text."""
+    vocabulary = prompt.vocabulary
     chars = prompt.chars[0]
     for given in prompt.rendering.caller_spans:
         text = prompt.rendering.text[given.start : given.end]
@@ -127,7 +128,10 @@ def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
         if spelled:
             place = f"messages[{given.message}]" if given.message >= 0 else "the tools"
             names = ", ".join(dict.fromkeys(spelled))
-            yield f"{place} spells {names}, which was encoded as plain text"
+            listable = [token for token in dict.fromkeys(spelled) if encoder.can_allow(token)]
+            remedy = f"; to make tokens of it, set allowed_special_tokens={listable}"
+            fact = f"{place} spells {names}, which was encoded as plain text"
+            yield fact + (remedy if listable else "")
 
 
 def _lengths(sample: EncodedSample, processor: Any) -> Iterator[str]:
