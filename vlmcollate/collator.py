@@ -225,6 +225,8 @@ class BaseCollator(Batches):
             processor=self.processor,
             stop_ids=self.stop_ids,
             collator=type(self).__name__,
+            encoder=self.prompt_encoder,
+            reasoning_forms=self._tools.reasoning_forms,
         )
 
     def _encode(self, example: object) -> EncodedSample:
@@ -247,6 +249,8 @@ class BaseCollator(Batches):
             report_unread_by_template(
                 conversation, rendering.text, self._tools.template, self.on_unread
             )
+        if self.special_tokens_in_text == "literal":
+            self._report_spelled_turns(conversation)
         if rendering.dropped or rendering.altered:
             if self.split_turns:
                 rendering = without_earlier_omissions(rendering, conversation)

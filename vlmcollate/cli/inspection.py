@@ -13,7 +13,12 @@ import attrs
 from vlmcollate.cli.flags import in_flags
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import Rows
-from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
+from vlmcollate.errors import (
+    ConfigError,
+    SampleError,
+    SpelledTokenWarning,
+    TemplateOmissionWarning,
+)
 from vlmcollate.explain import Explanation
 from vlmcollate.labels import (
     GenerationTagLabels,
@@ -129,6 +134,7 @@ def _inspect_row(
         with warnings.catch_warnings():
             # the explanation reports it
             warnings.simplefilter("ignore", TemplateOmissionWarning)
+            warnings.simplefilter("ignore", SpelledTokenWarning)
             explanations = collator.explain_all(row)
             encoders = other.turn_encoders(row) if other is not None else []
             pairs = [

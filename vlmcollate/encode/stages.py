@@ -25,6 +25,7 @@ from vlmcollate.encode.media import count_media, load_media, media_tensors, proc
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
+from vlmcollate.encode.spelled_turns import report_spelled_turns
 from vlmcollate.encode.token_count import small_image
 from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
 from vlmcollate.encode.train_on import PartWeights, part_weights
@@ -323,6 +324,12 @@ class Stages(CollatorOptions):
     def soundtrack_sampling_rate(self) -> int | None:
         """The sampling rate of a video's own audio in Hz; `None` skips it."""
         return None
+
+    def _report_spelled_turns(self, conversation: Conversation) -> None:
+        """Warns of answers that spell the header or the end of their turn."""
+        tools = self._tools
+        openers = tools.encoder.structure.openers
+        report_spelled_turns(conversation, openers, tools.renderer.stop_tokens)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaM
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.direct import render_directly
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
+from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
 from vlmcollate.prompt.plan import RenderingPlan, shapes_of
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, without_end
@@ -322,9 +323,7 @@ class ChatRenderer:
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
-            notes=tuple(
-                note if k < 0 else f"messages[{k}] {note}" for k, note in finder.notes.items()
-            ),
+            notes=merged(finder.notes, max((turn.message for turn in turns), default=-1)),
         )
 
     def _switches(self, conversation: Conversation) -> list[Mapping[str, Any]]:

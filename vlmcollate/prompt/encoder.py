@@ -232,6 +232,10 @@ class PromptEncoder:
             return False
         return token in structure.written or token not in self.expansion_tokens()
 
+    def can_allow(self, token: str) -> bool:
+        """Returns whether `allowed` may contain a token."""
+        return token not in self.structure.written and self._may_write(True, token)  # noqa: FBT003
+
     def _tokenize(self, text: PromptText) -> Tokens:
         tokens = text.vocabulary.encode(text.text)
         spelled = text.spelled_control(tokens)

@@ -14,6 +14,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.prompt.marks import MarkedText, Place, Span
+from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
 
 
@@ -30,7 +31,7 @@ class RenderingPlan:
     media: tuple[tuple[MediaSpan, Any, Any], ...]
     turns: tuple[tuple[int, Any, Any], ...]
     dropped: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[TurnNote, ...]
 
     @classmethod
     def of(cls, trace: MarkedText, rendering: Rendering) -> RenderingPlan:

@@ -7,6 +7,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConversationError, LabelError
 from vlmcollate.prompt.marks import Span
+from vlmcollate.prompt.notes import TurnNote
 
 
 @attrs.frozen
@@ -42,7 +43,7 @@ class Rendering:
         dropped: The paths of the strings that the template omitted.
         altered: The paths of the strings that the template changed, for example by removing a part.
             Changes to whitespace and JSON escapes do not count.
-        notes: What is unusual about the turns, one sentence each.
+        notes: What is unusual about the turns.
     """
 
     text: str
@@ -52,7 +53,7 @@ class Rendering:
     turn_error: LabelError | None = None
     dropped: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[TurnNote, ...] = ()
 
 
 def without_end(rendering: Rendering, conversation: Conversation) -> Rendering:

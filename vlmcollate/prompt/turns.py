@@ -10,6 +10,7 @@ import attrs
 
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.marks import Slot, Span
+from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.off_prompt import OffPromptStarts
 from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError
 from vlmcollate.tokens.vocabulary import token_pattern
@@ -92,7 +93,7 @@ class TurnFinder(OffPromptStarts):
                 raise self._is_moved_error(k)
             stop = token_pattern(self.stop_tokens).match(behind.lstrip())
             space = len(behind) - len(behind.lstrip())
-            self.notes.setdefault(k, "is written in parts, of which the last follow later messages")
+            self.notes.setdefault(k, TurnNote("in_parts"))
             yield Span(first.start, last.end + (space + stop.end() if stop else 0), k)
 
     def _begins_apart(self, text: str) -> bool:
@@ -251,10 +252,7 @@ class TurnFinder(OffPromptStarts):
             return at + self._start_off_prompt(k, header, written, error)
         except OffPromptError:
             usual = self._start_behind_usual_header(k, at, first, error)
-        self.notes[k] = (
-            "begins with a header that the generation prompt before it does not write, so that "
-            "generation never starts where this turn does"
-        )
+        self.notes[k] = TurnNote("other_header")
         return usual
 
     def _start_behind_usual_header(self, k: int, at: int, first: int, error: LabelError) -> int:
@@ -277,9 +275,7 @@ class TurnFinder(OffPromptStarts):
             except SampleError:
                 continue
             ((name, value),) = variables.items()
-            self.notes[k] = (
-                f"begins as the generation prompt with {name}={value!r}; set it for generation, too"
-            )
+            self.notes[k] = TurnNote("switch", f"{name}={value!r}")
             return start
         return None
 
