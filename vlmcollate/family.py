@@ -110,6 +110,8 @@ class Family:
         render: The function that writes the prompt from the conversation, the processor and the
             placeholders; the chat template by default.
         postprocess: The function that changes a labelled sample, given the processor.
+        takes_pixel_bytes: Whether `postprocess`, of the family or a subclass, leaves pixels alone,
+            so that they may be bytes.
         frame_tokens: The minimum and maximum number of tokens of a frame, for videos with options
             of their own; those of the processor by default.
         count_tokens: The function that counts the tokens of one item, from the processor, its kind
@@ -138,6 +140,7 @@ class Family:
     postprocess: Callable[[EncodedSample, Any], EncodedSample] | None = attrs.field(
         default=None, repr=_named
     )
+    takes_pixel_bytes: bool = False
     frame_tokens: tuple[int, int] | None = None
     count_tokens: Callable[[Any, MediaKind, tuple[int, ...]], int] | None = attrs.field(
         default=None, repr=_named

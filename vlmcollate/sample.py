@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 import attrs
+import torch
 from torch import Tensor
+
+from vlmcollate.pixels import PixelTable
 
 IGNORE_INDEX = -100
 """The label of tokens that are not trained, the default of PyTorch and Hugging Face."""
@@ -52,9 +55,12 @@ class EncodedSample:
             token.
         media_ids: (L,) int64, the media item that each token stands for; -1 for text.
         media: The media tensors by the processor's names; their first axis depends on the family.
+            Pixels are bytes (uint8) if `pixel_tables` names their key; `pixels` converts them.
         media_counts: The number of media items of each kind, such as `{"image": 2}`.
         label_strategy: The name of the strategy that found the turns, or "".
         documents: The samples inside, if this is a pack.
+        pixel_tables: For each key of `media` that holds pixels as bytes, what the processor makes
+            of them.
     """
 
     tokens: Mapping[str, Tensor]
@@ -64,6 +70,7 @@ class EncodedSample:
     media_counts: Mapping[str, int] = attrs.field(factory=dict)
     label_strategy: str = ""
     documents: tuple[Document, ...] = ()
+    pixel_tables: Mapping[str, PixelTable] = attrs.field(factory=dict)
 
     def __len__(self) -> int:
         return len(self.message_ids)
@@ -72,6 +79,16 @@ class EncodedSample:
     def axes(self) -> dict[str, Axis]:
         """The meaning of the first axis of every tensor: tokens or media."""
         return {**dict.fromkeys(self.tokens, "tokens"), **dict.fromkeys(self.media, "media")}
+
+    def pixels(self, key: str, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns a media tensor as the processor makes it.
+
+        Args:
+            key: A key of `media`.
+            dtype: The dtype of pixels that are stored as bytes; the processor's by default.
+        """
+        table = self.pixel_tables.get(key)
+        return self.media[key] if table is None else table(self.media[key], dtype)
 
     @property
     def input_ids(self) -> Tensor:

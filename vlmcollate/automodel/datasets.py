@@ -18,6 +18,7 @@ from vlmcollate.automodel.fake_image import _conversation_has_media
 from vlmcollate.automodel.labelling import media_ids_of
 from vlmcollate.automodel.retrying import make_robust_collate, read_sample, take_first_valid
 from vlmcollate.automodel.tokenized import read_tokenized
+from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.batch.stacking import fill_values, with_spare_token
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.dummy_media import DummyMediaPolicy
@@ -123,7 +124,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         is_faked = self._needs_fake_image(conversation)
         collator = self.faking_collator if is_faked else self.collator
         try:
-            sample = collator.encode(conversation)
+            sample = with_float_pixels(collator.encode(conversation), collator.media.dtype)
             if self.post_tokenize_hook is not None:
                 sample = self._apply_hook(sample, conversation, self.post_tokenize_hook)
         except SampleError as error:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from vlmcollate.automodel.conventions import PIXELS, TOKEN_KEYS
-from vlmcollate.batch.stacking import joined_media, media_counts
+from vlmcollate.batch.media import joined_media
+from vlmcollate.batch.stacking import media_counts
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Concatenate, Join
 from vlmcollate.sample import EncodedSample
@@ -135,7 +136,7 @@ def join_media(items: Sequence[TokenizedSample], joins: Mapping[str, Join]) -> d
         attrs.evolve(i.sample, media={k: v for k, v in i.sample.media.items() if k not in merged})
         for i in items
     ]
-    batch: dict[str, Any] = {**joined_media(kept, joins)}
+    batch: dict[str, Any] = {**joined_media(kept, joins, None)}
     for key in sorted(merged):
         values = ({**item.sample.media, **item.tensor_lists}.get(key) for item in items)
         batch[key] = _merge_media_values([value for value in values if value is not None])

@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.batch.media import joined_media
 from vlmcollate.media import Join
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
@@ -24,6 +25,7 @@ def stack_samples(
     *,
     shift_labels: bool,
     is_packed: bool,
+    pixel_dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
     """Makes a batch of samples, or of packs.
 
@@ -34,6 +36,7 @@ def stack_samples(
         fill: The padding value of each token key; 0 by default.
         shift_labels: Whether to shift labels by one.
         is_packed: Whether the samples are packs.
+        pixel_dtype: The dtype of pixels that are stored as bytes; the processor's by default.
 
     Returns:
         See `BaseCollator.stack`.
@@ -46,7 +49,7 @@ def stack_samples(
     batch = pad(rows, fill)
     if shift_labels and not is_packed:
         batch = shifted(batch, axis=1)
-    return {**batch, **joined_media(samples, joins), **media_counts(samples)}
+    return {**batch, **joined_media(samples, joins, pixel_dtype), **media_counts(samples)}
 
 
 def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
@@ -93,17 +96,6 @@ def with_spare_token(sample: EncodedSample, fill: Mapping[str, float]) -> Encode
         message_ids=longer(sample.message_ids, -1),
         media_ids=longer(sample.media_ids, -1),
     )
-
-
-def joined_media(samples: Sequence[EncodedSample], joins: Mapping[str, Join]) -> dict[str, Tensor]:
-    """Returns the media tensors of all samples, joined by each key's rule."""
-    batch = {}
-    for key in dict.fromkeys(key for sample in samples for key in sample.media):
-        values = [sample.media.get(key) for sample in samples]
-        like = next(value for value in values if value is not None)
-        filled = (joins[key].fill_missing(like) if value is None else value for value in values)
-        batch[key] = joins[key]([value for value in filled if value is not None], key=key)
-    return batch
 
 
 def media_counts(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import DamagedError, checksum, verify_checksum
 from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError, LocatedError
+from vlmcollate.pixels import PixelTable
 from vlmcollate.sample import Document, EncodedSample
 from vlmcollate.validators import an_instance_of, check_count
 
@@ -246,6 +247,7 @@ def sample_to_tensor_bytes(sample: EncodedSample) -> bytes:
         "order": [list(sample.tokens), list(sample.media)],
         "media_counts": dict(sample.media_counts),
         "label_strategy": sample.label_strategy,
+        "pixel_tables": {key: table.to_dict() for key, table in sample.pixel_tables.items()},
         "documents": [attrs.asdict(document) for document in sample.documents],
     }
     whole = {key: value.contiguous() for key, value in tensors.items()}
@@ -271,6 +273,9 @@ def sample_from_tensor_bytes(data: bytes) -> EncodedSample:
             media={key: tensors[f"media.{key}"] for key in media},
             media_counts=facts["media_counts"],
             label_strategy=facts["label_strategy"],
+            pixel_tables={
+                key: PixelTable.from_dict(table) for key, table in facts["pixel_tables"].items()
+            },
             documents=tuple(_document(**document) for document in facts["documents"]),
         )
     except KeyError as error:

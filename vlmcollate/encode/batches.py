@@ -66,6 +66,7 @@ class Batches(Stages):
             fill_values(self.processor.tokenizer),
             shift_labels=self.shift_labels,
             is_packed=is_packed,
+            pixel_dtype=self.media.dtype,
         )
 
     @final
@@ -100,7 +101,14 @@ class Batches(Stages):
         if isinstance(packing, Packable) and packing.bidirectional_images and family.token_types:
             samples = [with_blocks(sample, family.token_types.key) for sample in samples]
         fill = fill_values(self.processor.tokenizer)
-        return join_documents(samples, positions, family.joins, fill, multiple_of=multiple_of)
+        return join_documents(
+            samples,
+            positions,
+            family.joins,
+            fill,
+            multiple_of=multiple_of,
+            pixel_dtype=self.media.dtype,
+        )
 
     def dummy_sample(self) -> EncodedSample:
         """Returns a sample to use instead of a bad one, if a batch has to keep its rows.

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vlmcollate.batch.media import joined_bytes
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import Join
 from vlmcollate.prompt.rendering import MediaSpan, Rendering
@@ -31,10 +32,12 @@ class DummyMedia:
     Attributes:
         pieces: The tokens and tensors of each kind.
         joins: The joining rules of the tensors.
+        pixel_dtype: The dtype of pixels that are not kept as bytes.
     """
 
     pieces: Mapping[MediaKind, EncodedSample]
     joins: Mapping[str, Join]
+    pixel_dtype: torch.dtype | None
 
     @classmethod
     def of(
@@ -43,6 +46,7 @@ class DummyMedia:
         sampling_rate: int | None,
         joins: Mapping[str, Join],
         encode: Callable[[Rendering, Any], EncodedSample],
+        pixel_dtype: torch.dtype | None,
     ) -> DummyMedia:
         """Encodes dummy media.
 
@@ -51,6 +55,7 @@ class DummyMedia:
             sampling_rate: The model's audio sampling rate in Hz.
             joins: The joining rules of the tensors.
             encode: A function that returns the sample of a one-placeholder prompt and its item.
+            pixel_dtype: The dtype of pixels that are not kept as bytes.
         """
         pieces: dict[MediaKind, EncodedSample] = {}
         for kind in ENCODERS:
@@ -58,12 +63,12 @@ class DummyMedia:
             if text:  # an empty one stands for a page outside the text, which every sample has
                 piece = encode(alone(kind, text), blank(kind, sampling_rate))
                 pieces[kind] = ignored(piece)
-        return cls(pieces, joins)
+        return cls(pieces, joins, pixel_dtype)
 
     def add(self, sample: EncodedSample, batch: Sequence[EncodedSample]) -> EncodedSample:
         """Adds dummy media for every encoder that the batch leaves idle."""
         for kind in _idle(batch, list(self.pieces)):
-            sample = appended(sample, self.pieces[kind], self.joins)
+            sample = appended(sample, self.pieces[kind], self.joins, self.pixel_dtype)
         return sample
 
     def room(self, sample: EncodedSample) -> int:
@@ -101,14 +106,15 @@ def _idle(samples: Sequence[EncodedSample], kinds: Sequence[MediaKind]) -> list[
 
 
 def appended(
-    sample: EncodedSample, piece: EncodedSample, joins: Mapping[str, Join]
+    sample: EncodedSample,
+    piece: EncodedSample,
+    joins: Mapping[str, Join],
+    pixel_dtype: torch.dtype | None,
 ) -> EncodedSample:
     """Appends P tokens of dummy media, and its tensors, to a sample."""
     items = sum(sample.media_counts.values())
     media_ids = torch.where(piece.media_ids >= 0, piece.media_ids + items, -1)
-    media = dict(sample.media)
-    for key, value in piece.media.items():
-        media[key] = joins[key]([media[key], value], key=key) if key in media else value
+    media, tables = joined_bytes([sample, piece], joins, pixel_dtype)
     counts = dict(sample.media_counts)
     for kind, count in piece.media_counts.items():
         counts[kind] = counts.get(kind, 0) + count
@@ -119,6 +125,7 @@ def appended(
         media_ids=torch.cat([sample.media_ids, media_ids]),
         media=media,
         media_counts=counts,
+        pixel_tables=tables,
     )
 
 

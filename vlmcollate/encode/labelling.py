@@ -29,6 +29,7 @@ from vlmcollate.labels import (
     LabelStrategy,
     RenderedSpanLabels,
 )
+from vlmcollate.pixels import PixelTable
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -43,6 +44,7 @@ def unlabelled_sample(
     *,
     token_types: TokenTypes | None,
     media_tokens: Mapping[MediaKind, Sequence[str]],
+    pixel_tables: Mapping[str, PixelTable],
 ) -> EncodedSample:
     """Returns the sample of an encoded prompt, without labels.
 
@@ -52,6 +54,7 @@ def unlabelled_sample(
         counts: The number of its items of each kind.
         token_types: The token types that the model takes.
         media_tokens: The tokens of each kind of media.
+        pixel_tables: The tables of the media tensors that hold bytes.
     """
     input_ids = torch.from_numpy(prompt.ids)
     mask = torch.from_numpy(np.ones(len(prompt.ids), np.int64))
@@ -64,6 +67,7 @@ def unlabelled_sample(
         media_ids=torch.from_numpy(prompt.media_ids),
         media=media,
         media_counts=counts,
+        pixel_tables=pixel_tables,
     )
 
 

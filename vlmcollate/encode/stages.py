@@ -16,6 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.expansion_tokens import expansion_tokens
@@ -23,6 +24,7 @@ from vlmcollate.encode.item_options import FinalSize, Shape, final_size
 from vlmcollate.encode.labelling import label_sample, place_turns, unlabelled_sample
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
 from vlmcollate.encode.options import CollatorOptions
+from vlmcollate.encode.pixel_path import process_as_bytes
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.spelled_turns import report_spelled_turns
@@ -188,7 +190,8 @@ class Stages(CollatorOptions):
             texts=[self.traits.placeholders[kind] for kind in kinds],
             joins=family.joins,
         )
-        return family.process(request)
+        found = process_as_bytes(family.process, request)
+        return family.process(request) if found is None else found
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
         """Returns the name of the strategy used, and the assistant turns."""
@@ -270,8 +273,17 @@ class Stages(CollatorOptions):
             count_media(rendering, media) if rendering.media else {},
             token_types=family.token_types,
             media_tokens=self.traits.media_tokens,
+            pixel_tables=processed.pixel_tables,
         )
+        if processed.pixel_tables and not self._keeps_bytes:
+            sample = with_float_pixels(sample, self.media.dtype)
         return prompt, sample
+
+    @cached_property
+    def _keeps_bytes(self) -> bool:
+        """Whether no code of a subclass or a family's author would meet pixels as bytes."""
+        is_own = type(self).postprocess is Stages.postprocess and self.family.postprocess is None
+        return is_own or self.family.takes_pixel_bytes
 
     def supports(self, kind: MediaKind) -> bool:
         """Returns whether the collator takes media of a kind."""
@@ -387,7 +399,7 @@ class Stages(CollatorOptions):
 
         placeholders = {k: v for k, v in self.traits.placeholders.items() if self.supports(k)}
         rate, joins = self.traits.sampling_rate, self.family.joins
-        return DummyMedia.of(placeholders, rate, joins, encode)
+        return DummyMedia.of(placeholders, rate, joins, encode, self.media.dtype)
 
     def _dummy_room(self, sample: EncodedSample) -> int:
         """Returns the number of tokens that dummy media will add."""

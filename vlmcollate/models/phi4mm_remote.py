@@ -80,6 +80,7 @@ class Phi4MMCollator(BaseCollator):
     """
 
     family = Family(
+        takes_pixel_bytes=True,
         joins={
             "input_image_embeds": PadAndConcatenate(rows="image"),
             "image_sizes": Concatenate(rows="image"),

@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.batch.media import joined_bytes
 from vlmcollate.batch.stacking import token_rows
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Join
@@ -28,6 +29,7 @@ def join_documents(
     fill: Mapping[str, float],
     *,
     multiple_of: int = 1,
+    pixel_dtype: torch.dtype | None = None,
 ) -> EncodedSample:
     """Joins several samples into one.
 
@@ -37,6 +39,7 @@ def join_documents(
         joins: The joining rule of each media key.
         fill: The value of each key in the padding between documents.
         multiple_of: Every document is padded to a multiple of this many tokens.
+        pixel_dtype: The dtype of pixels that are bytes in some of the samples only.
 
     Returns:
         The pack; see `BaseCollator.pack`.
@@ -67,15 +70,14 @@ def join_documents(
     for sample in samples:
         for kind, count in sample.media_counts.items():
             counts[kind] = counts.get(kind, 0) + count
+    media, tables = joined_bytes(samples, joins, pixel_dtype)
     names = dict.fromkeys(sample.label_strategy for sample in samples)
     return EncodedSample(
         tokens=tokens,
         message_ids=_concatenated([sample.message_ids for sample in samples], lengths, -1),
         media_ids=_concatenated(media_ids, lengths, -1),
-        media={
-            key: joins[key]([s.media[key] for s in samples if key in s.media], key=key)
-            for key in dict.fromkeys(key for sample in samples for key in sample.media)
-        },
+        media=media,
+        pixel_tables=tables,
         media_counts=counts,
         label_strategy=names.popitem()[0] if len(names) == 1 else "",
         documents=tuple(
@@ -122,6 +124,7 @@ def unpack(pack: EncodedSample) -> list[EncodedSample]:
                 media=media,
                 media_counts=document.media_counts,
                 label_strategy=document.label_strategy,
+                pixel_tables={k: t for k, t in pack.pixel_tables.items() if k in media},
             )
         )
         start += document.padded_length

@@ -9,6 +9,8 @@ import attrs
 import numpy as np
 import torch
 
+from vlmcollate.pixels import PixelTable
+
 NOT_MEDIA = frozenset(
     {
         "attention_mask",
@@ -30,10 +32,12 @@ class ProcessedMedia:
     Attributes:
         replacements: The text that replaces each placeholder, in order.
         tensors: The processor's output; its media keys are kept.
+        pixel_tables: For each key whose tensor holds bytes, what the processor makes of them.
     """
 
     replacements: tuple[str, ...] = ()
     tensors: Mapping[str, Any] = attrs.field(factory=dict)
+    pixel_tables: Mapping[str, PixelTable] = attrs.field(factory=dict)
 
 
 def as_tensor(value: Any) -> torch.Tensor:

@@ -1,0 +1,192 @@
+"""Keeps the pixels of a processor's output as bytes, where a table gives the processor's values.
+
+A copy of the processor that neither rescales nor normalises resizes, tiles and cuts bytes. Whether
+its output and the table give exactly what the processor itself returns is tried on probe media.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlmcollate.conversation import MediaKind
+from vlmcollate.media import MediaRequest, ProcessedMedia, Video
+from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
+from vlmcollate.pixels import CHANNELS, PixelTable, as_bytes, table_of
+from vlmcollate.tokens.identity_cache import IdentityCache
+
+Process = Callable[[MediaRequest], ProcessedMedia]
+
+_SIZES = ((64, 48), (640, 480), (300, 900), (1200, 500))
+"""The widths and heights of probe images, of which models tile, pad, shrink and enlarge some."""
+_OPTIONS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PixelPath:
+    """What is known of a processor's pixels of one kind.
+
+    Attributes:
+        tables: The table of each media key that holds pixels; empty if they are not bytes.
+        is_joint: Whether that holds for several items of one sample, too. Processors that pad
+            items to one size after normalising pad with a value that no byte has.
+    """
+
+    tables: Mapping[str, PixelTable] = attrs.field(factory=dict)
+    is_joint: bool = False
+
+
+def process_as_bytes(process: Process, request: MediaRequest) -> ProcessedMedia | None:
+    """Processes one sample's media, with the pixels as bytes.
+
+    Args:
+        process: The family's processing.
+        request: The media of one sample.
+
+    Returns:
+        The output with its tables, or `None` if the processor's own output has to be used.
+    """
+    paths = [
+        (kind, pixel_path(process, request, kind))
+        for kind in dict.fromkeys(request.kinds)
+        if kind != "audio"
+    ]
+    tables: dict[str, PixelTable] = {}
+    for kind, path in paths:
+        if not path.tables or not (path.is_joint or list(request.kinds).count(kind) == 1):
+            return None
+        if any(tables.setdefault(key, table) != table for key, table in path.tables.items()):
+            return None
+    if not tables:
+        return None
+    return _processed(process, request, tables)
+
+
+def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> PixelPath:
+    """Returns what is known of a processor's pixels, which is tried once.
+
+    Args:
+        process: The family's processing.
+        request: Any media of a sample; only its items are not used.
+        kind: `"image"` or `"video"`.
+    """
+    part = getattr(request.processor, f"{kind}_processor", None)
+    if part is None:
+        return PixelPath()
+    options = repr([getattr(part, name, None) for name in _OPTIONS])
+    key = kind, getattr(process, "__qualname__", repr(process)), options
+    known = _KNOWN.get_or_make(request.processor, dict)
+    if key not in known:
+        known[key] = _probed(process, request, kind, part)
+    return known[key]
+
+
+_KNOWN = IdentityCache[dict[Any, PixelPath]]()
+
+
+def _without_normalisation(request: MediaRequest) -> MediaRequest:
+    """Returns a request with a copy of its processor that neither rescales nor normalises."""
+    bare = copy.copy(request.processor)
+    for name in ("image_processor", "video_processor"):
+        part = getattr(bare, name, None)
+        if part is not None:
+            part = copy.copy(part)
+            part.do_rescale = part.do_normalize = False
+            setattr(bare, name, part)
+    return attrs.evolve(request, processor=bare)
+
+
+def _processed(
+    process: Process, request: MediaRequest, tables: Mapping[str, PixelTable]
+) -> ProcessedMedia | None:
+    found = process(_without_normalisation(request))
+    tensors: dict[str, Any] = dict(found.tensors)
+    for key, table in tables.items():
+        if key in tensors:
+            pixels = as_bytes(as_tensor(tensors[key]), table)
+            if pixels is None:
+                return None
+            tensors[key] = pixels
+    kept = {key: table for key, table in tables.items() if key in tensors}
+    return attrs.evolve(found, tensors=tensors, pixel_tables=kept)
+
+
+def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any) -> PixelPath:
+    table = table_of(part)
+    if table is None:
+        return PixelPath()
+    placeholders = dict(zip(request.kinds, request.texts, strict=True))
+
+    def of(items: Sequence[Any]) -> MediaRequest:
+        texts = [placeholders[kind]] * len(items)
+        return attrs.evolve(request, kinds=[kind] * len(items), items=items, texts=texts)
+
+    items = [_probe(kind, *size, seed) for seed, size in enumerate(_SIZES)]
+    tables = _tried(process, [of([item]) for item in items], table)
+    joint = _tried(process, [of([items[0], items[2]])], table) if tables else {}
+    return PixelPath(tables=tables, is_joint=joint == tables)
+
+
+def _tried(
+    process: Process, requests: Sequence[MediaRequest], table: PixelTable
+) -> dict[str, PixelTable]:
+    """Returns what `_agreed` does, and nothing if the processor refuses bytes or several items."""
+    try:
+        return _agreed(process, requests, table)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # code of any processor; its own output serves, or raises
+        return {}
+
+
+def _agreed(
+    process: Process, requests: Sequence[MediaRequest], table: PixelTable
+) -> dict[str, PixelTable]:
+    """Returns the tables with which bytes give the processor's output for all requests."""
+    agreed: dict[str, PixelTable] | None = None
+    for request in requests:
+        own, bare = process(request), process(_without_normalisation(request))
+        if own.replacements != bare.replacements or own.tensors.keys() != bare.tensors.keys():
+            return {}
+        found = {}
+        for key in own.tensors.keys() - NOT_MEDIA:
+            a, b = as_tensor(own.tensors[key]), as_tensor(bare.tensors[key])
+            if a.dtype == b.dtype and torch.equal(a, b):
+                continue
+            fitting = _fitting(a, b, table)
+            if fitting is None:
+                return {}
+            found[key] = fitting
+        if agreed is not None and found != agreed:
+            return {}
+        agreed = found
+    return agreed or {}
+
+
+def _fitting(own: Tensor, bare: Tensor, table: PixelTable) -> PixelTable | None:
+    """Returns the table that makes the processor's own output of the bare one."""
+    if own.shape != bare.shape or own.dtype != table.values.dtype:
+        return None
+    for channels in CHANNELS:
+        candidate = attrs.evolve(table, channels=channels)
+        pixels = as_bytes(bare, candidate)
+        if pixels is not None and torch.equal(candidate(pixels), own):
+            return candidate
+    return None
+
+
+def _probe(kind: MediaKind, width: int, height: int, seed: int) -> Any:
+    """Returns an image or a short video of noise."""
+    random = np.random.default_rng(seed)
+    if kind == "image":
+        return Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
+    frames = random.integers(0, 256, (4, height // 2, width // 2, 3), np.uint8)
+    count = np.arange(4)
+    return Video(frames=frames, times=count / 2.0, indices=count, total_frames=4, duration=2.0)

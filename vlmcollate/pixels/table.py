@@ -1,0 +1,129 @@
+"""Pixels as bytes, and the table that makes of them what the processor would.
+
+Shapes: C channels, N rows of a media tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import attrs
+import torch
+from torch import Tensor
+
+Channels = Literal["flat", "first", "last"]
+CHANNELS: tuple[Channels, ...] = get_args(Channels)
+_BLOCK = 1 << 16
+"""The number of values that are converted at a time, so that they stay in the cache."""
+
+
+@attrs.frozen(eq=False)
+class PixelTable:
+    """What a processor's rescaling and normalisation make of each byte.
+
+    Args:
+        values: (C, 256), of the dtype of the processor's own output.
+        channels: Where the channels of a tensor are: `"first"`, before height and width; `"last"`;
+            or `"flat"`, C equal runs of the last axis, as in a flattened patch.
+        mean: (C,) float32, to be subtracted from a byte; `None` if the values are looked up.
+        deviation: (C,) float32, by which the difference is divided.
+    """
+
+    values: Tensor
+    channels: Channels
+    mean: Tensor | None = None
+    deviation: Tensor | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether two tables make the same of every tensor."""
+        return self is other or (
+            isinstance(other, PixelTable)
+            and self.channels == other.channels
+            and self.values.dtype == other.values.dtype
+            and torch.equal(self.values, other.values)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.channels, self.values.dtype, tuple(self.values[:, 255].tolist())))
+
+    def __call__(self, pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns the processor's values for bytes.
+
+        Args:
+            pixels: A uint8 tensor whose channels are where the table expects them.
+            dtype: The dtype of the result; the table's by default.
+        """
+        out = torch.empty(pixels.shape, dtype=dtype or self.values.dtype)
+        self.write(pixels, out)
+        return out
+
+    @classmethod
+    def computed(cls, mean: Tensor, deviation: Tensor, channels: Channels) -> PixelTable:
+        """Returns the table of (byte - mean) / deviation, in float32.
+
+        Args:
+            mean: (C,) float32.
+            deviation: (C,) float32.
+            channels: Where the channels of a tensor are.
+        """
+        values = (torch.arange(256).float() - mean[:, None]) / deviation[:, None]
+        return cls(values, channels, mean, deviation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the table as JSON values, which `from_dict` reads without loss."""
+        if self.mean is not None and self.deviation is not None:
+            numbers = {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+            return {"channels": self.channels, **numbers}
+        dtype = str(self.values.dtype).removeprefix("torch.")
+        return {"channels": self.channels, "dtype": dtype, "values": self.values.tolist()}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> PixelTable:
+        """Restores a table from `to_dict`."""
+        if "mean" in facts:
+            mean, deviation = torch.tensor(facts["mean"]), torch.tensor(facts["deviation"])
+            return cls.computed(mean, deviation, facts["channels"])
+        values = torch.tensor(facts["values"], dtype=getattr(torch, facts["dtype"]))
+        return cls(values, facts["channels"])
+
+    def write(self, pixels: Tensor, out: Tensor) -> None:
+        """Writes the processor's values for bytes into a tensor.
+
+        Args:
+            pixels: A contiguous uint8 tensor whose channels are where the table expects them.
+            out: A contiguous floating-point tensor of the same shape.
+        """
+        source, target = self._rows(pixels), self._rows(out)
+        step = max(_BLOCK // max(source[:1].numel(), 1), 1)
+        for start in range(0, len(source), step):
+            self._convert(source[start : start + step], target[start : start + step])
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Returns whether a shape has the channels where the table expects them."""
+        number = len(self.values)
+        if self.channels == "flat":
+            return len(shape) >= 1 and shape[-1] % number == 0
+        axis = -1 if self.channels == "last" else -3
+        return len(shape) >= -axis and shape[axis] == number
+
+    def _convert(self, pixels: Tensor, out: Tensor) -> None:
+        if self.mean is None or self.deviation is None:
+            for channel, values in enumerate(self.values):
+                out[:, channel] = values[pixels[:, channel].long()]
+            return
+        shape = (-1,) if self.channels == "last" else (-1, 1)
+        exact = out if out.dtype == torch.float32 else torch.empty(out.shape)
+        exact.copy_(pixels)
+        exact.sub_(self.mean.view(shape)).div_(self.deviation.view(shape))
+        if exact is not out:
+            out.copy_(exact)
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """Returns a view of a tensor as (rows, C, values), or (N, C) if the channels are last."""
+        number = len(self.values)
+        if self.channels == "last":
+            return tensor.view(-1, number)
+        if self.channels == "flat":
+            return tensor.view(-1, number, tensor.shape[-1] // number)
+        return tensor.view(-1, number, tensor.shape[-1] * tensor.shape[-2])
