@@ -188,9 +188,9 @@ def _token_types(
     prompt: EncodedPrompt, declared: TokenTypes, media_tokens: Mapping[MediaKind, Sequence[str]]
 ) -> Tensor:
     types = np.zeros(len(prompt.ids), np.int64)
-    of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
     if not prompt.rendering.media:
         return torch.from_numpy(types)
+    of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
     vocabulary: Vocabulary = prompt.vocabulary
     for kind, tokens in media_tokens.items():
         for token in tokens:

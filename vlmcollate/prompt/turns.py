@@ -93,17 +93,21 @@ class TurnFinder(TurnHeaders):
         first = next((slot.start for slot in trace.of(k)), len(trace.text))
         anchor = self._anchor(k, first)
         at = anchor.end if anchor else 0
-        kind, written = self._kind(k), (trace.text[at:first], *self._own_beginning(k))
-        known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
+        kind, written = self._kind(k), trace.text[at:first]
+        rest = written.lstrip()  # behind the whitespace of the words before
+        shapes = [(text, *self._own_beginning(k)) for text in dict.fromkeys((rest, written))]
+        found = (self.known.starts.get((kind, shape)) for shape in shapes)
+        known = next(filter(None, found), None) if self._is_repeated(k) else None
         if known is None:
             start = self._start_behind(k, kind, anchor, first, where)
             if trace.of(k):  # without words, what was written goes on to the end of the chat
-                self.known.keep(kind, written, start - at, self.notes.get(k))
+                shape = shapes[0 if start > first - len(rest) else -1]
+                self.known.keep(kind, shape, first - start, self.notes.get(k))
             return start
-        offset, note = known
+        length, note = known
         if note is not None:
             self.notes[k] = note
-        return at + offset
+        return first - length
 
     def _start_behind(self, k: int, kind: Kind, anchor: Slot | None, first: int, where: str) -> int:
         """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
