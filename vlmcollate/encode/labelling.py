@@ -85,6 +85,7 @@ def place_turns(
 
 
 def with_labels(
+    prompt: EncodedPrompt,
     sample: EncodedSample,
     turns: Sequence[Turn],
     conversation: Conversation,
@@ -97,6 +98,7 @@ def with_labels(
     """Returns a sample with the labels, and any weights, of its turns.
 
     Args:
+        prompt: The prompt, whose ids the sample shares.
         sample: The sample without labels, whose `message_ids` are updated.
         turns: The assistant turns.
         conversation: The conversation, for the weights of its messages.
@@ -105,7 +107,7 @@ def with_labels(
         part_weights: The parts with a weight of their own; see `EncodedPrompt.part_weights`.
         untrained: The stretches of tokens without labels, each the first token and the last + 1.
     """
-    ids, message_ids = sample.tokens["input_ids"].numpy(), sample.message_ids.numpy()
+    ids, message_ids = prompt.ids, prompt.message_ids
     labels = np.full(len(ids), IGNORE_INDEX, np.int64)
     weights = np.zeros(len(ids), np.float32)
     last = max((turn.message for turn in turns), default=-1)
@@ -121,7 +123,7 @@ def with_labels(
         weights[start:end] = 0
     labels[weights > 0] = ids[weights > 0]
     if sample.media_counts:
-        is_media = sample.media_ids.numpy() >= 0
+        is_media = prompt.media_ids >= 0
         labels[is_media], weights[is_media] = IGNORE_INDEX, 0
     tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
     if not {0.0, 1.0}.issuperset([*turn_weights, *(weight for *_, weight in part_weights)]):

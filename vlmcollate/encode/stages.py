@@ -193,6 +193,7 @@ class Stages(CollatorOptions):
         )
         is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
         return with_labels(
+            prompt,
             sample,
             turns,
             conversation,

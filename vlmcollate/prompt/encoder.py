@@ -136,7 +136,8 @@ class EncodedPrompt:
         if self.rendering.turn_error is not None:
             raise self.rendering.turn_error
         edges = np.array([turn[:2] for turn in self._text.turns], np.int64).reshape(-1, 2)
-        places = self._prefix + self._before[self._tokens.starts.searchsorted(edges)]
+        places = self._tokens.starts.searchsorted(edges)
+        places = self._prefix + (self._before[places] if self._text.repeats else places)
         messages = (message for *_, message in self._text.turns)
         return [
             Turn(message, a, b) for message, (a, b) in zip(messages, places.tolist(), strict=True)
