@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from tests.processors import processor_of
 from vlmcollate.prompt.direct import render_directly
 
-CHAT = [
+CHAT: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]},
     {"role": "assistant", "content": "Here.", "name": None, "reasoning_content": "Hm."},
 ]
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+TOOLS: list[dict[str, Any]] = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 
 
 def test_both_ways_write_the_same_text():
