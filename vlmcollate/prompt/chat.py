@@ -110,7 +110,7 @@ class ChatRenderer:
         if rendering is not None:
             return rendering
         trace = self._trace(conversation, plain, template)
-        rendering = self._place(conversation, trace)
+        rendering = self._place(conversation, trace, template)
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
         is_certain = rendering.turn_error is None and not trace.marks.splits
@@ -161,9 +161,11 @@ class ChatRenderer:
             )
         return self.completed(text, conversation, upto=upto)
 
-    def _render_directly(self, conversation: Conversation, marks: Marks) -> str | None:
+    def _render_directly(
+        self, conversation: Conversation, marks: Marks, *, template: str
+    ) -> str | None:
         """Returns the marked prompt without the processor, or `None`; the marks prove it."""
-        chat, tools = self.inputs(conversation, marks)
+        chat, tools = self.inputs(conversation, marks, template)
         variables = marks.guard({**self.template_kwargs, **conversation.template_kwargs})
         text = render_directly(self.processor, chat, tools, variables)
         return None if text is None else self.completed(text, conversation)
@@ -281,7 +283,7 @@ class ChatRenderer:
         literals = tested_literals(template)
         for render, splits in product((self._render_directly, self.render), (False, True)):
             marks = Marks(conversation, vocabulary.pattern, literals, splits=splits)
-            text = render(conversation, marks)
+            text = render(conversation, marks, template=template)
             trace = None if text is None else marks.read(text)
             if trace is not None and trace.text == plain:
                 return trace
@@ -290,7 +292,7 @@ class ChatRenderer:
             "separated; simplify the message or the template"
         )
 
-    def _place(self, conversation: Conversation, trace: MarkedText) -> Rendering:
+    def _place(self, conversation: Conversation, trace: MarkedText, template: str) -> Rendering:
         finder = TurnFinder(
             conversation=conversation,
             trace=trace,
@@ -299,8 +301,8 @@ class ChatRenderer:
             stop_tokens=self.stop_tokens,
             structure=self.structure,
             ends_with_words=self.ends_with_words,
-            switches=self._switches(conversation),
-            known=self._known_starts(conversation),
+            switches=self._switches(conversation, template),
+            known=self._known_starts(conversation, template),
         )
         media = self._place_media(conversation, trace)
         turns: tuple[Span, ...] = ()
@@ -326,15 +328,14 @@ class ChatRenderer:
             notes=merged(finder.notes, max((turn.message for turn in turns), default=-1)),
         )
 
-    def _switches(self, conversation: Conversation) -> list[Mapping[str, Any]]:
+    def _switches(self, conversation: Conversation, template: str) -> list[Mapping[str, Any]]:
         """Returns the values of switches for thinking that the user has not set."""
         chosen = {*self.template_kwargs, *conversation.template_kwargs}
-        switches = switches_of(chat_template_of(self.processor))
+        switches = switches_of(template)
         return [switch for switch in switches if chosen.isdisjoint(switch)]
 
-    def _known_starts(self, conversation: Conversation) -> KnownStarts:
+    def _known_starts(self, conversation: Conversation, template: str) -> KnownStarts:
         """Returns what earlier chats with the same variables showed of the starts of turns."""
-        template = chat_template_of(self.processor)
         if not prompt_is_constant(template):
             return KnownStarts(is_certain=False)
         # SmolVLM's processor writes chats with videos by another template
@@ -359,6 +360,8 @@ class ChatRenderer:
     def _place_media(self, conversation: Conversation, trace: MarkedText) -> tuple[MediaSpan, ...]:
         found: list[tuple[int, int, MediaKind]] = []
         for kind, placeholder in self.placeholders.items():
+            if placeholder not in trace.text:
+                continue
             at = (m.span() for m in re.finditer(re.escape(placeholder), trace.text))
             found += [(a, b, kind) for a, b in at if not trace.is_given(a, b)]
         found.sort()

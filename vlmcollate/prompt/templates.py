@@ -43,6 +43,8 @@ def is_template_error(error: Exception) -> bool:
 def chat_template_of(processor: Any) -> str:
     """Returns the chat template of a processor, or of its tokenizer."""
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if isinstance(template, str):
+        return str(template)
     if isinstance(template, Mapping):
         template = template.get("default", "")
     return str(template or "")

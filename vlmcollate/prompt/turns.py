@@ -140,26 +140,31 @@ class TurnFinder(OffPromptStarts):
         at = anchor.end if anchor else 0
         if anchor is not None and self._is_continued(anchor, trace.text[at:first]):
             return at
-        kind = self._kind(k)
-        written = self._written(k, kind, at, first)
-        known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
+        kind, written = self._kind(k), trace.text[at:first]
+        rest = written.lstrip()  # behind the whitespace of the words before
+        shapes = self._shapes(k, kind, written, first)
+        found = (self.known.starts.get((kind, shape)) for shape in shapes)
+        known = next(filter(None, found), None) if self._is_repeated(k) else None
         if known is None:
             start = self._start_behind(k, kind, anchor, first, where)
             if trace.of(k):  # without words, what was written goes on to the end of the chat
-                written = self._written(k, kind, at, first)  # its header is known now
-                self.known.keep(kind, written, start - at, self.notes.get(k))
+                shapes = self._shapes(k, kind, written, first)  # its header is known now
+                shape = shapes[0 if start > first - len(rest) else -1]
+                self.known.keep(kind, shape, first - start, self.notes.get(k))
             return start
-        offset, note = known
+        length, note = known
         if note is not None:
             self.notes[k] = note
-        return at + offset
+        return first - length
 
-    def _written(self, k: int, kind: Kind, at: int, first: int) -> Kind:
-        """Returns what stands between the words before turn `k` and its own, for `KnownStarts`."""
-        header = self.known.headers.get(kind)
+    def _shapes(self, k: int, kind: Kind, written: str, first: int) -> list[Kind]:
+        """Returns what `KnownStarts` knows a turn by: without whitespace at first, and with it."""
+        rest = written.lstrip()
+        header = self.known.headers.get(kind, "").lstrip()
+        more = header[len(rest) :] if header.startswith(rest) else ""
         # an answer's own words may begin as the generation prompt ends
-        follows = header is not None and self.trace.text.startswith(header, at)
-        return (self.trace.text[at:first], follows, *self._own_beginning(k))
+        begins = (bool(more) and self.trace.text.startswith(more, first), *self._own_beginning(k))
+        return [(text, *begins) for text in dict.fromkeys((rest, written))]
 
     def _is_continued(self, anchor: Slot, written: str) -> bool:
         """Returns whether a turn goes on behind words of an earlier one that were moved there."""

@@ -204,12 +204,7 @@ class Vocabulary:
 
     def is_control(self, ids: Ints) -> npt.NDArray[np.bool_]:
         """Returns which ids are control tokens, (L,) bool."""
-        known = self._sorted_control_ids
-        if not len(known):
-            return np.zeros(len(ids), dtype=bool)
-        at = np.searchsorted(known, ids)
-        found: npt.NDArray[np.bool_] = known[np.minimum(at, len(known) - 1)] == ids
-        return found
+        return _are_in(self._sorted_control_ids, ids)
 
     def encode(self, text: str, cuts: Sequence[int] = ()) -> Tokens:
         """Encodes text and the control tokens in it.
@@ -247,7 +242,7 @@ class Vocabulary:
         Raises:
             LabelError: See `encode`.
         """
-        borders = np.flatnonzero(np.isin(tokens.ids, self._border_ids))
+        borders = np.flatnonzero(_are_in(self._border_ids, tokens.ids))
         starts, ends = tokens.starts[borders], tokens.ends[borders]
         gaps = ends.searchsorted(cuts, "right")
         is_crossed = bool((gaps != starts.searchsorted(cuts)).any())
@@ -318,6 +313,15 @@ def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
 def _pattern_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(filter(None, tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _are_in(known: Ints, ids: Ints) -> npt.NDArray[np.bool_]:
+    """Returns which ids are among some in ascending order, (L,) bool."""
+    if not len(known):
+        return np.zeros(len(ids), dtype=bool)
+    at = np.minimum(known.searchsorted(ids), len(known) - 1)
+    found: npt.NDArray[np.bool_] = known[at] == ids
+    return found
 
 
 def _encode(backend: Backend, text: str, offset: int) -> Tokens:
