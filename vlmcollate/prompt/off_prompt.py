@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from vlmcollate.errors import LabelError
+from vlmcollate.conversation import Message, TextPart
+from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.turn_headers import OffPromptError, TurnHeaders
 from vlmcollate.tokens.vocabulary import token_pattern
 
@@ -57,6 +58,36 @@ class OffPromptStarts(TurnHeaders):
         if rest.lstrip() != usual or not self._opens_again(usual) or self._opens_again(written):
             return ""
         return f"begins without {usual!r}, which the generation prompt before it writes"
+
+    def _start_without_header(self, k: int, at: int, first: int, error: LabelError) -> int:
+        """Returns the start of a turn before which the template writes neither prompt nor header.
+
+        Args:
+            k: The turn, such as a greeting, if the header stands at the end of a question.
+            at: The end of the words before it.
+            first: The start of its words.
+            error: What to raise if the template may write the turn as one of another role.
+        """
+        written = self.trace.text[at:first]
+        ended = max((m.end() for m in token_pattern(self.stop_tokens).finditer(written)), default=0)
+        is_apart = self.trace.of(k) and (ended or not at)
+        if not is_apart or self._opens_again(written[ended:]) or self._begins_question(written):
+            raise error
+        self.notes[k] = "begins without a header, since the template writes none before it"
+        tokens = self.vocabulary.pattern.finditer(written, ended)
+        own = (m.start() for m in tokens if m.group() in self.structure.written)
+        start = next(own, None)
+        return at + start if start is not None else first - self._kept_whitespace(k)
+
+    def _begins_question(self, written: str) -> bool:
+        """Returns whether the template writes a text before the first words of a question."""
+        words = Message(role="user", content=(TextPart("wombat"),))
+        asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
+        try:
+            before = self.render(asking, None).partition("wombat")[0]
+        except SampleError:
+            return True
+        return bool(before.strip()) and written.rstrip().endswith(before.rstrip())
 
     def _has_own_marker(self, header: str) -> bool:
         """Returns whether a header opens a turn as those of no other role do."""

@@ -168,7 +168,7 @@ class TurnFinder(OffPromptStarts):
             try:
                 header = self._header(k, anchor, where, {})
             except NoPromptError as error:
-                return self._start_of_another(k, at, first, error)
+                return self._start_without_prompt(k, at, first, error)
             self.known.headers[kind] = header
         if trace.text.startswith(header, at):
             self._check_header(k, at + len(header), header, where)
@@ -190,6 +190,13 @@ class TurnFinder(OffPromptStarts):
         if trace.of(k) and not is_opened and self._opens_again(trace.text[start:first]):
             raise self._unlike(header, written, where)
         return start
+
+    def _start_without_prompt(self, k: int, at: int, first: int, error: NoPromptError) -> int:
+        """Returns the start of turn `k`, before which the template renders no prompt."""
+        try:
+            return self._start_of_another(k, at, first, error)
+        except NoPromptError:
+            return self._start_without_header(k, at, first, error)
 
     def _start_of_another(self, k: int, at: int, first: int, error: LabelError) -> int:
         """Returns the start of turn `k` behind the header that another turn has.
