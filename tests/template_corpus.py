@@ -210,6 +210,11 @@ class Judge:
         for word in _words(chat, of_assistant=False):
             if word in trained:
                 raise WrongError(f"{word!r} is trained: {trained!r}")
+        if not _calls(chat):  # a sentence is the template's, such as a default system message
+            own = "|".join(_words(chat, of_assistant=True))
+            for piece in re.split(f"{_CONTROL.pattern}|{own}", trained):
+                if len(piece.strip()) > 40:
+                    raise WrongError(f"{piece!r} is trained: {trained!r}")
 
     def _check_ids(self, text: str, found: list[int]) -> None:
         own = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -242,6 +247,10 @@ def _keeps(text: str, chat: list[dict[str, Any]]) -> bool:
     said = [word for message in chat for word in message["content"].split()]
     called = re.findall(r"Xyzzy\d", str(chat))
     return all(word in text for word in [*said, *called]) and not _PRINTED_LIST.search(text)
+
+
+def _calls(chat: Iterable[Mapping[str, Any]]) -> bool:
+    return any("tool_calls" in message for message in chat)
 
 
 def _words(chat: Iterable[Mapping[str, Any]], *, of_assistant: bool) -> list[str]:

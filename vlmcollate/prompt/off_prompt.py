@@ -7,7 +7,6 @@ import attrs
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.turn_headers import OffPromptError, TurnHeaders
-from vlmcollate.tokens.vocabulary import token_pattern
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -18,11 +17,10 @@ class OffPromptStarts(TurnHeaders):
         """Returns the start of a turn whose prompt agrees only up to its role."""
         messages = self.conversation.messages
         same, asked = self._aligned(written, header)
-        opened = self.structure.openers.intersection(
-            self.vocabulary.pattern.findall(header[:asked])
-        )
-        is_last = not any(message.is_assistant for message in messages[k + 1 :])
-        if not is_last and opened and not self._opens_again(written[same:]):
+        is_earlier = any(message.is_assistant for message in messages[k + 1 :])
+        differs_in_a_word = header[asked : asked + 1].isalnum() and written[same:][:1].isalnum()
+        is_opened = self._has_own_marker(header[:asked]) and not differs_in_a_word
+        if is_earlier and is_opened and not self._opens_again(written[same:]):
             self._note_off_prompt(k, header[asked:])
             return same
         note = self._goes_on(written[same:], header[asked:], error)
@@ -31,7 +29,7 @@ class OffPromptStarts(TurnHeaders):
             return same
         forced = self.vocabulary.pattern.findall(header[asked:])
         is_words = self.structure.tokens.isdisjoint(forced) and not written[same:].strip()
-        if not is_words or not self._has_own_marker(header[:asked]):
+        if not is_words or not is_opened:
             raise error
         self.notes[k] = (
             f"is trained without {header[asked:].strip()[:40]!r}, which ends every generation "
@@ -69,7 +67,7 @@ class OffPromptStarts(TurnHeaders):
             error: What to raise if the template may write the turn as one of another role.
         """
         written = self.trace.text[at:first]
-        ended = max((m.end() for m in token_pattern(self.stop_tokens).finditer(written)), default=0)
+        ended = self._end_of_stop(written)
         is_apart = self.trace.of(k) and (ended or not at)
         if not is_apart or self._opens_again(written[ended:]) or self._begins_question(written):
             raise error
@@ -150,8 +148,7 @@ class OffPromptStarts(TurnHeaders):
 
     def _opens_turn(self, header: str) -> bool:
         """Returns whether a generation prompt opens a turn behind the end of the one before."""
-        ended = max((m.end() for m in token_pattern(self.stop_tokens).finditer(header)), default=0)
-        return self._opens_again(header[ended:])
+        return self._opens_again(header[self._end_of_stop(header) :])
 
     def _unlike(self, header: str, written: str, where: str) -> LabelError:
         hint = (

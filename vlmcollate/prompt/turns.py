@@ -142,7 +142,9 @@ class TurnFinder(OffPromptStarts):
         kind, written = self._kind(k), (trace.text[at:first], *self._own_beginning(k))
         known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
         if known is None:
-            start = self._start_behind(k, kind, anchor, first, where)
+            start = self._start_of_named(k, at, first, where)
+            if start is None:
+                start = self._start_behind(k, kind, anchor, first, where)
             if trace.of(k):  # without words, what was written goes on to the end of the chat
                 self.known.keep(kind, written, start - at, self.notes.get(k))
             return start
@@ -150,6 +152,25 @@ class TurnFinder(OffPromptStarts):
         if note is not None:
             self.notes[k] = note
         return at + offset
+
+    def _start_of_named(self, k: int, at: int, first: int, where: str) -> int | None:
+        """Returns the start of a turn whose header holds the name of its message, or `None`."""
+        message = self.conversation.messages[k]
+        name = message.extra.get("name")
+        if not isinstance(name, str) or name not in self.trace.text[at:first]:
+            return None
+        extra = {key: value for key, value in message.extra.items() if key != "name"}
+        messages = list(self.conversation.messages)
+        messages[k] = attrs.evolve(message, extra=extra)
+        nameless = attrs.evolve(self.conversation, messages=tuple(messages))
+        trace = self._read(nameless)
+        if trace is None or len(trace.slots) != len(self.trace.slots) or not trace.of(k):
+            return None
+        finder = attrs.evolve(self, conversation=nameless, trace=trace)
+        start = finder._start(k, where)
+        self.notes.update(finder.notes)
+        own = trace.text[start : trace.of(k)[0].start]
+        return first - len(own) if self.trace.text.endswith(own, at, first) else None
 
     def _is_continued(self, anchor: Slot, written: str) -> bool:
         """Returns whether a turn goes on behind words of an earlier one that were moved there."""
