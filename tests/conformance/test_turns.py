@@ -214,7 +214,7 @@ def test_a_greeting_that_the_template_writes_as_a_question_is_refused():
         f"{{% else %}}<|im_start|>assistant\n{{% endif %}}{_TEXT}<|im_end|>{{% endfor %}}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    with pytest.raises(LabelError, match="cannot be rendered"):
+    with pytest.raises(LabelError, match="does not begin with the generation prompt"):
         _trained(processor, _chat("q", "hello", "q", "yes")[1:])
 
 
@@ -250,7 +250,7 @@ def _with_tools(prompt, header):
     ],
 )
 def test_a_turn_behind_a_result_may_have_another_header_than_its_prompt(prompt, header, note):
-    result = {"role": "tool", "name": "f", "content": "result"}
+    result = {"role": "tool", "content": "result"}
     chat = [*_chat("q", "yes"), result, {"role": "assistant", "content": "so"}]
     processor = _with_tools(prompt, header)
     assert _trained(processor, chat) == ["yes<|im_end|>", "so<|im_end|>"]
