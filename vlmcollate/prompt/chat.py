@@ -36,8 +36,10 @@ from vlmcollate.prompt.templates import (
     chat_template_of,
     is_template_error,
     prompt_is_constant,
+    refusal_hint,
     switches_of,
     tested_literals,
+    unseparable,
     wants_empty_strings,
     wants_json_arguments,
     wants_lists,
@@ -152,6 +154,7 @@ class ChatRenderer:
                 raise
             raise ConversationError(
                 f"the chat template refuses this conversation: {error}"
+                + refusal_hint(template or chat_template_of(self.processor), conversation)
             ) from error
         if not isinstance(text, str):
             raise ConversationError(
@@ -287,10 +290,7 @@ class ChatRenderer:
             trace = None if text is None else marks.read(text)
             if trace is not None and trace.text == plain:
                 return trace
-        raise ConversationError(
-            "the chat template's own text depends on the words of a message, so the two cannot be "
-            "separated; simplify the message or the template"
-        )
+        raise ConversationError(unseparable(plain))
 
     def _place(self, conversation: Conversation, trace: MarkedText, template: str) -> Rendering:
         finder = TurnFinder(

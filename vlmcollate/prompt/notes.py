@@ -89,7 +89,7 @@ class TurnNote:
         if self.kind == "in_parts":
             return f"{subject} written in parts, of which some follow later messages"
         if self.kind == "other_header":
-            return f"{subject} trained after another header than that of their generation prompt"
+            return f"{subject} trained after another header than their generation prompt, or none"
         return f"{subject} trained without {self.detail}, which ends every generation prompt"
 
     def __str__(self) -> str:

@@ -11,6 +11,8 @@ import jinja2
 import jinja2.ext
 from jinja2 import nodes
 
+from vlmcollate.conversation import Conversation
+
 TEMPLATE_ERRORS = (
     # raised by templates on purpose, or by access to a missing value
     jinja2.TemplateError,
@@ -38,6 +40,33 @@ def is_template_error(error: Exception) -> bool:
             return True
         traceback = traceback.tb_next
     return False
+
+
+def refusal_hint(template: str, conversation: Conversation) -> str:
+    """Returns what to add to the error of a template, if it knows no tool calls, or nothing."""
+    has_calls = any("tool_calls" in message.extra for message in conversation.messages)
+    if not has_calls or "tool_calls" in template:
+        return ""
+    return (
+        "; it writes no tool calls, so write them as text of the answer, or set a chat template "
+        "that takes 'tool_calls'"
+    )
+
+
+def unseparable(plain: str) -> str:
+    """Returns why the strings of a conversation are not found in its rendering, and the remedy."""
+    if _PRINTED_PARTS.search(plain):
+        return (
+            "the chat template writes the list of a message's parts as Python or JSON does; give "
+            "the content of the messages as strings"
+        )
+    return (
+        "the chat template's own text depends on the words of a message, so the two cannot be "
+        "separated; simplify the message or the template"
+    )
+
+
+_PRINTED_PARTS = re.compile(r"""\[\{['"]type['"]: ?['"]""")
 
 
 def chat_template_of(processor: Any) -> str:
