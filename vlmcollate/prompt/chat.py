@@ -23,11 +23,12 @@ from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
 from vlmcollate.prompt.plan import RenderingPlan, shapes_of
-from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
+from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, without_end
 from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.templates import (
     TEMPLATE_ERRORS,
@@ -101,7 +102,11 @@ class ChatRenderer:
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
-        plain = self.render(conversation, None, template=template)
+        try:
+            plain = self.render(conversation, None, template=template)
+        except ConversationError as error:
+            refuse_tested_literals(conversation, None, self.render, template, error.problem)
+            raise
         key = self._key(conversation, template)
         plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
         rendering = plan.fill(conversation, plain) if plan is not None else None
@@ -110,7 +115,7 @@ class ChatRenderer:
         trace = self._trace(conversation, plain, template)
         rendering = self._place(conversation, trace)
         if conversation.messages[-1].is_prefix:
-            return _without_end(rendering, conversation)
+            return without_end(rendering, conversation)
         is_certain = rendering.turn_error is None and not trace.marks.splits
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
@@ -273,9 +278,10 @@ class ChatRenderer:
             trace = marks.read(self.render(conversation, marks))
             if trace is not None and trace.text == plain:
                 return trace
+        problem = "the chat template's own text depends on the words of a message"
+        refuse_tested_literals(conversation, plain, self.render, template, problem)
         raise ConversationError(
-            "the chat template's own text depends on the words of a message, so the two cannot be "
-            "separated; simplify the message or the template"
+            f"{problem}, so the two cannot be separated; simplify the message or the template"
         )
 
     def _place(self, conversation: Conversation, trace: MarkedText) -> Rendering:
@@ -360,27 +366,6 @@ class ChatRenderer:
             MediaSpan(a, b, message, kind)
             for (a, b, kind), (message, _) in zip(found, media, strict=True)
         )
-
-
-def _without_end(rendering: Rendering, conversation: Conversation) -> Rendering:
-    """Returns the rendering up to the last text of a message that the model continues."""
-    last = len(conversation.messages) - 1
-    ends = [span.end for span in rendering.caller_spans if span.message == last]
-    if not ends:
-        raise ConversationError(
-            "the last message is a prefix, but the prompt holds none of its text; write its text, "
-            "or remove 'prefix'",
-            where=f"messages[{last}]",
-        )
-    if any(span.message == last and span.end > ends[-1] for span in rendering.media):
-        raise ConversationError(
-            "the last message is a prefix that ends with media; end it with text",
-            where=f"messages[{last}]",
-        )
-    text = conversation.messages[last].text
-    space = text[len(text.rstrip()) :]
-    end = ends[-1] + (len(space) if rendering.text.startswith(space, ends[-1]) else 0)
-    return attrs.evolve(rendering, text=rendering.text[:end])
 
 
 _STRUCTURES = IdentityCache[dict[Any, Structure]]()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from vlmcollate.conversation import MediaKind
-from vlmcollate.errors import LabelError
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.errors import ConversationError, LabelError
 from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.notes import TurnNote
 
@@ -48,3 +48,24 @@ class Rendering:
     dropped: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
     notes: tuple[TurnNote, ...] = ()
+
+
+def without_end(rendering: Rendering, conversation: Conversation) -> Rendering:
+    """Returns the rendering up to the last text of a message that the model continues."""
+    last = len(conversation.messages) - 1
+    ends = [span.end for span in rendering.caller_spans if span.message == last]
+    if not ends:
+        raise ConversationError(
+            "the last message is a prefix, but the prompt holds none of its text; write its text, "
+            "or remove 'prefix'",
+            where=f"messages[{last}]",
+        )
+    if any(span.message == last and span.end > ends[-1] for span in rendering.media):
+        raise ConversationError(
+            "the last message is a prefix that ends with media; end it with text",
+            where=f"messages[{last}]",
+        )
+    text = conversation.messages[last].text
+    space = text[len(text.rstrip()) :]
+    end = ends[-1] + (len(space) if rendering.text.startswith(space, ends[-1]) else 0)
+    return attrs.evolve(rendering, text=rendering.text[:end])
