@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -76,19 +76,19 @@ def turn_notes(
     trained = set(sample.message_ids[is_trained].tolist())
     yield from filter(None, (note.among(trained) for note in rendering.notes))
     if reasoning_end:
-        blocks = dict(_empty_blocks(rendering, reasoning_end, set(chars[0, is_trained].tolist())))
+        blocks = dict(_empty_blocks(rendering, reasoning_end, chars[0, is_trained]))
         yield from merged(blocks, max(blocks, default=-1))
 
 
 def _empty_blocks(
-    rendering: Rendering, reasoning_end: str, trained: Container[int]
+    rendering: Rendering, reasoning_end: str, trained: Ints
 ) -> Iterator[tuple[int, TurnNote]]:
     """Yields a note for each turn whose empty block for reasoning trains.
 
     Args:
         rendering: The prompt.
         reasoning_end: The text behind the reasoning of a turn.
-        trained: The first characters of the tokens that train.
+        trained: The first character of each token that trains.
     """
     words: dict[int, int] = {}
     for span in rendering.caller_spans:
@@ -96,8 +96,9 @@ def _empty_blocks(
     for turn in rendering.turns:
         first = words.get(turn.message, turn.end)
         at = rendering.text.find(reasoning_end, turn.start, first)
-        if at in trained:
-            block = rendering.text[turn.start : at + len(reasoning_end)]
+        end = at + len(reasoning_end)
+        if at >= 0 and ((at <= trained) & (trained < end)).any():
+            block = rendering.text[turn.start : end]
             yield turn.message, TurnNote("empty_reasoning", repr(block.strip()))
 
 
