@@ -25,6 +25,7 @@ from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.direct import render_directly
+from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
@@ -105,7 +106,11 @@ class ChatRenderer:
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
-        plain = self.render(conversation, None, template=template)
+        try:
+            plain = self.render(conversation, None, template=template)
+        except ConversationError as error:
+            refuse_tested_literals(conversation, None, self.render, template, error.problem)
+            raise
         key = self._key(conversation, template)
         plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
         rendering = plan.fill(conversation, plain) if plan is not None else None
@@ -290,6 +295,8 @@ class ChatRenderer:
             trace = None if text is None else marks.read(text)
             if trace is not None and trace.text == plain:
                 return trace
+        problem = "the chat template's own text depends on the words of a message"
+        refuse_tested_literals(conversation, plain, self.render, template, problem)
         raise ConversationError(unseparable(plain))
 
     def _place(self, conversation: Conversation, trace: MarkedText, template: str) -> Rendering:

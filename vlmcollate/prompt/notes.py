@@ -41,8 +41,8 @@ class TurnNote:
 
     def among(self, trained: Collection[int]) -> TurnNote | None:
         """Returns the note on those of the turns that train; `None` if none of them does."""
-        if not self.messages:
-            return self
+        if not self.messages:  # earlier turns, of whichever chat has several
+            return self if len(trained) > 1 else None
         left = tuple(k for k in self.messages if k in trained)
         return attrs.evolve(self, messages=left) if left else None
 

@@ -258,6 +258,13 @@ def literals_of(template: str) -> frozenset[str]:
 
 
 @lru_cache
+def constants_of(template: str) -> frozenset[str]:
+    """Returns all strings in a template's expressions, without outer whitespace."""
+    consts = _parse(template).find_all(nodes.Const)
+    return frozenset({c.value.strip() for c in consts if isinstance(c.value, str)} - {""})
+
+
+@lru_cache
 def tested_literals(template: str) -> re.Pattern[str]:
     """Returns a pattern for the strings that a template tests for."""
     longest_first = sorted(literals_of(template), key=len, reverse=True)
