@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import attrs
+from PIL import Image
 
 from tests.assets import chat_templates
 from vlmcollate import collator_for
@@ -69,6 +70,8 @@ _AGAIN = _said("user", "Bilby?")
 _ONE, _TWO = _said("assistant", "Numbat one"), _said("assistant", "Potoroo two")
 _THREE = [_ASKED, _ONE, _AGAIN, _TWO, _said("user", "Dunnart?"), _said("assistant", "Kowari three")]
 
+_SHOWN = {**_ASKED, "images": 1}
+
 CHATS: dict[str, list[dict[str, Any]]] = {
     "one turn": [_ASKED, _ONE],
     "system and one turn": [_SYSTEM, _ASKED, _ONE],
@@ -106,10 +109,15 @@ CHATS: dict[str, list[dict[str, Any]]] = {
         _result(1, "Resulttwo"),
         _TWO,
     ],
+    "an image": [_SHOWN, _ONE],
+    "system and an image": [_SYSTEM, _SHOWN, _ONE],
+    "a later image": [_ASKED, _ONE, {**_SHOWN, "content": "Bilby?"}, _TWO],
 }
 """Chats of which no two messages share a word."""
 
 FORMS = ("strings", "lists")
+_IMAGE = Image.new("RGB", (56, 56))
+_IMAGE_TOKEN = "<|image_pad|>"  # that of the processor
 
 REASONS = {
     "this turn has no stop token": "no token ends the turn",
@@ -159,7 +167,7 @@ class Judge:
 
     def __attrs_post_init__(self) -> None:
         processor = tiny_processor()
-        processor.chat_template = self.template
+        processor.chat_template = _with_image_token(processor, self.template)
         known = processor.tokenizer.get_vocab()
         tokens = dict.fromkeys(_CONTROL.findall(self.template + self._written(processor)))
         new = [t for t in tokens if t not in known and len(t) < 60 and "\n" not in t]
@@ -182,9 +190,12 @@ class Judge:
             WrongError: The chat is collated, but not as it has to be.
         """
         tools = TOOLS if "call" in name else None
+        images = sum(message.get("images", 0) for message in CHATS[name])
+        if images and form == "strings":
+            return NOT_RENDERED
         chat = CHATS[name] if form == "strings" else [_as_list(m) for m in CHATS[name]]
         text = _rendered(self.processor, chat, tools)
-        if not text or not _keeps(text, CHATS[name]):
+        if not _keeps(text, CHATS[name]) or text.count(_IMAGE_TOKEN) != images:
             return NOT_RENDERED
         try:
             with warnings.catch_warnings():
@@ -199,7 +210,9 @@ class Judge:
 
     def row(self, name: str, form: str) -> dict[str, Any]:
         """Returns the row of a chat in a form."""
-        chat = CHATS[name] if form == "strings" else [_as_list(m) for m in CHATS[name]]
+        chat = CHATS[name]
+        if form == "lists":
+            chat = [_as_list(message, image=_IMAGE) for message in chat]
         return {"messages": chat, **({"tools": TOOLS} if "call" in name else {})}
 
     def _check_words(self, chat: list[dict[str, Any]], text: str, trained: str) -> None:
@@ -210,9 +223,15 @@ class Judge:
         for word in _words(chat, of_assistant=False):
             if word in trained:
                 raise WrongError(f"{word!r} is trained: {trained!r}")
+        if not _calls(chat):  # a sentence is the template's, such as a default system message
+            own = "|".join(_words(chat, of_assistant=True))
+            for piece in re.split(f"{_CONTROL.pattern}|{own}", trained):
+                if len(piece.strip()) > 40:
+                    raise WrongError(f"{piece!r} is trained: {trained!r}")
 
     def _check_ids(self, text: str, found: list[int]) -> None:
-        own = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        images = [_IMAGE] * text.count(_IMAGE_TOKEN) or None
+        own = self.processor(text=[text], images=images, add_special_tokens=False)["input_ids"][0]
         if found[: len(own)] != own or len(found) > len(own) + 1:
             raise WrongError(f"{self.processor.tokenizer.decode(found)!r} is not {text!r}")
 
@@ -223,9 +242,28 @@ def judge(template: str) -> Judge:
     return Judge(template)
 
 
-def _as_list(message: Mapping[str, Any]) -> dict[str, Any]:
-    parts = [{"type": "text", "text": message["content"]}] if message["content"] else []
-    return {**message, "content": parts or ""}
+def _with_image_token(processor: Any, template: str) -> str:
+    """Returns a template that writes the token of the processor for an image."""
+    processor.chat_template = template
+    shown, asked = (_rendered(processor, [_as_list(m)], None) for m in (_SHOWN, _ASKED))
+    same = next((i for i, (a, b) in enumerate(zip(shown, asked, strict=False)) if a != b), 0)
+    tokens, behind = _CONTROL.findall(shown[same:]), _CONTROL.findall(asked[same:])
+    new = tokens[: len(tokens) - len(behind)]
+    if not new or _IMAGE_TOKEN in new:
+        return template
+    # some put a token before and behind it
+    return template.replace(new[len(new) // 2], _IMAGE_TOKEN)
+
+
+def _as_list(message: Mapping[str, Any], **image: Any) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = [{"type": "image", **image}] * message.get("images", 0)
+    if message["content"]:
+        parts.append({"type": "text", "text": message["content"]})
+    return {"role": message["role"], **_others(message), "content": parts or ""}
+
+
+def _others(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in message.items() if k not in ("role", "content", "images")}
 
 
 def _rendered(processor: Any, chat: list[dict[str, Any]], tools: Any) -> str:
@@ -242,6 +280,10 @@ def _keeps(text: str, chat: list[dict[str, Any]]) -> bool:
     said = [word for message in chat for word in message["content"].split()]
     called = re.findall(r"Xyzzy\d", str(chat))
     return all(word in text for word in [*said, *called]) and not _PRINTED_LIST.search(text)
+
+
+def _calls(chat: Iterable[Mapping[str, Any]]) -> bool:
+    return any("tool_calls" in message for message in chat)
 
 
 def _words(chat: Iterable[Mapping[str, Any]], *, of_assistant: bool) -> list[str]:
@@ -306,7 +348,7 @@ def page(measured: Iterable[Measured]) -> str:
         _PAGE.format(
             templates=len(rows),
             packages=packages,
-            chats=len(CHATS) * len(FORMS),
+            chats=len(CHATS),
             rendered=rendered,
             exact=exact,
             share=100 * exact / rendered,
@@ -327,8 +369,10 @@ It shows the result of collating chats with each of them, with no option set.
 `scripts/write_templates_table.py` generates it.
 
 The {templates} templates were given {chats} chats: one and several turns, with and without a
-system message, opening with the assistant, with reasoning and with tool calls, each with
-contents as strings and as lists. Of the {rendered} chats that a template renders without loss:
+system message, opening with the assistant, with reasoning, with tool calls and with an image,
+those without an image with contents as strings and as lists. The processor is a small Qwen2.5-VL
+whose template is replaced; its image token stands for that of the template. Of the {rendered}
+chats that a template renders without loss:
 
 | result | chats | meaning |
 | --- | --- | --- |

@@ -174,3 +174,116 @@ def test_an_answer_keeps_its_first_token_though_it_swallows_whitespace(sides, an
     assert "".join(expected[0].split()) == "".join(answer.split()) + "<|im_end|>"
     assert _trained(processor, _chat("q <x>", answer)) == expected
     assert _trained(processor, _chat("<x> q", answer)) == expected
+
+
+_COHERE = ("<|open_turn|>", "<|end_turn|>", "<|user|>", "<|bot|>", "<|answer|>", "<|end_answer|>")
+
+
+@pytest.mark.parametrize("asked", ["", "{% if add_generation_prompt %}<|answer|>{% endif %}"])
+def test_a_prompt_that_is_always_written_belongs_to_no_turn(asked):
+    """Command A ends every chat with the marker of the assistant."""
+    turn = f"<|answer|>{_TEXT}<|end_answer|>"
+    processor = _tiny(
+        "{% for m in messages %}<|open_turn|>{% if m.role == 'user' %}<|user|>"
+        f"{_TEXT}{{% else %}}<|bot|>{turn}{{% endif %}}<|end_turn|>{{% endfor %}}"
+        f"<|open_turn|><|bot|>{asked}",
+        *_COHERE,
+    )
+    begin = "" if asked else "<|answer|>"
+    expected = [f"{begin}{words}<|end_answer|><|end_turn|>" for words in ("yes", "so")]
+    assert _trained(processor, _chat("q", "yes", "q", "so"), stop=()) == expected
+
+
+_HEADER_IN_THE_QUESTION = (
+    "<|im_start|>system{{ '\n' }}You are kind.<|im_end|>{{ '\n' }}"
+    "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>user{{ '\n' }}"
+    f"{_TEXT}<|im_end|>{{{{ '\n' }}}}<|im_start|>assistant{{{{ '\n' }}}}"
+    f"{{% else %}}{_TEXT}<|im_end|>{{{{ '\n' }}}}{{% endif %}}{{% endfor %}}"
+)
+
+
+def test_a_greeting_without_a_header_trains_its_words():
+    processor = _tiny(_HEADER_IN_THE_QUESTION)
+    greeting = _chat("q", "hello", "q", "yes")[1:]
+    assert _trained(processor, greeting, stop=()) == ["hello<|im_end|>", "yes<|im_end|>"]
+
+
+def test_a_greeting_that_the_template_writes_as_a_question_is_refused():
+    processor = _tiny(
+        "{% for m in messages %}{% if loop.first or m.role == 'user' %}<|im_start|>user\n"
+        f"{{% else %}}<|im_start|>assistant\n{{% endif %}}{_TEXT}<|im_end|>{{% endfor %}}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    with pytest.raises(LabelError, match="does not begin with the generation prompt"):
+        _trained(processor, _chat("q", "hello", "q", "yes")[1:])
+
+
+def test_a_prompt_that_goes_on_with_words_is_noted():
+    """Apriel's prompt begins the reasoning, which its turns leave out."""
+    processor = _tiny(_chatml(prompt="<|im_start|>assistant\nHere are my steps:\n"))
+    for chat in (_chat("q", "yes"), _chat("q", "yes", "q", "so")[1:]):
+        texts = [m["content"] for m in chat if m["role"] == "assistant"]
+        assert _trained(processor, chat) == [f"{words}<|im_end|>" for words in texts]
+        notes = collator_for(processor).explain(chat).warnings
+        assert any("'Here are my steps:'" in note for note in notes)
+
+
+def _with_tools(prompt, header):
+    """A template whose turns behind a tool's result have a header of their own."""
+    behind = "loop.index0 and messages[loop.index0 - 1].role == 'tool'"
+    return _tiny(
+        "{% for m in messages %}{% if m.role == 'tool' %}<tool>" + _TEXT + "</tool>"
+        "{% elif m.role == 'assistant' and " + behind + " %}" + header + _TEXT + "<|im_end|>"
+        "{% else %}" + _HEADER + _TEXT + "<|im_end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{% if messages[-1].role == 'tool' %}" + prompt + "{% else %}"
+        "<|im_start|>assistant\n{% endif %}{% endif %}",
+        "<tool>",
+        "</tool>",
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "header", "note"),
+    [
+        ("", "<|im_start|>assistant\n", "begins with a header that the generation prompt"),
+        ("<|im_start|>assistant\n", "", "begins without '<|im_start|>assistant\\n'"),
+    ],
+)
+def test_a_turn_behind_a_result_may_have_another_header_than_its_prompt(prompt, header, note):
+    result = {"role": "tool", "content": "result"}
+    chat = [*_chat("q", "yes"), result, {"role": "assistant", "content": "so"}]
+    processor = _with_tools(prompt, header)
+    assert _trained(processor, chat) == ["yes<|im_end|>", "so<|im_end|>"]
+    (found,) = [w for w in collator_for(processor).explain(chat).warnings if note in w]
+    assert "messages[3]" in found
+
+
+@pytest.mark.parametrize("name", ["Lyra", "assistant"])
+def test_the_name_of_an_answer_belongs_to_its_header(name):
+    processor = _tiny(_chatml("<|im_start|>{{ m.name or m.role }}{{ '\n' }}"))
+    for chat in (_chat("q", "yes"), _chat("q", "yes", "q", "so")):
+        chat[1]["name"] = name
+        texts = [m["content"] for m in chat if m["role"] == "assistant"]
+        assert _trained(processor, chat) == [f"{words}<|im_end|>" for words in texts]
+
+
+def test_marks_that_json_escapes_are_read():
+    processor = _tiny(_chatml(text="{{ m.content[0].text | tojson(ensure_ascii=True) }}"))
+    assert _trained(processor, _chat("q", "yes")) == ['"yes"<|im_end|>']
+
+
+def test_a_template_that_prints_parts_is_named():
+    text = "{% if tools %}{{ m.content }}{% else %}" + _TEXT + "{% endif %}"
+    processor = _tiny(_chatml(text=text))
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    chat = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in _chat("q", "yes")]
+    with pytest.raises(ConversationError, match="list of a message's parts"):
+        collator_for(processor).encode({"messages": chat, "tools": tools})
+
+
+def test_a_template_without_calls_is_named():
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    chat = [*_chat("q"), {"role": "assistant", "tool_calls": [call]}]
+    processor = with_template("smolvlm", "{{ messages[1].content[0].text }}")
+    with pytest.raises(ConversationError, match="writes no tool calls"):
+        collator_for(processor).encode(chat)

@@ -41,7 +41,7 @@ def command(
     *,
     settings: CollatorSettings,
 ) -> None:
-    """Say what a chat template does: ends of turns, omissions, prompts, and what changes them."""
+    """Report what a chat template does, and which option changes it."""
     console = console_for(as_json=as_json)
     collator = load_collator(console, processor, settings, trust_remote_code=trust_remote_code)
     from vlmcollate.cli.diagnosis import diagnose

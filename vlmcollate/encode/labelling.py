@@ -130,6 +130,7 @@ def label_sample(
         untrained += empty_reasoning_tokens(prompt, tools.reasoning_forms)
     is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
     return with_labels(
+        prompt,
         sample,
         turns,
         conversation,
@@ -142,6 +143,7 @@ def label_sample(
 
 
 def with_labels(
+    prompt: EncodedPrompt,
     sample: EncodedSample,
     turns: Sequence[Turn],
     conversation: Conversation,
@@ -155,6 +157,7 @@ def with_labels(
     """Returns a sample with the labels, and any weights, of its turns.
 
     Args:
+        prompt: The prompt, whose ids the sample shares.
         sample: The sample without labels, whose `message_ids` are updated.
         turns: The assistant turns.
         conversation: The conversation, for the weights of its messages.
@@ -164,7 +167,7 @@ def with_labels(
         factors: The stretches whose weights are multiplied: first token, last + 1, factor.
         untrained: The stretches of tokens without labels, each the first token and the last + 1.
     """
-    ids, message_ids = sample.tokens["input_ids"].numpy(), sample.message_ids.numpy()
+    ids, message_ids = prompt.ids, prompt.message_ids
     labels = np.full(len(ids), IGNORE_INDEX, np.int64)
     weights = np.zeros(len(ids), np.float64)
     chosen = (
@@ -185,7 +188,7 @@ def with_labels(
         weights[start:end] = 0
     labels[weights > 0] = ids[weights > 0]
     if sample.media_counts:
-        is_media = sample.media_ids.numpy() >= 0
+        is_media = prompt.media_ids >= 0
         labels[is_media], weights[is_media] = IGNORE_INDEX, 0
     tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
     if ((weights != 0) & (weights != 1)).any():
@@ -259,9 +262,9 @@ def _token_types(
     prompt: EncodedPrompt, declared: TokenTypes, media_tokens: Mapping[MediaKind, Sequence[str]]
 ) -> Tensor:
     types = np.zeros(len(prompt.ids), np.int64)
-    of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
     if not prompt.rendering.media:
         return torch.from_numpy(types)
+    of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
     vocabulary: Vocabulary = prompt.vocabulary
     for kind, tokens in media_tokens.items():
         for token in tokens:

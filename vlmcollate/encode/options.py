@@ -41,7 +41,7 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
 
     Args:
         processor: A `transformers` processor, whose tokenizer is a fast one or based on
-            `tiktoken`.
+            `tiktoken` or `sentencepiece`.
         max_length: The maximum number of tokens of a sample, or `None` for no limit.
         on_overlong: The policy for samples longer than `max_length`: `"raise"`; `"drop"` them;
             `"truncate"` their end, never inside media; `"drop_turns"`, the oldest user-assistant

@@ -1,7 +1,7 @@
 """How an example becomes a conversation, whatever its format.
 
-The simplest examples, plain messages of text and images and nothing else, are read in one step, the
-others by the formats.
+The simplest examples, messages of text, images, reasoning and calls and nothing else, are read in
+one step. The formats read the others, give the same conversation for these, and the errors for all.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import get_args
 
-from vlmcollate.conversation import Conversation
+from vlmcollate.conversation import Conversation, MediaPart, Message, Part, TextPart
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.formats.base import DatasetFormat, row_of
+from vlmcollate.formats.media_columns import TAG
 from vlmcollate.formats.registry import REGISTERED, format_of
-from vlmcollate.formats.simple import read_simple
+from vlmcollate.formats.simple import MESSAGE, ROLES, simple_message
+from vlmcollate.formats.tools import read_tools
 from vlmcollate.formats.unread import UnreadPolicy, report_unread
-from vlmcollate.plain_values import show_all
+from vlmcollate.plain_values import is_encodable, show_all
 
 _POLICIES = get_args(UnreadPolicy)
 
@@ -120,3 +122,80 @@ def _check_one_reading(example: object, chosen: DatasetFormat, conversation: Con
                 f"has two readings: as {chosen.name!r}, and as {other.name!r} with "
                 f"{show_all(left)}; set format={chosen.name!r} or format={other.name!r}"
             )
+
+
+_ROW = {"messages", "tools"}
+_TOOLS = frozenset({list, type(None)})
+_TEXT = {"type", "text"}
+_IMAGE = {"type", "image"}
+
+
+def read_simple(example: object) -> Conversation | None:
+    """Reads a list of messages of the built-in types, or a dict that holds one and any tools.
+
+    Returns:
+        The conversation, or `None` if the example is anything else.
+
+    Raises:
+        ConversationError: The messages are simple, but a tool is wrong.
+    """
+    tools = None
+    if type(example) is dict and "messages" in example and example.keys() <= _ROW:
+        tools = example.get("tools")
+        example = example["messages"]
+    if type(example) is not list or not example or type(tools) not in _TOOLS:
+        return None
+    messages = []
+    for i, value in enumerate(example):
+        message = _plain_message(value, i)
+        if message is None:
+            return None
+        messages.append(message)
+    read = None if tools is None else read_tools(tools, "tools")
+    return Conversation(messages=tuple(messages), tools=read or None)
+
+
+def _plain_message(value: object, index: int) -> Message | None:
+    """Reads a message of the built-in types without tags of media."""
+    if type(value) is not dict:
+        return None
+    if value.keys() != MESSAGE:
+        found = simple_message(value)
+        return found if found is not None and _is_text(value["content"]) else None
+    role, content = value["role"], value["content"]
+    parts = _parts(content, index)
+    if parts is None or type(role) is not str or role not in ROLES:
+        return None
+    return Message(role=role, content=parts, is_string=type(content) is str)
+
+
+def _parts(content: object, index: int) -> tuple[Part, ...] | None:
+    if type(content) is str:
+        return (TextPart(content),) if _is_text(content) else None
+    if type(content) is not list:
+        return None
+    parts: list[Part] = []
+    for i, value in enumerate(content):
+        if type(value) is not dict:
+            return None
+        if value.keys() == _TEXT and value["type"] == "text" and _is_text(value["text"]):
+            parts.append(TextPart(value["text"]))
+        elif value.keys() == _IMAGE and value["type"] == "image" and _is_image(value["image"]):
+            parts.append(MediaPart("image", value["image"], f"messages[{index}].content[{i}]"))
+        else:
+            return None
+    return tuple(parts)
+
+
+def _is_text(value: object) -> bool:
+    """Returns whether a value is a text that a tokenizer can encode, without tags of media."""
+    if type(value) is not str or ("<" in value and TAG.search(value)):
+        return False
+    return value.isascii() or is_encodable(value)
+
+
+def _is_image(value: object) -> bool:
+    """Whether a value is an image of Pillow, or a path, a URL or encoded bytes."""
+    if type(value) in (str, bytes):
+        return bool(value)
+    return type(value).__module__.startswith("PIL.")

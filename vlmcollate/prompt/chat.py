@@ -25,6 +25,7 @@ from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.direct import render_directly
+from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
@@ -36,8 +37,10 @@ from vlmcollate.prompt.templates import (
     chat_template_of,
     is_template_error,
     prompt_is_constant,
+    refusal_hint,
     switches_of,
     tested_literals,
+    unseparable,
     wants_empty_strings,
     wants_json_arguments,
     wants_lists,
@@ -103,14 +106,18 @@ class ChatRenderer:
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
-        plain = self.render(conversation, None, template=template)
+        try:
+            plain = self.render(conversation, None, template=template)
+        except ConversationError as error:
+            refuse_tested_literals(conversation, None, self.render, template, error.problem)
+            raise
         key = self._key(conversation, template)
         plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
         rendering = plan.fill(conversation, plain) if plan is not None else None
         if rendering is not None:
             return rendering
         trace = self._trace(conversation, plain, template)
-        rendering = self._place(conversation, trace)
+        rendering = self._place(conversation, trace, template)
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
         is_certain = rendering.turn_error is None and not trace.marks.splits
@@ -152,6 +159,7 @@ class ChatRenderer:
                 raise
             raise ConversationError(
                 f"the chat template refuses this conversation: {error}"
+                + refusal_hint(template or chat_template_of(self.processor), conversation)
             ) from error
         if not isinstance(text, str):
             raise ConversationError(
@@ -161,9 +169,11 @@ class ChatRenderer:
             )
         return self.completed(text, conversation, upto=upto)
 
-    def _render_directly(self, conversation: Conversation, marks: Marks) -> str | None:
+    def _render_directly(
+        self, conversation: Conversation, marks: Marks, *, template: str
+    ) -> str | None:
         """Returns the marked prompt without the processor, or `None`; the marks prove it."""
-        chat, tools = self.inputs(conversation, marks)
+        chat, tools = self.inputs(conversation, marks, template)
         variables = marks.guard({**self.template_kwargs, **conversation.template_kwargs})
         text = render_directly(self.processor, chat, tools, variables)
         return None if text is None else self.completed(text, conversation)
@@ -281,16 +291,15 @@ class ChatRenderer:
         literals = tested_literals(template)
         for render, splits in product((self._render_directly, self.render), (False, True)):
             marks = Marks(conversation, vocabulary.pattern, literals, splits=splits)
-            text = render(conversation, marks)
+            text = render(conversation, marks, template=template)
             trace = None if text is None else marks.read(text)
             if trace is not None and trace.text == plain:
                 return trace
-        raise ConversationError(
-            "the chat template's own text depends on the words of a message, so the two cannot be "
-            "separated; simplify the message or the template"
-        )
+        problem = "the chat template's own text depends on the words of a message"
+        refuse_tested_literals(conversation, plain, self.render, template, problem)
+        raise ConversationError(unseparable(plain))
 
-    def _place(self, conversation: Conversation, trace: MarkedText) -> Rendering:
+    def _place(self, conversation: Conversation, trace: MarkedText, template: str) -> Rendering:
         finder = TurnFinder(
             conversation=conversation,
             trace=trace,
@@ -299,8 +308,8 @@ class ChatRenderer:
             stop_tokens=self.stop_tokens,
             structure=self.structure,
             ends_with_words=self.ends_with_words,
-            switches=self._switches(conversation),
-            known=self._known_starts(conversation),
+            switches=self._switches(conversation, template),
+            known=self._known_starts(conversation, template),
         )
         media = self._place_media(conversation, trace)
         turns: tuple[Span, ...] = ()
@@ -326,15 +335,14 @@ class ChatRenderer:
             notes=merged(finder.notes, max((turn.message for turn in turns), default=-1)),
         )
 
-    def _switches(self, conversation: Conversation) -> list[Mapping[str, Any]]:
+    def _switches(self, conversation: Conversation, template: str) -> list[Mapping[str, Any]]:
         """Returns the values of switches for thinking that the user has not set."""
         chosen = {*self.template_kwargs, *conversation.template_kwargs}
-        switches = switches_of(chat_template_of(self.processor))
+        switches = switches_of(template)
         return [switch for switch in switches if chosen.isdisjoint(switch)]
 
-    def _known_starts(self, conversation: Conversation) -> KnownStarts:
+    def _known_starts(self, conversation: Conversation, template: str) -> KnownStarts:
         """Returns what earlier chats with the same variables showed of the starts of turns."""
-        template = chat_template_of(self.processor)
         if not prompt_is_constant(template):
             return KnownStarts(is_certain=False)
         # SmolVLM's processor writes chats with videos by another template
@@ -359,6 +367,8 @@ class ChatRenderer:
     def _place_media(self, conversation: Conversation, trace: MarkedText) -> tuple[MediaSpan, ...]:
         found: list[tuple[int, int, MediaKind]] = []
         for kind, placeholder in self.placeholders.items():
+            if placeholder not in trace.text:
+                continue
             at = (m.span() for m in re.finditer(re.escape(placeholder), trace.text))
             found += [(a, b, kind) for a, b in at if not trace.is_given(a, b)]
         found.sort()

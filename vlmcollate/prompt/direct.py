@@ -6,21 +6,14 @@ Only renderings that are compared with the processor's own are made this way.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
-from transformers import ProcessorMixin
 from transformers.utils import chat_template_utils
 
 from vlmcollate.prompt.templates import TEMPLATE_ERRORS
-
-_ARGUMENTS = frozenset(
-    {
-        *inspect.signature(ProcessorMixin.apply_chat_template).parameters,
-        *inspect.signature(chat_template_utils.render_jinja_template).parameters,
-    }
-)
-"""The names that template variables may not have."""
 
 
 def render_directly(
@@ -38,9 +31,10 @@ def render_directly(
         The text, or `None` if the processor has a method or templates of its own, or the template
         fails.
     """
-    is_usual = getattr(type(processor), "apply_chat_template", None) is _USUAL
     template = getattr(processor, "chat_template", None)
-    if not is_usual or not isinstance(template, str) or not _ARGUMENTS.isdisjoint(variables):
+    if not isinstance(template, str) or not _renders_as_usual(processor):
+        return None
+    if not _taken_names(processor.apply_chat_template.__func__).isdisjoint(variables):
         return None
     try:
         texts, _ = chat_template_utils.render_jinja_template(
@@ -60,4 +54,16 @@ def _present(message: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in message.items() if value is not None}
 
 
-_USUAL = ProcessorMixin.apply_chat_template
+def _renders_as_usual(processor: Any) -> bool:
+    """Returns whether a processor has no method of its own to render chats."""
+    module = sys.modules.get("transformers.processing_utils")  # which takes seconds to import
+    usual = getattr(getattr(module, "ProcessorMixin", None), "apply_chat_template", None)
+    method = getattr(processor.apply_chat_template, "__func__", None)
+    return method is not None and method is usual
+
+
+@lru_cache(maxsize=1)
+def _taken_names(method: Callable[..., Any]) -> frozenset[str]:
+    """Returns the names of arguments, which template variables may not have."""
+    functions = (method, chat_template_utils.render_jinja_template)
+    return frozenset(name for f in functions for name in inspect.signature(f).parameters)

@@ -68,12 +68,17 @@ class EncodedPrompt:
         return self._text.vocabulary
 
     @property
+    def _before(self) -> Ints:
+        """The tokens before each token of the text with shortened runs, and before its end."""
+        return np.concatenate([[0], self._repeats.cumsum()])
+
+    @property
     def part_weights(self) -> list[tuple[int, int, float]]:
         """The parts of answers with a weight of their own: first token, last + 1, weight.
 
         A token belongs to the part of its first character that is not the template's.
         """
-        before = np.array([0, *self._repeats.cumsum()])
+        before = self._before
         starts, ends = self._tokens.starts, self._tokens.ends
         found = []
         done = 0  # the end of the words before
@@ -136,9 +141,9 @@ class EncodedPrompt:
         """
         if self.rendering.turn_error is not None:
             raise self.rendering.turn_error
-        before = np.array([0, *self._repeats.cumsum()])
         edges = np.array([turn[:2] for turn in self._text.turns], np.int64).reshape(-1, 2)
-        places = self._prefix + before[self._tokens.starts.searchsorted(edges)]
+        places = self._tokens.starts.searchsorted(edges)
+        places = self._prefix + (self._before[places] if self._text.repeats else places)
         messages = (message for *_, message in self._text.turns)
         return [
             Turn(message, a, b) for message, (a, b) in zip(messages, places.tolist(), strict=True)
@@ -267,7 +272,10 @@ class PromptEncoder:
         for kind, tokens in self.media_tokens.items():
             for token in tokens:
                 number = vocabulary.control_ids.get(token)
-                if number is not None and (found := int((ids == number).sum())) != expected[token]:
+                if number is None:
+                    continue
+                found = np.count_nonzero(ids == number)
+                if found != expected[token]:
                     raise MediaMismatchError(
                         f"the number of {kind} tokens {token!r} in the prompt does not match its "
                         f"media: found {found}, expected {expected[token]}"

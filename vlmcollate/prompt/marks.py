@@ -82,7 +82,7 @@ class MarkedText:
 
     def is_left_out(self, k: int) -> bool:
         """Returns whether the template omitted all the text of a message."""
-        return k in self._said and k not in self._by_message
+        return k not in self._by_message and k in self._said
 
     @cached_property
     def _by_message(self) -> dict[int, list[Slot]]:

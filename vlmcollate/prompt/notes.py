@@ -41,8 +41,8 @@ class TurnNote:
 
     def among(self, trained: Collection[int]) -> TurnNote | None:
         """Returns the note on those of the turns that train; `None` if none of them does."""
-        if not self.messages:
-            return self
+        if not self.messages:  # earlier turns, of whichever chat has several
+            return self if len(trained) > 1 else None
         left = tuple(k for k in self.messages if k in trained)
         return attrs.evolve(self, messages=left) if left else None
 
@@ -89,7 +89,7 @@ class TurnNote:
         if self.kind == "in_parts":
             return f"{subject} written in parts, of which some follow later messages"
         if self.kind == "other_header":
-            return f"{subject} trained after another header than that of their generation prompt"
+            return f"{subject} trained after another header than their generation prompt, or none"
         return f"{subject} trained without {self.detail}, which ends every generation prompt"
 
     def __str__(self) -> str:

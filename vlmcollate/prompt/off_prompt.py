@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import attrs
 
-from vlmcollate.errors import LabelError
+from vlmcollate.conversation import Message, TextPart
+from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.turn_headers import OffPromptError, TurnHeaders
-from vlmcollate.tokens.vocabulary import token_pattern
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -18,11 +18,10 @@ class OffPromptStarts(TurnHeaders):
         """Returns the start of a turn whose prompt agrees only up to its role."""
         messages = self.conversation.messages
         same, asked = self._aligned(written, header)
-        opened = self.structure.openers.intersection(
-            self.vocabulary.pattern.findall(header[:asked])
-        )
-        is_last = not any(message.is_assistant for message in messages[k + 1 :])
-        if not is_last and opened and not self._opens_again(written[same:]):
+        is_earlier = any(message.is_assistant for message in messages[k + 1 :])
+        differs_in_a_word = header[asked : asked + 1].isalnum() and written[same:][:1].isalnum()
+        is_opened = self._has_own_marker(header[:asked]) and not differs_in_a_word
+        if is_earlier and is_opened and not self._opens_again(written[same:]):
             self._note_off_prompt(k, header[asked:])
             return same
         if self._goes_on(written[same:], header[asked:], error):
@@ -30,7 +29,7 @@ class OffPromptStarts(TurnHeaders):
             return same
         forced = self.vocabulary.pattern.findall(header[asked:])
         is_words = self.structure.tokens.isdisjoint(forced) and not written[same:].strip()
-        if not is_words or not self._has_own_marker(header[:asked]):
+        if not is_words or not is_opened:
             raise error
         self._note_off_prompt(k, header[asked:])
         return same
@@ -49,6 +48,36 @@ class OffPromptStarts(TurnHeaders):
         usual = self._usual_header(error, {})[1]
         is_missing = rest.lstrip() == usual and self._opens_again(usual)
         return is_missing and not self._opens_again(written)
+
+    def _start_without_header(self, k: int, at: int, first: int, error: LabelError) -> int:
+        """Returns the start of a turn before which the template writes neither prompt nor header.
+
+        Args:
+            k: The turn, such as a greeting, if the header stands at the end of a question.
+            at: The end of the words before it.
+            first: The start of its words.
+            error: What to raise if the template may write the turn as one of another role.
+        """
+        written = self.trace.text[at:first]
+        ended = self._end_of_stop(written)
+        is_apart = self.trace.of(k) and (ended or not at)
+        if not is_apart or self._opens_again(written[ended:]) or self._begins_question(written):
+            raise error
+        self.notes[k] = TurnNote("other_header")
+        tokens = self.vocabulary.pattern.finditer(written, ended)
+        own = (m.start() for m in tokens if m.group() in self.structure.written)
+        start = next(own, None)
+        return at + start if start is not None else first - self._kept_whitespace(k)
+
+    def _begins_question(self, written: str) -> bool:
+        """Returns whether the template writes a text before the first words of a question."""
+        words = Message(role="user", content=(TextPart("wombat"),))
+        asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
+        try:
+            before = self.render(asking, None).partition("wombat")[0]
+        except SampleError:
+            return True
+        return bool(before.strip()) and written.rstrip().endswith(before.rstrip())
 
     def _has_own_marker(self, header: str) -> bool:
         """Returns whether a header opens a turn as those of no other role do."""
@@ -111,8 +140,7 @@ class OffPromptStarts(TurnHeaders):
 
     def _opens_turn(self, header: str) -> bool:
         """Returns whether a generation prompt opens a turn behind the end of the one before."""
-        ended = max((m.end() for m in token_pattern(self.stop_tokens).finditer(header)), default=0)
-        return self._opens_again(header[ended:])
+        return self._opens_again(header[self._end_of_stop(header) :])
 
     def _unlike(self, header: str, written: str, where: str) -> LabelError:
         hint = (

@@ -11,6 +11,8 @@ import jinja2
 import jinja2.ext
 from jinja2 import nodes
 
+from vlmcollate.conversation import Conversation
+
 TEMPLATE_ERRORS = (
     # raised by templates on purpose, or by access to a missing value
     jinja2.TemplateError,
@@ -40,9 +42,38 @@ def is_template_error(error: Exception) -> bool:
     return False
 
 
+def refusal_hint(template: str, conversation: Conversation) -> str:
+    """Returns what to add to the error of a template, if it knows no tool calls, or nothing."""
+    has_calls = any("tool_calls" in message.extra for message in conversation.messages)
+    if not has_calls or "tool_calls" in template:
+        return ""
+    return (
+        "; it writes no tool calls, so write them as text of the answer, or set a chat template "
+        "that takes 'tool_calls'"
+    )
+
+
+def unseparable(plain: str) -> str:
+    """Returns why the strings of a conversation are not found in its rendering, and the remedy."""
+    if _PRINTED_PARTS.search(plain):
+        return (
+            "the chat template writes the list of a message's parts as Python or JSON does; give "
+            "the content of the messages as strings"
+        )
+    return (
+        "the chat template's own text depends on the words of a message, so the two cannot be "
+        "separated; simplify the message or the template"
+    )
+
+
+_PRINTED_PARTS = re.compile(r"""\[\{['"]type['"]: ?['"]""")
+
+
 def chat_template_of(processor: Any) -> str:
     """Returns the chat template of a processor, or of its tokenizer."""
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if isinstance(template, str):
+        return str(template)
     if isinstance(template, Mapping):
         template = template.get("default", "")
     return str(template or "")
@@ -224,6 +255,13 @@ def literals_of(template: str) -> frozenset[str]:
     for parent in tree.find_all((nodes.Call, nodes.Compare, nodes.Filter)):
         found |= {c.value for c in parent.find_all(nodes.Const) if isinstance(c.value, str)}
     return frozenset(t.strip() for t in found if re.search(r"[^\w\s]", t) and len(t.strip()) > 1)
+
+
+@lru_cache
+def constants_of(template: str) -> frozenset[str]:
+    """Returns all strings in a template's expressions, without outer whitespace."""
+    consts = _parse(template).find_all(nodes.Const)
+    return frozenset({c.value.strip() for c in consts if isinstance(c.value, str)} - {""})
 
 
 @lru_cache

@@ -70,8 +70,9 @@ def read_turn_ends(render: Render, vocabulary: Vocabulary) -> TurnEnds:
     end = behind("potoroo", "", _ASK, _ANSWER, _AGAIN, _LAST)
     if middle is None or end is None:
         return TurnEnds()
-    if behind.has_prompt(end):
-        return behind.before_prompt(middle, end)
+    before_prompt = behind.before_prompt(middle, end)
+    if before_prompt.asks_always or behind.has_prompt(end):
+        return before_prompt
     same = agreement(middle, end)
     # what stands both in the middle and at the end belongs to the turn
     answers = [end[same - 1]] if same else [*middle[:1], *end[:1]]
@@ -112,10 +113,11 @@ class _Behind:
             middle: The tokens between an answer and the next question.
             end: The tokens behind the last answer of a chat.
         """
-        prompt, answered = self("wombat", "", _ASK), self("wombat", "numbat", _ASK, _ANSWER)
         same = agreement(middle, end)
         rest = end[same:]  # of the prompt, which no other role's header continues with
-        if not prompt or not answered or not rest or prompt[-len(rest) :] != rest:
+        prompt = self("wombat", "", _ASK) if rest else None
+        answered = self("wombat", "numbat", _ASK, _ANSWER) if rest else None
+        if not prompt or not answered or prompt[-len(rest) :] != rest:
             return TurnEnds()
         if agreement(prompt, answered) <= len(prompt) - len(rest):
             return TurnEnds()

@@ -13,7 +13,7 @@ from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.marks import MarkedText, Marks, Slot
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.structure import Structure
-from vlmcollate.tokens.vocabulary import Vocabulary
+from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
 Render = Callable[..., str]
 
@@ -41,19 +41,20 @@ class KnownStarts:
         is_certain: Whether the generation prompt depends on nothing but the kind of turn, so that
             what is known holds for all chats with the same variables.
         headers: The text from the words before a turn to the end of its generation prompt, by kind.
-        starts: The number of characters from those words to the turn, and any note, by the kind,
-            the text between the words and the turn's own, and how the turn's message begins.
+        starts: The number of characters from the turn's start to its own words, and any note, by
+            the kind, the text between the words before and its own, and how its message begins. If
+            the turn starts behind the whitespace at the beginning of that text, the key is without.
     """
 
     is_certain: bool
     headers: dict[Kind, str] = attrs.field(factory=dict)
     starts: dict[tuple[Kind, Kind], tuple[int, TurnNote | None]] = attrs.field(factory=dict)
 
-    def keep(self, kind: Kind, written: Kind, offset: int, note: TurnNote | None) -> None:
+    def keep(self, kind: Kind, written: Kind, length: int, note: TurnNote | None) -> None:
         """Keeps the start of a turn, and forgets the others when there are too many."""
         if len(self.starts) >= _MOST_STARTS:
             self.starts.clear()
-        self.starts[kind, written] = offset, note
+        self.starts[kind, written] = length, note
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -210,13 +211,20 @@ class TurnHeaders:
         """
         opening, header = self._usual_header(error, variables)
         written = self.trace.text[at:first]
-        begins = written.rfind(opening)
+        ended = self._end_of_stop(written)
+        found = written.find(header if header in written[ended:] else opening, ended)
         if not opening:
             ends = [m.end() for m in self.vocabulary.pattern.finditer(written)]
-            begins = ends[-1] if ends else 0
-        if begins < 0:
+            found = ends[-1] if ends else 0
+            # words of the template, such as a default system message, are no part of the turn
+            found = -1 if written[found:].strip() else found
+        if found < 0:
             raise error
-        return at + begins, header
+        return at + found, header
+
+    def _end_of_stop(self, text: str) -> int:
+        """Returns the end of the last stop token in a text, or 0."""
+        return max((m.end() for m in token_pattern(self.stop_tokens).finditer(text)), default=0)
 
     def _usual_header(self, error: LabelError, variables: Mapping[str, Any]) -> tuple[str, str]:
         """Returns how the header of an answer to a question begins, and the header.
@@ -233,13 +241,16 @@ class TurnHeaders:
             raise error from None
         behind = prompt.rpartition("wombat")[2]
         tokens = list(self.vocabulary.pattern.finditer(behind))
-        at_opener = [i for i, m in enumerate(tokens) if m.group() in self.structure.openers]
-        if not at_opener:  # the header is words, such as `Assistant:`, or nothing
+        openers = [i for i, m in enumerate(tokens) if m.group() in self.structure.openers]
+        if not openers:  # the header is words, such as `Assistant:`, or nothing
             header = behind[tokens[-1].end() if tokens else 0 :].lstrip()
             return header, header
-        last = at_opener[-1]  # the role may stand before the token, as in `assistant<|role_sep|>`
-        header = behind[tokens[last - 1].end() if last else 0 :].lstrip()
-        return header[: header.index(tokens[last].group()) + len(tokens[last].group())], header
+        ended = [i for i, m in enumerate(tokens) if m.group() in self.stop_tokens]
+        opener = next((i for i in openers if ended and i > ended[-1]), openers[-1])
+        # the role may stand before the token, as in `assistant<|role_sep|>`
+        header = behind[tokens[opener - 1].end() if opener else 0 :].lstrip()
+        token = tokens[opener].group()
+        return header[: header.index(token) + len(token)], header
 
     def _read(self, conversation: Conversation, upto: int | None = None) -> MarkedText | None:
         marks: Marks = self.trace.marks.renewed()

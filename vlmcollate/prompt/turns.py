@@ -140,26 +140,52 @@ class TurnFinder(OffPromptStarts):
         at = anchor.end if anchor else 0
         if anchor is not None and self._is_continued(anchor, trace.text[at:first]):
             return at
-        kind = self._kind(k)
-        written = self._written(k, kind, at, first)
-        known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
+        kind, written = self._kind(k), trace.text[at:first]
+        rest = written.lstrip()  # behind the whitespace of the words before
+        shapes = self._shapes(k, kind, written, first)
+        found = (self.known.starts.get((kind, shape)) for shape in shapes)
+        known = next(filter(None, found), None) if self._is_repeated(k) else None
         if known is None:
-            start = self._start_behind(k, kind, anchor, first, where)
+            start = self._start_of_named(k, at, first, where)
+            if start is None:
+                start = self._start_behind(k, kind, anchor, first, where)
             if trace.of(k):  # without words, what was written goes on to the end of the chat
-                written = self._written(k, kind, at, first)  # its header is known now
-                self.known.keep(kind, written, start - at, self.notes.get(k))
+                shapes = self._shapes(k, kind, written, first)  # its header is known now
+                shape = shapes[0 if start > first - len(rest) else -1]
+                self.known.keep(kind, shape, first - start, self.notes.get(k))
             return start
-        offset, note = known
+        length, note = known
         if note is not None:
             self.notes[k] = note
-        return at + offset
+        return first - length
 
-    def _written(self, k: int, kind: Kind, at: int, first: int) -> Kind:
-        """Returns what stands between the words before turn `k` and its own, for `KnownStarts`."""
-        header = self.known.headers.get(kind)
+    def _shapes(self, k: int, kind: Kind, written: str, first: int) -> list[Kind]:
+        """Returns what `KnownStarts` knows a turn by: without whitespace at first, and with it."""
+        rest = written.lstrip()
+        header = self.known.headers.get(kind, "").lstrip()
+        more = header[len(rest) :] if header.startswith(rest) else ""
         # an answer's own words may begin as the generation prompt ends
-        follows = header is not None and self.trace.text.startswith(header, at)
-        return (self.trace.text[at:first], follows, *self._own_beginning(k))
+        begins = (bool(more) and self.trace.text.startswith(more, first), *self._own_beginning(k))
+        return [(text, *begins) for text in dict.fromkeys((rest, written))]
+
+    def _start_of_named(self, k: int, at: int, first: int, where: str) -> int | None:
+        """Returns the start of a turn whose header holds the name of its message, or `None`."""
+        message = self.conversation.messages[k]
+        name = message.extra.get("name")
+        if not isinstance(name, str) or name not in self.trace.text[at:first]:
+            return None
+        extra = {key: value for key, value in message.extra.items() if key != "name"}
+        messages = list(self.conversation.messages)
+        messages[k] = attrs.evolve(message, extra=extra)
+        nameless = attrs.evolve(self.conversation, messages=tuple(messages))
+        trace = self._read(nameless)
+        if trace is None or len(trace.slots) != len(self.trace.slots) or not trace.of(k):
+            return None
+        finder = attrs.evolve(self, conversation=nameless, trace=trace)
+        start = finder._start(k, where)
+        self.notes.update(finder.notes)
+        own = trace.text[start : trace.of(k)[0].start]
+        return first - len(own) if self.trace.text.endswith(own, at, first) else None
 
     def _is_continued(self, anchor: Slot, written: str) -> bool:
         """Returns whether a turn goes on behind words of an earlier one that were moved there."""
@@ -178,7 +204,7 @@ class TurnFinder(OffPromptStarts):
             try:
                 header = self._header(k, anchor, where, {})
             except NoPromptError as error:
-                return self._start_of_another(k, at, first, error)
+                return self._start_without_prompt(k, at, first, error)
             self.known.headers[kind] = header
         if trace.text.startswith(header, at):
             self._check_header(k, at + len(header), header, where)
@@ -200,6 +226,13 @@ class TurnFinder(OffPromptStarts):
         if trace.of(k) and not is_opened and self._opens_again(trace.text[start:first]):
             raise self._unlike(header, written, where)
         return start
+
+    def _start_without_prompt(self, k: int, at: int, first: int, error: NoPromptError) -> int:
+        """Returns the start of turn `k`, before which the template renders no prompt."""
+        try:
+            return self._start_of_another(k, at, first, error)
+        except NoPromptError:
+            return self._start_without_header(k, at, first, error)
 
     def _start_of_another(self, k: int, at: int, first: int, error: LabelError) -> int:
         """Returns the start of turn `k` behind the header that another turn has.

@@ -21,10 +21,13 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer
 
 from vlmcollate.errors import ConfigError, LabelError
+from vlmcollate.tokens.conversion import fast_conversion
+from vlmcollate.tokens.sentencepiece import SentencePieceBackend
 from vlmcollate.tokens.tiktoken import TiktokenBackend
 
 Ints = npt.NDArray[np.int64]
-Backend = Tokenizer | TiktokenBackend
+Backend = Tokenizer | TiktokenBackend | SentencePieceBackend
+_Python = TiktokenBackend | SentencePieceBackend
 
 
 @attrs.frozen(eq=False)
@@ -77,10 +80,10 @@ class Vocabulary:
 
         Args:
             tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library, or
-                one of remote code that is backed by `tiktoken`.
+                one that is backed by `tiktoken` or `sentencepiece`.
 
         Raises:
-            ConfigError: The tokenizer has neither backend, so it has no offsets.
+            ConfigError: The tokenizer has no such backend, so it has no offsets.
         """
         known = _KNOWN.get(tokenizer)
         if known is None or known.state != _state(tokenizer, known.backend):
@@ -91,11 +94,11 @@ class Vocabulary:
     def _read(cls, tokenizer: Any) -> Vocabulary:
         backend: Backend | None = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
-            backend = TiktokenBackend.of(tokenizer)
+            backend = TiktokenBackend.of(tokenizer) or SentencePieceBackend.of(tokenizer)
         if backend is None:
             raise ConfigError(
                 f"{type(tokenizer).__name__} returns no character offsets, which exact labels "
-                "need; load the fast tokenizer (one with a tokenizer.json)"
+                f"need; {fast_conversion(tokenizer)}"
             )
         prefix, suffix = _wrapping_ids(tokenizer)
         added = sorted(tokenizer.added_tokens_decoder.items())
@@ -107,14 +110,14 @@ class Vocabulary:
             tokenizer.bos_token,
             _state(tokenizer, backend),
         )
-        if isinstance(backend, TiktokenBackend):
+        if isinstance(backend, _Python):
             _check_agreement(found, tokenizer)
         return found
 
     @cached_property
     def control(self) -> Backend:
         """The backend that finds control tokens in text, and neither trims, pads nor truncates."""
-        if isinstance(self.backend, TiktokenBackend):
+        if isinstance(self.backend, _Python):
             return self.backend
         clone = _bare_clone(self.backend)
         clone.add_tokens(list(self.added.values()))
@@ -132,7 +135,7 @@ class Vocabulary:
     def plain(self) -> Backend:
         """The backend without control tokens, which encodes everything as plain text."""
         harmless = {name: t for name, t in self.added.items() if name not in self.control_ids}
-        if isinstance(self.backend, TiktokenBackend):
+        if isinstance(self.backend, _Python):
             added = self.backend.added
             return attrs.evolve(self.backend, added={t: added[t] for t in harmless})
         clone = _bare_clone(self.backend)
@@ -149,7 +152,7 @@ class Vocabulary:
         """
         bare = (
             attrs.evolve(self.backend, added={})
-            if isinstance(self.backend, TiktokenBackend)
+            if isinstance(self.backend, _Python)
             else _bare_clone(self.backend)
         )
         ids = {token: self.backend.token_to_id(token) for token in self.added}
@@ -173,8 +176,8 @@ class Vocabulary:
     @cached_property
     def prefixes_a_space(self) -> bool:
         """Whether it adds a space before text, so that a part by itself has different tokens."""
-        if isinstance(self.backend, TiktokenBackend):
-            return False
+        if isinstance(self.backend, _Python):
+            return isinstance(self.backend, SentencePieceBackend) and self.backend.prefixes_a_space
         parts = [p for p in (self.backend.normalizer, self.backend.pre_tokenizer) if p is not None]
         state = " ".join(json.dumps(json.loads(p.__getstate__())) for p in parts)
         return bool(
@@ -192,7 +195,7 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of some tokens, including control tokens."""
-        if isinstance(self.backend, TiktokenBackend):
+        if isinstance(self.backend, _Python):
             return self.backend.decode(ids)
         text: str = self.backend.decode(list(ids), skip_special_tokens=False)
         return text
@@ -204,12 +207,7 @@ class Vocabulary:
 
     def is_control(self, ids: Ints) -> npt.NDArray[np.bool_]:
         """Returns which ids are control tokens, (L,) bool."""
-        known = self._sorted_control_ids
-        if not len(known):
-            return np.zeros(len(ids), dtype=bool)
-        at = np.searchsorted(known, ids)
-        found: npt.NDArray[np.bool_] = known[np.minimum(at, len(known) - 1)] == ids
-        return found
+        return _are_in(self._sorted_control_ids, ids)
 
     def encode(self, text: str, cuts: Sequence[int] = ()) -> Tokens:
         """Encodes text and the control tokens in it.
@@ -247,7 +245,7 @@ class Vocabulary:
         Raises:
             LabelError: See `encode`.
         """
-        borders = np.flatnonzero(np.isin(tokens.ids, self._border_ids))
+        borders = np.flatnonzero(_are_in(self._border_ids, tokens.ids))
         starts, ends = tokens.starts[borders], tokens.ends[borders]
         gaps = ends.searchsorted(cuts, "right")
         is_crossed = bool((gaps != starts.searchsorted(cuts)).any())
@@ -320,8 +318,17 @@ def _pattern_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
+def _are_in(known: Ints, ids: Ints) -> npt.NDArray[np.bool_]:
+    """Returns which ids are among some in ascending order, (L,) bool."""
+    if not len(known):
+        return np.zeros(len(ids), dtype=bool)
+    at = np.minimum(known.searchsorted(ids), len(known) - 1)
+    found: npt.NDArray[np.bool_] = known[at] == ids
+    return found
+
+
 def _encode(backend: Backend, text: str, offset: int) -> Tokens:
-    if isinstance(backend, TiktokenBackend):
+    if isinstance(backend, _Python):
         ids, characters = backend.encode(text)
         return Tokens(ids, characters[:, 0] + offset, characters[:, 1] + offset)
     encoding = backend.encode(text, add_special_tokens=False)
@@ -342,7 +349,7 @@ def _bare_clone(backend: Tokenizer) -> Tokenizer:
 
 def _state(tokenizer: Any, backend: Backend) -> object:
     """Returns a value that changes with every change of added tokens."""
-    if isinstance(backend, TiktokenBackend):
+    if isinstance(backend, _Python):
         return tokenizer.bos_token, dict(tokenizer.added_tokens_decoder)
     return tokenizer.bos_token, backend.get_added_tokens_decoder()
 
@@ -351,13 +358,17 @@ _AGREEMENT = "It's 12,345 tokens:\n\n  naïve 中文 текст 🏳️‍🌈\t
 
 
 def _check_agreement(vocabulary: Vocabulary, tokenizer: Any) -> None:
-    """Refuses a tokenizer whose ids differ from its `tiktoken` encoding."""
+    """Refuses a tokenizer whose ids differ from those of its model in Python."""
     text = _AGREEMENT.join(["", *list(vocabulary.added)[:4], ""])
     expected = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if vocabulary.encode(text).ids.tolist() != expected:
+    try:
+        found = vocabulary.encode(text).ids.tolist()
+    except LabelError:
+        found = None
+    if found != expected:
         raise ConfigError(
             f"{type(tokenizer).__name__} returns no character offsets, and its tokens differ from "
-            "those of its tiktoken encoding; load a fast tokenizer (one with a tokenizer.json)"
+            f"those of its own model; {fast_conversion(tokenizer)}"
         )
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
 from vlmcollate.cli.app import app
-from vlmcollate.testing import check_collator
+from vlmcollate.testing import check_collator, tiny_processor
 from vlmcollate.testing.laws.construction import check_is_frozen
 
 
@@ -93,6 +93,30 @@ def test_a_template_that_drops_the_prompt_of_the_last_turn_has_no_option():
     assert "messages[1], messages[3], messages[5] are trained without '<think>'" in found
     assert "last_turn" not in found
     assert "split_turns" not in found
+
+
+def test_a_system_message_behind_earlier_turns_is_reported_if_they_train():
+    messages = [said("system", "Be brief."), *CHAT]
+    processor = processor_with("v3", "templates_mistral_common")
+    (found,) = collator_for(processor).explain(messages).warnings
+    assert "earlier turns are trained without them" in found
+    assert "split_turns=True to train each turn after the system message" in found
+    last = collator_for(processor, train_on="last_turn").explain(messages).warnings
+    assert not any("without them" in warning for warning in last)
+
+
+def test_a_block_of_plain_letters_is_found():
+    processor = tiny_processor()  # whose tokenizer has no token for a thought
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' %}[thought]{{ m.reasoning_content }}[/thought]{% endif %}"
+        "{% for p in m.content %}{{ p.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    (found,) = collator_for(processor).explain(CHAT[:2]).warnings
+    assert "messages[1] is trained to write the empty block '[thought][/thought]'" in found
+    thought = [CHAT[0], {**CHAT[1], "reasoning_content": "Because."}]
+    assert collator_for(processor).explain(thought).warnings == ()
 
 
 def test_check_reports_both():

@@ -15,8 +15,8 @@ from tests.unit.formats.test_public_rows import ROWS
 from vlmcollate.conversation import Conversation, TextPart
 from vlmcollate.errors import CollateError, UnreadKeyWarning
 from vlmcollate.formats import UnreadPolicy, read_example
+from vlmcollate.formats.examples import read_simple
 from vlmcollate.formats.registry import REGISTERED
-from vlmcollate.formats.simple import read_simple
 from vlmcollate.formats.unread import METADATA
 
 _KEYS = [

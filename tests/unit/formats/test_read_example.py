@@ -15,7 +15,7 @@ from vlmcollate import collator_for
 from vlmcollate.conversation import MediaPart, Message, TextPart
 from vlmcollate.errors import ConversationError, UnreadKeyWarning
 from vlmcollate.formats import read_example
-from vlmcollate.formats.simple import read_simple
+from vlmcollate.formats.examples import read_simple
 
 IMAGE = Image.new("RGB", (4, 3))
 USER = {"role": "user", "content": "Hi"}

@@ -17,7 +17,7 @@ from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import CollateError, UnreadKeyWarning
 from vlmcollate.formats import examples, messages, read_example
-from vlmcollate.formats.simple import read_simple
+from vlmcollate.formats.examples import read_simple
 
 _TEXTS = st.text(max_size=6) | st.sampled_from(["", " a ", "<image>", "\ud800", "é", "[1]", "{}"])
 _ODD: st.SearchStrategy[Any] = st.sampled_from([None, 3, float("nan"), True, b"a", [], {}, ("a",)])
