@@ -307,7 +307,7 @@ def test_drop_turns_drops_the_oldest_exchange(processor):
 
     assert torch.equal(sample.input_ids, expected.input_ids)
     assert torch.equal(sample.labels, expected.labels)
-    assert torch.equal(sample.media["pixel_values"], expected.media["pixel_values"])
+    assert torch.equal(sample.pixels("pixel_values"), expected.pixels("pixel_values"))
     with pytest.raises(SampleTooLongError):
         collator_for(processor, max_length=5, on_overlong="drop_turns").encode(chat)
 

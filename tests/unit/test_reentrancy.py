@@ -54,7 +54,7 @@ def collate(processor) -> BaseCollator:
 def expected(collate):
     batch = {key: value.clone() for key, value in collate(ROWS).items()}
     for row in ROWS:
-        assert collate.encode(row).media["pixel_values"].nbytes > LARGE
+        assert collate.encode(row).pixels("pixel_values").nbytes > LARGE
     # one value a channel in each image, rising with the grey
     first = batch["pixel_values"].view(len(ROWS), -1)[:, 0]
     assert (first.diff() > 0).all()

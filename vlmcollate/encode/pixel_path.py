@@ -20,6 +20,7 @@ from vlmcollate.conversation import MediaKind
 from vlmcollate.media import MediaRequest, ProcessedMedia, Video
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.pixels import CHANNELS, PixelTable, as_bytes, table_of
+from vlmcollate.pixels.patches import cut_patches, cuts_as_qwen
 from vlmcollate.tokens.identity_cache import IdentityCache
 
 Process = Callable[[MediaRequest], ProcessedMedia]
@@ -99,6 +100,8 @@ def _without_normalisation(request: MediaRequest) -> MediaRequest:
         if part is not None:
             part = copy.copy(part)
             part.do_rescale = part.do_normalize = False
+            if cuts_as_qwen(part):
+                part.patchify = cut_patches
             setattr(bare, name, part)
     return attrs.evolve(request, processor=bare)
 

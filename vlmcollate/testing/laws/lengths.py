@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import torch
 
+from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import EmptyBatchError, LabelError, SampleError, SampleTooLongError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -227,7 +228,9 @@ def _check_whole_media(case: _Case, shorter: EncodedSample, limit: int) -> None:
             raise case.failure(
                 f"max_length={limit} cuts through image {item + 1}", expected=full, found=kept
             )
-    expected = dict(reference.media)
+    dtype = case.collator.media.dtype
+    expected = dict(with_float_pixels(reference, dtype).media)
+    shorter = with_float_pixels(shorter, dtype)
     if expected.keys() != shorter.media.keys() or not equal_tensors(
         [expected[k] for k in expected], [shorter.media[k] for k in expected]
     ):
@@ -279,7 +282,7 @@ def _check_dropped(case: _Case, limit: int, expected: EncodedSample) -> None:
         found, problem = None, str(error)
     if found is None or not (
         equal_tensors(list(found.tokens.values()), list(expected.tokens.values()))
-        and equal_tensors(list(found.media.values()), list(expected.media.values()))
+        and equal_tensors(*(list(s.media.values()) for s in (found, expected)))
     ):
         raise case.failure(
             f"max_length={limit} and on_overlong='drop_turns' do not keep the newest exchanges",

@@ -66,7 +66,7 @@ def check_media_matches_the_processor(collator: BaseCollator, trial: Trial) -> N
             raise NotApplicable("the processor returns none of the media keys by itself")
         for key in keys:
             expected = cast_media(as_tensor(output[key]), collator.media.dtype)
-            _compare(key, sample, expected, messages)
+            _compare(key, sample, collator.media.dtype, expected, messages)
 
     def check(messages: Chat) -> None:
         compare(messages)
@@ -201,8 +201,10 @@ def _process(collator: BaseCollator, messages: Chat) -> Any:
     raise NotApplicable("the processor does not accept images as those of transformers do")
 
 
-def _compare(key: str, sample: EncodedSample, expected: Tensor, messages: Chat) -> None:
-    found = sample.media.get(key)
+def _compare(
+    key: str, sample: EncodedSample, dtype: torch.dtype | None, expected: Tensor, messages: Chat
+) -> None:
+    found = sample.pixels(key, dtype) if key in sample.media else None
     context: dict[str, Any] = {"messages": messages}
     if found is None:
         raise failure(
@@ -240,12 +242,13 @@ def _compare_frames(collator: BaseCollator, sample: EncodedSample, messages: Cha
     except Exception:  # noqa: BLE001  # it may be None, or have other parameters
         return
     for key in collator.family.joins:
-        found = sample.media.get(key)
-        if found is None or key not in output:
+        if key not in sample.media or key not in output:
             continue
-        expected = cast_media(as_tensor(output[key]), collator.media.dtype)
+        dtype = collator.media.dtype
+        expected = cast_media(as_tensor(output[key]), dtype)
+        found = sample.pixels(key, dtype)
         if found.shape == expected.shape and found.is_floating_point():
-            _compare(key, sample, expected, messages)
+            _compare(key, sample, dtype, expected, messages)
 
 
 def _inverted(messages: Chat) -> Chat:

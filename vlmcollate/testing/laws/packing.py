@@ -13,6 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.collator import BaseCollator
 from vlmcollate.packing.documents import unpack
 from vlmcollate.padding import (
@@ -131,6 +132,8 @@ def _check_unpacked(
                 found=found.tokens[key].tolist(),
             )
     joins = subject.collator.family.joins
+    dtype = subject.collator.media.dtype
+    sample, found = with_float_pixels(sample, dtype), with_float_pixels(found, dtype)
     kept = [key for key in sample.media if is_built_in(joins[key])]
     if sample.media.keys() != found.media.keys() or not equal_tensors(
         [sample.media[key] for key in kept], [found.media[key] for key in kept]
@@ -179,9 +182,10 @@ def _check_own_joins(
     collator: BaseCollator, pack: EncodedSample, samples: list[EncodedSample], examples: list[Chat]
 ) -> None:
     """Checks the keys that are joined by a join of the family's own."""
-    for key, found in pack.media.items():
+    dtype = collator.media.dtype
+    for key, found in with_float_pixels(pack, dtype).media.items():
         join = collator.family.joins[key]
-        values = [sample.media[key] for sample in samples if key in sample.media]
+        values = [sample.pixels(key, dtype) for sample in samples if key in sample.media]
         if not is_built_in(join) and not equal_tensors([join(values, key=key)], [found]):
             raise failure(
                 f"{key} of the pack differs from the join of its documents",

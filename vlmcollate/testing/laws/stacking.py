@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -38,7 +39,8 @@ def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
         _check_tensor(batch, "input_ids", shape, examples)
         if not packs:
             _check_tensor(batch, "attention_mask", shape, examples)
-        _check_keys(samples, batch, examples, packs=packs)
+        floats = [with_float_pixels(s, subject.collator.media.dtype) for s in samples]
+        _check_keys(floats, batch, examples, packs=packs)
         counts = [len(images_of(messages)) for messages in examples]
         found = batch.get("n_images_per_sample")
         if any(counts) and (

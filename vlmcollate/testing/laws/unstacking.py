@@ -72,7 +72,8 @@ def _check_media(
 ) -> None:
     """Compares one media key of the batch with the tensors of the samples."""
     join = collator.family.joins[key]
-    values = [sample.media.get(key) for sample in samples]
+    dtype = collator.media.dtype
+    values = [s.pixels(key, dtype) if key in s.media else None for s in samples]
     context: dict[str, Any] = {"messages": examples[0]}
     if key not in batch:
         raise failure(f"{key} is missing from the batch", "keep every key in stack", **context)

@@ -1,0 +1,118 @@
+"""Pixels that stay bytes until the batch are those of the processor, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.processors.cases import CASES
+from vlmcollate import collator_for
+from vlmcollate.errors import CollateError
+from vlmcollate.media import MediaRequest, Video
+from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
+
+SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
+NO_BYTES = {
+    *("Apertus1p5Processor", "DeepseekOcr2Processor", "Emu3Processor", "Gemma4UnifiedProcessor"),
+    *("Idefics2Processor", "Inkling2Processor", "InklingProcessor", "KimiVLProcessor"),
+    *("Lfm2VlProcessor", "MiniCPMOcrProcessor", "MiniCPMV4_6Processor", "MiniCPMV4_7Processor"),
+    *("MllamaProcessor", "NemotronH_Omni_Reasoning_V3Processor", "Phi4MMProcessor"),
+    *("Phi4MultimodalProcessor", "Step3p7Processor", "UnlimitedOcrProcessor"),
+    *("VideoLlavaProcessor", "Gemma4Processor"),
+}
+"""Processors whose images are not bytes: they pad, resize or blend after normalising."""
+
+
+def _collator(name):
+    case = CASES[name]
+    try:
+        return collator_for(case.processor(), **dict(case.options))
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"this transformers has no {name}: {error}")
+
+
+def _image(width, height, seed):
+    random = np.random.default_rng(seed)
+    return Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
+
+
+def _own(collator, kind, items):
+    """Returns the tensors of the family's own processing, without any bytes."""
+    request = MediaRequest(
+        processor=collator.processor,
+        kinds=[kind] * len(items),
+        items=items,
+        texts=[collator.traits.placeholders[kind]] * len(items),
+        joins=collator.family.joins,
+    )
+    found = collator.family.process(request).tensors
+    return {key: as_tensor(value) for key, value in found.items() if key not in NOT_MEDIA}
+
+
+def _check(collator, kind, items):
+    found = collator.process_media(_rendering(collator, kind, len(items)), items)
+    own = _own(collator, kind, items)
+    assert found.tensors.keys() - NOT_MEDIA == own.keys()
+    for key, expected in own.items():
+        tensor = as_tensor(found.tensors[key])
+        if key in found.pixel_tables:
+            assert tensor.dtype == torch.uint8
+            tensor = found.pixel_tables[key](tensor)
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected), key
+    return bool(found.pixel_tables)
+
+
+def _rendering(collator, kind, count):
+    from vlmcollate.prompt.rendering import MediaSpan, Rendering
+
+    placeholder = collator.traits.placeholders[kind]
+    spans = [
+        MediaSpan(i * len(placeholder), (i + 1) * len(placeholder), -1, kind) for i in range(count)
+    ]
+    return Rendering(text=placeholder * count, caller_spans=(), media=tuple(spans))
+
+
+@pytest.mark.parametrize("name", [n for n in SERVED if "image" in CASES[n].kinds])
+def test_images_are_those_of_the_processor(name):
+    collator = _collator(name)
+    try:
+        used = [
+            _check(collator, "image", [_image(*size, seed)])
+            for seed, size in enumerate([(31, 57), (500, 333), (770, 130)])
+        ]
+        two = [_image(90, 40, 5), _image(64, 300, 6)]
+        if CASES[name].most.get("image", 2) > 1:
+            _check(collator, "image", two)
+    except CollateError as error:
+        pytest.skip(str(error))
+    assert all(used) == (name not in NO_BYTES)
+
+
+@pytest.mark.parametrize("name", [n for n in SERVED if "video" in CASES[n].kinds])
+def test_videos_are_those_of_the_processor(name):
+    collator = _collator(name)
+    random = np.random.default_rng(0)
+    count = np.arange(6)
+    frames = random.integers(0, 256, (6, 120, 200, 3), np.uint8)
+    video = Video(frames=frames, times=count / 2, indices=count, total_frames=6, duration=3.0)
+    try:
+        _check(collator, "video", [video])
+    except CollateError as error:
+        pytest.skip(str(error))
+
+
+@settings(deadline=None)
+@given(
+    name=st.sampled_from(["Qwen2_5_VLProcessor", "SmolVLMProcessor", "Gemma3Processor"]),
+    sizes=st.lists(st.tuples(st.integers(28, 700), st.integers(28, 700)), min_size=1, max_size=2),
+    seed=st.integers(0, 1000),
+)
+def test_images_of_any_size_are_those_of_the_processor(name, sizes, seed):
+    collator = _collator(name)
+    items = [_image(max(w, h // 100), max(h, w // 100), seed) for w, h in sizes]
+    assert _check(collator, "image", items)
