@@ -86,7 +86,7 @@ def _shared_table(
 
 def _written(values: Sequence[Tensor], table: PixelTable, dtype: torch.dtype | None) -> Tensor:
     """Writes the processor's values for bytes, (N, ...), straight to their place."""
-    shape = (sum(map(len, values)), *values[0].shape[1:])
+    shape = (sum(map(len, values)), *table.shape(values[0])[1:])
     batch = empty(shape, dtype or table.values.dtype)
     start = 0
     for value in values:

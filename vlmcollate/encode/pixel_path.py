@@ -175,10 +175,11 @@ def _agreed(
 
 def _fitting(own: Tensor, bare: Tensor, table: PixelTable) -> PixelTable | None:
     """Returns the table that makes the processor's own output of the bare one."""
-    if own.shape != bare.shape or own.dtype != table.values.dtype:
+    if own.dtype != table.values.dtype or own.shape[:-1] != bare.shape[:-1]:
         return None
     for channels in CHANNELS:
-        candidate = attrs.evolve(table, channels=channels)
+        repeats = own.shape[-1] // bare.shape[-1] if channels == "flat" else 1
+        candidate = attrs.evolve(table, channels=channels, repeats=max(repeats, 1))
         pixels = as_bytes(bare, candidate)
         if pixels is not None and torch.equal(candidate(pixels), own):
             return candidate

@@ -14,7 +14,7 @@ from torch import Tensor
 
 Channels = Literal["flat", "first", "last"]
 CHANNELS: tuple[Channels, ...] = get_args(Channels)
-_BLOCK = 1 << 16
+_BLOCK = 1 << 17
 """The number of values that are converted at a time, so that they stay in the cache."""
 
 
@@ -28,24 +28,29 @@ class PixelTable:
             or `"flat"`, C equal runs of the last axis, as in a flattened patch.
         mean: (C,) float32, to be subtracted from a byte; `None` if the values are looked up.
         deviation: (C,) float32, by which the difference is divided.
+        repeats: The number of times that the values of a channel follow each other in a flattened
+            patch, as the frames of a still image do.
     """
 
     values: Tensor
     channels: Channels
     mean: Tensor | None = None
     deviation: Tensor | None = None
+    repeats: int = 1
 
     def __eq__(self, other: object) -> bool:
         """Returns whether two tables make the same of every tensor."""
         return self is other or (
             isinstance(other, PixelTable)
-            and self.channels == other.channels
+            and (self.channels, self.repeats) == (other.channels, other.repeats)
             and self.values.dtype == other.values.dtype
             and torch.equal(self.values, other.values)
         )
 
     def __hash__(self) -> int:
-        return hash((self.channels, self.values.dtype, tuple(self.values[:, 255].tolist())))
+        return hash(
+            (self.channels, self.repeats, self.values.dtype, tuple(self.values[:, 255].tolist()))
+        )
 
     def __call__(self, pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Returns the processor's values for bytes.
@@ -54,7 +59,7 @@ class PixelTable:
             pixels: A uint8 tensor whose channels are where the table expects them.
             dtype: The dtype of the result; the table's by default.
         """
-        out = torch.empty(pixels.shape, dtype=dtype or self.values.dtype)
+        out = torch.empty(self.shape(pixels), dtype=dtype or self.values.dtype)
         self.write(pixels, out)
         return out
 
@@ -74,30 +79,44 @@ class PixelTable:
         """Returns the table as JSON values, which `from_dict` reads without loss."""
         if self.mean is not None and self.deviation is not None:
             numbers = {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
-            return {"channels": self.channels, **numbers}
+            return {"channels": self.channels, "repeats": self.repeats, **numbers}
         dtype = str(self.values.dtype).removeprefix("torch.")
-        return {"channels": self.channels, "dtype": dtype, "values": self.values.tolist()}
+        layout = {"channels": self.channels, "repeats": self.repeats}
+        return {**layout, "dtype": dtype, "values": self.values.tolist()}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> PixelTable:
         """Restores a table from `to_dict`."""
         if "mean" in facts:
             mean, deviation = torch.tensor(facts["mean"]), torch.tensor(facts["deviation"])
-            return cls.computed(mean, deviation, facts["channels"])
+            found = cls.computed(mean, deviation, facts["channels"])
+            return attrs.evolve(found, repeats=facts["repeats"])
         values = torch.tensor(facts["values"], dtype=getattr(torch, facts["dtype"]))
-        return cls(values, facts["channels"])
+        return cls(values, facts["channels"], repeats=facts["repeats"])
 
     def write(self, pixels: Tensor, out: Tensor) -> None:
         """Writes the processor's values for bytes into a tensor.
 
         Args:
             pixels: A contiguous uint8 tensor whose channels are where the table expects them.
-            out: A contiguous floating-point tensor of the same shape.
+            out: A contiguous floating-point tensor of the shape that `shape` returns.
         """
-        source, target = self._rows(pixels), self._rows(out)
+        source = self._rows(pixels)
+        runs = source.shape[:2], source.shape[2:]
+        target = out.view(source.shape if self.repeats == 1 else (*runs[0], self.repeats, *runs[1]))
         step = max(_BLOCK // max(source[:1].numel(), 1), 1)
+        is_direct = self.repeats == 1 and out.dtype == torch.float32
+        scratch = None if is_direct else torch.empty(source[:step].shape)
         for start in range(0, len(source), step):
-            self._convert(source[start : start + step], target[start : start + step])
+            block, found = source[start : start + step], target[start : start + step]
+            exact = found if scratch is None else scratch[: len(block)]
+            self._convert(block, exact)
+            if scratch is not None:
+                found.copy_(exact if self.repeats == 1 else exact.unsqueeze(2))
+
+    def shape(self, pixels: Tensor) -> tuple[int, ...]:
+        """Returns the shape of the processor's values for bytes."""
+        return (*pixels.shape[:-1], pixels.shape[-1] * self.repeats)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Returns whether a shape has the channels where the table expects them."""
@@ -108,16 +127,14 @@ class PixelTable:
         return len(shape) >= -axis and shape[axis] == number
 
     def _convert(self, pixels: Tensor, out: Tensor) -> None:
+        """Writes one block of rows, (N, C, ...), in float32."""
         if self.mean is None or self.deviation is None:
-            for channel, values in enumerate(self.values):
+            for channel, values in enumerate(self.values.float()):
                 out[:, channel] = values[pixels[:, channel].long()]
             return
         shape = (-1,) if self.channels == "last" else (-1, 1)
-        exact = out if out.dtype == torch.float32 else torch.empty(out.shape)
-        exact.copy_(pixels)
-        exact.sub_(self.mean.view(shape)).div_(self.deviation.view(shape))
-        if exact is not out:
-            out.copy_(exact)
+        out.copy_(pixels)
+        out.sub_(self.mean.view(shape)).div_(self.deviation.view(shape))
 
     def _rows(self, tensor: Tensor) -> Tensor:
         """Returns a view of a tensor as (rows, C, values), or (N, C) if the channels are last."""
