@@ -251,8 +251,8 @@ def test_unpacking_returns_the_samples(name: str) -> None:
     for sample, again in zip(samples, unpack(collator.pack(samples, multiple_of=8)), strict=True):
         for key, value in sample.tokens.items():
             assert torch.equal(value, again.tokens[key])
-        for key, value in sample.media.items():
-            assert torch.equal(value, again.media[key])
+        for key in sample.media:
+            assert torch.equal(sample.pixels(key), again.pixels(key))
         assert torch.equal(sample.message_ids, again.message_ids)
         assert torch.equal(sample.media_ids, again.media_ids)
         assert sample.media_counts == again.media_counts

@@ -38,10 +38,12 @@ class PixelPath:
         tables: The table of each media key that holds pixels; empty if they are not bytes.
         is_joint: Whether that holds for several items of one sample, too. Processors that pad
             items to one size after normalising pad with a value that no byte has.
+        takes_tensors: Whether images go to the processor as tensors, which saves two copies.
     """
 
     tables: Mapping[str, PixelTable] = attrs.field(factory=dict)
     is_joint: bool = False
+    takes_tensors: bool = False
 
 
 def process_as_bytes(process: Process, request: MediaRequest) -> ProcessedMedia | None:
@@ -54,20 +56,19 @@ def process_as_bytes(process: Process, request: MediaRequest) -> ProcessedMedia 
     Returns:
         The output with its tables, or `None` if the processor's own output has to be used.
     """
-    paths = [
-        (kind, pixel_path(process, request, kind))
-        for kind in dict.fromkeys(request.kinds)
-        if kind != "audio"
-    ]
+    kinds = [kind for kind in dict.fromkeys(request.kinds) if kind != "audio"]
+    paths = {kind: pixel_path(process, request, kind) for kind in kinds}
     tables: dict[str, PixelTable] = {}
-    for kind, path in paths:
+    for kind, path in paths.items():
         if not path.tables or not (path.is_joint or list(request.kinds).count(kind) == 1):
             return None
         if any(tables.setdefault(key, table) != table for key, table in path.tables.items()):
             return None
     if not tables:
         return None
-    return _processed(process, request, tables)
+    takes_tensors = all(path.takes_tensors for path in paths.values())
+    bare = _without_normalisation(request, takes_tensors and not request.has_resized_items)
+    return _processed(process, bare, tables)
 
 
 def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> PixelPath:
@@ -92,7 +93,7 @@ def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> Pixe
 _KNOWN = IdentityCache[dict[Any, PixelPath]]()
 
 
-def _without_normalisation(request: MediaRequest) -> MediaRequest:
+def _without_normalisation(request: MediaRequest, as_tensors: bool) -> MediaRequest:  # noqa: FBT001
     """Returns a request with a copy of its processor that neither rescales nor normalises."""
     bare = copy.copy(request.processor)
     for name in ("image_processor", "video_processor"):
@@ -103,13 +104,24 @@ def _without_normalisation(request: MediaRequest) -> MediaRequest:
             if cuts_as_qwen(part):
                 part.patchify = cut_patches
             setattr(bare, name, part)
-    return attrs.evolve(request, processor=bare)
+    items = [_as_tensor(item) for item in request.items] if as_tensors else request.items
+    return attrs.evolve(request, processor=bare, items=items)
+
+
+def _as_tensor(item: Any) -> Any:
+    """Returns an RGB image as (3, H, W) uint8."""
+    if not isinstance(item, Image.Image):
+        return item
+    return torch.from_numpy(np.asarray(item).copy()).permute(2, 0, 1)  # np.array copies more
 
 
 def _processed(
     process: Process, request: MediaRequest, tables: Mapping[str, PixelTable]
 ) -> ProcessedMedia | None:
-    found = process(_without_normalisation(request))
+    try:
+        found = process(request)
+    except ValueError:  # the processor refuses the media; its own call says why
+        return None
     tensors: dict[str, Any] = dict(found.tensors)
     for key, table in tables.items():
         if key in tensors:
@@ -132,17 +144,26 @@ def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any)
         return attrs.evolve(request, kinds=[kind] * len(items), items=items, texts=texts)
 
     items = [_probe(kind, *size, seed) for seed, size in enumerate(_SIZES)]
-    tables = _tried(process, [of([item]) for item in items], table)
-    joint = _tried(process, [of([items[0], items[2]])], table) if tables else {}
-    return PixelPath(tables=tables, is_joint=joint == tables)
+    one_each, together = [of([item]) for item in items], [of([items[0], items[2]])]
+    for as_tensors in (True, False) if kind == "image" else (False,):
+        tables = _tried(process, one_each, table, as_tensors)
+        if tables:
+            joint = _tried(process, together, table, as_tensors)
+            return PixelPath(
+                tables=tables, is_joint=joint == tables, takes_tensors=as_tensors or kind == "video"
+            )
+    return PixelPath()
 
 
 def _tried(
-    process: Process, requests: Sequence[MediaRequest], table: PixelTable
+    process: Process,
+    requests: Sequence[MediaRequest],
+    table: PixelTable,
+    as_tensors: bool,  # noqa: FBT001
 ) -> dict[str, PixelTable]:
     """Returns what `_agreed` does, and nothing if the processor refuses bytes or several items."""
     try:
-        return _agreed(process, requests, table)
+        return _agreed(process, requests, table, as_tensors)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  # code of any processor; its own output serves, or raises
@@ -150,12 +171,15 @@ def _tried(
 
 
 def _agreed(
-    process: Process, requests: Sequence[MediaRequest], table: PixelTable
+    process: Process,
+    requests: Sequence[MediaRequest],
+    table: PixelTable,
+    as_tensors: bool,  # noqa: FBT001
 ) -> dict[str, PixelTable]:
     """Returns the tables with which bytes give the processor's output for all requests."""
     agreed: dict[str, PixelTable] | None = None
     for request in requests:
-        own, bare = process(request), process(_without_normalisation(request))
+        own, bare = process(request), process(_without_normalisation(request, as_tensors))
         if own.replacements != bare.replacements or own.tensors.keys() != bare.tensors.keys():
             return {}
         found = {}

@@ -24,7 +24,7 @@ def process_patch_grids(request: MediaRequest) -> ProcessedMedia:
     if any(kind != "image" for kind in request.kinds):
         return process_together(request)
     for image in request.items:
-        if RESIZED in image.info:
+        if RESIZED in getattr(image, "info", ()):  # a tensor has none
             return process_per_item(request)
     image_processor = request.processor.image_processor
     output = image_processor(images=list(request.items), do_convert_rgb=False, return_tensors="pt")
