@@ -78,8 +78,8 @@ class TurnFinder(OffPromptStarts):
             k: The turn.
             done: The end of its words in place.
         """
-        slots = self.trace.slots
         late = {slot.number for slot in self._first_slots(k) if self._is_late(slot)}
+        slots = self.trace.slots if late else []
         for is_late, run in groupby(enumerate(slots), lambda item: item[1].number in late):
             found = list(run)
             if not is_late:
@@ -92,7 +92,7 @@ class TurnFinder(OffPromptStarts):
                 raise self._is_moved_error(k)
             stop = token_pattern(self.stop_tokens).match(behind.lstrip())
             space = len(behind) - len(behind.lstrip())
-            self.notes.setdefault(k, "is written in parts, of which the last follow later messages")
+            self.notes.setdefault(k, "is written in parts, some of them behind later messages")
             yield Span(first.start, last.end + (space + stop.end() if stop else 0), k)
 
     def _begins_apart(self, text: str) -> bool:
@@ -174,7 +174,7 @@ class TurnFinder(OffPromptStarts):
 
     def _is_continued(self, anchor: Slot, written: str) -> bool:
         """Returns whether a turn goes on behind words of an earlier one that were moved there."""
-        if not self.conversation.messages[anchor.message].is_assistant:
+        if anchor.message < 0 or not self.conversation.messages[anchor.message].is_assistant:
             return False
         is_moved = self.trace.find(anchor.number) is anchor and self._is_late(anchor)
         return is_moved and not (
