@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator
     from vlmcollate.data.robust import Resample, RobustCollator
     from vlmcollate.encode.thinking_prefix import ThinkingPrefix
+    from vlmcollate.encode.train_on import PartWeights, Reasoning
     from vlmcollate.errors import (
         CollateError,
         ConfigError,
@@ -59,7 +60,9 @@ __all__ = [
     "LocalMedia",
     "PadToLength",
     "PadToLongest",
+    "PartWeights",
     "PrefixMaskLabels",
+    "Reasoning",
     "RenderedSpanLabels",
     "Resample",
     "RobustCollator",
@@ -82,6 +85,7 @@ _EXPORTS = {
     "collator": ("BaseCollator",),
     "data.robust": ("Resample", "RobustCollator"),
     "encode.thinking_prefix": ("ThinkingPrefix",),
+    "encode.train_on": ("PartWeights", "Reasoning"),
     "errors": (
         "CollateError",
         "ConfigError",

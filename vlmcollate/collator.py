@@ -10,20 +10,19 @@ from functools import partial
 from typing import Any, final
 
 import attrs
-import torch
 from torch import Tensor
 
-from vlmcollate.batch.stacking import fill_values, stack_samples
 from vlmcollate.conversation import Conversation
+from vlmcollate.encode.batches import Batches
 from vlmcollate.encode.construction import check_options
 from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
-from vlmcollate.encode.overlong import drop_oldest_turns, truncate
-from vlmcollate.encode.padding import pad_rows
+from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
 from vlmcollate.encode.processor_facts import tokenizer_of
-from vlmcollate.encode.stages import Stages, run_stage, untraced
+from vlmcollate.encode.stages import Process, run_stage, untraced
 from vlmcollate.encode.token_count import media_texts
 from vlmcollate.encode.trace import Trace
+from vlmcollate.encode.turn_splitting import SharedMedia, each_turn, without_earlier_omissions
 from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,
@@ -33,16 +32,14 @@ from vlmcollate.errors import (
     StrategyError,
 )
 from vlmcollate.explain import Explanation
-from vlmcollate.family import Packable
 from vlmcollate.media import ProcessedMedia
-from vlmcollate.packing.documents import join_documents, with_blocks
 from vlmcollate.prompt.rendering import Rendering
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class BaseCollator(Stages):
+class BaseCollator(Batches):
     """Turns conversations into a training batch with an exact label mask.
 
     A collator is a value: frozen, picklable, without state. `encode` does everything that depends
@@ -100,15 +97,15 @@ class BaseCollator(Stages):
         self,
         examples: Sequence[object],
         *,
-        on_error: Callable[[SampleError], EncodedSample | None] | None = None,
+        on_error: Callable[[SampleError], Sequence[EncodedSample]] | None = None,
     ) -> dict[str, Tensor]:
         """Collates examples into a batch, with a policy for each example that fails.
 
         Args:
             examples: The dataset's items.
-            on_error: Called with each `SampleError`, which holds its index. It returns a sample to
-                use instead, or `None` to skip the example, or raises. By default the error is
-                raised.
+            on_error: Called with each `SampleError`, which holds its index. It returns the samples
+                to use instead, none of them to skip the example, or raises. By default the error
+                is raised.
 
         Returns:
             See `stack`.
@@ -117,27 +114,23 @@ class BaseCollator(Stages):
             EmptyBatchError: There is no example, or none is left.
         """
         self._current_tools()  # tokens may have been added since the last call
-        samples = []
+        samples: list[EncodedSample] = []
         for index, example in enumerate(examples):
             try:
                 with untraced():
-                    sample: EncodedSample | None = self._encode(example)
+                    samples += self._kept(example)
             except SampleError as error:
-                if isinstance(error, SampleTooLongError) and self.on_overlong == "drop":
-                    continue
                 located = error.at(index=index)
                 located.__cause__ = error.__cause__
                 if on_error is None:
                     raise located from error.__cause__
-                sample = on_error(located)
+                samples += on_error(located)
             except StrategyError as error:
                 raise error.at(index=index) from error.__cause__
             except Exception as error:
                 if hasattr(error, "add_note"):  # from Python 3.11 on
                     error.add_note(f"while collating sample {index} of the batch")
                 raise
-            if sample is not None:
-                samples.append(sample)
         if examples and not samples:
             raise EmptyBatchError(
                 f"none of the {len(examples)} examples is left: all failed, or are longer than "
@@ -156,12 +149,43 @@ class BaseCollator(Stages):
             The labelled sample, of at most `max_length` tokens.
 
         Raises:
+            ConfigError: With `split_turns`, the example has several turns that train.
             SampleError: The example is at fault. A sample that is too long raises
                 `SampleTooLongError` even with `on_overlong="drop"`; calling the collator drops it.
         """
         self._current_tools()
         with untraced():  # a stage of an explained sample may encode others
             return self._encode(example)
+
+    @final
+    def encode_all(self, example: object) -> list[EncodedSample]:
+        """Encodes all samples of one example: one, or with `split_turns` one for each turn.
+
+        Their media is decoded once, and processed once if the family's joins can cut it.
+
+        Args:
+            example: A conversation in any form that `read_example` reads.
+
+        Returns:
+            The labelled samples, each of at most `max_length` tokens.
+
+        Raises:
+            SampleError: As in `encode`.
+        """
+        self._current_tools()
+        with untraced():
+            return [encode() for encode in self.turn_encoders(example)]
+
+    def _kept(self, example: object) -> list[EncodedSample]:
+        """Encodes an example, and drops samples that are too long if that is the policy."""
+        samples = []
+        for encode in self.turn_encoders(example):
+            try:
+                samples.append(encode())
+            except SampleTooLongError:
+                if self.on_overlong != "drop":
+                    raise
+        return samples
 
     @final
     def explain(self, example: object) -> Explanation:
@@ -177,20 +201,46 @@ class BaseCollator(Stages):
             SampleError: As in `encode`.
         """
         self._current_tools()
+        return self._explained(partial(self._encode, example))
+
+    @final
+    def explain_all(self, example: object) -> list[Explanation]:
+        """Explains all samples of one example, as `encode_all` returns them.
+
+        Args:
+            example: A conversation in any form that `read_example` reads.
+
+        Raises:
+            SampleError: As in `encode`.
+        """
+        self._current_tools()
+        return [self._explained(encode) for encode in self.turn_encoders(example)]
+
+    def _explained(self, encode: Callable[[], EncodedSample]) -> Explanation:
         with Trace() as trace:
-            sample = self._encode(example)
+            sample = encode()
         return Explanation.of(
             sample,
             trace,
             processor=self.processor,
             stop_ids=self.stop_ids,
             collator=type(self).__name__,
+            encoder=self.prompt_encoder,
+            reasoning_forms=self._tools.reasoning_forms,
         )
 
     def _encode(self, example: object) -> EncodedSample:
         """Runs the stages in their order."""
-        conversation = run_stage("read", self.read, example)
+        conversation = run_stage("read", self._read, example)
+        if self.split_turns:
+            conversation = self._only_turn(conversation)
         media = run_stage("load", self.load, conversation)
+        return self._encode_loaded(conversation, media)
+
+    def _encode_loaded(
+        self, conversation: Conversation, media: Sequence[Any], process: Process | None = None
+    ) -> EncodedSample:
+        """Runs the stages from `render` on."""
         rendering = run_stage("render", self._render, conversation)
         if not conversation.is_plain_text and (
             conversation.template_kwargs
@@ -199,9 +249,13 @@ class BaseCollator(Stages):
             report_unread_by_template(
                 conversation, rendering.text, self._tools.template, self.on_unread
             )
+        if self.special_tokens_in_text == "literal":
+            self._report_spelled_turns(conversation)
         if rendering.dropped or rendering.altered:
+            if self.split_turns:
+                rendering = without_earlier_omissions(rendering, conversation)
             report_omissions(rendering, self.on_template_omission)
-        labelled = self._label(conversation, media, rendering)
+        labelled = self._label(conversation, media, rendering, process)
         sample = run_stage("postprocess", self.postprocess, labelled)
         if self.max_length is not None and len(sample) + self._dummy_room(sample) > self.max_length:
             shorten = partial(self._shorten, conversation, media, rendering, labelled)
@@ -211,12 +265,59 @@ class BaseCollator(Stages):
         return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
 
     def _label(
-        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+        self,
+        conversation: Conversation,
+        media: Sequence[Any],
+        rendering: Rendering,
+        process: Process | None = None,
     ) -> EncodedSample:
         """Runs the stages process, tokenize and label."""
-        prompt, sample = self._tokenize(conversation, media, rendering)
+        prompt, sample = self._tokenize(conversation, media, rendering, process)
         name, turns = run_stage("label", self._place_turns, prompt, conversation)
         return self._with_labels(prompt, sample, conversation, name, turns)
+
+    @final
+    def turn_encoders(self, example: object) -> list[Callable[[], EncodedSample]]:
+        """Returns a function for each sample of `encode_all`, so that each may fail alone.
+
+        Args:
+            example: A conversation in any form that `read_example` reads.
+
+        Raises:
+            SampleError: The example cannot be read, or its media cannot be loaded.
+        """
+        if not self.split_turns:
+            return [partial(self._encode, example)]
+        conversation = self._read(example)
+        turns = each_turn(conversation, self.train_on)
+        media = self.load(attrs.evolve(conversation, messages=turns[-1].messages))
+        shared = SharedMedia(
+            process=self.process_media,
+            joins=self.family.joins,
+            items=media,
+            render_all=partial(self._render, turns[-1]),
+        )
+        return [
+            partial(self._encode_turn, turn, media[: len(list(turn.media))], shared)
+            for turn in turns
+        ]
+
+    def _encode_turn(
+        self, turn: Conversation, media: Sequence[Any], process: Process
+    ) -> EncodedSample:
+        """Runs the stages of a turn, whose first two have run for the whole conversation."""
+        conversation = run_stage("read", lambda: turn)
+        return self._encode_loaded(conversation, run_stage("load", lambda: media), process)
+
+    def _only_turn(self, conversation: Conversation) -> Conversation:
+        """Returns the part of a conversation that ends with the one turn that trains."""
+        turns = each_turn(conversation, self.train_on)
+        if len(turns) > 1:
+            raise ConfigError(
+                f"split_turns makes {len(turns)} samples of this example, expected 1; call "
+                "encode_all, or choose one turn with train_on"
+            )
+        return turns[0]
 
     def _shorten(
         self,
@@ -228,129 +329,28 @@ class BaseCollator(Stages):
     ) -> EncodedSample:
         """Applies `on_overlong` to a sample that is too long."""
         most, room = self.max_length or 0, self._dummy_room(sample)
-        limit = most - room
         found: EncodedSample | None = None
         if self.on_overlong == "truncate":
             found = truncate(
                 labelled,
-                limit,
+                most - room,
                 media=media,
                 rendering=rendering,
                 tokenize=lambda media, text: self._tokenize(conversation, media, text)[1],
                 postprocess=self.postprocess,
             )
         elif self.on_overlong == "drop_turns":
-            found = drop_oldest_turns(conversation, media, limit, self._rerender)
+            found = drop_oldest_turns(conversation, media, most - room, self._rerender)
         if found is not None and len(found) + self._dummy_room(found) > most:
             found = None  # its media was cut off, and dummy media needs the room
         if found is None or (self.require_labels and not trains(found)):
-            raise SampleTooLongError(
-                f"{len(sample)} tokens"
-                + (f" and {room} of dummy media" if room else "")
-                + f", longer than max_length={most}"
-                + ("" if found is None else ", which would leave nothing to train")
-                + f"; raise it to {len(sample) + room}, or set on_overlong"
-            )
+            raise too_long(len(sample), room, most, is_untrained=found is not None)
         return found
 
     def _rerender(self, conversation: Conversation, media: Sequence[Any]) -> EncodedSample:
         """The finished sample of a part of a conversation, whose media is loaded already."""
         rendering = run_stage("render", self._render, conversation)
         return self.postprocess(self._label(conversation, media, rendering))
-
-    @final
-    def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-        """Makes a batch of encoded samples.
-
-        Args:
-            samples: What `encode` returned, at least one.
-
-        Returns:
-            A plain dict of contiguous tensors: `input_ids`, `attention_mask` and `labels`, (B, T)
-            int64, the family's token types, `loss_weights` (B, T) float32 if messages have
-            weights other than 0 and 1, the joined media tensors, and `n_images_per_sample` and the
-            like, (B,) int64, if there is such media.
-
-        Raises:
-            EmptyBatchError: There is no sample.
-            MediaMismatchError: The media of two samples cannot be joined.
-        """
-        if not samples:
-            raise EmptyBatchError("no example to collate; the batch is empty")
-        if self.dummy_media == "batch" and not any(s.documents for s in samples):
-            shortest = min(range(len(samples)), key=lambda i: len(samples[i]))
-            filled = self.dummies.add(samples[shortest], samples)
-            samples = [*samples[:shortest], filled, *samples[shortest + 1 :]]
-        is_packed = self.padding.separates_by is not None
-        if is_packed:
-            samples = [s if s.documents else self.pack([s]) for s in samples]
-        elif any(sample.documents for sample in samples):
-            raise ConfigError(
-                f"these samples are packs, whose documents would attend to each other with "
-                f"{type(self.padding).__name__}; set padding to a layout that keeps them apart, "
-                "such as BlockCausalMask() or FlattenedDocuments()"
-            )
-        return stack_samples(
-            samples,
-            partial(pad_rows, self.padding),
-            self.family.joins,
-            fill_values(self.processor.tokenizer),
-            shift_labels=self.shift_labels,
-            is_packed=is_packed,
-        )
-
-    @final
-    def pack(self, samples: Sequence[EncodedSample], *, multiple_of: int = 1) -> EncodedSample:
-        """Joins encoded samples into one pack, whose documents they are.
-
-        Stack packs with a `padding` that keeps documents apart.
-
-        Args:
-            samples: What `encode` returned, at least one.
-            multiple_of: Every document is padded to a multiple of this many tokens, as context
-                parallel ranks need it (2 x ranks).
-
-        Returns:
-            The concatenated samples, with two more token keys: `document_ids` (L,), from 1 for
-            documents and 0 for padding and dummy media, and `position_ids`, which restart with
-            each document. The first token of each document has no label, since no token precedes
-            it. `unpack` takes a pack apart.
-
-        Raises:
-            EmptyBatchError: There is no sample.
-            ConfigError: The model cannot be trained on packs, or a sample is a pack already.
-        """
-        if not samples:
-            raise EmptyBatchError("no sample to pack")
-        self._check_packs()
-        if any(sample.documents for sample in samples):
-            raise ConfigError("one of the samples is a pack already; unpack it first")
-        positions = [self.position_ids(sample) for sample in samples]
-        family = self.family
-        packing = family.packing
-        if isinstance(packing, Packable) and packing.bidirectional_images and family.token_types:
-            samples = [with_blocks(sample, family.token_types.key) for sample in samples]
-        fill = fill_values(self.processor.tokenizer)
-        return join_documents(samples, positions, family.joins, fill, multiple_of=multiple_of)
-
-    def dummy_sample(self) -> EncodedSample:
-        """Returns a sample to use instead of a bad one, if a batch has to keep its rows.
-
-        By default one token without a label, which is attended to, so that no attention row is
-        empty.
-        """
-        ids = torch.tensor([fill_values(self.processor.tokenizer)["input_ids"]])
-        tokens = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "labels": torch.full_like(ids, IGNORE_INDEX),
-        }
-        if self.family.token_types is not None:
-            tokens[self.family.token_types.key] = torch.zeros_like(ids)
-        no_origin = torch.full_like(ids, -1)
-        sample = EncodedSample(tokens=tokens, message_ids=no_origin, media_ids=no_origin)
-        sample = self.postprocess(sample)
-        return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
 
     @final
     def token_count(self, example: object) -> int | None:
@@ -363,15 +363,17 @@ class BaseCollator(Stages):
             example: A conversation in any form that `read_example` reads.
 
         Returns:
-            The length of the sample that `encode` returns without a `max_length`, or `None` if the
-            tokens of the family's media do not follow from sizes.
+            The length of the sample that `encode` returns without a `max_length`, with
+            `split_turns` that of all; or `None` if the tokens of the family's media do not follow
+            from sizes.
 
         Raises:
             SampleError: The example is at fault, as far as that shows without its media.
         """
         self._current_tools()
-        conversation = self.read(example)
-        parts = [part for _, part in conversation.media]
+        conversation = self._read(example)
+        turns = each_turn(conversation, self.train_on) if self.split_turns else [conversation]
+        parts = [part for _, part in turns[-1].media]
         if not self.counts_media([part.kind for part in parts]):
             return None
         texts = media_texts(
@@ -384,10 +386,12 @@ class BaseCollator(Stages):
             text_of=self._replacement,
             text_of_small_image=lambda: self._small_image,
         )
-        if texts is None:
-            return None
-        rendering, processed = self._render(conversation), ProcessedMedia(replacements=texts)
-        prompt, sample = self._encode_prompt(conversation, processed, rendering)
+        return None if texts is None else sum(self._count(turn, texts) for turn in turns)
+
+    def _count(self, conversation: Conversation, texts: Sequence[str]) -> int:
+        """Returns the length of a sample whose media has these texts in the prompt."""
+        known = ProcessedMedia(replacements=tuple(texts[: len(list(conversation.media))]))
+        prompt, sample = self._encode_prompt(conversation, known, self._render(conversation))
         name, turns = self._place_turns(prompt, conversation)
         labelled = self._with_labels(prompt, sample, conversation, name, turns)
         sample = self.postprocess(labelled)

@@ -123,6 +123,10 @@ class UnreadKeyWarning(UserWarning):
     """An example holds something that nothing reads."""
 
 
+class SpelledTokenWarning(UserWarning):
+    """An answer spells a token of its turn, which is encoded as plain text."""
+
+
 class TemplateOmissionWarning(UserWarning):
     """The chat template omits or changes a part of the conversation."""
 

@@ -26,6 +26,7 @@ from vlmcollate.errors import ConversationError
 MAX_LEVELS = 64
 """The maximum depth of nesting; JSON schemas have a dozen levels, Python allows about 300."""
 _MAX_BITS = 10_000  # of an integer; Python prints at most 4,300 digits
+_MAX_INT = 2**63
 
 
 def unwrap(value: Any) -> Any:
@@ -90,7 +91,51 @@ def plain(value: Any, where: str, *, allow_dates: bool = False, keep_missing: bo
         ConversationError: The value contains itself, is nested too deeply, or holds an object, a
             key, a number or a string that JSON cannot hold.
     """
-    return _Copy(where, allow_dates=allow_dates, keep_missing=keep_missing)(value)
+    try:
+        return copy_builtins(value)
+    except NotBuiltinError:
+        return _Copy(where, allow_dates=allow_dates, keep_missing=keep_missing)(value)
+
+
+class NotBuiltinError(Exception):
+    """A value is not only of the built-in types that JSON holds, or holds `None`."""
+
+
+def copy_builtins(value: Any, levels: int = 16) -> Any:
+    """Copies a value of strings, numbers, lists and dicts, as `plain` does, in less time.
+
+    Args:
+        value: The value.
+        levels: The maximum depth of nesting.
+
+    Raises:
+        NotBuiltinError: The value holds anything else, which `plain` copies or refuses.
+    """
+    kind = type(value)
+    if kind is str and is_encodable(value):
+        return value
+    if kind is bool or (kind is int and -_MAX_INT <= value <= _MAX_INT):
+        return value
+    if kind is float and math.isfinite(value):
+        return value
+    if kind is list and levels:
+        return [copy_builtins(item, levels - 1) for item in value]
+    if kind is dict and levels and all(map(is_encodable, value)):
+        return {key: copy_builtins(item, levels - 1) for key, item in value.items()}
+    raise NotBuiltinError
+
+
+def is_encodable(value: object) -> bool:
+    """Returns whether a value is an exact `str` that a tokenizer can encode."""
+    if type(value) is not str:
+        return False
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def plain_source(value: Any, where: str) -> Any:

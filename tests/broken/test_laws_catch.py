@@ -9,6 +9,7 @@ import pytest
 
 from tests.broken import collators as broken
 from tests.broken import (
+    mischosen,
     misignored,
     misjoined,
     mislabelled,
@@ -51,6 +52,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     broken.MiscountsSamples: "check_a_bad_sample_is_named",
     broken.ShiftsTwice: "check_shifted_labels_are_the_next",
     broken.PositionsRunOn: "check_packed_documents_stay_apart",
+    **mischosen.CAUGHT_BY,
     **misignored.CAUGHT_BY,
     **misjoined.CAUGHT_BY,
     **mislabelled.CAUGHT_BY,

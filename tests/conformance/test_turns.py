@@ -243,17 +243,15 @@ def _with_tools(prompt, header):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "header", "note"),
-    [
-        ("", "<|im_start|>assistant\n", "begins with a header that the generation prompt"),
-        ("<|im_start|>assistant\n", "", "begins without '<|im_start|>assistant\\n'"),
-    ],
+    ("prompt", "header"),
+    [("", "<|im_start|>assistant\n"), ("<|im_start|>assistant\n", "")],
 )
-def test_a_turn_behind_a_result_may_have_another_header_than_its_prompt(prompt, header, note):
+def test_a_turn_behind_a_result_may_have_another_header_than_its_prompt(prompt, header):
     result = {"role": "tool", "content": "result"}
     chat = [*_chat("q", "yes"), result, {"role": "assistant", "content": "so"}]
     processor = _with_tools(prompt, header)
     assert _trained(processor, chat) == ["yes<|im_end|>", "so<|im_end|>"]
+    note = "trained after another header than their generation prompt"
     (found,) = [w for w in collator_for(processor).explain(chat).warnings if note in w]
     assert "messages[3]" in found
 

@@ -109,9 +109,9 @@ def test_a_collator_called_inside_a_call(
     def meanwhile() -> None:
         collate(OTHERS)
 
-    def failed(_: object) -> EncodedSample:
+    def failed(_: object) -> list[EncodedSample]:
         meanwhile()
-        return collate.encode(ROWS[2])
+        return [collate.encode(ROWS[2])]
 
     outer = {
         "hook": lambda: collate.collate([*ROWS[:2], {"broken": 1}, ROWS[3]], on_error=failed),

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import Processor, TrustRemoteCode
-from vlmcollate.cli.output import Json, console_for, print_json, print_table
+from vlmcollate.cli.output import Json, console_for, print_json, print_record, print_table
 from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
@@ -162,6 +162,10 @@ def _print_report(console: Console, report: Report) -> None:
         console.print(Text(result.law, "bold red"))
         console.print(Text(result.message), soft_wrap=True)
         console.print()
+    for note in report.notes if console.is_terminal else ():
+        console.print(Text(f"note: {note}", "yellow"), soft_wrap=True)
+    for note in () if console.is_terminal else report.notes:
+        print_record(console, ("note", "", "", note))
     if report.untried:
         number = len(report.untried)
         laws = f"{number} law{' was' if number == 1 else 's were'}"

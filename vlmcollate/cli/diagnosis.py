@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from vlmcollate.cli.diagnosis_chats import chats_for
 from vlmcollate.errors import CollateError
 
 if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator
+    from vlmcollate.explain import Explanation
+    from vlmcollate.prompt.rendering import Rendering
 
-_TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "Looks the weather up.",
-            "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
-        },
-    }
-]
-_CALL = {
-    "type": "function",
-    "id": "call00000",
-    "function": {"name": "weather", "arguments": {"place": "Bern"}},
-}
+Level = Literal["fine", "choice", "loss"]
 
 
-def _said(role: str, text: str, **more: Any) -> dict[str, Any]:
-    return {"role": role, "content": text, **more}
+@attrs.frozen(kw_only=True)
+class Fact:
+    """One thing that a chat template does.
+
+    Attributes:
+        topic: The subject in a few words.
+        text: What the template does.
+        remedy: The option that changes it, as an imperative sentence, or "".
+        level: `"fine"`, `"choice"` if an option is worth a thought, or `"loss"` if text is omitted
+            or chats are refused.
+    """
+
+    topic: str
+    text: str
+    remedy: str = ""
+    level: Level = "fine"
 
 
-_ASKED, _ANSWERED = _said("user", "How warm is it?"), _said("assistant", "It is mild.")
-_MORE = [_said("user", "And tomorrow?"), _said("assistant", "It will rain.")]
-_RESULT = _said("tool", "7 degrees", name="weather", tool_call_id="call00000")
-CHATS: dict[str, dict[str, Any]] = {
-    "one answer": {"messages": [_ASKED, _ANSWERED]},
-    "several answers": {"messages": [_ASKED, _ANSWERED, *_MORE]},
-    "a system message": {"messages": [_said("system", "Be brief."), _ASKED, _ANSWERED, *_MORE]},
-    "an answer first": {"messages": [_said("assistant", "Hello."), *_MORE]},
-    "reasoning": {"messages": [_ASKED, {**_ANSWERED, "reasoning_content": "Spring."}]},
-    "a tool call": {
-        "messages": [_ASKED, _said("assistant", "", tool_calls=[_CALL]), _RESULT, _ANSWERED],
-        "tools": _TOOLS,
-    },
-    "text before a tool call": {
-        "messages": [
-            *(_ASKED, _said("assistant", "Let me see.", tool_calls=[_CALL]), _RESULT, _ANSWERED),
-        ],
-        "tools": _TOOLS,
-    },
-}
-"""The kinds of chat that are tried."""
+@attrs.frozen(kw_only=True)
+class Probe:
+    """One kind of chat with its encoding.
+
+    Attributes:
+        example: The chat.
+        explanation: Its explanation, or `None` if it is refused.
+        rendering: Its prompt, or `None` if it is refused.
+        error: Why it is refused, or "".
+    """
+
+    example: Mapping[str, Any]
+    explanation: Explanation | None = None
+    rendering: Rendering | None = None
+    error: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,12 +61,14 @@ class Finding:
         chat: The kind of chat.
         is_exact: Whether its labels are exact; if not, it is refused.
         trained: The text that trains, one string a turn.
-        notes: What to know about it, with the way on.
+        runs: The whole prompt, as pairs of a token class and its text.
+        notes: What to know about it, with the option that changes it.
     """
 
     chat: str
     is_exact: bool
     trained: tuple[str, ...] = ()
+    runs: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -79,14 +78,14 @@ class Diagnosis:
 
     Attributes:
         processor: The name of the processor's class.
-        turn_end: What ends a turn.
-        switches: The variables by which the template turns thinking on and off.
+        collator: The name of the collator's class.
+        facts: What the template does, one by one.
         findings: One for each kind of chat.
     """
 
     processor: str
-    turn_end: str
-    switches: tuple[str, ...]
+    collator: str
+    facts: tuple[Fact, ...]
     findings: tuple[Finding, ...]
 
 
@@ -94,41 +93,37 @@ def diagnose(collator: BaseCollator) -> Diagnosis:
     """Tries a collator's chat template with the kinds of chat that people train on.
 
     Args:
-        collator: The collator, whose options take part; what the template omits becomes a note.
+        collator: The collator, whose options take part; what the template omits becomes a fact.
     """
-    from vlmcollate.prompt.templates import chat_template_of, switches_of
+    from vlmcollate.cli.diagnosis_facts import facts_of
 
     collator = attrs.evolve(collator, on_template_omission="allow", on_unread="allow")
-    names = (name for s in switches_of(chat_template_of(collator.processor)) for name in s)
+    probes = {chat: _probe(collator, example) for chat, example in chats_for(collator)}
     return Diagnosis(
         processor=type(collator.processor).__name__,
-        turn_end=_turn_end(collator),
-        switches=tuple(dict.fromkeys(names)),
-        findings=tuple(_findings(collator)),
+        collator=type(collator).__name__,
+        facts=tuple(facts_of(collator, probes)),
+        findings=tuple(_findings(probes)),
     )
 
 
-def _turn_end(collator: BaseCollator) -> str:
-    renderer = collator.renderer
-    if renderer.answer_end:
-        return f"no token of the template; {renderer.answer_end!r} is written and trained"
-    if renderer.ends_with_words:
-        return "words alone; the answers train without an end"
-    if renderer.turn_ends.are_open:
-        return 'words alone; set unclosed_turns to "append_eos" or "content_only"'
-    ends = ", ".join(map(repr, renderer.turn_ends.tokens or renderer.stop_tokens))
-    if renderer.last_turn_end:
-        last = renderer.last_turn_end
-        return f"{ends}, which begins the next turn; {last!r} is written behind the last answer"
-    return f"{ends}, which trains"
+def _probe(collator: BaseCollator, example: Mapping[str, Any]) -> Probe:
+    try:
+        explanation = collator.explain(example)
+        rendering = collator.render(collator.read(example))
+    except CollateError as error:
+        return Probe(example=example, error=str(error))
+    return Probe(example=example, explanation=explanation, rendering=rendering)
 
 
-def _findings(collator: BaseCollator) -> Iterator[Finding]:
-    for chat, example in CHATS.items():
-        try:
-            explanation = collator.explain(example)
-        except CollateError as error:
-            yield Finding(chat=chat, is_exact=False, notes=(str(error),))
+def _findings(probes: Mapping[str, Probe]) -> Iterator[Finding]:
+    for chat, probe in probes.items():
+        explanation = probe.explanation
+        if explanation is None:
+            yield Finding(chat=chat, is_exact=False, notes=(probe.error,))
             continue
-        trained = tuple(run.text for run in explanation.runs if run.kind == "trained")
-        yield Finding(chat=chat, is_exact=True, trained=trained, notes=explanation.warnings)
+        runs = tuple((run.kind, run.text) for run in explanation.runs)
+        trained = tuple(text for kind, text in runs if kind == "trained")
+        yield Finding(
+            chat=chat, is_exact=True, trained=trained, runs=runs, notes=explanation.warnings
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
@@ -13,22 +14,34 @@ from rich.text import Text
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import Processor, TrustRemoteCode
-from vlmcollate.cli.output import Json, console_for, print_json, print_record, print_table
+from vlmcollate.cli.output import (
+    Json,
+    console_for,
+    print_json,
+    print_line,
+    print_record,
+    print_table,
+)
 from vlmcollate.cli.settings import CollatorSettings, with_settings
+from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vlmcollate.cli.diagnosis import Diagnosis
+    from vlmcollate.cli.diagnosis import Diagnosis, Level
+
+_Html = Annotated[Path | None, typer.Option(help="Also write an HTML page.")]
+_STYLES: dict[Level, str] = {"fine": "green", "choice": "yellow", "loss": "bold red"}
 
 
 @with_settings
 def command(
     processor: Processor,
+    html: _Html = None,
     as_json: Json = False,  # noqa: FBT002  # typer makes a flag of it
     trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002  # typer makes a flag of it
     *,
     settings: CollatorSettings,
 ) -> None:
-    """Say what a processor's chat template does: what ends a turn, what trains, what is refused."""
+    """Report what a chat template does, and which option changes it."""
     console = console_for(as_json=as_json)
     collator = load_collator(console, processor, settings, trust_remote_code=trust_remote_code)
     from vlmcollate.cli.diagnosis import diagnose
@@ -38,28 +51,49 @@ def command(
         print_json(attrs.asdict(diagnosis))
     else:
         _print(console, diagnosis)
+    if html is not None:
+        _write_page(html, diagnosis, Path(processor).name)
+        print_line(console, f"page: {html}")
     if not any(finding.is_exact for finding in diagnosis.findings):
         raise typer.Exit(1)
 
 
+def _write_page(page: Path, diagnosis: Diagnosis, name: str) -> None:
+    from vlmcollate.cli.doctor_page import doctor_page
+
+    try:
+        page.write_text(doctor_page(diagnosis, name=name), "utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the page: {error}") from error
+
+
 def _print(console: Console, diagnosis: Diagnosis) -> None:
-    facts = {
-        "processor": diagnosis.processor,
-        "ends a turn": diagnosis.turn_end,
-        "switches for thinking": ", ".join(diagnosis.switches) or "none",
-    }
-    for name, value in facts.items():
-        if console.is_terminal:
-            console.print(Text.assemble((f"{name}: ", "bold"), value), soft_wrap=True)
-        else:
-            print_record(console, (name, value))
+    named = ("processor", f"{diagnosis.processor}, with {diagnosis.collator}")
+    if console.is_terminal:
+        console.print(Text.assemble((f"{named[0]}: ", "bold"), named[1]), soft_wrap=True)
+    else:
+        print_record(console, named)
+    print_table(console, _facts(diagnosis))
+    print_table(console, _chats(diagnosis))
+
+
+def _facts(diagnosis: Diagnosis) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("about", "what the template does", "what changes it"):
+        table.add_column(name, overflow="fold")
+    for fact in diagnosis.facts:
+        table.add_row(Text(fact.topic, _STYLES[fact.level]), Text(fact.text), Text(fact.remedy))
+    return table
+
+
+def _chats(diagnosis: Diagnosis) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("chat")
     table.add_column("labels")
-    table.add_column("what trains, and what to know", overflow="fold")
+    table.add_column("what trains, or why it is refused", overflow="fold")
     for finding in diagnosis.findings:
         exact = Text("exact", "green") if finding.is_exact else Text("refused", "bold red")
-        trained = " | ".join(text.replace("\n", "\u21b5") for text in finding.trained)
-        lines = ([trained] if trained else []) + [f"note: {note}" for note in finding.notes]
-        table.add_row(finding.chat, exact, Text("\n".join(lines)))
-    print_table(console, table)
+        texts = finding.trained if finding.is_exact else finding.notes
+        shown = " | ".join(text.replace("\n", "\u21b5") for text in texts)
+        table.add_row(finding.chat, exact, Text(shown))
+    return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,12 @@ import attrs
 from vlmcollate.cli.flags import in_flags
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import Rows
-from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
+from vlmcollate.errors import (
+    ConfigError,
+    SampleError,
+    SpelledTokenWarning,
+    TemplateOmissionWarning,
+)
 from vlmcollate.explain import Explanation
 from vlmcollate.labels import (
     GenerationTagLabels,
@@ -24,6 +29,7 @@ from vlmcollate.labels import (
     TextSearchLabels,
 )
 from vlmcollate.packing import plan_packs, unpack
+from vlmcollate.sample import EncodedSample
 
 STRATEGIES: dict[str, type[LabelStrategy]] = {
     strategy.__name__: strategy
@@ -39,24 +45,29 @@ STRATEGIES: dict[str, type[LabelStrategy]] = {
 
 @attrs.frozen(kw_only=True, eq=False)
 class InspectedRow:
-    """One row of a dataset.
+    """One row of a dataset, or one of its samples with `split_turns`.
 
     Attributes:
         number: Its number in the dataset.
         explanation: The explanation of its sample, or `None` if it failed.
         error: Why it failed, or "".
         note: The result of comparing label strategies, or "".
+        sample: The sample's number from 1 and the number of samples, if they are several.
     """
 
     number: int
     explanation: Explanation | None = None
     error: str = ""
     note: str = ""
+    sample: tuple[int, int] | None = None
 
     @property
     def title(self) -> str:
         """The row's title in the output."""
-        return f"row {self.number}"
+        if self.sample is None:
+            return f"row {self.number}"
+        place, count = self.sample
+        return f"row {self.number}, sample {place} of {count}"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -111,31 +122,40 @@ def inspect_rows(
         raise ConfigError(f"diff must be one of {', '.join(STRATEGIES)}, not {diff!r}{hint}")
     other = attrs.evolve(collator, labels=STRATEGIES[diff]()) if diff else None
     for number, row in Rows.of(data, rows):
-        yield _inspect_row(collator, other, number, row)
+        yield from _inspect_row(collator, other, number, row)
 
 
 def _inspect_row(
     collator: BaseCollator, other: BaseCollator | None, number: int, row: Any
-) -> InspectedRow:
+) -> Iterator[InspectedRow]:
     try:
         if isinstance(row, SampleError):
             raise row
         with warnings.catch_warnings():
             # the explanation reports it
             warnings.simplefilter("ignore", TemplateOmissionWarning)
-            explanation, note = collator.explain(row), ""
-            if other is not None:
-                explanation, note = _compare(explanation, other, row)
+            warnings.simplefilter("ignore", SpelledTokenWarning)
+            explanations = collator.explain_all(row)
+            encoders = other.turn_encoders(row) if other is not None else []
+            pairs = [
+                (found, "") if other is None else _compare(found, other, encoders[place])
+                for place, found in enumerate(explanations)
+            ]
     except SampleError as error:
-        return InspectedRow(number=number, error=in_flags(str(error)))
-    return InspectedRow(number=number, explanation=explanation, note=note)
+        yield InspectedRow(number=number, error=in_flags(str(error)))
+        return
+    for place, (explanation, note) in enumerate(pairs, 1):
+        sample = (place, len(pairs)) if len(pairs) > 1 else None
+        yield InspectedRow(number=number, explanation=explanation, note=note, sample=sample)
 
 
-def _compare(explanation: Explanation, other: BaseCollator, row: Any) -> tuple[Explanation, str]:
-    """Compares a row's label mask with that of another collator; returns a note on it, too."""
+def _compare(
+    explanation: Explanation, other: BaseCollator, encode: Callable[[], EncodedSample]
+) -> tuple[Explanation, str]:
+    """Compares a sample's label mask with that of another collator; returns a note on it, too."""
     name = type(other.labels).__name__
     try:
-        explanation = explanation.compared(other.encode(row))
+        explanation = explanation.compared(encode())
     except SampleError as error:
         return explanation, f"{name} refuses this row: {in_flags(str(error))}"
     here, there = (int((explanation.differences == which).sum()) for which in (1, 2))

@@ -40,7 +40,10 @@ def print_json_rows(rows: Iterable[InspectedRow], packs: Sequence[InspectedPack]
     for row, place in _placed(rows, packs):
         found = {} if row.explanation is None else row.explanation.to_dict()
         error = row.error or None
-        print_json({"row": row.number, "error": error, "note": row.note, **place, **found})
+        sample = {"sample": row.sample[0]} if row.sample else {}
+        print_json(
+            {"row": row.number, **sample, "error": error, "note": row.note, **place, **found}
+        )
 
 
 def _placed(

@@ -118,7 +118,7 @@ _FIELDS: dict[str, Any] = {
         typer.Option("--option", "-O", help="Option of the collator as name=value; repeatable."),
     ],
     "format": Annotated[str | None, typer.Option(help="Dataset format, such as llava.")],
-    "train_on": Annotated[str | None, typer.Option(help="Turns that train: last_turn.")],
+    "train_on": Annotated[str | None, typer.Option(help="What trains: last_turn, tool_calls.")],
     "template_kwargs": Annotated[
         str | None, typer.Option(help="JSON of variables of the chat template.")
     ],

@@ -125,15 +125,16 @@ def survey_rows(collator: BaseCollator, rows: Iterable[tuple[int, Any]]) -> Surv
     tally = _Tally()
     for number, row in rows:
         try:
-            tally.add(_encode(collator, row))
+            for sample in _encode(collator, row):
+                tally.add(sample)
         except SampleError as error:
             tally.fail(number, error)
     return tally.survey()
 
 
-def _encode(collator: BaseCollator, row: Any) -> EncodedSample:
+def _encode(collator: BaseCollator, row: Any) -> list[EncodedSample]:
     if isinstance(row, SampleError):
         raise row
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemplateOmissionWarning)
-        return collator.encode(row)
+        return collator.encode_all(row)

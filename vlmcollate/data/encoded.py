@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,14 @@ class EncodedDataset(Dataset[EncodedSample]):
     dataset: Any
     collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
 
+    @collator.validator
+    def _check_collator(self, _: object, collator: BaseCollator) -> None:
+        if collator.split_turns:
+            raise ConfigError(
+                "EncodedDataset has one sample for each index, but split_turns makes several of an "
+                "example; use EncodedIterableDataset"
+            )
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -79,6 +88,8 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
     dataset: Any
     collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
     _read: int = attrs.field(default=0, init=False)
+    _done: int = attrs.field(default=0, init=False)
+    _before: Any = attrs.field(default=None, init=False)
     _resumes: bool = attrs.field(default=False, init=False)
 
     def __iter__(self) -> Iterator[EncodedSample]:
@@ -88,15 +99,37 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
             SampleError: An example is bad; the error has its index in the dataset, or in this
                 worker's part of a dataset that distributes its examples.
         """
-        start, self._resumes = self._read if self._resumes else 0, False
+        start, done = (self._read, self._done) if self._resumes else (0, 0)
+        self._resumes = False
         worker = None if isinstance(self.dataset, IterableDataset) else get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         first = start if hasattr(self.dataset, "load_state_dict") else 0
-        for index, example in enumerate(self.dataset, first):
-            self._read = index + 1
+        for index, example in self._examples(first):
             if index >= start and index % workers == number:
-                yield _encode(self.collator, example, index)
+                yield from self._samples(example, index, done if index == start else 0)
+            self._read, self._done, self._before = index + 1, 0, None
         self._read = 0
+
+    def _examples(self, first: int) -> Iterator[tuple[int, Any]]:
+        """Yields the examples with their index, and keeps the dataset's state before each."""
+        keeps = self.collator.split_turns and hasattr(self.dataset, "state_dict")
+        examples = iter(self.dataset)
+        for index in itertools.count(first):
+            before = self.dataset.state_dict() if keeps else None
+            try:
+                example = next(examples)
+            except StopIteration:
+                return
+            self._before = before
+            yield index, example
+
+    def _samples(self, example: Any, index: int, done: int) -> Iterator[EncodedSample]:
+        """Yields the samples of an example from the one after `done`; the last one ends it."""
+        samples = _encode_all(self.collator, example, index)
+        for position, sample in enumerate(samples[done:], done + 1):
+            is_last = position == len(samples)
+            self._read, self._done = (index + 1, 0) if is_last else (index, position)
+            yield sample
 
     def set_epoch(self, epoch: int) -> None:
         """Passes the epoch to the dataset, if it has a `set_epoch`."""
@@ -104,10 +137,14 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
             self.dataset.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the number of examples read, and the dataset's own state if it has one."""
-        state: dict[str, Any] = {"read": self._read}
+        """Returns the examples and samples read, and the dataset's own state if it has one.
+
+        With `split_turns`, `done` counts the samples of the next example that were read.
+        """
+        state: dict[str, Any] = {"read": self._read, "done": self._done}
         if hasattr(self.dataset, "state_dict"):
-            state["dataset"] = self.dataset.state_dict()
+            is_inside = self._done > 0 and self._before is not None
+            state["dataset"] = self._before if is_inside else self.dataset.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -123,9 +160,16 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
                 "own; resume with the same dataset"
             )
         check_count("the state's read", state.get("read"), least=0)
-        self._read, self._resumes = state["read"], True
+        self._read, self._done, self._resumes = state["read"], state.get("done", 0), True
         if "dataset" in state:
             self.dataset.load_state_dict(state["dataset"])
+
+
+def _encode_all(collator: BaseCollator, example: object, index: int) -> list[EncodedSample]:
+    try:
+        return collator.encode_all(example)
+    except LocatedError as error:
+        raise error.at(index=index) from error.__cause__
 
 
 def _encode(collator: BaseCollator, example: object, index: int) -> EncodedSample:

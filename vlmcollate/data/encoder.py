@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import attrs
 
@@ -23,6 +23,8 @@ from vlmcollate.data.writing import OutputFile, disk_errors
 from vlmcollate.errors import ConversationError, SampleError, SampleTooLongError, StrategyError
 from vlmcollate.packing import plan_packs
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+
+T = TypeVar("T")
 
 
 @attrs.define
@@ -108,26 +110,30 @@ class PieceEncoder:
     ) -> Iterator[tuple[int, EncodedSample]]:
         """Yields the good samples of a piece, each with the number of its row."""
         for offset, example in enumerate(read_piece(piece, self.dataset)):
-            try:
-                sample = self._encode(example)
-            except SampleError as error:
-                if not self._drops(error):
-                    raise type(error)(f"{row_label(piece, offset)}: {error}") from error
-                tally.drop(error, piece, offset)
-            except StrategyError as error:
-                raise StrategyError(f"{row_label(piece, offset)}: {error}") from error
-            else:
-                tally.add(sample)
-                yield piece.first + offset, sample
+            attempt = partial(self._attempt, piece, offset, tally)
+            for encode in attempt(partial(self._encoders, example)) or ():
+                sample = attempt(encode)
+                if sample is not None:
+                    tally.add(sample)
+                    yield piece.first + offset, sample
             on_read()
 
-    def _encode(self, example: object) -> EncodedSample:
+    def _encoders(self, example: object) -> list[Callable[[], EncodedSample]]:
         if isinstance(example, SampleError):
             raise example
+        return self.collator.turn_encoders(example)
+
+    def _attempt(self, piece: Piece, offset: int, tally: _Tally, call: Callable[[], T]) -> T | None:
+        """Returns what a call returns, or `None` if a bad sample is dropped."""
         try:
-            return self.collator.encode(example)
-        except RecursionError as error:
-            raise ConversationError("the row is nested too deeply to be read") from error
+            return _not_too_deep(call)
+        except SampleError as error:
+            if not self._drops(error):
+                raise type(error)(f"{row_label(piece, offset)}: {error}") from error
+            tally.drop(error, piece, offset)
+        except StrategyError as error:
+            raise StrategyError(f"{row_label(piece, offset)}: {error}") from error
+        return None
 
     def _drops(self, error: SampleError) -> bool:
         """Whether a sample with this error is dropped, instead of ending the run."""
@@ -149,6 +155,13 @@ class PieceEncoder:
                 places = pack.tolist()
                 joined = self.collator.pack([waiting.read(place) for place in places])
                 yield row_from_sample(joined, [numbers[place] for place in places])
+
+
+def _not_too_deep(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except RecursionError as error:
+        raise ConversationError("the row is nested too deeply to be read") from error
 
 
 @attrs.define

@@ -48,7 +48,7 @@ def token_counts(dataset: Any, collator: BaseCollator, *, encode_unknown: bool =
         try:
             count = whole.token_count(example)
             if count is None and encode_unknown:
-                count = len(whole.encode(example))
+                count = sum(map(len, whole.encode_all(example)))
         except LocatedError as error:
             raise error.at(index=index) from error.__cause__
         if count is None:

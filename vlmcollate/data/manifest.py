@@ -228,7 +228,7 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
     processor = collator.processor
     special = {name: str(token) for name, token in processor.tokenizer.special_tokens_map.items()}
     found = {
-        field.name: _stable(repr(getattr(collator, field.name)))
+        field.name: _shown(getattr(collator, field.name))
         for field in attrs.fields(type(collator))
         if field.name not in _OF_BATCHES | _KEEPING
     }
@@ -307,6 +307,14 @@ def check_same(
 def _settings(processor: Any) -> str:
     to_dict = getattr(processor, "to_dict", None)
     return json.dumps(to_dict(), sort_keys=True, default=repr) if to_dict else repr(processor)
+
+
+def _shown(option: object) -> str:
+    """Returns the repr of an option, and a hash of the code of functions in it."""
+    functions = [f for f in (option if isinstance(option, tuple) else (option,)) if callable(f)]
+    codes = (getattr(function, "__code__", None) for function in functions)
+    facts = [(code.co_code, code.co_names, code.co_consts) for code in codes if code is not None]
+    return _stable(repr(option)) + (f" {_hash(_stable(repr(facts)))}" if facts else "")
 
 
 def _stable(text: str) -> str:

@@ -93,7 +93,12 @@ class RobustCollator:
             one_of("raise", "skip", "dummy_sample")(self, option, value)
 
     def __attrs_post_init__(self) -> None:
-        """Refuses `"dummy_sample"` for a collator that drops samples."""
+        """Refuses `"dummy_sample"` for a collator that drops or splits samples."""
+        if self.on_error == "dummy_sample" and self.collator.split_turns:
+            raise ConfigError(
+                'on_error="dummy_sample" keeps the rows of a batch, but a collator with '
+                'split_turns makes several rows of an example; set on_error="skip"'
+            )
         if self.on_error == "dummy_sample" and self.collator.on_overlong == "drop":
             raise ConfigError(
                 'on_error="dummy_sample" keeps the rows of a batch, but a collator with '
@@ -119,7 +124,7 @@ class RobustCollator:
             return {**self.collator(examples), "n_failed_samples": torch.tensor(0)}
         failed: list[int] = []
 
-        def replace(error: SampleError) -> EncodedSample | None:
+        def replace(error: SampleError) -> list[EncodedSample]:
             index = error.index or 0
             if index != (failed[-1] + 1 if failed else 0):  # a good one was in between
                 self._in_a_row = 0
@@ -132,23 +137,23 @@ class RobustCollator:
             self._in_a_row = 0
         return {**batch, "n_failed_samples": torch.tensor(len(failed))}
 
-    def _replace(self, error: SampleError, example: object) -> EncodedSample | None:
+    def _replace(self, error: SampleError, example: object) -> list[EncodedSample]:
         if self._in_a_row > self.max_failures:
             raise TooManyFailuresError(
                 f"{self._in_a_row} samples in a row failed, more than "
                 f"max_failures={self.max_failures}; the last: {error}"
             ) from error
         if self.on_error == "dummy_sample":
-            return self.collator.dummy_sample()
+            return [self.collator.dummy_sample()]
         if isinstance(self.on_error, Resample):
             return self._draw(self.on_error, example, error)
-        return None
+        return []
 
-    def _draw(self, policy: Resample, example: object, error: SampleError) -> EncodedSample:
+    def _draw(self, policy: Resample, example: object, error: SampleError) -> list[EncodedSample]:
         last = error
         for index in policy.draws(example):
             try:
-                return self.collator.encode(policy.dataset[index])
+                return self.collator.encode_all(policy.dataset[index])
             except SampleError as again:
                 last = again
         raise TooManyFailuresError(

@@ -51,7 +51,7 @@ def run_hook(
     except Exception as error:
         if isinstance(error, getattr(strategy, "media_errors", ())):
             raise MediaError(
-                f"{type(strategy).__name__} cannot load this media: {_shown(error)}", where=place
+                f"{_name(strategy)} cannot load this media: {_shown(error)}", where=place
             ) from error
         raise _failure(strategy, error, place) from error
 
@@ -73,7 +73,7 @@ def breach(
 ) -> StrategyError:
     """Returns the error for a wrong result of a strategy."""
     return StrategyError(
-        f"{type(strategy).__name__} returned a wrong result: found {_outline(value)}, expected "
+        f"{_name(strategy)} returned a wrong result: found {_outline(value)}, expected "
         f"{expected}; correct the strategy",
         where=where,
     )
@@ -81,10 +81,15 @@ def breach(
 
 def _failure(strategy: object, error: Exception, place: str | None) -> StrategyError:
     return StrategyError(
-        f"{type(strategy).__name__} failed: {_shown(error)}; correct the strategy, or raise a "
+        f"{_name(strategy)} failed: {_shown(error)}; correct the strategy, or raise a "
         "SampleError if the sample is at fault",
         where=place,
     )
+
+
+def _name(strategy: object) -> str:
+    """Returns the name of a strategy's class, or of a function."""
+    return str(getattr(strategy, "__qualname__", type(strategy).__name__))
 
 
 def _shown(error: Exception) -> str:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.conversation import Conversation, MediaKind, TextPart
+from vlmcollate.encode.answer_weights import empty_reasoning_tokens, part_factors
 from vlmcollate.encode.hooks import breach, run_hook
+from vlmcollate.encode.media_borders import media_borders
+from vlmcollate.encode.prompt_tools import PromptTools
+from vlmcollate.encode.train_on import PartWeights, TrainOn, choose_messages
 from vlmcollate.errors import LabelError
 from vlmcollate.family import TOKEN_TYPES, TokenTypes
 from vlmcollate.labels import (
@@ -28,7 +33,7 @@ from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
-TrainedTurns = Literal["all_turns", "last_turn"]
+Floats = npt.NDArray[np.float64]
 
 
 def unlabelled_sample(
@@ -49,7 +54,8 @@ def unlabelled_sample(
         media_tokens: The tokens of each kind of media.
     """
     input_ids = torch.from_numpy(prompt.ids)
-    tokens = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    mask = torch.from_numpy(np.ones(len(prompt.ids), np.int64))
+    tokens = {"input_ids": input_ids, "attention_mask": mask}
     if token_types is not None:
         tokens[token_types.key] = _token_types(prompt, token_types, media_tokens)
     return EncodedSample(
@@ -83,54 +89,112 @@ def place_turns(
     return name, turns
 
 
+def label_sample(
+    prompt: EncodedPrompt,
+    sample: EncodedSample,
+    conversation: Conversation,
+    turns: Sequence[Turn],
+    *,
+    strategy: str,
+    train_on: TrainOn,
+    part_weights: PartWeights | None,
+    masks_empty_reasoning: bool,
+    tools: PromptTools,
+) -> EncodedSample:
+    """Returns a sample with the labels of its turns.
+
+    Args:
+        prompt: The encoded prompt.
+        sample: Its sample without labels.
+        conversation: The conversation, for the weights of its messages and parts.
+        turns: The assistant turns.
+        strategy: The name of the strategy that found the turns.
+        train_on: The choice of what trains.
+        part_weights: The weights of the parts of answers; `None` if all are 1.
+        masks_empty_reasoning: Whether blocks without reasoning do not train.
+        tools: The tools of the prompt.
+    """
+    messages = conversation.messages
+    parts = (part for message in messages for part in message.content)
+    untrained = []
+    if conversation.is_plain_text or any(
+        messages[span.message].role == "assistant" for span in prompt.rendering.media
+    ):
+        stops = tools.renderer.stop_tokens
+        untrained += media_borders(prompt, tools.encoder.structure.tokens, stops)
+    if masks_empty_reasoning:
+        untrained += empty_reasoning_tokens(prompt, tools.reasoning_forms)
+    is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
+    return with_labels(
+        prompt,
+        sample,
+        turns,
+        conversation,
+        train_on=train_on,
+        strategy=strategy,
+        part_weights=prompt.part_weights if is_weighted else (),
+        factors=part_factors(prompt, part_weights, tools.reasoning_forms) if part_weights else (),
+        untrained=untrained,
+    )
+
+
 def with_labels(
+    prompt: EncodedPrompt,
     sample: EncodedSample,
     turns: Sequence[Turn],
     conversation: Conversation,
     *,
-    train_on: TrainedTurns,
+    train_on: TrainOn,
     strategy: str,
     part_weights: Sequence[tuple[int, int, float]] = (),
+    factors: Sequence[tuple[int, int, float]] = (),
     untrained: Sequence[tuple[int, int]] = (),
 ) -> EncodedSample:
     """Returns a sample with the labels, and any weights, of its turns.
 
     Args:
+        prompt: The prompt, whose ids the sample shares.
         sample: The sample without labels, whose `message_ids` are updated.
         turns: The assistant turns.
         conversation: The conversation, for the weights of its messages.
-        train_on: The turns that train.
+        train_on: The choice of what trains.
         strategy: The name of the strategy that found the turns.
         part_weights: The parts with a weight of their own; see `EncodedPrompt.part_weights`.
+        factors: The stretches whose weights are multiplied: first token, last + 1, factor.
         untrained: The stretches of tokens without labels, each the first token and the last + 1.
     """
-    ids, message_ids = sample.tokens["input_ids"].numpy(), sample.message_ids.numpy()
+    ids, message_ids = prompt.ids, prompt.message_ids
     labels = np.full(len(ids), IGNORE_INDEX, np.int64)
-    weights = np.zeros(len(ids), np.float32)
-    last = max((turn.message for turn in turns), default=-1)
-    turn_weights = _weights(conversation, turns, train_on)
-    for (message, start, end), weight in zip(turns, turn_weights, strict=True):
+    weights = np.zeros(len(ids), np.float64)
+    chosen = (
+        None
+        if train_on == "all_turns"
+        else choose_messages(conversation, [turn.message for turn in turns], train_on)
+    )
+    for message, start, end in turns:
         message_ids[start:end] = message
-        weights[start:end] = weight
-        if train_on == "last_turn" and message != last:
-            continue
+        weights[start:end] = conversation.messages[message].weight
         for first, behind, own in part_weights:
             weights[max(first, start) : max(min(behind, end), start)] = own
+        if chosen is not None:
+            weights[start:end] *= chosen[message]
+    for start, end, factor in factors:
+        weights[start:end] *= factor
     for start, end in untrained:
         weights[start:end] = 0
     labels[weights > 0] = ids[weights > 0]
     if sample.media_counts:
-        is_media = sample.media_ids.numpy() >= 0
+        is_media = prompt.media_ids >= 0
         labels[is_media], weights[is_media] = IGNORE_INDEX, 0
     tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
-    if not {0.0, 1.0}.issuperset([*turn_weights, *(weight for *_, weight in part_weights)]):
-        tokens["loss_weights"] = torch.from_numpy(weights)
+    if ((weights != 0) & (weights != 1)).any():
+        tokens["loss_weights"] = torch.from_numpy(_as_float32(weights))
     return attrs.evolve(sample, tokens=tokens, label_strategy=strategy)
 
 
 def trains(sample: EncodedSample) -> bool:
     """Returns whether a sample has a trained token."""
-    return bool((sample.tokens["labels"] != IGNORE_INDEX).any())
+    return bool((sample.tokens["labels"].numpy() != IGNORE_INDEX).any())
 
 
 def check_trains(sample: EncodedSample) -> None:
@@ -141,9 +205,25 @@ def check_trains(sample: EncodedSample) -> None:
     """
     if not trains(sample):
         raise LabelError(
-            "nothing is trained: no assistant message has a weight above 0; add one, or set "
-            "require_labels=False"
+            "nothing is trained: no assistant message, or part of one that train_on chooses, has a "
+            "weight above 0; add one, or set require_labels=False"
         )
+
+
+def _as_float32(weights: Floats) -> npt.NDArray[np.float32]:
+    """Returns the weights in the dtype of a batch, (L,).
+
+    Raises:
+        LabelError: A product of weights has no value in float32.
+    """
+    with np.errstate(over="ignore"):
+        found = weights.astype(np.float32)
+    if not np.isfinite(found).all() or ((found == 0) & (weights != 0)).any():
+        raise LabelError(
+            "the weights of a message, its parts and train_on multiply to a weight that float32 "
+            f"cannot hold: found {weights.min():.3g} to {weights.max():.3g}; choose weights near 1"
+        )
+    return found
 
 
 def _check_turns(turns: Any, strategy: object, prompt: EncodedPrompt) -> None:
@@ -174,26 +254,13 @@ def _check_turns(turns: Any, strategy: object, prompt: EncodedPrompt) -> None:
         done = end
 
 
-def _weights(
-    conversation: Conversation, turns: Sequence[Turn], train_on: TrainedTurns
-) -> list[float]:
-    """Returns the weight of each turn, 0 if it does not train."""
-    last = max((turn.message for turn in turns), default=-1)
-    return [
-        conversation.messages[turn.message].weight
-        if train_on == "all_turns" or turn.message == last
-        else 0.0
-        for turn in turns
-    ]
-
-
 def _token_types(
     prompt: EncodedPrompt, declared: TokenTypes, media_tokens: Mapping[MediaKind, Sequence[str]]
 ) -> Tensor:
     types = np.zeros(len(prompt.ids), np.int64)
-    of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
     if not prompt.rendering.media:
         return torch.from_numpy(types)
+    of_item = np.array([TOKEN_TYPES[span.kind] for span in prompt.rendering.media], np.int64)
     vocabulary: Vocabulary = prompt.vocabulary
     for kind, tokens in media_tokens.items():
         for token in tokens:

@@ -9,15 +9,16 @@ from typing import Any, TypedDict
 import attrs
 
 from vlmcollate.encode.dummy_media import DummyMediaPolicy
-from vlmcollate.encode.labelling import TrainedTurns
 from vlmcollate.encode.omissions import OmissionPolicy
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.encode.thinking_prefix import ThinkingPrefix
+from vlmcollate.encode.train_on import TrainOn, a_train_on
 from vlmcollate.family import UnclosedTurns
 from vlmcollate.formats import DatasetFormat, UnreadPolicy, format_of
 from vlmcollate.labels import LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import LocalMedia, MediaStrategy
 from vlmcollate.padding import PaddingStrategy, PadToLongest
+from vlmcollate.prompt.answer_parts import EmptyReasoningPolicy
 from vlmcollate.prompt.encoder import SpecialTokensPolicy
 from vlmcollate.validators import (
     WithOptions,
@@ -40,7 +41,7 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
 
     Args:
         processor: A `transformers` processor, whose tokenizer is a fast one or based on
-            `tiktoken`.
+            `tiktoken` or `sentencepiece`.
         max_length: The maximum number of tokens of a sample, or `None` for no limit.
         on_overlong: The policy for samples longer than `max_length`: `"raise"`; `"drop"` them;
             `"truncate"` their end, never inside media; `"drop_turns"`, the oldest user-assistant
@@ -54,7 +55,14 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
         labels: The strategy that finds the trained tokens.
         media: The strategy that loads media, with its limits.
         padding: The strategy that pads rows to one length.
-        train_on: The assistant turns that train: `"all_turns"` or the `"last_turn"`.
+        train_on: What trains: `"all_turns"` of the assistant, the `"last_turn"`, `"tool_calls"`
+            alone, a function of a `Message` that returns a bool or a weight, `Reasoning(...)`,
+            `PartWeights(...)`, or a tuple of these, whose weights are multiplied.
+        split_turns: Whether each assistant turn that trains becomes a sample of its own, rendered
+            as the model is prompted for it, without the messages behind it.
+        empty_reasoning: The policy for blocks without reasoning, such as `<think></think>`, that an
+            answer begins with: `"train"`; `"mask"` does not train them; `"drop"` removes them from
+            the prompt as well.
         special_tokens_in_text: The policy for text that spells a special token: `"literal"`
             encodes it as plain text, `"error"` refuses the sample.
         on_template_omission: The policy for parts of the conversation that the chat template
@@ -95,8 +103,10 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
     padding: PaddingStrategy = attrs.field(
         factory=PadToLongest, validator=an_instance_of(PaddingStrategy)
     )
-    train_on: TrainedTurns = attrs.field(
-        default="all_turns", validator=one_of("all_turns", "last_turn")
+    train_on: TrainOn = attrs.field(default="all_turns", validator=a_train_on)
+    split_turns: bool = attrs.field(default=False, validator=an_instance_of(bool))
+    empty_reasoning: EmptyReasoningPolicy = attrs.field(
+        default="train", validator=one_of("train", "mask", "drop")
     )
     special_tokens_in_text: SpecialTokensPolicy = attrs.field(
         default="literal", validator=one_of("literal", "error")
@@ -138,7 +148,9 @@ class CollatorOptionsDict(TypedDict, total=False):
     labels: LabelStrategy
     media: MediaStrategy
     padding: PaddingStrategy
-    train_on: TrainedTurns
+    train_on: TrainOn
+    split_turns: bool
+    empty_reasoning: EmptyReasoningPolicy
     special_tokens_in_text: SpecialTokensPolicy
     on_template_omission: OmissionPolicy
     allowed_special_tokens: str | tuple[str, ...] | list[str]

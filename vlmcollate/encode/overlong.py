@@ -12,11 +12,29 @@ import attrs
 import torch
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.errors import LabelError
+from vlmcollate.errors import LabelError, SampleTooLongError
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
+
+
+def too_long(length: int, room: int, limit: int, *, is_untrained: bool) -> SampleTooLongError:
+    """Returns the error for a sample that cannot be shortened.
+
+    Args:
+        length: Its tokens.
+        room: The tokens of the dummy media that it needs.
+        limit: The maximum.
+        is_untrained: Whether it could be shortened, but nothing that trains would be left.
+    """
+    return SampleTooLongError(
+        f"{length} tokens"
+        + (f" and {room} of dummy media" if room else "")
+        + f", longer than max_length={limit}"
+        + (", which would leave nothing to train" if is_untrained else "")
+        + f"; raise it to {length + room}, or set on_overlong"
+    )
 
 
 def truncate(

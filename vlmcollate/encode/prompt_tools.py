@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import attrs
@@ -15,6 +15,7 @@ from vlmcollate.family import Family, UnclosedTurns
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import PromptEncoder
 from vlmcollate.prompt.plain_text import PlainTextRenderer
+from vlmcollate.prompt.reasoning import PLAIN_FORM, ReasoningForm, read_reasoning_form
 from vlmcollate.prompt.turn_ends import TurnEnds
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -38,6 +39,18 @@ class PromptTools:
     renderer: ChatRenderer
     encoder: PromptEncoder
     plain_text: PlainTextRenderer
+
+    @cached_property
+    def reasoning(self) -> ReasoningForm | None:
+        """How the template writes reasoning, or `None` if it writes none."""
+        if not self.template or not hasattr(self.encoder.processor, "apply_chat_template"):
+            return None
+        return read_reasoning_form(self.renderer.render, self.vocabulary)
+
+    @property
+    def reasoning_forms(self) -> tuple[ReasoningForm, ...]:
+        """The ways in which an answer may hold reasoning, the template's own first."""
+        return (PLAIN_FORM,) if self.reasoning is None else (self.reasoning, PLAIN_FORM)
 
     @classmethod
     def of(

@@ -5,6 +5,7 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,32 +16,37 @@ import attrs
 import torch
 from torch import Tensor
 
-from vlmcollate.conversation import Conversation, MediaKind, MediaPart, TextPart
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.expansion_tokens import expansion_tokens
 from vlmcollate.encode.item_options import FinalSize, Shape, final_size
-from vlmcollate.encode.labelling import place_turns, unlabelled_sample, with_labels
+from vlmcollate.encode.labelling import label_sample, place_turns, unlabelled_sample
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
-from vlmcollate.encode.media_borders import media_borders
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
+from vlmcollate.encode.spelled_turns import report_spelled_turns
 from vlmcollate.encode.token_count import small_image
 from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
+from vlmcollate.encode.train_on import PartWeights, part_weights
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.family import Family, Packable
 from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext
 from vlmcollate.media import MediaRequest, ProcessedMedia
-from vlmcollate.packing.layout_rules import check_layout
+from vlmcollate.prompt.answer_parts import empty_reasoning, without
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
+from vlmcollate.prompt.reasoning import move_inline_reasoning
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 T = TypeVar("T")
+Process = Callable[[Rendering, Sequence[Any]], ProcessedMedia]
+_TAGGED = re.compile(r"\s*[^\w\s]|\s*\S+[<\[]")
+"""Text that may begin with reasoning."""
 
 
 def _expansion_tokens(owner: weakref.ref[Stages], vocabulary: Vocabulary) -> frozenset[str]:
@@ -84,6 +90,21 @@ class Stages(CollatorOptions):
     def read(self, example: object) -> Conversation:
         """Turns an example into a conversation."""
         return read_example(example, self.format, on_unread=self.on_unread)
+
+    def _read(self, example: object) -> Conversation:
+        """Runs the stage `read`, and moves inline reasoning to where the template expects it."""
+        conversation = self.read(example)
+        may_reason = any(
+            message.role == "assistant" and _TAGGED.match(getattr(part, "text", ""))
+            for message in conversation.messages
+            for part in message.content[:1]
+        )
+        if not may_reason or conversation.is_plain_text or self.declared.render is not None:
+            return conversation
+        tools = self._tools
+        if tools.reasoning is None:
+            return conversation
+        return move_inline_reasoning(conversation, tools.reasoning, tools.renderer.render)
 
     def load(self, conversation: Conversation) -> list[Any]:
         """Decodes the conversation's media, in order."""
@@ -129,7 +150,10 @@ class Stages(CollatorOptions):
     def _render(self, conversation: Conversation) -> Rendering:
         """Writes a chat with the stage `render`, and a plain text without its template."""
         if not conversation.is_plain_text:
-            return self.render(conversation)
+            rendering = self.render(conversation)
+            if self.empty_reasoning != "drop":
+                return rendering
+            return without(rendering, empty_reasoning(rendering, self._tools.reasoning_forms))
         if not self.declared.needs_chat_template:
             raise ConfigError(
                 f"{type(self).__name__} takes no plain text: found the format "
@@ -186,26 +210,21 @@ class Stages(CollatorOptions):
         turns: Sequence[Turn],
     ) -> EncodedSample:
         """Returns a sample with the labels of its turns."""
-        messages = conversation.messages
-        parts = (part for message in messages for part in message.content)
-        media_trains = conversation.is_plain_text or any(
-            messages[span.message].role == "assistant" for span in prompt.rendering.media
-        )
-        is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
-        return with_labels(
+        return label_sample(
+            prompt,
             sample,
-            turns,
             conversation,
-            train_on=self.train_on,
+            turns,
             strategy=strategy,
-            part_weights=prompt.part_weights if is_weighted else (),
-            untrained=self._media_borders(prompt) if media_trains else (),
+            train_on=self.train_on,
+            part_weights=self._part_weights,
+            masks_empty_reasoning=self.empty_reasoning == "mask",
+            tools=self._tools,
         )
 
-    def _media_borders(self, prompt: EncodedPrompt) -> list[tuple[int, int]]:
-        """Returns the media of a prompt, each with the control tokens around it."""
-        tools = self._tools
-        return media_borders(prompt, tools.encoder.structure.tokens, tools.renderer.stop_tokens)
+    @cached_property
+    def _part_weights(self) -> PartWeights | None:
+        return part_weights(self.train_on)
 
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
         """Changes the labelled sample, for example by inserting tokens."""
@@ -220,13 +239,19 @@ class Stages(CollatorOptions):
         return torch.arange(len(sample))
 
     def _tokenize(
-        self, conversation: Conversation, media: Sequence[Any], rendering: Rendering
+        self,
+        conversation: Conversation,
+        media: Sequence[Any],
+        rendering: Rendering,
+        process: Process | None = None,
     ) -> tuple[EncodedPrompt, EncodedSample]:
         """Runs the stages process and tokenize."""
         processed = ProcessedMedia()
         if media:
-            process = partial(process_or_refuse, self.process_media, self.processor, conversation)
-            processed = run_stage("process", process, rendering, media)
+            stage = partial(
+                process_or_refuse, process or self.process_media, self.processor, conversation
+            )
+            processed = run_stage("process", stage, rendering, media)
         return self._encode_prompt(conversation, processed, rendering, media)
 
     def _encode_prompt(
@@ -300,6 +325,12 @@ class Stages(CollatorOptions):
         """The sampling rate of a video's own audio in Hz; `None` skips it."""
         return None
 
+    def _report_spelled_turns(self, conversation: Conversation) -> None:
+        """Warns of answers that spell the header or the end of their turn."""
+        tools = self._tools
+        openers = tools.encoder.structure.openers
+        report_spelled_turns(conversation, openers, tools.renderer.stop_tokens)
+
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """The ids of the tokens that may end an assistant turn."""
@@ -361,16 +392,3 @@ class Stages(CollatorOptions):
     def _dummy_room(self, sample: EncodedSample) -> int:
         """Returns the number of tokens that dummy media will add."""
         return 0 if self.dummy_media == "never" else self.dummies.room(sample)
-
-    @property
-    def packing_refusal(self) -> str:
-        """The reason why `pack` would refuse every sample, or an empty string."""
-        return self.family.packing_refusal(self.model_config, self.processor)
-
-    def _check_packs(self) -> None:
-        """Refuses packs whose documents the model or layout would not keep apart."""
-        if self.packing_refusal:
-            raise ConfigError(f"{type(self).__name__} makes no packs: {self.packing_refusal}")
-        mixing = self.family.mixing(self.model_config)
-        if self.padding.separates_by is not None and mixing is not None:
-            check_layout(self.padding, mixing)

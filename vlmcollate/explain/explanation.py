@@ -23,8 +23,10 @@ from vlmcollate.explain.alignment import aligned
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.media_items import MediaItem, media_items
 from vlmcollate.explain.tokens import CLASSES, DIFFERENCES, MEANINGS, Block, Run, Token
-from vlmcollate.explain.warnings import find_warnings
-from vlmcollate.prompt.encoder import EncodedPrompt
+from vlmcollate.explain.warnings import find_warnings, turn_notes
+from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder
+from vlmcollate.prompt.notes import TurnNote
+from vlmcollate.prompt.reasoning import ReasoningForm
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Ints
 
@@ -52,6 +54,7 @@ class Explanation:
         media: The media items in order.
         seconds: The time of each stage.
         warnings: Possible mistakes, one sentence each.
+        turn_notes: What is unusual about the turns that train; `warnings` includes it.
         processor: The name of the processor's class.
         collator: The name of the collator's class.
         format: The name of the format in which the example was read.
@@ -67,6 +70,7 @@ class Explanation:
     media: tuple[MediaItem, ...]
     seconds: Mapping[Stage, float]
     warnings: tuple[str, ...]
+    turn_notes: tuple[TurnNote, ...]
     processor: str
     collator: str
     format: str
@@ -81,6 +85,8 @@ class Explanation:
         processor: Any,
         stop_ids: Sequence[int],
         collator: str,
+        encoder: PromptEncoder,
+        reasoning_forms: Sequence[ReasoningForm],
     ) -> Explanation:
         """Returns the explanation of a sample whose encoding was traced.
 
@@ -90,12 +96,15 @@ class Explanation:
             processor: The collator's processor.
             stop_ids: The ids of the tokens that end a turn.
             collator: The name of the collator's class.
+            encoder: The encoder of the collator's prompts.
+            reasoning_forms: How an answer may hold reasoning.
         """
         prompt: EncodedPrompt = trace.last("tokenize")
         conversation, rendering = prompt.conversation, prompt.rendering
         ids = sample.input_ids.numpy()
         places = aligned(ids, prompt.ids)
         chars = np.where(places >= 0, prompt.chars[:, places], -1)
+        notes = tuple(turn_notes(sample, rendering, reasoning_forms, chars))
         texts = _texts(sample, chars, rendering.text, processor.tokenizer)
         roles = tuple(message.role for message in conversation.messages)
         return cls(
@@ -109,7 +118,8 @@ class Explanation:
                 media_items(sample, trace.last("read"), conversation, rendering, trace.last("load"))
             ),
             seconds=dict(trace.seconds),
-            warnings=tuple(find_warnings(sample, trace, prompt.vocabulary, processor)),
+            warnings=tuple(find_warnings(sample, trace, encoder, notes)),
+            turn_notes=notes,
             processor=type(processor).__name__,
             collator=collator,
             format=conversation.format,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.trace import Trace
-from vlmcollate.prompt.encoder import EncodedPrompt
+from vlmcollate.prompt.answer_parts import empty_reasoning
+from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder
+from vlmcollate.prompt.notes import TurnNote, merged
+from vlmcollate.prompt.reasoning import ReasoningForm
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-from vlmcollate.tokens.vocabulary import Vocabulary
+from vlmcollate.tokens.vocabulary import Ints
 
 _MUCH_MEDIA = 0.95
 _NO_LIMIT = 10**9
@@ -20,15 +23,15 @@ _NO_LIMIT = 10**9
 
 
 def find_warnings(
-    sample: EncodedSample, trace: Trace, vocabulary: Vocabulary, processor: Any
+    sample: EncodedSample, trace: Trace, encoder: PromptEncoder, notes: Iterable[TurnNote]
 ) -> Iterator[str]:
     """Finds possible mistakes of the user.
 
     Args:
         sample: The encoded sample.
         trace: The results of its stages.
-        vocabulary: The tokenizer's vocabulary.
-        processor: The collator's processor.
+        encoder: The encoder of the collator's prompts.
+        notes: What is unusual about the turns that train.
 
     Yields:
         One sentence per mistake.
@@ -38,11 +41,12 @@ def find_warnings(
     prompt: EncodedPrompt = trace.last("tokenize")
     conversation = prompt.conversation
     yield from _left_out(trace.first("render"), whole, conversation)
+    yield from map(str, notes)
     yield from _cut(sample, first, len(first.conversation.messages), len(conversation.messages))
     yield from _silent_turns(sample, conversation)
-    yield from _escaped(prompt, vocabulary)
-    yield from _lengths(sample, processor)
-    bos = processor.tokenizer.bos_token_id
+    yield from _escaped(prompt, encoder)
+    yield from _lengths(sample, encoder.processor)
+    bos = encoder.processor.tokenizer.bos_token_id
     if bos is not None and prompt.ids[:2].tolist() == [bos, bos]:
         yield "the sequence begins with two bos tokens; the template and the tokenizer add one each"
 
@@ -54,10 +58,33 @@ def _left_out(
         yield f"the chat template omits {', '.join(rendering.dropped)}"
     if rendering.altered:
         yield f"the chat template changes the text of {', '.join(rendering.altered)}"
-    yield from rendering.notes
     fewer = len(whole.messages) - len(conversation.messages)
     if fewer:
         yield f"{fewer} of the {len(whole.messages)} messages were dropped to fit max_length"
+
+
+def turn_notes(
+    sample: EncodedSample, rendering: Rendering, forms: Sequence[ReasoningForm], chars: Ints
+) -> Iterator[TurnNote]:
+    """Yields what is unusual about the turns that train.
+
+    Args:
+        sample: The encoded sample.
+        rendering: Its prompt.
+        forms: How an answer may hold reasoning.
+        chars: (2, L) int64, the start and end of each token in the prompt, or -1.
+    """
+    is_trained = (sample.labels != IGNORE_INDEX).numpy()
+    trained = set(sample.message_ids[is_trained].tolist())
+    yield from filter(None, (note.among(trained) for note in rendering.notes))
+    places = np.sort(chars[0, is_trained])
+    blocks = {}
+    for block in empty_reasoning(rendering, forms):
+        first, behind = places.searchsorted([block.start, block.end])
+        if first < behind:
+            text = rendering.text[block.start : block.end].strip()
+            blocks[block.message] = TurnNote("empty_reasoning", repr(text))
+    yield from merged(blocks, max(blocks, default=-1))
 
 
 def _cut(sample: EncodedSample, first: EncodedPrompt, before: int, after: int) -> Iterator[str]:
@@ -73,8 +100,9 @@ def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator
             yield f"the assistant's messages[{index}] is not trained{why}"
 
 
-def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
+def _escaped(prompt: EncodedPrompt, encoder: PromptEncoder) -> Iterator[str]:
     """Yields a warning for each message with control tokens as plain text."""
+    vocabulary = prompt.vocabulary
     chars = prompt.chars[0]
     for given in prompt.rendering.caller_spans:
         text = prompt.rendering.text[given.start : given.end]
@@ -86,7 +114,10 @@ def _escaped(prompt: EncodedPrompt, vocabulary: Vocabulary) -> Iterator[str]:
         if spelled:
             place = f"messages[{given.message}]" if given.message >= 0 else "the tools"
             names = ", ".join(dict.fromkeys(spelled))
-            yield f"{place} spells {names}, which was encoded as plain text"
+            listable = [token for token in dict.fromkeys(spelled) if encoder.can_allow(token)]
+            remedy = f"; to make tokens of it, set allowed_special_tokens={listable}"
+            fact = f"{place} spells {names}, which was encoded as plain text"
+            yield fact + (remedy if listable else "")
 
 
 def _lengths(sample: EncodedSample, processor: Any) -> Iterator[str]:

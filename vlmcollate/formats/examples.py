@@ -1,11 +1,12 @@
 """How an example becomes a conversation, whatever its format.
 
-The simplest examples, plain messages of text and images and nothing else, are read in one step. The
-formats read the others, give the same conversation for these, and the errors for all.
+The simplest examples, messages of text, images, reasoning and calls and nothing else, are read in
+one step. The formats read the others, give the same conversation for these, and the errors for all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
 from vlmcollate.conversation import Conversation, MediaPart, Message, Part, TextPart
@@ -13,8 +14,10 @@ from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.formats.base import DatasetFormat, row_of
 from vlmcollate.formats.media_columns import TAG
 from vlmcollate.formats.registry import REGISTERED, format_of
+from vlmcollate.formats.simple import MESSAGE, ROLES, simple_message
+from vlmcollate.formats.tools import read_tools
 from vlmcollate.formats.unread import UnreadPolicy, report_unread
-from vlmcollate.plain_values import show_all
+from vlmcollate.plain_values import is_encodable, show_all
 
 _POLICIES = get_args(UnreadPolicy)
 
@@ -85,9 +88,9 @@ _COLUMNS = frozenset(
 """The columns of messages of all formats, of which a stated format chooses one."""
 
 
-def _fitting(example: object) -> list[DatasetFormat]:
+def _fitting(example: object) -> Iterator[DatasetFormat]:
     row = row_of(example)
-    return [known for known in REGISTERED.values() if known.is_automatic and known.reads(row)]
+    return (known for known in REGISTERED.values() if known.is_automatic and known.reads(row))
 
 
 def _format_that_fits(example: object) -> DatasetFormat:
@@ -121,32 +124,49 @@ def _check_one_reading(example: object, chosen: DatasetFormat, conversation: Con
             )
 
 
-_ROLES = frozenset({"system", "user", "assistant"})
-_MESSAGE = {"role", "content"}
+_ROW = {"messages", "tools"}
+_TOOLS = frozenset({list, type(None)})
 _TEXT = {"type", "text"}
 _IMAGE = {"type", "image"}
 
 
 def read_simple(example: object) -> Conversation | None:
-    """Reads a list of messages of the built-in types, or a dict that holds one.
+    """Reads a list of messages of the built-in types, or a dict that holds one and any tools.
 
     Returns:
         The conversation, or `None` if the example is anything else.
+
+    Raises:
+        ConversationError: The messages are simple, but a tool is wrong.
     """
-    if type(example) is dict and example.keys() == {"messages"}:
+    tools = None
+    if type(example) is dict and "messages" in example and example.keys() <= _ROW:
+        tools = example.get("tools")
         example = example["messages"]
-    if type(example) is not list or not example:
+    if type(example) is not list or not example or type(tools) not in _TOOLS:
         return None
     messages = []
     for i, value in enumerate(example):
-        if type(value) is not dict or value.keys() != _MESSAGE:
+        message = _plain_message(value, i)
+        if message is None:
             return None
-        role, content = value["role"], value["content"]
-        parts = _parts(content, i)
-        if parts is None or type(role) is not str or role not in _ROLES:
-            return None
-        messages.append(Message(role=role, content=parts, is_string=type(content) is str))
-    return Conversation(messages=tuple(messages))
+        messages.append(message)
+    read = None if tools is None else read_tools(tools, "tools")
+    return Conversation(messages=tuple(messages), tools=read or None)
+
+
+def _plain_message(value: object, index: int) -> Message | None:
+    """Reads a message of the built-in types without tags of media."""
+    if type(value) is not dict:
+        return None
+    if value.keys() != MESSAGE:
+        found = simple_message(value)
+        return found if found is not None and _is_text(value["content"]) else None
+    role, content = value["role"], value["content"]
+    parts = _parts(content, index)
+    if parts is None or type(role) is not str or role not in ROLES:
+        return None
+    return Message(role=role, content=parts, is_string=type(content) is str)
 
 
 def _parts(content: object, index: int) -> tuple[Part, ...] | None:
@@ -171,11 +191,7 @@ def _is_text(value: object) -> bool:
     """Returns whether a value is a text that a tokenizer can encode, without tags of media."""
     if type(value) is not str or ("<" in value and TAG.search(value)):
         return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return value.isascii() or is_encodable(value)
 
 
 def _is_image(value: object) -> bool:

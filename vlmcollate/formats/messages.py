@@ -14,6 +14,7 @@ from vlmcollate.formats.parts import Thinking, read_content, result_text
 from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.responses import item_type, read_item
 from vlmcollate.formats.roles import CALLS, RESULTS, read_role
+from vlmcollate.formats.simple import simple_message
 from vlmcollate.formats.weights import SPELLINGS, pop_weight
 from vlmcollate.plain_values import describe, plain, show_all, unwrap
 
@@ -53,6 +54,9 @@ def read_messages(value: object, where: str, reading: Reading) -> tuple[Message,
 
 def _read_item(value: object, where: str, reading: Reading) -> tuple[Message, str]:
     """A message, and its kind for `joined`."""
+    simple = simple_message(value)
+    if simple is not None:
+        return simple, ""
     value = parsed(unwrap(value), where, "{")
     if not isinstance(value, Mapping):
         raise ConversationError(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import attrs
@@ -23,10 +24,13 @@ from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.direct import render_directly
+from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
+from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
 from vlmcollate.prompt.plan import RenderingPlan, shapes_of
-from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
+from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, without_end
 from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.templates import (
     TEMPLATE_ERRORS,
@@ -102,16 +106,20 @@ class ChatRenderer:
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
-        plain = self.render(conversation, None, template=template)
+        try:
+            plain = self.render(conversation, None, template=template)
+        except ConversationError as error:
+            refuse_tested_literals(conversation, None, self.render, template, error.problem)
+            raise
         key = self._key(conversation, template)
         plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
         rendering = plan.fill(conversation, plain) if plan is not None else None
         if rendering is not None:
             return rendering
         trace = self._trace(conversation, plain, template)
-        rendering = self._place(conversation, trace)
+        rendering = self._place(conversation, trace, template)
         if conversation.messages[-1].is_prefix:
-            return _without_end(rendering, conversation)
+            return without_end(rendering, conversation)
         is_certain = rendering.turn_error is None and not trace.marks.splits
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
@@ -160,6 +168,15 @@ class ChatRenderer:
                 where="chat_template_kwargs",
             )
         return self.completed(text, conversation, upto=upto)
+
+    def _render_directly(
+        self, conversation: Conversation, marks: Marks, *, template: str
+    ) -> str | None:
+        """Returns the marked prompt without the processor, or `None`; the marks prove it."""
+        chat, tools = self.inputs(conversation, marks, template)
+        variables = marks.guard({**self.template_kwargs, **conversation.template_kwargs})
+        text = render_directly(self.processor, chat, tools, variables)
+        return None if text is None else self.completed(text, conversation)
 
     def inputs(
         self, conversation: Conversation, marks: Marks | None = None, template: str = ""
@@ -272,14 +289,17 @@ class ChatRenderer:
     def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
         vocabulary = Vocabulary.known(self.processor.tokenizer)
         literals = tested_literals(template)
-        for splits in (False, True):
+        for render, splits in product((self._render_directly, self.render), (False, True)):
             marks = Marks(conversation, vocabulary.pattern, literals, splits=splits)
-            trace = marks.read(self.render(conversation, marks))
+            text = render(conversation, marks, template=template)
+            trace = None if text is None else marks.read(text)
             if trace is not None and trace.text == plain:
                 return trace
+        problem = "the chat template's own text depends on the words of a message"
+        refuse_tested_literals(conversation, plain, self.render, template, problem)
         raise ConversationError(unseparable(plain))
 
-    def _place(self, conversation: Conversation, trace: MarkedText) -> Rendering:
+    def _place(self, conversation: Conversation, trace: MarkedText, template: str) -> Rendering:
         finder = TurnFinder(
             conversation=conversation,
             trace=trace,
@@ -288,8 +308,8 @@ class ChatRenderer:
             stop_tokens=self.stop_tokens,
             structure=self.structure,
             ends_with_words=self.ends_with_words,
-            switches=self._switches(conversation),
-            known=self._known_starts(conversation),
+            switches=self._switches(conversation, template),
+            known=self._known_starts(conversation, template),
         )
         media = self._place_media(conversation, trace)
         turns: tuple[Span, ...] = ()
@@ -301,8 +321,9 @@ class ChatRenderer:
         return Rendering(
             text=trace.text,
             caller_spans=tuple(
-                CallerSpan(s.start, s.end, s.message, trace.marks.places[s.number].part)
+                CallerSpan(s.start, s.end, s.message, place.part, place.key)
                 for s in trace.slots
+                for place in (trace.marks.places[s.number],)
             ),
             media=media,
             turns=turns,
@@ -311,20 +332,17 @@ class ChatRenderer:
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
-            notes=tuple(
-                note if k < 0 else f"messages[{k}] {note}" for k, note in finder.notes.items()
-            ),
+            notes=merged(finder.notes, max((turn.message for turn in turns), default=-1)),
         )
 
-    def _switches(self, conversation: Conversation) -> list[Mapping[str, Any]]:
+    def _switches(self, conversation: Conversation, template: str) -> list[Mapping[str, Any]]:
         """Returns the values of switches for thinking that the user has not set."""
         chosen = {*self.template_kwargs, *conversation.template_kwargs}
-        switches = switches_of(chat_template_of(self.processor))
+        switches = switches_of(template)
         return [switch for switch in switches if chosen.isdisjoint(switch)]
 
-    def _known_starts(self, conversation: Conversation) -> KnownStarts:
+    def _known_starts(self, conversation: Conversation, template: str) -> KnownStarts:
         """Returns what earlier chats with the same variables showed of the starts of turns."""
-        template = chat_template_of(self.processor)
         if not prompt_is_constant(template):
             return KnownStarts(is_certain=False)
         # SmolVLM's processor writes chats with videos by another template
@@ -349,6 +367,8 @@ class ChatRenderer:
     def _place_media(self, conversation: Conversation, trace: MarkedText) -> tuple[MediaSpan, ...]:
         found: list[tuple[int, int, MediaKind]] = []
         for kind, placeholder in self.placeholders.items():
+            if placeholder not in trace.text:
+                continue
             at = (m.span() for m in re.finditer(re.escape(placeholder), trace.text))
             found += [(a, b, kind) for a, b in at if not trace.is_given(a, b)]
         found.sort()
@@ -363,27 +383,6 @@ class ChatRenderer:
             MediaSpan(a, b, message, kind)
             for (a, b, kind), (message, _) in zip(found, media, strict=True)
         )
-
-
-def _without_end(rendering: Rendering, conversation: Conversation) -> Rendering:
-    """Returns the rendering up to the last text of a message that the model continues."""
-    last = len(conversation.messages) - 1
-    ends = [span.end for span in rendering.caller_spans if span.message == last]
-    if not ends:
-        raise ConversationError(
-            "the last message is a prefix, but the prompt holds none of its text; write its text, "
-            "or remove 'prefix'",
-            where=f"messages[{last}]",
-        )
-    if any(span.message == last and span.end > ends[-1] for span in rendering.media):
-        raise ConversationError(
-            "the last message is a prefix that ends with media; end it with text",
-            where=f"messages[{last}]",
-        )
-    text = conversation.messages[last].text
-    space = text[len(text.rstrip()) :]
-    end = ends[-1] + (len(space) if rendering.text.startswith(space, ends[-1]) else 0)
-    return attrs.evolve(rendering, text=rendering.text[:end])
 
 
 _STRUCTURES = IdentityCache[dict[Any, Structure]]()

@@ -68,12 +68,17 @@ class EncodedPrompt:
         return self._text.vocabulary
 
     @property
+    def _before(self) -> Ints:
+        """The tokens before each token of the text with shortened runs, and before its end."""
+        return np.concatenate([[0], self._repeats.cumsum()])
+
+    @property
     def part_weights(self) -> list[tuple[int, int, float]]:
         """The parts of answers with a weight of their own: first token, last + 1, weight.
 
         A token belongs to the part of its first character that is not the template's.
         """
-        before = np.array([0, *self._repeats.cumsum()])
+        before = self._before
         starts, ends = self._tokens.starts, self._tokens.ends
         found = []
         done = 0  # the end of the words before
@@ -99,8 +104,14 @@ class EncodedPrompt:
 
     def token_at(self, char: int) -> int:
         """Returns the first token at or after a character of the rendering."""
-        at = self._tokens.starts.searchsorted(self._text.place(char))
-        return self._prefix + int(self._repeats[:at].sum())
+        return self.tokens_at([char])[0]
+
+    def tokens_at(self, chars: Sequence[int]) -> list[int]:
+        """Returns, for each character of the rendering, the first token at or after it."""
+        before = np.array([0, *self._repeats.cumsum()])
+        places = self._tokens.starts.searchsorted([self._text.place(char) for char in chars])
+        found: list[int] = (self._prefix + before[places]).tolist()
+        return found
 
     @property
     def chars(self) -> Ints:
@@ -130,9 +141,9 @@ class EncodedPrompt:
         """
         if self.rendering.turn_error is not None:
             raise self.rendering.turn_error
-        before = np.array([0, *self._repeats.cumsum()])
         edges = np.array([turn[:2] for turn in self._text.turns], np.int64).reshape(-1, 2)
-        places = self._prefix + before[self._tokens.starts.searchsorted(edges)]
+        places = self._tokens.starts.searchsorted(edges)
+        places = self._prefix + (self._before[places] if self._text.repeats else places)
         messages = (message for *_, message in self._text.turns)
         return [
             Turn(message, a, b) for message, (a, b) in zip(messages, places.tolist(), strict=True)
@@ -226,6 +237,10 @@ class PromptEncoder:
             return False
         return token in structure.written or token not in self.expansion_tokens()
 
+    def can_allow(self, token: str) -> bool:
+        """Returns whether `allowed` may contain a token."""
+        return token not in self.structure.written and self._may_write(True, token)  # noqa: FBT003
+
     def _tokenize(self, text: PromptText) -> Tokens:
         tokens = text.vocabulary.encode(text.text)
         spelled = text.spelled_control(tokens)
@@ -246,7 +261,9 @@ class PromptEncoder:
         cuts = borders[is_inside].tolist()
         if not cuts:
             return tokens
-        return text.vocabulary.encode(text.text, cuts) if spelled is None else text.encode(cuts)
+        if spelled is not None:
+            return text.encode(cuts)
+        return text.vocabulary.recut(text.text, tokens, cuts)
 
     def _check_media(self, ids: Ints, vocabulary: Vocabulary, media: ProcessedMedia) -> None:
         expected: Counter[str] = Counter()
@@ -255,7 +272,10 @@ class PromptEncoder:
         for kind, tokens in self.media_tokens.items():
             for token in tokens:
                 number = vocabulary.control_ids.get(token)
-                if number is not None and (found := int((ids == number).sum())) != expected[token]:
+                if number is None:
+                    continue
+                found = np.count_nonzero(ids == number)
+                if found != expected[token]:
                     raise MediaMismatchError(
                         f"the number of {kind} tokens {token!r} in the prompt does not match its "
                         f"media: found {found}, expected {expected[token]}"

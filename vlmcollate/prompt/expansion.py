@@ -7,7 +7,7 @@ the template, and of messages that may write the token, becomes one.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
@@ -95,10 +95,10 @@ class PromptText:
     def spelled_control(self, tokens: Tokens) -> tuple[int, str] | None:
         """Returns the first message with a forbidden control token, and the token."""
         control = np.flatnonzero(self.vocabulary.is_control(tokens.ids))
-        starts, ends = tokens.starts[control], tokens.ends[control]
+        starts, ends = tokens.starts[control].tolist(), tokens.ends[control].tolist()
         for a, b, message in self.caller_spans:
             # a control token may swallow whitespace on either side, which is not part of its text
-            for i in range(ends.searchsorted(a, "right"), starts.searchsorted(b)):
+            for i in range(bisect_right(ends, a), bisect_left(starts, b)):
                 found = self.text[starts[i] : ends[i]]
                 core = starts[i] + len(found) - len(found.lstrip())
                 token = found.strip()

@@ -19,7 +19,9 @@ from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message
 
 _PRIVATE_USE = re.compile("[\U000f0000-\U0010fffd]")
 _ESCAPED = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""The keys of a message that hold its reasoning."""
+_SPLIT = re.compile(f"({_PRIVATE_USE.pattern})")
 
 
 @attrs.frozen
@@ -33,12 +35,13 @@ class Span:
 
 @attrs.frozen
 class Place:
-    """A marked string: its message (-1 for tools), path, words and content part."""
+    """A marked string: its message (-1 for tools), path, words, content part and message key."""
 
     message: int
     where: str
     core: str
     part: int | None
+    key: str = ""
 
 
 @attrs.frozen
@@ -79,7 +82,7 @@ class MarkedText:
 
     def is_left_out(self, k: int) -> bool:
         """Returns whether the template omitted all the text of a message."""
-        return k in self._said and k not in self._by_message
+        return k not in self._by_message and k in self._said
 
     @cached_property
     def _by_message(self) -> dict[int, list[Slot]]:
@@ -139,7 +142,8 @@ class Marks:
         self.control = control
         self.literals = literals
         self.places: list[Place] = []
-        self._used = frozenset(_PRIVATE_USE.findall(_all_text(conversation)))
+        text = _all_text(conversation)
+        self._used = frozenset(() if text.isascii() else _PRIVATE_USE.findall(text))
         self._free = (c for c in map(chr, range(0xF0000, 0x10FFFE)) if c not in self._used)
         self._opens: dict[str, int] = {}
         self._closes: dict[str, int] = {}
@@ -148,7 +152,9 @@ class Marks:
         """Returns the same marks for another rendering."""
         return Marks(self.conversation, self.control, self.literals, splits=self.splits)
 
-    def wrap(self, text: str, message: int, where: str, part: int | None = None) -> str:
+    def wrap(
+        self, text: str, message: int, where: str, part: int | None = None, key: str = ""
+    ) -> str:
         """Marks a string inside its outer whitespace, so that it can be trimmed.
 
         With `splits`, strings that the template searches an assistant's text for, such as
@@ -158,19 +164,19 @@ class Marks:
         if splits and self.literals.search(text):
             pieces = re.split(f"({self.literals.pattern})", text)
             return "".join(
-                piece if i % 2 else self._wrap(piece, message, where, part)
+                piece if i % 2 else self._wrap(piece, message, where, part, key)
                 for i, piece in enumerate(pieces)
             )
-        return self._wrap(text, message, where, part)
+        return self._wrap(text, message, where, part, key)
 
-    def _wrap(self, text: str, message: int, where: str, part: int | None) -> str:
+    def _wrap(self, text: str, message: int, where: str, part: int | None, key: str) -> str:
         core = text.strip()
         if not core:
             return text
-        start = text.index(core)
+        start = 0 if core == text else text.index(core)
         open_, close = next(self._free), next(self._free)
         self._opens[open_] = self._closes[close] = len(self.places)
-        self.places.append(Place(message, where, core, part))
+        self.places.append(Place(message, where, core, part, key))
         return f"{text[:start]}{open_}{core}{close}{text[start + len(core) :]}"
 
     def guard(self, value: Any) -> Any:
@@ -178,9 +184,9 @@ class Marks:
         guarded = partial(self.guarded, message=-1, where="")
         return map_strings(value, guarded, guarded)
 
-    def guarded(self, text: str, message: int, where: str) -> str:
+    def guarded(self, text: str, message: int, where: str, key: str = "") -> str:
         """Marks a string if it contains a control token."""
-        return self.wrap(text, message, where) if self.control.search(text) else text
+        return self.wrap(text, message, where, key=key) if self.control.search(text) else text
 
     def _unescape(self, match: re.Match[str]) -> str:
         """Returns a mark that JSON escaped, or any other escaped character as it is."""
@@ -189,27 +195,26 @@ class Marks:
 
     def read(self, text: str) -> MarkedText | None:
         """Removes and locates the marks; returns `None` if they are not in pairs."""
-        pieces: list[str] = []
-        slots: list[Slot] = []
-        length = last = 0
-        opened: tuple[int, int] | None = None
         if "\\ud" in text:  # JSON in ASCII, which escapes the marks
             text = _ESCAPED.sub(self._unescape, text)
-        for match in _PRIVATE_USE.finditer(text):
-            mark = match.group()
+        texts = _SPLIT.split(text)  # texts and marks by turns
+        pieces = texts[:1]
+        slots: list[Slot] = []
+        length = len(texts[0])
+        opened: tuple[int, int] | None = None
+        for mark, piece in zip(texts[1::2], texts[2::2], strict=True):
             if mark in self._used:
-                continue
-            pieces.append(text[last : match.start()])
-            length += match.start() - last
-            last = match.end()
-            if mark in self._opens and opened is None:
+                pieces.append(mark)
+                length += 1
+            elif mark in self._opens and opened is None:
                 opened = self._opens[mark], length
             elif opened is not None and self._closes.get(mark) == opened[0]:
                 slots.append(Slot(opened[1], length, self.places[opened[0]].message, opened[0]))
                 opened = None
             else:
                 return None
-        pieces.append(text[last:])
+            pieces.append(piece)
+            length += len(piece)
         return None if opened is not None else MarkedText("".join(pieces), slots, self)
 
 
@@ -282,6 +287,8 @@ def _as_text(
 ) -> dict[str, Any]:
     """Returns the message with string content, if a string can hold all of it."""
     parts = message["content"]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        return {**message, "content": parts[0]["text"]}
     if placeholders is None and any(part["type"] != "text" for part in parts):
         return message
     texts = (p["text"] if p["type"] == "text" else (placeholders or {})[p["type"]] for p in parts)
@@ -307,10 +314,10 @@ def _with_json(message: Message) -> Message:
 def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str, Any]:
     """Returns a plain copy of the message, with media as empty parts."""
 
-    def mark(text: str, where: str, part: int | None = None) -> str:
-        return (
-            text if marks is None else marks.wrap(text, index, f"messages[{index}].{where}", part)
-        )
+    def mark(text: str, where: str, part: int | None = None, key: str = "") -> str:
+        if marks is None:
+            return text
+        return marks.wrap(text, index, f"messages[{index}].{where}", part, key)
 
     content: list[dict[str, Any]] = []
     for i, part in enumerate(message.content):
@@ -322,9 +329,13 @@ def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str
     for key, value in message.extra.items():
         if marks is None:
             extra[key] = map_strings(value, str, str)
-        elif key == "tool_calls" or key in _REASONING_KEYS:
-            guarded = partial(marks.guarded, message=index, where=f"messages[{index}].{key}")
-            extra[key] = map_strings(value, partial(mark, where=key), guarded, ("type", "id"))
+        elif key == "tool_calls" or key in REASONING_KEYS:
+            guarded = partial(
+                marks.guarded, message=index, where=f"messages[{index}].{key}", key=key
+            )
+            extra[key] = map_strings(
+                value, partial(mark, where=key, key=key), guarded, ("type", "id")
+            )
         else:
             extra[key] = marks.guard(value)
     return {"role": message.role, "content": content, **extra}
@@ -347,15 +358,31 @@ def map_strings(
     Returns:
         The changed copy; tuples become lists.
     """
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return change(value)
-    if isinstance(value, Mapping):
-        return {
-            change_key(key) if isinstance(key, str) else key: map_strings(
-                item, change_key if key in fixed else change, change_key, fixed
-            )
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
+    if kind is dict or (kind not in _SCALARS and isinstance(value, Mapping)):
+        return _map_items(value, change, change_key, fixed)
+    if kind is list or isinstance(value, list | tuple):
         return [map_strings(item, change, change_key, fixed) for item in value]
-    return value
+    return change(value) if isinstance(value, str) else value
+
+
+_SCALARS = frozenset({int, float, bool, type(None), list, tuple})
+
+
+def _map_items(
+    value: Mapping[Any, Any],
+    change: Callable[[str], str],
+    change_key: Callable[[str], str],
+    fixed: Sequence[str],
+) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for key, item in value.items():
+        changed = change_key(key) if isinstance(key, str) else key
+        change_item = change_key if key in fixed else change
+        if type(item) is str:
+            found[changed] = change_item(item)
+        else:
+            found[changed] = map_strings(item, change_item, change_key, fixed)
+    return found

@@ -6,6 +6,7 @@ import attrs
 
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.turn_headers import OffPromptError, TurnHeaders
 
 
@@ -23,29 +24,21 @@ class OffPromptStarts(TurnHeaders):
         if is_earlier and is_opened and not self._opens_again(written[same:]):
             self._note_off_prompt(k, header[asked:])
             return same
-        note = self._goes_on(written[same:], header[asked:], error)
-        if note:
-            self.notes[k] = note
+        if self._goes_on(written[same:], header[asked:], error):
+            self.notes[k] = TurnNote("other_header")
             return same
         forced = self.vocabulary.pattern.findall(header[asked:])
         is_words = self.structure.tokens.isdisjoint(forced) and not written[same:].strip()
         if not is_words or not is_opened:
             raise error
-        self.notes[k] = (
-            f"is trained without {header[asked:].strip()[:40]!r}, which ends every generation "
-            "prompt, so that generation never starts where this turn does; begin the answer with "
-            "it, or set the template's variables"
-        )
+        self._note_off_prompt(k, header[asked:])
         return same
 
     def _note_off_prompt(self, k: int, rest: str) -> None:
-        self.notes[k] = (
-            f"is trained without {rest.strip()[:40]!r}, which ends every generation prompt; to "
-            'train only what is generated, set train_on="last_turn"'
-        )
+        self.notes[k] = TurnNote("off_prompt", repr(rest.strip()[:40]))
 
-    def _goes_on(self, written: str, rest: str, error: LabelError) -> str:
-        """Returns a note if a turn goes on without the header that its prompt has, or nothing.
+    def _goes_on(self, written: str, rest: str, error: LabelError) -> bool:
+        """Returns whether a turn goes on without the header that its prompt has.
 
         Args:
             written: What the template writes before the turn's words, unlike its prompt.
@@ -53,9 +46,8 @@ class OffPromptStarts(TurnHeaders):
             error: What to raise if the usual header is unknown.
         """
         usual = self._usual_header(error, {})[1]
-        if rest.lstrip() != usual or not self._opens_again(usual) or self._opens_again(written):
-            return ""
-        return f"begins without {usual!r}, which the generation prompt before it writes"
+        is_missing = rest.lstrip() == usual and self._opens_again(usual)
+        return is_missing and not self._opens_again(written)
 
     def _start_without_header(self, k: int, at: int, first: int, error: LabelError) -> int:
         """Returns the start of a turn before which the template writes neither prompt nor header.
@@ -71,7 +63,7 @@ class OffPromptStarts(TurnHeaders):
         is_apart = self.trace.of(k) and (ended or not at)
         if not is_apart or self._opens_again(written[ended:]) or self._begins_question(written):
             raise error
-        self.notes[k] = "begins without a header, since the template writes none before it"
+        self.notes[k] = TurnNote("other_header")
         tokens = self.vocabulary.pattern.finditer(written, ended)
         own = (m.start() for m in tokens if m.group() in self.structure.written)
         start = next(own, None)

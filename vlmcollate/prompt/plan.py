@@ -14,6 +14,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.prompt.marks import MarkedText, Place, Span
+from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
 
 
@@ -30,7 +31,7 @@ class RenderingPlan:
     media: tuple[tuple[MediaSpan, Any, Any], ...]
     turns: tuple[tuple[int, Any, Any], ...]
     dropped: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[TurnNote, ...]
 
     @classmethod
     def of(cls, trace: MarkedText, rendering: Rendering) -> RenderingPlan:
@@ -63,7 +64,7 @@ class RenderingPlan:
                 part = conversation.messages[place.message].content[place.part]
                 core = part.text.strip() if isinstance(part, TextPart) else ""
             texts += [core, piece]
-            given.append(CallerSpan(at, at + len(core), place.message, place.part))
+            given.append(CallerSpan(at, at + len(core), place.message, place.part, place.key))
             ends.append(at + len(core))
             at += len(core) + len(piece)
         if "".join(texts) != plain:
@@ -101,5 +102,5 @@ def _shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
 
 def _shape_of_text(text: str, literals: re.Pattern[str]) -> tuple[Any, ...]:
     core = text.strip()
-    at = text.index(core)
+    at = 0 if core == text else text.index(core)
     return text[:at], bool(core), text[at + len(core) :], tuple(literals.findall(core))

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import attrs
 
-from vlmcollate.conversation import MediaKind
-from vlmcollate.errors import LabelError
+from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.errors import ConversationError, LabelError
 from vlmcollate.prompt.marks import Span
+from vlmcollate.prompt.notes import TurnNote
 
 
 @attrs.frozen
 class CallerSpan(Span):
-    """A string of the conversation: the text part `part` of its message, or `None`."""
+    """A string of the conversation.
+
+    Attributes:
+        part: The index of the text part in its message, or `None`.
+        key: The key of the message that holds it otherwise, such as `"tool_calls"`.
+    """
 
     part: int | None = None
+    key: str = ""
 
 
 @attrs.frozen
@@ -36,7 +43,7 @@ class Rendering:
         dropped: The paths of the strings that the template omitted.
         altered: The paths of the strings that the template changed, for example by removing a part.
             Changes to whitespace and JSON escapes do not count.
-        notes: What is unusual about the turns, one sentence each.
+        notes: What is unusual about the turns.
     """
 
     text: str
@@ -46,4 +53,25 @@ class Rendering:
     turn_error: LabelError | None = None
     dropped: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[TurnNote, ...] = ()
+
+
+def without_end(rendering: Rendering, conversation: Conversation) -> Rendering:
+    """Returns the rendering up to the last text of a message that the model continues."""
+    last = len(conversation.messages) - 1
+    ends = [span.end for span in rendering.caller_spans if span.message == last]
+    if not ends:
+        raise ConversationError(
+            "the last message is a prefix, but the prompt holds none of its text; write its text, "
+            "or remove 'prefix'",
+            where=f"messages[{last}]",
+        )
+    if any(span.message == last and span.end > ends[-1] for span in rendering.media):
+        raise ConversationError(
+            "the last message is a prefix that ends with media; end it with text",
+            where=f"messages[{last}]",
+        )
+    text = conversation.messages[last].text
+    space = text[len(text.rstrip()) :]
+    end = ends[-1] + (len(space) if rendering.text.startswith(space, ends[-1]) else 0)
+    return attrs.evolve(rendering, text=rendering.text[:end])

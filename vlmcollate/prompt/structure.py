@@ -17,6 +17,7 @@ import attrs
 from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import SampleError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.marks import REASONING_KEYS
 from vlmcollate.prompt.templates import literals_of
 from vlmcollate.prompt.turn_ends import agreement
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -43,7 +44,7 @@ _CALLING: tuple[dict[str, Any], ...] = tuple(
     }
     for given in ({"a": "b"}, '{"a": "b"}')  # some templates take one, some the other
 )
-_THINKING = [{**_ANSWER, key: "so"} for key in ("reasoning_content", "reasoning", "thinking")]
+_THINKING = [{**_ANSWER, key: "so"} for key in REASONING_KEYS]
 
 
 @attrs.frozen(kw_only=True)

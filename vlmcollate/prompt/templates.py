@@ -72,6 +72,8 @@ _PRINTED_PARTS = re.compile(r"""\[\{['"]type['"]: ?['"]""")
 def chat_template_of(processor: Any) -> str:
     """Returns the chat template of a processor, or of its tokenizer."""
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if isinstance(template, str):
+        return str(template)
     if isinstance(template, Mapping):
         template = template.get("default", "")
     return str(template or "")
@@ -253,6 +255,13 @@ def literals_of(template: str) -> frozenset[str]:
     for parent in tree.find_all((nodes.Call, nodes.Compare, nodes.Filter)):
         found |= {c.value for c in parent.find_all(nodes.Const) if isinstance(c.value, str)}
     return frozenset(t.strip() for t in found if re.search(r"[^\w\s]", t) and len(t.strip()) > 1)
+
+
+@lru_cache
+def constants_of(template: str) -> frozenset[str]:
+    """Returns all strings in a template's expressions, without outer whitespace."""
+    consts = _parse(template).find_all(nodes.Const)
+    return frozenset({c.value.strip() for c in consts if isinstance(c.value, str)} - {""})
 
 
 @lru_cache

@@ -11,6 +11,7 @@ import attrs
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.marks import MarkedText, Marks, Slot
+from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
@@ -40,19 +41,20 @@ class KnownStarts:
         is_certain: Whether the generation prompt depends on nothing but the kind of turn, so that
             what is known holds for all chats with the same variables.
         headers: The text from the words before a turn to the end of its generation prompt, by kind.
-        starts: The number of characters from those words to the turn, and any note, by the kind,
-            the text between the words and the turn's own, and how the turn's message begins.
+        starts: The number of characters from the turn's start to its own words, and any note, by
+            the kind, the text between the words before and its own, and how its message begins. If
+            the turn starts behind the whitespace at the beginning of that text, the key is without.
     """
 
     is_certain: bool
     headers: dict[Kind, str] = attrs.field(factory=dict)
-    starts: dict[tuple[Kind, Kind], tuple[int, str | None]] = attrs.field(factory=dict)
+    starts: dict[tuple[Kind, Kind], tuple[int, TurnNote | None]] = attrs.field(factory=dict)
 
-    def keep(self, kind: Kind, written: Kind, offset: int, note: str | None) -> None:
+    def keep(self, kind: Kind, written: Kind, length: int, note: TurnNote | None) -> None:
         """Keeps the start of a turn, and forgets the others when there are too many."""
         if len(self.starts) >= _MOST_STARTS:
             self.starts.clear()
-        self.starts[kind, written] = offset, note
+        self.starts[kind, written] = length, note
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -82,7 +84,7 @@ class TurnHeaders:
     ends_with_words: bool = False
     switches: Sequence[Mapping[str, Any]] = ()
     known: KnownStarts = attrs.field(factory=lambda: KnownStarts(is_certain=False))
-    notes: dict[int, str] = attrs.field(factory=dict, init=False)
+    notes: dict[int, TurnNote] = attrs.field(factory=dict, init=False)
 
     def _anchor(self, k: int, first: int) -> Slot | None:
         """Returns the last words before turn `k`, whose own begin at `first`."""
@@ -98,10 +100,7 @@ class TurnHeaders:
             return False
         if slot.message >= 0 and self.conversation.messages[slot.message].role not in _GLOBAL:
             return False
-        self.notes[-1] = (
-            "the template writes the system message or the tools before the last user message, so "
-            "earlier turns are trained without them"
-        )
+        self.notes[-1] = TurnNote("moved")
         return True
 
     def _render_with(

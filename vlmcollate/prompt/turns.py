@@ -10,6 +10,7 @@ import attrs
 
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.marks import Slot, Span
+from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.off_prompt import OffPromptStarts
 from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError
 from vlmcollate.tokens.vocabulary import token_pattern
@@ -92,7 +93,7 @@ class TurnFinder(OffPromptStarts):
                 raise self._is_moved_error(k)
             stop = token_pattern(self.stop_tokens).match(behind.lstrip())
             space = len(behind) - len(behind.lstrip())
-            self.notes.setdefault(k, "is written in parts, some of them behind later messages")
+            self.notes.setdefault(k, TurnNote("in_parts"))
             yield Span(first.start, last.end + (space + stop.end() if stop else 0), k)
 
     def _begins_apart(self, text: str) -> bool:
@@ -139,19 +140,33 @@ class TurnFinder(OffPromptStarts):
         at = anchor.end if anchor else 0
         if anchor is not None and self._is_continued(anchor, trace.text[at:first]):
             return at
-        kind, written = self._kind(k), (trace.text[at:first], *self._own_beginning(k))
-        known = self.known.starts.get((kind, written)) if self._is_repeated(k) else None
+        kind, written = self._kind(k), trace.text[at:first]
+        rest = written.lstrip()  # behind the whitespace of the words before
+        shapes = self._shapes(k, kind, written, first)
+        found = (self.known.starts.get((kind, shape)) for shape in shapes)
+        known = next(filter(None, found), None) if self._is_repeated(k) else None
         if known is None:
             start = self._start_of_named(k, at, first, where)
             if start is None:
                 start = self._start_behind(k, kind, anchor, first, where)
             if trace.of(k):  # without words, what was written goes on to the end of the chat
-                self.known.keep(kind, written, start - at, self.notes.get(k))
+                shapes = self._shapes(k, kind, written, first)  # its header is known now
+                shape = shapes[0 if start > first - len(rest) else -1]
+                self.known.keep(kind, shape, first - start, self.notes.get(k))
             return start
-        offset, note = known
+        length, note = known
         if note is not None:
             self.notes[k] = note
-        return at + offset
+        return first - length
+
+    def _shapes(self, k: int, kind: Kind, written: str, first: int) -> list[Kind]:
+        """Returns what `KnownStarts` knows a turn by: without whitespace at first, and with it."""
+        rest = written.lstrip()
+        header = self.known.headers.get(kind, "").lstrip()
+        more = header[len(rest) :] if header.startswith(rest) else ""
+        # an answer's own words may begin as the generation prompt ends
+        begins = (bool(more) and self.trace.text.startswith(more, first), *self._own_beginning(k))
+        return [(text, *begins) for text in dict.fromkeys((rest, written))]
 
     def _start_of_named(self, k: int, at: int, first: int, where: str) -> int | None:
         """Returns the start of a turn whose header holds the name of its message, or `None`."""
@@ -202,7 +217,7 @@ class TurnFinder(OffPromptStarts):
         """Returns the start of turn `k` behind its header, which begins at `at`."""
         trace = self.trace
         written = trace.text[at:first]
-        if written.startswith(header):
+        if trace.text.startswith(header, at):  # the answer may begin as the prompt ends
             start = at + len(header)
         else:
             start = at + self._start_unlike(k, header, written, where)
@@ -270,10 +285,7 @@ class TurnFinder(OffPromptStarts):
             return at + self._start_off_prompt(k, header, written, error)
         except OffPromptError:
             usual = self._start_behind_usual_header(k, at, first, error)
-        self.notes[k] = (
-            "begins with a header that the generation prompt before it does not write, so that "
-            "generation never starts where this turn does"
-        )
+        self.notes[k] = TurnNote("other_header")
         return usual
 
     def _start_behind_usual_header(self, k: int, at: int, first: int, error: LabelError) -> int:
@@ -296,9 +308,7 @@ class TurnFinder(OffPromptStarts):
             except SampleError:
                 continue
             ((name, value),) = variables.items()
-            self.notes[k] = (
-                f"begins as the generation prompt with {name}={value!r}; set it for generation, too"
-            )
+            self.notes[k] = TurnNote("switch", f"{name}={value!r}")
             return start
         return None
 

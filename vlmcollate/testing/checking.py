@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal
 from xml.etree import ElementTree as Xml
 
@@ -43,10 +44,13 @@ class Report:
     Attributes:
         collator: The name of the collator's class.
         results: One result per law, in the order of the laws.
+        notes: What a chat of several answers trains that no law forbids, with the option that
+            changes it.
     """
 
     collator: str
     results: tuple[LawResult, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def untried(self) -> tuple[LawResult, ...]:
@@ -65,7 +69,11 @@ class Report:
         }
         summary = ", ".join(f"{number} {status}" for status, number in counts.items())
         return "\n\n".join(
-            [f"{self.collator}: {summary}", *(f"{r.law}\n{r.message}" for r in self.failed)]
+            [
+                f"{self.collator}: {summary}",
+                *(f"{r.law}\n{r.message}" for r in self.failed),
+                *(f"note: {note}" for note in self.notes),
+            ]
         )
 
     def junit(self) -> str:
@@ -91,6 +99,8 @@ class Report:
                 Xml.SubElement(case, "failure", message=_plain(first)).text = _plain(result.message)
             elif result.status != "passed":
                 Xml.SubElement(case, "skipped", message=_plain(result.message))
+        if self.notes:
+            Xml.SubElement(suite, "system-out").text = _plain("\n".join(self.notes))
         return Xml.tostring(suite, encoding="unicode", xml_declaration=True)
 
 
@@ -108,7 +118,8 @@ def check_collator(
     """Checks every law on a collator.
 
     Args:
-        collator: The collator, built in or your own.
+        collator: The collator, built in or your own. It is checked with `split_turns=False` and
+            with whole answers; laws of their own check the options that choose among them.
         laws: The laws to check, all by default.
         examples: The number of examples that each law draws, at least 1.
         seed: The seed of the draws. Hypothesis also takes values from the source of imported
@@ -132,11 +143,34 @@ def check_collator(
         ()
     """
     trial = Trial(examples=examples, seed=seed, shrink=shrink)
-    results = _check_laws(collator, laws, trial, seconds, on_law or (lambda _: None))
-    report = Report(collator=type(collator).__name__, results=tuple(results))
+    results = tuple(_check_laws(collator, laws, trial, seconds, on_law or (lambda _: None)))
+    report = Report(
+        collator=type(collator).__name__, results=results, notes=_notes_on_turns(collator)
+    )
     if raise_on_failure and report.failed:
         raise LawFailure(repr(report))
     return report
+
+
+_CHAT = [
+    {"role": role, "content": text}
+    for role, text in (
+        ("user", "How warm is it?"),
+        ("assistant", "It is mild."),
+        ("user", "And tomorrow?"),
+        ("assistant", "It will rain."),
+    )
+]
+
+
+def _notes_on_turns(collator: BaseCollator) -> tuple[str, ...]:
+    """Returns what is unusual about the turns of a plain chat; the laws check all errors."""
+    try:
+        with without_warnings():
+            found = [explained.warnings for explained in collator.explain_all(_CHAT)]
+    except Exception:  # noqa: BLE001  # whatever a collator raises breaks the law
+        return ()
+    return tuple(dict.fromkeys(chain.from_iterable(found)))
 
 
 def parametrize_with_checks(
@@ -205,9 +239,21 @@ class Check:
 
         try:
             with without_warnings():
-                self.law(collator, self.trial)
+                self.law(training_whole_answers(collator), self.trial)
         except NotApplicable as reason:
             pytest.skip(str(reason))
+
+
+def training_whole_answers(collator: BaseCollator) -> BaseCollator:
+    """Returns a collator that makes one sample of a chat and trains its answers with all parts.
+
+    The options that choose among these have laws of their own.
+    """
+    train_on = collator.train_on if collator.train_on == "last_turn" else "all_turns"
+    chosen = (collator.train_on, collator.split_turns, collator.empty_reasoning)
+    if chosen == (train_on, False, "train"):
+        return collator
+    return attrs.evolve(collator, train_on=train_on, split_turns=False, empty_reasoning="train")
 
 
 def _check_laws(
@@ -220,6 +266,7 @@ def _check_laws(
     """Checks the laws in order until the time runs out."""
     start = time.perf_counter()
     causes: dict[str, str] = {}
+    collator = training_whole_answers(collator)
     for law in laws:
         if seconds is not None and time.perf_counter() - start > seconds:
             yield LawResult(law=law.__name__, status="not reached", message=OUT_OF_TIME)

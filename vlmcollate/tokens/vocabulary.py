@@ -11,8 +11,8 @@ import json
 import re
 import weakref
 from collections.abc import Iterable, Sequence
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, lru_cache
+from itertools import chain, groupby
 from typing import Any
 
 import attrs
@@ -21,10 +21,13 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer
 
 from vlmcollate.errors import ConfigError, LabelError
+from vlmcollate.tokens.conversion import fast_conversion
+from vlmcollate.tokens.sentencepiece import SentencePieceBackend
 from vlmcollate.tokens.tiktoken import TiktokenBackend
 
 Ints = npt.NDArray[np.int64]
-Backend = Tokenizer | TiktokenBackend
+Backend = Tokenizer | TiktokenBackend | SentencePieceBackend
+_Python = TiktokenBackend | SentencePieceBackend
 
 
 @attrs.frozen(eq=False)
@@ -46,6 +49,9 @@ class Tokens:
         """Joins several sequences into one."""
         kept = list(pieces)
         return cls(*(np.concatenate([getattr(p, f.name) for p in kept]) for f in attrs.fields(cls)))
+
+    def __getitem__(self, part: slice) -> Tokens:
+        return Tokens(self.ids[part], self.starts[part], self.ends[part])
 
 
 @attrs.frozen(eq=False)
@@ -74,10 +80,10 @@ class Vocabulary:
 
         Args:
             tokenizer: A `transformers` tokenizer that is backed by the `tokenizers` library, or
-                one of remote code that is backed by `tiktoken`.
+                one that is backed by `tiktoken` or `sentencepiece`.
 
         Raises:
-            ConfigError: The tokenizer has neither backend, so it has no offsets.
+            ConfigError: The tokenizer has no such backend, so it has no offsets.
         """
         known = _KNOWN.get(tokenizer)
         if known is None or known.state != _state(tokenizer, known.backend):
@@ -88,11 +94,11 @@ class Vocabulary:
     def _read(cls, tokenizer: Any) -> Vocabulary:
         backend: Backend | None = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
-            backend = TiktokenBackend.of(tokenizer)
+            backend = TiktokenBackend.of(tokenizer) or SentencePieceBackend.of(tokenizer)
         if backend is None:
             raise ConfigError(
                 f"{type(tokenizer).__name__} returns no character offsets, which exact labels "
-                "need; load the fast tokenizer (one with a tokenizer.json)"
+                f"need; {fast_conversion(tokenizer)}"
             )
         prefix, suffix = _wrapping_ids(tokenizer)
         added = sorted(tokenizer.added_tokens_decoder.items())
@@ -104,14 +110,14 @@ class Vocabulary:
             tokenizer.bos_token,
             _state(tokenizer, backend),
         )
-        if isinstance(backend, TiktokenBackend):
+        if isinstance(backend, _Python):
             _check_agreement(found, tokenizer)
         return found
 
     @cached_property
     def control(self) -> Backend:
         """The backend that finds control tokens in text, and neither trims, pads nor truncates."""
-        if isinstance(self.backend, TiktokenBackend):
+        if isinstance(self.backend, _Python):
             return self.backend
         clone = _bare_clone(self.backend)
         clone.add_tokens(list(self.added.values()))
@@ -129,7 +135,7 @@ class Vocabulary:
     def plain(self) -> Backend:
         """The backend without control tokens, which encodes everything as plain text."""
         harmless = {name: t for name, t in self.added.items() if name not in self.control_ids}
-        if isinstance(self.backend, TiktokenBackend):
+        if isinstance(self.backend, _Python):
             added = self.backend.added
             return attrs.evolve(self.backend, added={t: added[t] for t in harmless})
         clone = _bare_clone(self.backend)
@@ -146,7 +152,7 @@ class Vocabulary:
         """
         bare = (
             attrs.evolve(self.backend, added={})
-            if isinstance(self.backend, TiktokenBackend)
+            if isinstance(self.backend, _Python)
             else _bare_clone(self.backend)
         )
         ids = {token: self.backend.token_to_id(token) for token in self.added}
@@ -170,8 +176,8 @@ class Vocabulary:
     @cached_property
     def prefixes_a_space(self) -> bool:
         """Whether it adds a space before text, so that a part by itself has different tokens."""
-        if isinstance(self.backend, TiktokenBackend):
-            return False
+        if isinstance(self.backend, _Python):
+            return isinstance(self.backend, SentencePieceBackend) and self.backend.prefixes_a_space
         parts = [p for p in (self.backend.normalizer, self.backend.pre_tokenizer) if p is not None]
         state = " ".join(json.dumps(json.loads(p.__getstate__())) for p in parts)
         return bool(
@@ -189,7 +195,7 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of some tokens, including control tokens."""
-        if isinstance(self.backend, TiktokenBackend):
+        if isinstance(self.backend, _Python):
             return self.backend.decode(ids)
         text: str = self.backend.decode(list(ids), skip_special_tokens=False)
         return text
@@ -201,12 +207,7 @@ class Vocabulary:
 
     def is_control(self, ids: Ints) -> npt.NDArray[np.bool_]:
         """Returns which ids are control tokens, (L,) bool."""
-        known = self._sorted_control_ids
-        if not len(known):
-            return np.zeros(len(ids), dtype=bool)
-        at = np.searchsorted(known, ids)
-        found: npt.NDArray[np.bool_] = known[np.minimum(at, len(known) - 1)] == ids
-        return found
+        return _are_in(self._sorted_control_ids, ids)
 
     def encode(self, text: str, cuts: Sequence[int] = ()) -> Tokens:
         """Encodes text and the control tokens in it.
@@ -230,6 +231,65 @@ class Vocabulary:
             _encode(self.control, text[a:b], a) for a, b in zip(borders, borders[1:], strict=False)
         )
 
+    def recut(self, text: str, tokens: Tokens, cuts: Sequence[int]) -> Tokens:
+        """Returns what `encode` returns with cuts, for a text that was encoded without any.
+
+        Text between two control tokens is encoded by itself, so only text with a cut is encoded
+        again.
+
+        Args:
+            text: The text.
+            tokens: Its tokens.
+            cuts: The positions that no token may cross, in ascending order, at least one.
+
+        Raises:
+            LabelError: See `encode`.
+        """
+        borders = np.flatnonzero(_are_in(self._border_ids, tokens.ids))
+        starts, ends = tokens.starts[borders], tokens.ends[borders]
+        gaps = ends.searchsorted(cuts, "right")
+        is_crossed = bool((gaps != starts.searchsorted(cuts)).any())
+        if is_crossed or self.prefixes_a_space or not len(borders):
+            return self.encode(text, cuts)
+        pieces: list[Tokens] = []
+        done = 0
+        for gap, group in groupby(zip(gaps.tolist(), cuts, strict=True), lambda pair: pair[0]):
+            first = int(borders[gap - 1]) + 1 if gap else 0
+            behind = int(borders[gap]) if gap < len(borders) else len(tokens.ids)
+            start = int(ends[gap - 1]) if gap else 0
+            end = int(starts[gap]) if gap < len(borders) else len(text)
+            places = [start, *(cut for _, cut in group), end]
+            pieces.append(tokens[done:first])
+            pieces += [
+                self._encode_part(text[a:b], a) for a, b in zip(places, places[1:], strict=False)
+            ]
+            done = behind
+        return Tokens.join([*pieces, tokens[done:]])
+
+    def _encode_part(self, text: str, offset: int) -> Tokens:
+        """Encodes a part of a text, of which headers of turns repeat."""
+        if len(text) > _MOST_KEPT_CHARS:
+            return _encode(self.control, text, offset)
+        if text not in self._parts:
+            if len(self._parts) >= _MOST_KEPT_PARTS:
+                self._parts.clear()
+            self._parts[text] = _encode(self.control, text, 0)
+        known = self._parts[text]
+        return Tokens(known.ids, known.starts + offset, known.ends + offset)
+
+    @cached_property
+    def _parts(self) -> dict[str, Tokens]:
+        """The tokens of short texts that were encoded again."""
+        return {}
+
+    @cached_property
+    def _border_ids(self) -> Ints:
+        """The control tokens around which a text may be encoded in parts."""
+        if any(token.single_word for token in self.added.values()):
+            return np.array([], np.int64)
+        fixed = (i for token, i in self.control_ids.items() if not self.added[token].normalized)
+        return np.array(sorted(fixed), np.int64)
+
     def encode_plain(self, text: str, offset: int) -> Tokens:
         """Encodes text without control tokens; characters count from `offset`."""
         return _encode(self.plain, text, offset)
@@ -243,17 +303,32 @@ _HTML_TAG = re.compile(
     "</?(a|b|blockquote|body|caption|code|div|em|footer|h[1-6]|html|i|iframe|img|li|ol|p|s|span"
     "|strong|sub|sup|table|tbody|td|tfoot|th|thead|tr|u|ul)>"
 )
+_MOST_KEPT_CHARS, _MOST_KEPT_PARTS = 32, 1024
 _KNOWN: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
 
 
 def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     """Returns a pattern of the tokens, longest first; of nothing without any."""
+    return _pattern_of(tuple(tokens))
+
+
+@lru_cache(maxsize=256)
+def _pattern_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(filter(None, tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
+def _are_in(known: Ints, ids: Ints) -> npt.NDArray[np.bool_]:
+    """Returns which ids are among some in ascending order, (L,) bool."""
+    if not len(known):
+        return np.zeros(len(ids), dtype=bool)
+    at = np.minimum(known.searchsorted(ids), len(known) - 1)
+    found: npt.NDArray[np.bool_] = known[at] == ids
+    return found
+
+
 def _encode(backend: Backend, text: str, offset: int) -> Tokens:
-    if isinstance(backend, TiktokenBackend):
+    if isinstance(backend, _Python):
         ids, characters = backend.encode(text)
         return Tokens(ids, characters[:, 0] + offset, characters[:, 1] + offset)
     encoding = backend.encode(text, add_special_tokens=False)
@@ -274,7 +349,7 @@ def _bare_clone(backend: Tokenizer) -> Tokenizer:
 
 def _state(tokenizer: Any, backend: Backend) -> object:
     """Returns a value that changes with every change of added tokens."""
-    if isinstance(backend, TiktokenBackend):
+    if isinstance(backend, _Python):
         return tokenizer.bos_token, dict(tokenizer.added_tokens_decoder)
     return tokenizer.bos_token, backend.get_added_tokens_decoder()
 
@@ -283,13 +358,17 @@ _AGREEMENT = "It's 12,345 tokens:\n\n  naïve 中文 текст 🏳️‍🌈\t
 
 
 def _check_agreement(vocabulary: Vocabulary, tokenizer: Any) -> None:
-    """Refuses a tokenizer whose ids differ from its `tiktoken` encoding."""
+    """Refuses a tokenizer whose ids differ from those of its model in Python."""
     text = _AGREEMENT.join(["", *list(vocabulary.added)[:4], ""])
     expected = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if vocabulary.encode(text).ids.tolist() != expected:
+    try:
+        found = vocabulary.encode(text).ids.tolist()
+    except LabelError:
+        found = None
+    if found != expected:
         raise ConfigError(
             f"{type(tokenizer).__name__} returns no character offsets, and its tokens differ from "
-            "those of its tiktoken encoding; load a fast tokenizer (one with a tokenizer.json)"
+            f"those of its own model; {fast_conversion(tokenizer)}"
         )
 
 

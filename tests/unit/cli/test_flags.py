@@ -26,7 +26,10 @@ def error_of(run, *options, command="inspect"):
         (["-O", "max_length=abc"], "--max-length must be an integer of at least 1"),
         (["-O", "dummy_media=abc"], "--option dummy_media must be one of ('never', 'batch'"),
         (["-O", "padding=3"], "--option padding must be a PaddingStrategy"),
-        (["--train-on", "lst_turn"], "--train-on must be one of ('all_turns', 'last_turn')"),
+        (
+            ["--train-on", "lst_turn"],
+            "--train-on must be one of ('all_turns', 'last_turn', 'tool_calls')",
+        ),
         (["--format", "lava"], "--format is wrong: found 'lava'"),
         (["--rows", "x"], "--rows is wrong: found 'x', expected a number or a range"),
         (["--diff", "TextSearch"], "not 'TextSearch'; did you mean 'TextSearchLabels'?"),

@@ -133,5 +133,5 @@ def test_one_that_changes_the_text_first_is_refused():
 
     slow = slow_tokenizer_stand_in(fast_tokenizer())
     slow.__class__ = Lowering
-    with pytest.raises(ConfigError, match="its tokens differ from those of its tiktoken encoding"):
+    with pytest.raises(ConfigError, match="its tokens differ from those of its own model"):
         Vocabulary.of(slow)

@@ -6,6 +6,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.testing.laws import (
     accepted,
     batching,
+    choices,
     completeness,
     construction,
     exchanges,
@@ -32,6 +33,7 @@ LAWS: tuple[Law, ...] = tuple(
         prompts,
         labels,
         exchanges,
+        choices,
         completeness,
         media,
         processor_calls,

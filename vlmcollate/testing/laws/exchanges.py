@@ -39,7 +39,7 @@ _NAMES = {
 def check_tools_and_reasoning_are_written(collator: BaseCollator, trial: Trial) -> None:
     """The prompt has all tool and reasoning text that the template writes."""
     del trial
-    for subject, example, wanted in _exchanges(collator):
+    for subject, example, wanted in exchanges(collator):
         sample = subject.collator.encode(example)
         found = _decode(subject, sample.input_ids.tolist())
         for word in wanted:
@@ -58,7 +58,7 @@ def check_tools_and_reasoning_are_written(collator: BaseCollator, trial: Trial) 
 def check_calls_train_and_results_do_not(collator: BaseCollator, trial: Trial) -> None:
     """Tool calls and reasoning train; tool schemas and results do not."""
     del trial
-    for subject, example, wanted in _exchanges(collator):
+    for subject, example, wanted in exchanges(collator):
         sample = subject.collator.encode(example)
         prompt = _decode(subject, sample.input_ids.tolist())
         runs = trained_runs(sample.input_ids, sample.labels)
@@ -117,7 +117,7 @@ def check_media_stays_between_its_texts(collator: BaseCollator, trial: Trial) ->
     raise NotApplicable("its template writes no images between texts")
 
 
-def _exchanges(collator: BaseCollator) -> list[tuple[Subject, dict[str, Any], list[str]]]:
+def exchanges(collator: BaseCollator) -> list[tuple[Subject, dict[str, Any], list[str]]]:
     """Returns the accepted examples, each with the words in its prompt.
 
     Raises:

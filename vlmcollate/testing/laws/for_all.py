@@ -14,7 +14,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-from vlmcollate.errors import SampleError, TemplateOmissionWarning, UnreadKeyWarning
+from vlmcollate.errors import (
+    SampleError,
+    SpelledTokenWarning,
+    TemplateOmissionWarning,
+    UnreadKeyWarning,
+)
 from vlmcollate.testing.generators import describe
 from vlmcollate.validators import at_least_one
 
@@ -194,9 +199,10 @@ def _state_failure(failure: LawFailure | None) -> LawFailure:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Silences the warnings of omitted text and of tags without media, which the laws draw."""
+    """Silences the warnings of omitted text, tags and spelled tokens, which the laws draw."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemplateOmissionWarning)
+        warnings.simplefilter("ignore", SpelledTokenWarning)
         warnings.simplefilter("ignore", UnreadKeyWarning)
         yield
 

@@ -1,0 +1,94 @@
+"""Blocks without reasoning that begin an answer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.decoding import trained_texts
+from tests.processors.published_templates import processor_with
+from vlmcollate import collator_for
+from vlmcollate.errors import ConfigError
+
+_CHAT = [
+    {"role": "user", "content": "Quokka?"},
+    {"role": "assistant", "content": "Numbat one"},
+    {"role": "user", "content": "Bilby?"},
+    {"role": "assistant", "content": "Potoroo two"},
+]
+_REASONS = [*_CHAT[:3], {**_CHAT[3], "reasoning_content": "Ponder"}]
+_BLOCKS = {
+    "qwen3": "<think>\n\n</think>\n\n",
+    "qwen3_5_think": "\n</think>\n\n",
+    "glm4moe": "\n<think></think>\n",
+}
+"""What an answer without reasoning begins with, as far as the model writes it."""
+
+
+def _sample(template, chat=_CHAT, **options):
+    return collator_for(processor_with(template), **options).encode(chat)
+
+
+def _trained(template, sample):
+    return trained_texts(processor_with(template).tokenizer, sample.input_ids, sample.labels)
+
+
+@pytest.mark.parametrize("template", _BLOCKS)
+def test_an_empty_block_trains_or_is_masked(template):
+    trained, masked = _sample(template), _sample(template, empty_reasoning="mask")
+    block = _BLOCKS[template]
+    *_, last = _trained(template, trained)
+    assert last.startswith(f"{block}Potoroo two")
+    assert _trained(template, masked)[-1] == last.removeprefix(block)
+    assert torch.equal(masked.input_ids, trained.input_ids)
+
+
+@pytest.mark.parametrize("template", _BLOCKS)
+def test_an_empty_block_is_dropped_from_the_prompt(template):
+    tokenizer = processor_with(template).tokenizer
+    trained, dropped = _sample(template), _sample(template, empty_reasoning="drop")
+    text = tokenizer.decode(dropped.input_ids)
+    assert "think>" not in text
+    assert "Potoroo two" in text
+    assert (
+        _trained(template, dropped)[-1]
+        == _trained(template, _sample(template, empty_reasoning="mask"))[-1]
+    )
+    assert len(dropped) < len(trained)
+
+
+@pytest.mark.parametrize("template", _BLOCKS)
+@pytest.mark.parametrize("policy", ["mask", "drop"])
+def test_reasoning_with_words_is_untouched(template, policy):
+    expected = _sample(template, _REASONS[2:])
+    found = _sample(template, _REASONS[2:], empty_reasoning=policy)
+    assert torch.equal(found.input_ids, expected.input_ids)
+    assert torch.equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("policy", ["mask", "drop"])
+def test_a_block_that_the_prompt_holds_is_untouched(policy):
+    kwargs = {"template_kwargs": {"enable_thinking": False}}
+    expected = _sample("qwen3_5_think", **kwargs)
+    found = _sample("qwen3_5_think", empty_reasoning=policy, **kwargs)
+    assert torch.equal(found.input_ids, expected.input_ids)
+    assert torch.equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("policy", ["mask", "drop"])
+def test_a_block_that_the_answer_itself_spells(policy):
+    chat = [_CHAT[0], {"role": "assistant", "content": "<think>\n\n</think>\n\nNumbat one"}]
+    found = _sample("qwen2_5", chat, empty_reasoning=policy)
+    assert _trained("qwen2_5", found) == ["Numbat one<|im_end|>"]
+
+
+def test_an_empty_answer_keeps_its_stop_token():
+    chat = [_CHAT[0], {"role": "assistant", "content": ""}]
+    for policy in ("mask", "drop"):
+        (found,) = _trained("qwen3", _sample("qwen3", chat, empty_reasoning=policy))
+        assert found == "<|im_end|>"
+
+
+def test_another_policy_is_refused():
+    with pytest.raises(ConfigError, match="empty_reasoning must be one of"):
+        collator_for(processor_with("qwen3"), empty_reasoning="keep")  # type: ignore[arg-type]

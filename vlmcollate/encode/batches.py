@@ -1,0 +1,135 @@
+"""The second half of a collator: batches and packs of encoded samples.
+
+Shapes: B samples, L a sample's tokens, T padded tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import final
+
+import attrs
+import torch
+from torch import Tensor
+
+from vlmcollate.batch.stacking import fill_values, stack_samples
+from vlmcollate.encode.padding import pad_rows
+from vlmcollate.encode.stages import Stages
+from vlmcollate.errors import ConfigError, EmptyBatchError
+from vlmcollate.family import Packable
+from vlmcollate.packing.documents import join_documents, with_blocks
+from vlmcollate.packing.layout_rules import check_layout
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Batches(Stages):
+    """Makes batches and packs of encoded samples; see `BaseCollator`."""
+
+    @final
+    def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
+        """Makes a batch of encoded samples.
+
+        Args:
+            samples: What `encode` returned, at least one.
+
+        Returns:
+            A plain dict of contiguous tensors: `input_ids`, `attention_mask` and `labels`, (B, T)
+            int64, the family's token types, `loss_weights` (B, T) float32 if messages have
+            weights other than 0 and 1, the joined media tensors, and `n_images_per_sample` and the
+            like, (B,) int64, if there is such media.
+
+        Raises:
+            EmptyBatchError: There is no sample.
+            MediaMismatchError: The media of two samples cannot be joined.
+        """
+        if not samples:
+            raise EmptyBatchError("no example to collate; the batch is empty")
+        if self.dummy_media == "batch" and not any(s.documents for s in samples):
+            shortest = min(range(len(samples)), key=lambda i: len(samples[i]))
+            filled = self.dummies.add(samples[shortest], samples)
+            samples = [*samples[:shortest], filled, *samples[shortest + 1 :]]
+        is_packed = self.padding.separates_by is not None
+        if is_packed:
+            samples = [s if s.documents else self.pack([s]) for s in samples]
+        elif any(sample.documents for sample in samples):
+            raise ConfigError(
+                f"these samples are packs, whose documents would attend to each other with "
+                f"{type(self.padding).__name__}; set padding to a layout that keeps them apart, "
+                "such as BlockCausalMask() or FlattenedDocuments()"
+            )
+        return stack_samples(
+            samples,
+            partial(pad_rows, self.padding),
+            self.family.joins,
+            fill_values(self.processor.tokenizer),
+            shift_labels=self.shift_labels,
+            is_packed=is_packed,
+        )
+
+    @final
+    def pack(self, samples: Sequence[EncodedSample], *, multiple_of: int = 1) -> EncodedSample:
+        """Joins encoded samples into one pack, whose documents they are.
+
+        Stack packs with a `padding` that keeps documents apart.
+
+        Args:
+            samples: What `encode` returned, at least one.
+            multiple_of: Every document is padded to a multiple of this many tokens, as context
+                parallel ranks need it (2 x ranks).
+
+        Returns:
+            The concatenated samples, with two more token keys: `document_ids` (L,), from 1 for
+            documents and 0 for padding and dummy media, and `position_ids`, which restart with
+            each document. The first token of each document has no label, since no token precedes
+            it. `unpack` takes a pack apart.
+
+        Raises:
+            EmptyBatchError: There is no sample.
+            ConfigError: The model cannot be trained on packs, or a sample is a pack already.
+        """
+        if not samples:
+            raise EmptyBatchError("no sample to pack")
+        self._check_packs()
+        if any(sample.documents for sample in samples):
+            raise ConfigError("one of the samples is a pack already; unpack it first")
+        positions = [self.position_ids(sample) for sample in samples]
+        family = self.family
+        packing = family.packing
+        if isinstance(packing, Packable) and packing.bidirectional_images and family.token_types:
+            samples = [with_blocks(sample, family.token_types.key) for sample in samples]
+        fill = fill_values(self.processor.tokenizer)
+        return join_documents(samples, positions, family.joins, fill, multiple_of=multiple_of)
+
+    def dummy_sample(self) -> EncodedSample:
+        """Returns a sample to use instead of a bad one, if a batch has to keep its rows.
+
+        By default one token without a label, which is attended to, so that no attention row is
+        empty.
+        """
+        ids = torch.tensor([fill_values(self.processor.tokenizer)["input_ids"]])
+        tokens = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": torch.full_like(ids, IGNORE_INDEX),
+        }
+        if self.family.token_types is not None:
+            tokens[self.family.token_types.key] = torch.zeros_like(ids)
+        no_origin = torch.full_like(ids, -1)
+        sample = EncodedSample(tokens=tokens, message_ids=no_origin, media_ids=no_origin)
+        sample = self.postprocess(sample)
+        return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
+
+    @property
+    def packing_refusal(self) -> str:
+        """The reason why `pack` would refuse every sample, or an empty string."""
+        return self.family.packing_refusal(self.model_config, self.processor)
+
+    def _check_packs(self) -> None:
+        """Refuses packs whose documents the model or layout would not keep apart."""
+        if self.packing_refusal:
+            raise ConfigError(f"{type(self).__name__} makes no packs: {self.packing_refusal}")
+        mixing = self.family.mixing(self.model_config)
+        if self.padding.separates_by is not None and mixing is not None:
+            check_layout(self.padding, mixing)

@@ -1,0 +1,146 @@
+"""The parts of an answer in the prompt: its reasoning, its text and its tool calls."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, TypeVar
+
+import attrs
+
+from vlmcollate.prompt.marks import REASONING_KEYS, Span
+from vlmcollate.prompt.reasoning import ReasoningForm
+from vlmcollate.prompt.rendering import CallerSpan, Rendering
+
+EmptyReasoningPolicy = Literal["train", "mask", "drop"]
+AnySpan = TypeVar("AnySpan", bound=Span)
+PartKind = Literal["text", "reasoning", "reasoning_end", "tool_calls"]
+
+
+class AnswerPart(NamedTuple):
+    """Characters of an assistant turn that belong to one kind of part."""
+
+    start: int
+    end: int
+    kind: PartKind
+
+
+@attrs.frozen
+class _Thought:
+    """The reasoning of a turn: its opening, its words, what closes it, and whether it has words."""
+
+    start: int
+    closing: int
+    end: int
+    is_empty: bool
+
+
+def answer_parts(rendering: Rendering, forms: Sequence[ReasoningForm]) -> Iterator[AnswerPart]:
+    """Yields the parts of all assistant turns, which cover each turn without gaps.
+
+    Text that the template writes belongs to the part behind it; behind the last words, such as the
+    stop token, to the last part.
+
+    Args:
+        rendering: The prompt, whose turns are known.
+        forms: How reasoning may be written.
+    """
+    for turn, own, before in _turns(rendering):
+        thought = _thought(rendering.text, turn, own, before, forms)
+        start = turn.start
+        if thought is not None:
+            yield AnswerPart(start, max(start, thought.closing), "reasoning")
+            start = max(start, thought.end)
+            yield AnswerPart(max(turn.start, thought.closing), start, "reasoning_end")
+        yield from _behind_reasoning(start, turn.end, own)
+
+
+def empty_reasoning(rendering: Rendering, forms: Sequence[ReasoningForm]) -> list[Span]:
+    """Returns the blocks of reasoning without words of which a part is in an assistant turn.
+
+    Each includes the whitespace behind it.
+    """
+    found = []
+    for turn, own, before in _turns(rendering):
+        thought = _thought(rendering.text, turn, own, before, forms)
+        if thought is not None and thought.is_empty and thought.end > turn.start:
+            rest = rendering.text[thought.end : turn.end]
+            end = thought.end + len(rest) - len(rest.lstrip())
+            found.append(Span(thought.start, end, turn.message))
+    return found
+
+
+def without(rendering: Rendering, cuts: Sequence[Span]) -> Rendering:
+    """Returns a rendering without some stretches of its text, which hold no media."""
+    starts = [cut.start for cut in cuts]
+
+    def moved(char: int) -> int:
+        before = cuts[: bisect_left(starts, char)]
+        return char - sum(min(cut.end, char) - cut.start for cut in before)
+
+    pieces, last = [], 0
+    for cut in cuts:
+        pieces.append(rendering.text[last : cut.start])
+        last = cut.end
+
+    def shifted(spans: Sequence[AnySpan]) -> tuple[AnySpan, ...]:
+        return tuple(attrs.evolve(s, start=moved(s.start), end=moved(s.end)) for s in spans)
+
+    return attrs.evolve(
+        rendering,
+        text="".join([*pieces, rendering.text[last:]]),
+        caller_spans=shifted(rendering.caller_spans),
+        media=shifted(rendering.media),
+        turns=shifted(rendering.turns),
+    )
+
+
+def _turns(rendering: Rendering) -> Iterator[tuple[Span, list[CallerSpan], int]]:
+    """Yields each turn, its message's words inside it, and the end of the words before it."""
+    spans = rendering.caller_spans
+    starts = [span.start for span in spans]
+    for turn in rendering.turns:
+        first, behind = bisect_left(starts, turn.start), bisect_left(starts, turn.end)
+        own = [span for span in spans[first:behind] if span.message == turn.message]
+        yield turn, own, spans[first - 1].end if first else 0
+
+
+def _thought(
+    text: str, turn: Span, own: Sequence[CallerSpan], before: int, forms: Sequence[ReasoningForm]
+) -> _Thought | None:
+    """Returns the reasoning at the beginning of a turn, if there is any."""
+    given = [span.end for span in own if span.key in REASONING_KEYS]
+    if given:
+        behind = next((s.start for s in own if s.start >= given[-1]), turn.end)
+        ends = (text.find(form.closing, given[-1], behind) for form in forms)
+        at, form = max(zip(ends, forms, strict=True), key=lambda found: found[0])
+        if at < 0:  # nothing known closes it
+            return _Thought(turn.start, behind, behind, is_empty=False)
+        return _Thought(turn.start, at, at + len(form.closing), is_empty=False)
+    for form in forms:
+        header = text[before : turn.start].rstrip()
+        is_open = header.endswith(form.opening)
+        start = before + len(header) - len(form.opening) if is_open else turn.start
+        found = form.split(text[start : turn.end])
+        if found is None:
+            continue
+        inside, rest = found
+        closing = turn.end - len(rest) - len(form.closing)
+        return _Thought(start, closing, closing + len(form.closing), not inside.strip())
+    return None
+
+
+def _behind_reasoning(start: int, end: int, own: Sequence[CallerSpan]) -> Iterator[AnswerPart]:
+    """Yields the text and the tool calls of a turn behind its reasoning."""
+    kind: PartKind | None = None
+    done = start
+    for span in own:
+        if span.end <= done and kind is None:
+            continue  # the reasoning
+        other: PartKind = "tool_calls" if span.key == "tool_calls" else "text"
+        if kind is not None and other != kind:
+            border = done if other == "tool_calls" else span.start
+            yield AnswerPart(start, border, kind)
+            start = border
+        kind, done = other, span.end
+    yield AnswerPart(start, end, kind or "text")

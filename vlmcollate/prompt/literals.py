@@ -1,0 +1,80 @@
+"""Refuses messages with a string for which a chat template tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import attrs
+
+from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.errors import ConversationError, SampleError
+from vlmcollate.prompt.marks import map_strings
+from vlmcollate.prompt.templates import constants_of
+
+Render = Callable[..., str]
+
+_BREAK = "\U0010fffd"
+"""A private-use character that no template tests for."""
+
+
+def refuse_tested_literals(
+    conversation: Conversation, plain: str | None, render: Render, template: str, problem: str
+) -> None:
+    """Refuses a message with a string for which the template tests, if that is the cause.
+
+    Each string is broken by a character in the message; if the rest of the prompt changes as well,
+    the template tests for the string.
+
+    Args:
+        conversation: The conversation.
+        plain: Its prompt, or `None` if the template refuses it.
+        render: Renders a conversation: `render(conversation, marks)`.
+        template: The chat template.
+        problem: What is wrong with the conversation.
+
+    Raises:
+        ConversationError: A message holds such a string.
+    """
+    for k, message in enumerate(conversation.messages):
+        for literal in _candidates(message, constants_of(template)):
+            messages = (*conversation.messages[:k], _without(literal, message))
+            messages += conversation.messages[k + 1 :]
+            try:
+                text = render(attrs.evolve(conversation, messages=messages), None)
+            except SampleError:
+                continue
+            if text.replace(_BREAK, "") != plain:
+                raise ConversationError(
+                    f"{problem.rstrip('.')}: the template tests for {literal!r}, which this text "
+                    "holds; remove it from the text, or change the template",
+                    where=f"messages[{k}]",
+                )
+
+
+def _candidates(message: Message, constants: Collection[str]) -> list[str]:
+    """Returns the strings of a template that a message holds, in the order of the message."""
+    texts: list[str] = []
+
+    def keep(text: str) -> str:
+        texts.append(text)
+        return text
+
+    _changed(message, keep)
+    whole = "\n".join(texts)
+    return sorted((c for c in constants if c in whole), key=lambda c: (whole.find(c), -len(c)))
+
+
+def _without(literal: str, message: Message) -> Message:
+    """Returns a message of which no string holds the literal."""
+    return _changed(
+        message, lambda text: text.replace(literal, f"{literal[:1]}{_BREAK}{literal[1:]}")
+    )
+
+
+def _changed(message: Message, change: Callable[[str], str]) -> Message:
+    content = tuple(
+        attrs.evolve(part, text=change(part.text)) if isinstance(part, TextPart) else part
+        for part in message.content
+    )
+    extra = map_strings(message.extra, change, str, ("type", "id"))
+    return attrs.evolve(message, content=content, extra=extra)

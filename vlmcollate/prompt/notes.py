@@ -1,0 +1,119 @@
+"""What is unusual about the assistant turns of a rendering, with the options that change it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
+
+import attrs
+
+NoteKind = Literal["off_prompt", "other_header", "in_parts", "switch", "moved", "empty_reasoning"]
+_TOPICS: dict[NoteKind, str] = {
+    "off_prompt": "turns off their prompt",
+    "other_header": "headers of the turns",
+    "in_parts": "place of the answers",
+    "switch": "prompt of the turns",
+    "moved": "place of the system message",
+    "empty_reasoning": "empty reasoning",
+}
+_MOST_NAMED = 3
+
+
+@attrs.frozen
+class TurnNote:
+    """One unusual thing about assistant turns.
+
+    Attributes:
+        kind: `"off_prompt"` if turns lack the end of their generation prompt, `"other_header"` if
+            they have another header, `"in_parts"` if a part of them follows later messages,
+            `"switch"` if turns agree with their prompt only with a template variable, `"moved"` if
+            the template writes system messages or tools behind turns, `"empty_reasoning"` if turns
+            without reasoning train an empty block for it.
+        detail: The missing text, the variable with its value, or the empty block.
+        messages: The turns.
+        has_last: Whether one of them is the last turn of its chat.
+    """
+
+    kind: NoteKind
+    detail: str = ""
+    messages: tuple[int, ...] = ()
+    has_last: bool = False
+
+    def among(self, trained: Collection[int]) -> TurnNote | None:
+        """Returns the note on those of the turns that train; `None` if none of them does."""
+        if not self.messages:  # earlier turns, of whichever chat has several
+            return self if len(trained) > 1 else None
+        left = tuple(k for k in self.messages if k in trained)
+        return attrs.evolve(self, messages=left) if left else None
+
+    @property
+    def remedy(self) -> str:
+        """The options that change it, as an imperative sentence."""
+        if self.kind == "switch":
+            return f"set {self.detail} for generation, too"
+        if self.kind == "empty_reasoning":
+            return 'set empty_reasoning="mask" to exclude it from the loss, or "drop" to remove it'
+        if self.kind == "in_parts":
+            return "write text and tool calls as messages of their own to train them in their order"
+        if self.has_last:
+            return "generate without it, or use a chat template whose turns and prompt agree"
+        aim = "the system message" if self.kind == "moved" else "its own prompt"
+        return (
+            'set train_on="last_turn" to train only the last turn, or split_turns=True to train '
+            f"each turn after {aim}"
+        )
+
+    @property
+    def topic(self) -> str:
+        """The subject in a few words."""
+        return _TOPICS[self.kind]
+
+    @property
+    def summary(self) -> str:
+        """What is unusual, without the numbers of the turns."""
+        if self.kind == "empty_reasoning":
+            return self._fact("answers without reasoning are")
+        is_whole = self.has_last or self.kind in ("switch", "in_parts")
+        return self._fact("answers are" if is_whole else "earlier answers are")
+
+    def _fact(self, subject: str) -> str:
+        if self.kind == "moved":
+            return (
+                "the template writes the system message or the tools before the last user message, "
+                "so earlier turns are trained without them"
+            )
+        if self.kind == "switch":
+            return f"{subject} trained after the generation prompt with {self.detail}"
+        if self.kind == "empty_reasoning":
+            return f"{subject} trained to write the empty block {self.detail} in place of reasoning"
+        if self.kind == "in_parts":
+            return f"{subject} written in parts, of which some follow later messages"
+        if self.kind == "other_header":
+            return f"{subject} trained after another header than their generation prompt, or none"
+        return f"{subject} trained without {self.detail}, which ends every generation prompt"
+
+    def __str__(self) -> str:
+        return f"{self._fact(_subject(self.messages))}; {self.remedy}"
+
+
+def _subject(messages: Iterable[int]) -> str:
+    """Returns the paths of messages with their verb; many are only counted."""
+    paths = [f"messages[{k}]" for k in messages]
+    named, more = ", ".join(paths[:_MOST_NAMED]), len(paths) - _MOST_NAMED
+    return f"{named}{f' and {more} more' if more > 0 else ''} {'is' if len(paths) == 1 else 'are'}"
+
+
+def merged(notes: Mapping[int, TurnNote], last: int) -> tuple[TurnNote, ...]:
+    """Returns one note for all turns that have the same.
+
+    Args:
+        notes: The note of each message; -1 for the whole chat.
+        last: The last turn of the chat.
+    """
+    turns: dict[TurnNote, list[int]] = {}
+    for message, note in notes.items():
+        turns.setdefault(note, []).append(message)
+    return tuple(
+        attrs.evolve(note, messages=tuple(k for k in messages if k >= 0), has_last=last in messages)
+        for note, messages in turns.items()
+    )
