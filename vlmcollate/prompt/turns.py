@@ -79,8 +79,8 @@ class TurnFinder(OffPromptStarts):
             k: The turn.
             done: The end of its words in place.
         """
-        slots = self.trace.slots
         late = {slot.number for slot in self._first_slots(k) if self._is_late(slot)}
+        slots = self.trace.slots if late else []
         for is_late, run in groupby(enumerate(slots), lambda item: item[1].number in late):
             found = list(run)
             if not is_late:
@@ -189,7 +189,7 @@ class TurnFinder(OffPromptStarts):
 
     def _is_continued(self, anchor: Slot, written: str) -> bool:
         """Returns whether a turn goes on behind words of an earlier one that were moved there."""
-        if not self.conversation.messages[anchor.message].is_assistant:
+        if anchor.message < 0 or not self.conversation.messages[anchor.message].is_assistant:
             return False
         is_moved = self.trace.find(anchor.number) is anchor and self._is_late(anchor)
         return is_moved and not (
