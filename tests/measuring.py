@@ -71,6 +71,7 @@ def measure(name: str, case: Case) -> Measured:
     support: Support = "not proven"
     collator_name = ""
     shown: list[str] = []
+    kept: list[str] = []
     errors: dict[str, CollateError] = {}
     if case.build is not None:
         support = "refused"
@@ -89,6 +90,8 @@ def measure(name: str, case: Case) -> Measured:
                     errors[kind] = error
                 else:
                     shown.append(kind)
+                    if collator.encode(chat(kind, answers=["Yes"])).pixel_tables:
+                        kept.append(kind)
     if shown:
         support = "exact with options" if case.options else "exact"
     row = ProcessorSupport(
@@ -96,6 +99,7 @@ def measure(name: str, case: Case) -> Measured:
         collator=collator_name,
         support=support,
         media=tuple(shown),
+        pixel_bytes=tuple(kept),
         shown_on=case.shown_on if shown else "",
         note=case.note,
     )
@@ -180,10 +184,13 @@ def page(table: SupportTable) -> str:
         "- A *stand-in processor* has the signature and the outputs of code that is hosted on a",
         "  model hub.",
         "",
+        "The column *bytes* lists the kinds of media whose pixels stay bytes until the batch; see",
+        "[Pixels as bytes](../explanation/pixels.md).",
+        "",
         '<div class="families-table stack" markdown>',
         "",
-        "| processor | collator | support | media | shown on | note |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| processor | collator | support | media | bytes | shown on | note |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in table.processors:
         cells = (
@@ -191,6 +198,7 @@ def page(table: SupportTable) -> str:
             f"`{row.collator}`" if row.collator else "",
             row.support,
             ", ".join(row.media),
+            ", ".join(row.pixel_bytes),
             row.shown_on,
             row.note.replace("</s>", "`</s>`"),
         )

@@ -15,7 +15,11 @@ from vlmcollate.errors import CollateError
 from vlmcollate.media import MediaRequest, Video
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 
-SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
+SERVED = [
+    name
+    for name, case in CASES.items()
+    if case.build is not None and not {"", "image"} & case.error.keys()
+]
 NO_BYTES = {
     *("Apertus1p5Processor", "DeepseekOcr2Processor", "Emu3Processor", "Gemma4UnifiedProcessor"),
     *("Idefics2Processor", "Inkling2Processor", "InklingProcessor", "KimiVLProcessor"),
@@ -77,6 +81,7 @@ def _rendering(collator, kind, count):
     return Rendering(text=placeholder * count, caller_spans=(), media=tuple(spans))
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MiniCPM-V
 @pytest.mark.parametrize("name", [n for n in SERVED if "image" in CASES[n].kinds])
 def test_images_are_those_of_the_processor(name):
     collator = _collator(name)
@@ -93,12 +98,13 @@ def test_images_are_those_of_the_processor(name):
     assert all(used) == (name not in NO_BYTES)
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MiniCPM-V
 @pytest.mark.parametrize("name", [n for n in SERVED if "video" in CASES[n].kinds])
 def test_videos_are_those_of_the_processor(name):
     collator = _collator(name)
     random = np.random.default_rng(0)
     count = np.arange(6)
-    frames = random.integers(0, 256, (6, 120, 200, 3), np.uint8)
+    frames = random.integers(0, 256, (6, 112, 224, 3), np.uint8)
     video = Video(frames=frames, times=count / 2, indices=count, total_frames=6, duration=3.0)
     try:
         _check(collator, "video", [video])

@@ -51,6 +51,7 @@ class ProcessorSupport:
         collator: The name of the collator that `collator_for` returns, or "" if it returns none.
         support: Whether exactly the answers train, with media in the prompt.
         media: The kinds of media with which a test run showed that.
+        pixel_bytes: The kinds whose pixels stay bytes until the batch, at a quarter of the memory.
         shown_on: What stood in for a checkpoint's own files.
         note: The option to set, or the reason for a refusal.
     """
@@ -59,6 +60,7 @@ class ProcessorSupport:
     collator: str
     support: Support
     media: tuple[str, ...]
+    pixel_bytes: tuple[str, ...]
     shown_on: str
     note: str
 
@@ -80,8 +82,10 @@ class SupportTable:
 def support_table() -> SupportTable:
     """Reads the table of the test run with this release of vlmcollate."""
     table = json.loads(files(__package__).joinpath("families.json").read_text(encoding="utf-8"))
+    lists = "media", "pixel_bytes"
     rows = (
-        ProcessorSupport(**{**row, "media": tuple(row["media"])}) for row in table["processors"]
+        ProcessorSupport(**{**row, **{name: tuple(row[name]) for name in lists}})
+        for row in table["processors"]
     )
     return SupportTable(table["transformers"], tuple(rows))
 
@@ -130,10 +134,10 @@ def _simple(name: str) -> str:
 
 
 def _print_records(console: Console, rows: list[ProcessorSupport]) -> None:
-    print_record(console, ("processor", "collator", "support", "media", "note"))
+    print_record(console, ("processor", "collator", "support", "media", "bytes", "note"))
     for row in rows:
-        media = ", ".join(row.media)
-        print_record(console, (row.processor, row.collator, row.support, media, row.note))
+        media, kept = ", ".join(row.media), ", ".join(row.pixel_bytes)
+        print_record(console, (row.processor, row.collator, row.support, media, kept, row.note))
 
 
 def _print_support(console: Console, table: SupportTable) -> None:
@@ -155,7 +159,10 @@ def _support_rows(rows: list[ProcessorSupport], *, wide: bool) -> Table:
     cells: dict[str, Callable[[ProcessorSupport], str]] = {"processor": lambda row: row.processor}
     if wide:
         cells["collator"] = lambda row: row.collator
-    cells |= {"media": lambda row: ", ".join(row.media), "note": lambda row: row.note}
+    cells["media"] = lambda row: ", ".join(row.media)
+    if wide:
+        cells["bytes"] = lambda row: ", ".join(row.pixel_bytes)
+    cells["note"] = lambda row: row.note
     shown = {name: cell for name, cell in cells.items() if any(map(cell, rows))}
     for name in shown:
         table.add_column(name, overflow="fold", no_wrap=name != "note")

@@ -72,7 +72,7 @@ def test_families_are_records_in_a_pipe_and_objects_in_json(
     monkeypatch.setenv("COLUMNS", "20")
     rows = support_table().processors
     header, *lines = runner.invoke(app, ["families"]).stdout.splitlines()
-    assert header.split("\t") == ["processor", "collator", "support", "media", "note"]
+    assert header.split("\t") == ["processor", "collator", "support", "media", "bytes", "note"]
     assert [line.split("\t")[0] for line in lines] == [row.processor for row in rows]
     lines = runner.invoke(app, ["families", "--json"]).stdout.splitlines()
     found = [json.loads(line) for line in lines]

@@ -524,9 +524,9 @@ def test_damage_is_reported(tmp_path, source, collator):
 
 def test_groups_are_cut_by_bytes_and_rows_are_read_alone(tmp_path):
     processor = tiny_processor()
-    processor.image_processor.size = {"shortest_edge": 4 * 784, "longest_edge": 1100 * 784}
+    processor.image_processor.size = {"shortest_edge": 4 * 784, "longest_edge": 8200 * 784}
     collator = collator_for(processor)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (616, 616, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (1764, 1764, 3), np.uint8))
     image.save(tmp_path / "large.png")
     large = [{"type": "image", "image": str(tmp_path / "large.png")}]
     answer = {"role": "assistant", "content": "Noise."}
