@@ -38,10 +38,11 @@ def empty_reasoning_tokens(
 ) -> list[tuple[int, int]]:
     """Returns the blocks without reasoning that begin answers: first token, last + 1.
 
+    A token that begins with the whitespace behind a block, and holds text of the answer, is none of
+    its tokens.
+
     Args:
         prompt: The encoded prompt.
         forms: How reasoning may be written.
     """
-    blocks = empty_reasoning(prompt.rendering, forms)
-    starts = prompt.tokens_at([block.start for block in blocks])
-    return list(zip(starts, prompt.tokens_at([block.end for block in blocks]), strict=True))
+    return prompt.tokens_inside(empty_reasoning(prompt.rendering, forms))

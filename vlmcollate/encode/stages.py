@@ -151,15 +151,16 @@ class Stages(CollatorOptions):
         """Writes a chat with the stage `render`, and a plain text without its template."""
         if not conversation.is_plain_text:
             rendering = self.render(conversation)
-            if self.empty_reasoning != "drop":
-                return rendering
-            return without(rendering, empty_reasoning(rendering, self._tools.reasoning_forms))
-        if not self.declared.needs_chat_template:
+        elif self.declared.needs_chat_template:
+            rendering = self._tools.plain_text(conversation)
+        else:
             raise ConfigError(
                 f"{type(self).__name__} takes no plain text: found the format "
                 f"{conversation.format!r}, expected prompts with answers; choose another format"
             )
-        return self._tools.plain_text(conversation)
+        if self.empty_reasoning != "drop":
+            return rendering
+        return without(rendering, empty_reasoning(rendering, self._tools.reasoning_forms))
 
     def _place_turns(
         self, prompt: EncodedPrompt, conversation: Conversation

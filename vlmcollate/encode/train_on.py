@@ -102,12 +102,12 @@ def choices_of(train_on: TrainOn) -> tuple[Choice, ...]:
 
 def a_train_on(_: object, __: object, value: Any) -> None:
     """Refuses a value that chooses nothing."""
-    for choice in choices_of(value):
+    for choice in choices_of(value) or (value,):
         if choice in _NAMES if isinstance(choice, str) else _is_choice(choice):
             continue
         raise ConfigError(
             f"train_on must be one of {_NAMES}, a function of a message, Reasoning(...), "
-            f"PartWeights(...) or a tuple of them, not {choice!r:.80}"
+            f"PartWeights(...) or a tuple of these, not {choice!r:.80}"
         )
 
 
