@@ -19,10 +19,10 @@ from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
 from vlmcollate.encode.processor_facts import tokenizer_of
-from vlmcollate.encode.stages import Process, run_stage, untraced
+from vlmcollate.encode.stages import Process
 from vlmcollate.encode.token_count import media_texts
-from vlmcollate.encode.trace import Trace
-from vlmcollate.encode.turn_splitting import SharedMedia, each_turn, without_earlier_omissions
+from vlmcollate.encode.trace import Trace, run_stage, untraced
+from vlmcollate.encode.turn_splitting import SharedMedia, without_earlier_omissions
 from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,
@@ -289,7 +289,7 @@ class BaseCollator(Batches):
         if not self.split_turns:
             return [partial(self._encode, example)]
         conversation = self._read(example)
-        turns = each_turn(conversation, self.train_on)
+        turns = self._each_turn(conversation)
         media = self.load(attrs.evolve(conversation, messages=turns[-1].messages))
         shared = SharedMedia(
             process=self.process_media,
@@ -311,7 +311,7 @@ class BaseCollator(Batches):
 
     def _only_turn(self, conversation: Conversation) -> Conversation:
         """Returns the part of a conversation that ends with the one turn that trains."""
-        turns = each_turn(conversation, self.train_on)
+        turns = self._each_turn(conversation)
         if len(turns) > 1:
             raise ConfigError(
                 f"split_turns makes {len(turns)} samples of this example, expected 1; call "
@@ -372,7 +372,7 @@ class BaseCollator(Batches):
         """
         self._current_tools()
         conversation = self._read(example)
-        turns = each_turn(conversation, self.train_on) if self.split_turns else [conversation]
+        turns = self._each_turn(conversation) if self.split_turns else [conversation]
         parts = [part for _, part in turns[-1].media]
         if not self.counts_media([part.kind for part in parts]):
             return None

@@ -16,6 +16,7 @@ from vlmcollate.validators import an_instance_of
 
 TurnChoice = Literal["all_turns", "last_turn", "tool_calls"]
 _NAMES = ("all_turns", "last_turn", "tool_calls")
+_KINDS: tuple[PartKind, ...] = ("text", "reasoning", "reasoning_end", "tool_calls")
 
 
 def _a_weight(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -60,6 +61,11 @@ class PartWeights:
         if kind == "reasoning_end":
             return self.reasoning if self.reasoning_end is None else self.reasoning_end
         return float(getattr(self, kind))
+
+    @property
+    def are_positive(self) -> bool:
+        """Whether every kind of part trains."""
+        return all(map(self.of, _KINDS))
 
 
 @attrs.frozen
@@ -162,5 +168,4 @@ def part_weights(train_on: TrainOn) -> PartWeights | None:
                 reasoning_end=found.of("reasoning_end") * other.of("reasoning_end"),
                 tool_calls=found.tool_calls * other.tool_calls,
             )
-    is_one = {found.of(kind) for kind in ("text", "reasoning", "reasoning_end", "tool_calls")}
-    return None if is_one == {1.0} else found
+    return None if {found.of(kind) for kind in _KINDS} == {1.0} else found

@@ -57,20 +57,28 @@ def answer_parts(rendering: Rendering, forms: Sequence[ReasoningForm]) -> Iterat
 
 
 def empty_reasoning(rendering: Rendering, forms: Sequence[ReasoningForm]) -> list[Span]:
-    """Returns the blocks of reasoning without words of which a part is in an assistant turn.
+    """Returns the blocks of reasoning without words of which a part is in an assistant turn."""
+    return list(_blocks(rendering, forms, is_empty=True))
 
-    Each includes the whitespace behind it.
-    """
-    found = []
+
+def reasoning_blocks(rendering: Rendering, forms: Sequence[ReasoningForm]) -> list[Span]:
+    """Returns the blocks of reasoning in the text of assistant turns."""
+    return list(_blocks(rendering, forms))
+
+
+def _blocks(
+    rendering: Rendering, forms: Sequence[ReasoningForm], *, is_empty: bool = False
+) -> Iterator[Span]:
+    """Yields blocks of reasoning, or only empty ones, each with the whitespace behind it."""
     for turn, own, before in _turns(rendering):
         if any(span.key in REASONING_KEYS for span in own):
             continue
         thought = _thought(rendering.text, turn, own, before, forms)
-        if thought is not None and thought.is_empty and thought.end > turn.start:
-            rest = rendering.text[thought.end : turn.end]
-            end = thought.end + len(rest) - len(rest.lstrip())
-            found.append(Span(thought.start, end, turn.message))
-    return found
+        if thought is None or thought.end <= turn.start or is_empty > thought.is_empty:
+            continue
+        rest = rendering.text[thought.end : turn.end]
+        end = thought.end + len(rest) - len(rest.lstrip())
+        yield Span(thought.start, end, turn.message)
 
 
 def without(rendering: Rendering, cuts: Sequence[Span]) -> Rendering:

@@ -17,6 +17,8 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 Render = Callable[..., str]
 
 _ASK = {"role": "user", "content": "wombat"}
+_TAGGED = re.compile(r"\s*[^\w\s]|\s*\S+[<\[]")
+"""Text that may begin with reasoning."""
 _CALL = {"name": "potoroo", "arguments": {"at": "bilby"}}
 _CALLS = {"tool_calls": [{"type": "function", "id": "call00000", "function": _CALL}]}
 """Some templates write the reasoning of answers with tool calls alone."""
@@ -78,12 +80,16 @@ def _read_form(
         return None
     before, written, rest = text.partition("quokka")
     between, *answered = re.split("numbat|potoroo", rest, maxsplit=1)
+    bare = re.split("numbat|potoroo", bare.rpartition("wombat")[2])[0]
     ends = mark.search(between)
     closing = between[: ends.end() if ends else len(between)].strip()
-    if not (written and answered and closing) or closing in bare.rpartition("wombat")[2]:
+    if not (written and answered and closing):
         return None
     before, asked = (prompt.rpartition("wombat")[2] for prompt in (before, asked))
-    return ReasoningForm(_opening(before, asked, mark), closing, key)
+    opening = _opening(before, asked, mark)
+    if closing in bare and not (opening and opening in bare):
+        return None  # it opens the tool calls
+    return ReasoningForm(opening, closing, key)
 
 
 def _opening(before: str, header: str, mark: re.Pattern[str]) -> str:
@@ -92,6 +98,15 @@ def _opening(before: str, header: str, mark: re.Pattern[str]) -> str:
         return before[len(header) :].strip()
     found = list(mark.finditer(before))
     return before[found[-1].start() if found else len(before) :].strip()
+
+
+def may_hold_reasoning(conversation: Conversation) -> bool:
+    """Returns whether an answer of a chat may begin with reasoning, which is seldom the case."""
+    return not conversation.is_plain_text and any(
+        message.role == "assistant" and _TAGGED.match(getattr(part, "text", ""))
+        for message in conversation.messages
+        for part in message.content[:1]
+    )
 
 
 def move_inline_reasoning(
