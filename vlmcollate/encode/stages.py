@@ -142,6 +142,16 @@ class Stages(CollatorOptions):
         """Returns the conversation of each sample that `split_turns` makes."""
         return each_turn(conversation, self.train_on, self._may_train)
 
+    def _only_turn(self, conversation: Conversation) -> Conversation:
+        """Returns the part of a conversation that ends with the one turn that trains."""
+        turns = self._each_turn(conversation)
+        if len(turns) > 1:
+            raise ConfigError(
+                f"split_turns makes {len(turns)} samples of this example, expected 1; call "
+                "encode_all, or choose one turn with train_on"
+            )
+        return turns[0]
+
     def _may_train(self, conversation: Conversation) -> bool:
         """Returns whether the last turn may have a part with a weight."""
         weights = self._part_weights

@@ -22,6 +22,7 @@ from vlmcollate.data import (
     PreparedDataset,
     prepare_dataset,
     token_counts,
+    within_length,
 )
 from vlmcollate.errors import ConfigError, LabelError, SampleTooLongError, TemplateOmissionWarning
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
@@ -171,6 +172,43 @@ def test_only_the_samples_that_are_too_long_are_dropped(split):
 def test_token_counts_are_those_of_all_samples(split):
     counts = token_counts([CHAT, TWO], split)
     assert counts.tolist() == [sum(map(len, split.encode_all(chat))) for chat in (CHAT, TWO)]
+
+
+def test_examples_whose_longest_turn_fits_are_kept(split):
+    counts = token_counts([CHAT, TWO], split, longest_turn=True)
+    assert counts.tolist() == [max(map(len, split.encode_all(chat))) for chat in (CHAT, TWO)]
+    assert within_length(counts, int(counts.max())).kept.tolist() == [0, 1]
+    plain = attrs.evolve(split, split_turns=False)
+    assert (
+        token_counts([CHAT], plain, longest_turn=True).tolist()
+        == token_counts([CHAT], plain).tolist()
+    )
+
+
+def test_an_iterable_dataset_drops_only_the_samples_that_are_too_long(split):
+    lengths = [len(sample) for sample in split.encode_all(CHAT)]
+    short = attrs.evolve(split, max_length=lengths[1])
+    with pytest.raises(SampleTooLongError, match="sample 0"):
+        list(EncodedIterableDataset([CHAT], short))
+    dropping = attrs.evolve(short, on_overlong="drop")
+    found = [len(sample) for sample in EncodedIterableDataset([CHAT, TWO, CHAT], dropping)]
+    assert found[:2] == found[-2:] == lengths[:2]
+    whole = attrs.evolve(dropping, split_turns=False)
+    assert [len(s) for s in EncodedIterableDataset([CHAT, TWO, CHAT[:2]], whole)][-1] == lengths[0]
+
+
+def test_an_iterable_dataset_resumes_behind_dropped_samples(split):
+    limit = len(split.encode_all(CHAT)[1])
+    dropping = attrs.evolve(split, max_length=limit, on_overlong="drop")
+    data = [CHAT, TWO, CHAT]
+    expected = [len(sample) for sample in EncodedIterableDataset(data, dropping)]
+    for read in range(len(expected)):
+        first = EncodedIterableDataset(data, dropping)
+        samples = iter(first)
+        begun = [len(next(samples)) for _ in range(read)]
+        rest = EncodedIterableDataset(data, dropping)
+        rest.load_state_dict(first.state_dict())
+        assert begun + [len(sample) for sample in rest] == expected
 
 
 def test_a_robust_collator_replaces_whole_examples(split):
