@@ -19,10 +19,11 @@ from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
 from vlmcollate.encode.processor_facts import tokenizer_of
+from vlmcollate.encode.spelled_turns import report_spelled_turns
 from vlmcollate.encode.stages import Process
 from vlmcollate.encode.token_count import media_texts
 from vlmcollate.encode.trace import Trace, run_stage, untraced
-from vlmcollate.encode.turn_splitting import SharedMedia, without_earlier_omissions
+from vlmcollate.encode.turn_splitting import SharedMedia
 from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,
@@ -248,10 +249,10 @@ class BaseCollator(Batches):
                 conversation, rendering.text, self._tools.template, self.on_unread
             )
         if self.special_tokens_in_text == "literal":
-            self._report_spelled_turns(conversation)
+            tools = self._tools
+            openers = tools.encoder.structure.openers
+            report_spelled_turns(conversation, openers, tools.renderer.stop_tokens)
         if rendering.dropped or rendering.altered:
-            if self.split_turns:
-                rendering = without_earlier_omissions(rendering, conversation)
             report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering, process)
         sample = run_stage("postprocess", self.postprocess, labelled)

@@ -24,11 +24,10 @@ from vlmcollate.encode.media import count_media, load_media, media_tensors, proc
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
-from vlmcollate.encode.spelled_turns import report_spelled_turns
 from vlmcollate.encode.token_count import small_image
 from vlmcollate.encode.trace import run_stage, untraced
 from vlmcollate.encode.train_on import PartWeights, part_weights
-from vlmcollate.encode.turn_splitting import each_turn
+from vlmcollate.encode.turn_splitting import each_turn, without_earlier_omissions
 from vlmcollate.errors import ConfigError, MediaError, SampleError
 from vlmcollate.family import Family, Packable
 from vlmcollate.formats import read_example
@@ -127,6 +126,8 @@ class Stages(CollatorOptions):
         """Writes a chat with the stage `render`, and a plain text without its template."""
         if not conversation.is_plain_text:
             rendering = self.render(conversation)
+            if self.split_turns:
+                rendering = without_earlier_omissions(rendering, conversation)
         elif self.declared.needs_chat_template:
             rendering = self._tools.plain_text(conversation)
         else:
@@ -330,12 +331,6 @@ class Stages(CollatorOptions):
     def soundtrack_sampling_rate(self) -> int | None:
         """The sampling rate of a video's own audio in Hz; `None` skips it."""
         return None
-
-    def _report_spelled_turns(self, conversation: Conversation) -> None:
-        """Warns of answers that spell the header or the end of their turn."""
-        tools = self._tools
-        openers = tools.encoder.structure.openers
-        report_spelled_turns(conversation, openers, tools.renderer.stop_tokens)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from tests.decoding import trained_texts
 from tests.processors.published_templates import processor_with
 from vlmcollate import Resample, RobustCollator, collator_for
 from vlmcollate.cli.inspection import inspect_rows
+from vlmcollate.cli.survey import survey_rows
 from vlmcollate.data import (
     EncodedDataset,
     EncodedIterableDataset,
@@ -120,7 +121,19 @@ def test_reasoning_of_earlier_turns_is_no_omission():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         samples = split.encode_all(chat)
+        explained = split.explain_all(chat)
     assert all("Ponder" in _trained(split, sample)[0] for sample in samples)
+    assert not any("omits" in warning for e in explained for warning in e.warnings)
+
+
+def test_stats_count_the_samples_beside_one_that_is_too_long(split):
+    lengths = [len(sample) for sample in split.encode_all(CHAT)]
+    survey = survey_rows(attrs.evolve(split, max_length=lengths[1]), [(0, CHAT), (1, {"x": 1})])
+    assert survey.lengths.tolist() == lengths[:2]
+    assert {name: count for name, (count, _) in survey.failures.items()} == {
+        "SampleTooLongError": 1,
+        "ConversationError": 1,
+    }
 
 
 @attrs.frozen(kw_only=True, eq=False)
