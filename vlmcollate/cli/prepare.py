@@ -64,7 +64,7 @@ def command(
     *,
     settings: CollatorSettings,
 ) -> None:
-    """Encode a dataset ahead of time, into a folder of Parquet shards."""
+    """Encode a dataset ahead of time, into a folder of Arrow shards."""
     console = Console()
     collator = load_collator(
         console,
@@ -136,7 +136,7 @@ def read_input() -> Iterator[Any]:
 
 def _kept(output: Path) -> str:
     """Describes what an interrupted run leaves."""
-    shards = len([file for file in output.glob("*.parquet") if file.stem.isdecimal()])
+    shards = len([file for file in output.glob("*.arrow") if file.stem.isdecimal()])
     if not shards:
         return f"no shard is complete in '{output}'; the same command starts again"
     are = "shard is" if shards == 1 else "shards are"
@@ -157,6 +157,5 @@ def _summary(manifest: Manifest) -> Table:
 
 def _print_first_errors(console: Console, manifest: Manifest) -> None:
     """Prints the first message of each class of error that dropped samples."""
-    first = {n: m for shard in reversed(manifest.shards) for n, m in shard.examples.items()}
-    for name, message in first.items():
+    for name, message in manifest.examples.items():
         console.print(Text(f"{name}: {in_flags(message)}", "yellow"), soft_wrap=True)

@@ -9,7 +9,7 @@ from vlmcollate.data.encoded import (
     save_sample,
 )
 from vlmcollate.data.lengths import WithinLength, token_counts, within_length
-from vlmcollate.data.manifest import Manifest, ShardFacts
+from vlmcollate.data.manifest import Manifest, ShardFacts, ShardTable
 from vlmcollate.data.prepared import PreparedDataset
 from vlmcollate.data.preparing import prepare_dataset
 from vlmcollate.data.reporting import Progress
@@ -23,6 +23,7 @@ __all__ = [
     "PreparedDataset",
     "Progress",
     "ShardFacts",
+    "ShardTable",
     "WithinLength",
     "load_sample",
     "prepare_dataset",

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+import torch
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
@@ -24,6 +24,25 @@ from vlmcollate.sample import Document, EncodedSample
 from vlmcollate.validators import an_instance_of, check_count
 
 _HEAD = b"vlmcollate sample 1, sha256 "
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""The types of safetensors."""
 
 
 @attrs.frozen(eq=False)
@@ -257,16 +276,18 @@ def sample_to_tensor_bytes(sample: EncodedSample) -> bytes:
     return data
 
 
-def sample_from_tensor_bytes(data: bytes) -> EncodedSample:
+def sample_from_tensor_bytes(data: Any) -> EncodedSample:
     """Restores a sample from `sample_to_tensor_bytes`.
+
+    Args:
+        data: Bytes, or a buffer. The tensors share the memory of a buffer that can be written to.
 
     Raises:
         ConfigError: The bytes are no encoded sample.
     """
     try:
-        tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        facts: Mapping[str, Any] = json.loads(header["__metadata__"]["vlmcollate"])
+        tensors, metadata = _load(data)
+        facts: Mapping[str, Any] = json.loads(metadata["vlmcollate"])
         tokens, media = facts["order"]
         return EncodedSample(
             tokens={key: tensors[f"tokens.{key}"] for key in tokens},
@@ -278,18 +299,37 @@ def sample_from_tensor_bytes(data: bytes) -> EncodedSample:
             pixel_tables={
                 key: PixelTable.from_dict(table) for key, table in facts["pixel_tables"].items()
             },
-            documents=tuple(_document(**document) for document in facts["documents"]),
+            documents=tuple(document_from_facts(**document) for document in facts["documents"]),
         )
     except KeyError as error:
         raise ConfigError(f"these bytes are no encoded sample: they hold no {error}") from error
-    except (SafetensorError, ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"these bytes are no encoded sample: {error}") from error
 
 
-def _document(**facts: Any) -> Document:
+def document_from_facts(**facts: Any) -> Document:
+    """Restores a document from `attrs.asdict`, by way of JSON."""
     shapes = {key: tuple(shape) for key, shape in facts.pop("media_shapes").items()}
     keys = tuple(facts.pop("token_keys"))
     return Document(token_keys=keys, media_shapes=shapes, **facts)
+
+
+def _load(data: Any) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Reads safetensors, as `safetensors.torch.load` does, but without copying."""
+    view = memoryview(data)
+    if view.readonly:
+        view = memoryview(bytearray(view))
+    start = 8 + int.from_bytes(view[:8], "little")
+    header = json.loads(bytes(view[8:start]))
+    metadata = header.pop("__metadata__")
+    return {name: _tensor(view[start:], **facts) for name, facts in header.items()}, metadata
+
+
+def _tensor(data: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    start, end = data_offsets
+    if end == start:
+        return torch.empty(shape, dtype=_DTYPES[dtype])
+    return torch.frombuffer(data[start:end], dtype=_DTYPES[dtype]).reshape(shape)
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,13 +11,13 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO, TypeVar
 
 import attrs
+import numpy as np
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoded import sample_from_bytes, sample_to_bytes
 from vlmcollate.data.manifest import ShardFacts
-from vlmcollate.data.prepared import row_from_sample
 from vlmcollate.data.rejected import rejection
-from vlmcollate.data.shard_writing import write_shard
+from vlmcollate.data.shard_writing import Row, write_shard
 from vlmcollate.data.sources import Piece, read_piece, row_label
 from vlmcollate.data.writing import OutputFile, disk_errors
 from vlmcollate.errors import ConversationError, SampleError, SampleTooLongError, StrategyError
@@ -40,7 +40,7 @@ class _Tally:
 
     def add(self, sample: EncodedSample) -> None:
         self.tokens += len(sample)
-        self.trained_tokens += int((sample.labels != IGNORE_INDEX).sum())
+        self.trained_tokens += int(np.count_nonzero(sample.labels.numpy() != IGNORE_INDEX))
         self.lengths[str(1 << max(len(sample) - 1, 0).bit_length())] += 1
 
     def drop(self, error: SampleError, piece: Piece, offset: int) -> None:
@@ -101,7 +101,7 @@ class PieceEncoder:
         if self.packing:
             rows = self._packs(samples, file)
         else:
-            rows = (row_from_sample(sample, [number]) for number, sample in samples)
+            rows = (([number], sample) for number, sample in samples)
         facts = partial(tally.facts, file.name, self.run, piece.digest)
         return write_shard(file, rows, facts, tally.rejected)
 
@@ -140,9 +140,7 @@ class PieceEncoder:
         is_too_long = isinstance(error, SampleTooLongError)
         return self.on_error == "skip" or (is_too_long and self.collator.on_overlong == "drop")
 
-    def _packs(
-        self, samples: Iterator[tuple[int, EncodedSample]], file: Path
-    ) -> Iterator[dict[str, Any]]:
+    def _packs(self, samples: Iterator[tuple[int, EncodedSample]], file: Path) -> Iterator[Row]:
         """Yields packs; the samples of a piece wait on the disk until all lengths are known."""
         limit = self.collator.max_length
         assert limit is not None  # noqa: S101  # as prepare_dataset checked
@@ -154,7 +152,7 @@ class PieceEncoder:
             for pack in plan_packs(waiting.lengths, max_length=limit):
                 places = pack.tolist()
                 joined = self.collator.pack([waiting.read(place) for place in places])
-                yield row_from_sample(joined, [numbers[place] for place in places])
+                yield [numbers[place] for place in places], joined
 
 
 def _not_too_deep(call: Callable[[], T]) -> T:

@@ -16,7 +16,7 @@ from vlmcollate.data.writing import OutputFile
 from vlmcollate.errors import ConfigError, stack_level
 
 PLAN = "plan.json"
-_PARTIAL = re.compile(rf"\.(\d{{6,}}\.parquet|{re.escape(MANIFEST)}|rejected\.jsonl)\.\d+\.part")
+_PARTIAL = re.compile(rf"\.(\d{{6,}}\.arrow|{re.escape(MANIFEST)}|rejected\.jsonl)\.\d+\.part")
 """The names that `partial_file` gives to files while it writes them."""
 _OTHERS = {
     "source": "another source",

@@ -1,4 +1,7 @@
-"""The manifest of a prepared dataset: its shards, and what its encoding depends on."""
+"""The manifest of a prepared dataset: its shards, and what its encoding depends on.
+
+Shapes: S shards.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import hashlib
 import json
 import os
 import re
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import UNSEALED, DamagedError, add_seal, checksum, verify_seal
@@ -24,9 +30,11 @@ from vlmcollate.packing.token_mixing import token_mixing
 from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "manifest.json"
 _SEAL = "manifest_seal"
+_TOTALS = ("samples", "tokens", "trained_tokens")
+_PLAN = ("fingerprint", "source", "options")
 _OF_BATCHES = {"processor", "padding", "shift_labels"}
 """Options that change only batches, and the processor, which is hashed by its parts."""
 _KEEPING = {
@@ -81,22 +89,90 @@ class ShardFacts:
     seal: str = UNSEALED
 
 
+_same_arrays = attrs.cmp_using(eq=np.array_equal)
+
+
+@attrs.frozen
+class ShardTable:
+    """The shards of a dataset, as columns.
+
+    Attributes:
+        rows: (S,) int64, the number of rows of each shard.
+        seals: (S,) the SHA-256 of each shard's index, 32 bytes, which holds the checksums of its
+            groups of rows.
+    """
+
+    rows: npt.NDArray[np.int64] = attrs.field(eq=_same_arrays)
+    seals: npt.NDArray[np.void] = attrs.field(eq=_same_arrays)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def seal(self, number: int) -> str:
+        """Returns the seal of a shard in hexadecimal digits."""
+        seal: bytes = self.seals[number].tobytes()
+        return seal.hex()
+
+
 @attrs.frozen(kw_only=True)
 class Manifest:
     """The result of `prepare_dataset`.
 
     Attributes:
         shards: The shards in order.
+        samples: The number of samples in all shards.
+        tokens: The tokens of all samples.
+        trained_tokens: The trained tokens of all samples.
+        lengths: The number of samples with at most n tokens and more than n / 2, by n.
+        dropped: The number of dropped samples, by the error's class.
+        examples: The first message of each class.
         fingerprint: Everything that the encoding depends on: tokenizer, template, processor, the
             collator's options and versions.
         source: The hash of each file of the source.
         options: The options that cut, packed and selected the samples.
     """
 
-    shards: tuple[ShardFacts, ...]
+    shards: ShardTable
+    samples: int
+    tokens: int
+    trained_tokens: int
+    lengths: Mapping[int, int]
+    dropped: Mapping[str, int]
+    examples: Mapping[str, str]
     fingerprint: Mapping[str, str]
     source: Mapping[str, str]
     options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, shards: Iterable[ShardFacts], plan: Mapping[str, Any]) -> Manifest:
+        """Adds up the facts of shards, which are in order.
+
+        Args:
+            shards: The facts of each shard.
+            plan: The manifest's `fingerprint`, `source` and `options`.
+        """
+        rows, seals = array("q"), bytearray()
+        totals: Counter[str] = Counter()
+        lengths: Counter[int] = Counter()
+        dropped: Counter[str] = Counter()
+        examples: dict[str, str] = {}
+        for facts in shards:
+            rows.append(facts.rows)
+            seals += bytes.fromhex(facts.seal)
+            totals.update({name: getattr(facts, name) for name in _TOTALS})
+            lengths.update({int(bound): count for bound, count in facts.lengths.items()})
+            dropped.update(facts.dropped)
+            examples = {**facts.examples, **examples}
+        return cls(
+            shards=_table(rows, bytes(seals)),
+            samples=totals["samples"],
+            tokens=totals["tokens"],
+            trained_tokens=totals["trained_tokens"],
+            lengths=dict(sorted(lengths.items())),
+            dropped=dict(sorted(dropped.items())),
+            examples=dict(sorted(examples.items())),
+            **plan,
+        )
 
     @property
     def run(self) -> str:
@@ -108,40 +184,21 @@ class Manifest:
     @property
     def rows(self) -> int:
         """The number of rows in all shards."""
-        return sum(shard.rows for shard in self.shards)
-
-    @property
-    def samples(self) -> int:
-        """The number of samples in all shards."""
-        return sum(shard.samples for shard in self.shards)
-
-    @property
-    def tokens(self) -> int:
-        """The tokens of all samples."""
-        return sum(shard.tokens for shard in self.shards)
-
-    @property
-    def trained_tokens(self) -> int:
-        """The trained tokens of all samples."""
-        return sum(shard.trained_tokens for shard in self.shards)
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """The number of dropped samples, by the error's class."""
-        return dict(sorted(sum((Counter(s.dropped) for s in self.shards), Counter()).items()))
-
-    @property
-    def lengths(self) -> dict[int, int]:
-        """The number of samples with at most n tokens and more than n / 2, by n."""
-        found = sum((Counter(shard.lengths) for shard in self.shards), Counter[str]())
-        return {int(bound): found[bound] for bound in sorted(found, key=int)}
+        return int(self.shards.rows.sum())
 
     def save(self, folder: Path) -> None:
         """Writes the manifest; its file appears only when it is complete."""
         facts = {
             "schema": SCHEMA,
-            **attrs.asdict(self),
-            "summary": self._summary(),
+            **{
+                name: getattr(self, name)
+                for name in (*_TOTALS, "lengths", "dropped", "examples", *_PLAN)
+            },
+            "rows": self.rows,
+            "shards": {
+                "rows": " ".join(map(str, self.shards.rows.tolist())),
+                "seals": self.shards.seals.tobytes().hex(),
+            },
             _SEAL: UNSEALED,
         }
         text = json.dumps(facts, indent=1, sort_keys=True)
@@ -164,11 +221,19 @@ class Manifest:
                     f"'{file}' has the wrong schema: found {facts['schema']!r}, expected {SCHEMA}; "
                     "prepare the dataset again, into another folder"
                 )
-            _check_names(file, [shard["file"] for shard in facts["shards"]])
             verify_seal(text, _SEAL, "it was changed after it was written")
             return cls(
-                shards=tuple(ShardFacts(**shard) for shard in facts["shards"]),
-                **{part: dict(facts[part]) for part in ("fingerprint", "source", "options")},
+                shards=_table(
+                    [int(count) for count in facts["shards"]["rows"].split()],
+                    bytes.fromhex(facts["shards"]["seals"]),
+                ),
+                samples=int(facts["samples"]),
+                tokens=int(facts["tokens"]),
+                trained_tokens=int(facts["trained_tokens"]),
+                lengths={int(bound): count for bound, count in facts["lengths"].items()},
+                dropped=dict(facts["dropped"]),
+                examples=dict(facts["examples"]),
+                **{part: dict(facts[part]) for part in _PLAN},
             )
         except FileNotFoundError as error:
             raise ConfigError(
@@ -183,34 +248,17 @@ class Manifest:
                 "the dataset again, which keeps all complete shards"
             ) from error
 
-    def _summary(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "samples": self.samples,
-            "tokens": self.tokens,
-            "trained_tokens": self.trained_tokens,
-            "dropped": self.dropped,
-            "lengths": {str(bound): count for bound, count in self.lengths.items()},
-        }
 
-
-def _check_names(file: Path, names: Sequence[object]) -> None:
-    """Refuses names other than those that `prepare_dataset` gives."""
-    remedy = "prepare the dataset again, which rewrites the manifest"
-    if not names:
-        raise ConfigError(f"'{file}' is wrong: found no shards, expected at least one; {remedy}")
-    for number, name in enumerate(names):
-        if name != shard_name(number):
-            again = " again" if name in names[:number] else ""
-            raise ConfigError(
-                f"'{file}' is wrong: found {name!r}{again} for shard {number}, expected "
-                f"{shard_name(number)!r}; {remedy}"
-            )
+def _table(rows: Sequence[int], seals: bytes) -> ShardTable:
+    table = ShardTable(rows=np.asarray(rows, np.int64), seals=np.frombuffer(seals, "V32"))
+    if not len(table.rows) == len(table.seals) > 0:
+        raise DamagedError(f"it has {len(table.rows)} shards and {len(table.seals)} seals")
+    return table
 
 
 def shard_name(number: int) -> str:
     """Returns the name of a shard's file."""
-    return f"{number:06d}.parquet"
+    return f"{number:06d}.arrow"
 
 
 def plan_text(plan: Mapping[str, Any]) -> bytes:

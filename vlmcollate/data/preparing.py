@@ -1,4 +1,4 @@
-"""Encoding a whole dataset ahead of time, into shards of Parquet."""
+"""Encoding a whole dataset ahead of time, into shards of Arrow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def prepare_dataset(
     rows_per_shard: int = 1000,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Manifest:
-    """Encodes a dataset into a folder of Parquet shards for `PreparedDataset`.
+    """Encodes a dataset into a folder of Arrow shards for `PreparedDataset`.
 
     Each piece of the source becomes one shard, which appears only when it is complete. A run that
     was killed can be resumed. Its files are then the same, byte for byte, as those of an

@@ -88,7 +88,7 @@ def add_rejected(folder: Path, shard: Path) -> None:
 
 
 def _lines(shard: Path) -> bytes:
-    return b"".join(map(_line, Shard.of(shard).rejected))
+    return b"".join(map(_line, Shard.of(shard).index.rejected))
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -94,7 +94,7 @@ class Run:
     def _existing(self) -> list[Path]:
         if self.stream is None:
             return [file for file in self.files if file.exists()]
-        shards = self.folder.glob("*.parquet")
+        shards = self.folder.glob("*.arrow")
         return sorted(file for file in shards if re.fullmatch(r"\d{6,}", file.stem))
 
     def _tasks_of_stream(
@@ -123,14 +123,19 @@ class Run:
 
     def finish(self) -> Manifest:
         """Writes the manifest."""
-        manifest = Manifest(shards=tuple(map(self._facts, self.files)), **self.plan)
-        write_rejected(self.folder, self._rejecting(manifest.shards))
+        rejecting: list[Path] = []
+        manifest = Manifest.of(self._all_facts(rejecting), self.plan)
+        write_rejected(self.folder, rejecting)
         manifest.save(self.folder)
         return manifest
 
-    def _rejecting(self, shards: Sequence[ShardFacts]) -> list[Path]:
-        """Lists the shards that rejected rows."""
-        return [self.folder / facts.file for facts in shards if facts.dropped]
+    def _all_facts(self, rejecting: list[Path]) -> Iterator[ShardFacts]:
+        """Yields the facts of all shards, and adds the shards that rejected rows to a list."""
+        for file in self.files:
+            facts = self._facts(file)
+            if facts.dropped:
+                rejecting.append(file)
+            yield facts
 
     def _facts(self, file: Path, *, whole: bool = False) -> ShardFacts:
         shard = Shard.of(file)

@@ -20,7 +20,7 @@ from vlmcollate.validators import at_least_one, check_count, whole_numbers
 _CHUNK = 50
 
 
-def _as_lengths(value: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _as_lengths(value: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     lengths = whole_numbers("lengths", value)
     if not len(lengths):
         raise ConfigError("lengths must hold one number per sample, and at least one")

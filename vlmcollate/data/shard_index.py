@@ -1,29 +1,106 @@
-"""The index of a shard, which is the footer of its Parquet file."""
+"""The index of a shard, behind its rows.
+
+A shard is a stream of Arrow: a schema, groups of rows, and the stream's end. Its index follows,
+then the seal: the SHA-256 of the index, its size and a mark. Readers of Arrow stop at the stream's
+end.
+
+Shapes: N rows, G groups of rows.
+"""
 
 from __future__ import annotations
 
-import os
-from typing import BinaryIO
+import json
+from collections.abc import Mapping
+from typing import Any
 
-from vlmcollate.data.sealing import DamagedError
+import attrs
+import numpy as np
+import numpy.typing as npt
 
-FACTS, GROUPS, SEAL = "vlmcollate", "vlmcollate.groups", "seal"
-"""The keys of a shard's facts, of the positions of its groups of rows, and of its seal."""
-REJECTED = "vlmcollate.rejected"
-"""The key of the rows that are not in the shard, if there are any."""
-MAGIC = b"PAR1"
-"""The first and last bytes of a Parquet file."""
-_TAIL = 8
-"""The number of bytes after the index."""
+from vlmcollate.data.sealing import DamagedError, checksum, verify_checksum
+
+STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""The bytes that end a stream of Arrow."""
+MARK = b"vlmcshd4"
+"""The last bytes of a shard."""
+TAIL = 64 + 8 + len(MARK)
+"""The number of bytes of the seal, the index's size and the mark."""
+_SUM = "V16"
 
 
-def read_index(data: BinaryIO) -> tuple[bytes, int]:
-    """Reads a shard's index, which is Parquet's footer; returns it and its first position."""
-    size = data.seek(0, os.SEEK_END)
-    data.seek(max(size - _TAIL, 0))
-    tail = data.read(_TAIL)
-    start = size - _TAIL - int.from_bytes(tail[:4], "little")
-    if tail[4:] != MAGIC or start < len(MAGIC):
-        raise DamagedError("it does not end like a Parquet file")
-    data.seek(start)
-    return data.read(), start
+@attrs.frozen(eq=False, kw_only=True)
+class ShardIndex:
+    """What a shard knows about its rows.
+
+    Attributes:
+        facts: The facts of the shard but for the seal.
+        rejected: The entries of its rejected rows; see `rejection`.
+        schema: The bytes of the schema, and their checksum.
+        lengths: (N,) int32, the tokens of each row.
+        rows: (G,) int32, the number of rows of each group.
+        sizes: (G,) int64, the bytes of each group.
+        sums: (G,) the checksum of each group's bytes.
+    """
+
+    facts: Mapping[str, Any]
+    rejected: tuple[Mapping[str, Any], ...]
+    schema: tuple[int, str]
+    lengths: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int32]
+    sizes: npt.NDArray[np.int64]
+    sums: npt.NDArray[np.void]
+
+    def to_bytes(self) -> bytes:
+        """Converts the index to bytes, with the tail."""
+        head = json.dumps(
+            {
+                "facts": self.facts,
+                "rejected": self.rejected,
+                "schema": self.schema,
+                "rows": len(self.lengths),
+                "groups": len(self.rows),
+            },
+            sort_keys=True,
+        ).encode()
+        arrays = (self.lengths, self.rows, self.sizes, self.sums)
+        parts = [len(head).to_bytes(8, "little"), head, *(array.tobytes() for array in arrays)]
+        index = b"".join(parts)
+        return index + checksum(index).encode() + len(index).to_bytes(8, "little") + MARK
+
+    @classmethod
+    def from_bytes(cls, index: bytes, seal: str) -> ShardIndex:
+        """Restores an index without its tail.
+
+        Raises:
+            DamagedError: The bytes differ from those that were written.
+        """
+        verify_checksum(index, seal, "its index was changed")
+        start = 8 + int.from_bytes(index[:8], "little")
+        head = json.loads(index[8:start])
+        arrays = {}
+        for name, kind, count in (
+            ("lengths", "<i4", head["rows"]),
+            ("rows", "<i4", head["groups"]),
+            ("sizes", "<i8", head["groups"]),
+            ("sums", _SUM, head["groups"]),
+        ):
+            arrays[name] = np.frombuffer(index, kind, count, start)
+            start += arrays[name].nbytes
+        return cls(
+            facts=head["facts"],
+            rejected=tuple(head["rejected"]),
+            schema=tuple(head["schema"]),
+            **arrays,
+        )
+
+
+def split_tail(tail: bytes) -> tuple[str, int]:
+    """Returns the seal and the size of the index in a shard's last bytes.
+
+    Raises:
+        DamagedError: They are no tail of a shard.
+    """
+    if len(tail) < TAIL or not tail.endswith(MARK):
+        raise DamagedError("it does not end like a shard")
+    tail = tail[-TAIL:]
+    return tail[:64].decode("ascii", "replace"), int.from_bytes(tail[64:72], "little")

@@ -1,33 +1,31 @@
-"""Writing shards: Parquet files that are written one group of rows at a time."""
+"""Writing shards: streams of Arrow that are written one group of rows at a time."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 
+from vlmcollate.data.columns import arrow_schema, batch_from_samples
 from vlmcollate.data.manifest import ShardFacts
-from vlmcollate.data.sealing import add_seal, verify_seal
-from vlmcollate.data.shard_index import FACTS, GROUPS, REJECTED, SEAL, read_index
-from vlmcollate.data.sources import import_parquet
-from vlmcollate.data.writing import OutputFile, partial_file
-from vlmcollate.errors import ConfigError
+from vlmcollate.data.sealing import checksum, fast_checksum
+from vlmcollate.data.shard_index import STREAM_END, ShardIndex, split_tail
+from vlmcollate.data.writing import partial_file
+from vlmcollate.sample import EncodedSample
 
+Row = tuple[Sequence[int], EncodedSample]
+"""The numbers of a sample's rows in the source, and the sample."""
 _ROWS_PER_GROUP = 32
-_BYTES_PER_GROUP = 8 << 20
+_BYTES_PER_GROUP = 16 << 10
 """A group is read as a whole, so it holds several rows only if they are small."""
-_MAX_ROW_BYTES = (1 << 31) - 2
-_LEVELS = {"rest": -5}
-"""At this level of zstd, pixels shrink to half in half the time of the default level."""
 
 
 def write_shard(
     file: Path,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     facts: Callable[[int], ShardFacts],
     rejected: Sequence[Mapping[str, Any]] = (),
 ) -> ShardFacts:
@@ -35,97 +33,44 @@ def write_shard(
 
     Args:
         file: The file to write.
-        rows: Rows from `row_from_sample`; one group of them is in memory at a time.
+        rows: The rows; one group of them is in memory at a time.
         facts: Called with the number of rows after the last one; returns the shard's facts.
         rejected: The entries of rejected rows, which may be added while the rows are read.
 
     Returns:
         The shard's facts with the seal.
     """
-    import pyarrow as pa
-
-    schema = _schema()
-    groups: dict[str, list[Any]] = {"lengths": [], "rows": [], "bytes": [], "sums": []}
+    schema = memoryview(arrow_schema().serialize())
+    lengths: list[int] = []
+    groups: list[tuple[int, int, bytes]] = []
     with partial_file(file) as target:
-        output = _ChecksumFile(target)
-        with _writer(output, schema) as writer:
-            for group in _groups(rows):
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-                size, digest = output.cut()
-                groups["lengths"] += [row["length"] for row in group]
-                groups["rows"].append(len(group))
-                groups["bytes"].append(size)
-                groups["sums"].append(digest)
-            found = facts(len(groups["lengths"]))
-            texts: dict[str, Any] = {FACTS: attrs.asdict(found), GROUPS: groups}
-            if rejected:
-                texts[REJECTED] = list(rejected)
-            writer.add_key_value_metadata(
-                {name: json.dumps(text, sort_keys=True) for name, text in texts.items()}
-            )
-        return attrs.evolve(found, seal=_seal(target))
+        target.write(schema)
+        for group in _groups(rows):
+            lengths += [len(sample) for _, sample in group]
+            message = _message(group)
+            target.write(message)
+            groups.append((len(group), message.nbytes, fast_checksum(message)))
+        target.write(STREAM_END)
+        found = facts(len(lengths))
+        counts, sizes, sums = zip(*groups, strict=True) if groups else ((), (), ())
+        index = ShardIndex(
+            facts=attrs.asdict(found, filter=attrs.filters.exclude("seal")),
+            rejected=tuple(rejected),
+            schema=(schema.nbytes, checksum(schema)),
+            lengths=np.asarray(lengths, "<i4"),
+            rows=np.asarray(counts, "<i4"),
+            sizes=np.asarray(sizes, "<i8"),
+            sums=np.frombuffer(b"".join(sums), "V16"),
+        ).to_bytes()
+        target.write(index)
+    return attrs.evolve(found, seal=split_tail(index)[0])
 
 
-def _writer(output: _ChecksumFile, schema: Any) -> Any:
-    return import_parquet().ParquetWriter(
-        output,
-        schema,
-        compression="zstd",
-        compression_level=_LEVELS,
-        use_dictionary=False,
-        write_statistics=False,
-    )
-
-
-def _seal(target: OutputFile) -> str:
-    """Writes the seal into the index of a shard that is complete but for it."""
-    index, start = read_index(target.data)
-    target.data.seek(start)
-    target.write(add_seal(index, SEAL))
-    target.data.seek(start)
-    return verify_seal(target.data.read(), SEAL, "its index was not sealed")
-
-
-class _ChecksumFile:
-    """A file that Arrow writes a shard into, which computes the checksum of each group."""
-
-    closed = False
-
-    def __init__(self, target: OutputFile) -> None:
-        self._target, self._sum = target, hashlib.sha256()
-        self._start = self._at = 0
-
-    def write(self, data: Any) -> int:
-        size = memoryview(data).nbytes
-        self._target.write(data)
-        self._sum.update(data)
-        self._at += size
-        return size
-
-    def tell(self) -> int:
-        return self._at
-
-    def flush(self) -> None:
-        """Does nothing, since nothing is buffered."""
-
-    def cut(self) -> tuple[int, str]:
-        """Returns the number of bytes since the last cut, and their checksum."""
-        size, found = self._at - self._start, self._sum.hexdigest()
-        self._start, self._sum = self._at, hashlib.sha256()
-        return size, found
-
-
-def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    group: list[Mapping[str, Any]] = []
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    group: list[Row] = []
     size = 0
     for row in rows:
-        more = len(row["rest"]) + row["input_ids"].nbytes
-        if more > _MAX_ROW_BYTES:
-            raise ConfigError(
-                f"a row of {row['length']} tokens takes {more / 1e9:.1f} GB, and Parquet holds at "
-                "most 2.1 GB in one; lower max_length, or keep pixels as "
-                "LocalMedia(dtype=torch.bfloat16)"
-            )
+        more = _size(row[1])
         if group and (len(group) == _ROWS_PER_GROUP or size + more > _BYTES_PER_GROUP):
             yield group
             group, size = [], 0
@@ -135,19 +80,25 @@ def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
         yield group
 
 
-def _schema() -> Any:
+def _size(sample: EncodedSample) -> int:
+    """Returns about the bytes of a row."""
+    return 4 * len(sample) + sum(tensor.nbytes for tensor in sample.media.values())
+
+
+def _message(group: Sequence[Row]) -> memoryview:
+    """Returns the bytes of a group in a stream of Arrow.
+
+    Text is compressed, since it shrinks to a third; media is not, since decompressing it costs
+    several times as much as copying it.
+    """
     import pyarrow as pa
 
-    ints = pa.list_(pa.int32())
-    return pa.schema(
-        {
-            "source_rows": pa.list_(pa.int64()),
-            "input_ids": ints,
-            "label_spans": ints,
-            "length": pa.int32(),
-            "media_counts": pa.map_(pa.string(), pa.int32()),
-            "grids": pa.map_(pa.string(), pa.list_(pa.int64())),
-            "token_keys": pa.list_(pa.string()),
-            "rest": pa.binary(),
-        }
-    )
+    batch = batch_from_samples([sample for _, sample in group], [numbers for numbers, _ in group])
+    if any(sample.media for _, sample in group):
+        return memoryview(batch.serialize())
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    stream = memoryview(sink.getvalue())
+    return stream[arrow_schema().serialize().size : stream.nbytes - len(STREAM_END)]

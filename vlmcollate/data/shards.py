@@ -1,76 +1,107 @@
-"""Reading shards: Parquet files that are read one group of rows at a time.
+"""Reading shards: streams of Arrow that are read one group of rows at a time.
 
 Shapes: N rows, G groups of rows.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
+from vlmcollate.data.columns import Group
 from vlmcollate.data.manifest import ShardFacts
-from vlmcollate.data.sealing import DamagedError, verify_checksum, verify_seal
-from vlmcollate.data.shard_index import FACTS, GROUPS, MAGIC, REJECTED, SEAL, read_index
-from vlmcollate.data.sources import import_parquet
+from vlmcollate.data.sealing import DamagedError, verify_checksum, verify_fast_checksum
+from vlmcollate.data.shard_index import STREAM_END, TAIL, ShardIndex, split_tail
 from vlmcollate.errors import ConfigError
 
-_CACHED_GROUPS = 8
-_COLUMNS = ["input_ids", "label_spans", "token_keys", "rest"]
-"""The columns that `sample_from_row` needs."""
+_READ_AHEAD = 16 << 10
+"""The bytes at the end of a shard that are read at once, which hold the index of most shards."""
+
+
+class _File:
+    """An open file, which is closed with the last reference to it.
+
+    Its reads do not move a position, so that threads and forked processes share it.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._number = file, -1
+        self._number = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self._number).st_size
+
+    def __del__(self) -> None:
+        if self._number >= 0:
+            os.close(self._number)
+
+    def read(self, start: int, size: int) -> npt.NDArray[np.uint8]:
+        """Reads bytes into memory of their own; fewer if the file ends before."""
+        out = np.empty(max(min(size, self.size - start), 0), np.uint8)
+        found = 0
+        while found < len(out):
+            more = self._read_into(out[found:].data, start + found)
+            if not more:  # the file was truncated
+                return out[:found]
+            found += more
+        return out
+
+    def _read_into(self, out: memoryview, start: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._number, [out], start)
+        with self._file.open("rb", buffering=0) as data:  # as on Windows
+            data.seek(start)
+            return data.readinto(out) or 0
 
 
 @attrs.frozen(eq=False)
 class Shard:
-    """The rows of a shard, each read only after the checksum of its bytes was verified.
+    """The rows of an open shard, each read only after the checksum of its bytes was verified.
 
     Attributes:
         file: The file.
         facts: The facts in its index.
-        lengths: (N,) int64, the tokens of each row.
-        starts: (G + 1,) int64, the first row of each group, and the number of rows.
-        edges: (G + 1,) int64, the first byte of each group, and the end of the last.
-        sums: (G,) the SHA-256 of each group's bytes.
-        rejected: The entries of its rejected rows; see `rejection`.
+        index: Its index.
     """
 
     file: Path
     facts: ShardFacts
-    lengths: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    edges: npt.NDArray[np.int64]
-    sums: npt.NDArray[np.bytes_]
-    rejected: tuple[dict[str, Any], ...] = ()
+    index: ShardIndex
+    _data: _File
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """(G + 1,) the first row of each group, and the number of rows."""
+        return np.concatenate([[0], np.cumsum(self.index.rows, dtype=np.int64)])
+
+    @cached_property
+    def edges(self) -> npt.NDArray[np.int64]:
+        """(G + 1,) the first byte of each group, and the end of the last."""
+        start, _ = self.index.schema
+        return start + np.concatenate([[0], np.cumsum(self.index.sizes)])
 
     @classmethod
     def of(cls, file: Path) -> Shard:
-        """Reads the index of a shard.
+        """Opens a shard and reads its index.
 
         Raises:
             ConfigError: The file is missing, damaged or no shard.
         """
-        with _open(file) as data:
-            index, seal = _sealed_index(data)
-            metadata = _metadata(index).metadata
-            groups = json.loads(metadata[GROUPS.encode()])
-            return cls(
-                file=file,
-                facts=ShardFacts(**{**json.loads(metadata[FACTS.encode()]), SEAL: seal}),
-                lengths=np.asarray(groups["lengths"], np.int64),
-                starts=np.cumsum([0, *groups["rows"]]),
-                edges=np.cumsum([0, *groups["bytes"]]),
-                sums=np.asarray(groups["sums"], "S64"),
-                rejected=tuple(json.loads(metadata.get(REJECTED.encode(), b"[]"))),
-            )
+        with _shard_errors(file):
+            data = _File(file)
+            index, seal = _read_index(data)
+            facts = ShardFacts(**index.facts, seal=seal)
+            return cls(file=file, facts=facts, index=index, data=data)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """(N,) the tokens of each row."""
+        return self.index.lengths
 
     def check_origin(self, run: str) -> None:
         """Refuses a shard of another run, or another shard of this run.
@@ -90,122 +121,80 @@ class Shard:
                 f"expected '{self.file.name}'; {remedy}"
             )
 
+    def check_seal(self, seal: str) -> None:
+        """Refuses a shard that was replaced since its seal was read.
+
+        Raises:
+            ConfigError: The shard has another seal.
+        """
+        with _shard_errors(self.file):
+            if self.facts.seal != seal:
+                raise DamagedError("it was replaced since it was opened")
+
     def check_groups(self) -> None:
-        """Verifies the bytes of all rows.
+        """Verifies all bytes before the index.
 
         Raises:
             ConfigError: The bytes differ from those that were written.
         """
-        with _open(self.file) as data:
-            for group in range(len(self.sums)):
-                self._read_bytes(data, group)
+        with _shard_errors(self.file):
+            size, expected = self.index.schema
+            verify_checksum(self._data.read(0, size), expected, "its schema was changed")
+            for group in range(len(self.index.rows)):
+                self._read_bytes(group)
+            end = self._data.read(int(self.edges[-1]), len(STREAM_END))
+            if end.tobytes() != STREAM_END:
+                raise DamagedError("the end of its rows was changed")
 
-    def read_row(self, index: int) -> dict[str, Any]:
-        """Reads the columns of one row that `sample_from_row` needs.
+    def find_group(self, row: int) -> int:
+        """Returns the group of a row."""
+        return int(np.searchsorted(self.starts, row, side="right")) - 1
 
-        Raises:
-            ConfigError: The shard is missing or damaged.
-        """
-        group = int(np.searchsorted(self.starts, index, side="right")) - 1
-        start, end = self.starts[group : group + 2].tolist()
-        # a group of several rows is small, so a few are cached: neighbours are often read together
-        read = _cached_group if end - start > 1 else _read_group
-        table = read(self, _modified_at(self.file), group)
-        ids, spans, keys, rest = (table[name][index - start] for name in _COLUMNS)
-        return {
-            "input_ids": ids.values.to_numpy(),
-            "label_spans": spans.values.to_numpy(),
-            "token_keys": keys.as_py(),
-            "rest": rest.as_py(),
-        }
+    def is_alone(self, group: int) -> bool:
+        """Whether a group has a single row."""
+        return bool(self.index.rows[group] == 1)
 
-    def read_group(self, group: int) -> Any:
+    def read_group(self, group: int) -> Group:
         """Reads a group of rows; verifies its bytes first, since damage can crash Arrow.
 
         Raises:
-            ConfigError: The shard is missing or damaged.
+            ConfigError: The shard is damaged.
         """
-        with _open(self.file) as data:
-            index, seal = _sealed_index(data)
-            if seal != self.facts.seal:
-                raise DamagedError("it was replaced since it was opened")
-            part = _GroupFile(self._read_bytes(data, group), int(self.edges[group]))
-            with import_parquet().ParquetFile(part, metadata=_metadata(index)) as shard:
-                return shard.read_row_group(group, _COLUMNS, use_threads=False)
+        with _shard_errors(self.file):
+            return Group.of(self._read_bytes(group), int(self.index.rows[group]))
 
-    def _read_bytes(self, data: BinaryIO, group: int) -> bytes:
+    def _read_bytes(self, group: int) -> npt.NDArray[np.uint8]:
         start, end = self.edges[group : group + 2].tolist()
-        data.seek(start)
-        found = data.read(end - start)
+        found = self._data.read(start, end - start)
         first, after = self.starts[group : group + 2].tolist()
         rows = f"rows {first} to {after - 1}" if after - first > 1 else f"row {first}"
-        verify_checksum(found, self.sums[group].decode(), f"the bytes of {rows} were changed")
+        expected = self.index.sums[group].tobytes()
+        verify_fast_checksum(found, expected, f"the bytes of {rows} were changed")
         return found
 
 
-def _read_group(shard: Shard, modified_at: int, group: int) -> Any:
-    del modified_at  # part of the key
-    return shard.read_group(group)
-
-
-_cached_group = lru_cache(maxsize=_CACHED_GROUPS)(_read_group)
-
-
-class _GroupFile(io.RawIOBase):
-    """A file that holds only the bytes of one group, at their positions in the whole file."""
-
-    def __init__(self, data: bytes, start: int) -> None:
-        self._data, self._start, self._at = memoryview(data), start, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        end = self._start + len(self._data)
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: end}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> Any:
-        start = self._at - self._start
-        found = self._data[max(start, 0) : max(start + size, 0)]
-        if len(found) != size:
-            raise DamagedError("its index names bytes outside the group")
-        self._at += size
-        return found
-
-
-def _sealed_index(data: BinaryIO) -> tuple[bytes, str]:
-    index, _ = read_index(data)
-    return index, verify_seal(index, SEAL, "its index was changed")
-
-
-def _metadata(index: bytes) -> Any:
-    import pyarrow as pa
-
-    return import_parquet().read_metadata(pa.BufferReader(MAGIC + index))
-
-
-def _modified_at(file: Path) -> int:
-    try:
-        return file.stat().st_mtime_ns
-    except OSError as error:
-        raise _missing_error(file) from error
+def _read_index(data: _File) -> tuple[ShardIndex, str]:
+    """Reads and verifies the index of a shard; returns it and the seal."""
+    start = max(data.size - _READ_AHEAD, 0)
+    end = data.read(start, _READ_AHEAD).tobytes()
+    seal, size = split_tail(end)
+    if size + TAIL > data.size:
+        raise DamagedError("its index is larger than the file")
+    if size + TAIL > len(end):
+        end = data.read(data.size - TAIL - size, size + TAIL).tobytes()
+    return ShardIndex.from_bytes(end[len(end) - TAIL - size : len(end) - TAIL], seal), seal
 
 
 @contextmanager
-def _open(file: Path) -> Iterator[BinaryIO]:
-    if not file.is_file():
-        raise _missing_error(file)
+def _shard_errors(file: Path) -> Iterator[None]:
+    """Turns whatever damage raises into one error that names the file and the remedy."""
     try:
-        with file.open("rb") as data:
-            yield data
-    except ConfigError:  # pyarrow is not installed
+        yield
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"'{file}' is missing; prepare the dataset again, which writes only what is missing"
+        ) from error
+    except ConfigError:  # a package is not installed
         raise
     # the exceptions of Arrow are among these
     except (DamagedError, OSError, ValueError, KeyError, TypeError) as error:
@@ -214,9 +203,3 @@ def _open(file: Path) -> Iterator[BinaryIO]:
             f"'{file}' is damaged, or no shard of vlmcollate ({reason}); "
             "remove it and prepare the dataset again, which rewrites only this shard"
         ) from error
-
-
-def _missing_error(file: Path) -> ConfigError:
-    return ConfigError(
-        f"'{file}' is missing; prepare the dataset again, which writes only what is missing"
-    )

@@ -64,7 +64,7 @@ class PackPlan(Sequence[Ints]):
 
 
 def plan_packs(
-    lengths: Sequence[int] | Ints,
+    lengths: Sequence[int] | npt.NDArray[np.integer[Any]],
     *,
     max_length: int,
     on_overlong: Literal["raise", "own_pack", "drop"] = "raise",

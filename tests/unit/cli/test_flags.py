@@ -48,7 +48,7 @@ def test_prepare_names_its_own_flags(run, tmp_path):
     assert "--packing needs --max-length; set it to the maximum" in problem
     assert "or set --on-overlong" in error_of(run, *out, "--max-length", "9", command="prepare")
     assert "--on-error must be" in error_of(run, *out, "--on-error", "skp", command="prepare")
-    assert not (tmp_path / "out" / "000000.parquet").exists()
+    assert not (tmp_path / "out" / "000000.arrow").exists()
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,11 @@ def test_random_damage_is_refused_or_changes_nothing(prepared, collator):
 
 def test_a_resumed_run_verifies_all_bytes(prepared, collator, rows):
     folder, _ = prepared
-    file = folder / "000001.parquet"
+    file = folder / "000001.arrow"
     before, random = file.read_bytes(), np.random.default_rng(5)
     for place in random.integers(0, len(before), 40).tolist():
         file.write_bytes(before[:place] + bytes([before[place] ^ 4]) + before[place + 1 :])
-        with pytest.raises(ConfigError, match=r"000001.parquet' is damaged.*prepare the"):
+        with pytest.raises(ConfigError, match=r"000001.arrow' is damaged.*prepare the"):
             prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
     file.write_bytes(before)
     prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
@@ -128,7 +128,7 @@ def test_shards_that_were_put_elsewhere_are_refused(prepared, collator, rows, tm
     folder, other = tmp_path / "out", tmp_path / "other"
     shutil.copytree(prepared[0], folder)
     prepare_dataset(rows[::-1], other, collator=collator, rows_per_shard=4)
-    first, second = folder / "000000.parquet", folder / "000001.parquet"
+    first, second = folder / "000000.arrow", folder / "000001.arrow"
     kept = first.read_bytes(), second.read_bytes()
     reader = PreparedDataset(folder, collator)
 
@@ -139,16 +139,16 @@ def test_shards_that_were_put_elsewhere_are_refused(prepared, collator, rows, tm
             prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
 
     first.write_bytes(kept[1]), second.write_bytes(kept[0])
-    refused("000000.parquet' is another shard: found '000001.parquet'")
+    refused("000000.arrow' is another shard: found '000001.arrow'")
     with pytest.raises(ConfigError, match="replaced since it was opened"):
         reader[0]
     first.write_bytes(kept[0]), second.write_bytes(kept[0])
-    refused("000001.parquet' is another shard: found '000000.parquet'")
-    second.write_bytes((other / "000001.parquet").read_bytes())
-    refused("000001.parquet' is of another dataset")
+    refused("000001.arrow' is another shard: found '000000.arrow'")
+    second.write_bytes((other / "000001.arrow").read_bytes())
+    refused("000001.arrow' is of another dataset")
     second.write_bytes(kept[1])
     (folder / "manifest.json").write_bytes((other / "manifest.json").read_bytes())
-    with pytest.raises(ConfigError, match=r"000000.parquet' is of another dataset"):
+    with pytest.raises(ConfigError, match=r"000000.arrow' is of another dataset"):
         PreparedDataset(folder, collator)
     prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
     assert len(PreparedDataset(folder, collator)) == len(rows)
@@ -167,27 +167,31 @@ def test_an_invalid_manifest_is_refused(prepared, collator, rows, tmp_path):
     whole = file.read_bytes()
     facts = json.loads(whole)
 
-    def named(*names: str) -> bytes:
-        shards = [{**facts["shards"][0], "file": name} for name in names]
-        return resealed({**facts, "shards": shards})
+    shards = facts["shards"]
 
-    one, two = "000000.parquet", "000001.parquet"
+    def having(rows: str, seals: str) -> bytes:
+        return resealed({**facts, "shards": {"rows": rows, "seals": seals}})
+
+    seals = [shards["seals"][start : start + 64] for start in range(0, 192, 64)]
     for text, message in [
-        (named(one, one), f"found '{one}' again for shard 1, expected '{two}'"),
-        (named(one, "../x.parquet"), r"found '../x.parquet' for shard 1"),
-        (named("/etc/passwd"), "found '/etc/passwd' for shard 0"),
-        (named(two, one), f"found '{two}' for shard 0"),
-        (named(), "found no shards"),
-        (named(one, two), "another shard|not the shard that the manifest names"),
-        (whole.replace(b'"rows": 4', b'"rows": 5'), "changed after it was written: found SHA-256"),
+        (having("", ""), "it has 0 shards and 0 seals"),
+        (having("4 4", shards["seals"]), "it has 2 shards and 3 seals"),
+        (having("4 4 x", shards["seals"]), "damaged, or no manifest"),
+        (having("4 4 4", "".join(seals)[:-2]), "damaged, or no manifest"),
+        (having("4 5 4", shards["seals"]), "not the shard that the manifest names"),
+        (having("4 4 4", "".join(seals[::-1])), "not the shard that the manifest names"),
+        (
+            whole.replace(b'"rows": 12', b'"rows": 15'),
+            "changed after it was written: found SHA-256",
+        ),
         (resealed({**facts, "fingerprint": [1]}), "damaged, or no manifest"),
-        (resealed({**facts, "shards": [{"file": one}]}), "damaged, or no manifest"),
+        (resealed({**facts, "shards": [{"rows": 4}]}), "damaged, or no manifest"),
         (resealed({**facts, "shards": {"a": 1}}), "damaged, or no manifest"),
-        (resealed({**facts, "schema": 2}), "has the wrong schema: found 2, expected 3; prepare"),
+        (resealed({**facts, "schema": 2}), "has the wrong schema: found 2, expected 4; prepare"),
         *((whole[:size], "damaged, or no manifest") for size in (0, 1, 500, len(whole) - 2)),
         *(
             (text, "damaged, or no manifest")
-            for text in (b"[]", b"3", b"null", b"\xff\xfe\x00", b"[" * 100_000, b'{"schema": 3}')
+            for text in (b"[]", b"3", b"null", b"\xff\xfe\x00", b"[" * 100_000, b'{"schema": 4}')
         ),
         (b"9" * 5000, "damaged, or no manifest"),
     ]:

@@ -98,20 +98,20 @@ def test_the_error_names_the_shard_and_the_space(
     options = {"collator": collator, "packing": packing, "max_length": 300, "rows_per_shard": 3}
     prepare_dataset(rows, tmp_path / "whole", **options)
     ballast = small_disk / "ballast"
-    first = (tmp_path / "whole" / "000000.parquet").stat().st_size
+    first = (tmp_path / "whole" / "000000.arrow").stat().st_size
     plan = (tmp_path / "whole" / "plan.json").stat().st_size
     page = 4096  # the blocks of the file system
-    pages = 16 - 1 - (first // page + 1) * num_proc - plan // page - 1
+    pages = 16 - (first // page + 1) * num_proc - (plan // page + 1)
     ballast.write_bytes(bytes(page * pages))
     out = small_disk / "out"
     problem = (
-        rf"cannot write '{out}/00000\d\.parquet': No space left on device: found [\d.]+ (bytes|kB) "
+        rf"cannot write '{out}/00000\d\.arrow': No space left on device: found [\d.]+ (bytes|kB) "
         r"free, expected (at least|about) [\d.]+ (bytes|kB) for this file.*; free some space"
     )
     with pytest.raises(ConfigError, match=problem) as caught:
         prepare_dataset(rows, out, num_proc=num_proc, **options)
     assert "\n" not in str(caught.value)
-    kept = len(list(out.glob("0*.parquet")))
+    kept = len(list(out.glob("0*.arrow")))
     assert ("about" in str(caught.value)) == (kept > 0)
     ballast.unlink()
     prepare_dataset(rows, out, num_proc=num_proc, **options)
@@ -122,7 +122,7 @@ def test_the_estimate_is_that_of_the_complete_shards(tmp_path, collator, rows, m
     """With a stand-in for the disk, which is full in the third shard."""
     options = {"collator": collator, "rows_per_shard": 3}
     prepare_dataset(rows, tmp_path / "whole", **options)
-    shards = sorted((tmp_path / "whole").glob("0*.parquet"))
+    shards = sorted((tmp_path / "whole").glob("0*.arrow"))
     write = OutputFile.write
 
     def full(self, data):

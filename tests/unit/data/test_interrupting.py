@@ -123,11 +123,11 @@ def test_an_interrupted_run_ends_at_once_and_is_resumed(folder, processes, rows,
     assert code == 130, error
     assert "Traceback" not in error
     assert took < SECONDS
-    kept = (folder / "out" / "000000.parquet").exists()
+    kept = (folder / "out" / "000000.arrow").exists()
     outcome = "1 shard is kept" if kept else "no shard is complete"
     assert f"interrupted: {outcome} in 'out'; the same command " in error
     assert {path.name for path in (folder / "out").iterdir()} <= {
-        "000000.parquet",
+        "000000.arrow",
         "plan.json",
         "rejected.jsonl",
     }

@@ -73,7 +73,7 @@ def test_a_resumed_run_neither_loses_nor_doubles_entries(
     whole, out = tmp_path / "whole", tmp_path / "out"
     prepared(source, whole, collator)
     prepared(source, out, collator)
-    for name in ("manifest.json", "000000.parquet", "000002.parquet"):
+    for name in ("manifest.json", "000000.arrow", "000002.arrow"):
         (out / name).unlink()
     before = (out / "rejected.jsonl").read_bytes()  # and then, it may have died anywhere
     (out / "rejected.jsonl").write_bytes(before if left is None else before[:200] + left)

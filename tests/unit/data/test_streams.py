@@ -79,7 +79,7 @@ def test_a_resumed_run_skips_the_rows_of_complete_shards(tmp_path, collator, mis
     seen: list[Progress] = []
     prepare(rows, whole, collator)
     prepare(rows, out, collator)
-    for name in (*(f"{number:06d}.parquet" for number in missing), "manifest.json"):
+    for name in (*(f"{number:06d}.arrow" for number in missing), "manifest.json"):
         (out / name).unlink()
     monkeypatch.setattr("vlmcollate.data.reporting._SECONDS", 0)
     prepare(rows, out, collator, on_progress=seen.append)
@@ -92,11 +92,11 @@ def test_a_resumed_run_skips_the_rows_of_complete_shards(tmp_path, collator, mis
 def test_a_stream_that_changed_is_refused(tmp_path, collator):
     out = tmp_path / "out"
     prepare(rows, out, collator)
-    with pytest.raises(ConfigError, match=r"000000.parquet' may be of other rows: rows 0 to 3 of"):
+    with pytest.raises(ConfigError, match=r"000000.arrow' may be of other rows: rows 0 to 3 of"):
         prepare(rows(word="No"), out, collator)
-    with pytest.raises(ConfigError, match=r"000001.parquet' may be of other rows: rows 4 to 5"):
+    with pytest.raises(ConfigError, match=r"000001.arrow' may be of other rows: rows 4 to 5"):
         prepare(rows(6), out, collator)
-    with pytest.raises(ConfigError, match=r"000001.parquet' is of other rows: the stream ends"):
+    with pytest.raises(ConfigError, match=r"000001.arrow' is of other rows: the stream ends"):
         prepare(rows(4), out, collator)
     with pytest.raises(ConfigError, match="the stream has no rows"):
         prepare(iter([]), out, collator)

@@ -293,10 +293,9 @@ def test_a_prepared_set_counts_turns_that_are_too_long(split, tmp_path):
     lengths = [len(sample) for sample in split.encode_all(CHAT)]
     dropping = attrs.evolve(split, max_length=lengths[1], on_overlong="drop")
     manifest = prepare_dataset([CHAT, TWO], tmp_path / "out", collator=dropping)
-    (shard,) = manifest.shards
     kept = [s for row in (CHAT, TWO) for s in split.encode_all(row) if len(s) <= lengths[1]]
     assert 0 < len(kept) < 5
-    assert shard.dropped == {"SampleTooLongError": 5 - len(kept)}
+    assert manifest.dropped == {"SampleTooLongError": 5 - len(kept)}
     assert len(PreparedDataset(tmp_path / "out", dropping)) == len(kept)
 
 
