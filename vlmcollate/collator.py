@@ -19,10 +19,11 @@ from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
 from vlmcollate.encode.processor_facts import tokenizer_of
-from vlmcollate.encode.stages import Process, run_stage, untraced
+from vlmcollate.encode.spelled_turns import report_spelled_turns
+from vlmcollate.encode.stages import Process
 from vlmcollate.encode.token_count import media_texts
-from vlmcollate.encode.trace import Trace
-from vlmcollate.encode.turn_splitting import SharedMedia, each_turn, without_earlier_omissions
+from vlmcollate.encode.trace import Trace, run_stage, untraced
+from vlmcollate.encode.turn_splitting import SharedMedia
 from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,
@@ -113,12 +114,10 @@ class BaseCollator(Batches):
         Raises:
             EmptyBatchError: There is no example, or none is left.
         """
-        self._current_tools()  # tokens may have been added since the last call
         samples: list[EncodedSample] = []
         for index, example in enumerate(examples):
             try:
-                with untraced():
-                    samples += self._kept(example)
+                samples += self.encode_kept(example)
             except SampleError as error:
                 located = error.at(index=index)
                 located.__cause__ = error.__cause__
@@ -172,19 +171,20 @@ class BaseCollator(Batches):
         Raises:
             SampleError: As in `encode`.
         """
-        self._current_tools()
         with untraced():
             return [encode() for encode in self.turn_encoders(example)]
 
-    def _kept(self, example: object) -> list[EncodedSample]:
-        """Encodes an example, and drops samples that are too long if that is the policy."""
+    @final
+    def encode_kept(self, example: object) -> list[EncodedSample]:
+        """Encodes one example, and drops samples that are too long if that is the policy."""
         samples = []
-        for encode in self.turn_encoders(example):
-            try:
-                samples.append(encode())
-            except SampleTooLongError:
-                if self.on_overlong != "drop":
-                    raise
+        with untraced():
+            for encode in self.turn_encoders(example):
+                try:
+                    samples.append(encode())
+                except SampleTooLongError:
+                    if self.on_overlong != "drop":
+                        raise
         return samples
 
     @final
@@ -213,7 +213,6 @@ class BaseCollator(Batches):
         Raises:
             SampleError: As in `encode`.
         """
-        self._current_tools()
         return [self._explained(encode) for encode in self.turn_encoders(example)]
 
     def _explained(self, encode: Callable[[], EncodedSample]) -> Explanation:
@@ -250,10 +249,10 @@ class BaseCollator(Batches):
                 conversation, rendering.text, self._tools.template, self.on_unread
             )
         if self.special_tokens_in_text == "literal":
-            self._report_spelled_turns(conversation)
+            tools = self._tools
+            openers = tools.encoder.structure.openers
+            report_spelled_turns(conversation, openers, tools.renderer.stop_tokens)
         if rendering.dropped or rendering.altered:
-            if self.split_turns:
-                rendering = without_earlier_omissions(rendering, conversation)
             report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering, process)
         sample = run_stage("postprocess", self.postprocess, labelled)
@@ -286,10 +285,11 @@ class BaseCollator(Batches):
         Raises:
             SampleError: The example cannot be read, or its media cannot be loaded.
         """
+        self._current_tools()  # tokens may have been added since the last call
         if not self.split_turns:
             return [partial(self._encode, example)]
         conversation = self._read(example)
-        turns = each_turn(conversation, self.train_on)
+        turns = self._each_turn(conversation)
         media = self.load(attrs.evolve(conversation, messages=turns[-1].messages))
         shared = SharedMedia(
             process=self.process_media,
@@ -308,16 +308,6 @@ class BaseCollator(Batches):
         """Runs the stages of a turn, whose first two have run for the whole conversation."""
         conversation = run_stage("read", lambda: turn)
         return self._encode_loaded(conversation, run_stage("load", lambda: media), process)
-
-    def _only_turn(self, conversation: Conversation) -> Conversation:
-        """Returns the part of a conversation that ends with the one turn that trains."""
-        turns = each_turn(conversation, self.train_on)
-        if len(turns) > 1:
-            raise ConfigError(
-                f"split_turns makes {len(turns)} samples of this example, expected 1; call "
-                "encode_all, or choose one turn with train_on"
-            )
-        return turns[0]
 
     def _shorten(
         self,
@@ -370,9 +360,15 @@ class BaseCollator(Batches):
         Raises:
             SampleError: The example is at fault, as far as that shows without its media.
         """
+        counts = self.turn_token_counts(example)
+        return None if counts is None else sum(counts)
+
+    @final
+    def turn_token_counts(self, example: object) -> list[int] | None:
+        """Counts the tokens of each sample of `encode_all`; see `token_count`."""
         self._current_tools()
         conversation = self._read(example)
-        turns = each_turn(conversation, self.train_on) if self.split_turns else [conversation]
+        turns = self._each_turn(conversation) if self.split_turns else [conversation]
         parts = [part for _, part in turns[-1].media]
         if not self.counts_media([part.kind for part in parts]):
             return None
@@ -386,7 +382,7 @@ class BaseCollator(Batches):
             text_of=self._replacement,
             text_of_small_image=lambda: self._small_image,
         )
-        return None if texts is None else sum(self._count(turn, texts) for turn in turns)
+        return None if texts is None else [self._count(turn, texts) for turn in turns]
 
     def _count(self, conversation: Conversation, texts: Sequence[str]) -> int:
         """Returns the length of a sample whose media has these texts in the prompt."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -93,6 +93,16 @@ class _Tally:
         self.rows.append((len(sample), trained, int((sample.media_ids >= 0).sum())))
         self.items.update(sample.media_counts)
 
+    def add_or_fail(self, number: int, encode: Callable[[], EncodedSample]) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", TemplateOmissionWarning)
+                sample = encode()
+        except SampleError as error:
+            self.fail(number, error)
+        else:
+            self.add(sample)
+
     def fail(self, number: int, error: SampleError) -> None:
         name = type(error).__name__
         count, first = self.failures.get(name, (0, f"row {number}: {in_flags(str(error))}"))
@@ -125,16 +135,14 @@ def survey_rows(collator: BaseCollator, rows: Iterable[tuple[int, Any]]) -> Surv
     tally = _Tally()
     for number, row in rows:
         try:
-            for sample in _encode(collator, row):
-                tally.add(sample)
+            for encode in _encoders(collator, row):
+                tally.add_or_fail(number, encode)
         except SampleError as error:
             tally.fail(number, error)
     return tally.survey()
 
 
-def _encode(collator: BaseCollator, row: Any) -> list[EncodedSample]:
+def _encoders(collator: BaseCollator, row: Any) -> list[Callable[[], EncodedSample]]:
     if isinstance(row, SampleError):
         raise row
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TemplateOmissionWarning)
-        return collator.encode_all(row)
+    return collator.turn_encoders(row)

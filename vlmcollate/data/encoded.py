@@ -72,6 +72,8 @@ class EncodedDataset(Dataset[EncodedSample]):
 class EncodedIterableDataset(IterableDataset[EncodedSample]):
     """An iterable dataset that encodes each sample when it is reached.
 
+    Samples that are too long are dropped if the collator has `on_overlong="drop"`.
+
     Each of n DataLoader workers encodes every n-th example, so that no example is repeated. A
     `torch.utils.data.IterableDataset`, such as those of `datasets`, distributes its examples among
     workers itself.
@@ -125,7 +127,7 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
 
     def _samples(self, example: Any, index: int, done: int) -> Iterator[EncodedSample]:
         """Yields the samples of an example from the one after `done`; the last one ends it."""
-        samples = _encode_all(self.collator, example, index)
+        samples = _encode_kept(self.collator, example, index)
         for position, sample in enumerate(samples[done:], done + 1):
             is_last = position == len(samples)
             self._read, self._done = (index + 1, 0) if is_last else (index, position)
@@ -165,9 +167,9 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
             self.dataset.load_state_dict(state["dataset"])
 
 
-def _encode_all(collator: BaseCollator, example: object, index: int) -> list[EncodedSample]:
+def _encode_kept(collator: BaseCollator, example: object, index: int) -> list[EncodedSample]:
     try:
-        return collator.encode_all(example)
+        return collator.encode_kept(example)
     except LocatedError as error:
         raise error.at(index=index) from error.__cause__
 

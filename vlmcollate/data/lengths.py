@@ -19,13 +19,21 @@ from vlmcollate.validators import whole_numbers
 Ints = npt.NDArray[np.int64]
 
 
-def token_counts(dataset: Any, collator: BaseCollator, *, encode_unknown: bool = True) -> Ints:
+def token_counts(
+    dataset: Any,
+    collator: BaseCollator,
+    *,
+    encode_unknown: bool = True,
+    longest_turn: bool = False,
+) -> Ints:
     """Counts the tokens of each example of a dataset.
 
     Args:
         dataset: A map-style dataset of examples.
         collator: Counts by the sizes of media with `token_count`, without decoding.
         encode_unknown: Whether to encode an example whose length is not known from sizes alone.
+        longest_turn: Whether to count only the longest sample that `split_turns` makes of an
+            example, as `within_length` needs it, instead of all of them.
 
     Returns:
         (N,) int64, for `LengthGroupedSampler`, `plan_packs` and `within_length`.
@@ -46,17 +54,17 @@ def token_counts(dataset: Any, collator: BaseCollator, *, encode_unknown: bool =
     for index in range(len(dataset)):
         example = dataset[index]
         try:
-            count = whole.token_count(example)
-            if count is None and encode_unknown:
-                count = sum(map(len, whole.encode_all(example)))
+            found = whole.turn_token_counts(example)
+            if found is None and encode_unknown:
+                found = [len(sample) for sample in whole.encode_all(example)]
         except LocatedError as error:
             raise error.at(index=index) from error.__cause__
-        if count is None:
+        if found is None:
             raise ConfigError(
                 f"{type(collator).__name__} cannot count the tokens of sample {index} by the sizes "
                 "of its media; set encode_unknown=True to encode such samples"
             )
-        counts[index] = count
+        counts[index] = max(found) if longest_turn else sum(found)
     return counts
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
+from vlmcollate.conversation import TextPart
 from vlmcollate.encode.train_on import PartWeights
-from vlmcollate.prompt.answer_parts import answer_parts, empty_reasoning
+from vlmcollate.prompt.answer_parts import answer_parts, empty_reasoning, reasoning_blocks
 from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.prompt.reasoning import ReasoningForm
+from vlmcollate.prompt.rendering import Rendering
 
 
 def part_factors(
@@ -33,15 +37,71 @@ def part_factors(
     return [(a, b, weights.of(p.kind)) for p, a, b in zip(parts, starts, ends, strict=True)]
 
 
-def empty_reasoning_tokens(
+def reasoning_weights(
     prompt: EncodedPrompt, forms: Sequence[ReasoningForm]
-) -> list[tuple[int, int]]:
-    """Returns the blocks without reasoning that begin answers: first token, last + 1.
+) -> list[tuple[int, int, float]]:
+    """Returns the reasoning in text parts that have weights: first token, last + 1, weight.
+
+    A template may write the tags of such reasoning itself.
 
     Args:
         prompt: The encoded prompt.
         forms: How reasoning may be written.
     """
-    blocks = empty_reasoning(prompt.rendering, forms)
-    starts = prompt.tokens_at([block.start for block in blocks])
-    return list(zip(starts, prompt.tokens_at([block.end for block in blocks]), strict=True))
+    weights: dict[int, float] = {}
+    for k, message in enumerate(prompt.conversation.messages):
+        first = message.content[0] if message.is_assistant and message.content else None
+        if not isinstance(first, TextPart) or first.weight is None:
+            continue
+        if any(form.split(first.text) for form in forms):
+            weights[k] = first.weight
+    blocks = reasoning_blocks(prompt.rendering, forms) if weights else []
+    blocks = [block for block in blocks if block.message in weights]
+    places = prompt.tokens_inside(blocks)
+    return [(a, b, weights[s.message]) for s, (a, b) in zip(blocks, places, strict=True)]
+
+
+def last_turn_trains(
+    rendering: Rendering,
+    weights: PartWeights,
+    forms: Sequence[ReasoningForm],
+    *,
+    masks_empty_reasoning: bool,
+) -> bool:
+    """Returns whether a part of the last message, an answer, has a weight above 0.
+
+    Args:
+        rendering: The prompt.
+        weights: The weights of the parts.
+        forms: How reasoning may be written.
+        masks_empty_reasoning: Whether blocks without reasoning do not train.
+
+    Raises:
+        LabelError: The parts are unknown.
+    """
+    if not rendering.turns:
+        return True  # its sample names the reason
+    last = rendering.turns[-1].message
+    own = attrs.evolve(rendering, turns=tuple(t for t in rendering.turns if t.message == last))
+    blocks = empty_reasoning(own, forms) if masks_empty_reasoning else []
+    return any(
+        weights.of(part.kind) > 0
+        and not any(block.start <= part.start and part.end <= block.end for block in blocks)
+        for part in answer_parts(own, forms)
+        if part.start < part.end
+    )
+
+
+def empty_reasoning_tokens(
+    prompt: EncodedPrompt, forms: Sequence[ReasoningForm]
+) -> list[tuple[int, int]]:
+    """Returns the blocks without reasoning that begin answers: first token, last + 1.
+
+    A token that begins with the whitespace behind a block, and holds text of the answer, is none of
+    its tokens.
+
+    Args:
+        prompt: The encoded prompt.
+        forms: How reasoning may be written.
+    """
+    return prompt.tokens_inside(empty_reasoning(prompt.rendering, forms))

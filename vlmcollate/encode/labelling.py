@@ -16,7 +16,11 @@ import torch
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, TextPart
-from vlmcollate.encode.answer_weights import empty_reasoning_tokens, part_factors
+from vlmcollate.encode.answer_weights import (
+    empty_reasoning_tokens,
+    part_factors,
+    reasoning_weights,
+)
 from vlmcollate.encode.hooks import breach, run_hook
 from vlmcollate.encode.media_borders import media_borders
 from vlmcollate.encode.prompt_tools import PromptTools
@@ -124,7 +128,9 @@ def label_sample(
         untrained += media_borders(prompt, tools.encoder.structure.tokens, stops)
     if masks_empty_reasoning:
         untrained += empty_reasoning_tokens(prompt, tools.reasoning_forms)
-    is_weighted = any(isinstance(p, TextPart) and p.weight is not None for p in parts)
+    own_weights: list[tuple[int, int, float]] = []
+    if any(isinstance(p, TextPart) and p.weight is not None for p in parts):
+        own_weights = reasoning_weights(prompt, tools.reasoning_forms) + prompt.part_weights
     return with_labels(
         prompt,
         sample,
@@ -132,7 +138,7 @@ def label_sample(
         conversation,
         train_on=train_on,
         strategy=strategy,
-        part_weights=prompt.part_weights if is_weighted else (),
+        part_weights=own_weights,
         factors=part_factors(prompt, part_weights, tools.reasoning_forms) if part_weights else (),
         untrained=untrained,
     )

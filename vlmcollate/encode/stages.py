@@ -5,18 +5,17 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
-import re
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
+from vlmcollate.encode.answer_weights import last_turn_trains
 from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.expansion_tokens import expansion_tokens
 from vlmcollate.encode.item_options import FinalSize, Shape, final_size
@@ -25,11 +24,11 @@ from vlmcollate.encode.media import count_media, load_media, media_tensors, proc
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
-from vlmcollate.encode.spelled_turns import report_spelled_turns
 from vlmcollate.encode.token_count import small_image
-from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
+from vlmcollate.encode.trace import run_stage, untraced
 from vlmcollate.encode.train_on import PartWeights, part_weights
-from vlmcollate.errors import ConfigError, MediaError
+from vlmcollate.encode.turn_splitting import each_turn, without_earlier_omissions
+from vlmcollate.errors import ConfigError, MediaError, SampleError
 from vlmcollate.family import Family, Packable
 from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext
@@ -37,16 +36,13 @@ from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.prompt.answer_parts import empty_reasoning, without
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
-from vlmcollate.prompt.reasoning import move_inline_reasoning
+from vlmcollate.prompt.reasoning import may_hold_reasoning, move_inline_reasoning
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
-T = TypeVar("T")
 Process = Callable[[Rendering, Sequence[Any]], ProcessedMedia]
-_TAGGED = re.compile(r"\s*[^\w\s]|\s*\S+[<\[]")
-"""Text that may begin with reasoning."""
 
 
 def _expansion_tokens(owner: weakref.ref[Stages], vocabulary: Vocabulary) -> frozenset[str]:
@@ -55,22 +51,6 @@ def _expansion_tokens(owner: weakref.ref[Stages], vocabulary: Vocabulary) -> fro
     if collator is None:
         raise ConfigError("the collator of this prompt encoder was deleted; keep it while encoding")
     return expansion_tokens(collator.traits, vocabulary, collator._replacement)
-
-
-def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
-    """Runs a stage, recording it if a trace is active."""
-    trace = ACTIVE_TRACE.get()
-    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Runs the body without recording it."""
-    token = ACTIVE_TRACE.set(None)
-    try:
-        yield
-    finally:
-        ACTIVE_TRACE.reset(token)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -94,12 +74,7 @@ class Stages(CollatorOptions):
     def _read(self, example: object) -> Conversation:
         """Runs the stage `read`, and moves inline reasoning to where the template expects it."""
         conversation = self.read(example)
-        may_reason = any(
-            message.role == "assistant" and _TAGGED.match(getattr(part, "text", ""))
-            for message in conversation.messages
-            for part in message.content[:1]
-        )
-        if not may_reason or conversation.is_plain_text or self.declared.render is not None:
+        if self.declared.render is not None or not may_hold_reasoning(conversation):
             return conversation
         tools = self._tools
         if tools.reasoning is None:
@@ -151,15 +126,47 @@ class Stages(CollatorOptions):
         """Writes a chat with the stage `render`, and a plain text without its template."""
         if not conversation.is_plain_text:
             rendering = self.render(conversation)
-            if self.empty_reasoning != "drop":
-                return rendering
-            return without(rendering, empty_reasoning(rendering, self._tools.reasoning_forms))
-        if not self.declared.needs_chat_template:
+            if self.split_turns:
+                rendering = without_earlier_omissions(rendering, conversation)
+        elif self.declared.needs_chat_template:
+            rendering = self._tools.plain_text(conversation)
+        else:
             raise ConfigError(
                 f"{type(self).__name__} takes no plain text: found the format "
                 f"{conversation.format!r}, expected prompts with answers; choose another format"
             )
-        return self._tools.plain_text(conversation)
+        if self.empty_reasoning != "drop":
+            return rendering
+        return without(rendering, empty_reasoning(rendering, self._tools.reasoning_forms))
+
+    def _each_turn(self, conversation: Conversation) -> list[Conversation]:
+        """Returns the conversation of each sample that `split_turns` makes."""
+        return each_turn(conversation, self.train_on, self._may_train)
+
+    def _only_turn(self, conversation: Conversation) -> Conversation:
+        """Returns the part of a conversation that ends with the one turn that trains."""
+        turns = self._each_turn(conversation)
+        if len(turns) > 1:
+            raise ConfigError(
+                f"split_turns makes {len(turns)} samples of this example, expected 1; call "
+                "encode_all, or choose one turn with train_on"
+            )
+        return turns[0]
+
+    def _may_train(self, conversation: Conversation) -> bool:
+        """Returns whether the last turn may have a part with a weight."""
+        weights = self._part_weights
+        if weights is None or weights.are_positive:
+            return True
+        try:
+            return last_turn_trains(
+                self._render(conversation),
+                weights,
+                self._tools.reasoning_forms,
+                masks_empty_reasoning=self.empty_reasoning == "mask",
+            )
+        except SampleError:  # which its sample will raise
+            return True
 
     def _place_turns(
         self, prompt: EncodedPrompt, conversation: Conversation
@@ -324,12 +331,6 @@ class Stages(CollatorOptions):
     def soundtrack_sampling_rate(self) -> int | None:
         """The sampling rate of a video's own audio in Hz; `None` skips it."""
         return None
-
-    def _report_spelled_turns(self, conversation: Conversation) -> None:
-        """Warns of answers that spell the header or the end of their turn."""
-        tools = self._tools
-        openers = tools.encoder.structure.openers
-        report_spelled_turns(conversation, openers, tools.renderer.stop_tokens)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:

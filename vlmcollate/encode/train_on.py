@@ -16,6 +16,7 @@ from vlmcollate.validators import an_instance_of
 
 TurnChoice = Literal["all_turns", "last_turn", "tool_calls"]
 _NAMES = ("all_turns", "last_turn", "tool_calls")
+_KINDS: tuple[PartKind, ...] = ("text", "reasoning", "reasoning_end", "tool_calls")
 
 
 def _a_weight(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -61,6 +62,11 @@ class PartWeights:
             return self.reasoning if self.reasoning_end is None else self.reasoning_end
         return float(getattr(self, kind))
 
+    @property
+    def are_positive(self) -> bool:
+        """Whether every kind of part trains."""
+        return all(map(self.of, _KINDS))
+
 
 @attrs.frozen
 class Reasoning:
@@ -102,12 +108,12 @@ def choices_of(train_on: TrainOn) -> tuple[Choice, ...]:
 
 def a_train_on(_: object, __: object, value: Any) -> None:
     """Refuses a value that chooses nothing."""
-    for choice in choices_of(value):
+    for choice in choices_of(value) or (value,):
         if choice in _NAMES if isinstance(choice, str) else _is_choice(choice):
             continue
         raise ConfigError(
             f"train_on must be one of {_NAMES}, a function of a message, Reasoning(...), "
-            f"PartWeights(...) or a tuple of them, not {choice!r:.80}"
+            f"PartWeights(...) or a tuple of these, not {choice!r:.80}"
         )
 
 
@@ -162,5 +168,4 @@ def part_weights(train_on: TrainOn) -> PartWeights | None:
                 reasoning_end=found.of("reasoning_end") * other.of("reasoning_end"),
                 tool_calls=found.tool_calls * other.tool_calls,
             )
-    is_one = {found.of(kind) for kind in ("text", "reasoning", "reasoning_end", "tool_calls")}
-    return None if is_one == {1.0} else found
+    return None if {found.of(kind) for kind in _KINDS} == {1.0} else found

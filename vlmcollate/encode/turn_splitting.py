@@ -19,12 +19,15 @@ from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.prompt.rendering import Rendering
 
 
-def each_turn(conversation: Conversation, train_on: TrainOn) -> list[Conversation]:
+def each_turn(
+    conversation: Conversation, train_on: TrainOn, may_train: Callable[[Conversation], bool]
+) -> list[Conversation]:
     """Returns, for each turn that trains, the conversation that ends with it and trains no other.
 
     Args:
         conversation: The conversation.
         train_on: The choice of what trains.
+        may_train: A function that returns whether the last turn may have parts that train.
 
     Returns:
         The conversations in order; the whole one if none or a plain text trains.
@@ -36,7 +39,8 @@ def each_turn(conversation: Conversation, train_on: TrainOn) -> list[Conversatio
     if conversation.is_plain_text or not trained:
         return [conversation]
     untrained = tuple(map(_untrained, messages))
-    return [attrs.evolve(conversation, messages=(*untrained[:k], messages[k])) for k in trained]
+    turns = [attrs.evolve(conversation, messages=(*untrained[:k], messages[k])) for k in trained]
+    return list(filter(may_train, turns)) or [conversation]
 
 
 def without_earlier_omissions(rendering: Rendering, conversation: Conversation) -> Rendering:

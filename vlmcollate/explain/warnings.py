@@ -80,10 +80,10 @@ def turn_notes(
     places = np.sort(chars[0, is_trained])
     blocks = {}
     for block in empty_reasoning(rendering, forms):
-        first, behind = places.searchsorted([block.start, block.end])
+        text = rendering.text[block.start : block.end].rstrip()
+        first, behind = places.searchsorted([block.start, block.start + len(text)])
         if first < behind:
-            text = rendering.text[block.start : block.end].strip()
-            blocks[block.message] = TurnNote("empty_reasoning", repr(text))
+            blocks[block.message] = TurnNote("empty_reasoning", repr(text.lstrip()))
     yield from merged(blocks, max(blocks, default=-1))
 
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import attrs
 
+from vlmcollate.errors import LabelError
 from vlmcollate.prompt.marks import REASONING_KEYS, Span
 from vlmcollate.prompt.reasoning import ReasoningForm
 from vlmcollate.prompt.rendering import CallerSpan, Rendering
@@ -56,18 +57,28 @@ def answer_parts(rendering: Rendering, forms: Sequence[ReasoningForm]) -> Iterat
 
 
 def empty_reasoning(rendering: Rendering, forms: Sequence[ReasoningForm]) -> list[Span]:
-    """Returns the blocks of reasoning without words of which a part is in an assistant turn.
+    """Returns the blocks of reasoning without words of which a part is in an assistant turn."""
+    return list(_blocks(rendering, forms, is_empty=True))
 
-    Each includes the whitespace behind it.
-    """
-    found = []
+
+def reasoning_blocks(rendering: Rendering, forms: Sequence[ReasoningForm]) -> list[Span]:
+    """Returns the blocks of reasoning in the text of assistant turns."""
+    return list(_blocks(rendering, forms))
+
+
+def _blocks(
+    rendering: Rendering, forms: Sequence[ReasoningForm], *, is_empty: bool = False
+) -> Iterator[Span]:
+    """Yields blocks of reasoning, or only empty ones, each with the whitespace behind it."""
     for turn, own, before in _turns(rendering):
+        if any(span.key in REASONING_KEYS for span in own):
+            continue
         thought = _thought(rendering.text, turn, own, before, forms)
-        if thought is not None and thought.is_empty and thought.end > turn.start:
-            rest = rendering.text[thought.end : turn.end]
-            end = thought.end + len(rest) - len(rest.lstrip())
-            found.append(Span(thought.start, end, turn.message))
-    return found
+        if thought is None or thought.end <= turn.start or is_empty > thought.is_empty:
+            continue
+        rest = rendering.text[thought.end : turn.end]
+        end = thought.end + len(rest) - len(rest.lstrip())
+        yield Span(thought.start, end, turn.message)
 
 
 def without(rendering: Rendering, cuts: Sequence[Span]) -> Rendering:
@@ -111,23 +122,45 @@ def _thought(
     """Returns the reasoning at the beginning of a turn, if there is any."""
     given = [span.end for span in own if span.key in REASONING_KEYS]
     if given:
-        behind = next((s.start for s in own if s.start >= given[-1]), turn.end)
-        ends = (text.find(form.closing, given[-1], behind) for form in forms)
-        at, form = max(zip(ends, forms, strict=True), key=lambda found: found[0])
-        if at < 0:  # nothing known closes it
-            return _Thought(turn.start, behind, behind, is_empty=False)
-        return _Thought(turn.start, at, at + len(form.closing), is_empty=False)
+        return _given_thought(text, turn, own, given[-1], forms)
+    header = text[before : turn.start].rstrip()
     for form in forms:
-        header = text[before : turn.start].rstrip()
         is_open = header.endswith(form.opening)
         start = before + len(header) - len(form.opening) if is_open else turn.start
         found = form.split(text[start : turn.end])
-        if found is None:
-            continue
-        inside, rest = found
-        closing = turn.end - len(rest) - len(form.closing)
-        return _Thought(start, closing, closing + len(form.closing), not inside.strip())
+        if found is not None:
+            inside, rest = found
+            closing = turn.end - len(rest) - len(form.closing)
+            return _Thought(start, closing, closing + len(form.closing), not inside.strip())
+    words = text[turn.start : turn.end]
+    begun = turn.start + len(words) - len(words.lstrip())
+    if any(words.lstrip().startswith(form.opening) for form in forms):  # nothing closes it
+        end = max((s.end for s in own if not s.key), default=begun)
+        return _Thought(begun, end, end, is_empty=False)
+    for form in forms:  # some templates write no more than the closing of an empty block
+        if text.startswith(form.closing, begun):
+            return _Thought(begun, begun, begun + len(form.closing), is_empty=True)
     return None
+
+
+def _given_thought(
+    text: str, turn: Span, own: Sequence[CallerSpan], end: int, forms: Sequence[ReasoningForm]
+) -> _Thought:
+    """Returns the reasoning that a message holds under a key, and whose words have an end."""
+    behind = next((span.start for span in own if span.start >= end), turn.end)
+    ends = (text.find(form.closing, end, behind) for form in forms)
+    at, form = max(zip(ends, forms, strict=True), key=lambda found: found[0])
+    if at >= 0:
+        return _Thought(turn.start, at, at + len(form.closing), is_empty=False)
+    if behind < turn.end:
+        raise LabelError(
+            "the end of the reasoning is unknown: found "
+            f"{text[end:behind]!r:.80} behind it, expected one of "
+            f"{', '.join(repr(form.closing) for form in forms)}; give all "
+            "parts the same weight in train_on",
+            where=f"messages[{turn.message}]",
+        )
+    return _Thought(turn.start, behind, behind, is_empty=False)
 
 
 def _behind_reasoning(start: int, end: int, own: Sequence[CallerSpan]) -> Iterator[AnswerPart]:

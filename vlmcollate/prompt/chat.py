@@ -269,7 +269,8 @@ class ChatRenderer:
             text = self.prompt_prefix + text
         if not self.last_turn_end or upto is not None or not self._leaves_turns_open:
             return text
-        return text + self.last_turn_end if conversation.messages[-1].is_assistant else text
+        last = conversation.messages[-1]
+        return text + self.turn_ends.behind(last, self.last_turn_end, self.stop_tokens)
 
     @cached_property
     def _leaves_turns_open(self) -> bool:

@@ -23,6 +23,7 @@ from vlmcollate.conversation import Conversation, MediaKind, TextPart
 from vlmcollate.errors import ConversationError, MediaMismatchError
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.expansion import PromptText
+from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.rendering import CallerSpan, Rendering
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
@@ -108,10 +109,16 @@ class EncodedPrompt:
 
     def tokens_at(self, chars: Sequence[int]) -> list[int]:
         """Returns, for each character of the rendering, the first token at or after it."""
-        before = np.array([0, *self._repeats.cumsum()])
         places = self._tokens.starts.searchsorted([self._text.place(char) for char in chars])
-        found: list[int] = (self._prefix + before[places]).tolist()
+        found: list[int] = (self._prefix + self._before[places]).tolist()
         return found
+
+    def tokens_inside(self, spans: Sequence[Span]) -> list[tuple[int, int]]:
+        """Returns the tokens that lie inside each stretch of characters: first, last + 1."""
+        ends = [self._text.place(span.end) for span in spans]
+        behind = self._before[self._tokens.ends.searchsorted(ends, "right")] + self._prefix
+        firsts = self.tokens_at([span.start for span in spans])
+        return [(a, max(a, b)) for a, b in zip(firsts, behind.tolist(), strict=True)]
 
     @property
     def chars(self) -> Ints:

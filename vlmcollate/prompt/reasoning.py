@@ -17,6 +17,11 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 Render = Callable[..., str]
 
 _ASK = {"role": "user", "content": "wombat"}
+_TAGGED = re.compile(r"\s*[^\w\s]|\s*\S+[<\[]")
+"""Text that may begin with reasoning."""
+_CALL = {"name": "potoroo", "arguments": {"at": "bilby"}}
+_CALLS = {"tool_calls": [{"type": "function", "id": "call00000", "function": _CALL}]}
+"""Some templates write the reasoning of answers with tool calls alone."""
 _TAG = r"</?[\w:|]+>|\[/?[A-Z]+\]"
 
 
@@ -58,23 +63,33 @@ def read_reasoning_form(render: Render, vocabulary: Vocabulary) -> ReasoningForm
         The form, or `None` if the template writes no reasoning.
     """
     mark = re.compile(f"{vocabulary.pattern.pattern}|{_TAG}")
-    for key in REASONING_KEYS:
-        answer = {"role": "assistant", "content": "numbat", key: "quokka"}
-        chat = read_example([_ASK, answer])
-        try:
-            text, asked = render(chat, None), render(chat, None, upto=1)
-        except SampleError:
-            continue
-        before, written, rest = text.partition("quokka")
-        between, answered, _ = rest.partition("numbat")
-        closing = mark.search(between)
-        if written and answered and between.strip():
-            return ReasoningForm(
-                _opening(before.rpartition("wombat")[2], asked.rpartition("wombat")[2], mark),
-                between[: closing.end() if closing else len(between)].strip(),
-                key,
-            )
-    return None
+    found = (_read_form(render, mark, key, more) for more in ({}, _CALLS) for key in REASONING_KEYS)
+    return next((form for form in found if form is not None), None)
+
+
+def _read_form(
+    render: Render, mark: re.Pattern[str], key: str, more: Mapping[str, Any]
+) -> ReasoningForm | None:
+    """Reads the form from an answer with reasoning under a key, and with more keys."""
+    answer = {"role": "assistant", "content": "numbat", **more}
+    chat = read_example([_ASK, {**answer, key: "quokka"}])
+    try:
+        text, asked = render(chat, None), render(chat, None, upto=1)
+        bare = render(read_example([_ASK, answer]), None) if more else ""
+    except SampleError:
+        return None
+    before, written, rest = text.partition("quokka")
+    between, *answered = re.split("numbat|potoroo", rest, maxsplit=1)
+    bare = re.split("numbat|potoroo", bare.rpartition("wombat")[2])[0]
+    ends = mark.search(between)
+    closing = between[: ends.end() if ends else len(between)].strip()
+    if not (written and answered and closing):
+        return None
+    before, asked = (prompt.rpartition("wombat")[2] for prompt in (before, asked))
+    opening = _opening(before, asked, mark)
+    if closing in bare and not (opening and opening in bare):
+        return None  # it opens the tool calls
+    return ReasoningForm(opening, closing, key)
 
 
 def _opening(before: str, header: str, mark: re.Pattern[str]) -> str:
@@ -83,6 +98,15 @@ def _opening(before: str, header: str, mark: re.Pattern[str]) -> str:
         return before[len(header) :].strip()
     found = list(mark.finditer(before))
     return before[found[-1].start() if found else len(before) :].strip()
+
+
+def may_hold_reasoning(conversation: Conversation) -> bool:
+    """Returns whether an answer of a chat may begin with reasoning, which is seldom the case."""
+    return not conversation.is_plain_text and any(
+        message.role == "assistant" and _TAGGED.match(getattr(part, "text", ""))
+        for message in conversation.messages
+        for part in message.content[:1]
+    )
 
 
 def move_inline_reasoning(
@@ -101,16 +125,24 @@ def move_inline_reasoning(
     trimmed, kept = (_all_moved(conversation, form, trims=trims) for trims in (True, False))
     if not trimmed:
         return conversation
-    try:
-        plain = render(conversation, None)
-    except ConversationError:
-        return _with(conversation, trimmed)
+    plain = _prompt(conversation, render)
     for moved in (trimmed, kept):
         candidate = _with(conversation, moved)
-        if render(candidate, None) == plain:
+        text = _prompt(candidate, render)
+        if text is not None and plain in (None, text):
             return candidate
+    if plain is None:
+        return conversation
     cut = {k: m for k, m in trimmed.items() if m.extra[form.key].strip() not in plain}
     return _with(conversation, cut)
+
+
+def _prompt(conversation: Conversation, render: Render) -> str | None:
+    """Returns the prompt of a conversation, or `None` if the template refuses it."""
+    try:
+        return render(conversation, None)
+    except ConversationError:
+        return None
 
 
 def _all_moved(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import attrs
 
+from vlmcollate.conversation import Message
 from vlmcollate.errors import SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -43,12 +44,15 @@ class TurnEnds:
         tokens: The control tokens that end a turn, in the middle and at the end of a chat.
         last: The token that only the next turn's beginning writes, which therefore has to be
             written behind the last answer; empty if the template ends that one.
+        last_call: The same for a last turn of tool calls, which the beginning of a tool's result
+            ends; empty if it is that of answers.
         is_known: Whether the template renders a chat of two answers.
         asks_always: Whether the template writes a generation prompt that was not asked for.
     """
 
     tokens: tuple[str, ...] = ()
     last: str = ""
+    last_call: str = ""
     is_known: bool = False
     asks_always: bool = False
 
@@ -56,6 +60,20 @@ class TurnEnds:
     def are_open(self) -> bool:
         """Whether no control token ends an answer."""
         return self.is_known and not self.tokens
+
+    def behind(self, message: Message, end: str, stops: Collection[str]) -> str:
+        """Returns the text to write behind the last message of a chat.
+
+        Args:
+            message: The message, whose end the template does not write.
+            end: The text that ends answers.
+            stops: The tokens that may end a turn.
+        """
+        if not message.is_assistant:
+            return ""
+        return (
+            self.last_call if message.extra.get("tool_calls") and self.last_call in stops else end
+        )
 
 
 def read_turn_ends(render: Render, vocabulary: Vocabulary) -> TurnEnds:
@@ -76,10 +94,11 @@ def read_turn_ends(render: Render, vocabulary: Vocabulary) -> TurnEnds:
     same = agreement(middle, end)
     # what stands both in the middle and at the end belongs to the turn
     answers = [end[same - 1]] if same else [*middle[:1], *end[:1]]
-    calls = behind.of_calls(answers, is_closed=bool(end)) if answers else []
+    calls, marker = behind.of_calls(answers, is_closed=bool(end)) if answers else ([], [])
     return TurnEnds(
         tokens=tuple(dict.fromkeys([*answers, *calls])),
         last=middle[0] if middle and not end else "",
+        last_call="".join(marker),
         is_known=True,
     )
 
@@ -149,8 +168,10 @@ class _Behind:
         # one shared token may be that which ends the turns of every role
         return shared > 1 or (shared == 1 and asked.rstrip() == header.rstrip())
 
-    def of_calls(self, answers: list[str], *, is_closed: bool) -> list[str]:
-        """Returns the tokens that end a turn of calls otherwise than answers.
+    def of_calls(self, answers: list[str], *, is_closed: bool) -> tuple[list[str], list[str]]:
+        """Returns the tokens that end a turn of calls otherwise than answers, and any markers.
+
+        The markers are those of the tool, which only its result writes.
 
         Args:
             answers: The tokens that end answers.
@@ -162,9 +183,10 @@ class _Behind:
             if end is None or middle is None:
                 continue
             if not set(answers).isdisjoint(middle):
-                return []
+                return [], []
             if is_closed:
-                return end[-1:]
-            same = agreement(middle, end)  # what follows is the marker of the tool
-            return middle[same : same + 1] or end[-1:]
-        return []
+                return end[-1:], []
+            same = agreement(middle, end)
+            marker = middle[same : same + 1]
+            return marker or end[-1:], marker
+        return [], []

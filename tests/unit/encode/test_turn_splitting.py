@@ -16,12 +16,14 @@ from tests.decoding import trained_texts
 from tests.processors.published_templates import processor_with
 from vlmcollate import Resample, RobustCollator, collator_for
 from vlmcollate.cli.inspection import inspect_rows
+from vlmcollate.cli.survey import survey_rows
 from vlmcollate.data import (
     EncodedDataset,
     EncodedIterableDataset,
     PreparedDataset,
     prepare_dataset,
     token_counts,
+    within_length,
 )
 from vlmcollate.errors import ConfigError, LabelError, SampleTooLongError, TemplateOmissionWarning
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
@@ -119,7 +121,19 @@ def test_reasoning_of_earlier_turns_is_no_omission():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         samples = split.encode_all(chat)
+        explained = split.explain_all(chat)
     assert all("Ponder" in _trained(split, sample)[0] for sample in samples)
+    assert not any("omits" in warning for e in explained for warning in e.warnings)
+
+
+def test_stats_count_the_samples_beside_one_that_is_too_long(split):
+    lengths = [len(sample) for sample in split.encode_all(CHAT)]
+    survey = survey_rows(attrs.evolve(split, max_length=lengths[1]), [(0, CHAT), (1, {"x": 1})])
+    assert survey.lengths.tolist() == lengths[:2]
+    assert {name: count for name, (count, _) in survey.failures.items()} == {
+        "SampleTooLongError": 1,
+        "ConversationError": 1,
+    }
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -171,6 +185,43 @@ def test_only_the_samples_that_are_too_long_are_dropped(split):
 def test_token_counts_are_those_of_all_samples(split):
     counts = token_counts([CHAT, TWO], split)
     assert counts.tolist() == [sum(map(len, split.encode_all(chat))) for chat in (CHAT, TWO)]
+
+
+def test_examples_whose_longest_turn_fits_are_kept(split):
+    counts = token_counts([CHAT, TWO], split, longest_turn=True)
+    assert counts.tolist() == [max(map(len, split.encode_all(chat))) for chat in (CHAT, TWO)]
+    assert within_length(counts, int(counts.max())).kept.tolist() == [0, 1]
+    plain = attrs.evolve(split, split_turns=False)
+    assert (
+        token_counts([CHAT], plain, longest_turn=True).tolist()
+        == token_counts([CHAT], plain).tolist()
+    )
+
+
+def test_an_iterable_dataset_drops_only_the_samples_that_are_too_long(split):
+    lengths = [len(sample) for sample in split.encode_all(CHAT)]
+    short = attrs.evolve(split, max_length=lengths[1])
+    with pytest.raises(SampleTooLongError, match="sample 0"):
+        list(EncodedIterableDataset([CHAT], short))
+    dropping = attrs.evolve(short, on_overlong="drop")
+    found = [len(sample) for sample in EncodedIterableDataset([CHAT, TWO, CHAT], dropping)]
+    assert found[:2] == found[-2:] == lengths[:2]
+    whole = attrs.evolve(dropping, split_turns=False)
+    assert [len(s) for s in EncodedIterableDataset([CHAT, TWO, CHAT[:2]], whole)][-1] == lengths[0]
+
+
+def test_an_iterable_dataset_resumes_behind_dropped_samples(split):
+    limit = len(split.encode_all(CHAT)[1])
+    dropping = attrs.evolve(split, max_length=limit, on_overlong="drop")
+    data = [CHAT, TWO, CHAT]
+    expected = [len(sample) for sample in EncodedIterableDataset(data, dropping)]
+    for read in range(len(expected)):
+        first = EncodedIterableDataset(data, dropping)
+        samples = iter(first)
+        begun = [len(next(samples)) for _ in range(read)]
+        rest = EncodedIterableDataset(data, dropping)
+        rest.load_state_dict(first.state_dict())
+        assert begun + [len(sample) for sample in rest] == expected
 
 
 def test_a_robust_collator_replaces_whole_examples(split):
