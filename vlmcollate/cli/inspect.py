@@ -127,7 +127,8 @@ def run(
 
 
 def _counted(rows: Iterable[InspectedRow], counts: Counter[bool]) -> Iterator[InspectedRow]:
-    """Yields rows, and counts them by whether they failed."""
+    """Yields rows, and counts them by whether they failed, once for all of their samples."""
     for row in rows:
-        counts[row.explanation is None] += 1
+        if row.sample is None or row.sample[0] == 1:
+            counts[row.explanation is None] += 1
         yield row

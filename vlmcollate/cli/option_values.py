@@ -48,8 +48,9 @@ def _evaluated(node: ast.expr, text: str) -> Any:
         given = [_evaluated(value, text) for value in node.args]
         named = {str(k.arg): _evaluated(k.value, text) for k in node.keywords}
         return _called(kind, given, named, text)
-    if isinstance(node, ast.List):
-        return [_evaluated(item, text) for item in node.elts]
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_evaluated(item, text) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError) as error:

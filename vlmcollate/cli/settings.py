@@ -44,7 +44,7 @@ class CollatorSettings:
         config: A YAML or JSON file with options.
         option: Further options, each `name=value`.
         format: The name of the dataset format.
-        train_on: The assistant turns that train.
+        train_on: What trains, such as `last_turn` or `Reasoning(train=False)`.
         template_kwargs: JSON of the chat template's variables.
         max_pixels: The maximum pixels of an image, an option of the processor.
         fps: The frames per second that are taken of a video.
@@ -78,8 +78,9 @@ class CollatorSettings:
             found[name] = _value(f"--option {name}", value)
         if self.template_kwargs is not None:
             found["template_kwargs"] = _json_object(self.template_kwargs, "--template-kwargs")
-        named = {"format": self.format, "train_on": self.train_on}
-        return found | {name: value for name, value in named.items() if value is not None}
+        if self.train_on is not None:
+            found["train_on"] = _value("--train-on", self.train_on)
+        return found if self.format is None else {**found, "format": self.format}
 
     def make(self, processor: Any, options: Mapping[str, Any]) -> BaseCollator:
         """Returns the collator of a processor, by the factory if there is one.
@@ -118,7 +119,7 @@ _FIELDS: dict[str, Any] = {
         typer.Option("--option", "-O", help="Option of the collator as name=value; repeatable."),
     ],
     "format": Annotated[str | None, typer.Option(help="Dataset format, such as llava.")],
-    "train_on": Annotated[str | None, typer.Option(help="What trains: last_turn, tool_calls.")],
+    "train_on": Annotated[str | None, typer.Option(help="What trains, such as last_turn.")],
     "template_kwargs": Annotated[
         str | None, typer.Option(help="JSON of variables of the chat template.")
     ],

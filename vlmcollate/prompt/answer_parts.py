@@ -156,8 +156,8 @@ def _given_thought(
         raise LabelError(
             "the end of the reasoning is unknown: found "
             f"{text[end:behind]!r:.80} behind it, expected one of "
-            f"{', '.join(repr(form.closing) for form in forms)}; set the weights of reasoning and "
-            "text to the same value",
+            f"{', '.join(repr(form.closing) for form in forms)}; give all "
+            "parts the same weight in train_on",
             where=f"messages[{turn.message}]",
         )
     return _Thought(turn.start, behind, behind, is_empty=False)

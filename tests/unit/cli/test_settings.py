@@ -179,6 +179,14 @@ def test_inspect_shows_the_mask_of_the_run_that_follows(data_folder, monkeypatch
     assert "[[One." not in last
     assert "[[Two.<|im_end|>]]" in last
     assert "\tllava\t" in last
+    for choice in ("PartWeights(text=0.5)", '("last_turn", PartWeights(text=0.5))'):
+        for flag in (["--train-on", choice], ["-O", f"train_on={choice}"]):
+            chosen = inspect(*flag).stdout
+            assert "[[Two.<|im_end|>]]" in chosen
+            assert ("[[One." in chosen) == (choice[0] == "P")
+    split = inspect("-O", "split_turns=true", "--rows", "0:2")
+    assert split.stdout.count("[[") == 2
+    assert not split.stderr
     refused = inspect("-O", "nothing=1")
     assert refused.exit_code == 1
     assert "'nothing'" in refused.stderr

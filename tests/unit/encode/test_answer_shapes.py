@@ -12,6 +12,10 @@ from tests.decoding import trained_texts
 from tests.processors.published_templates import processor_with
 from vlmcollate import PartWeights, Reasoning, collator_for
 from vlmcollate.errors import ConfigError, LabelError
+from vlmcollate.prompt.answer_parts import answer_parts
+from vlmcollate.prompt.marks import Span
+from vlmcollate.prompt.reasoning import PLAIN_FORM
+from vlmcollate.prompt.rendering import CallerSpan, Rendering
 
 _ASK = {"role": "user", "content": "Quokka?"}
 _CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "Lyon"}}}
@@ -124,6 +128,30 @@ def test_the_tags_of_reasoning_have_the_weight_of_their_part(template):
 
 
 def test_no_choice_is_refused():
+    nothing: Any
     for nothing in ((), []):
         with pytest.raises(ConfigError, match="train_on must be one of"):
             collator_for(processor_with("qwen3"), train_on=nothing)
+
+
+def test_reasoning_whose_end_is_unknown_is_refused():
+    """A guess would leave the beginning of the text untrained."""
+    rendering = Rendering(
+        text="<a>Ponder deep; Numbat<e>",
+        caller_spans=(
+            CallerSpan(3, 14, 1, key="reasoning_content"),
+            CallerSpan(16, 22, 1, part=0),
+        ),
+        turns=(Span(3, 25, 1),),
+    )
+    with pytest.raises(LabelError, match=r"messages\[1\]: the end of the reasoning is unknown"):
+        list(answer_parts(rendering, [PLAIN_FORM]))
+    closed = attrs.evolve(rendering, text="<a>Ponder deep</think>Numbat<e>")
+    spans = (rendering.caller_spans[0], CallerSpan(22, 28, 1, part=0))
+    closed = attrs.evolve(closed, caller_spans=spans, turns=(Span(3, 31, 1),))
+    kinds = [(closed.text[a:b], kind) for a, b, kind in answer_parts(closed, [PLAIN_FORM])]
+    assert kinds == [
+        ("Ponder deep", "reasoning"),
+        ("</think>", "reasoning_end"),
+        ("Numbat<e>", "text"),
+    ]
