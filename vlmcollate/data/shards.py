@@ -6,7 +6,7 @@ Shapes: N rows, G groups of rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,15 @@ import numpy.typing as npt
 
 from vlmcollate.data.columns import Group
 from vlmcollate.data.manifest import ShardFacts
-from vlmcollate.data.sealing import DamagedError, verify_checksum, verify_fast_checksum
+from vlmcollate.data.sealing import DamagedError, FastChecksum, verify_checksum
 from vlmcollate.data.shard_index import STREAM_END, TAIL, ShardIndex, split_tail
 from vlmcollate.errors import ConfigError
 
 _READ_AHEAD = 16 << 10
 """The bytes at the end of a shard that are read at once, which hold the index of most shards."""
+
+_CACHED = 512 << 10
+"""Bytes that stay in a processor's cache while their checksum is computed."""
 
 
 class _File:
@@ -40,14 +43,24 @@ class _File:
         if self._number >= 0:
             os.close(self._number)
 
-    def read(self, start: int, size: int) -> npt.NDArray[np.uint8]:
-        """Reads bytes into memory of their own; fewer if the file ends before."""
+    def read(
+        self, start: int, size: int, on_read: Callable[[memoryview], object] = lambda _: None
+    ) -> npt.NDArray[np.uint8]:
+        """Reads bytes into memory of their own; fewer if the file ends before.
+
+        Args:
+            start: The first byte.
+            size: The number of bytes.
+            on_read: Called with each part of the bytes while it is in the processor's cache.
+        """
         out = np.empty(max(min(size, self.size - start), 0), np.uint8)
         found = 0
         while found < len(out):
-            more = self._read_into(out[found:].data, start + found)
+            part = out[found : found + _CACHED].data
+            more = self._read_into(part, start + found)
             if not more:  # the file was truncated
                 return out[:found]
+            on_read(part[:more])
             found += more
         return out
 
@@ -165,11 +178,12 @@ class Shard:
 
     def _read_bytes(self, group: int) -> npt.NDArray[np.uint8]:
         start, end = self.edges[group : group + 2].tolist()
-        found = self._data.read(start, end - start)
+        total = FastChecksum()
+        found = self._data.read(start, end - start, total.update)
         first, after = self.starts[group : group + 2].tolist()
         rows = f"rows {first} to {after - 1}" if after - first > 1 else f"row {first}"
         expected = self.index.sums[group].tobytes()
-        verify_fast_checksum(found, expected, f"the bytes of {rows} were changed")
+        total.verify(expected, f"the bytes of {rows} were changed")
         return found
 
 
