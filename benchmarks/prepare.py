@@ -1,4 +1,4 @@
-"""How much faster two processes prepare a dataset than one, what checksums and Ray's actors add.
+"""How fast rows are prepared and read, and what two processes, checksums and Ray's actors add.
 
     python -m benchmarks.prepare
 
@@ -12,6 +12,7 @@ import io
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from logging import ERROR
@@ -29,7 +30,7 @@ from transformers import logging
 
 from tests.processors import build
 from vlmcollate import BaseCollator, collator_for
-from vlmcollate.data import PreparedDataset, Progress, prepare_dataset, shards
+from vlmcollate.data import PreparedDataset, Progress, prepare_dataset, prepared, shards
 
 ROWS, PER_SHARD = 480, 20
 
@@ -102,12 +103,71 @@ def rows_read_a_second(rows: list[Any], collator: BaseCollator) -> tuple[float, 
             for found, patched in zip(rates, (False, True), strict=True):
                 with ExitStack() as stack:
                     if patched:
-                        stack.enter_context(patch.object(shards, "verify_fast_checksum"))
+                        stack.enter_context(patch.object(shards, "FastChecksum"))
                     start = time.perf_counter()
                     for index in order:
                         dataset[index]
                     found.append(len(order) / (time.perf_counter() - start))
     return median(rates[0]), median(rates[1])
+
+
+def text_rows(number: int) -> list[Any]:
+    """Chats of about 130 tokens, none of which is the same."""
+    random = np.random.default_rng(0)
+    words = [f"word{place}" for place in range(500)]
+    return [
+        [
+            {"role": "user", "content": " ".join(random.choice(words, 8))},
+            {"role": "assistant", "content": " ".join(random.choice(words, 40))},
+        ]
+        for _ in range(number)
+    ]
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """The CPU time of a call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def ratios_to_encoding(rows: list[Any], collator: BaseCollator) -> dict[str, float]:
+    """The rates of preparing and reading rows of text, as multiples of encoding them."""
+    found: dict[str, list[float]] = {}
+    order = np.random.default_rng(0).permutation(len(rows)).tolist()
+    for _ in range(int(os.environ.get("ROUNDS", "3"))):
+        with tempfile.TemporaryDirectory() as folder:
+            live = seconds(lambda: [collator.encode(row) for row in rows])
+            writing = seconds(lambda: prepare_dataset(rows, Path(folder), collator=collator))
+            cached = PreparedDataset(folder, collator)
+            with patch.object(prepared, "_CACHED_GROUPS", 0):
+                uncached = PreparedDataset(folder, collator)
+            reading = {
+                "prepare": writing,
+                "read at random, with a cache that holds all": seconds(
+                    lambda: [cached[index] for index in order]  # noqa: B023
+                ),
+                "read at random, without a cache": seconds(
+                    lambda: [uncached[index] for index in order]  # noqa: B023
+                ),
+            }
+        for name, spent in reading.items():
+            found.setdefault(name, []).append(live / spent)
+    return {name: median(ratios) for name, ratios in found.items()}
+
+
+def ratio_to_copy(rows: list[Any], collator: BaseCollator) -> float:
+    """The time of reading rows with an image, as a multiple of copying their bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_dataset(rows, Path(folder), collator=collator)
+        dataset = PreparedDataset(folder, collator)
+        pixels = [dataset[index].media["pixel_values"] for index in range(len(rows))]
+        ratios = []
+        for _ in range(9):
+            copying = seconds(lambda: [tensor.clone() for tensor in pixels])
+            reading = seconds(lambda: [dataset[index] for index in range(len(rows))])
+            ratios.append(reading / copying)
+    return median(ratios)
 
 
 def main() -> None:
@@ -136,6 +196,15 @@ def main() -> None:
         ratio = f"{checked / unchecked:.2f}"
         table.add_row(name, f"{checked:.0f}/s", f"{unchecked:.0f}/s", ratio)
     Console().print(table)
+    table = Table("rows of text, as a multiple of encoding them", "ratio", "at least")
+    goals = ("0.8", "1.9", "1.9")
+    for (name, ratio), goal in zip(
+        ratios_to_encoding(text_rows(2000), collator).items(), goals, strict=True
+    ):
+        table.add_row(name, f"{ratio:.2f}", goal)
+    Console().print(table)
+    ratio = ratio_to_copy(rows[:40], collator)
+    Console().print(f"a row with an image is read in {ratio:.2f} of the time of a copy")
     if find_spec("ray") is None:
         return
     table = Table("chats", "2 processes", "2 Ray actors", "of which Ray starts")

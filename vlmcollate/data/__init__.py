@@ -13,9 +13,10 @@ from vlmcollate.data.manifest import Manifest, ShardFacts, ShardTable
 from vlmcollate.data.prepared import PreparedDataset
 from vlmcollate.data.preparing import prepare_dataset
 from vlmcollate.data.reporting import Progress
-from vlmcollate.data.sampling import LengthGroupedSampler
+from vlmcollate.data.sampling import BlockShuffledSampler, LengthGroupedSampler
 
 __all__ = [
+    "BlockShuffledSampler",
     "EncodedDataset",
     "EncodedIterableDataset",
     "LengthGroupedSampler",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -286,15 +287,19 @@ def sample_from_tensor_bytes(data: Any) -> EncodedSample:
         ConfigError: The bytes are no encoded sample.
     """
     try:
-        tensors, metadata = _load(data)
-        facts: Mapping[str, Any] = json.loads(metadata["vlmcollate"])
+        view = memoryview(data)
+        if view.readonly:
+            view = memoryview(bytearray(view))
+        start = 8 + int.from_bytes(view[:8], "little")
+        entries, facts = _read_header(bytes(view[8:start]))
+        tensors = {name: _tensor(view[start:], *entry) for name, entry in entries.items()}
         tokens, media = facts["order"]
         return EncodedSample(
             tokens={key: tensors[f"tokens.{key}"] for key in tokens},
             message_ids=tensors["message_ids"],
             media_ids=tensors["media_ids"],
             media={key: tensors[f"media.{key}"] for key in media},
-            media_counts=facts["media_counts"],
+            media_counts=dict(facts["media_counts"]),
             label_strategy=facts["label_strategy"],
             pixel_tables={
                 key: PixelTable.from_dict(table) for key, table in facts["pixel_tables"].items()
@@ -307,29 +312,38 @@ def sample_from_tensor_bytes(data: Any) -> EncodedSample:
         raise ConfigError(f"these bytes are no encoded sample: {error}") from error
 
 
-def document_from_facts(**facts: Any) -> Document:
+def document_from_facts(
+    *, token_keys: Sequence[str], media_shapes: Mapping[str, Sequence[int]], **facts: Any
+) -> Document:
     """Restores a document from `attrs.asdict`, by way of JSON."""
-    shapes = {key: tuple(shape) for key, shape in facts.pop("media_shapes").items()}
-    keys = tuple(facts.pop("token_keys"))
-    return Document(token_keys=keys, media_shapes=shapes, **facts)
+    shapes = {key: tuple(shape) for key, shape in media_shapes.items()}
+    return Document(token_keys=tuple(token_keys), media_shapes=shapes, **facts)
 
 
-def _load(data: Any) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    """Reads safetensors, as `safetensors.torch.load` does, but without copying."""
-    view = memoryview(data)
-    if view.readonly:
-        view = memoryview(bytearray(view))
-    start = 8 + int.from_bytes(view[:8], "little")
-    header = json.loads(bytes(view[8:start]))
-    metadata = header.pop("__metadata__")
-    return {name: _tensor(view[start:], **facts) for name, facts in header.items()}, metadata
+_Entry = tuple[torch.dtype, tuple[int, ...], int, int]
 
 
-def _tensor(data: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
-    start, end = data_offsets
+@lru_cache(maxsize=256)
+def _read_header(header: bytes) -> tuple[Mapping[str, _Entry], Mapping[str, Any]]:
+    """Reads a header of safetensors: its tensors, and the facts; those of many samples are equal.
+
+    The tensors are read here rather than by `safetensors`, which copies them twice.
+    """
+    found = json.loads(header)
+    facts = json.loads(found.pop("__metadata__")["vlmcollate"])
+    entries = {
+        name: (_DTYPES[entry["dtype"]], tuple(entry["shape"]), *entry["data_offsets"])
+        for name, entry in found.items()
+    }
+    return entries, facts
+
+
+def _tensor(
+    data: memoryview, dtype: torch.dtype, shape: tuple[int, ...], start: int, end: int
+) -> Tensor:
     if end == start:
-        return torch.empty(shape, dtype=_DTYPES[dtype])
-    return torch.frombuffer(data[start:end], dtype=_DTYPES[dtype]).reshape(shape)
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data[start:end], dtype=dtype).reshape(shape)
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ Shapes: N rows, S shards.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.columns import Group
 from vlmcollate.data.manifest import Manifest, ShardTable, check_same, fingerprint_of, shard_name
-from vlmcollate.data.shards import Shard
+from vlmcollate.data.shards import Shard, read_lengths
 from vlmcollate.data.sources import import_parquet
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import EncodedSample
@@ -82,18 +83,13 @@ class PreparedDataset(Dataset[EncodedSample]):
     ) -> npt.NDArray[np.int32]:
         """Opens each shard, and refuses another one than the manifest names."""
         lengths = np.empty(starts[-1], np.int32)
-        run, edges = manifest.run, starts.tolist()
+        folder, edges = str(self.folder), starts.tolist()
         for number, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-            shard = Shard.of(self.folder / shard_name(number))
-            shard.check_origin(run)
-            seal = manifest.shards.seal(number)
-            if shard.facts.seal != seal or len(shard.lengths) != end - start:
-                raise ConfigError(
-                    f"'{shard.file}' is not the shard that the manifest names: found the seal "
-                    f"{shard.facts.seal[:12]}..., expected {seal[:12]}...; put that shard "
-                    "back, or remove this one and prepare the dataset again"
-                )
-            lengths[start:end] = shard.lengths
+            file, seal = os.path.join(folder, shard_name(number)), manifest.shards.seal(number)
+            found = read_lengths(file, seal)
+            if found is None or len(found) != end - start:
+                raise _other_shard_error(Path(file), manifest.run, seal)
+            lengths[start:end] = found
         return lengths
 
     def __len__(self) -> int:
@@ -111,6 +107,20 @@ class PreparedDataset(Dataset[EncodedSample]):
         index %= len(self)
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._reader.read(shard, index - int(self._starts[shard]))
+
+
+def _other_shard_error(file: Path, run: str, seal: str) -> ConfigError:
+    """Returns the error for a shard that is not the one in the manifest."""
+    shard = Shard.of(file)
+    try:
+        shard.check_origin(run)
+    except ConfigError as error:
+        return error
+    return ConfigError(
+        f"'{file}' is not the shard that the manifest names: found the seal "
+        f"{shard.facts.seal[:12]}... and {len(shard.lengths)} rows, expected the seal "
+        f"{seal[:12]}...; put that shard back, or remove this one and prepare the dataset again"
+    )
 
 
 class _Reader:

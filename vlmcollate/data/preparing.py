@@ -11,7 +11,7 @@ from typing import Literal
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.manifest import Manifest, ShardFacts
-from vlmcollate.data.processes import Task, write_shards
+from vlmcollate.data.processes import Task, exit_if_unguarded, write_shards
 from vlmcollate.data.rejected import add_rejected
 from vlmcollate.data.reporting import Progress, Reporter
 from vlmcollate.data.run import open_run
@@ -66,6 +66,7 @@ def prepare_dataset(
             different run or is locked by another, or one of its shards is damaged.
         SampleError: A sample is bad; the error names its file and row.
     """
+    exit_if_unguarded()
     check_count("num_proc", num_proc)
     with open_run(
         source,

@@ -27,6 +27,9 @@ _SECONDS = 0.2
 """The interval at which the number of rows read is reported."""
 _START_METHOD = "spawn"
 """A forked process would inherit the locks of torch's and the tokenizer's threads."""
+_NAME = "vlmcollate-encoder"
+_UNGUARDED = 78
+"""The exit code of a process that ran the script down to its call of `prepare_dataset`."""
 
 Task = tuple[Piece, Path]
 
@@ -73,6 +76,16 @@ def write_shards(
                 process.join()
 
 
+def exit_if_unguarded() -> None:
+    """Ends a process that a script without a guard has started, before its first error.
+
+    A process that is spawned imports the script, so it reaches the call that started it.
+    """
+    process = multiprocessing.current_process()
+    if process.name == _NAME and getattr(process, "_inheriting", False):
+        os._exit(_UNGUARDED)
+
+
 def _start_processes(
     context: Any, processes: dict[Any, BaseProcess], number: int, read: Any
 ) -> None:
@@ -80,7 +93,9 @@ def _start_processes(
     with defer_interrupts(), _block_interrupts():
         for place in range(number):
             here, there = context.Pipe()
-            process: BaseProcess = context.Process(target=_serve, args=(there, read, place))
+            process: BaseProcess = context.Process(
+                target=_serve, args=(there, read, place), name=_NAME
+            )
             process.start()
             there.close()
             processes[here] = process
@@ -139,10 +154,16 @@ def _report_death(process: BaseProcess) -> Iterator[None]:
         yield
     except (EOFError, OSError) as error:
         process.join(1)
+        if process.exitcode == _UNGUARDED:
+            raise ConfigError(
+                "the script runs once more in each encoding process: found a call of "
+                "prepare_dataset at its top level, expected one below `if __name__ == "
+                '"__main__":`; write that line above the call and indent the call, or set '
+                "num_proc=1"
+            ) from None
         raise ConfigError(
             f"an encoding process died with exit code {process.exitcode}; lower num_proc if "
-            "memory ran out, call prepare_dataset under `if __name__ == '__main__':` in a script, "
-            "and run again, which keeps all complete shards"
+            "memory ran out, and run again, which keeps all complete shards"
         ) from error
 
 

@@ -24,34 +24,47 @@ def checksum(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def fast_checksum(data: Any) -> bytes:
-    """Returns the XXH3 of bytes, 16 bytes, which costs less than to copy them.
+class FastChecksum:
+    """The XXH3 of bytes that are passed in parts, 16 bytes, which costs less than to copy them.
 
     Raises:
         ConfigError: The package `xxhash` is not installed.
     """
-    try:
-        import xxhash
-    except ImportError as error:
-        raise ConfigError(
-            "xxhash, which computes the checksums of rows, is not installed; run pip install "
-            "'vlmcollate[prepare]'"
-        ) from error
-    found: bytes = xxhash.xxh3_128_digest(data)
-    return found
+
+    def __init__(self) -> None:
+        try:
+            import xxhash
+        except ImportError as error:
+            raise ConfigError(
+                "xxhash, which computes the checksums of rows, is not installed; run pip install "
+                "'vlmcollate[prepare]'"
+            ) from error
+        self._sum = xxhash.xxh3_128()
+        self.update = self._sum.update
+
+    def digest(self) -> bytes:
+        """Returns the checksum."""
+        found: bytes = self._sum.digest()
+        return found
+
+    def verify(self, expected: bytes, problem: str) -> None:
+        """Refuses bytes that have another checksum.
+
+        Raises:
+            DamagedError: The checksums differ.
+        """
+        found = self.digest()
+        if found != expected:
+            raise DamagedError(
+                f"{problem}: found XXH3 {found.hex()[:12]}..., expected {expected.hex()[:12]}..."
+            )
 
 
-def verify_fast_checksum(data: Any, expected: bytes, problem: str) -> None:
-    """Refuses bytes that have another `fast_checksum`.
-
-    Raises:
-        DamagedError: The checksums differ.
-    """
-    found = fast_checksum(data)
-    if found != expected:
-        raise DamagedError(
-            f"{problem}: found XXH3 {found.hex()[:12]}..., expected {expected.hex()[:12]}..."
-        )
+def fast_checksum(data: Any) -> bytes:
+    """Returns the `FastChecksum` of bytes."""
+    found = FastChecksum()
+    found.update(data)
+    return found.digest()
 
 
 def verify_checksum(data: Any, expected: str, problem: str) -> None:

@@ -26,6 +26,8 @@ MARK = b"vlmcshd4"
 TAIL = 64 + 8 + len(MARK)
 """The number of bytes of the seal, the index's size and the mark."""
 _SUM = "V16"
+_START = 16
+"""The first byte after the number of rows and of groups."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -52,19 +54,11 @@ class ShardIndex:
 
     def to_bytes(self) -> bytes:
         """Converts the index to bytes, with the tail."""
-        head = json.dumps(
-            {
-                "facts": self.facts,
-                "rejected": self.rejected,
-                "schema": self.schema,
-                "rows": len(self.lengths),
-                "groups": len(self.rows),
-            },
-            sort_keys=True,
-        ).encode()
-        arrays = (self.lengths, self.rows, self.sizes, self.sums)
-        parts = [len(head).to_bytes(8, "little"), head, *(array.tobytes() for array in arrays)]
-        index = b"".join(parts)
+        head = {"facts": self.facts, "rejected": self.rejected, "schema": self.schema}
+        counts = np.asarray([len(self.lengths), len(self.rows)], "<i8")
+        arrays = (counts, self.lengths, self.rows, self.sizes, self.sums)
+        text = json.dumps(head, sort_keys=True).encode()
+        index = b"".join([*(array.tobytes() for array in arrays), text])
         return index + checksum(index).encode() + len(index).to_bytes(8, "little") + MARK
 
     @classmethod
@@ -75,23 +69,33 @@ class ShardIndex:
             DamagedError: The bytes differ from those that were written.
         """
         verify_checksum(index, seal, "its index was changed")
-        start = 8 + int.from_bytes(index[:8], "little")
-        head = json.loads(index[8:start])
-        arrays = {}
+        rows, groups = _counts(index)
+        arrays, start = {}, _START
         for name, kind, count in (
-            ("lengths", "<i4", head["rows"]),
-            ("rows", "<i4", head["groups"]),
-            ("sizes", "<i8", head["groups"]),
-            ("sums", _SUM, head["groups"]),
+            ("lengths", "<i4", rows),
+            ("rows", "<i4", groups),
+            ("sizes", "<i8", groups),
+            ("sums", _SUM, groups),
         ):
             arrays[name] = np.frombuffer(index, kind, count, start)
             start += arrays[name].nbytes
+        head = json.loads(index[start:])
         return cls(
             facts=head["facts"],
             rejected=tuple(head["rejected"]),
             schema=tuple(head["schema"]),
             **arrays,
         )
+
+
+def lengths_from_index(index: bytes) -> npt.NDArray[np.int32]:
+    """Returns (N,) the lengths in an index whose checksum was verified, and reads nothing else."""
+    return np.frombuffer(index, "<i4", _counts(index)[0], _START)
+
+
+def _counts(index: bytes) -> tuple[int, int]:
+    """Returns N and G."""
+    return int.from_bytes(index[:8], "little"), int.from_bytes(index[8:16], "little")
 
 
 def split_tail(tail: bytes) -> tuple[str, int]:

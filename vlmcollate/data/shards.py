@@ -6,7 +6,7 @@ Shapes: N rows, G groups of rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,21 @@ import numpy.typing as npt
 
 from vlmcollate.data.columns import Group
 from vlmcollate.data.manifest import ShardFacts
-from vlmcollate.data.sealing import DamagedError, verify_checksum, verify_fast_checksum
-from vlmcollate.data.shard_index import STREAM_END, TAIL, ShardIndex, split_tail
+from vlmcollate.data.sealing import DamagedError, FastChecksum, verify_checksum
+from vlmcollate.data.shard_index import (
+    STREAM_END,
+    TAIL,
+    ShardIndex,
+    lengths_from_index,
+    split_tail,
+)
 from vlmcollate.errors import ConfigError
 
 _READ_AHEAD = 16 << 10
 """The bytes at the end of a shard that are read at once, which hold the index of most shards."""
+
+_CACHED = 512 << 10
+"""Bytes that stay in a processor's cache while their checksum is computed."""
 
 
 class _File:
@@ -31,7 +40,7 @@ class _File:
     Its reads do not move a position, so that threads and forked processes share it.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path | str) -> None:
         self._file, self._number = file, -1
         self._number = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.size = os.fstat(self._number).st_size
@@ -40,21 +49,31 @@ class _File:
         if self._number >= 0:
             os.close(self._number)
 
-    def read(self, start: int, size: int) -> npt.NDArray[np.uint8]:
-        """Reads bytes into memory of their own; fewer if the file ends before."""
+    def read(
+        self, start: int, size: int, on_read: Callable[[memoryview], object] = lambda _: None
+    ) -> npt.NDArray[np.uint8]:
+        """Reads bytes into memory of their own; fewer if the file ends before.
+
+        Args:
+            start: The first byte.
+            size: The number of bytes.
+            on_read: Called with each part of the bytes while it is in the processor's cache.
+        """
         out = np.empty(max(min(size, self.size - start), 0), np.uint8)
         found = 0
         while found < len(out):
-            more = self._read_into(out[found:].data, start + found)
+            part = out[found : found + _CACHED].data
+            more = self._read_into(part, start + found)
             if not more:  # the file was truncated
                 return out[:found]
+            on_read(part[:more])
             found += more
         return out
 
     def _read_into(self, out: memoryview, start: int) -> int:
         if hasattr(os, "preadv"):
             return os.preadv(self._number, [out], start)
-        with self._file.open("rb", buffering=0) as data:  # as on Windows
+        with Path(self._file).open("rb", buffering=0) as data:  # as on Windows
             data.seek(start)
             return data.readinto(out) or 0
 
@@ -94,7 +113,8 @@ class Shard:
         """
         with _shard_errors(file):
             data = _File(file)
-            index, seal = _read_index(data)
+            data_of_index, seal = _read_index(data)
+            index = ShardIndex.from_bytes(data_of_index, seal)
             facts = ShardFacts(**index.facts, seal=seal)
             return cls(file=file, facts=facts, index=index, data=data)
 
@@ -165,16 +185,38 @@ class Shard:
 
     def _read_bytes(self, group: int) -> npt.NDArray[np.uint8]:
         start, end = self.edges[group : group + 2].tolist()
-        found = self._data.read(start, end - start)
+        total = FastChecksum()
+        found = self._data.read(start, end - start, total.update)
         first, after = self.starts[group : group + 2].tolist()
         rows = f"rows {first} to {after - 1}" if after - first > 1 else f"row {first}"
         expected = self.index.sums[group].tobytes()
-        verify_fast_checksum(found, expected, f"the bytes of {rows} were changed")
+        total.verify(expected, f"the bytes of {rows} were changed")
         return found
 
 
-def _read_index(data: _File) -> tuple[ShardIndex, str]:
-    """Reads and verifies the index of a shard; returns it and the seal."""
+def read_lengths(file: str, seal: str) -> npt.NDArray[np.int32] | None:
+    """Reads the lengths of a shard, a fraction of what `Shard.of` reads.
+
+    Args:
+        file: The file.
+        seal: The seal that the shard should have.
+
+    Returns:
+        (N,) the lengths, or `None` if it has another seal.
+
+    Raises:
+        ConfigError: The file is missing or damaged.
+    """
+    with _shard_errors(file):
+        index, found = _read_index(_File(file))
+        if found != seal:
+            return None
+        verify_checksum(index, seal, "its index was changed")
+        return lengths_from_index(index)
+
+
+def _read_index(data: _File) -> tuple[bytes, str]:
+    """Reads the index of a shard, and the seal."""
     start = max(data.size - _READ_AHEAD, 0)
     end = data.read(start, _READ_AHEAD).tobytes()
     seal, size = split_tail(end)
@@ -182,11 +224,11 @@ def _read_index(data: _File) -> tuple[ShardIndex, str]:
         raise DamagedError("its index is larger than the file")
     if size + TAIL > len(end):
         end = data.read(data.size - TAIL - size, size + TAIL).tobytes()
-    return ShardIndex.from_bytes(end[len(end) - TAIL - size : len(end) - TAIL], seal), seal
+    return end[len(end) - TAIL - size : len(end) - TAIL], seal
 
 
 @contextmanager
-def _shard_errors(file: Path) -> Iterator[None]:
+def _shard_errors(file: Path | str) -> Iterator[None]:
     """Turns whatever damage raises into one error that names the file and the remedy."""
     try:
         yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -46,3 +48,25 @@ def test_a_failing_process_is_one_error(tmp_path, how, kind, message):
     if how != "killed":
         assert "in __getitem__" in str(caught.value.__cause__)
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+
+_UNGUARDED = """
+import sys
+from vlmcollate import collator_for
+from vlmcollate.data import prepare_dataset
+from vlmcollate.testing import tiny_processor
+chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+prepare_dataset([chat] * 4, sys.argv[1], collator=collator_for(tiny_processor()), num_proc=2,
+                rows_per_shard=2)
+"""
+
+
+def test_a_script_without_a_guard_is_one_error(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(_UNGUARDED)
+    run = subprocess.run(  # noqa: S603
+        [sys.executable, str(script), str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert run.stderr.count("Traceback") == 1
+    assert 'expected one below `if __name__ == "__main__":`; write that line' in run.stderr

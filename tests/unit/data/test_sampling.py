@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from vlmcollate import ConfigError
-from vlmcollate.data import LengthGroupedSampler
+from vlmcollate.data import BlockShuffledSampler, LengthGroupedSampler
 
 
 @given(
@@ -120,3 +120,52 @@ def test_bad_options_are_refused() -> None:
             LengthGroupedSampler(**{"lengths": [1], "batch_size": 1, **options})
     with pytest.raises(ConfigError, match="epoch must be"):
         LengthGroupedSampler(lengths=[1], batch_size=1).set_epoch(-1)
+
+
+@given(
+    samples=st.integers(1, 80),
+    block=st.integers(1, 7),
+    buffer=st.integers(1, 4),
+    ranks=st.integers(1, 4),
+    epoch=st.integers(0, 2),
+)
+def test_blocks_are_shared_and_resumed(samples, block, buffer, ranks, epoch):
+    def sampler(rank: int) -> BlockShuffledSampler:
+        made = BlockShuffledSampler(
+            num_samples=samples,
+            block_size=block,
+            buffer_blocks=buffer,
+            rank=rank,
+            num_ranks=ranks,
+            seed=5,
+        )
+        made.set_epoch(epoch)
+        return made
+
+    orders = [list(sampler(rank)) for rank in range(ranks)]
+    assert {len(order) for order in orders} == {len(sampler(0))} == {-(-samples // ranks)}
+    drawn = sorted(index for order in orders for index in order)
+    assert set(drawn) == set(range(samples))
+    assert len(drawn) - samples < ranks
+    for stop in range(0, len(orders[0]), 3):
+        stopped, resumed = sampler(ranks - 1), sampler(ranks - 1)
+        stream = iter(stopped)
+        head = [next(stream) for _ in range(stop)]
+        resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
+        assert head + list(resumed) == orders[-1]
+
+
+def test_reads_of_blocks_are_nearly_sequential() -> None:
+    sampler = BlockShuffledSampler(num_samples=10_000, block_size=50, buffer_blocks=4)
+    first, second = list(sampler), list(sampler)
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(10_000))
+    for start in range(0, 10_000, 200):
+        assert len({index // 50 for index in first[start : start + 200]}) == 4
+    with pytest.raises(ConfigError, match="another sampler: found block_size 50, expected 25"):
+        BlockShuffledSampler(num_samples=10_000, block_size=25).load_state_dict(
+            {**sampler.state_dict(), "buffer_blocks": 64}
+        )
+    for options in ({"num_samples": 0}, {"block_size": 0}, {"buffer_blocks": 0}, {"rank": 1}):
+        with pytest.raises(ConfigError):
+            BlockShuffledSampler(**{"num_samples": 5, **options})
