@@ -19,10 +19,8 @@ from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
 from vlmcollate.encode.processor_facts import tokenizer_of
-from vlmcollate.encode.spelled_turns import report_spelled_turns
-from vlmcollate.encode.stages import Process
-from vlmcollate.encode.token_count import media_texts
-from vlmcollate.encode.trace import Trace, run_stage, untraced
+from vlmcollate.encode.stages import Process, run_stage, untraced
+from vlmcollate.encode.trace import Trace
 from vlmcollate.encode.turn_splitting import SharedMedia
 from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
 from vlmcollate.errors import (
@@ -33,7 +31,6 @@ from vlmcollate.errors import (
     StrategyError,
 )
 from vlmcollate.explain import Explanation
-from vlmcollate.media import ProcessedMedia
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -248,10 +245,6 @@ class BaseCollator(Batches):
             report_unread_by_template(
                 conversation, rendering.text, self._tools.template, self.on_unread
             )
-        if self.special_tokens_in_text == "literal":
-            tools = self._tools
-            openers = tools.encoder.structure.openers
-            report_spelled_turns(conversation, openers, tools.renderer.stop_tokens)
         if rendering.dropped or rendering.altered:
             report_omissions(rendering, self.on_template_omission)
         labelled = self._label(conversation, media, rendering, process)
@@ -341,54 +334,3 @@ class BaseCollator(Batches):
         """The finished sample of a part of a conversation, whose media is loaded already."""
         rendering = run_stage("render", self._render, conversation)
         return self.postprocess(self._label(conversation, media, rendering))
-
-    @final
-    def token_count(self, example: object) -> int | None:
-        """Counts the tokens of an example without decoding its media.
-
-        The sizes of images come from their headers, those of videos from their headers and the
-        times of their frames.
-
-        Args:
-            example: A conversation in any form that `read_example` reads.
-
-        Returns:
-            The length of the sample that `encode` returns without a `max_length`, with
-            `split_turns` that of all; or `None` if the tokens of the family's media do not follow
-            from sizes.
-
-        Raises:
-            SampleError: The example is at fault, as far as that shows without its media.
-        """
-        counts = self.turn_token_counts(example)
-        return None if counts is None else sum(counts)
-
-    @final
-    def turn_token_counts(self, example: object) -> list[int] | None:
-        """Counts the tokens of each sample of `encode_all`; see `token_count`."""
-        self._current_tools()
-        conversation = self._read(example)
-        turns = self._each_turn(conversation) if self.split_turns else [conversation]
-        parts = [part for _, part in turns[-1].media]
-        if not self.counts_media([part.kind for part in parts]):
-            return None
-        texts = media_texts(
-            parts,
-            self.media,
-            self.traits,
-            self.processor,
-            count=self.num_media_tokens,
-            final_size=self._final_size,
-            text_of=self._replacement,
-            text_of_small_image=lambda: self._small_image,
-        )
-        return None if texts is None else [self._count(turn, texts) for turn in turns]
-
-    def _count(self, conversation: Conversation, texts: Sequence[str]) -> int:
-        """Returns the length of a sample whose media has these texts in the prompt."""
-        known = ProcessedMedia(replacements=tuple(texts[: len(list(conversation.media))]))
-        prompt, sample = self._encode_prompt(conversation, known, self._render(conversation))
-        name, turns = self._place_turns(prompt, conversation)
-        labelled = self._with_labels(prompt, sample, conversation, name, turns)
-        sample = self.postprocess(labelled)
-        return len(sample) + (self._dummy_room(sample) if self.dummy_media == "sample" else 0)

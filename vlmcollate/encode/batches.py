@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vlmcollate.batch.stacking import fill_values, stack_samples
+from vlmcollate.encode.media_counts import MediaCounts
 from vlmcollate.encode.padding import pad_rows
-from vlmcollate.encode.stages import Stages
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.family import Packable
 from vlmcollate.packing.documents import join_documents, with_blocks
@@ -24,7 +24,7 @@ from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Batches(Stages):
+class Batches(MediaCounts):
     """Makes batches and packs of encoded samples; see `BaseCollator`."""
 
     @final
@@ -128,6 +128,13 @@ class Batches(Stages):
         sample = EncodedSample(tokens=tokens, message_ids=no_origin, media_ids=no_origin)
         sample = self.postprocess(sample)
         return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
+
+    def position_ids(self, sample: EncodedSample) -> Tensor:
+        """Returns a document's positions in a pack, (L,) or (L, axes) int64."""
+        packing = self.family.packing
+        if isinstance(packing, Packable) and packing.positions is not None:
+            return packing.positions(sample, self.processor)
+        return torch.arange(len(sample))
 
     @property
     def packing_refusal(self) -> str:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import MediaRequest, ProcessedMedia, Video
+from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
+from vlmcollate.media.processing.resizing import RESIZED
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.pixels import CHANNELS, PixelTable, as_bytes, table_of
-from vlmcollate.pixels.patches import cut_patches, cuts_as_qwen
 from vlmcollate.tokens.identity_cache import IdentityCache
 
 Process = Callable[[MediaRequest], ProcessedMedia]
@@ -46,29 +47,36 @@ class PixelPath:
     takes_tensors: bool = False
 
 
-def process_as_bytes(process: Process, request: MediaRequest) -> ProcessedMedia | None:
+def process_as_bytes(
+    process: Process, request: MediaRequest, known: dict[Any, PixelPath]
+) -> ProcessedMedia | None:
     """Processes one sample's media, with the pixels as bytes.
 
     Args:
         process: The family's processing.
         request: The media of one sample.
+        known: What the collator knows of its processor's pixels; updated.
 
     Returns:
         The output with its tables, or `None` if the processor's own output has to be used.
     """
-    kinds = [kind for kind in dict.fromkeys(request.kinds) if kind != "audio"]
-    paths = {kind: pixel_path(process, request, kind) for kind in kinds}
     tables: dict[str, PixelTable] = {}
-    for kind, path in paths.items():
+    takes_tensors = not any(RESIZED in getattr(item, "info", ()) for item in request.items)
+    for kind in dict.fromkeys(request.kinds):
+        if kind == "audio":
+            continue
+        options = _options(request.processor, kind)
+        path = known.get((kind, options))
+        if path is None:
+            path = known[kind, options] = pixel_path(process, request, kind)
         if not path.tables or not (path.is_joint or list(request.kinds).count(kind) == 1):
             return None
-        if any(tables.setdefault(key, table) != table for key, table in path.tables.items()):
-            return None
-    if not tables:
-        return None
-    takes_tensors = all(path.takes_tensors for path in paths.values())
-    bare = _without_normalisation(request, takes_tensors and not request.has_resized_items)
-    return _processed(process, bare, tables)
+        for key, table in path.tables.items():
+            other = tables.setdefault(key, table)
+            if other is not table and other != table:
+                return None
+        takes_tensors = takes_tensors and path.takes_tensors
+    return _processed(process, _bare(request, takes_tensors), tables) if tables else None
 
 
 def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> PixelPath:
@@ -82,18 +90,24 @@ def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> Pixe
     part = getattr(request.processor, f"{kind}_processor", None)
     if part is None:
         return PixelPath()
-    options = repr([getattr(part, name, None) for name in _OPTIONS])
-    key = kind, getattr(process, "__qualname__", repr(process)), options
+    name = getattr(process, "__qualname__", repr(process))
+    key = kind, name, _options(request.processor, kind)
     known = _KNOWN.get_or_make(request.processor, dict)
     if key not in known:
         known[key] = _probed(process, request, kind, part)
     return known[key]
 
 
+def _options(processor: Any, kind: MediaKind) -> str:
+    """Returns the options of a processor that decide what it makes of a byte."""
+    part = getattr(processor, f"{kind}_processor", None)
+    return repr([getattr(part, name, None) for name in _OPTIONS])
+
+
 _KNOWN = IdentityCache[dict[Any, PixelPath]]()
 
 
-def _without_normalisation(request: MediaRequest, as_tensors: bool) -> MediaRequest:  # noqa: FBT001
+def _bare(request: MediaRequest, as_tensors: bool) -> MediaRequest:  # noqa: FBT001
     """Returns a request with a copy of its processor that neither rescales nor normalises."""
     bare = copy.copy(request.processor)
     for name in ("image_processor", "video_processor"):
@@ -101,7 +115,7 @@ def _without_normalisation(request: MediaRequest, as_tensors: bool) -> MediaRequ
         if part is not None:
             part = copy.copy(part)
             part.do_rescale = part.do_normalize = False
-            if cuts_as_qwen(part):
+            if cuts_as_qwen(part.__class__):
                 part.patchify = cut_patches
             setattr(bare, name, part)
     items = [_as_tensor(item) for item in request.items] if as_tensors else request.items
@@ -124,11 +138,14 @@ def _processed(
         return None
     tensors: dict[str, Any] = dict(found.tensors)
     for key, table in tables.items():
-        if key in tensors:
-            pixels = as_bytes(as_tensor(tensors[key]), table)
-            if pixels is None:
-                return None
-            tensors[key] = pixels
+        found_pixels = tensors.get(key)
+        if found_pixels is None:
+            continue
+        if getattr(found_pixels, "dtype", None) != torch.uint8:
+            found_pixels = as_bytes(as_tensor(found_pixels), table)
+        if found_pixels is None:
+            return None
+        tensors[key] = found_pixels
     kept = {key: table for key, table in tables.items() if key in tensors}
     return attrs.evolve(found, tensors=tensors, pixel_tables=kept)
 
@@ -179,7 +196,7 @@ def _agreed(
     """Returns the tables with which bytes give the processor's output for all requests."""
     agreed: dict[str, PixelTable] | None = None
     for request in requests:
-        own, bare = process(request), process(_without_normalisation(request, as_tensors))
+        own, bare = process(request), process(_bare(request, as_tensors))
         if own.replacements != bare.replacements or own.tensors.keys() != bare.tensors.keys():
             return {}
         found = {}

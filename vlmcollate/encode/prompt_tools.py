@@ -104,6 +104,7 @@ class PromptTools:
             expansion_tokens=cache(expansion_tokens),
             allowed=frozenset(options.allowed_special_tokens),
             special_tokens_in_text=options.special_tokens_in_text,
+            stop_tokens=renderer.stop_tokens,
         )
         return cls(
             vocabulary=vocabulary,

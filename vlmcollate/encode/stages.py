@@ -6,13 +6,12 @@ Shapes: L a sample's tokens.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
-import torch
-from torch import Tensor
 
 from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
@@ -23,27 +22,27 @@ from vlmcollate.encode.item_options import FinalSize, Shape, final_size
 from vlmcollate.encode.labelling import label_sample, place_turns, unlabelled_sample
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
 from vlmcollate.encode.options import CollatorOptions
-from vlmcollate.encode.pixel_path import process_as_bytes
+from vlmcollate.encode.pixel_path import PixelPath, process_as_bytes
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
-from vlmcollate.encode.token_count import small_image
-from vlmcollate.encode.trace import run_stage, untraced
+from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
 from vlmcollate.encode.train_on import PartWeights, part_weights
 from vlmcollate.encode.turn_splitting import each_turn, without_earlier_omissions
 from vlmcollate.errors import ConfigError, MediaError, SampleError
-from vlmcollate.family import Family, Packable
+from vlmcollate.family import Family
 from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext
 from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.prompt.answer_parts import empty_reasoning, without
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
-from vlmcollate.prompt.reasoning import may_hold_reasoning, move_inline_reasoning
+from vlmcollate.prompt.reasoning import TAGGED, move_inline_reasoning
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
+T = TypeVar("T")
 Process = Callable[[Rendering, Sequence[Any]], ProcessedMedia]
 
 
@@ -53,6 +52,22 @@ def _expansion_tokens(owner: weakref.ref[Stages], vocabulary: Vocabulary) -> fro
     if collator is None:
         raise ConfigError("the collator of this prompt encoder was deleted; keep it while encoding")
     return expansion_tokens(collator.traits, vocabulary, collator._replacement)
+
+
+def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
+    """Runs a stage, recording it if a trace is active."""
+    trace = ACTIVE_TRACE.get()
+    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Runs the body without recording it."""
+    token = ACTIVE_TRACE.set(None)
+    try:
+        yield
+    finally:
+        ACTIVE_TRACE.reset(token)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -76,7 +91,12 @@ class Stages(CollatorOptions):
     def _read(self, example: object) -> Conversation:
         """Runs the stage `read`, and moves inline reasoning to where the template expects it."""
         conversation = self.read(example)
-        if self.declared.render is not None or not may_hold_reasoning(conversation):
+        may_reason = any(
+            message.role == "assistant" and TAGGED.match(getattr(part, "text", ""))
+            for message in conversation.messages
+            for part in message.content[:1]
+        )
+        if not may_reason or conversation.is_plain_text or self.declared.render is not None:
             return conversation
         tools = self._tools
         if tools.reasoning is None:
@@ -197,8 +217,12 @@ class Stages(CollatorOptions):
             texts=[self.traits.placeholders[kind] for kind in kinds],
             joins=family.joins,
         )
-        found = process_as_bytes(family.process, request)
+        found = process_as_bytes(family.process, request, self._pixel_paths)
         return family.process(request) if found is None else found
+
+    @cached_property
+    def _pixel_paths(self) -> dict[Any, PixelPath]:
+        return {}
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
         """Returns the name of the strategy used, and the assistant turns."""
@@ -240,13 +264,6 @@ class Stages(CollatorOptions):
         """Changes the labelled sample, for example by inserting tokens."""
         change = self.family.postprocess
         return sample if change is None else change(sample, self.processor)
-
-    def position_ids(self, sample: EncodedSample) -> Tensor:
-        """Returns a document's positions in a pack, (L,) or (L, axes) int64."""
-        packing = self.family.packing
-        if isinstance(packing, Packable) and packing.positions is not None:
-            return packing.positions(sample, self.processor)
-        return torch.arange(len(sample))
 
     def _tokenize(
         self,
@@ -296,38 +313,10 @@ class Stages(CollatorOptions):
         """Returns whether the collator takes media of a kind."""
         return kind in self.traits.placeholders
 
-    def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
-        """Returns whether token counts of these kinds follow from media sizes."""
-        family = self.family
-        counts = family.count_tokens is not None or hasattr(
-            self.processor, "_get_num_multimodal_tokens"
-        )
-        return not kinds or (counts and family.exact_token_counts.issuperset(kinds))
-
-    def num_media_tokens(self, kind: MediaKind, size: tuple[int, ...]) -> int:
-        """Returns the number of tokens of one item.
-
-        A term that is the same for all images, or for all videos with as many frames, may be
-        omitted.
-
-        Args:
-            kind: `"image"` or `"video"`.
-            size: (height, width), or (frames, height, width).
-        """
-        count = self.family.count_tokens
-        if count is not None:
-            return count(self.processor, kind, size)
-        counts = self.processor._get_num_multimodal_tokens(**{f"{kind}_sizes": [size]})
-        return int(counts[f"num_{kind}_tokens"][0])
-
     def _replacement(self, kind: MediaKind, item: Any) -> str:
         """Returns the text for the placeholder of a single item."""
         rendering = alone(kind, self.traits.placeholders[kind])
         return self.process_media(rendering, [item]).replacements[0]
-
-    @cached_property
-    def _small_image(self) -> str:
-        return self._replacement("image", small_image())
 
     @cached_property
     def traits(self) -> ProcessorTraits:

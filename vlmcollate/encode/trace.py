@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, Literal, TypeVar, get_args
 
@@ -63,19 +62,4 @@ class Trace:
 
 
 ACTIVE_TRACE: ContextVar[Trace | None] = ContextVar("active_trace", default=None)
-
-
-def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
-    """Runs a stage, recording it if a trace is active."""
-    trace = ACTIVE_TRACE.get()
-    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Runs the body without recording it."""
-    token = ACTIVE_TRACE.set(None)
-    try:
-        yield
-    finally:
-        ACTIVE_TRACE.reset(token)
+"""The explanation of one encoded example, whose stages this thread runs."""

@@ -25,6 +25,7 @@ from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.expansion import PromptText
 from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.rendering import CallerSpan, Rendering
+from vlmcollate.prompt.spelled_turns import report_spelled_turns
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
 
@@ -181,6 +182,7 @@ class PromptEncoder:
             processor writes. It is called when a message spells a token that may be one.
         special_tokens_in_text: The policy for a message's text that spells a special token:
             `"literal"` encodes it as plain text, `"error"` refuses the conversation.
+        stop_tokens: The tokens that may end an assistant turn.
     """
 
     processor: Any
@@ -189,6 +191,7 @@ class PromptEncoder:
     allowed: frozenset[str] = frozenset()
     expansion_tokens: Callable[[], frozenset[str]] = frozenset
     special_tokens_in_text: SpecialTokensPolicy = "literal"
+    stop_tokens: Sequence[str] = ()
 
     def __call__(
         self, conversation: Conversation, rendering: Rendering, media: ProcessedMedia
@@ -259,6 +262,7 @@ class PromptEncoder:
                 where=f"messages[{message}]" if message >= 0 else "tools",
             )
         if spelled is not None:
+            report_spelled_turns(text.conversation, self.structure.openers, self.stop_tokens)
             tokens = text.encode()
         borders = np.array([start for start, *_ in text.turns], np.int64)
         before = tokens.starts.searchsorted(borders) - 1

@@ -17,7 +17,7 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 Render = Callable[..., str]
 
 _ASK = {"role": "user", "content": "wombat"}
-_TAGGED = re.compile(r"\s*[^\w\s]|\s*\S+[<\[]")
+TAGGED = re.compile(r"\s*[^\w\s]|\s*\S+[<\[]")
 """Text that may begin with reasoning."""
 _CALL = {"name": "potoroo", "arguments": {"at": "bilby"}}
 _CALLS = {"tool_calls": [{"type": "function", "id": "call00000", "function": _CALL}]}
@@ -98,15 +98,6 @@ def _opening(before: str, header: str, mark: re.Pattern[str]) -> str:
         return before[len(header) :].strip()
     found = list(mark.finditer(before))
     return before[found[-1].start() if found else len(before) :].strip()
-
-
-def may_hold_reasoning(conversation: Conversation) -> bool:
-    """Returns whether an answer of a chat may begin with reasoning, which is seldom the case."""
-    return not conversation.is_plain_text and any(
-        message.role == "assistant" and _TAGGED.match(getattr(part, "text", ""))
-        for message in conversation.messages
-        for part in message.content[:1]
-    )
 
 
 def move_inline_reasoning(

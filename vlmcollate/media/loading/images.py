@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any
 
 from PIL import Image, ImageFile
@@ -12,7 +14,7 @@ from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.depth import SIGNIFICANT_BITS, GrayRange
 from vlmcollate.media.loading.image_modes import Colour, as_rgb
 from vlmcollate.media.loading.orientation import make_upright, read_orientation, swaps_sides
-from vlmcollate.media.loading.pillow_errors import decoding_errors
+from vlmcollate.media.loading.pillow_errors import BROKEN_IMAGE_ERRORS
 from vlmcollate.media.loading.png import check_png, significant_bits_of_png
 
 _Factory = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]
@@ -216,3 +218,25 @@ def _check_still(image: Image.Image, name: str, where: str) -> None:
             "it as a video",
             where=where,
         )
+
+
+@contextmanager
+def decoding_errors(name: str, where: str) -> Iterator[None]:
+    """Turns what Pillow raises on broken data into a MediaError."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except BROKEN_IMAGE_ERRORS as error:
+        if isinstance(error, TypeError | AttributeError) and not _comes_from_pillow(error):
+            raise  # a bug around the parser
+        raise MediaError(
+            f"{name} cannot be decoded ({type(error).__name__}: {error}); expected a whole, "
+            "undamaged image; fetch or encode it again, or drop the sample",
+            where=where,
+        ) from error
+
+
+def _comes_from_pillow(error: Exception) -> bool:
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__", "").startswith("PIL.") for frame in frames)
