@@ -36,12 +36,12 @@ ROWS, PER_SHARD = 480, 20
 
 
 def dataset() -> list[Any]:
-    """Chats about a picture of 448 x 448 each."""
+    """Chats about an image of 448 x 448 each."""
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (448, 448, 3), np.uint8)
     Image.fromarray(pixels).save(file, "JPEG")
-    picture = {"type": "image", "image": file.getvalue()}
-    question = [picture, {"type": "text", "text": "What is this?"}]
+    image = {"type": "image", "image": file.getvalue()}
+    question = [image, {"type": "text", "text": "What is this?"}]
     return [
         [{"role": "user", "content": question}, {"role": "assistant", "content": "Noise. " * 20}]
     ] * ROWS
@@ -182,7 +182,7 @@ def main() -> None:
     one, two = (median(rates[processes]) for processes in rates)
     table = Table("what", "1 process", "2 processes", "ratio", "at least")
     table.add_row(
-        f"prepare {ROWS} chats with a picture",
+        f"prepare {ROWS} chats with an image",
         f"{one:.0f}/s",
         f"{two:.0f}/s",
         f"{two / one:.2f}",
@@ -191,20 +191,20 @@ def main() -> None:
     Console().print(table)
     table = Table("read", "with checksums", "without", "ratio")
     chats = [[{**turn, "content": "Noise. " * 40} for turn in row] for row in rows]
-    for name, what in (("chats with a picture", rows[:200]), ("chats of text", chats)):
+    for name, what in (("chats with an image", rows[:200]), ("chats of text", chats)):
         checked, unchecked = rows_read_a_second(what, collator)
         ratio = f"{checked / unchecked:.2f}"
         table.add_row(name, f"{checked:.0f}/s", f"{unchecked:.0f}/s", ratio)
     Console().print(table)
     table = Table("rows of text, as a multiple of encoding them", "ratio", "at least")
     goals = ("0.8", "1.9", "1.9")
-    for (name, ratio), goal in zip(
+    for (name, multiple), goal in zip(
         ratios_to_encoding(text_rows(2000), collator).items(), goals, strict=True
     ):
-        table.add_row(name, f"{ratio:.2f}", goal)
+        table.add_row(name, f"{multiple:.2f}", goal)
     Console().print(table)
-    ratio = ratio_to_copy(rows[:40], collator)
-    Console().print(f"a row with an image is read in {ratio:.2f} of the time of a copy")
+    copies = ratio_to_copy(rows[:40], collator)
+    Console().print(f"a row with an image is read in {copies:.2f} of the time of a copy")
     if find_spec("ray") is None:
         return
     table = Table("chats", "2 processes", "2 Ray actors", "of which Ray starts")

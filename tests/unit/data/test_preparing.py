@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,9 +200,14 @@ def test_killed_at_random_points_it_gives_the_same_files(tmp_path, source, colla
     for attempt in range(3):
         run = Script(script, str(source), str(out), str(1 + attempt % 2))
         run.output.readline()
-        time.sleep(float(random.uniform(0.0, 0.8)) + 2.5 * (attempt % 2))
-        os.killpg(run.pid, signal.SIGKILL)
+        shards, end = 3 * attempt + int(random.integers(1, 4)), time.monotonic() + 60
+        while len(list(out.glob("0*.arrow"))) < shards and time.monotonic() < end:
+            time.sleep(0.001)
+        time.sleep(float(random.uniform(0.0, 0.01)))
+        with suppress(ProcessLookupError):  # it may have ended
+            os.killpg(run.pid, signal.SIGKILL)
         run.end()
+        assert len(list(out.glob("0*.arrow"))) >= shards
     prepare_dataset(source, out, collator=collator, rows_per_shard=2)
     assert files_of(out) == files_of(whole)
 
