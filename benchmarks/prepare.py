@@ -198,13 +198,13 @@ def main() -> None:
     Console().print(table)
     table = Table("rows of text, as a multiple of encoding them", "ratio", "at least")
     goals = ("0.8", "1.9", "1.9")
-    for (name, ratio), goal in zip(
+    for (kind, multiple), goal in zip(
         ratios_to_encoding(text_rows(2000), collator).items(), goals, strict=True
     ):
-        table.add_row(name, f"{ratio:.2f}", goal)
+        table.add_row(kind, f"{multiple:.2f}", goal)
     Console().print(table)
-    ratio = ratio_to_copy(rows[:40], collator)
-    Console().print(f"a row with an image is read in {ratio:.2f} of the time of a copy")
+    copies = ratio_to_copy(rows[:40], collator)
+    Console().print(f"a row with an image is read in {copies:.2f} of the time of a copy")
     if find_spec("ray") is None:
         return
     table = Table("chats", "2 processes", "2 Ray actors", "of which Ray starts")
