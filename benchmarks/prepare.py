@@ -198,10 +198,10 @@ def main() -> None:
     Console().print(table)
     table = Table("rows of text, as a multiple of encoding them", "ratio", "at least")
     goals = ("0.8", "1.9", "1.9")
-    for (name, multiple), goal in zip(
+    for (kind, multiple), goal in zip(
         ratios_to_encoding(text_rows(2000), collator).items(), goals, strict=True
     ):
-        table.add_row(name, f"{multiple:.2f}", goal)
+        table.add_row(kind, f"{multiple:.2f}", goal)
     Console().print(table)
     copies = ratio_to_copy(rows[:40], collator)
     Console().print(f"a row with an image is read in {copies:.2f} of the time of a copy")

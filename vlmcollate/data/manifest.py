@@ -103,7 +103,7 @@ class ShardTable:
     """
 
     rows: npt.NDArray[np.int64] = attrs.field(eq=_same_arrays)
-    seals: npt.NDArray[np.void] = attrs.field(eq=_same_arrays)
+    seals: npt.NDArray[np.void] = attrs.field(eq=_same_arrays, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
