@@ -106,4 +106,9 @@ class NemotronParseCollator(BaseCollator):
         processed = self.process_media(alone("image", ""), [blank("image", None)])
         dtype = self.media.dtype
         media = {key: cast_media(value, dtype) for key, value in processed.tensors.items()}
-        return attrs.evolve(super().dummy_sample(), media=media, media_counts={"image": 1})
+        return attrs.evolve(
+            super().dummy_sample(),
+            media=media,
+            media_counts={"image": 1},
+            pixel_tables=processed.pixel_tables,
+        )

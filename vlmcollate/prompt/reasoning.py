@@ -106,7 +106,7 @@ def move_inline_reasoning(
     """Moves reasoning at the beginning of answers to the key from which the template reads it.
 
     It moves if the prompt stays the same, or if the template would remove it from the answer, or
-    refuse it there.
+    refuse it there. Reasoning that the template writes in neither place stays where it is.
 
     Args:
         conversation: The conversation.
@@ -120,12 +120,21 @@ def move_inline_reasoning(
     for moved in (trimmed, kept):
         candidate = _with(conversation, moved)
         text = _prompt(candidate, render)
-        if text is not None and plain in (None, text):
+        if text is not None and plain is None:
             return candidate
-    if plain is None:
+        if text is not None and text == plain:
+            return _with(conversation, _written(moved, form, text))
+    text = _prompt(_with(conversation, trimmed), render)
+    if plain is None or text is None:
         return conversation
-    cut = {k: m for k, m in trimmed.items() if m.extra[form.key].strip() not in plain}
-    return _with(conversation, cut)
+    left = _written(trimmed, form, plain)
+    gained = {k: m for k, m in _written(trimmed, form, text).items() if k not in left}
+    return _with(conversation, gained)
+
+
+def _written(moved: Mapping[int, Message], form: ReasoningForm, text: str) -> dict[int, Message]:
+    """Returns the messages whose reasoning a prompt holds."""
+    return {k: message for k, message in moved.items() if message.extra[form.key].strip() in text}
 
 
 def _prompt(conversation: Conversation, render: Render) -> str | None:
