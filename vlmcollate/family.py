@@ -110,8 +110,8 @@ class Family:
         render: The function that writes the prompt from the conversation, the processor and the
             placeholders; the chat template by default.
         postprocess: The function that changes a labelled sample, given the processor.
-        takes_pixel_bytes: Whether `postprocess`, of the family or a subclass, leaves pixels alone,
-            so that they may be bytes.
+        takes_pixel_bytes: Whether the functions and the subclasses of a family outside this library
+            take pixels as bytes; see `EncodedSample.pixel_tables`.
         frame_tokens: The minimum and maximum number of tokens of a frame, for videos with options
             of their own; those of the processor by default.
         count_tokens: The function that counts the tokens of one item, from the processor, its kind

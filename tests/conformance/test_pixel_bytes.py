@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -11,9 +12,11 @@ from PIL import Image
 
 from tests.processors.cases import CASES
 from vlmcollate import collator_for
+from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.errors import CollateError
-from vlmcollate.media import MediaRequest, Video
+from vlmcollate.media import Concatenate, MediaRequest, Video
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 
 SERVED = [
     name
@@ -122,3 +125,51 @@ def test_images_of_any_size_are_those_of_the_processor(name, sizes, seed):
     collator = _collator(name)
     items = [_image(max(w, h // 100), max(h, w // 100), seed) for w, h in sizes]
     assert _check(collator, "image", items)
+
+
+class _Doubles(Qwen2_5_VLCollator):
+    """A subclass that knows nothing of bytes."""
+
+    def process_media(self, rendering, media):
+        found = super().process_media(rendering, media)
+        tensors = dict(found.tensors)
+        assert tensors["pixel_values"].is_floating_point()
+        return attrs.evolve(found, tensors={**tensors, "pixel_values": tensors["pixel_values"] * 2})
+
+
+class _LooksAtPixels(Qwen2_5_VLCollator):
+    def postprocess(self, sample):
+        assert all(sample.media[key].is_floating_point() for key in sample.media if "pixel" in key)
+        return sample
+
+
+class _Joins(Concatenate):
+    def join(self, values, key):
+        assert all(value.is_floating_point() for value in values)
+        return super().join(values, key)
+
+
+def test_code_that_knows_nothing_of_bytes_gets_floats():
+    plain = _collator("Qwen2_5_VLProcessor")
+    image = {"type": "image", "image": _image(90, 60, 1)}
+    chat = [{"role": "user", "content": [image]}, {"role": "assistant", "content": "Noise."}]
+    expected = plain([chat])["pixel_values"]
+    doubled = _Doubles(processor=plain.processor)([chat, chat])
+    assert torch.equal(doubled["pixel_values"], torch.cat([expected, expected]) * 2)
+    looking = _LooksAtPixels(processor=plain.processor)
+    assert torch.equal(looking([chat])["pixel_values"], expected)
+
+    class Own(Qwen2_5_VLCollator):
+        family = attrs.evolve(
+            Qwen2_5_VLCollator.family,
+            joins={
+                **Qwen2_5_VLCollator.family.joins,
+                "pixel_values": _Joins(rows="image_grid_thw"),
+            },
+        )
+
+    own = Own(processor=plain.processor)
+    assert own.encode(chat).pixel_tables
+    assert torch.equal(own([chat])["pixel_values"], expected)
+    mixed = plain.stack([plain.encode(chat), with_float_pixels(plain.encode(chat), None)])
+    assert torch.equal(mixed["pixel_values"], torch.cat([expected, expected]))

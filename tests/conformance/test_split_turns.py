@@ -36,7 +36,7 @@ def _same(a, b):
         a.tokens.keys() == b.tokens.keys()
         and a.media.keys() == b.media.keys()
         and all(torch.equal(a.tokens[key], b.tokens[key]) for key in a.tokens)
-        and all(torch.equal(a.media[key], b.media[key]) for key in a.media)
+        and all(torch.equal(a.pixels(key), b.pixels(key)) for key in a.media)
         and torch.equal(a.message_ids, b.message_ids)
         and torch.equal(a.media_ids, b.media_ids)
         and dict(a.media_counts) == dict(b.media_counts)

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import attrs
 
-from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.answer_weights import last_turn_trains
 from vlmcollate.encode.dummy_media import DummyMedia, alone
@@ -217,7 +216,9 @@ class Stages(CollatorOptions):
             texts=[self.traits.placeholders[kind] for kind in kinds],
             joins=family.joins,
         )
-        found = process_as_bytes(family.process, request, self._pixel_paths)
+        found = None
+        if self._keeps_bytes:
+            found = process_as_bytes(family.process, request, self._pixel_paths)
         return family.process(request) if found is None else found
 
     @cached_property
@@ -299,15 +300,15 @@ class Stages(CollatorOptions):
             media_tokens=self.traits.media_tokens,
             pixel_tables=processed.pixel_tables,
         )
-        if processed.pixel_tables and not self._keeps_bytes:
-            sample = with_float_pixels(sample, self.media.dtype)
         return prompt, sample
 
     @cached_property
     def _keeps_bytes(self) -> bool:
-        """Whether no code of a subclass or a family's author would meet pixels as bytes."""
-        is_own = type(self).postprocess is Stages.postprocess and self.family.postprocess is None
-        return is_own or self.family.takes_pixel_bytes
+        """Whether no code of a subclass or of a family's author would meet pixels as bytes."""
+        family, kind = self.family, type(self)
+        stages = kind.process_media, kind.postprocess, family.process, family.postprocess
+        is_own = all(s is None or s.__module__.startswith("vlmcollate.") for s in stages)
+        return is_own or family.takes_pixel_bytes
 
     def supports(self, kind: MediaKind) -> bool:
         """Returns whether the collator takes media of a kind."""

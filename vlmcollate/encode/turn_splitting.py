@@ -125,6 +125,7 @@ class SharedMedia:
         return ProcessedMedia(
             replacements=whole.replacements[:number],
             tensors={key: part[key] for key in given if key in part},
+            pixel_tables={k: table for k, table in whole.pixel_tables.items() if k in part},
         )
 
 

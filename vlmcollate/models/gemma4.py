@@ -28,7 +28,6 @@ class Gemma4Collator(BaseCollator):
     """
 
     family = Family(
-        takes_pixel_bytes=True,
         joins={
             "pixel_values": PadAndConcatenate(rows="image"),
             "image_position_ids": PadAndConcatenate(value=-1, rows="image"),

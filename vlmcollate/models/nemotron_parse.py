@@ -45,7 +45,6 @@ class NemotronParseCollator(BaseCollator):
     """
 
     family = Family(
-        takes_pixel_bytes=True,
         joins={"pixel_values": Concatenate(rows="image")},
         packing=NotPackable("its decoder attends to one page per row"),
         needs_chat_template=False,

@@ -62,7 +62,6 @@ class PaliGemmaCollator(BaseCollator):
     """
 
     family = Family(
-        takes_pixel_bytes=True,
         joins={"pixel_values": Concatenate(rows="image")},
         exact_token_counts=frozenset({"image"}),
         packing=NotPackable("its prompt attends to itself bidirectionally"),

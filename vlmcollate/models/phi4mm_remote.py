@@ -80,7 +80,6 @@ class Phi4MMCollator(BaseCollator):
     """
 
     family = Family(
-        takes_pixel_bytes=True,
         joins={
             "input_image_embeds": PadAndConcatenate(rows="image"),
             "image_sizes": Concatenate(rows="image"),

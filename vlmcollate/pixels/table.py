@@ -52,6 +52,10 @@ class PixelTable:
             (self.channels, self.repeats, self.values.dtype, tuple(self.values[:, 255].tolist()))
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the table as numbers, since each tensor that a worker sends takes a file."""
+        return PixelTable.from_dict, (self.to_dict(),)
+
     def __call__(self, pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Returns the processor's values for bytes.
 

@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.train_on import PartWeights
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -52,8 +53,9 @@ def check_split_turns_are_chats_of_their_own(collator: BaseCollator, trial: Tria
 
     def check(messages: Chat) -> None:
         ends = [k for k, message in enumerate(messages, 1) if message["role"] == "assistant"]
-        found = split.encode_all(messages)
-        expected = [last.encode(messages[:end]) for end in ends]
+        dtype = plain.media.dtype
+        found = [with_float_pixels(s, dtype) for s in split.encode_all(messages)]
+        expected = [with_float_pixels(last.encode(messages[:end]), dtype) for end in ends]
         differs = _first_difference(found, expected)
         if differs is not None:
             raise failure(
