@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from vlmcollate.cli.diagnosis_chats import chats_for
+from vlmcollate.cli.diagnosis_values import Fact, Probe
 from vlmcollate.errors import CollateError
 
 if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator
-    from vlmcollate.explain import Explanation
-    from vlmcollate.prompt.rendering import Rendering
-
-Level = Literal["fine", "choice", "loss"]
-
-
-@attrs.frozen(kw_only=True)
-class Fact:
-    """One thing that a chat template does.
-
-    Attributes:
-        topic: The subject in a few words.
-        text: What the template does.
-        remedy: The option that changes it, as an imperative sentence, or "".
-        level: `"fine"`, `"choice"` if an option is worth a thought, or `"loss"` if text is omitted
-            or chats are refused.
-    """
-
-    topic: str
-    text: str
-    remedy: str = ""
-    level: Level = "fine"
-
-
-@attrs.frozen(kw_only=True)
-class Probe:
-    """One kind of chat with its encoding.
-
-    Attributes:
-        example: The chat.
-        explanation: Its explanation, or `None` if it is refused.
-        rendering: Its prompt, or `None` if it is refused.
-        error: Why it is refused, or "".
-    """
-
-    example: Mapping[str, Any]
-    explanation: Explanation | None = None
-    rendering: Rendering | None = None
-    error: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from vlmcollate.cli.diagnosis import Fact, Probe
 from vlmcollate.cli.diagnosis_chats import NAMES, QUESTION
+from vlmcollate.cli.diagnosis_values import Fact, Probe
 from vlmcollate.errors import CollateError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.templates import chat_template_of, switches_of

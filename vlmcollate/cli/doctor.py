@@ -26,7 +26,8 @@ from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vlmcollate.cli.diagnosis import Diagnosis, Level
+    from vlmcollate.cli.diagnosis import Diagnosis
+    from vlmcollate.cli.diagnosis_values import Level
 
 _Html = Annotated[Path | None, typer.Option(help="Also write an HTML page.")]
 _STYLES: dict[Level, str] = {"fine": "green", "choice": "yellow", "loss": "bold red"}

@@ -6,7 +6,8 @@ import html
 import re
 from collections.abc import Iterator
 
-from vlmcollate.cli.diagnosis import Diagnosis, Fact, Finding
+from vlmcollate.cli.diagnosis import Diagnosis, Finding
+from vlmcollate.cli.diagnosis_values import Fact
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.page import document
 from vlmcollate.explain.tokens import CLASSES, MEANINGS, TokenClass
