@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         PadToLongest,
         TransformerEngineTHD,
     )
+    from vlmcollate.pixels import finish_pixels, normalize_pixels
     from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 __all__ = [
@@ -74,6 +75,8 @@ __all__ = [
     "UrlFetcher",
     "VideoLimits",
     "collator_for",
+    "finish_pixels",
+    "normalize_pixels",
     "plan_packs",
     "register",
     "split_microbatches",
@@ -117,6 +120,7 @@ _EXPORTS = {
         "PadToLongest",
         "TransformerEngineTHD",
     ),
+    "pixels": ("finish_pixels", "normalize_pixels"),
     "sample": ("IGNORE_INDEX", "EncodedSample"),
 }
 """The modules that define the public names, relative to this package."""

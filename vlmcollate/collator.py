@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, final
 
 import attrs
-from torch import Tensor
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.batches import Batches
@@ -72,9 +71,11 @@ class BaseCollator(Batches):
         )
         if self.padding.separates_by is not None:
             self._check_packs()
+        if self.pixels == "uint8":
+            self._check_bytes()
 
     @final
-    def __call__(self, examples: Sequence[object]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[object]) -> dict[str, Any]:
         """Collates examples into a batch.
 
         Args:
@@ -96,7 +97,7 @@ class BaseCollator(Batches):
         examples: Sequence[object],
         *,
         on_error: Callable[[SampleError], Sequence[EncodedSample]] | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Collates examples into a batch, with a policy for each example that fails.
 
         Args:

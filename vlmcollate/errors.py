@@ -3,6 +3,7 @@
     CollateError
     ├── ConfigError(ValueError)          options that contradict each other or the processor
     ├── EmptyBatchError(ValueError)      no example is left for a batch
+    ├── UnfinishedPixelsError(AttributeError)  a model takes pixels that are still bytes
     └── LocatedError                     has `.index` and `.where`
         ├── StrategyError(RuntimeError)  a strategy has a bug; the sample may be good
         └── SampleError(ValueError)      one sample is bad
@@ -38,6 +39,10 @@ class ConfigError(CollateError, ValueError):
 
 class EmptyBatchError(CollateError, ValueError):
     """No example is left for a batch."""
+
+
+class UnfinishedPixelsError(CollateError, AttributeError):
+    """Pixels of a batch are used as floats while they are still bytes."""
 
 
 class LocatedError(CollateError):

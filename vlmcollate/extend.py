@@ -32,7 +32,6 @@ from vlmcollate.media import (
     process_together,
     processor_inputs,
 )
-from vlmcollate.media.base import cast_media
 from vlmcollate.models import COLLATORS, register
 from vlmcollate.packing.mrope import MRope
 from vlmcollate.packing.token_mixing import TokenMixing
@@ -88,7 +87,6 @@ __all__ = [
     "TurnMarkers",
     "Video",
     "assistant_indices",
-    "cast_media",
     "grid_joins",
     "process_omni",
     "process_patch_grids",

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from vlmcollate.pixels import PixelTable
+from vlmcollate.pixels import PixelTable, cast_pixels
 
 IGNORE_INDEX = -100
 """The label of tokens that are not trained, the default of PyTorch and Hugging Face."""
@@ -85,10 +85,10 @@ class EncodedSample:
 
         Args:
             key: A key of `media`.
-            dtype: The dtype of pixels that are stored as bytes; the processor's by default.
+            dtype: The dtype of pixels; the processor's by default. Other tensors keep theirs.
         """
-        table = self.pixel_tables.get(key)
-        return self.media[key] if table is None else table(self.media[key], dtype)
+        table, value = self.pixel_tables.get(key), self.media[key]
+        return cast_pixels(key, value, dtype) if table is None else table(value, dtype)
 
     @property
     def input_ids(self) -> Tensor:

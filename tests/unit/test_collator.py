@@ -336,9 +336,8 @@ def test_a_tokenizer_that_pads_left_does_not_matter():
     assert batch["attention_mask"][:, 0].tolist() == [1, 1]
 
 
-def test_media_may_be_cast(processor):
-    media = LocalMedia(dtype=torch.bfloat16)
-    batch = collator_for(processor, media=media)([turn("a", "b", images=1)])
+def test_pixels_may_be_cast(processor):
+    batch = collator_for(processor, pixels="bfloat16")([turn("a", "b", images=1)])
     assert batch["pixel_values"].dtype == torch.bfloat16
     assert batch["image_grid_thw"].dtype == torch.int64
 

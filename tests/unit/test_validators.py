@@ -6,8 +6,8 @@ import pickle
 import attrs
 import pytest
 
-from vlmcollate import ConfigError, PadToLongest
-from vlmcollate.extend import Concatenate, LabelStrategy, MediaStrategy
+from vlmcollate import ConfigError, LocalMedia, PadToLongest
+from vlmcollate.extend import Concatenate, LabelStrategy
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.testing import tiny_processor
 
@@ -15,7 +15,7 @@ BASES = {
     "collator": (Qwen2_5_VLCollator, "max_length", 512),
     "join": (Concatenate, "rows", "sample"),
     "padding": (PadToLongest, "multiple_of", 8),
-    "media": (MediaStrategy, "dtype", None),
+    "media": (LocalMedia, "root", None),
 }
 
 

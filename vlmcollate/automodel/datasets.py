@@ -24,6 +24,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.dummy_media import DummyMediaPolicy
 from vlmcollate.errors import ConfigError, SampleError, SampleTooLongError
 from vlmcollate.models import collator_for
+from vlmcollate.pixels import dtype_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of, at_least_one
 
@@ -124,7 +125,7 @@ class PreTokenizedDatasetWrapper(Dataset[Any]):
         is_faked = self._needs_fake_image(conversation)
         collator = self.faking_collator if is_faked else self.collator
         try:
-            sample = with_float_pixels(collator.encode(conversation), collator.media.dtype)
+            sample = with_float_pixels(collator.encode(conversation), dtype_of(collator.pixels))
             if self.post_tokenize_hook is not None:
                 sample = self._apply_hook(sample, conversation, self.post_tokenize_hook)
         except SampleError as error:

@@ -136,7 +136,7 @@ def join_media(items: Sequence[TokenizedSample], joins: Mapping[str, Join]) -> d
         attrs.evolve(i.sample, media={k: v for k, v in i.sample.media.items() if k not in merged})
         for i in items
     ]
-    batch: dict[str, Any] = {**joined_media(kept, joins, None)}
+    batch: dict[str, Any] = {**joined_media(kept, joins, "float32")}
     for key in sorted(merged):
         values = ({**item.sample.media, **item.tensor_lists}.get(key) for item in items)
         batch[key] = _merge_media_values([value for value in values if value is not None])

@@ -6,6 +6,7 @@ Shapes: B rows, n microbatches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Join
+from vlmcollate.pixels import PixelBytes
 from vlmcollate.validators import check_count
 
 _KINDS = ("image", "video", "audio")
@@ -95,7 +97,8 @@ def _pieces(
                 f"{key} has the wrong number of rows: found {len(value)}, expected "
                 f"{sum(per_part)} by the counts of the batch"
             )
-        return torch.split(value, per_part)
+        split = value.split if isinstance(value, PixelBytes) else partial(torch.split, value)
+        return split(per_part)
     if isinstance(value, str | bool | int | float) or getattr(value, "shape", None) == ():
         return [value] * len(sizes)
     if isinstance(value, Mapping):  # a mask for each kind of attention layer

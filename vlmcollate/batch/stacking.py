@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vlmcollate.batch.media import joined_media
 from vlmcollate.media import Join
+from vlmcollate.pixels import PixelFormat
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 
@@ -25,8 +26,8 @@ def stack_samples(
     *,
     shift_labels: bool,
     is_packed: bool,
-    pixel_dtype: torch.dtype | None = None,
-) -> dict[str, Tensor]:
+    pixels: PixelFormat = "float32",
+) -> dict[str, Any]:
     """Makes a batch of samples, or of packs.
 
     Args:
@@ -36,7 +37,7 @@ def stack_samples(
         fill: The padding value of each token key; 0 by default.
         shift_labels: Whether to shift labels by one.
         is_packed: Whether the samples are packs.
-        pixel_dtype: The dtype of pixels that are stored as bytes; the processor's by default.
+        pixels: What pixels become.
 
     Returns:
         See `BaseCollator.stack`.
@@ -49,7 +50,7 @@ def stack_samples(
     batch = pad(rows, fill)
     if shift_labels and not is_packed:
         batch = shifted(batch, axis=1)
-    return {**batch, **joined_media(samples, joins, pixel_dtype), **media_counts(samples)}
+    return {**batch, **joined_media(samples, joins, pixels), **media_counts(samples)}
 
 
 def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:

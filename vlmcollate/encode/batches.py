@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import final
+from typing import Any, final
 
 import attrs
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from vlmcollate.batch.stacking import fill_values, stack_samples
 from vlmcollate.encode.media_counts import MediaCounts
 from vlmcollate.encode.padding import pad_rows
+from vlmcollate.encode.pixel_path import takes_bytes
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.family import Packable
 from vlmcollate.packing.documents import join_documents, with_blocks
@@ -28,7 +29,7 @@ class Batches(MediaCounts):
     """Makes batches and packs of encoded samples; see `BaseCollator`."""
 
     @final
-    def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
+    def stack(self, samples: Sequence[EncodedSample]) -> dict[str, Any]:
         """Makes a batch of encoded samples.
 
         Args:
@@ -38,7 +39,7 @@ class Batches(MediaCounts):
             A plain dict of contiguous tensors: `input_ids`, `attention_mask` and `labels`, (B, T)
             int64, the family's token types, `loss_weights` (B, T) float32 if messages have
             weights other than 0 and 1, the joined media tensors, and `n_images_per_sample` and the
-            like, (B,) int64, if there is such media.
+            like, (B,) int64, if there is such media. With `pixels="uint8"` pixels are `PixelBytes`.
 
         Raises:
             EmptyBatchError: There is no sample.
@@ -66,7 +67,7 @@ class Batches(MediaCounts):
             fill_values(self.processor.tokenizer),
             shift_labels=self.shift_labels,
             is_packed=is_packed,
-            pixel_dtype=self.media.dtype,
+            pixels=self.pixels,
         )
 
     @final
@@ -101,14 +102,7 @@ class Batches(MediaCounts):
         if isinstance(packing, Packable) and packing.bidirectional_images and family.token_types:
             samples = [with_blocks(sample, family.token_types.key) for sample in samples]
         fill = fill_values(self.processor.tokenizer)
-        return join_documents(
-            samples,
-            positions,
-            family.joins,
-            fill,
-            multiple_of=multiple_of,
-            pixel_dtype=self.media.dtype,
-        )
+        return join_documents(samples, positions, family.joins, fill, multiple_of=multiple_of)
 
     def dummy_sample(self) -> EncodedSample:
         """Returns a sample to use instead of a bad one, if a batch has to keep its rows.
@@ -148,3 +142,18 @@ class Batches(MediaCounts):
         mixing = self.family.mixing(self.model_config)
         if self.padding.separates_by is not None and mixing is not None:
             check_layout(self.padding, mixing)
+
+    def _check_bytes(self) -> None:
+        """Refuses bytes if no pixels of the processor are bytes."""
+        if not self._keeps_bytes:
+            raise ConfigError(
+                f'pixels="uint8" has no effect: code of {type(self).__name__} takes its pixels as '
+                "floats; declare Family(takes_pixel_bytes=True) if it takes bytes, or choose "
+                '"float32" or "bfloat16"'
+            )
+        media = self.processor, self.family.process, self.traits.placeholders, self.family.joins
+        if not takes_bytes(*media):
+            raise ConfigError(
+                f'pixels="uint8" has no effect: {type(self.processor).__name__} makes floats that '
+                'no table of bytes gives, or takes no images; choose "float32" or "bfloat16"'
+            )

@@ -32,12 +32,10 @@ class DummyMedia:
     Attributes:
         pieces: The tokens and tensors of each kind.
         joins: The joining rules of the tensors.
-        pixel_dtype: The dtype of pixels that are not kept as bytes.
     """
 
     pieces: Mapping[MediaKind, EncodedSample]
     joins: Mapping[str, Join]
-    pixel_dtype: torch.dtype | None
 
     @classmethod
     def of(
@@ -46,7 +44,6 @@ class DummyMedia:
         sampling_rate: int | None,
         joins: Mapping[str, Join],
         encode: Callable[[Rendering, Any], EncodedSample],
-        pixel_dtype: torch.dtype | None,
     ) -> DummyMedia:
         """Encodes dummy media.
 
@@ -55,7 +52,6 @@ class DummyMedia:
             sampling_rate: The model's audio sampling rate in Hz.
             joins: The joining rules of the tensors.
             encode: A function that returns the sample of a one-placeholder prompt and its item.
-            pixel_dtype: The dtype of pixels that are not kept as bytes.
         """
         pieces: dict[MediaKind, EncodedSample] = {}
         for kind in ENCODERS:
@@ -63,12 +59,12 @@ class DummyMedia:
             if text:  # an empty one stands for a page outside the text, which every sample has
                 piece = encode(alone(kind, text), blank(kind, sampling_rate))
                 pieces[kind] = ignored(piece)
-        return cls(pieces, joins, pixel_dtype)
+        return cls(pieces, joins)
 
     def add(self, sample: EncodedSample, batch: Sequence[EncodedSample]) -> EncodedSample:
         """Adds dummy media for every encoder that the batch leaves idle."""
         for kind in _idle(batch, list(self.pieces)):
-            sample = appended(sample, self.pieces[kind], self.joins, self.pixel_dtype)
+            sample = appended(sample, self.pieces[kind], self.joins)
         return sample
 
     def room(self, sample: EncodedSample) -> int:
@@ -106,15 +102,12 @@ def _idle(samples: Sequence[EncodedSample], kinds: Sequence[MediaKind]) -> list[
 
 
 def appended(
-    sample: EncodedSample,
-    piece: EncodedSample,
-    joins: Mapping[str, Join],
-    pixel_dtype: torch.dtype | None,
+    sample: EncodedSample, piece: EncodedSample, joins: Mapping[str, Join]
 ) -> EncodedSample:
     """Appends P tokens of dummy media, and its tensors, to a sample."""
     items = sum(sample.media_counts.values())
     media_ids = torch.where(piece.media_ids >= 0, piece.media_ids + items, -1)
-    media, tables = joined_bytes([sample, piece], joins, pixel_dtype)
+    media, tables = joined_bytes([sample, piece], joins)
     counts = dict(sample.media_counts)
     for kind, count in piece.media_counts.items():
         counts[kind] = counts.get(kind, 0) + count

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -18,7 +17,6 @@ from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.errors import CollateError, ConfigError, MediaError
 from vlmcollate.family import Family
 from vlmcollate.media import MediaStrategy, ProcessedMedia, Video
-from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.refusals import refuses_media
 from vlmcollate.media.processing.resizing import RESIZED, without_mark
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
@@ -119,15 +117,12 @@ def process_or_refuse(
         ) from error
 
 
-def media_tensors(
-    output: Mapping[str, Any], family: Family, dtype: torch.dtype | None, *, collator: str
-) -> dict[str, Tensor]:
+def media_tensors(output: Mapping[str, Any], family: Family, *, collator: str) -> dict[str, Tensor]:
     """Returns the declared media tensors of a processor's output.
 
     Args:
         output: The processor's output.
         family: The model family.
-        dtype: The dtype of floating-point tensors; `None` keeps the processor's.
         collator: The name of the collator's class, for errors.
 
     Raises:
@@ -142,8 +137,7 @@ def media_tensors(
                 f"the processor of {collator} returned the undeclared key {key!r}; add its joining "
                 f"rule to {collator}.family"
             )
-        tensor = value if isinstance(value, Tensor) else as_tensor(value)
-        tensors[key] = tensor if dtype is None else cast_media(tensor, dtype)
+        tensors[key] = value if isinstance(value, Tensor) else as_tensor(value)
     return tensors
 
 

@@ -18,6 +18,7 @@ from vlmcollate.formats import DatasetFormat, UnreadPolicy, format_of
 from vlmcollate.labels import LabelStrategy, RenderedSpanLabels
 from vlmcollate.media import LocalMedia, MediaStrategy
 from vlmcollate.padding import PaddingStrategy, PadToLongest
+from vlmcollate.pixels import PIXEL_FORMATS, PixelFormat
 from vlmcollate.prompt.answer_parts import EmptyReasoningPolicy
 from vlmcollate.prompt.encoder import SpecialTokensPolicy
 from vlmcollate.validators import (
@@ -81,6 +82,9 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
             so that every rank runs every encoder, as FSDP and ZeRO-3 need: `"never"`; `"batch"`, to
             one sample of a batch that leaves an encoder idle; `"sample"`, to every such sample.
             Dummy media is a white image or silence at the sample's end.
+        pixels: What the pixels of a batch are: `"float32"`, the processor's own values and dtype;
+            `"bfloat16"`; or `"uint8"`, bytes that a model takes once `finish_pixels(model)` was
+            called, or that `normalize_pixels(batch, device)` converts.
         model_config: The configuration of the model to train, such as `model.config`, for packs:
             which layouts keep documents apart depends on the model's layers. It is required if the
             processor serves models with different layers.
@@ -130,6 +134,7 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
     dummy_media: DummyMediaPolicy = attrs.field(
         default="never", validator=one_of("never", "batch", "sample")
     )
+    pixels: PixelFormat = attrs.field(default="float32", validator=one_of(*PIXEL_FORMATS))
     model_config: Any = attrs.field(
         default=None,
         validator=attrs.validators.optional(a_model_config),
@@ -159,6 +164,7 @@ class CollatorOptionsDict(TypedDict, total=False):
     template_kwargs: Mapping[str, Any]
     require_labels: bool
     dummy_media: DummyMediaPolicy
+    pixels: PixelFormat
     model_config: Any
     # options that only some built-in collators have
     thinking_prefix: ThinkingPrefix | None

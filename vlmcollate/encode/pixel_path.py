@@ -7,7 +7,8 @@ its output and the table give exactly what the processor itself returns is tried
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import attrs
@@ -17,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.media import MediaRequest, ProcessedMedia, Video
+from vlmcollate.media import Join, MediaRequest, ProcessedMedia, Video
 from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
 from vlmcollate.media.processing.resizing import RESIZED
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
@@ -98,6 +99,31 @@ def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> Pixe
     return known[key]
 
 
+def takes_bytes(
+    processor: Any,
+    process: Process,
+    placeholders: Mapping[MediaKind, str],
+    joins: Mapping[str, Join],
+) -> bool:
+    """Returns whether the pixels of a processor's images or videos are bytes.
+
+    Args:
+        processor: The processor.
+        process: The family's processing.
+        placeholders: The placeholder of each kind of media that the collator takes.
+        joins: The joining rule of each media key.
+    """
+    visual: tuple[MediaKind, ...] = ("image", "video")
+    for kind in visual:
+        if kind in placeholders:
+            request = MediaRequest(
+                processor=processor, kinds=[kind], items=[], texts=[placeholders[kind]], joins=joins
+            )
+            if pixel_path(process, request, kind).tables:
+                return True
+    return False
+
+
 def _options(processor: Any, kind: MediaKind) -> str:
     """Returns the options of a processor that decide what it makes of a byte."""
     part = getattr(processor, f"{kind}_processor", None)
@@ -117,13 +143,29 @@ def _bare(request: MediaRequest, as_tensors: bool) -> MediaRequest:  # noqa: FBT
             part.do_rescale = part.do_normalize = False
             if cuts_as_qwen(part.__class__):
                 part.patchify = cut_patches
+            if as_tensors and _only_converts(part.__class__):
+                part.process_image = _unchanged
             setattr(bare, name, part)
     items = [_as_tensor(item) for item in request.items] if as_tensors else request.items
     return attrs.evolve(request, processor=bare, items=items)
 
 
+@cache
+def _only_converts(kind: Hashable) -> bool:
+    """Returns whether a class of image processors first makes (3, H, W) of an image, and no more."""
+    from transformers.image_processing_backends import TorchvisionBackend
+
+    return getattr(kind, "process_image", None) is TorchvisionBackend.process_image
+
+
+def _unchanged(image: Tensor, **options: Any) -> Tensor:
+    """Returns an image that is (3, H, W) already, without the copy to planes of colour."""
+    del options
+    return image
+
+
 def _as_tensor(item: Any) -> Any:
-    """Returns an RGB image as (3, H, W) uint8."""
+    """Returns an RGB image as (3, H, W) uint8, whose channels are the innermost in memory."""
     if not isinstance(item, Image.Image):
         return item
     return torch.from_numpy(np.asarray(item).copy()).permute(2, 0, 1)  # np.array copies more

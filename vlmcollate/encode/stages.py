@@ -294,7 +294,7 @@ class Stages(CollatorOptions):
         output = processed.tensors
         sample = unlabelled_sample(
             prompt,
-            media_tensors(output, family, self.media.dtype, collator=name) if output else {},
+            media_tensors(output, family, collator=name) if output else {},
             count_media(rendering, media) if rendering.media else {},
             token_types=family.token_types,
             media_tokens=self.traits.media_tokens,
@@ -390,7 +390,7 @@ class Stages(CollatorOptions):
 
         placeholders = {k: v for k, v in self.traits.placeholders.items() if self.supports(k)}
         rate, joins = self.traits.sampling_rate, self.family.joins
-        return DummyMedia.of(placeholders, rate, joins, encode, self.media.dtype)
+        return DummyMedia.of(placeholders, rate, joins, encode)
 
     def _dummy_room(self, sample: EncodedSample) -> int:
         """Returns the number of tokens that dummy media will add."""

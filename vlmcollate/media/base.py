@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 import attrs
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
-from vlmcollate.media.loading.options import a_dtype_or_none
 from vlmcollate.media.loading.sampling import FrameSampling
 from vlmcollate.media.loading.videos import Video
 from vlmcollate.validators import WithOptions
@@ -20,7 +18,7 @@ from vlmcollate.validators import WithOptions
 
 @attrs.frozen(kw_only=True)
 class MediaStrategy(WithOptions, ABC):
-    """Loads the media of one sample, and sets the dtype of its tensors.
+    """Loads the media of one sample.
 
     A strategy is a value: frozen and picklable, so that DataLoader workers can share it. It never
     edits a source.
@@ -31,25 +29,17 @@ class MediaStrategy(WithOptions, ABC):
     any other exception but a `MemoryError` becomes a `StrategyError`. A subclass that adds options
     is decorated with `@attrs.frozen(kw_only=True)`; one that adds none needs no decorator.
 
-    Args:
-        dtype: The dtype to which floating-point media tensors are cast; `None` keeps theirs.
-
-    Raises:
-        ConfigError: If `dtype` is not a floating-point dtype.
-
     Example:
         >>> class Thumbnails(MediaStrategy):
         ...     media_errors = (KeyError,)
         ...     def load_image(self, source, *, where):
         ...         return {"red": Image.new("RGB", (8, 8), "red")}[source]
-        >>> Thumbnails(dtype=torch.bfloat16).load_image("red", where="images[0]").size
+        >>> Thumbnails().load_image("red", where="images[0]").size
         (8, 8)
     """
 
     media_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """The exceptions that mean bad media, such as `(KeyError,)` for names in a zip archive."""
-
-    dtype: torch.dtype | None = attrs.field(default=None, validator=a_dtype_or_none)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuses `media_errors` that are not exceptions, or that would hide every bug."""
@@ -159,19 +149,3 @@ class MediaStrategy(WithOptions, ABC):
         """
         del source, sampling, where
         return None  # as declared
-
-
-def cast_media(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Casts a floating-point media tensor.
-
-    Args:
-        tensor: A media tensor of any shape.
-        dtype: The `dtype` of the media strategy, or `None` to keep the tensor's.
-
-    Returns:
-        A tensor of the same shape; the same object if its dtype is integer or bool, or wanted
-        already.
-    """
-    if dtype is None or not tensor.is_floating_point():
-        return tensor
-    return tensor.to(dtype)

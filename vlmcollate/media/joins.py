@@ -262,8 +262,8 @@ def _check_dtypes(values: Sequence[torch.Tensor], key: str) -> None:
         if value.dtype != values[0].dtype:
             raise MediaMismatchError(
                 f"tensor {position} of {key!r} is {value.dtype}, but tensor 0 is "
-                f"{values[0].dtype}; cast them to one dtype, for instance with the option dtype of "
-                "the media strategy"
+                f"{values[0].dtype}; let process_media return one dtype, or cast pixels with "
+                'pixels="bfloat16"'
             )
 
 

@@ -11,7 +11,6 @@ from vlmcollate.encode.dummy_media import alone, blank
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.family import Family, NotPackable
 from vlmcollate.media import Concatenate, MediaRequest, ProcessedMedia
-from vlmcollate.media.base import cast_media
 from vlmcollate.prompt.plain import PromptWriter, prompt_and_answer
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
@@ -103,11 +102,9 @@ class NemotronParseCollator(BaseCollator):
     def dummy_sample(self) -> EncodedSample:
         """See `BaseCollator`; with a white page, since the decoder needs one page per row."""
         processed = self.process_media(alone("image", ""), [blank("image", None)])
-        dtype = self.media.dtype
-        media = {key: cast_media(value, dtype) for key, value in processed.tensors.items()}
         return attrs.evolve(
             super().dummy_sample(),
-            media=media,
+            media=processed.tensors,
             media_counts={"image": 1},
             pixel_tables=processed.pixel_tables,
         )

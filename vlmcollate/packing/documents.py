@@ -29,7 +29,6 @@ def join_documents(
     fill: Mapping[str, float],
     *,
     multiple_of: int = 1,
-    pixel_dtype: torch.dtype | None = None,
 ) -> EncodedSample:
     """Joins several samples into one.
 
@@ -39,7 +38,6 @@ def join_documents(
         joins: The joining rule of each media key.
         fill: The value of each key in the padding between documents.
         multiple_of: Every document is padded to a multiple of this many tokens.
-        pixel_dtype: The dtype of pixels that are bytes in some of the samples only.
 
     Returns:
         The pack; see `BaseCollator.pack`.
@@ -70,7 +68,7 @@ def join_documents(
     for sample in samples:
         for kind, count in sample.media_counts.items():
             counts[kind] = counts.get(kind, 0) + count
-    media, tables = joined_bytes(samples, joins, pixel_dtype)
+    media, tables = joined_bytes(samples, joins)
     names = dict.fromkeys(sample.label_strategy for sample in samples)
     return EncodedSample(
         tokens=tokens,

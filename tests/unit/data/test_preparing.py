@@ -463,10 +463,10 @@ def test_a_reader_may_differ_in_options_that_only_select_samples(tmp_path, chats
         collator_for(processor),
         collator_for(processor, max_length=9, dummy_media="batch", special_tokens_in_text="error"),
         collator_for(processor, media=LocalMedia(root=tmp_path), shift_labels=True),
+        collator_for(processor, pixels="bfloat16"),
     ):
         assert_equal(PreparedDataset(tmp_path / "out", reader)[0], strict.encode(named[0]))
     others: list[dict[str, Any]] = [
-        {"media": LocalMedia(dtype=torch.bfloat16)},
         {"media": LocalMedia(background="black")},
         {"dummy_media": "sample"},
         {"train_on": "last_turn"},

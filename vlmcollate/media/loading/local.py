@@ -59,7 +59,6 @@ class LocalMedia(MediaStrategy):
     installs; soundfile and soxr decode and resample audio, which `vlmcollate[audio]` installs.
 
     Args:
-        dtype: The dtype to which floating-point media tensors are cast; `None` keeps theirs.
         root: The folder below which files may be opened, with symlinks followed first; relative
             paths start from it. `None` opens any file, relative to the working directory.
         background: The colour behind transparent pixels, as Pillow names colours.

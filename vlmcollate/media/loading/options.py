@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError
@@ -21,16 +20,6 @@ def above_zero(_: object, option: attrs.Attribute[Any], value: object) -> None:
     """Refuses anything but a number above 0."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise ConfigError(f"{option.name} must be a number above 0, not {show(value)}")
-
-
-def a_dtype_or_none(_: object, option: attrs.Attribute[Any], value: object) -> None:
-    """Refuses anything but a floating-point dtype or `None`."""
-    if value is None or (isinstance(value, torch.dtype) and value.is_floating_point):
-        return
-    raise ConfigError(
-        f"{option.name} must be a floating-point dtype, such as torch.bfloat16, or None, "
-        f"not {value!r}"
-    )
 
 
 def as_range(value: Any) -> Any:

@@ -53,9 +53,8 @@ def check_split_turns_are_chats_of_their_own(collator: BaseCollator, trial: Tria
 
     def check(messages: Chat) -> None:
         ends = [k for k, message in enumerate(messages, 1) if message["role"] == "assistant"]
-        dtype = plain.media.dtype
-        found = [with_float_pixels(s, dtype) for s in split.encode_all(messages)]
-        expected = [with_float_pixels(last.encode(messages[:end]), dtype) for end in ends]
+        found = [with_float_pixels(s) for s in split.encode_all(messages)]
+        expected = [with_float_pixels(last.encode(messages[:end])) for end in ends]
         differs = _first_difference(found, expected)
         if differs is not None:
             raise failure(

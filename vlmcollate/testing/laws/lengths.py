@@ -228,9 +228,8 @@ def _check_whole_media(case: _Case, shorter: EncodedSample, limit: int) -> None:
             raise case.failure(
                 f"max_length={limit} cuts through image {item + 1}", expected=full, found=kept
             )
-    dtype = case.collator.media.dtype
-    expected = dict(with_float_pixels(reference, dtype).media)
-    shorter = with_float_pixels(shorter, dtype)
+    expected = dict(with_float_pixels(reference).media)
+    shorter = with_float_pixels(shorter)
     if expected.keys() != shorter.media.keys() or not equal_tensors(
         [expected[k] for k in expected], [shorter.media[k] for k in expected]
     ):

@@ -11,7 +11,6 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats import read_example
-from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.laws.failure_messages import failure, images_of, media_of, videos_of
@@ -65,8 +64,7 @@ def check_media_matches_the_processor(collator: BaseCollator, trial: Trial) -> N
         if not keys:
             raise NotApplicable("the processor returns none of the media keys by itself")
         for key in keys:
-            expected = cast_media(as_tensor(output[key]), collator.media.dtype)
-            _compare(key, sample, collator.media.dtype, expected, messages)
+            _compare(key, sample, as_tensor(output[key]), messages)
 
     def check(messages: Chat) -> None:
         compare(messages)
@@ -201,10 +199,8 @@ def _process(collator: BaseCollator, messages: Chat) -> Any:
     raise NotApplicable("the processor does not accept images as those of transformers do")
 
 
-def _compare(
-    key: str, sample: EncodedSample, dtype: torch.dtype | None, expected: Tensor, messages: Chat
-) -> None:
-    found = sample.pixels(key, dtype) if key in sample.media else None
+def _compare(key: str, sample: EncodedSample, expected: Tensor, messages: Chat) -> None:
+    found = sample.pixels(key) if key in sample.media else None
     context: dict[str, Any] = {"messages": messages}
     if found is None:
         raise failure(
@@ -244,11 +240,9 @@ def _compare_frames(collator: BaseCollator, sample: EncodedSample, messages: Cha
     for key in collator.family.joins:
         if key not in sample.media or key not in output:
             continue
-        dtype = collator.media.dtype
-        expected = cast_media(as_tensor(output[key]), dtype)
-        found = sample.pixels(key, dtype)
+        expected, found = as_tensor(output[key]), sample.pixels(key)
         if found.shape == expected.shape and found.is_floating_point():
-            _compare(key, sample, dtype, expected, messages)
+            _compare(key, sample, expected, messages)
 
 
 def _inverted(messages: Chat) -> Chat:

@@ -132,8 +132,7 @@ def _check_unpacked(
                 found=found.tokens[key].tolist(),
             )
     joins = subject.collator.family.joins
-    dtype = subject.collator.media.dtype
-    sample, found = with_float_pixels(sample, dtype), with_float_pixels(found, dtype)
+    sample, found = with_float_pixels(sample), with_float_pixels(found)
     kept = [key for key in sample.media if is_built_in(joins[key])]
     if sample.media.keys() != found.media.keys() or not equal_tensors(
         [sample.media[key] for key in kept], [found.media[key] for key in kept]
@@ -182,10 +181,9 @@ def _check_own_joins(
     collator: BaseCollator, pack: EncodedSample, samples: list[EncodedSample], examples: list[Chat]
 ) -> None:
     """Checks the keys that are joined by a join of the family's own."""
-    dtype = collator.media.dtype
-    for key, found in with_float_pixels(pack, dtype).media.items():
+    for key, found in with_float_pixels(pack).media.items():
         join = collator.family.joins[key]
-        values = [sample.pixels(key, dtype) for sample in samples if key in sample.media]
+        values = [sample.pixels(key) for sample in samples if key in sample.media]
         if not is_built_in(join) and not equal_tensors([join(values, key=key)], [found]):
             raise failure(
                 f"{key} of the pack differs from the join of its documents",

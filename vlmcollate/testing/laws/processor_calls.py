@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.formats import read_example
-from vlmcollate.media.base import cast_media
 from vlmcollate.media.processing.result import as_tensor
+from vlmcollate.pixels import cast_pixels, dtype_of, normalize_pixels
 from vlmcollate.testing.laws.failure_messages import failure, images_of
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial
 from vlmcollate.testing.laws.probes import probes
@@ -22,12 +22,12 @@ def check_joined_media_matches_the_processor(collator: BaseCollator, trial: Tria
     """The media tensors of a batch equal those of the processor's call for the batch."""
     del trial
     collator, rows, output = _called(collator)
-    batch = collator(rows)
+    batch = normalize_pixels(collator(rows))
     keys = [key for key in collator.family.joins if key in output and key in batch]
     if not keys:
         raise NotApplicable("the processor returns none of the media keys")
     for key in keys:
-        expected = cast_media(as_tensor(output[key]), collator.media.dtype)
+        expected = cast_pixels(key, as_tensor(output[key]), dtype_of(collator.pixels))
         problem = _difference(batch[key], expected)
         if problem:
             raise failure(

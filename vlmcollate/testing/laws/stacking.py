@@ -15,6 +15,7 @@ from torch import Tensor
 from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
+from vlmcollate.pixels import dtype_of
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
 from vlmcollate.testing.laws.failure_messages import failure, images_of
@@ -39,7 +40,7 @@ def check_the_batch_has_its_keys(collator: BaseCollator, trial: Trial) -> None:
         _check_tensor(batch, "input_ids", shape, examples)
         if not packs:
             _check_tensor(batch, "attention_mask", shape, examples)
-        floats = [with_float_pixels(s, subject.collator.media.dtype) for s in samples]
+        floats = [with_float_pixels(s, dtype_of(subject.collator.pixels)) for s in samples]
         _check_keys(floats, batch, examples, packs=packs)
         counts = [len(images_of(messages)) for messages in examples]
         found = batch.get("n_images_per_sample")

@@ -25,7 +25,7 @@ class Subject:
     """A collator and the kinds of conversation that it accepts.
 
     Attributes:
-        collator: The collator, without `max_length` and dummy media.
+        collator: The collator, without `max_length`, dummy media and bytes.
         system: Whether it accepts a system message.
         turns: The maximum number of answers in a drawn conversation.
         images: The maximum number of images that it accepted in a conversation.
@@ -55,6 +55,7 @@ class Subject:
             "max_length": None,
             "on_overlong": "raise",
             "dummy_media": "never",
+            "pixels": "float32" if collator.pixels == "uint8" else collator.pixels,
         }
         subject = cls._probed(attrs.evolve(collator, **bare))
         _LAST[:] = [collator, subject]

@@ -15,6 +15,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import Join, Stack
 from vlmcollate.packing import split_microbatches
+from vlmcollate.pixels import dtype_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import batches
 from vlmcollate.testing.laws.failure_messages import failure
@@ -72,7 +73,7 @@ def _check_media(
 ) -> None:
     """Compares one media key of the batch with the tensors of the samples."""
     join = collator.family.joins[key]
-    dtype = collator.media.dtype
+    dtype = dtype_of(collator.pixels)
     values = [s.pixels(key, dtype) if key in s.media else None for s in samples]
     context: dict[str, Any] = {"messages": examples[0]}
     if key not in batch:

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media import LocalMedia
-from vlmcollate.media.base import cast_media
 from vlmcollate.media.loading.data_uris import decode_base64
 
 WHERE = "images[2]"
@@ -158,8 +156,6 @@ def test_long_sources_are_shortened_in_errors() -> None:
         {"background": None},
         {"background": (1, 2, 3, 4)},
         {"background": 3},
-        {"dtype": torch.int64},
-        {"dtype": "bfloat16"},
         {"root": "/no/such/folder"},
         {"root": 3},
     ],
@@ -175,27 +171,9 @@ def test_only_the_allowed_formats_open(red_png: bytes) -> None:
 
 
 def test_it_is_a_frozen_picklable_value(root: Path) -> None:
-    media = LocalMedia(root=root, background=(1, 2, 3), dtype=torch.bfloat16)
+    media = LocalMedia(root=root, background=(1, 2, 3))
     assert pickle.loads(pickle.dumps(media)) == media
     assert copy.deepcopy(media) == media
-    assert hash(media) == hash(LocalMedia(root=root, background=(1, 2, 3), dtype=torch.bfloat16))
+    assert hash(media) == hash(LocalMedia(root=root, background=(1, 2, 3)))
     with pytest.raises(AttributeError):
         media.max_pixels = 3  # type: ignore[misc]  # frozen
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_floating_point_tensors_are_cast(dtype: torch.dtype) -> None:
-    cast = cast_media(torch.full((2,), 0.5, dtype=dtype), torch.bfloat16)
-    assert cast.dtype == torch.bfloat16
-    assert cast.tolist() == [0.5, 0.5]
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
-def test_other_tensors_are_not_cast(dtype: torch.dtype) -> None:
-    value = torch.zeros(2, dtype=dtype)
-    assert cast_media(value, torch.bfloat16) is value
-
-
-def test_no_tensor_is_cast_without_a_dtype() -> None:
-    value = torch.zeros(2, dtype=torch.float64)
-    assert cast_media(value, None) is value
