@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.processors import processor_of
+from vlmcollate import EncodedSample
 from vlmcollate.media import Join, MediaRequest, ProcessedMedia, process_patch_grids
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.models.smolvlm import SmolVLMCollator
@@ -91,6 +92,21 @@ class ResizesAgain(Qwen2_5_VLCollator):
     family = attrs.evolve(FAMILY, process=_resizing_again)
 
 
+def _doubled(sample: EncodedSample) -> EncodedSample:
+    pixels = sample.media["pixel_values"]
+    return attrs.evolve(sample, media={**sample.media, "pixel_values": pixels * 2})
+
+
+class DoublesBytes(Qwen2_5_VLCollator):
+    """Changes the pixels of batches that hold bytes."""
+
+    family = attrs.evolve(FAMILY, takes_pixel_bytes=True)
+
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
+        is_changed = self.pixels == "uint8" and "pixel_values" in sample.media
+        return _doubled(sample) if is_changed else sample
+
+
 class WritesRowTokens(SmolVLMCollator):
     """Makes the tokens of tiles from text."""
 
@@ -107,6 +123,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     GridsInReverse: _JOINED,
     PixelsOfTheFirst: _JOINED,
     PixelsOfZeros: _JOINED,
+    DoublesBytes: "check_pixel_formats_agree",
     WritesNewlines: "check_tokens_match_the_processor",
     ResizesAgain: "check_the_options_of_an_image_act",
     WritesRowTokens: "check_text_makes_no_media_tokens",

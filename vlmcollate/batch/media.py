@@ -108,10 +108,10 @@ def _as_floats(
     shapes = [table.shape(row) for row in rows]
     batch = empty(_joined_shape(shapes), dtype or table.values.dtype)
     for row, place in zip(rows, _places(batch, shapes, _fill(join)), strict=True):
-        if place.is_contiguous():
-            table.write(row, place)
-        else:
+        if not place.is_contiguous():
             place.copy_(table(row, batch.dtype))
+        elif place.numel():
+            table.write(row, place)
     return batch
 
 

@@ -152,7 +152,7 @@ def _bare(request: MediaRequest, as_tensors: bool) -> MediaRequest:  # noqa: FBT
 
 @cache
 def _only_converts(kind: Hashable) -> bool:
-    """Returns whether a class of image processors first makes (3, H, W) of an image, and no more."""
+    """Returns whether `process_image` of an image processor only makes (3, H, W) of an image."""
     from transformers.image_processing_backends import TorchvisionBackend
 
     return getattr(kind, "process_image", None) is TorchvisionBackend.process_image

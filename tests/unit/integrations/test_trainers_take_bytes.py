@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from datasets import Dataset
@@ -161,9 +163,8 @@ def test_lightning(counted):
         model = tiny_model(processor)
         finish_pixels(model)
         tuner = Tuner(model)
-        loader = DataLoader(
-            chats(4), batch_size=2, collate_fn=collator_for(processor, pixels=pixels)
-        )
+        collate = collator_for(processor, pixels=pixels)
+        loader: DataLoader[Any] = DataLoader(_rows(4), batch_size=2, collate_fn=collate)
         lightning.Trainer(
             max_epochs=1,
             accelerator="cpu",
@@ -182,8 +183,8 @@ def test_a_loop_of_ones_own(method):
     processor = tiny_processor()
     found = {}
     for pixels in ("float32", "uint8"):
-        loader = DataLoader(
-            chats(4),
+        loader: DataLoader[Any] = DataLoader(
+            _rows(4),
             batch_size=2,
             collate_fn=collator_for(processor, pixels=pixels),
             num_workers=int(method is not None),

@@ -1,0 +1,165 @@
+"""Pixels of a batch as bytes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from vlmcollate import EncodedSample, split_microbatches
+from vlmcollate.batch.media import joined_media
+from vlmcollate.errors import UnfinishedPixelsError
+from vlmcollate.media import Concatenate, PadAndConcatenate
+from vlmcollate.pixels import CHANNELS, PIXEL_FORMATS, PixelBytes, PixelTable, normalize_pixels
+
+MEAN, DEVIATION = torch.tensor([120.5, 110.0, 100.25]), torch.tensor([60.0, 55.5, 50.0])
+
+
+def _table(channels="first"):
+    return PixelTable.computed(MEAN, DEVIATION, channels)
+
+
+def _bytes():
+    return PixelBytes(torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8), _table())
+
+
+def _sample(pixels, table=None):
+    ids = torch.tensor([1])
+    tables = {} if pixels is None or table is None else {"pixel_values": table}
+    media = {} if pixels is None else {"pixel_values": pixels}
+    return EncodedSample(
+        tokens={"input_ids": ids}, message_ids=ids, media_ids=ids, media=media, pixel_tables=tables
+    )
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda pixels: pixels + 1,
+        lambda pixels: torch.ones(1) * pixels,
+        lambda pixels: torch.cat([pixels, pixels]),
+        lambda pixels: torch.is_floating_point(pixels),
+        lambda pixels: torch.nn.functional.linear(pixels, torch.ones(1, 5)),
+        lambda pixels: torch.nn.Conv2d(3, 1, 2)(pixels),
+        lambda pixels: pixels.to(torch.float32),
+        lambda pixels: pixels.to(dtype=torch.float32),
+        lambda pixels: pixels.to("cpu", torch.bfloat16),
+        lambda pixels: pixels.to(torch.ones(1)),
+        lambda pixels: pixels.type(torch.float32),
+        lambda pixels: pixels.view(-1),
+        lambda pixels: pixels.float(),
+        lambda pixels: pixels[0],
+        lambda pixels: list(pixels),
+        lambda pixels: np.asarray(pixels),
+        lambda pixels: torch.as_tensor(pixels),
+        lambda pixels: torch.tensor(pixels),
+    ],
+)
+def test_every_use_as_a_tensor_raises(use):
+    with pytest.raises((UnfinishedPixelsError, TypeError, ValueError)):
+        use(_bytes())
+
+
+def test_the_error_names_the_use_and_the_remedy():
+    with pytest.raises(UnfinishedPixelsError, match=r"found relu used on them.*finish_pixels"):
+        torch.relu(_bytes())
+
+
+def test_attributes_may_be_looked_for():
+    assert not hasattr(_bytes(), "is_floating_point")
+    assert getattr(_bytes(), "grad_fn", None) is None
+
+
+def test_it_moves_as_a_tensor_does():
+    pixels = _bytes()
+    for moved in (
+        pixels.to("cpu", non_blocking=True),
+        pixels.to(torch.device("cpu")),
+        pixels.to(device="cpu"),
+        pickle.loads(pickle.dumps(pixels)),
+        copy.deepcopy(pixels),
+    ):
+        assert torch.equal(moved.values, pixels.values)
+        assert moved.table == pixels.table
+    assert (pixels.shape, pixels.numel(), pixels.nbytes) == ((2, 3, 4, 5), 120, 120)
+    assert len(pixels) == 2
+    assert repr(pixels) == "PixelBytes(shape=(2, 3, 4, 5), device=cpu)"
+
+
+def test_a_loader_passes_it_on():
+    pixels = _bytes()
+    rows: list[int] = [0]
+    for workers in (0, 1):
+        (found,) = DataLoader(rows, collate_fn=lambda _: {"x": pixels}, num_workers=workers)  # type: ignore[arg-type]
+        assert torch.equal(found["x"].finished(), pixels.finished())
+
+
+@st.composite
+def _batches(draw):
+    """Draws tables, samples with and without pixels, and their join."""
+    channels = draw(st.sampled_from(CHANNELS))
+    table = _table(channels)
+    join = draw(
+        st.sampled_from(
+            [Concatenate(), PadAndConcatenate(), PadAndConcatenate(value=-1.5, every_sample=True)]
+        )
+    )
+    size, is_equal = st.integers(1, 4), isinstance(join, Concatenate)
+    same = draw(size), draw(size)
+    tails = []
+    for _ in range(draw(st.integers(1, 4))):
+        height, width = same if is_equal else (draw(size), draw(size))
+        tails.append({"flat": (height, 3 * same[1]), "first": (3, height, width)}.get(
+            channels, (height, width, 3)
+        ))  # fmt: skip
+    samples = [
+        _sample(torch.randint(0, 256, (draw(size), *tail), dtype=torch.uint8), table)
+        for tail in tails
+    ]
+    missing = [_sample(None)] * draw(st.integers(0, 2))
+    return draw(st.permutations([*samples, *missing])), join
+
+
+@given(_batches())
+def test_every_format_is_the_join_of_the_floats(drawn):
+    samples, join = drawn
+    joins = {"pixel_values": join}
+    values = [s.pixels("pixel_values") if s.media else None for s in samples]
+    like = next(value for value in values if value is not None)
+    filled = [join.fill_missing(like) if value is None else value for value in values]
+    expected = join([value for value in filled if value is not None], key="pixel_values")
+    batches: dict[str, dict[str, Any]] = {
+        name: {**joined_media(samples, joins, name)} for name in PIXEL_FORMATS
+    }
+    assert torch.equal(batches["float32"]["pixel_values"], expected)
+    assert torch.equal(batches["bfloat16"]["pixel_values"], expected.bfloat16())
+    assert isinstance(batches["uint8"]["pixel_values"], PixelBytes)
+    assert torch.equal(normalize_pixels(batches["uint8"])["pixel_values"], expected)
+    rows = batches["uint8"]["pixel_values"].split([1] * len(expected))
+    assert torch.equal(torch.cat([row.finished() for row in rows]), expected)
+
+
+@pytest.mark.parametrize("name", PIXEL_FORMATS)
+def test_a_batch_with_floats_of_one_sample_holds_floats(name):
+    table = _table()
+    pixels = torch.randint(0, 256, (1, 3, 4, 5), dtype=torch.uint8)
+    samples = [_sample(pixels, table), _sample(table(pixels))]
+    found = joined_media(samples, {"pixel_values": Concatenate()}, name)["pixel_values"]
+    expected = torch.cat([table(pixels)] * 2)
+    assert isinstance(found, torch.Tensor)
+    assert torch.equal(found, expected.bfloat16() if name == "bfloat16" else expected)
+
+
+def test_microbatches_hold_bytes():
+    batch = {"input_ids": torch.zeros(2, 4), "pixel_values": _bytes()}
+    batch["n_images_per_sample"] = torch.tensor([0, 2])
+    first, second = split_microbatches(batch, 2, items={"pixel_values": "image"})
+    assert "pixel_values" not in first
+    assert torch.equal(second["pixel_values"].finished(), batch["pixel_values"].finished())

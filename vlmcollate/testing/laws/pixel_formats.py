@@ -1,0 +1,68 @@
+"""The law that a batch has the same pixels in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError
+from vlmcollate.pixels import PixelFormat, cast_pixels, dtype_of, normalize_pixels
+from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.failure_messages import equal_tensors, failure
+from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
+from vlmcollate.testing.laws.probes import unequal_images
+from vlmcollate.testing.laws.subject import Subject
+
+
+def check_pixel_formats_agree(collator: BaseCollator, trial: Trial) -> None:
+    """Pixels as bfloat16 are those of float32, rounded; pixels as bytes become them."""
+    subject = Subject.of(collator)
+    if not subject.images:
+        raise NotApplicable("it accepts no image")
+    plain = attrs.evolve(subject.collator, pixels="float32")
+    others = _in_other_formats(plain)
+
+    def check(examples: list[Chat]) -> None:
+        expected = plain(examples)
+        for name, other in others.items():
+            found = normalize_pixels(other(examples))
+            differing = _differing(found, expected, name)
+            if differing:
+                raise failure(
+                    f'{", ".join(differing)} of a batch with pixels="{name}" is not what it is '
+                    'with "float32"',
+                    "let process_media and postprocess do the same with every option pixels",
+                    collator=other,
+                    messages=examples[0],
+                )
+
+    few = subject.chats(min_images=1, max_turns=min(2, subject.turns))
+    forall(trial, batches(few), check, also=unequal_images(subject))
+
+
+def _in_other_formats(collator: BaseCollator) -> dict[PixelFormat, BaseCollator]:
+    others: dict[PixelFormat, BaseCollator] = {}
+    others["bfloat16"] = attrs.evolve(collator, pixels="bfloat16")
+    with suppress(ConfigError):  # its pixels are floats
+        others["uint8"] = attrs.evolve(collator, pixels="uint8")
+    return others
+
+
+def _differing(
+    found: Mapping[str, Any], expected: Mapping[str, Any], pixels: PixelFormat
+) -> list[str]:
+    """Returns the keys under which a batch is not the expected one in a format."""
+    dtype = dtype_of(pixels)
+    return [
+        key
+        for key in {**expected, **found}
+        if not (
+            key in found
+            and key in expected
+            and equal_tensors([found[key]], [cast_pixels(key, expected[key], dtype)])
+        )
+    ]
