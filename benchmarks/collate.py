@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,32 +25,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from transformers import (
-    Qwen2_5_VLProcessor,
-    Qwen2VLImageProcessor,
-    Qwen3VLProcessor,
     logging,
 )
 
+from benchmarks.pixels import images, jpegs, loading, qwen3_vl, videos
+from benchmarks.timing import Row, compare
 from tests.processors import build
 from vlmcollate import collator_for
 from vlmcollate.extend import TurnMarkers
 from vlmcollate.labels.text_search import find_pattern
-from vlmcollate.pixels import PIXEL_FORMATS
-
-Row = tuple[str, float, float, float]
-
-
-def compare(base: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> tuple[float, float]:
-    """The median seconds of this thread in two calls that take turns."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for call in (base, ours) * 2:
-        call()
-    for _ in range(rounds):
-        for call, taken in zip((base, ours), times, strict=True):
-            start = time.thread_time()  # a busy machine does not count
-            call()
-            taken.append(time.thread_time() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def chats(turns: int, *, image: bool) -> list[list[dict[str, Any]]]:
@@ -73,17 +55,6 @@ def chats(turns: int, *, image: bool) -> list[list[dict[str, Any]]]:
             chat += [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
         made.append(chat)
     return made
-
-
-def qwen3_vl() -> Any:
-    """Qwen3-VL with the pixel limits of its checkpoints."""
-    small = build("qwen3_vl")
-    return Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(patch_size=16, min_pixels=65536, max_pixels=16777216),
-        video_processor=small.video_processor,
-        tokenizer=small.tokenizer,
-        chat_template=small.chat_template,
-    )
 
 
 def collating(name: str, processor: Any, rounds: int) -> list[Row]:
@@ -113,58 +84,6 @@ def collating(name: str, processor: Any, rounds: int) -> list[Row]:
 
         times = compare(render, partial(collate, batch), 3 * rounds)
         rows.append((f"{name}: 8 texts, {turns} turn(s) / template + tokenizer", *times, 2.0))
-    return rows
-
-
-def qwen2_5_vl(max_pixels: int) -> Any:
-    """Qwen2.5-VL with another limit of pixels."""
-    small = build("qwen2_5_vl")
-    return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(min_pixels=3136, max_pixels=max_pixels),
-        video_processor=small.video_processor,
-        tokenizer=small.tokenizer,
-        chat_template=small.chat_template,
-    )
-
-
-def gemma3() -> Any:
-    """Gemma 3 with the image size of its checkpoints."""
-    processor = build("gemma3")
-    processor.image_processor.size = {"height": 896, "width": 896}
-    return processor
-
-
-def images(rounds: int) -> list[Row]:
-    """`collate(examples)` of 8 decoded images against calls whose outputs are discarded."""
-    rows: list[Row] = []
-    for name, processor, size, limits in (
-        ("Qwen2.5-VL", qwen2_5_vl(12845056), (640, 480), (0.85, 0.75, 0.55)),
-        ("Qwen3-VL", qwen3_vl(), (640, 480), (0.9, 0.75, 0.5)),
-        ("Qwen2.5-VL, at most 1 MP", qwen2_5_vl(1003520), (1600, 1200), (0.75, 0.7, 0.45)),
-        ("Qwen3-VL", qwen3_vl(), (1600, 1200), (0.6, 0.5, 0.28)),
-        ("Gemma 3", gemma3(), (1600, 1200), (0.9, 0.85, 0.75)),
-    ):
-        noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
-        image = {"type": "image", "image": Image.fromarray(noise)}
-        batch = [
-            [
-                {"role": "user", "content": [image, {"type": "text", "text": f"What is {i}?"}]},
-                {"role": "assistant", "content": [{"type": "text", "text": "A door."}]},
-            ]
-            for i in range(8)
-        ]
-
-        def bare(processor: Any = processor, batch: Any = batch) -> None:
-            for chat in batch:
-                processor.apply_chat_template(
-                    [chat], tokenize=True, return_dict=True, return_tensors="pt"
-                )
-
-        for kind, limit in zip(PIXEL_FORMATS, limits, strict=True):
-            collate = collator_for(processor, pixels=kind)
-            times = compare(bare, partial(collate, batch), rounds)
-            shown = f"{size[0]}x{size[1]}, {kind}"
-            rows.append((f"{name}: 8 x {shown} / calls, discarded", *times, limit))
     return rows
 
 
@@ -221,7 +140,7 @@ def main() -> None:
     jobs: list[Callable[[], list[Row]]] = [
         lambda: collating("Qwen2.5-VL", build("qwen2_5_vl"), rounds),
         lambda: collating("Qwen3-VL", qwen3_vl(), rounds),
-        lambda: images(rounds),
+        *(partial(list, measure(rounds)) for measure in (images, jpegs, videos, loading)),
         lambda: scanning(rounds),
         lambda: [importing(3)],
     ]

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import logging
 
-from benchmarks.collate import compare
+from benchmarks.timing import compare
 from tests.media_bytes import video_bytes
 from tests.processors import build
 from vlmcollate import EncodedSample, FrameSampling, LocalMedia, ThinkingPrefix, collator_for

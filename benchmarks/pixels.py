@@ -1,0 +1,278 @@
+"""Batches of images and videos in each format of pixels, beside the processor's own calls.
+
+    python -m benchmarks.pixels
+
+Needs the test assets, and for the rows about NeMo Automodel the wheel that they hold. The base is
+one call of the processor for each sample, whose outputs are discarded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+import transformers as hf
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from benchmarks.timing import Row, compare
+from tests.assets import automodel_dir
+from tests.processors import build
+from vlmcollate import collator_for
+from vlmcollate.data import prepare_dataset
+from vlmcollate.pixels import PIXEL_FORMATS, PixelBytes
+
+Limits = tuple[float, float, float]
+"""The wanted ratios of float32, bfloat16 and uint8."""
+
+
+def qwen2_5_vl(max_pixels: int = 12845056) -> Any:
+    """Qwen2.5-VL with another limit of pixels."""
+    processor = build("qwen2_5_vl")
+    processor.image_processor = hf.Qwen2VLImageProcessor(min_pixels=3136, max_pixels=max_pixels)
+    return processor
+
+
+def qwen3_vl() -> Any:
+    """Qwen3-VL with the pixel limits of its checkpoints."""
+    processor = build("qwen3_vl")
+    processor.image_processor = hf.Qwen2VLImageProcessor(
+        patch_size=16, min_pixels=65536, max_pixels=16777216
+    )
+    return processor
+
+
+def gemma3() -> Any:
+    """Gemma 3 with the image size of its checkpoints."""
+    processor = build("gemma3")
+    processor.image_processor.size = {"height": 896, "width": 896}
+    return processor
+
+
+def llava_onevision() -> Any:
+    """LLaVA-OneVision with the tiles of its checkpoints."""
+    processor = build("llava_onevision")
+    processor.image_processor = hf.LlavaOnevisionImageProcessor(
+        size={"height": 384, "width": 384},
+        image_grid_pinpoints=[[384 * i, 384 * j] for i in range(1, 7) for j in range(1, 7)],
+    )
+    processor.num_image_tokens = 729
+    return processor
+
+
+def internvl() -> Any:
+    """InternVL with images of one tile."""
+    processor = build("internvl")
+    processor.image_processor.size = {"height": 448, "width": 448}
+    processor.image_processor.max_patches = 1
+    processor.image_seq_length = 256
+    return processor
+
+
+def noise(*shape: int) -> np.ndarray:
+    """Pixels that no cache and no codec makes cheap."""
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def chat(kind: str, source: Any, number: int = 0) -> list[dict[str, Any]]:
+    """A question about one item, and its answer."""
+    question = [{"type": kind, kind: source}, {"type": "text", "text": f"What is {number}?"}]
+    answer = [{"type": "text", "text": "A door."}]
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def called(processor: Any, batch: list[Any], options: dict[str, Any] | None = None) -> None:
+    """Calls a processor for each sample."""
+    for messages in batch:
+        processor.apply_chat_template(
+            [messages],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs=options or {},
+        )
+
+
+def in_each_format(
+    name: str, processor: Any, bare: Any, batch: list[Any], limits: Limits, rounds: int
+) -> Iterator[Row]:
+    """`collate(examples)` in each format, against the bare calls."""
+    for pixels, limit in zip(PIXEL_FORMATS, limits, strict=True):
+        collate = collator_for(processor, pixels=pixels)
+        yield f"{name}, {pixels}", *compare(bare, partial(collate, batch), rounds), limit
+
+
+def images(rounds: int) -> Iterator[Row]:
+    """Eight decoded images, one a sample."""
+    one_megapixel = qwen2_5_vl(1003520)
+    for name, processor, size, limits in (
+        ("Qwen2.5-VL, 640x480", qwen2_5_vl(), (640, 480), (0.85, 0.75, 0.55)),
+        ("Qwen3-VL, 640x480", qwen3_vl(), (640, 480), (0.9, 0.75, 0.5)),
+        ("Qwen2.5-VL, 1600x1200 to 1 MP", one_megapixel, (1600, 1200), (0.75, 0.7, 0.45)),
+        ("Qwen3-VL, 1600x1200", qwen3_vl(), (1600, 1200), (0.6, 0.5, 0.28)),
+        ("Gemma 3, 1600x1200", gemma3(), (1600, 1200), (0.9, 0.85, 0.75)),
+        ("LLaVA-OneVision, 1600x1200", llava_onevision(), (1600, 1200), (0.62, 0.4, 0.33)),
+        ("InternVL, 1600x1200", internvl(), (1600, 1200), (0.3, 0.3, 0.3)),
+    ):
+        image = Image.fromarray(noise(*size[::-1]))
+        batch = [chat("image", image, number) for number in range(8)]
+        bare = partial(called, processor, batch)
+        yield from in_each_format(name, processor, bare, batch, limits, rounds)
+
+
+def jpegs(rounds: int) -> Iterator[Row]:
+    """Eight JPEG files, one a sample, against a load with Pillow and the same calls."""
+    processor = qwen3_vl()
+    with folder_of_jpegs(8, (1600, 1200)) as paths:
+        batch = [chat("image", str(path), number) for number, path in enumerate(paths)]
+
+        def bare() -> None:
+            loaded = [Image.open(path).convert("RGB") for path in paths]
+            called(processor, [chat("image", image) for image in loaded])
+
+        limits = (0.6, 0.5, 0.35)
+        yield from in_each_format(
+            "Qwen3-VL, 8 JPEG files of 1600x1200", processor, bare, batch, limits, rounds
+        )
+
+
+@contextmanager
+def folder_of_jpegs(count: int, size: tuple[int, int]) -> Iterator[list[Path]]:
+    """Smooth images, as photographs are."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{number}.jpg") for number in range(count)]
+        small = Image.fromarray(noise(size[1] // 16, size[0] // 16))
+        for number, path in enumerate(paths):
+            small.rotate(90 * number).resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+        yield paths
+
+
+def videos(rounds: int) -> Iterator[Row]:
+    """Four videos of 16 decoded frames, one a sample."""
+    frames = noise(16, 360, 640)
+    for name, processor in (("Qwen2.5-VL", qwen2_5_vl()), ("Qwen3-VL", qwen3_vl())):
+        batch = [chat("video", frames, number) for number in range(4)]
+        bare = partial(called, processor, batch, {"do_sample_frames": False})
+        limits = (0.85, 0.75, 0.6)
+        yield from in_each_format(
+            f"{name}, 4 videos of 16 frames, 360p", processor, bare, batch, limits, rounds
+        )
+
+
+def loading(rounds: int) -> Iterator[Row]:
+    """Seconds of a DataLoader with 2 workers, against NeMo Automodel's collate function."""
+    collate_fns = automodel_module()
+    processor = qwen2_5_vl()
+    with folder_of_jpegs(8, (1024, 768)) as paths:
+        messages = [chat("image", str(path), number) for number, path in enumerate(paths)]
+        rows = [{"conversation": row} for row in messages] * 8
+        theirs = partial(collate_fns.qwen2_5_collate_fn, processor=processor)
+        for pixels, times in zip(PIXEL_FORMATS, (1.5, 1.8, 2.5), strict=True):
+            ours = collator_for(processor, pixels=pixels)
+            base = partial(through_a_loader, rows, theirs)
+            call = partial(through_a_loader, rows, ours)
+            taken = compare(base, call, rounds, time.perf_counter)
+            yield f"Qwen2.5-VL, a loader of JPEG files / Automodel, {pixels}", *taken, 1 / times
+
+
+def through_a_loader(rows: list[Any], collate: Any) -> None:
+    """Reads all batches of eight."""
+    loader: Any = DataLoader(rows, batch_size=8, num_workers=2, collate_fn=collate)  # type: ignore[arg-type]  # a list is map-style
+    for _ in loader:
+        pass
+
+
+def automodel_module() -> Any:
+    """The collate functions of NeMo Automodel's wheel."""
+    sys.path.insert(0, str(automodel_dir()))
+    try:
+        return importlib.import_module("nemo_automodel.components.datasets.vlm.collate_fns")
+    finally:
+        sys.path.pop(0)
+
+
+def sizes() -> Iterator[tuple[str, ...]]:
+    """Megabytes of a batch, at its peak, sent by a worker and in a shard, in each format."""
+    image = Image.fromarray(noise(1200, 1600))
+    batch = [chat("image", image, number) for number in range(8)]
+    for name, processor in (("Qwen3-VL", qwen3_vl()), ("LLaVA-OneVision", llava_onevision())):
+        found = [in_a_child(partial(peak_and_sent, processor, batch, p)) for p in PIXEL_FORMATS]
+        for place, what in enumerate(("peak memory", "sent by a worker")):
+            shown = [f"{numbers[place] / 1e6:.0f} MB" for numbers in found]
+            yield f"{name}, 8 x 1600x1200: {what}", *shown
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            prepare_dataset(
+                [{"messages": row} for row in batch],
+                Path(folder, "out"),
+                collator=collator_for(processor),
+            )
+            rate = len(batch) / (time.perf_counter() - start)
+            stored = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+        yield f"{name}, 8 x 1600x1200: a shard", *(f"{stored / 1e6:.0f} MB",) * 3
+        yield f"{name}: samples a second of prepare", *(f"{rate:.1f}",) * 3
+
+
+def peak_and_sent(processor: Any, batch: list[Any], pixels: Any) -> tuple[int, int]:
+    """The growth of a process at its peak, and the bytes that a batch takes in shared memory."""
+    collate = collator_for(processor, pixels=pixels)
+    collate(batch[:1])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    made = collate(batch)
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    values = [v.values if isinstance(v, PixelBytes) else v for v in made.values()]
+    return grown, sum(value.nbytes for value in values)
+
+
+def in_a_child(call: Callable[[], Any]) -> Any:
+    """Runs a call in a process of its own, whose peak of memory is its own."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with os.fdopen(writing, "w") as file:
+            json.dump(call(), file)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        found = json.load(file)
+    os.waitpid(child, 0)
+    return found
+
+
+def main() -> None:
+    """Measures and prints."""
+    hf.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    rounds = int(os.environ.get("ROUNDS", "9"))
+    table = Table("what", "base ms", "ours ms", "ratio", "limit")
+    for measure in (images, jpegs, videos, loading):
+        for what, base, ours, limit in measure(rounds):
+            ratio = ours / base
+            style = "green" if ratio <= limit else "red"
+            times = f"{1000 * base:.1f}", f"{1000 * ours:.1f}"
+            table.add_row(what, *times, f"[{style}]{ratio:.2f}", f"{limit:.2f}")
+    Console(width=120).print(table)
+    table = Table("what", *PIXEL_FORMATS)
+    for row in sizes():
+        table.add_row(*row)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
