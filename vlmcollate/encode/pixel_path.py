@@ -20,7 +20,6 @@ from torch import Tensor
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import Join, MediaRequest, ProcessedMedia, Video
 from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
-from vlmcollate.media.processing.resizing import RESIZED
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.pixels import CHANNELS, PixelTable, as_bytes, table_of
 from vlmcollate.tokens.identity_cache import IdentityCache
@@ -32,6 +31,34 @@ _SIZES = ((64, 48), (640, 480), (300, 900), (1200, 500))
 _OPTIONS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
 
 
+@attrs.frozen
+class Shortcuts:
+    """What a copy of a processor leaves out.
+
+    Attributes:
+        as_tensors: Whether it gets images as tensors, which saves two copies.
+        without_tokens: Whether it does not tokenize its text, of which only the replacements of
+            the placeholders are used.
+    """
+
+    as_tensors: bool = False
+    without_tokens: bool = False
+
+    def __and__(self, other: Shortcuts) -> Shortcuts:
+        return Shortcuts(
+            self.as_tensors and other.as_tensors, self.without_tokens and other.without_tokens
+        )
+
+
+_ALL_SHORTCUTS = Shortcuts(as_tensors=True, without_tokens=True)
+_TRIED = (
+    _ALL_SHORTCUTS,
+    Shortcuts(as_tensors=True),
+    Shortcuts(without_tokens=True),
+    Shortcuts(),
+)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class PixelPath:
     """What is known of a processor's pixels of one kind.
@@ -40,12 +67,12 @@ class PixelPath:
         tables: The table of each media key that holds pixels; empty if they are not bytes.
         is_joint: Whether that holds for several items of one sample, too. Processors that pad
             items to one size after normalising pad with a value that no byte has.
-        takes_tensors: Whether images go to the processor as tensors, which saves two copies.
+        shortcuts: What the processor's copy leaves out, without which its output is the same.
     """
 
     tables: Mapping[str, PixelTable] = attrs.field(factory=dict)
     is_joint: bool = False
-    takes_tensors: bool = False
+    shortcuts: Shortcuts = Shortcuts()
 
 
 def process_as_bytes(
@@ -62,7 +89,7 @@ def process_as_bytes(
         The output with its tables, or `None` if the processor's own output has to be used.
     """
     tables: dict[str, PixelTable] = {}
-    takes_tensors = not any(RESIZED in getattr(item, "info", ()) for item in request.items)
+    shortcuts = Shortcuts() if request.has_resized_items else _ALL_SHORTCUTS
     for kind in dict.fromkeys(request.kinds):
         if kind == "audio":
             continue
@@ -76,8 +103,8 @@ def process_as_bytes(
             other = tables.setdefault(key, table)
             if other is not table and other != table:
                 return None
-        takes_tensors = takes_tensors and path.takes_tensors
-    return _processed(process, _bare(request, takes_tensors), tables) if tables else None
+        shortcuts &= path.shortcuts
+    return _processed(process, _bare(request, shortcuts), tables) if tables else None
 
 
 def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> PixelPath:
@@ -133,9 +160,12 @@ def _options(processor: Any, kind: MediaKind) -> str:
 _KNOWN = IdentityCache[dict[Any, PixelPath]]()
 
 
-def _bare(request: MediaRequest, as_tensors: bool) -> MediaRequest:  # noqa: FBT001
+def _bare(request: MediaRequest, shortcuts: Shortcuts) -> MediaRequest:
     """Returns a request with a copy of its processor that neither rescales nor normalises."""
     bare = copy.copy(request.processor)
+    if shortcuts.without_tokens:
+        bare.tokenizer = _NoTokens(bare.tokenizer)
+        bare._check_special_mm_tokens = _unchecked
     for name in ("image_processor", "video_processor"):
         part = getattr(bare, name, None)
         if part is not None:
@@ -143,10 +173,10 @@ def _bare(request: MediaRequest, as_tensors: bool) -> MediaRequest:  # noqa: FBT
             part.do_rescale = part.do_normalize = False
             if cuts_as_qwen(part.__class__):
                 part.patchify = cut_patches
-            if as_tensors and _only_converts(part.__class__):
+            if shortcuts.as_tensors and _only_converts(part.__class__):
                 part.process_image = _unchanged
             setattr(bare, name, part)
-    items = [_as_tensor(item) for item in request.items] if as_tensors else request.items
+    items = [_as_tensor(i) for i in request.items] if shortcuts.as_tensors else request.items
     return attrs.evolve(request, processor=bare, items=items)
 
 
@@ -162,6 +192,25 @@ def _unchanged(image: Tensor, **options: Any) -> Tensor:
     """Returns an image that is (3, H, W) already, without the copy to planes of colour."""
     del options
     return image
+
+
+class _NoTokens:
+    """A tokenizer that makes no token of any text."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text: Sequence[str], **options: Any) -> dict[str, Any]:
+        """Returns an empty row for each text."""
+        del options
+        return {"input_ids": [[] for _ in text], "attention_mask": [[] for _ in text]}
+
+
+def _unchecked(*arguments: Any, **options: Any) -> None:
+    """Compares no number of tokens."""
 
 
 def _as_tensor(item: Any) -> Any:
@@ -204,13 +253,11 @@ def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any)
 
     items = [_probe(kind, *size, seed) for seed, size in enumerate(_SIZES)]
     one_each, together = [of([item]) for item in items], [of([items[0], items[2]])]
-    for as_tensors in (True, False) if kind == "image" else (False,):
-        tables = _tried(process, one_each, table, as_tensors)
+    for shortcuts in _TRIED[: 2 if kind == "video" else None]:  # which has no images
+        tables = _tried(process, one_each, table, shortcuts)
         if tables:
-            joint = _tried(process, together, table, as_tensors)
-            return PixelPath(
-                tables=tables, is_joint=joint == tables, takes_tensors=as_tensors or kind == "video"
-            )
+            joint = _tried(process, together, table, shortcuts)
+            return PixelPath(tables=tables, is_joint=joint == tables, shortcuts=shortcuts)
     return PixelPath()
 
 
@@ -218,11 +265,11 @@ def _tried(
     process: Process,
     requests: Sequence[MediaRequest],
     table: PixelTable,
-    as_tensors: bool,  # noqa: FBT001
+    shortcuts: Shortcuts,
 ) -> dict[str, PixelTable]:
     """Returns what `_agreed` does, and nothing if the processor refuses bytes or several items."""
     try:
-        return _agreed(process, requests, table, as_tensors)
+        return _agreed(process, requests, table, shortcuts)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  # code of any processor; its own output serves, or raises
@@ -233,12 +280,12 @@ def _agreed(
     process: Process,
     requests: Sequence[MediaRequest],
     table: PixelTable,
-    as_tensors: bool,  # noqa: FBT001
+    shortcuts: Shortcuts,
 ) -> dict[str, PixelTable]:
     """Returns the tables with which bytes give the processor's output for all requests."""
     agreed: dict[str, PixelTable] | None = None
     for request in requests:
-        own, bare = process(request), process(_bare(request, as_tensors))
+        own, bare = process(request), process(_bare(request, shortcuts))
         if own.replacements != bare.replacements or own.tensors.keys() != bare.tensors.keys():
             return {}
         found = {}
