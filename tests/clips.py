@@ -24,6 +24,7 @@ def encode(
     options: Mapping[str, str] | None = None,
     *,
     times: Sequence[int] | None = None,
+    size: tuple[int, int] = SIZE,
     gop: int = 12,
     pixels: str = "yuv420p",
     seed: int = 0,
@@ -35,11 +36,12 @@ def encode(
         container: The format, by its name in FFmpeg.
         options: The options of the encoder.
         times: The time of each frame in thirtieths of a second; one by one by default.
+        size: The width and the height.
         gop: The number of frames from one key frame to the next.
         pixels: The format of pixels.
         seed: The seed of the image that moves.
     """
-    file, (width, height) = io.BytesIO(), SIZE
+    file, (width, height) = io.BytesIO(), size
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     image = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
@@ -49,7 +51,7 @@ def encode(
         stream.gop_size = gop
         for i, at in enumerate(times or range(FRAMES)):
             moved = np.roll(image, (2 * i, 3 * i), (0, 1))
-            moved[:8, :8] = 2 * i
+            moved[:8, :8] = 2 * i % 256
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(moved), format="rgb24")
             frame.pts, frame.time_base = at, Fraction(1, 30)
             output.mux(stream.encode(frame))
