@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
 from vlmcollate.media import Join, MediaRequest, ProcessedMedia, Video
+from vlmcollate.media.loading.images import pixels_of
 from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.pixels import CHANNELS, PixelTable, as_bytes, table_of
@@ -217,7 +218,7 @@ def _as_tensor(item: Any) -> Any:
     """Returns an RGB image as (3, H, W) uint8, whose channels are the innermost in memory."""
     if not isinstance(item, Image.Image):
         return item
-    return torch.from_numpy(np.asarray(item).copy()).permute(2, 0, 1)  # np.array copies more
+    return torch.from_numpy(pixels_of(item)).permute(2, 0, 1)
 
 
 def _processed(
@@ -236,9 +237,20 @@ def _processed(
             found_pixels = as_bytes(as_tensor(found_pixels), table)
         if found_pixels is None:
             return None
-        tensors[key] = found_pixels
+        tensors[key] = _own_memory(found_pixels, request.items)
     kept = {key: table for key, table in tables.items() if key in tensors}
     return attrs.evolve(found, tensors=tensors, pixel_tables=kept)
+
+
+def _own_memory(pixels: Tensor, items: Sequence[Any]) -> Tensor:
+    """Returns a tensor that shares no memory with an item, which may be the caller's."""
+    arrays = [item.frames if isinstance(item, Video) else item for item in items]
+    shares = any(
+        np.may_share_memory(pixels.numpy(), np.asarray(array))
+        for array in arrays
+        if isinstance(array, np.ndarray | Tensor)
+    )
+    return pixels.clone() if shares else pixels
 
 
 def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any) -> PixelPath:
@@ -285,7 +297,10 @@ def _agreed(
     """Returns the tables with which bytes give the processor's output for all requests."""
     agreed: dict[str, PixelTable] | None = None
     for request in requests:
-        own, bare = process(request), process(_bare(request, shortcuts))
+        own, stripped = process(request), _bare(request, shortcuts)
+        bare = process(stripped)
+        if _has_changed(stripped.items, request.items):
+            return {}
         if own.replacements != bare.replacements or own.tensors.keys() != bare.tensors.keys():
             return {}
         found = {}
@@ -301,6 +316,14 @@ def _agreed(
             return {}
         agreed = found
     return agreed or {}
+
+
+def _has_changed(tensors: Sequence[Any], items: Sequence[Any]) -> bool:
+    """Returns whether a processor has written to the tensors that it was given for images."""
+    return any(
+        isinstance(tensor, Tensor) and not torch.equal(tensor, _as_tensor(item))
+        for tensor, item in zip(tensors, items, strict=True)
+    )
 
 
 def _fitting(own: Tensor, bare: Tensor, table: PixelTable) -> PixelTable | None:

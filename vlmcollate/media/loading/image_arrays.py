@@ -14,6 +14,7 @@ from PIL import Image
 
 from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.images import check_pixels
+from vlmcollate.media.loading.pixel_images import PixelImage
 
 _CHANNELS = (3, 4)
 
@@ -30,7 +31,8 @@ def image_from_array(
         where: The path inside the sample, for errors.
 
     Returns:
-        An image of mode L, RGB or RGBA.
+        An image of mode L, RGB or RGBA; of mode RGB with a copy of the pixels, which the caller
+        may change later.
 
     Raises:
         MediaError: If the array has another dtype or shape, is empty or too large.
@@ -39,6 +41,8 @@ def image_from_array(
     pixels = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
     pixels = _channels_last(pixels, where)
     check_pixels((pixels.shape[1], pixels.shape[0]), "the array", max_pixels, where)
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        return PixelImage(np.array(pixels, order="C"), {})
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 

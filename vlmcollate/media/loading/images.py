@@ -1,4 +1,7 @@
-"""Decoding images with Pillow as upright RGB."""
+"""Decoding images as upright RGB, and their pixels.
+
+Shapes: H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
+import numpy as np
 from PIL import Image, ImageFile
 
 from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.depth import SIGNIFICANT_BITS, GrayRange
 from vlmcollate.media.loading.image_modes import Colour, as_rgb
+from vlmcollate.media.loading.jpeg import decode_jpeg
 from vlmcollate.media.loading.orientation import make_upright, read_orientation, swaps_sides
 from vlmcollate.media.loading.pillow_errors import BROKEN_IMAGE_ERRORS
+from vlmcollate.media.loading.pixel_images import PixelImage, Pixels
 from vlmcollate.media.loading.png import check_png, significant_bits_of_png
+
+_JPEG_FORMATS = ("JPEG", "MPO")
+"""Many cameras write an MPO, which is a JPEG followed by further views."""
+
+_STRIP_BYTES = 1 << 18
+"""The size of the strips in which large images are copied, so that they stay in the cache."""
+_LARGE = 1 << 22
+"""The number of bytes from which on strips are faster than one copy."""
 
 _Factory = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]
 
@@ -80,6 +94,7 @@ def upright_rgb(
     max_pixels: int,
     background: Colour,
     gray_range: GrayRange | None = None,
+    encoded: bytes | None = None,
     where: str,
 ) -> Image.Image:
     """Decodes an opened image as RGB, upright and with transparency filled.
@@ -92,6 +107,8 @@ def upright_rgb(
         background: The colour behind transparent pixels.
         gray_range: The values of black and white of images with more than 8 bits, or `None` for
             what their file declares.
+        encoded: The bytes of the file, from which a JPEG image may be decoded by a faster decoder;
+            `None` to decode the image with Pillow.
         where: The path inside the sample, for errors.
 
     Returns:
@@ -103,11 +120,22 @@ def upright_rgb(
     _check_header(image, name, formats, max_pixels, where)
     with decoding_errors(name, where):
         _check_still(image, name, where)
+        if encoded is not None and image.format in _JPEG_FORMATS:
+            pixels = _decode_upright_jpeg(encoded, image)
+            if pixels is not None:
+                return PixelImage(pixels, image.info)
         image.load()
         if image.mode == "RGB" and not image.info:
             return image
         rgb = as_rgb(image, name, background=background, gray_range=gray_range, where=where)
         return make_upright(rgb, read_orientation(image))
+
+
+def _decode_upright_jpeg(encoded: bytes, image: Image.Image) -> Pixels | None:
+    """The pixels of a JPEG that needs no conversion, if another decoder gives Pillow's."""
+    if image.mode not in ("RGB", "L") or read_orientation(image) != 1:
+        return None  # Pillow turns images faster than NumPy and torch do
+    return decode_jpeg(encoded, image.size)
 
 
 def upright_size(
@@ -135,6 +163,30 @@ def upright_size(
             image.load()  # which turns it
         width, height = image.size
         return (width, height) if swaps_sides(read_orientation(image)) else (height, width)
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """Returns the pixels of an RGB image with at most one copy.
+
+    Args:
+        image: A loaded image of mode RGB.
+
+    Returns:
+        (H, W, 3) uint8, contiguous. It is the array of a `PixelImage`, so it must not be written
+        to, and otherwise a copy.
+    """
+    pixels = image.pixels if isinstance(image, PixelImage) else None
+    if pixels is not None:
+        return pixels
+    width, height = image.size
+    if width * height * 3 < _LARGE:
+        return np.asarray(image).copy()  # whose memory is writable, as torch demands
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(_STRIP_BYTES // (width * 3), 1)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def check_pixels(size: tuple[int, int], name: str, max_pixels: int, where: str) -> None:
@@ -188,8 +240,7 @@ def _check_header(
 def _check_format(image: Image.Image, name: str, formats: Sequence[str], where: str) -> None:
     if not isinstance(image, ImageFile.ImageFile):
         return
-    # many cameras write an MPO, which is a JPEG followed by further views
-    found = "JPEG" if image.format == "MPO" else image.format
+    found = "JPEG" if image.format in _JPEG_FORMATS else image.format
     if found not in formats:
         raise MediaError(
             f"{name} has format {found}, which is not among the allowed {', '.join(formats)}; "

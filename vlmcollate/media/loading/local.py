@@ -131,10 +131,11 @@ class LocalMedia(MediaStrategy):
         Raises:
             MediaError: If the image is missing, broken, refused or too large.
         """
-        image, name = self._open_image(source, where)
+        image, name, encoded = self._open_image(source, where)
         return upright_rgb(
             image,
             name,
+            encoded=encoded,
             formats=self.formats,
             max_pixels=self.max_pixels,
             background=self.background,
@@ -144,7 +145,7 @@ class LocalMedia(MediaStrategy):
 
     def image_size(self, source: object, *, where: str) -> tuple[int, int]:
         """Reads the height and the width of an image from its header; see `load_image`."""
-        image, name = self._open_image(source, where)
+        image, name, _ = self._open_image(source, where)
         return upright_size(
             image, name, formats=self.formats, max_pixels=self.max_pixels, where=where
         )
@@ -252,16 +253,16 @@ class LocalMedia(MediaStrategy):
             kind=kind, max_bytes=max_bytes, root=self.root, fetcher=self.fetcher, where=where
         )
 
-    def _open_image(self, source: object, where: str) -> tuple[Image.Image, str]:
-        """An image that is not decoded yet, and its name in errors."""
+    def _open_image(self, source: object, where: str) -> tuple[Image.Image, str, bytes | None]:
+        """An image that is not decoded yet, its name in errors, and its bytes, if it has any."""
         if isinstance(source, Image.Image):
             path = getattr(source, "filename", "")
-            return source, f"the PIL image of '{path}'" if path else "the PIL image"
+            return source, f"the PIL image of '{path}'" if path else "the PIL image", None
         if isinstance(source, np.ndarray | torch.Tensor):
             array = image_from_array(source, max_pixels=self.max_pixels, where=where)
-            return array, "the array"
+            return array, "the array", None
         data, name = self._read(source, IMAGE, self.max_bytes, where)
-        return identify(data, name, formats=self.formats, where=where), name
+        return identify(data, name, formats=self.formats, where=where), name, data
 
     def _frames_of(self, source: object, where: str) -> _Frames | None:
         """The frames of a video that is passed as frames, also as a folder of them."""

@@ -5,7 +5,8 @@ Shapes: T sampled frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from vlmcollate.media.loading.containers import (
     open_container,
 )
 from vlmcollate.media.loading.frame_arrays import check_kept_bytes
+from vlmcollate.media.loading.frame_seeking import decode_by_seeking, skips_frames
+from vlmcollate.media.loading.sampled_frames import SampledFrames
 from vlmcollate.media.loading.sampling import FrameSampling
-from vlmcollate.media.loading.video_streams import find_video_stream, read_frame_times
+from vlmcollate.media.loading.video_streams import FrameTimes, find_video_stream, read_frame_times
 from vlmcollate.media.loading.videos import Video, VideoLimits
 
 
@@ -56,13 +59,11 @@ def decode_video(
         shown = read_frame_times(container, stream, name, limits, where)
         single_gap = _single_gap(stream)
         times = (shown.ticks - shown.ticks[0]) * float(stream.time_base)
+        size = stream.width, stream.height
     indices = sampling.pick(times, where=where)
-    # not every format can seek back to its start
-    with open_container(data, name, max_pixels=limits.max_pixels, where=where) as container:
-        stream = find_video_stream(container, name, limits, where)
-        check_kept_bytes(len(indices), (stream.width, stream.height), limits, where)
-        wanted = shown.ticks[indices if with_pixels else indices[:1]]
-        frames = _decode(shown.attach(container.decode(stream)), wanted, name, limits, where)
+    check_kept_bytes(len(indices), size, limits, where)
+    decoded = indices if with_pixels else indices[:1]
+    frames = _decode(data, name, shown, decoded, limits, where)
     if not with_pixels:
         frames = np.broadcast_to(np.uint8(0), (len(indices), *frames.shape[1:]))
     gap = float(times[-1]) / (len(times) - 1) if len(times) > 1 else single_gap
@@ -78,48 +79,39 @@ def decode_video(
 
 
 def _decode(
-    frames: Iterable[tuple[int | None, Any]],
-    wanted: npt.NDArray[np.int64],
+    data: bytes,
     name: str,
+    shown: FrameTimes,
+    indices: npt.NDArray[np.int64],
     limits: VideoLimits,
     where: str,
 ) -> npt.NDArray[np.uint8]:
-    """The frames that are shown at the wanted times, (T, H, W, 3) uint8."""
-    missing = set(wanted.tolist())
-    found: dict[int, npt.NDArray[np.uint8]] = {}
-    with decoding_errors(name, where):
-        for at, frame in frames:
-            if at is not None and at in missing:
-                pixels = _pixels_of(frame, name, where)
-                if found and pixels.shape != next(iter(found.values())).shape:
-                    raise MediaError(
-                        f"{name} changes the size of its frames midway; encode it again",
-                        where=where,
-                    )
-                check_kept_bytes(len(wanted), (frame.width, frame.height), limits, where)
-                found[at] = pixels
-                missing.discard(at)
-                if not missing:
-                    break
-    if missing:
-        raise MediaError(
-            f"{name} is truncated: {len(missing)} of the {len(wanted)} sampled frames cannot be "
-            "decoded; fetch or encode it again, or drop the sample",
-            where=where,
-        )
-    return np.stack([found[at] for at in wanted.tolist()])
+    """The frames at the indices, (T, H, W, 3) uint8."""
 
+    @contextmanager
+    def opened() -> Iterator[tuple[Any, Any, SampledFrames]]:
+        # not every format can seek back to its start
+        with open_container(data, name, max_pixels=limits.max_pixels, where=where) as container:
+            stream = find_video_stream(container, name, limits, where)
+            wanted = shown.ticks[indices]
+            yield (
+                container,
+                stream,
+                SampledFrames(wanted=wanted, name=name, limits=limits, where=where),
+            )
 
-def _pixels_of(frame: Any, name: str, where: str) -> npt.NDArray[np.uint8]:
-    """The upright pixels of a decoded frame, (H, W, 3)."""
-    if frame.is_corrupt:
-        raise MediaError(
-            f"{name} is damaged at {frame.time:.1f} s; fetch or encode it again, or drop the "
-            "sample",
-            where=where,
-        )
-    quarter_turns = round(frame.rotation / 90)
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
+    if skips_frames(shown, indices):
+        # decoding from the start gives the frames, or the error
+        with suppress(MediaError), opened() as (container, stream, sampled):
+            with decoding_errors(name, where):
+                decode_by_seeking(container, stream, shown, indices, sampled)
+            return sampled.pixels
+    with opened() as (container, stream, sampled), decoding_errors(name, where):
+        for at, frame in shown.attach(container.decode(stream)):
+            sampled.take(at, frame)
+            if not sampled.missing:
+                break
+        return sampled.pixels
 
 
 def _single_gap(stream: Any) -> float:

@@ -1,6 +1,6 @@
 """Finding the video stream of a container, and the times of its frames.
 
-Shapes: F frames in the file.
+Shapes: F frames in the file, K key frames.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.containers import check_decodable, decoding_errors
+from vlmcollate.media.loading.key_frames import KeyFrameFinder
 from vlmcollate.media.loading.videos import VideoLimits
 
 
@@ -25,10 +26,13 @@ class FrameTimes:
     Attributes:
         ticks: (F,) int64, rising, in units of the stream's time base.
         is_on_frames: Whether decoded frames carry these times.
+        keys: (K,) int64, rising, the indices of the frames at which decoding may start; none unless
+            frames carry their times.
     """
 
     ticks: npt.NDArray[np.int64]
     is_on_frames: bool
+    keys: npt.NDArray[np.int64]
 
     def attach(self, frames: Iterable[Any]) -> Iterator[tuple[int | None, Any]]:
         """Pairs each decoded frame with the time at which it is shown.
@@ -92,9 +96,12 @@ def read_frame_times(
         MediaError: If the video is broken, has no frames or too many, or is too long.
     """
     ticks: set[int] = set()
+    finder = KeyFrameFinder(container, stream)
     latest, is_sorted, is_on_frames = -math.inf, True, True
     with decoding_errors(name, where):
         for packet in container.demux(stream):
+            if packet.size:
+                finder.add(packet)
             if packet.size and not packet.is_discard:
                 # some formats, such as AVI, hold only the time to decode a frame
                 is_on_frames = is_on_frames and packet.pts is not None
@@ -114,7 +121,9 @@ def read_frame_times(
     # times that rise although frames are shown in another order are the times to decode them
     if is_sorted and stream.codec_context.has_b_frames:
         is_on_frames = False
-    return FrameTimes(np.array(sorted(ticks), np.int64), is_on_frames)
+    shown = np.array(sorted(ticks), np.int64)
+    keys = finder.find(shown)
+    return FrameTimes(shown, is_on_frames, keys if is_on_frames else keys[:0])
 
 
 def _check_frame_size(width: int, height: int, name: str, limits: VideoLimits, where: str) -> None:

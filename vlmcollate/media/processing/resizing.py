@@ -18,6 +18,7 @@ from PIL import Image
 
 from vlmcollate.conversation import MediaKind, MediaOptions
 from vlmcollate.errors import MediaError
+from vlmcollate.media.loading.pixel_images import PixelImage
 from vlmcollate.media.loading.videos import Video
 
 RESIZED = "vlmcollate resized"
@@ -127,9 +128,7 @@ class Resizer:
             frames = self._resized(item.frames.transpose(0, 3, 1, 2), size).transpose(0, 2, 3, 1)
             return attrs.evolve(item, frames=np.ascontiguousarray(frames), is_resized=True)
         pixels = self._resized(np.asarray(item).transpose(2, 0, 1), size).transpose(1, 2, 0)
-        image = Image.fromarray(np.ascontiguousarray(pixels))
-        image.info[RESIZED] = True
-        return image
+        return PixelImage(np.ascontiguousarray(pixels), {RESIZED: True})
 
     @property
     def factor(self) -> int:
