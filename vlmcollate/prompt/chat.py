@@ -333,7 +333,7 @@ class ChatRenderer:
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
-            notes=merged(finder.notes, max((turn.message for turn in turns), default=-1)),
+            notes=merged(finder.notes, finder.last_turn),
         )
 
     def _switches(self, conversation: Conversation, template: str) -> list[Mapping[str, Any]]:

@@ -86,6 +86,16 @@ class TurnHeaders:
     known: KnownStarts = attrs.field(factory=lambda: KnownStarts(is_certain=False))
     notes: dict[int, TurnNote] = attrs.field(factory=dict, init=False)
 
+    @cached_property
+    def last_turn(self) -> int:
+        """The last turn of the prompt; -1 if a question follows it, as it does earlier turns."""
+        for k, message in reversed([*enumerate(self.conversation.messages)]):
+            if message.role == "user":
+                break
+            if message.is_assistant and not (message.is_prefix or self.trace.is_left_out(k)):
+                return k
+        return -1
+
     def _anchor(self, k: int, first: int) -> Slot | None:
         """Returns the last words before turn `k`, whose own begin at `first`."""
         anchor = self.trace.last_before(k)
