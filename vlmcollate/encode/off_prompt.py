@@ -13,7 +13,8 @@ from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.marks import REASONING_KEYS
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.rendering import Rendering
-from vlmcollate.prompt.templates import chat_template_of, switches_of
+from vlmcollate.prompt.template_syntax import switches_of
+from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.prompt.turn_headers import OffPromptError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 

@@ -69,8 +69,8 @@ class TurnHeaders:
         stop_tokens: The tokens that may end a turn.
         structure: The purposes of the template's control tokens.
         ends_with_words: Whether a turn that no token ends is ended by its words.
-        switches: Values of the template's switch for thinking, of which one may make the generation
-            prompt agree with a turn.
+        switches: A function that returns values of the template's switch for thinking, of which one
+            may make the generation prompt agree with a turn.
         known: What is known of turns of each kind.
         notes: What is unusual about turns that were found, by their message.
     """
@@ -82,7 +82,7 @@ class TurnHeaders:
     stop_tokens: Sequence[str]
     structure: Structure
     ends_with_words: bool = False
-    switches: Sequence[Mapping[str, Any]] = ()
+    switches: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     known: KnownStarts = attrs.field(factory=lambda: KnownStarts(is_certain=False))
     notes: dict[int, TurnNote] = attrs.field(factory=dict, init=False)
 

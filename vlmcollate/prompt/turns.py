@@ -317,7 +317,7 @@ class TurnFinder(OffPromptStarts):
         If the turn lacks the end of its prompt with each of them, a note says so.
         """
         found: tuple[int, TurnNote] | None = None
-        for variables in self.switches:
+        for variables in self.switches():
             self.notes.pop(k, None)
             try:
                 start = start_with(variables)
