@@ -260,7 +260,10 @@ def _probe(processor: Any, before: list[dict[str, Any]], role: str, content: obj
 
 def _first_rendered(processor: Any, chats: Sequence[list[dict[str, Any]]]) -> str:
     """Returns the text of the first chat that a template takes, with or without tools."""
-    for tools in ({}, {"tools": [_TOOL]}):  # some loop over the tools
+    given: list[dict[str, Any]] = [{}]
+    if "tools" in chat_template_of(processor):  # some loop over the tools
+        given.append({"tools": [_TOOL]})
+    for tools in given:
         for chat in chats:
             try:
                 return str(processor.apply_chat_template(chat, **tools))
