@@ -40,7 +40,7 @@ _SHOWN = tuple(
 def first_encode(template: str) -> tuple[float, int]:
     """The CPU milliseconds of the first sample, and the renderings of the processor for it."""
     processor: Any = Judge(template).processor
-    chat_template_utils._compile_jinja_template(processor.chat_template)  # ours is compiled anew
+    chat_template_utils._compile_jinja_template(processor.chat_template)  # it differs by a token
     Vocabulary.of(processor.tokenizer)
     collator = collator_for(processor, on_template_omission="allow", off_prompt="train")
     rendered, apply = [0], ProcessorMixin.apply_chat_template

@@ -3,7 +3,7 @@
 Parsing a long template takes longer than all of its probe chats. Therefore only the statements that
 may matter to a question are parsed: whatever is asked for lies within single statements, or within
 the blocks of the conditions that test for the generation prompt. A template whose statements cannot
-be told apart by their delimiters and quotation marks is parsed as a whole.
+be separated is parsed as a whole.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Statement:
 
 @lru_cache(maxsize=16)
 def _statements(template: str) -> tuple[_Statement, ...] | None:
-    """Returns the statements of a template, or `None` if they cannot be told apart."""
+    """Returns the statements of a template, or `None` if they cannot be separated."""
     if re.search(r"\{%[-+]?\s*raw\b", template):
         return None
     found = []
