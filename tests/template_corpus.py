@@ -123,6 +123,7 @@ REASONS = {
     "this turn has no stop token": "no token ends the turn",
     "the template moves a part": "a part of a message stands behind a later one",
     "does not begin with the generation prompt": "a turn differs from its generation prompt",
+    "lacks the end of its generation prompt": "the last turn lacks the end of its prompt",
     "has no generation prompt": "the template has no generation prompt",
     "the prompt before this turn cannot be rendered": "no prompt can be rendered before a turn",
     "own text depends on": "the template's own text depends on a message's words",

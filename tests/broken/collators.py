@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -22,6 +22,16 @@ from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.testing import tiny_processor
 
 PROCESSOR = tiny_processor()
+
+
+def _processor_that_thinks() -> Any:
+    processor = tiny_processor()
+    begin, end = processor.chat_template.rsplit("<|im_start|>assistant\\n", 1)
+    processor.chat_template = f"{begin}<|im_start|>assistant\\n<think>{end}"
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>"]})
+    return processor
+
+
 _COUNT = itertools.count()
 
 
@@ -140,6 +150,16 @@ class AnswersElsewhere(Qwen2_5_VLCollator):
         rendering = super().render(conversation)
         text = rendering.text.replace("<|im_start|>assistant", "<|im_start|>assistent")
         return attrs.evolve(rendering, text=text)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TrainsOffPrompt(Qwen2_5_VLCollator):
+    """Trains answers without the block that ends every generation prompt."""
+
+    example_processor: ClassVar[Any] = _processor_that_thinks()
+
+    def render(self, conversation: Conversation) -> Rendering:
+        return attrs.evolve(super().render(conversation), notes=())
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -38,6 +38,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     broken.PaddingTrains: "check_padding_never_trains",
     broken.TakesControlText: "check_special_tokens_in_text",
     broken.AnswersElsewhere: "check_the_answer_follows_the_generation_prompt",
+    broken.TrainsOffPrompt: "check_the_answer_follows_the_generation_prompt",
     broken.LastTurnForgotten: "check_last_turn_alone",
     broken.OnePlaceholderTooFew: "check_placeholders_equal_features",
     broken.LosesMediaIds: "check_media_belongs_to_its_tokens",

@@ -31,7 +31,6 @@ def trained(template, stop, messages=CHAT, **options):
     ("template", "stop", "expected"),
     [
         ("cohere", "<|END_OF_TURN_TOKEN|>", ["One", "Two"]),
-        ("deepseekv3", "<｜end▁of▁sentence｜>", ["One", "Two"]),
         ("gemma", "<end_of_turn>", ["One", "Two"]),
         ("gemma4", "<turn|>", ["One", "Two"]),
         ("lfm2_2_5_vl", "<|im_end|>", ["One", "Two"]),

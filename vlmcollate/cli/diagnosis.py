@@ -9,6 +9,7 @@ import attrs
 
 from vlmcollate.cli.diagnosis_chats import chats_for
 from vlmcollate.cli.diagnosis_values import Fact, Probe
+from vlmcollate.encode.off_prompt import lacking_prompt
 from vlmcollate.errors import CollateError
 
 if TYPE_CHECKING:
@@ -70,11 +71,15 @@ def diagnose(collator: BaseCollator) -> Diagnosis:
 
 
 def _probe(collator: BaseCollator, example: Mapping[str, Any]) -> Probe:
+    rendering = None
     try:
-        explanation = collator.explain(example)
         rendering = collator.render(collator.read(example))
+        explanation = collator.explain(example)
     except CollateError as error:
-        return Probe(example=example, error=str(error))
+        is_off_prompt = rendering is not None and lacking_prompt(rendering) is not None
+        return Probe(
+            example=example, rendering=rendering if is_off_prompt else None, error=str(error)
+        )
     return Probe(example=example, explanation=explanation, rendering=rendering)
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from vlmcollate.cli.diagnosis_chats import NAMES, QUESTION
 from vlmcollate.cli.diagnosis_values import Fact, Probe
+from vlmcollate.encode.off_prompt import lacking_prompt
 from vlmcollate.errors import CollateError
 from vlmcollate.formats import read_example
-from vlmcollate.prompt.templates import chat_template_of, switches_of
+from vlmcollate.prompt.template_syntax import switches_of
+from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.prompt.turn_ends import agreement
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from vlmcollate.collator import BaseCollator
 
+_OFF_PROMPT = "turns off their prompt"
 _SPLIT = "set split_turns=True to train each turn as it is prompted, with its own reasoning"
 _WRITES = "use a chat template that writes {}"
 _EARLIER, _LATER = "messages[1].reasoning", "messages[3].reasoning"
@@ -49,6 +52,7 @@ def facts_of(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fa
         yield Fact(topic="end of a turn", text=f"{text}; this model has no chat template")
     yield from _trained_end(collator, ends)
     yield from _omissions(probes)
+    yield from _refused_turns(collator, probes)
     yield from _turns(collator, probes)
     if _has_template(collator):
         yield from _switches(collator)
@@ -116,21 +120,43 @@ def _omissions(probes: Mapping[str, Probe]) -> Iterator[Fact]:
         yield Fact(topic=topic, text="nothing")
 
 
+def _refused_turns(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fact]:
+    """Yields that last turns are refused, since they lack the end of their prompt."""
+    refused = {c: p.rendering for c, p in probes.items() if p.error and p.rendering is not None}
+    notes = {chat: lacking_prompt(rendering) for chat, rendering in refused.items()}
+    ends = dict.fromkeys(repr(note.detail) for note in notes.values() if note is not None)
+    if not ends:
+        return
+    switch = _agreeing_switch(collator, probes[next(iter(notes))])
+    yield Fact(
+        topic=_OFF_PROMPT,
+        text=f"last answers without {' or '.join(ends)}, which ends the generation prompt, are "
+        f"refused (in {_named(notes, len(probes))})",
+        remedy=f"{switch or 'use a chat template whose turns and prompt agree'}, or set "
+        'off_prompt="train" to train them',
+        level="loss",
+    )
+
+
+def _named(chats: Collection[str], total: int) -> str:
+    return ", ".join(chats) if len(chats) < 3 else f"{len(chats)} of {total} chats"
+
+
 def _turns(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fact]:
     """Yields how turns train otherwise than they are prompted."""
     explained = {chat: p.explanation for chat, p in probes.items() if p.explanation}
     if not explained:
         return
+    is_refused = any(p.error and p.rendering is not None for p in probes.values())
     kinds: dict[str, tuple[Any, list[str]]] = {}
     for chat, explanation in explained.items():
         for note in explanation.turn_notes:
             kinds.setdefault(note.kind, (note, []))[1].append(chat)
-    if "off_prompt" not in kinds:
-        yield Fact(topic="turns off their prompt", text="none: each follows its generation prompt")
+    if "off_prompt" not in kinds and not is_refused:
+        yield Fact(topic=_OFF_PROMPT, text="none: each follows its generation prompt")
     for note, found in kinds.values():
         chats = list(dict.fromkeys(found))
-        many = ", ".join(chats) if len(chats) < 3 else f"{len(chats)} of {len(explained)} chats"
-        text = f"{note.summary} (in {many})"
+        text = f"{note.summary} (in {_named(chats, len(explained))})"
         remedy = note.remedy
         if note.kind == "off_prompt" and note.has_last:
             remedy = _agreeing_switch(collator, probes[chats[0]]) or remedy

@@ -39,7 +39,8 @@ class Probe:
     Attributes:
         example: The chat.
         explanation: Its explanation, or `None` if it is refused.
-        rendering: Its prompt, or `None` if it is refused.
+        rendering: Its prompt; `None` if it is refused for another reason than that its last turn
+            lacks the end of its generation prompt.
         error: Why it is refused, or "".
     """
 

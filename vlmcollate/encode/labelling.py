@@ -23,6 +23,7 @@ from vlmcollate.encode.answer_weights import (
 )
 from vlmcollate.encode.hooks import breach, run_hook
 from vlmcollate.encode.media_borders import media_borders
+from vlmcollate.encode.off_prompt import check_last_turn
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.train_on import PartWeights, TrainOn, choose_messages
 from vlmcollate.errors import LabelError
@@ -35,6 +36,7 @@ from vlmcollate.labels import (
 )
 from vlmcollate.pixels import PixelTable
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.prompt.off_prompt import OffPromptPolicy
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -107,6 +109,7 @@ def label_sample(
     train_on: TrainOn,
     part_weights: PartWeights | None,
     masks_empty_reasoning: bool,
+    off_prompt: OffPromptPolicy,
     tools: PromptTools,
 ) -> EncodedSample:
     """Returns a sample with the labels of its turns.
@@ -120,7 +123,11 @@ def label_sample(
         train_on: The choice of what trains.
         part_weights: The weights of the parts of answers; `None` if all are 1.
         masks_empty_reasoning: Whether blocks without reasoning do not train.
+        off_prompt: The policy for a last turn that lacks the end of its generation prompt.
         tools: The tools of the prompt.
+
+    Raises:
+        OffPromptError: The last turn trains and lacks that end, and the policy is `"error"`.
     """
     messages = conversation.messages
     parts = (part for message in messages for part in message.content)
@@ -135,7 +142,7 @@ def label_sample(
     own_weights: list[tuple[int, int, float]] = []
     if any(isinstance(p, TextPart) and p.weight is not None for p in parts):
         own_weights = reasoning_weights(prompt, tools.reasoning_forms) + prompt.part_weights
-    return with_labels(
+    labelled = with_labels(
         prompt,
         sample,
         turns,
@@ -146,6 +153,9 @@ def label_sample(
         factors=part_factors(prompt, part_weights, tools.reasoning_forms) if part_weights else (),
         untrained=untrained,
     )
+    if off_prompt == "error" and prompt.rendering.notes:
+        check_last_turn(labelled, prompt.rendering, conversation, tools)
+    return labelled
 
 
 def with_labels(

@@ -21,6 +21,7 @@ from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.pixels import PIXEL_FORMATS, PixelFormat
 from vlmcollate.prompt.answer_parts import EmptyReasoningPolicy
 from vlmcollate.prompt.encoder import SpecialTokensPolicy
+from vlmcollate.prompt.off_prompt import OffPromptPolicy
 from vlmcollate.validators import (
     WithOptions,
     a_model_config,
@@ -64,6 +65,10 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
         empty_reasoning: The policy for blocks without reasoning, such as `<think></think>`, that an
             answer begins with: `"train"`; `"mask"` does not train them; `"drop"` removes them from
             the prompt as well.
+        off_prompt: The policy for a last turn that trains, but lacks the end of its generation
+            prompt with every value of the template's switch, such as an answer without the
+            `<think>` that ends the prompt: `"error"` refuses the sample; `"train"` trains the turn
+            at a place where generation never starts.
         special_tokens_in_text: The policy for text that spells a special token: `"literal"`
             encodes it as plain text, `"error"` refuses the sample.
         on_template_omission: The policy for parts of the conversation that the chat template
@@ -112,6 +117,7 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
     empty_reasoning: EmptyReasoningPolicy = attrs.field(
         default="train", validator=one_of("train", "mask", "drop")
     )
+    off_prompt: OffPromptPolicy = attrs.field(default="error", validator=one_of("error", "train"))
     special_tokens_in_text: SpecialTokensPolicy = attrs.field(
         default="literal", validator=one_of("literal", "error")
     )
@@ -156,6 +162,7 @@ class CollatorOptionsDict(TypedDict, total=False):
     train_on: TrainOn
     split_turns: bool
     empty_reasoning: EmptyReasoningPolicy
+    off_prompt: OffPromptPolicy
     special_tokens_in_text: SpecialTokensPolicy
     on_template_omission: OmissionPolicy
     allowed_special_tokens: str | tuple[str, ...] | list[str]

@@ -45,7 +45,7 @@ class PromptTools:
         """How the template writes reasoning, or `None` if it writes none."""
         if not self.template or not hasattr(self.encoder.processor, "apply_chat_template"):
             return None
-        return read_reasoning_form(self.renderer.render, self.vocabulary)
+        return read_reasoning_form(self.renderer.probe, self.vocabulary)
 
     @property
     def reasoning_forms(self) -> tuple[ReasoningForm, ...]:

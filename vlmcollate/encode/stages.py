@@ -254,6 +254,7 @@ class Stages(CollatorOptions):
             train_on=self.train_on,
             part_weights=self._part_weights,
             masks_empty_reasoning=self.empty_reasoning == "mask",
+            off_prompt=self.off_prompt,
             tools=self._tools,
         )
 

@@ -13,8 +13,8 @@ prompt, after which the model generates.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -24,22 +24,19 @@ from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
-from vlmcollate.prompt.direct import render_directly
+from vlmcollate.prompt.direct import render_directly, renders_as_usual
 from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
 from vlmcollate.prompt.plan import RenderingPlan, shapes_of
+from vlmcollate.prompt.probe_cache import ProbeCache
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, without_end
 from vlmcollate.prompt.structure import Structure, StructureReader
+from vlmcollate.prompt.template_syntax import prompt_is_constant, switches_of, tested_literals
 from vlmcollate.prompt.templates import (
-    TEMPLATE_ERRORS,
+    apply_template,
     chat_template_of,
-    is_template_error,
-    prompt_is_constant,
-    refusal_hint,
-    switches_of,
-    tested_literals,
     unseparable,
     wants_empty_strings,
     wants_json_arguments,
@@ -79,6 +76,7 @@ class ChatRenderer:
         answer_end: The text that ends every assistant turn, if the template ends none.
         ends_with_words: Whether a turn ends with its words, if the template ends none.
         media_tokens: The tokens that stand for media features.
+        probes: What the template makes of probe chats.
     """
 
     processor: Any
@@ -91,6 +89,7 @@ class ChatRenderer:
     answer_end: str = ""
     ends_with_words: bool = False
     media_tokens: Collection[str] = ()
+    probes: ProbeCache = attrs.field(factory=ProbeCache, repr=False)
     _plans: dict[Any, RenderingPlan] = attrs.field(factory=dict, init=False)
     _starts: dict[Any, KnownStarts] = attrs.field(factory=dict, init=False)
     _known_forms: dict[Any, tuple[frozenset[str], frozenset[str]]] = attrs.field(
@@ -120,7 +119,7 @@ class ChatRenderer:
         rendering = self._place(conversation, trace, template)
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
-        is_certain = rendering.turn_error is None and not trace.marks.splits
+        is_certain = rendering.turn_error is None and trace.marks.literals is None
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
@@ -134,8 +133,17 @@ class ChatRenderer:
         *,
         upto: int | None = None,
         template: str = "",
+        is_probe: bool = False,
     ) -> str:
-        """Returns the prompt, or that of `upto` messages with a generation prompt."""
+        """Returns the prompt, or that of `upto` messages with a generation prompt.
+
+        Args:
+            conversation: The conversation.
+            marks: The marks around its strings.
+            upto: The number of its messages before the generation prompt.
+            template: The chat template; by default it is that of the processor.
+            is_probe: Whether the prompt is kept for others who render the same conversation.
+        """
         if not hasattr(self.processor, "apply_chat_template"):
             raise ConfigError(
                 f"{type(self.processor).__name__} has no chat template; use a label strategy that "
@@ -143,31 +151,21 @@ class ChatRenderer:
             )
         if upto == 0:
             raise ConversationError("no message precedes the turn, and templates need one")
+        template = template or chat_template_of(self.processor)
         chat, tools = self.inputs(conversation, marks, template)
+        chat, asks = chat[:upto], upto is not None
         variables = {**self.template_kwargs, **conversation.template_kwargs}
-        try:
-            text = self.processor.apply_chat_template(
-                chat[:upto],
-                tools=tools,
-                add_generation_prompt=upto is not None,
-                **(variables if marks is None else marks.guard(variables)),
-            )
-        except TEMPLATE_ERRORS as error:
-            # the row's variables may collide with arguments of the call
-            is_taken = conversation.template_kwargs and "multiple values for" in str(error)
-            if not is_taken and not is_template_error(error):
-                raise
-            raise ConversationError(
-                f"the chat template refuses this conversation: {error}"
-                + refusal_hint(template or chat_template_of(self.processor), conversation)
-            ) from error
-        if not isinstance(text, str):
-            raise ConversationError(
-                f"the chat template returned {type(text).__name__}, expected text; remove options "
-                "of apply_chat_template, such as tokenize, from the variables",
-                where="chat_template_kwargs",
-            )
+        if marks is not None:
+            variables = marks.guard(variables)
+        given = (chat, tools, variables, asks)
+        apply = partial(apply_template, self.processor, conversation, *given)
+        text = self.probes.get_or_render((template, *given), apply) if is_probe else apply()
         return self.completed(text, conversation, upto=upto)
+
+    @property
+    def probe(self) -> Callable[..., str]:
+        """The function `render` for conversations that several readers of a template render."""
+        return partial(self.render, is_probe=True)
 
     def _render_directly(
         self, conversation: Conversation, marks: Marks, *, template: str
@@ -228,7 +226,7 @@ class ChatRenderer:
             if len(known) >= _MOST_STRUCTURES:
                 known.clear()
             bare = attrs.evolve(self, last_turn_end="", answer_end="")
-            known[key] = read_turn_ends(bare.render, vocabulary)
+            known[key] = read_turn_ends(bare.probe, vocabulary)
         return known[key]
 
     @property
@@ -249,7 +247,7 @@ class ChatRenderer:
         named = self.processor.tokenizer.special_tokens_map
         template = template if hasattr(self.processor, "apply_chat_template") else ""
         return StructureReader(
-            render=attrs.evolve(self, last_turn_end="", answer_end="").render,
+            render=attrs.evolve(self, last_turn_end="", answer_end="").probe,
             vocabulary=vocabulary,
             template=template,
             asks_always=bool(template) and self.turn_ends.asks_always,
@@ -283,15 +281,16 @@ class ChatRenderer:
 
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:
         """Returns everything about a conversation except its messages' words."""
-        literals = tested_literals(template)
-        shapes = shapes_of(conversation, literals)
+        shapes = shapes_of(conversation, template)
         return template, repr((conversation.tools, conversation.template_kwargs)), shapes
 
     def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
         vocabulary = Vocabulary.known(self.processor.tokenizer)
-        literals = tested_literals(template)
-        for render, splits in product((self._render_directly, self.render), (False, True)):
-            marks = Marks(conversation, vocabulary.pattern, literals, splits=splits)
+        is_usual = renders_as_usual(self.processor)
+        renders = (self._render_directly, self.render) if is_usual else (self.render,)
+        for render, splits in product(renders, (False, True)):
+            literals = tested_literals(template) if splits else None
+            marks = Marks(conversation, vocabulary.pattern, literals)
             text = render(conversation, marks, template=template)
             trace = None if text is None else marks.read(text)
             if trace is not None and trace.text == plain:
@@ -309,7 +308,7 @@ class ChatRenderer:
             stop_tokens=self.stop_tokens,
             structure=self.structure,
             ends_with_words=self.ends_with_words,
-            switches=self._switches(conversation, template),
+            switches=partial(self._switches, conversation, template),
             known=self._known_starts(conversation, template),
         )
         media = self._place_media(conversation, trace)
@@ -333,7 +332,7 @@ class ChatRenderer:
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
-            notes=merged(finder.notes, max((turn.message for turn in turns), default=-1)),
+            notes=merged(finder.notes, finder.last_turn),
         )
 
     def _switches(self, conversation: Conversation, template: str) -> list[Mapping[str, Any]]:

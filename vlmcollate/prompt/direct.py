@@ -32,7 +32,7 @@ def render_directly(
         fails.
     """
     template = getattr(processor, "chat_template", None)
-    if not isinstance(template, str) or not _renders_as_usual(processor):
+    if not isinstance(template, str) or not renders_as_usual(processor):
         return None
     if not _taken_names(processor.apply_chat_template.__func__).isdisjoint(variables):
         return None
@@ -54,7 +54,7 @@ def _present(message: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in message.items() if value is not None}
 
 
-def _renders_as_usual(processor: Any) -> bool:
+def renders_as_usual(processor: Any) -> bool:
     """Returns whether a processor has no method of its own to render chats."""
     module = sys.modules.get("transformers.processing_utils")  # which takes seconds to import
     usual = getattr(getattr(module, "ProcessorMixin", None), "apply_chat_template", None)

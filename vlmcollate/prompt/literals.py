@@ -9,7 +9,7 @@ import attrs
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.prompt.marks import map_strings
-from vlmcollate.prompt.templates import constants_of
+from vlmcollate.prompt.template_syntax import constants_of
 
 Render = Callable[..., str]
 

@@ -127,17 +127,20 @@ class Marks:
 
     The same strings in the same order get the same marks, so a rendering of the first messages can
     be compared with that of all messages.
+
+    Args:
+        conversation: The conversation.
+        control: A pattern of the control tokens.
+        literals: A pattern of the strings, such as `</think>`, that stay unmarked in an assistant's
+            text, since the template searches the text for them; `None` if all strings are marked.
     """
 
     def __init__(
         self,
         conversation: Conversation,
         control: re.Pattern[str],
-        literals: re.Pattern[str],
-        *,
-        splits: bool,
+        literals: re.Pattern[str] | None = None,
     ) -> None:
-        self.splits = splits
         self.conversation = conversation
         self.control = control
         self.literals = literals
@@ -150,18 +153,14 @@ class Marks:
 
     def renewed(self) -> Marks:
         """Returns the same marks for another rendering."""
-        return Marks(self.conversation, self.control, self.literals, splits=self.splits)
+        return Marks(self.conversation, self.control, self.literals)
 
     def wrap(
         self, text: str, message: int, where: str, part: int | None = None, key: str = ""
     ) -> str:
-        """Marks a string inside its outer whitespace, so that it can be trimmed.
-
-        With `splits`, strings that the template searches an assistant's text for, such as
-        `</think>`, stay unmarked.
-        """
-        splits = self.splits and message >= 0 and self.conversation.messages[message].is_assistant
-        if splits and self.literals.search(text):
+        """Marks a string inside its outer whitespace, so that it can be trimmed."""
+        is_answer = message >= 0 and self.conversation.messages[message].is_assistant
+        if is_answer and self.literals is not None and self.literals.search(text):
             pieces = re.split(f"({self.literals.pattern})", text)
             return "".join(
                 piece if i % 2 else self._wrap(piece, message, where, part, key)

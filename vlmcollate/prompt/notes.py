@@ -31,7 +31,7 @@ class TurnNote:
             without reasoning train an empty block for it.
         detail: The missing text, the variable with its value, or the empty block.
         messages: The turns.
-        has_last: Whether one of them is the last turn of its chat.
+        has_last: Whether one of them is the last turn of its chat, which no question follows.
     """
 
     kind: NoteKind
@@ -44,7 +44,8 @@ class TurnNote:
         if not self.messages:  # earlier turns, of whichever chat has several
             return self if len(trained) > 1 else None
         left = tuple(k for k in self.messages if k in trained)
-        return attrs.evolve(self, messages=left) if left else None
+        has_last = self.has_last and self.messages[-1] in trained
+        return attrs.evolve(self, messages=left, has_last=has_last) if left else None
 
     @property
     def remedy(self) -> str:
@@ -56,7 +57,9 @@ class TurnNote:
         if self.kind == "in_parts":
             return "write text and tool calls as messages of their own to train them in their order"
         if self.has_last:
-            return "generate without it, or use a chat template whose turns and prompt agree"
+            return "generate without it, or use a chat template whose turns and prompt agree" + (
+                '; off_prompt="error" refuses such chats' if self.kind == "off_prompt" else ""
+            )
         aim = "the system message" if self.kind == "moved" else "its own prompt"
         return (
             'set train_on="last_turn" to train only the last turn, or split_turns=True to train '
@@ -90,7 +93,7 @@ class TurnNote:
             return f"{subject} written in parts, of which some follow later messages"
         if self.kind == "other_header":
             return f"{subject} trained after another header than their generation prompt, or none"
-        return f"{subject} trained without {self.detail}, which ends every generation prompt"
+        return f"{subject} trained without {self.detail!r}, which ends every generation prompt"
 
     def __str__(self) -> str:
         return f"{self._fact(_subject(self.messages))}; {self.remedy}"
@@ -108,7 +111,7 @@ def merged(notes: Mapping[int, TurnNote], last: int) -> tuple[TurnNote, ...]:
 
     Args:
         notes: The note of each message; -1 for the whole chat.
-        last: The last turn of the chat.
+        last: The last turn of the chat; -1 if a question follows it.
     """
     turns: dict[TurnNote, list[int]] = {}
     for message, note in notes.items():

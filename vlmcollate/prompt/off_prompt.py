@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import attrs
 
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.turn_headers import OffPromptError, TurnHeaders
+
+OffPromptPolicy = Literal["error", "train"]
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -35,7 +39,12 @@ class OffPromptStarts(TurnHeaders):
         return same
 
     def _note_off_prompt(self, k: int, rest: str) -> None:
-        self.notes[k] = TurnNote("off_prompt", repr(rest.strip()[:40]))
+        if rest.strip():
+            self.notes[k] = TurnNote("off_prompt", rest.strip()[:40])
+
+    def _is_off_prompt(self, k: int) -> bool:
+        """Returns whether turn `k` was found to lack the end of its generation prompt."""
+        return k in self.notes and self.notes[k].kind == "off_prompt"
 
     def _goes_on(self, written: str, rest: str, error: LabelError) -> bool:
         """Returns whether a turn goes on without the header that its prompt has.

@@ -6,8 +6,8 @@ same shape, its own strings are put in the same places, and the result must equa
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
+from collections.abc import Collection
 from typing import Any
 
 import attrs
@@ -16,6 +16,7 @@ from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.prompt.marks import MarkedText, Place, Span
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
+from vlmcollate.prompt.template_syntax import quoted_strings, tested_literals
 
 
 @attrs.frozen(eq=False)
@@ -82,25 +83,33 @@ class RenderingPlan:
         )
 
 
-def shapes_of(conversation: Conversation, literals: re.Pattern[str]) -> tuple[Any, ...]:
-    """Returns the messages of a conversation without their words."""
-    return tuple(_shape_of(message, literals) for message in conversation.messages)
+def shapes_of(conversation: Conversation, template: str) -> tuple[Any, ...]:
+    """Returns the messages of a conversation without their words.
+
+    Args:
+        conversation: The conversation.
+        template: The chat template, whose literals in the words remain.
+    """
+    quoted = quoted_strings(template)
+    return tuple(_shape_of(message, template, quoted) for message in conversation.messages)
 
 
-def _shape_of(message: Message, literals: re.Pattern[str]) -> tuple[Any, ...]:
+def _shape_of(message: Message, template: str, quoted: Collection[str]) -> tuple[Any, ...]:
     """Returns all of a message except its words, which no template can test."""
     return (
         message.role,
         message.is_string,
         repr(message.extra),
         tuple(
-            _shape_of_text(part.text, literals) if isinstance(part, TextPart) else part.kind
+            _shape_of_text(part.text, template, quoted) if isinstance(part, TextPart) else part.kind
             for part in message.content
         ),
     )
 
 
-def _shape_of_text(text: str, literals: re.Pattern[str]) -> tuple[Any, ...]:
+def _shape_of_text(text: str, template: str, quoted: Collection[str]) -> tuple[Any, ...]:
     core = text.strip()
     at = 0 if core == text else text.index(core)
-    return text[:at], bool(core), text[at + len(core) :], tuple(literals.findall(core))
+    is_tested = any(string in core for string in quoted)
+    tested = tested_literals(template).findall(core) if is_tested else ()
+    return text[:at], bool(core), text[at + len(core) :], tuple(tested)

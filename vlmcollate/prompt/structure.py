@@ -8,7 +8,7 @@ occur only in an assistant's turn belong to answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -18,7 +18,7 @@ from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.marks import REASONING_KEYS
-from vlmcollate.prompt.templates import literals_of
+from vlmcollate.prompt.template_syntax import literals_with
 from vlmcollate.prompt.turn_ends import agreement
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -108,8 +108,8 @@ class StructureReader:
         answers: set[str] = set()
         if turns is not None:
             sure |= turns.roles | self._media()
-            tested = self.vocabulary.pattern.findall(" ".join(literals_of(self.template)))
-            answers = {*turns.answers, *tested} - sure
+            answers = set(turns.answers) - sure
+            answers |= self._tested((special | set(self.named)) - answers - sure)
         tokens = sure | ((special | set(self.named)) - answers)
         return Structure(
             tokens=frozenset(tokens),
@@ -117,6 +117,11 @@ class StructureReader:
             openers=frozenset() if turns is None else turns.openers,
             unasked=self._unasked(),
         )
+
+    def _tested(self, tokens: Collection[str]) -> set[str]:
+        """Returns those of some tokens for which the template tests."""
+        found = self.vocabulary.pattern.findall(" ".join(literals_with(self.template, tokens)))
+        return {*found} & {*tokens}
 
     def _unasked(self) -> frozenset[str]:
         """Returns the tokens between a question and its answer that no generation prompt has."""

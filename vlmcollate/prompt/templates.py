@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import jinja2
-import jinja2.ext
-from jinja2 import nodes
 
 from vlmcollate.conversation import Conversation
+from vlmcollate.errors import ConversationError
 
 TEMPLATE_ERRORS = (
     # raised by templates on purpose, or by access to a missing value
@@ -40,6 +38,49 @@ def is_template_error(error: Exception) -> bool:
             return True
         traceback = traceback.tb_next
     return False
+
+
+def apply_template(
+    processor: Any,
+    conversation: Conversation,
+    chat: list[dict[str, Any]],
+    tools: Any,
+    variables: Mapping[str, Any],
+    asks: bool,  # noqa: FBT001
+) -> str:
+    """Renders a chat with a processor's template.
+
+    Args:
+        processor: The processor.
+        conversation: The conversation, for the errors.
+        chat: Its messages in the form of the template.
+        tools: Its tools.
+        variables: The template's other variables.
+        asks: Whether to add a generation prompt.
+
+    Raises:
+        ConversationError: The template refuses the chat, or returns no text.
+    """
+    try:
+        text = processor.apply_chat_template(
+            chat, tools=tools, add_generation_prompt=asks, **variables
+        )
+    except TEMPLATE_ERRORS as error:
+        # the row's variables may collide with arguments of the call
+        is_taken = conversation.template_kwargs and "multiple values for" in str(error)
+        if not is_taken and not is_template_error(error):
+            raise
+        raise ConversationError(
+            f"the chat template refuses this conversation: {error}"
+            + refusal_hint(chat_template_of(processor), conversation)
+        ) from error
+    if not isinstance(text, str):
+        raise ConversationError(
+            f"the chat template returned {type(text).__name__}, expected text; remove options "
+            "of apply_chat_template, such as tokenize, from the variables",
+            where="chat_template_kwargs",
+        )
+    return text
 
 
 def refusal_hint(template: str, conversation: Conversation) -> str:
@@ -79,11 +120,13 @@ def chat_template_of(processor: Any) -> str:
     return str(template or "")
 
 
-_PROMPT_VARIABLE = "add_generation_prompt"
 _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
 _WANTS_JSON: dict[str, bool] = {}
 _WANTS_EMPTY: dict[str, bool] = {}
 _WANTS_LISTS: dict[tuple[str, str], bool] = {}
+_PROBED: dict[tuple[str, str], str] = {}
+"""What templates make of the chats that several functions try."""
+_MOST_PROBED = 1024
 
 
 def wants_strings(processor: Any, template: str, role: str) -> bool:
@@ -114,19 +157,21 @@ def wants_lists(processor: Any, template: str, role: str) -> bool:
 def wants_json_arguments(processor: Any, template: str) -> bool:
     """Returns whether a template takes the arguments of calls as a JSON string only."""
     if template not in _WANTS_JSON:
-        as_dict, as_text = (_written_call(processor, given) for given in ({_WORD: 1}, _ARGUMENTS))
+        as_dict = _written_call(processor, {_WORD: 1})
         # a dict that is joined with text shows as Python writes it
         dict_is_good = _WORD in as_dict and f"{{'{_WORD}'" not in as_dict
-        _WANTS_JSON[template] = not dict_is_good and _ARGUMENTS in as_text
+        _WANTS_JSON[template] = not dict_is_good and (
+            _ARGUMENTS in _written_call(processor, _ARGUMENTS)
+        )
     return _WANTS_JSON[template]
 
 
 def wants_empty_strings(processor: Any, template: str) -> bool:
     """Returns whether a template takes a call without text with an empty string only."""
     if template not in _WANTS_EMPTY:
-        as_list = _written_call(processor, {_WORD: 1}, [[]])
-        as_text = _written_call(processor, {_WORD: 1}, [""])
-        _WANTS_EMPTY[template] = _WORD in as_text and _WORD not in as_list
+        _WANTS_EMPTY[template] = _WORD not in _written_call(processor, {_WORD: 1}, [[]]) and (
+            _WORD in _written_call(processor, {_WORD: 1}, [""])
+        )
     return _WANTS_EMPTY[template]
 
 
@@ -169,6 +214,8 @@ def _contexts(role: str, as_text: bool) -> list[list[dict[str, Any]]]:  # noqa: 
         return [[]]
     call = {"type": "function", "id": "call00000", "function": {"name": "f", "arguments": {}}}
     calling = message("assistant", tool_calls=[call])
+    if role == "tool":  # most templates write results behind calls alone
+        return [[user, calling], [user], [user, message("assistant")]]
     return [[user], [user, message("assistant")], [user, calling]]
 
 
@@ -202,89 +249,28 @@ def _probe(processor: Any, before: list[dict[str, Any]], role: str, content: obj
     if role != "tool":
         message = {"role": role, "content": content}
     after = [{"role": "user", "content": "a"}] if role in ("system", "developer") else []
-    given: tuple[dict[str, Any], ...] = ({}, {"tools": [_TOOL]})  # some loop over the tools
+    chats = [*before, message, *after], [*before, message, *(_in_parts(m) for m in after)]
+    key = chat_template_of(processor), repr(chats)
+    if key not in _PROBED:
+        if len(_PROBED) >= _MOST_PROBED:
+            _PROBED.clear()
+        _PROBED[key] = _first_rendered(processor, chats if after else chats[:1])
+    return _PROBED[key]
+
+
+def _first_rendered(processor: Any, chats: Sequence[list[dict[str, Any]]]) -> str:
+    """Returns the text of the first chat that a template takes, with or without tools."""
+    given: list[dict[str, Any]] = [{}]
+    if "tools" in chat_template_of(processor):  # some loop over the tools
+        given.append({"tools": [_TOOL]})
     for tools in given:
-        for rest in (after, [{**m, "content": [_part("a")]} for m in after]):
+        for chat in chats:
             try:
-                return str(processor.apply_chat_template([*before, message, *rest], **tools))
+                return str(processor.apply_chat_template(chat, **tools))
             except TEMPLATE_ERRORS:
                 continue
     return ""
 
 
-@lru_cache
-def prompt_is_constant(template: str) -> bool:
-    """Returns whether the generation prompt depends only on variables."""
-    tree = _parse(template)
-    own = {"messages", "tools", "documents"}
-    own |= {n.name for n in tree.find_all(nodes.Name) if n.ctx in ("store", "param")}
-    guards = [node for node in tree.find_all((nodes.If, nodes.CondExpr)) if _asks(node)]
-    uses = [n for n in tree.find_all(nodes.Name) if n.name == _PROMPT_VARIABLE]
-    read = {n.name for node in guards for n in node.find_all(nodes.Name)}
-    return len(uses) == len(guards) and not read & own
-
-
-def _asks(node: Any) -> bool:
-    """Returns whether a condition tests for the generation prompt."""
-    names = [node.test] if isinstance(node.test, nodes.Name) else node.test.find_all(nodes.Name)
-    return any(name.name == _PROMPT_VARIABLE for name in names)
-
-
-_SWITCHES: dict[str, tuple[Any, ...]] = {
-    "enable_thinking": (False, True),
-    "thinking": (False, True),
-    "reasoning_effort": ("none", "low", "medium", "high"),
-}
-"""The variables by which published templates turn thinking on and off, with their values."""
-
-
-@lru_cache
-def switches_of(template: str) -> tuple[Mapping[str, Any], ...]:
-    """Returns the values of a template's switches for thinking, one variable at a time."""
-    names = {name.name for name in _parse(template).find_all(nodes.Name)}
-    return tuple(
-        {name: value} for name, values in _SWITCHES.items() if name in names for value in values
-    )
-
-
-@lru_cache
-def literals_of(template: str) -> frozenset[str]:
-    """Returns the strings in a template's calls, comparisons and filters."""
-    tree = _parse(template)
-    found: set[str] = set()
-    for parent in tree.find_all((nodes.Call, nodes.Compare, nodes.Filter)):
-        found |= {c.value for c in parent.find_all(nodes.Const) if isinstance(c.value, str)}
-    return frozenset(t.strip() for t in found if re.search(r"[^\w\s]", t) and len(t.strip()) > 1)
-
-
-@lru_cache
-def constants_of(template: str) -> frozenset[str]:
-    """Returns all strings in a template's expressions, without outer whitespace."""
-    consts = _parse(template).find_all(nodes.Const)
-    return frozenset({c.value.strip() for c in consts if isinstance(c.value, str)} - {""})
-
-
-@lru_cache
-def tested_literals(template: str) -> re.Pattern[str]:
-    """Returns a pattern for the strings that a template tests for."""
-    longest_first = sorted(literals_of(template), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-
-@lru_cache(maxsize=16)  # each function here parses a new template once
-def _parse(template: str) -> nodes.Template:
-    extensions: list[str | type[jinja2.ext.Extension]] = ["jinja2.ext.loopcontrols", _GenerationTag]
-    environment = jinja2.Environment(extensions=extensions)  # noqa: S701 - it renders nothing
-    return environment.parse(template)
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """Parses {% generation %} blocks, of which only the body matters here."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Any) -> Any:
-        lineno = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        always = nodes.Const(True)  # noqa: FBT003 - jinja2 takes it only by position
-        return nodes.If(always, body, [], [], lineno=lineno)
+def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {**message, "content": [_part("a")]}

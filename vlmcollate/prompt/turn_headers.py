@@ -69,8 +69,8 @@ class TurnHeaders:
         stop_tokens: The tokens that may end a turn.
         structure: The purposes of the template's control tokens.
         ends_with_words: Whether a turn that no token ends is ended by its words.
-        switches: Values of the template's switch for thinking, of which one may make the generation
-            prompt agree with a turn.
+        switches: A function that returns values of the template's switch for thinking, of which one
+            may make the generation prompt agree with a turn.
         known: What is known of turns of each kind.
         notes: What is unusual about turns that were found, by their message.
     """
@@ -82,9 +82,19 @@ class TurnHeaders:
     stop_tokens: Sequence[str]
     structure: Structure
     ends_with_words: bool = False
-    switches: Sequence[Mapping[str, Any]] = ()
+    switches: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     known: KnownStarts = attrs.field(factory=lambda: KnownStarts(is_certain=False))
     notes: dict[int, TurnNote] = attrs.field(factory=dict, init=False)
+
+    @cached_property
+    def last_turn(self) -> int:
+        """The last turn of the prompt; -1 if a question follows it, as it does earlier turns."""
+        for k, message in reversed([*enumerate(self.conversation.messages)]):
+            if message.role == "user":
+                break
+            if message.is_assistant and not (message.is_prefix or self.trace.is_left_out(k)):
+                return k
+        return -1
 
     def _anchor(self, k: int, first: int) -> Slot | None:
         """Returns the last words before turn `k`, whose own begin at `first`."""

@@ -15,6 +15,8 @@ from vlmcollate.prompt.off_prompt import OffPromptStarts
 from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError
 from vlmcollate.tokens.vocabulary import token_pattern
 
+StartWith = Callable[[Mapping[str, Any]], int]
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class TurnFinder(OffPromptStarts):
@@ -208,10 +210,15 @@ class TurnFinder(OffPromptStarts):
             self.known.headers[kind] = header
         if trace.text.startswith(header, at):
             self._check_header(k, at + len(header), header, where)
+
+        def start(variables: Mapping[str, Any]) -> int:
+            own = self._header(k, anchor, where, variables) if variables else header
+            return self._behind_header(k, at, first, own, where)
+
         try:
-            return self._behind_header(k, at, first, header, where)
+            return self._start_with_switch(k, start)
         except OffPromptError as error:
-            return self._start_of_switched(k, at, first, anchor, error)
+            return self._start_of_switched(k, at, first, header, start, error)
 
     def _behind_header(self, k: int, at: int, first: int, header: str, where: str) -> int:
         """Returns the start of turn `k` behind its header, which begins at `at`."""
@@ -249,7 +256,7 @@ class TurnFinder(OffPromptStarts):
             return self._behind_header(k, begins, first, header, f"messages[{k}]")
 
         try:
-            return start({})
+            return self._start_with_switch(k, start)
         except OffPromptError as off_prompt:
             switched = self._switched(k, start)
             if switched is not None:
@@ -258,8 +265,20 @@ class TurnFinder(OffPromptStarts):
             written = self.trace.text[begins:first]
             return begins + self._start_off_prompt(k, header, written, off_prompt)
 
+    def _start_with_switch(self, k: int, start_with: StartWith) -> int:
+        """Returns the start of turn `k`, with a variable if only that prompt agrees with it."""
+        start = start_with({})
+        if not self._is_off_prompt(k):
+            return start
+        note = self.notes.pop(k)
+        switched = self._switched(k, start_with)
+        if switched is not None and not self._is_off_prompt(k):
+            return switched
+        self.notes[k] = note
+        return start
+
     def _start_of_switched(
-        self, k: int, at: int, first: int, anchor: Slot | None, error: LabelError
+        self, k: int, at: int, first: int, header: str, start_with: StartWith, error: LabelError
     ) -> int:
         """Returns the start of turn `k` with a variable that makes its prompt agree with it.
 
@@ -267,21 +286,15 @@ class TurnFinder(OffPromptStarts):
             k: The turn, which does not begin with its generation prompt.
             at: The end of the words before it.
             first: The start of its words.
-            anchor: The words before it.
+            header: The text from the words before it to the end of its generation prompt.
+            start_with: A function that returns its start with further template variables.
             error: What to raise if no value agrees.
         """
-        where = f"messages[{k}]"
-
-        def start(variables: Mapping[str, Any]) -> int:
-            header = self._header(k, anchor, where, variables)
-            return self._behind_header(k, at, first, header, where)
-
-        switched = self._switched(k, start)
+        switched = self._switched(k, start_with)
         if switched is not None:
             return switched
         written = self.trace.text[at:first]
         try:
-            header = self._header(k, anchor, where, {})
             return at + self._start_off_prompt(k, header, written, error)
         except OffPromptError:
             usual = self._start_behind_usual_header(k, at, first, error)
@@ -298,19 +311,31 @@ class TurnFinder(OffPromptStarts):
         except OffPromptError:
             raise error from None
 
-    def _switched(self, k: int, start_with: Callable[[Mapping[str, Any]], int]) -> int | None:
-        """Returns the start of turn `k` with the first variable that leaves the chat the same."""
-        for variables in self.switches:
+    def _switched(self, k: int, start_with: StartWith) -> int | None:
+        """Returns the start of turn `k` with the first variable that leaves the chat the same.
+
+        If the turn lacks the end of its prompt with each of them, a note says so.
+        """
+        found: tuple[int, TurnNote] | None = None
+        for variables in self.switches():
+            self.notes.pop(k, None)
             try:
                 start = start_with(variables)
                 if self._render_with(variables, self.conversation, None) != self.trace.text:
                     continue
             except SampleError:
                 continue
+            if self._is_off_prompt(k):
+                found = found or (start, self.notes[k])
+                continue
             ((name, value),) = variables.items()
             self.notes[k] = TurnNote("switch", f"{name}={value!r}")
             return start
-        return None
+        self.notes.pop(k, None)
+        if found is None:
+            return None
+        start, self.notes[k] = found
+        return start
 
     def _check_header(self, k: int, start: int, header: str, where: str) -> None:
         """Refuses a header that would be trained for lack of a generation prompt."""

@@ -86,7 +86,7 @@ def test_turns_off_their_prompt_vanish_with_the_option(tmp_path):
         ("gemma4", "omitted", "all reasoning"),
         ("gemma4", "place of the answers", "in parts"),
         ("gptoss", "switch for thinking", "changes the text before the question"),
-        ("deepseek_r1_distill", "turns off their prompt", "answers are trained without '<think>'"),
+        ("deepseek_r1_distill", "turns off their prompt", "last answers without '<think>', which"),
     ],
 )
 def test_each_fact_is_found_where_it_holds(template, topic, text):
@@ -159,6 +159,25 @@ def test_the_page_is_written_beside_the_table(words, tmp_path):
     assert "cannot write the page" in result.output
 
 
+def test_refused_last_turns_are_named_with_the_remedies():
+    """A switch that changes the chat as well has to be set."""
+    processor = processor_with("gemma4", "templates_axolotl")
+    diagnosis = diagnose(collator_for(processor))
+    refused, earlier = facts(attrs.asdict(diagnosis))["turns off their prompt"]
+    missing = repr("<|channel>thought\n<channel|>")
+    assert refused["text"].startswith(f"last answers without {missing}, which ends")
+    assert " are refused (in " in refused["text"]
+    assert refused["remedy"].startswith("set template_kwargs={'enable_thinking': True}")
+    assert 'off_prompt="train"' in refused["remedy"]
+    assert refused["level"] == "loss"
+    assert earlier["text"].startswith(f"earlier answers are trained without {missing}")
+    assert not diagnosis.findings[0].is_exact
+    diagnosis = diagnose(collator_for(processor, off_prompt="train"))
+    (trained,) = facts(attrs.asdict(diagnosis))["turns off their prompt"]
+    assert trained["text"].startswith(f"answers are trained without {missing}")
+    assert diagnosis.findings[0].trained == ("It is mild.<turn|>",)
+
+
 def test_a_switch_that_agrees_with_the_turns_is_the_remedy():
     processor = tiny_processor()
     processor.chat_template = (
@@ -169,9 +188,9 @@ def test_a_switch_that_agrees_with_the_turns_is_the_remedy():
     )
     processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
     known = facts(attrs.asdict(diagnose(collator_for(processor))))
-    (off_prompt,) = known["turns off their prompt"]
-    assert off_prompt["text"].startswith("answers are trained without '<think>")
-    assert off_prompt["remedy"].startswith("set template_kwargs={'enable_thinking': True}")
+    (prompt,) = known["prompt of the turns"]
+    assert prompt["text"].startswith("answers are trained after the generation prompt with")
+    assert prompt["remedy"] == "set enable_thinking=True for generation, too"
     (switch,) = known["switch for thinking"]
     removed = repr("<think>\n</think>\n")
     assert switch["text"] == f"enable_thinking: True removes {removed} from the generation prompt"

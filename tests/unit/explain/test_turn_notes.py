@@ -88,11 +88,19 @@ def test_nothing_is_reported_of_turns_that_are_as_prompted(template):
     assert explained(template).warnings == ()
 
 
-def test_a_template_that_drops_the_prompt_of_the_last_turn_has_no_option():
-    (found,) = explained("deepseek_r1_distill").warnings
+def test_a_template_that_drops_the_prompt_of_the_last_turn_has_no_better_option():
+    (found,) = explained("deepseek_r1_distill", off_prompt="train").warnings
     assert "messages[1], messages[3], messages[5] are trained without '<think>'" in found
     assert "last_turn" not in found
     assert "split_turns" not in found
+    assert 'off_prompt="error" refuses such chats' in found
+
+
+def test_only_turns_that_train_make_the_last_one():
+    ignored = [*CHAT[:-1], {**CHAT[-1], "weight": 0}]
+    (found, _) = explained("deepseek_r1_distill", ignored).warnings
+    assert found.startswith("messages[1], messages[3] are trained without '<think>'")
+    assert "split_turns=True" in found
 
 
 def test_a_system_message_behind_earlier_turns_is_reported_if_they_train():

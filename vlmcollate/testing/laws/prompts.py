@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
+import attrs
 from hypothesis import strategies as st
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import CollateError, ConversationError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.template_syntax import switches_of
+from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import hostile_text, texts
 from vlmcollate.testing.laws.failure_messages import failure, media_of, unused_letters, with_text
 from vlmcollate.testing.laws.for_all import Chat, LawFailure, NotApplicable, Trial, forall
 from vlmcollate.testing.laws.subject import Subject, chat
-from vlmcollate.testing.laws.templates import headers_of
+from vlmcollate.testing.laws.templates import Headers, headers_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _REMEDY = "let the chat template, or `render`, write every message once and unchanged"
@@ -77,6 +80,8 @@ def check_the_answer_follows_the_generation_prompt(collator: BaseCollator, trial
     if headers.generation_prompt is None:
         raise NotApplicable("its template writes no generation prompt")
     if _agree(headers.generation_prompt, headers.answer):
+        if collator.off_prompt == "error":
+            _check_whole_prompt(collator, headers)
         return
     if _agree(headers.generation_prompt, headers.user):
         problem = (
@@ -89,6 +94,28 @@ def check_the_answer_follows_the_generation_prompt(collator: BaseCollator, trial
         problem,
         "let the chat template write the same header for an assistant message as for "
         "add_generation_prompt",
+        expected=headers.generation_prompt,
+        found=headers.answer,
+    )
+
+
+def _check_whole_prompt(collator: BaseCollator, headers: Headers) -> None:
+    """Refuses a collator that trains an answer without the end of its generation prompt."""
+    found = [headers]
+    for switch in switches_of(chat_template_of(collator.processor)):
+        variables = {**collator.template_kwargs, **switch}
+        found += filter(None, [headers_of(attrs.evolve(collator, template_kwargs=variables))])
+    prompts = [other.generation_prompt or "" for other in found]
+    if any(headers.answer.strip().startswith(prompt.strip()) for prompt in prompts):
+        return
+    try:
+        collator.encode(chat("Yes"))
+    except CollateError:
+        return
+    raise failure(
+        "the last answer trains without the end of the generation prompt, so where generation "
+        "never starts",
+        'refuse it, or set off_prompt="train"',
         expected=headers.generation_prompt,
         found=headers.answer,
     )

@@ -1,0 +1,77 @@
+"""Facts read off single statements of a template are those of the whole template."""
+
+import pytest
+from transformers.processing_utils import ProcessorMixin
+
+from tests.assets import chat_templates
+from tests.template_corpus import Judge
+from vlmcollate.prompt import template_syntax
+from vlmcollate.prompt.template_syntax import (
+    literals_of,
+    literals_with,
+    prompt_is_constant,
+    quoted_strings,
+    switches_of,
+)
+
+HARD = {
+    "braces and quotes": "{{ {'a': {'b-c': x == '}}-'}} }}{% if '%}' in y %}{% endif %}",
+    "joined strings": "{% if m.content == '<a' 'b>' %}{% endif %}{{ raise('It is ' \"wrong.\") }}",
+    "escapes": "{% if '\\u003cthink>' in m %}{% endif %}{{ 'it\\'s'|f }}",
+    "raw": "{% raw %}{{ '<x>' == '<y>' }}{% endraw %}{{ '<z>' | trim }}",
+    "comments": "{# {{ f('<x>') }} #}{{ '<z>'|trim }}",
+    "an elif": "{% if messages %}{% elif add_generation_prompt %}{{ x }}{% else %}{{ y }}"
+    "{% endif %}",
+    "a loop's else": "{% for m in messages %}{% if add_generation_prompt %}{% for i in j %}{{ i }}"
+    "{% else %}{{ z }}{% endfor %}{% endif %}{% endfor %}",
+    "a block": "{% set add %}{{ '<x>' ~ f('<y>') }}{% endset %}{{ add if add_generation_prompt }}",
+    "a macro": "{% macro f(thinking=false) %}{{ thinking }}{% endmacro %}"
+    "{% if add_generation_prompt and not thinking %}<think>{% endif %}",
+    "a bound name": "{% set a, b = 1, 2 %}{% set ns.c = 3 %}{{ b if add_generation_prompt }}",
+    "an attribute": "{% set ns.c = 3 %}{{ c if add_generation_prompt }}{{ m.enable_thinking }}",
+    "an unknown tag": "{% import 'x' as thinking %}{{ '<a>'|f if add_generation_prompt }}",
+}
+
+
+def facts(template):
+    for read in (
+        literals_of,
+        prompt_is_constant,
+        switches_of,
+        quoted_strings,
+        template_syntax.tested_literals,
+    ):
+        read.cache_clear()
+    literals = literals_of(template)
+    some = [word for literal in literals for word in (literal, literal[:2])]
+    chosen = {word: literals_with(template, [word]) for word in some}
+    return literals, prompt_is_constant(template), switches_of(template), chosen
+
+
+@pytest.mark.parametrize(
+    "template", [*HARD.values(), *chat_templates("templates").values()], ids=lambda text: text[:20]
+)
+def test_statements_show_what_the_whole_template_does(template, monkeypatch):
+    found, quoted = facts(template), quoted_strings(template)
+    assert all(any(string in literal for string in quoted) for literal in found[0])
+    monkeypatch.setattr(template_syntax, "_statements", lambda _: None)
+    assert facts(template) == found
+    monkeypatch.undo()
+    facts(template)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("llama3_2", 32), ("qwen3", 35), ("gptoss", 36), ("gemma4", 32)]
+)
+def test_a_plain_chat_needs_few_renderings(name, most, monkeypatch):
+    collator = Judge(chat_templates("templates")[name] + "{# not seen before #}").collator
+    rendered, apply = [], ProcessorMixin.apply_chat_template
+
+    def counted(self, *args, **kwargs):
+        rendered.append((repr(args), repr(kwargs)))
+        return apply(self, *args, **kwargs)
+
+    monkeypatch.setattr(ProcessorMixin, "apply_chat_template", counted)
+    collator.encode([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
+    assert len(rendered) == len(set(rendered))
+    assert len(rendered) <= most
