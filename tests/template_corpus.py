@@ -123,7 +123,6 @@ REASONS = {
     "this turn has no stop token": "no token ends the turn",
     "the template moves a part": "a part of a message stands behind a later one",
     "does not begin with the generation prompt": "a turn differs from its generation prompt",
-    "lacks the end of its generation prompt": "the last turn lacks the end of its prompt",
     "has no generation prompt": "the template has no generation prompt",
     "the prompt before this turn cannot be rendered": "no prompt can be rendered before a turn",
     "own text depends on": "the template's own text depends on a message's words",
@@ -160,9 +159,11 @@ class Judge:
 
     Args:
         template: The text of the template.
+        options: The options of the collator.
     """
 
     template: str
+    options: Mapping[str, Any] = attrs.field(factory=dict)
     processor: Any = attrs.field(init=False)
     collator: Any = attrs.field(init=False)
 
@@ -174,7 +175,7 @@ class Judge:
         new = [t for t in tokens if t not in known and len(t) < 60 and "\n" not in t]
         processor.tokenizer.add_special_tokens({"additional_special_tokens": new})
         object.__setattr__(self, "processor", processor)
-        object.__setattr__(self, "collator", collator_for(processor))
+        object.__setattr__(self, "collator", collator_for(processor, **self.options))
 
     def _written(self, processor: Any) -> str:
         """Returns a rendering, since some templates join the names of their tokens."""

@@ -18,6 +18,7 @@ from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.padding import PaddingStrategy
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.prompt.off_prompt import OffPromptPolicy
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.testing import tiny_processor
 
@@ -157,6 +158,7 @@ class TrainsOffPrompt(Qwen2_5_VLCollator):
     """Trains answers without the block that ends every generation prompt."""
 
     example_processor: ClassVar[Any] = _processor_that_thinks()
+    off_prompt: OffPromptPolicy = "error"
 
     def render(self, conversation: Conversation) -> Rendering:
         return attrs.evolve(super().render(conversation), notes=())

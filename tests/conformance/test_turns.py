@@ -69,8 +69,7 @@ def test_a_think_block_may_be_missing_and_a_role_may_not():
     forced = "\n<|im_start|>assistant\n<think>\n"
     for tokens in ((), ("<think>", "</think>")):
         thinking = _tiny(_chatml(prompt=forced), "<think>", *tokens)
-        found = _trained(thinking, _chat("q", "yes"), off_prompt="train")
-        assert found == ["yes<|im_end|>"]
+        assert _trained(thinking, _chat("q", "yes")) == ["yes<|im_end|>"]
     other = _tiny(_chatml(prompt="<|im_start|>assistant\n<|im_start|>final\n"))
     with pytest.raises(LabelError, match="does not begin with the generation prompt"):
         _trained(other, _chat("q", "yes"))
@@ -224,9 +223,8 @@ def test_a_prompt_that_goes_on_with_words_is_noted():
     processor = _tiny(_chatml(prompt="<|im_start|>assistant\nHere are my steps:\n"))
     for chat in (_chat("q", "yes"), _chat("q", "yes", "q", "so")[1:]):
         texts = [m["content"] for m in chat if m["role"] == "assistant"]
-        found = _trained(processor, chat, off_prompt="train")
-        assert found == [f"{words}<|im_end|>" for words in texts]
-        notes = collator_for(processor, off_prompt="train").explain(chat).warnings
+        assert _trained(processor, chat) == [f"{words}<|im_end|>" for words in texts]
+        notes = collator_for(processor).explain(chat).warnings
         assert any("'Here are my steps:'" in note for note in notes)
 
 

@@ -55,7 +55,7 @@ def check_last_turn(
     raise OffPromptError(
         "the last turn lacks the end of its generation prompt, where the model starts to write: "
         f"found {found!r}, expected {note.detail!r} before it; "
-        f'{", ".join(remedies)}, or set off_prompt="train" to train it here',
+        f'{", ".join(remedies)}, or set off_prompt="train" to train it nonetheless',
         where=f"messages[{last}]",
     )
 

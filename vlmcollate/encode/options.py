@@ -67,8 +67,8 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
             the prompt as well.
         off_prompt: The policy for a last turn that trains, but lacks the end of its generation
             prompt with every value of the template's switch, such as an answer without the
-            `<think>` that ends the prompt: `"error"` refuses the sample; `"train"` trains the turn
-            at a place where generation never starts.
+            `<think>` that ends the prompt: `"train"` trains the turn, which `explain` reports,
+            although generation never starts there; `"error"` refuses the sample.
         special_tokens_in_text: The policy for text that spells a special token: `"literal"`
             encodes it as plain text, `"error"` refuses the sample.
         on_template_omission: The policy for parts of the conversation that the chat template
@@ -117,7 +117,7 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
     empty_reasoning: EmptyReasoningPolicy = attrs.field(
         default="train", validator=one_of("train", "mask", "drop")
     )
-    off_prompt: OffPromptPolicy = attrs.field(default="error", validator=one_of("error", "train"))
+    off_prompt: OffPromptPolicy = attrs.field(default="train", validator=one_of("train", "error"))
     special_tokens_in_text: SpecialTokensPolicy = attrs.field(
         default="literal", validator=one_of("literal", "error")
     )

@@ -22,7 +22,7 @@ from vlmcollate.media import Join, MediaRequest, ProcessedMedia, Video
 from vlmcollate.media.loading.images import pixels_of
 from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
-from vlmcollate.pixels import CHANNELS, PixelTable, as_bytes, table_of
+from vlmcollate.pixels import Channels, PixelTable, as_bytes, table_of
 from vlmcollate.tokens.identity_cache import IdentityCache
 
 Process = Callable[[MediaRequest], ProcessedMedia]
@@ -51,6 +51,8 @@ class Shortcuts:
         )
 
 
+_BY_LIKELIHOOD: tuple[Channels, ...] = ("first", "last", "flat")
+"""A width that three divides may be three channels, so "flat" is tried last."""
 _ALL_SHORTCUTS = Shortcuts(as_tensors=True, without_tokens=True)
 _TRIED = (
     _ALL_SHORTCUTS,
@@ -330,7 +332,7 @@ def _fitting(own: Tensor, bare: Tensor, table: PixelTable) -> PixelTable | None:
     """Returns the table that makes the processor's own output of the bare one."""
     if own.dtype != table.values.dtype or own.shape[:-1] != bare.shape[:-1]:
         return None
-    for channels in CHANNELS:
+    for channels in _BY_LIKELIHOOD:
         repeats = own.shape[-1] // bare.shape[-1] if channels == "flat" else 1
         candidate = attrs.evolve(table, channels=channels, repeats=max(repeats, 1))
         pixels = as_bytes(bare, candidate)

@@ -86,7 +86,7 @@ def test_turns_off_their_prompt_vanish_with_the_option(tmp_path):
         ("gemma4", "omitted", "all reasoning"),
         ("gemma4", "place of the answers", "in parts"),
         ("gptoss", "switch for thinking", "changes the text before the question"),
-        ("deepseek_r1_distill", "turns off their prompt", "last answers without '<think>', which"),
+        ("deepseek_r1_distill", "turns off their prompt", "answers are trained without '<think>'"),
     ],
 )
 def test_each_fact_is_found_where_it_holds(template, topic, text):
@@ -162,7 +162,7 @@ def test_the_page_is_written_beside_the_table(words, tmp_path):
 def test_refused_last_turns_are_named_with_the_remedies():
     """A switch that changes the chat as well has to be set."""
     processor = processor_with("gemma4", "templates_axolotl")
-    diagnosis = diagnose(collator_for(processor))
+    diagnosis = diagnose(collator_for(processor, off_prompt="error"))
     refused, earlier = facts(attrs.asdict(diagnosis))["turns off their prompt"]
     missing = repr("<|channel>thought\n<channel|>")
     assert refused["text"].startswith(f"last answers without {missing}, which ends")
@@ -172,7 +172,7 @@ def test_refused_last_turns_are_named_with_the_remedies():
     assert refused["level"] == "loss"
     assert earlier["text"].startswith(f"earlier answers are trained without {missing}")
     assert not diagnosis.findings[0].is_exact
-    diagnosis = diagnose(collator_for(processor, off_prompt="train"))
+    diagnosis = diagnose(collator_for(processor))
     (trained,) = facts(attrs.asdict(diagnosis))["turns off their prompt"]
     assert trained["text"].startswith(f"answers are trained without {missing}")
     assert diagnosis.findings[0].trained == ("It is mild.<turn|>",)

@@ -89,7 +89,7 @@ def test_nothing_is_reported_of_turns_that_are_as_prompted(template):
 
 
 def test_a_template_that_drops_the_prompt_of_the_last_turn_has_no_better_option():
-    (found,) = explained("deepseek_r1_distill", off_prompt="train").warnings
+    (found,) = explained("deepseek_r1_distill").warnings
     assert "messages[1], messages[3], messages[5] are trained without '<think>'" in found
     assert "last_turn" not in found
     assert "split_turns" not in found

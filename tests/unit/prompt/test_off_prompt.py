@@ -1,4 +1,4 @@
-"""Last turns that lack the end of their generation prompt are refused, and nothing else is."""
+"""Last turns that lack the end of their generation prompt may be refused, and nothing else is."""
 
 import pytest
 
@@ -35,7 +35,8 @@ def chatml(prompt, answer="{{ m.content }}"):
 
 
 def trained(processor, chat, **options):
-    sample = collator_for(processor, on_template_omission="allow", **options).encode(chat)
+    options = {"off_prompt": "error", "on_template_omission": "allow", **options}
+    sample = collator_for(processor, **options).encode(chat)
     return trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
 
 
@@ -71,7 +72,7 @@ def test_a_last_turn_off_its_prompt_is_refused(kind):
 
 @pytest.mark.parametrize("kind", OFF)
 def test_the_option_trains_it_and_says_so(kind):
-    collator = collator_for(OFF[kind], on_template_omission="allow", off_prompt="train")
+    collator = collator_for(OFF[kind], on_template_omission="allow")
     (note,) = [n for n in collator.explain(TWO).turn_notes if n.kind == "off_prompt"]
     assert note.has_last
     assert note.messages == (1, 3)
@@ -95,7 +96,9 @@ def test_a_last_turn_that_does_not_train_is_served(kind, labels):
 
 @pytest.mark.parametrize("kind", OFF)
 def test_each_split_turn_is_a_last_one(kind):
-    collator = collator_for(OFF[kind], on_template_omission="allow", split_turns=True)
+    collator = collator_for(
+        OFF[kind], on_template_omission="allow", off_prompt="error", split_turns=True
+    )
     for encode in collator.turn_encoders(TWO):
         with pytest.raises(LabelError, match=LACKS):
             encode()
@@ -150,7 +153,8 @@ def test_what_agrees_is_served(processor, chat, expected):
 
 
 def test_text_without_a_prompt_is_served():
-    collator = collator_for(OFF["a template without a switch"], format="text")
+    processor = OFF["a template without a switch"]
+    collator = collator_for(processor, format="text", off_prompt="error")
     assert collator.encode({"text": "One"}).labels.max() >= 0
 
 
