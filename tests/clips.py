@@ -127,7 +127,7 @@ CLIPS: dict[str, tuple[Callable[[], bytes], bool]] = {
     ),
     "h264 mov": (lambda: remux(clip("h264 mp4"), container="mov"), True),
     "h264 late": (lambda: remux(clip("h264 mp4"), container="mp4", shift=60), True),
-    "h264 late matroska": (lambda: remux(clip("h264 mp4"), container="matroska", shift=3), True),
+    "h264 late matroska": (lambda: remux(clip("h264 mp4"), container="matroska", shift=600), True),
     "h264 without index": (lambda: without_index(clip("h264 matroska")), True),
     "h264 headers repeated": (
         lambda: encode(X264, "mp4", {"x264-params": "repeat-headers=1"}),

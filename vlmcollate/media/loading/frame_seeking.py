@@ -46,7 +46,7 @@ def decode_by_seeking(
     indices: npt.NDArray[np.int64],
     sampled: SampledFrames,
 ) -> None:
-    """Decodes the sampled frames, with a seek wherever it skips enough frames.
+    """Decodes the sampled frames, with a seek if it skips enough frames.
 
     Every frame that leaves the decoder has to be the next one that the packets list. The first
     packet is always decoded, since a decoder may keep what it finds there.

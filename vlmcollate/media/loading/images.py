@@ -124,7 +124,8 @@ def upright_rgb(
             pixels = _decode_upright_jpeg(encoded, image)
             if pixels is not None:
                 return PixelImage(pixels, image.info)
-        image.load()
+        if not isinstance(image, PixelImage):  # whose pixels stay in their array
+            image.load()
         if image.mode == "RGB" and not image.info:
             return image
         rgb = as_rgb(image, name, background=background, gray_range=gray_range, where=where)

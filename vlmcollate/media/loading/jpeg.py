@@ -1,4 +1,4 @@
-"""Decoding JPEG files with torchvision, where its pixels are Pillow's.
+"""Decoding JPEG files with torchvision if its pixels are Pillow's.
 
 Shapes: H rows, W columns.
 """

@@ -181,6 +181,6 @@ _UNITS: dict[str, tuple[_Resets, _Resets, int]] = {
         lambda unit: _h264_kind(unit) in (7, 8, 13, 15),
         4,
     ),
-    # random access pictures, whose trailing pictures refer to none before them
+    # random access frames; those that are shown after one refer to none before it
     "hevc": (lambda u: 16 <= _hevc_kind(u) <= 21, lambda u: 32 <= _hevc_kind(u) <= 34, 21),
 }

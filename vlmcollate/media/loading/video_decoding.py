@@ -60,6 +60,9 @@ def decode_video(
         single_gap = _single_gap(stream)
         times = (shown.ticks - shown.ticks[0]) * float(stream.time_base)
         size = stream.width, stream.height
+        # a container's own length counts from 0, and a stream's from its first frame
+        start = max(int(shown.ticks[0]), 0) * float(stream.time_base)
+        late = start if stream.duration is None else 0.0
     indices = sampling.pick(times, where=where)
     check_kept_bytes(len(indices), size, limits, where)
     decoded = indices if with_pixels else indices[:1]
@@ -67,7 +70,7 @@ def decode_video(
     if not with_pixels:
         frames = np.broadcast_to(np.uint8(0), (len(indices), *frames.shape[1:]))
     gap = float(times[-1]) / (len(times) - 1) if len(times) > 1 else single_gap
-    _check_whole(float(times[-1]), gap, declared, name, where)
+    _check_whole(float(times[-1]) + late, gap, declared, name, where)
     total, duration = sampling.span(times, indices, gap)
     return Video(
         frames=frames,

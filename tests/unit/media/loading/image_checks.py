@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torchvision.io  # noqa: F401  # the first JPEG file imports it, which takes seconds
 from PIL import Image
 
 from vlmcollate.errors import MediaError

@@ -135,6 +135,17 @@ def test_what_the_user_owns_is_neither_changed_nor_shared(name: str) -> None:
     assert loaded is source or np.array_equal(np.asarray(loaded), pixels)
 
 
+def test_an_array_and_a_jpeg_stay_arrays() -> None:
+    buffer = io.BytesIO()
+    photo((60, 40)).save(buffer, "JPEG")
+    for source in (EXPECTED, torch.from_numpy(EXPECTED.copy()), buffer.getvalue()):
+        image = LocalMedia().load_image(source, where="")
+        assert isinstance(image, PixelImage) and image.pixels is not None
+        again = LocalMedia().load_image(image, where="")
+        assert again is image and image.pixels is not None
+        assert pixels_of(again) is image.pixels
+
+
 def processed(process: Any, image: Image.Image) -> dict[str, torch.Tensor]:
     """What is made of one image by a process of images alone."""
     processor = build("qwen2_5_vl")
