@@ -17,7 +17,7 @@ def start() -> str:
     """Starts the server of this process; returns its address, or "" if others need a key, too."""
     with _no_output():
         forkserver.ensure_running()
-    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     return "" if hasattr(server, "_forkserver_authkey") else server._forkserver_address
 
 

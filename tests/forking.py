@@ -157,7 +157,7 @@ class _ImportingProcess(multiprocessing.context.ForkProcess):
 
 
 class _ImportingContext(multiprocessing.context.ForkContext):
-    Process = _ImportingProcess  # type: ignore[assignment]
+    Process = _ImportingProcess
 
 
 def _importing_context(_: str | None = None) -> Any:
