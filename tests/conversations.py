@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import update_wrapper
 from typing import Any
 
 from hypothesis import given, settings
@@ -39,7 +38,8 @@ def given_for_family(**strategies: st.SearchStrategy[Any]) -> Callable[[Any], An
             else:
                 settings(max_examples=4)(given_some)()
 
-        return update_wrapper(run, test, assigned=("__module__", "__name__", "__doc__"), updated=())
+        run.__name__, run.__module__, run.__doc__ = test.__name__, test.__module__, test.__doc__
+        return run
 
     return decorate
 
