@@ -46,11 +46,11 @@ def laws_of(name):
     """Returns the laws that are tried on a family: all, or in turn a quarter or an eighth."""
     if NIGHTLY:
         return LAWS
-    laws = [law for law in LAWS if law != check_a_pickled_copy_agrees]
-    if name in WITH_EVERY_LAW:
-        return LAWS if name in WITH_THE_LAW_OF_PICKLES else laws
+    if name in WITH_THE_LAW_OF_PICKLES:
+        return LAWS
     names, step = (OWN, 4) if name in OWN else (BY_DEFAULT, 8)
-    return laws[names.index(name) % step :: step]
+    laws = LAWS if name in WITH_EVERY_LAW else LAWS[names.index(name) % step :: step]
+    return [law for law in laws if law != check_a_pickled_copy_agrees]
 
 
 def laws_on_many_examples(name):
@@ -86,6 +86,7 @@ def test_the_laws_hold_on_many_examples(name):
     check(name, laws_on_many_examples(name), 50)
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
 @pytest.mark.parametrize("name", SERVED)
 def test_every_collator_can_be_pickled(name):
     collator = collator_of(name)
