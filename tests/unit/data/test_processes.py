@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from tests.conftest import NIGHTLY
 from tests.forking import Script
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import prepare_dataset
@@ -66,7 +67,7 @@ prepare_dataset([chat] * 4, sys.argv[1], collator=collator, num_proc=2, rows_per
 def test_a_script_without_a_guard_is_one_error(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(_UNGUARDED)
-    run = Script(script, str(tmp_path / "out"), stream=2, spawn=True)
+    run = Script(script, str(tmp_path / "out"), stream=2, spawn=NIGHTLY)
     error = run.output.read()
     assert run.wait() == 1
     run.end()
