@@ -16,6 +16,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import fork_server
+
 always = settings(
     deadline=None,  # a processor's first call takes seconds
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -36,6 +38,7 @@ def pytest_report_header() -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepares a process that runs tests, as the one that `pytest -n` starts first does not."""
+    multiprocessing.set_forkserver_preload(["tests.warm_imports"])
     if config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput"):
         return
     import torch
@@ -43,9 +46,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)
-    multiprocessing.set_forkserver_preload(["tests.warm_imports"])
+    if address := getattr(config, "workerinput", {}).get("fork_server"):
+        fork_server.use(address)
     gc.set_threshold(10_000, 20, 20)
     _keep_freed_memory()
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_configure_node(node: Any) -> None:
+    """Starts the fork server of all workers."""
+    node.workerinput["fork_server"] = fork_server.start()
 
 
 def _keep_freed_memory() -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
 
+import attrs
+import torch
+
 from vlmcollate.testing.another_process import AnotherProcess, serve
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -35,16 +38,26 @@ def run_in_fresh_package(code: str) -> None:
 class Script:
     """A script that runs as `python script.py` does, in a session of its own.
 
+    It has the environment of the test. The processes that it starts are forked, and import the
+    script as spawned ones do; `spawn=True` spawns them, which takes seconds.
+
     Attributes:
         pid: The process, which leads the session.
         output: What it writes to the stream that is read.
     """
 
-    def __init__(self, path: Path, *arguments: str, stream: int = 1) -> None:
+    def __init__(self, path: Path, *arguments: str, stream: int = 1, spawn: bool = False) -> None:
         """Starts the script in this folder; reads its file descriptor `stream`, 1 or 2."""
         here, there = _CONTEXT.Pipe(duplex=False)
-        run = (str(path.absolute()), arguments, os.getcwd(), there, stream)
-        self._process = _CONTEXT.Process(target=_run_script, args=run)
+        run = _Run(
+            path=str(path.absolute()),
+            arguments=arguments,
+            folder=os.getcwd(),
+            environment=dict(os.environ),
+            stream=stream,
+            spawn=spawn,
+        )
+        self._process = _CONTEXT.Process(target=run, args=(there,))
         self._process.start()
         there.close()
         self.pid = self._process.pid or 0
@@ -107,11 +120,45 @@ def _run_code(code: str, pipe: Any) -> None:
     pipe.send("")
 
 
-def _run_script(path: str, arguments: tuple[str, ...], folder: str, pipe: Any, stream: int) -> None:
-    os.setsid()
-    os.chdir(folder)
-    os.dup2(pipe.fileno(), stream)
-    pipe.close()
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # for the processes that it spawns
-    sys.argv[:] = [path, *arguments]
-    runpy.run_path(path, run_name="__main__")
+@attrs.frozen(kw_only=True)
+class _Run:
+    """What the process of a `Script` runs."""
+
+    path: str
+    arguments: tuple[str, ...]
+    folder: str
+    environment: dict[str, str]
+    stream: int
+    spawn: bool
+
+    def __call__(self, pipe: Any) -> None:
+        os.setsid()
+        os.chdir(self.folder)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        os.dup2(pipe.fileno(), self.stream)
+        pipe.close()
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # for the processes that it spawns
+        sys.argv[:] = [self.path, *self.arguments]
+        if not self.spawn:
+            torch.set_num_threads(1)  # a process that is forked has none of the threads
+            multiprocessing.get_context = _importing_context  # type: ignore[assignment]
+        runpy.run_path(self.path, run_name="__main__")
+
+
+class _ImportingProcess(multiprocessing.context.ForkProcess):
+    """A forked process that imports the script first, with what a spawned one is known by."""
+
+    def run(self) -> None:
+        self._inheriting = True
+        runpy.run_path(sys.argv[0], run_name="__mp_main__")
+        del self._inheriting
+        super().run()
+
+
+class _ImportingContext(multiprocessing.context.ForkContext):
+    Process = _ImportingProcess
+
+
+def _importing_context(_: str | None = None) -> Any:
+    return _ImportingContext()

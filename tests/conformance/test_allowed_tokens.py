@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,7 +34,9 @@ CHATS = [
 """The kinds of chat that the templates take."""
 
 
+@cache
 def collators(name):
+    """Returns a collator that allows no special tokens, and one that allows the family's."""
     processor = build(name)
     known = processor.tokenizer.get_vocab()
     processor.tokenizer.add_tokens([token for token in FAMILIES[name] if token not in known])
@@ -46,11 +49,6 @@ def collators(name):
     return collator_for(processor, **options), collator_for(
         processor, allowed_special_tokens=allowed, **options
     )
-
-
-BARE, ALLOWING = {}, {}
-for family in FAMILIES:
-    BARE[family], ALLOWING[family] = collators(family)
 
 
 def chat(kind, text):
@@ -85,22 +83,23 @@ def found(collator, kind, text, tokens):
 
 @pytest.mark.parametrize(("name", "kind"), CHATS)
 def test_the_tokens_of_every_role_agree(name, kind):
-    tokens, ids = FAMILIES[name], token_ids(ALLOWING[name], FAMILIES[name])
+    bare, allowing = collators(name)
+    tokens, ids = FAMILIES[name], token_ids(allowing, FAMILIES[name])
     text = "at " + " and ".join(tokens)
-    by_message = found(ALLOWING[name], kind, text, tokens)
+    by_message = found(allowing, kind, text, tokens)
     assert len(by_message) == len(chat(kind, text))
     for _, seen in by_message:
         assert seen in (ids, ids + ids)  # twice with reasoning that the template writes
-    bare = dict(found(BARE[name], kind, text, tokens))
+    without = dict(found(bare, kind, text, tokens))
     roles = {i: message["role"] for i, message in enumerate(chat(kind, text))}
-    assert all(bool(seen) == (roles[i] == "assistant") for i, seen in bare.items())
+    assert all(bool(seen) == (roles[i] == "assistant") for i, seen in without.items())
 
 
 @pytest.mark.filterwarnings("ignore::vlmcollate.errors.SpelledTokenWarning")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_allowed_text_is_tokens_and_forbidden_text_never_is(name):
     pieces = st.sampled_from([*FAMILIES[name], *FORBIDDEN[name], " a ", "b", "\n"])
-    collator, tokens = ALLOWING[name], FAMILIES[name]
+    (_, collator), tokens = collators(name), FAMILIES[name]
 
     @settings(max_examples=25, deadline=None)
     @given(st.lists(pieces, min_size=1, max_size=8))
@@ -121,16 +120,18 @@ def test_allowed_text_is_tokens_and_forbidden_text_never_is(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_tokens_of_turns_and_media_cannot_be_allowed(name):
+    bare, _ = collators(name)
     for token in FORBIDDEN[name]:
         with pytest.raises(ConfigError, match=r"open or close turns or stand for media"):
-            collator_for(BARE[name].processor, allowed_special_tokens=[token])
+            collator_for(bare.processor, allowed_special_tokens=[token])
 
 
 @pytest.mark.filterwarnings("ignore::vlmcollate.errors.SpelledTokenWarning")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_explain_names_the_option_for_exactly_the_tokens_that_it_takes(name):
+    bare, allowing = collators(name)
     text = " ".join((*FAMILIES[name], *FORBIDDEN[name]))
-    (warning,) = [w for w in BARE[name].explain(chat("question", text)).warnings if "[0]" in w]
+    (warning,) = [w for w in bare.explain(chat("question", text)).warnings if "[0]" in w]
     assert warning.endswith(f"set allowed_special_tokens={list(FAMILIES[name])}")
-    (warning,) = [w for w in ALLOWING[name].explain(chat("question", text)).warnings if "[0]" in w]
+    (warning,) = [w for w in allowing.explain(chat("question", text)).warnings if "[0]" in w]
     assert "allowed_special_tokens" not in warning

@@ -6,12 +6,11 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tests.conversations import conversations
+from tests.conversations import conversations, given_for_family
 from tests.pickling import pickled_copy
 from tests.processors import processor_of
 from tests.processors.families import FAMILIES
@@ -61,7 +60,7 @@ def test_equals_the_processors_own_batch(name, side):
     assert ours["n_images_per_sample"].tolist() == [1, 2, 1, 3]
 
 
-@given(messages=conversations(hostile=False, max_images=1))
+@given_for_family(messages=conversations(hostile=False, max_images=1))
 def test_ids_of_harmless_text_are_the_processors_own(name, messages):
     processor = processor_of(name)
     theirs = processor.apply_chat_template(
@@ -76,7 +75,7 @@ def test_ids_of_harmless_text_are_the_processors_own(name, messages):
         assert sample.input_ids.tolist() == theirs["input_ids"][0].tolist()
 
 
-@given(data=st.data())
+@given_for_family(data=st.data())
 def test_rows_do_not_depend_on_neighbours(name, data):
     collator = collator_for(processor_of(name))
     chats = data.draw(st.lists(conversations(max_turns=2, max_images=1), min_size=2, max_size=3))

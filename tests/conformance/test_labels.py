@@ -6,10 +6,9 @@ import warnings
 from collections import Counter
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conversations import HOSTILE, conversations, expected_answers
+from tests.conversations import HOSTILE, conversations, expected_answers, given_for_family
 from tests.decoding import normal, trained_texts
 from tests.processors import processor_of
 from tests.processors.families import FAMILIES
@@ -25,7 +24,7 @@ from vlmcollate.errors import ConversationError, LabelError
 pytestmark = pytest.mark.parametrize("name", FAMILIES)
 
 
-@given(messages=conversations())
+@given_for_family(messages=conversations())
 def test_exactly_the_answers_train(name, messages):
     processor = processor_of(name)
     sample = collator_for(processor, on_template_omission="raise").encode(messages)
@@ -36,7 +35,7 @@ def test_exactly_the_answers_train(name, messages):
     assert list(map(normal, found)) == list(map(normal, expected))
 
 
-@given(messages=conversations())
+@given_for_family(messages=conversations())
 def test_strategies_that_serve_agree(name, messages):
     processor = processor_of(name)
     exact = collator_for(processor).encode(messages)
@@ -65,7 +64,7 @@ def test_markers_serve_every_family(name):
         assert trained_texts(processor.tokenizer, sample.input_ids, sample.labels) == expected
 
 
-@given(hostile=st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=4).map("".join))
+@given_for_family(hostile=st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=4).map("".join))
 def test_user_text_writes_no_control_token(name, hostile):
     processor = processor_of(name)
     collator = collator_for(processor)
@@ -89,7 +88,7 @@ def test_user_text_writes_no_control_token(name, hostile):
     assert normal(f"a{hostile}b") in normal(tokenizer.decode(ids))
 
 
-@given(first=st.integers(1, 8))
+@given_for_family(first=st.integers(1, 8))
 def test_a_control_token_split_over_two_parts_stays_text(name, first):
     processor = processor_of(name)
     stop = FAMILIES[name].stop
@@ -123,7 +122,7 @@ def test_control_text_can_be_refused(name):
     assert raised.value.where == "messages[0]"
 
 
-@given(messages=conversations(hostile=True))
+@given_for_family(messages=conversations(hostile=True))
 def test_what_is_not_right_is_a_clear_error(name, messages):
     """Hostile answers, too, either train as they are rendered or are refused."""
     messages[-1]["content"] = messages[0]["content"][-1:]  # an answer that may be hostile

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from PIL import Image
 
-from tests.conversations import conversations
+from tests.conversations import conversations, given_for_family
 from tests.decoding import normal, trained_texts
 from tests.media_bytes import video_bytes
 from tests.processors import processor_of
@@ -35,7 +34,7 @@ def chat(*sizes, again=False):
 
 
 @pytest.mark.parametrize("name", MORE_FAMILIES)
-@given(messages=conversations(max_turns=3, max_images=1))
+@given_for_family(messages=conversations(max_turns=3, max_images=1))
 def test_exactly_the_answers_train(name, messages):
     processor, family = processor_of(name), MORE_FAMILIES[name]
     if name in ("llava_next",):  # its template takes no system message

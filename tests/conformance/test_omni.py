@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from PIL import Image
 
-from tests.conversations import conversations
+from tests.conversations import conversations, given_for_family
 from tests.decoding import normal, trained_texts
 from tests.media_bytes import video_bytes
 from tests.pickling import pickled_copy
@@ -58,7 +57,7 @@ def chat(*kinds, answer="A cat on a mat."):
 
 
 @pytest.mark.parametrize("name", STOPS)
-@given(messages=conversations(max_turns=3, max_images=1))
+@given_for_family(messages=conversations(max_turns=3, max_images=1))
 def test_exactly_the_answers_train(name, messages):
     processor = processor_of(name)
     sample = collator_for(processor).encode(messages)

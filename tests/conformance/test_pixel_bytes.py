@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.processors.cases import CASES
+from tests.processors.cases import CASES, in_turns
 from vlmcollate import collator_for
 from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.errors import CollateError
@@ -32,6 +32,10 @@ NO_BYTES = {
     *("VideoLlavaProcessor", "Gemma4Processor"),
 }
 """Processors whose images are not bytes: they pad, resize or blend after normalising."""
+
+
+def _taking(kind):
+    return [name for name in SERVED if kind in CASES[name].kinds]
 
 
 def _collator(name):
@@ -85,7 +89,7 @@ def _rendering(collator, kind, count):
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MiniCPM-V
-@pytest.mark.parametrize("name", [n for n in SERVED if "image" in CASES[n].kinds])
+@pytest.mark.parametrize("name", in_turns(_taking("image"), 2))
 def test_images_are_those_of_the_processor(name):
     collator = _collator(name)
     try:
@@ -102,7 +106,7 @@ def test_images_are_those_of_the_processor(name):
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MiniCPM-V
-@pytest.mark.parametrize("name", [n for n in SERVED if "video" in CASES[n].kinds])
+@pytest.mark.parametrize("name", in_turns(_taking("video"), 2))
 def test_videos_are_those_of_the_processor(name):
     collator = _collator(name)
     random = np.random.default_rng(0)

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from PIL import Image
 
-from tests.conversations import conversations
+from tests.conversations import conversations, given_for_family
 from tests.decoding import normal, trained_texts
 from tests.processors import processor_of
 from vlmcollate import IGNORE_INDEX, collator_for
@@ -39,7 +38,7 @@ def chat(*media, answer="A cat."):
 
 
 @pytest.mark.parametrize("name", STOPS)
-@given(messages=conversations(max_turns=3, max_images=2))
+@given_for_family(messages=conversations(max_turns=3, max_images=2))
 def test_exactly_the_answers_train(name, messages):
     processor = processor_of(name)
     sample = collator_for(processor).encode(messages)

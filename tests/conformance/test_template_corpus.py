@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs/reference/templates.md"
 
 SWITCHES = {"enable_thinking": (False, True), "thinking": (False, True)}
 
-TRIED = list(TEMPLATES) if NIGHTLY else OF_INFERENCE[::2]
+TRIED = list(TEMPLATES) if NIGHTLY else OF_INFERENCE[::4]
 TRIED_CHATS = list(CHATS) if NIGHTLY else ["system and three turns", "reasoning", "text and calls"]
 
 
@@ -97,7 +97,7 @@ def labelled(judge, name, form):
     return sample.input_ids.tolist(), sample.labels.tolist()
 
 
-@pytest.mark.parametrize("name", TEMPLATES if NIGHTLY else OF_INFERENCE[1::4])
+@pytest.mark.parametrize("name", TEMPLATES if NIGHTLY else OF_INFERENCE[1::8])
 def test_what_is_known_of_turns_changes_none(name, monkeypatch):
     """The starts of turns are those that a rendering of each generation prompt shows."""
     collate = judge(TEMPLATES[name])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.media_bytes import video_bytes
-from tests.processors.cases import CASES
+from tests.processors.cases import CASES, in_turns
 from vlmcollate import BaseCollator, LocalMedia, collator_for
 
 
@@ -65,14 +65,14 @@ def check(collator: BaseCollator, kind: str, sources: list[object]) -> None:
     assert looking.token_count(messages) == expected
 
 
-@pytest.mark.parametrize("name", taking("image"))
+@pytest.mark.parametrize("name", in_turns(taking("image"), 0))
 def test_the_count_of_pictures_is_the_encoded_length_or_unknown(name):
     collator, random = collator_of(name), np.random.default_rng(len(name))
     for number in (1, 1, CASES[name].most.get("image", 2)):
         check(collator, "image", [picture(random) for _ in range(number)])
 
 
-@pytest.mark.parametrize("name", taking("video"))
+@pytest.mark.parametrize("name", in_turns(taking("video"), 1))
 def test_the_count_of_videos_is_the_encoded_length_or_unknown(name):
     collator, random = collator_of(name), np.random.default_rng(len(name))
     for number in (1, CASES[name].most.get("video", 2)):

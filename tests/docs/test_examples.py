@@ -3,13 +3,16 @@
 import html
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.conftest import NIGHTLY
 from tests.measuring import page
 from vlmcollate.cli.families import support_table
+from vlmcollate.testing import check_collator
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
@@ -24,6 +27,9 @@ MASK = re.compile(r'^<pre class="mask"[^>]*>(.*?)^</pre>', re.MULTILINE | re.DOT
 )
 def test_examples_run(page, monkeypatch, capsys):
     monkeypatch.setattr("vlmcollate.models.COLLATORS", {**_collators()})
+    if not NIGHTLY:  # the laws take most of the time
+        few = partial(_check_on_one_example, check_collator)
+        monkeypatch.setattr("vlmcollate.testing.check_collator", few)
     module = ModuleType("__main__")  # where pickle looks for the page's classes
     monkeypatch.setitem(sys.modules, "__main__", module)
     names = vars(module)
@@ -37,6 +43,11 @@ def test_examples_run(page, monkeypatch, capsys):
         shown = html.unescape(re.sub(r"<[^>]+>", "", marked))
         _, _, explained = str(names["collate"].explain(names["example"])).partition("\n")
         assert shown.rstrip() == explained.rstrip()
+
+
+def _check_on_one_example(check, collator, *, examples, **options):
+    assert examples > 0
+    return check(collator, examples=1, **options)
 
 
 def _collators():

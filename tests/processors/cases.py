@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import transformers as hf
 
+from tests.conftest import NIGHTLY
 from tests.processors import (
     cohere,
     gemma,
@@ -22,6 +23,7 @@ from tests.processors import (
 from tests.processors import remote_code_stand_ins as remote_code
 from tests.processors.chatml_stand_ins import stand_in, without_template
 from tests.processors.llava import CLIP, LLAVA, TILES
+from vlmcollate.models import COLLATORS
 
 PUBLISHED = "published template"
 STAND_IN = "stand-in template"
@@ -620,3 +622,16 @@ LEFT_OUT: dict[str, str] = {
     "XCLIPProcessor": _CONTRASTIVE,
 }
 """Classes that are not in the table, since their models generate no answer, and the reason."""
+
+
+def in_turns(names: Sequence[str], turn: int) -> list[str]:
+    """Returns the classes on which a test of one mechanism is tried.
+
+    Those with a collator of their own are tried by every such test. Of the others, which the
+    default collator probes, a third takes its turn; all do in the nightly profile. Each class is
+    encoded, explained and pickled by a test in every profile.
+    """
+    own = {name for name in names if name in COLLATORS}
+    others = [name for name in names if name not in own]
+    taking = own | set(others if NIGHTLY else others[turn::3])
+    return [name for name in names if name in taking]

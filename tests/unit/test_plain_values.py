@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import NIGHTLY
 from tests.grafts import grafted
 from tests.processors import processor_of
 from vlmcollate import ConfigError, collator_for
@@ -365,7 +366,10 @@ def test_the_values_of_a_media_part_become_plain():
     assert type(media.source["sampling_rate"]) is int
 
 
-@pytest.mark.parametrize(("read", "rows"), [("read", 6000), ("encode", 500)])
+@pytest.mark.parametrize(
+    ("read", "rows"),
+    [("read", 6000 if NIGHTLY else 2000), ("encode", 500 if NIGHTLY else 200)],
+)
 def test_random_values_in_a_row_raise_only_collate_errors(read, rows, collator):
     stage = getattr(collator, read)
     good = 0

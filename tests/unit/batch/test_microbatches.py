@@ -9,11 +9,11 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import Qwen2_5_VLConfig
 
+from tests.conversations import given_for_family
 from tests.media_bytes import video_bytes
 from tests.processors import processor_of
 from tests.processors.families import FAMILIES
@@ -63,7 +63,7 @@ def chat(images: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.data())
+@given_for_family(images=st.lists(st.integers(0, 3), min_size=1, max_size=5), data=st.data())
 def test_parts_are_the_batches_of_their_rows(name: str, images: list[int], data: Any) -> None:
     collator = built(name)
     batch = collator([chat(n) for n in images])

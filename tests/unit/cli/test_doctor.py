@@ -8,6 +8,7 @@ import attrs
 import pytest
 from typer.testing import CliRunner
 
+from tests.conftest import NIGHTLY
 from tests.processors import BUILDERS, processor_of
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
@@ -94,7 +95,7 @@ def test_each_fact_is_found_where_it_holds(template, topic, text):
     assert any(text in fact["text"] for fact in facts(found)[topic])
 
 
-@pytest.mark.parametrize("name", sorted(BUILDERS))
+@pytest.mark.parametrize("name", sorted(BUILDERS)[:: 1 if NIGHTLY else 3])
 def test_every_processor_is_diagnosed(name):
     """What the facts state of the end of turns is what the chats train."""
     diagnosis = diagnose(collator_for(processor_of(name)))

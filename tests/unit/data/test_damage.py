@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import NIGHTLY
 from vlmcollate import ConfigError, EncodedSample, collator_for
 from vlmcollate.data import PreparedDataset, load_sample, prepare_dataset, save_sample
 from vlmcollate.data.sealing import add_seal
 from vlmcollate.testing import tiny_processor
 
-DAMAGES = 400
+DAMAGES = 400 if NIGHTLY else 150
 """Over the shards and the manifest of a dataset."""
 
 

@@ -28,7 +28,6 @@ _RUN = """
 import hashlib, os, signal, sys, time
 import vlmcollate.data as data
 import vlmcollate.data.encoder as encoder
-import vlmcollate.data.processes as processes
 from vlmcollate.cli.app import main
 
 read_piece, prepare = encoder.read_piece, data.prepare_dataset
@@ -47,8 +46,6 @@ def reporting(*args, on_progress, **options):
     return prepare(*args, on_progress=show, **options)
 
 encoder.read_piece = slow
-if os.environ.get("FORK"):
-    processes._START_METHOD = "fork"
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -90,7 +87,8 @@ def prepare(out: str) -> None:
 
 def interrupted(processes: int, rows: int, signals: int) -> tuple[float, int, str]:
     """Sends Ctrl-C after a number of rows; returns the seconds until the end, and how it ended."""
-    run = Script(Path("run.py"), *_COMMAND, "out", "--num-proc", str(processes), stream=2)
+    command = [*_COMMAND, "out", "--num-proc", str(processes)]
+    run = Script(Path("run.py"), *command, stream=2, spawn=not rows)
     overdue = threading.Timer(150, os.killpg, (run.pid, signal.SIGKILL))
     overdue.start()
     try:
@@ -114,7 +112,7 @@ def interrupted(processes: int, rows: int, signals: int) -> tuple[float, int, st
     ("processes", "rows", "signals"),
     [
         (1, PER_SHARD + 1, 1),
-        (2, 0, 1),  # the processes are importing
+        (2, 0, 1),  # the processes are spawned, and importing
         (2, PER_SHARD + 10, 20),
     ],
 )
@@ -139,7 +137,6 @@ def test_an_interrupted_run_ends_at_once_and_is_resumed(folder, processes, rows,
 def test_a_long_row_does_not_delay_the_end(folder, processes, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("LONG_ROW", "1")
-        patch.setenv("FORK", "1")  # the row is the same in processes that import nothing
         took, code, error = interrupted(processes, PER_SHARD, 1)
     assert (code, took < SECONDS) == (130, True), error
     assert "interrupted: 1 shard is kept in 'out'; the same command resumes" in error

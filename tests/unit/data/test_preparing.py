@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tests.conftest import NIGHTLY
 from tests.forking import Script
 from tests.processors import processor_of
 from vlmcollate import ConfigError, EncodedSample, LocalMedia, SampleError, collator_for
@@ -634,7 +635,7 @@ def any_sample(draw):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100 if NIGHTLY else 25, deadline=None)
 @given(st.lists(any_sample(), min_size=1, max_size=5))
 def test_any_samples_survive_their_group(samples):
     batch = batch_from_samples(samples, [[number] for number in range(len(samples))])

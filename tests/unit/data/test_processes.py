@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
+from tests.conftest import NIGHTLY
+from tests.forking import Script
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import prepare_dataset
 from vlmcollate.testing import tiny_processor
@@ -52,21 +52,24 @@ def test_a_failing_process_is_one_error(tmp_path, how, kind, message):
 
 _UNGUARDED = """
 import sys
-from vlmcollate import collator_for
 from vlmcollate.data import prepare_dataset
-from vlmcollate.testing import tiny_processor
+
+collator = None
+if __name__ == "__main__":  # its processes end before they need one
+    from vlmcollate import collator_for
+    from vlmcollate.testing import tiny_processor
+    collator = collator_for(tiny_processor())
 chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
-prepare_dataset([chat] * 4, sys.argv[1], collator=collator_for(tiny_processor()), num_proc=2,
-                rows_per_shard=2)
+prepare_dataset([chat] * 4, sys.argv[1], collator=collator, num_proc=2, rows_per_shard=2)
 """
 
 
 def test_a_script_without_a_guard_is_one_error(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(_UNGUARDED)
-    run = subprocess.run(  # noqa: S603
-        [sys.executable, str(script), str(tmp_path / "out")], capture_output=True, text=True
-    )
-    assert run.returncode == 1
-    assert run.stderr.count("Traceback") == 1
-    assert 'expected one below `if __name__ == "__main__":`; write that line' in run.stderr
+    run = Script(script, str(tmp_path / "out"), stream=2, spawn=NIGHTLY)
+    error = run.output.read()
+    assert run.wait() == 1
+    run.end()
+    assert error.count("Traceback") == 1
+    assert 'expected one below `if __name__ == "__main__":`; write that line' in error

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tests.conftest import NIGHTLY
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import prepare_dataset
 from vlmcollate.data.ray import prepare_dataset as prepare_with_ray
@@ -33,7 +34,13 @@ def test_actors_write_the_files_of_the_plain_run(tmp_path, source, monkeypatch):
         collator = collator_for(tiny_processor())
         plain, actors = tmp_path / "plain", tmp_path / "actors"
         expected = prepare_dataset(source, plain, collator=collator, rows_per_shard=2)
-        found = prepare_with_ray(source, actors, collator=collator, rows_per_shard=2, num_actors=2)
+        found = prepare_with_ray(
+            source,
+            actors,
+            collator=collator,
+            rows_per_shard=2,
+            num_actors=2 if NIGHTLY else 1,  # each imports torch
+        )
         assert found == expected
         for file in plain.iterdir():
             assert (actors / file.name).read_bytes() == file.read_bytes()

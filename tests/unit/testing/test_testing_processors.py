@@ -11,7 +11,7 @@ from tests.conftest import NIGHTLY
 from tests.forking import run_in_fresh_package
 from vlmcollate import collator_for
 from vlmcollate.errors import ConfigError
-from vlmcollate.testing import check_collator, tiny_model, tiny_processor
+from vlmcollate.testing import LAWS, check_collator, tiny_model, tiny_processor
 
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -80,11 +80,16 @@ def test_unknown_families_are_refused_with_the_known_ones() -> None:
         tiny_model("llama")
 
 
-@pytest.mark.parametrize("family", ["gemma3", "llava", "qwen2_5_vl", "qwen3_vl", "smolvlm"])
+FAMILIES = ["gemma3", "llava", "qwen2_5_vl", "qwen3_vl", "smolvlm"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_keeps_the_laws_and_learns(family: str) -> None:
     processor = tiny_processor(family)
     collator = collator_for(processor)
-    assert not check_collator(collator, examples=3 if NIGHTLY else 1).failed
+    # each law on one family, since all of them hold for the real processors
+    laws = LAWS if NIGHTLY else LAWS[FAMILIES.index(family) :: len(FAMILIES)]
+    assert not check_collator(collator, laws=laws, examples=3 if NIGHTLY else 1).failed
     parts = [{"type": "image", "image": Image.new("RGB", (90, 60), "teal")}]
     asked = {"role": "user", "content": [*parts, {"type": "text", "text": "What colour?"}]}
     chats = [[asked, {"role": "assistant", "content": f"It is {c}."}] for c in ("teal", "a blue")]
