@@ -29,7 +29,10 @@ Process = Callable[[MediaRequest], ProcessedMedia]
 
 _SIZES = ((64, 48), (640, 480), (300, 900), (1200, 500))
 """The widths and heights of probe images, of which models tile, pad, shrink and enlarge some."""
-_OPTIONS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
+_OPTIONS = (
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample"),
+    *("patch_size", "merge_size", "size"),
+)
 
 
 @attrs.frozen
@@ -284,7 +287,7 @@ def _tried(
     """Returns what `_agreed` does, and nothing if the processor refuses bytes or several items."""
     try:
         return _agreed(process, requests, table, shortcuts)
-    except MemoryError:
+    except (MemoryError, torch.OutOfMemoryError, OSError):  # which may pass
         raise
     except Exception:  # noqa: BLE001  # code of any processor; its own output serves, or raises
         return {}

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tests.processors import processor_of
+from tests.processors import build, processor_of
 from vlmcollate import (
     ConfigError,
     FirstApplicable,
@@ -154,8 +154,11 @@ def test_a_processor_out_of_memory_is_not_bad_media(processor, monkeypatch):
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(type(processor.image_processor), "_preprocess", full)
+    collator = collator_for(build("qwen2_5_vl"))
     with pytest.raises(torch.OutOfMemoryError):
-        _skip(collator_for(processor))([GOOD])
+        _skip(collator)([GOOD])
+    monkeypatch.undo()
+    assert collator.encode(GOOD).pixel_tables  # what was tried without memory is not kept
 
 
 def test_a_processor_set_up_wrongly_is_not_bad_media(processor, monkeypatch):

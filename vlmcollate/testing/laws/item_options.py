@@ -8,6 +8,7 @@ from typing import Any
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import MediaError
 from vlmcollate.media.processing.resizing import Resizer
+from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import tinted_image
 from vlmcollate.testing.laws.failure_messages import failure
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial
@@ -42,15 +43,24 @@ def check_the_options_of_an_image_act(collator: BaseCollator, trial: Trial) -> N
         _check_acts(collator, plain, _with_limit(plain, factor**2))
 
 
+def _merged_patches(collator: BaseCollator, sample: EncodedSample) -> int:
+    """Returns the number of merged patches of the first image."""
+    grid = sample.media.get("image_grid_thw")
+    if grid is not None and sample.media_counts.get("image"):
+        merged: int = collator.processor.image_processor.merge_size**2
+        return int(grid[0].prod()) // merged
+    vocabulary = Vocabulary.of(collator.processor.tokenizer)
+    tokens = [vocabulary.id_of(token) for token in collator.traits.media_tokens["image"]]
+    return sum(number in tokens for number in sample.input_ids[sample.media_ids == 0].tolist())
+
+
 def _check_acts(collator: BaseCollator, plain: Chat, limited: Chat) -> None:
     before, after = collator.encode(plain), collator.encode(limited)
     first, limit = before.media_ids == 0, after.media_ids == 0
-    vocabulary = Vocabulary.of(collator.processor.tokenizer)
-    tokens = [vocabulary.id_of(token) for token in collator.traits.media_tokens["image"]]
-    found = sum(number in tokens for number in after.input_ids[limit].tolist())
+    found = _merged_patches(collator, after)
     if found != 1:
         raise failure(
-            "an image whose max_pixels leaves one token has another number",
+            "an image whose max_pixels leaves one merged patch has another number",
             _REMEDY,
             messages=limited,
             sample=after,
