@@ -40,7 +40,7 @@ class Shortcuts:
     """What a copy of a processor leaves out.
 
     Attributes:
-        as_tensors: Whether it gets images as tensors, which saves two copies.
+        as_tensors: Whether it gets images and frames as tensors, which saves two copies.
         without_tokens: Whether it does not tokenize its text, of which only the replacements of
             the placeholders are used.
     """
@@ -181,6 +181,8 @@ def _bare(request: MediaRequest, shortcuts: Shortcuts) -> MediaRequest:
                 part.patchify = cut_patches
             if shortcuts.as_tensors and _only_converts(part.__class__):
                 part.process_image = _unchanged
+            if shortcuts.as_tensors and _only_permutes(part.__class__):
+                part._prepare_input_videos = _permuted
             setattr(bare, name, part)
     items = [_as_tensor(i) for i in request.items] if shortcuts.as_tensors else request.items
     return attrs.evolve(request, processor=bare, items=items)
@@ -198,6 +200,24 @@ def _unchanged(image: Tensor, **options: Any) -> Tensor:
     """Returns an image that is (3, H, W) already, without the copy to planes of colour."""
     del options
     return image
+
+
+@cache
+def _only_permutes(kind: Hashable) -> bool:
+    """Returns whether a class of video processors first makes (T, 3, H, W) by the usual method."""
+    from transformers.video_processing_utils import BaseVideoProcessor
+
+    known = getattr(BaseVideoProcessor, "_prepare_input_videos", None)
+    return known is not None and getattr(kind, "_prepare_input_videos", None) is known
+
+
+def _permuted(videos: Sequence[Any], **options: Any) -> list[Any]:
+    """Returns frames (T, H, W, 3) as (T, 3, H, W), without the copy to planes of colour."""
+    del options
+    return [
+        torch.from_numpy(video).permute(0, 3, 1, 2) if isinstance(video, np.ndarray) else video
+        for video in videos
+    ]
 
 
 class _NoTokens:
