@@ -34,37 +34,22 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def _new_tab(browser: Any) -> Opened:
-    made = Opened(browser.new_context(offline=True).new_page())
-    made.page.on("console", lambda m: made.errors.append(m.text))
-    made.page.on("pageerror", lambda e: made.errors.append(str(e)))
-    made.page.on("request", lambda r: made.requests.append(r.url))
-    return made
-
-
-@pytest.fixture(scope="session")
-def free_tabs(chromium: Any) -> list[Opened]:
-    """Tabs that no test uses any more; a new one takes most of a second."""
-    return []
-
-
 @pytest.fixture
-def open_page(chromium: Any, free_tabs: list[Opened]) -> Iterator[Callable[..., Opened]]:
-    used: list[Opened] = []
+def open_page(chromium: Any) -> Iterator[Callable[..., Opened]]:
+    contexts: list[Any] = []
 
     def opened(file: Path, *, width: int = 1280, scheme: str = "light") -> Opened:
-        tab = free_tabs.pop() if free_tabs else _new_tab(chromium)
-        used.append(tab)
-        tab.page.set_viewport_size({"width": width, "height": 800})
-        tab.page.emulate_media(color_scheme=scheme)
-        tab.errors.clear()
-        tab.requests.clear()
-        tab.page.goto(file.as_uri())
-        return tab
+        context = chromium.new_context(
+            offline=True, color_scheme=scheme, viewport={"width": width, "height": 800}
+        )
+        contexts.append(context)
+        found = Opened(context.new_page())
+        found.page.on("console", lambda m: found.errors.append(m.text))
+        found.page.on("pageerror", lambda e: found.errors.append(str(e)))
+        found.page.on("request", lambda r: found.requests.append(r.url))
+        found.page.goto(file.as_uri())
+        return found
 
     yield opened
-    for tab in used:
-        tab.page.evaluate("localStorage.clear()")
-        tab.page.mouse.move(0, 0)
-        tab.page.goto("about:blank")
-    free_tabs += used
+    for context in contexts:
+        context.close()

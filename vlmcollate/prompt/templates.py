@@ -190,16 +190,14 @@ def _written_call(processor: Any, arguments: Any, contents: Sequence[Any] = ()) 
     }
     answers: list[dict[str, Any]] = [{"content": content} for content in contents]
     answers = answers or [{}, {"content": ""}, {"content": None}, {"content": []}]
-    for content in ("a", [_part("a")]):
-        for answer in answers:
-            chat = [
-                {"role": "user", "content": content},
-                {"role": "assistant", "tool_calls": [call], **answer},
-            ]
-            try:
-                return str(processor.apply_chat_template(chat))
-            except TEMPLATE_ERRORS:
-                continue
+    takes_text = _WORD in _probe(processor, [], "user", _WORD)
+    asked = {"role": "user", "content": "a" if takes_text else [_part("a")]}
+    for answer in answers:
+        chat = [asked, {"role": "assistant", "tool_calls": [call], **answer}]
+        try:
+            return str(processor.apply_chat_template(chat))
+        except TEMPLATE_ERRORS:
+            continue
     return ""
 
 
