@@ -28,7 +28,7 @@ from transformers import (
     logging,
 )
 
-from benchmarks.pixels import images, jpegs, loading, qwen3_vl, videos
+from benchmarks.pixels import MEASURES, qwen3_vl
 from benchmarks.timing import Row, compare
 from tests.processors import build
 from vlmcollate import collator_for
@@ -140,7 +140,7 @@ def main() -> None:
     jobs: list[Callable[[], list[Row]]] = [
         lambda: collating("Qwen2.5-VL", build("qwen2_5_vl"), rounds),
         lambda: collating("Qwen3-VL", qwen3_vl(), rounds),
-        *(partial(list, measure(rounds)) for measure in (images, jpegs, videos, loading)),
+        *(partial(list, measure(rounds)) for measure in MEASURES),
         lambda: scanning(rounds),
         lambda: [importing(3)],
     ]

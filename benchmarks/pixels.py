@@ -175,6 +175,30 @@ def videos(rounds: int) -> Iterator[Row]:
         )
 
 
+def other_collators(rounds: int) -> Iterator[Row]:
+    """What NeMo Automodel and TRL take for the same images, each in its own format."""
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    processor = qwen2_5_vl()
+    trl = DataCollatorForVisionLanguageModeling(processor)
+    automodel = partial(automodel_module().qwen2_5_collate_fn, processor=processor)
+    for width, height in ((640, 480), (1600, 1200)):
+        image = Image.fromarray(noise(height, width))
+        batch = [chat("image", image, number) for number in range(8)]
+        of_automodel = [{"conversation": messages} for messages in batch]
+        placed = [chat("image", None, number) for number in range(8)]
+        for messages in placed:
+            del messages[0]["content"][0]["image"]
+        of_trl = [{"messages": messages, "images": [image]} for messages in placed]
+        calls: dict[str, Callable[[], Any]] = {
+            "NeMo Automodel, bfloat16": partial(automodel, of_automodel),
+            "TRL, float32": partial(trl, of_trl),
+        }
+        for name, call in calls.items():
+            times = compare(partial(called, processor, batch), call, rounds)
+            yield f"Qwen2.5-VL, {width}x{height}: {name}", *times, float("inf")
+
+
 def loading(rounds: int) -> Iterator[Row]:
     """Seconds of a DataLoader with 2 workers, against NeMo Automodel's collate function."""
     collate_fns = automodel_module()
@@ -189,6 +213,9 @@ def loading(rounds: int) -> Iterator[Row]:
             call = partial(through_a_loader, rows, ours)
             taken = compare(base, call, rounds, time.perf_counter)
             yield f"Qwen2.5-VL, a loader of JPEG files / Automodel, {pixels}", *taken, 1 / times
+
+
+MEASURES = (images, other_collators, jpegs, videos, loading)
 
 
 def through_a_loader(rows: list[Any], collate: Any) -> None:
@@ -261,7 +288,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds = int(os.environ.get("ROUNDS", "9"))
     table = Table("what", "base ms", "ours ms", "ratio", "limit")
-    for measure in (images, jpegs, videos, loading):
+    for measure in MEASURES:
         for what, base, ours, limit in measure(rounds):
             ratio = ours / base
             style = "green" if ratio <= limit else "red"
