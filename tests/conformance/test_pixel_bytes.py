@@ -24,9 +24,9 @@ SERVED = [
     if case.build is not None and not {"", "image"} & case.error.keys()
 ]
 NO_BYTES = {
-    *("Apertus1p5Processor", "DeepseekOcr2Processor", "Emu3Processor", "Gemma4UnifiedProcessor"),
+    *("DeepseekOcr2Processor", "Emu3Processor", "Gemma4UnifiedProcessor"),
     *("Idefics2Processor", "Inkling2Processor", "InklingProcessor", "KimiVLProcessor"),
-    *("Lfm2VlProcessor", "MiniCPMOcrProcessor", "MiniCPMV4_6Processor", "MiniCPMV4_7Processor"),
+    *("Lfm2VlProcessor",),
     *("MllamaProcessor", "NemotronH_Omni_Reasoning_V3Processor", "Phi4MMProcessor"),
     *("Phi4MultimodalProcessor", "Step3p7Processor", "UnlimitedOcrProcessor"),
     *("VideoLlavaProcessor", "Gemma4Processor"),

@@ -23,6 +23,7 @@ from tokenizers import AddedToken, Tokenizer
 from vlmcollate.errors import ConfigError, LabelError
 from vlmcollate.tokens.conversion import fast_conversion
 from vlmcollate.tokens.sentencepiece import SentencePieceBackend
+from vlmcollate.tokens.spans import TokenSpans
 from vlmcollate.tokens.tiktoken import TiktokenBackend
 
 Ints = npt.NDArray[np.int64]
@@ -220,7 +221,7 @@ class Vocabulary:
             LabelError: There are cuts, and the tokenizer cannot encode a part of a text separately.
         """
         if not cuts:
-            return _encode(self.control, text, 0)
+            return _encode(self.control, text, 0, self._spans)
         if self.prefixes_a_space:
             raise LabelError(
                 "the answer begins inside a token, and this tokenizer adds a space before text, so "
@@ -228,7 +229,8 @@ class Vocabulary:
             )
         borders = [0, *cuts, len(text)]
         return Tokens.join(
-            _encode(self.control, text[a:b], a) for a, b in zip(borders, borders[1:], strict=False)
+            _encode(self.control, text[a:b], a, self._spans)
+            for a, b in zip(borders, borders[1:], strict=False)
         )
 
     def recut(self, text: str, tokens: Tokens, cuts: Sequence[int]) -> Tokens:
@@ -269,11 +271,11 @@ class Vocabulary:
     def _encode_part(self, text: str, offset: int) -> Tokens:
         """Encodes a part of a text, of which headers of turns repeat."""
         if len(text) > _MOST_KEPT_CHARS:
-            return _encode(self.control, text, offset)
+            return _encode(self.control, text, offset, self._spans)
         if text not in self._parts:
             if len(self._parts) >= _MOST_KEPT_PARTS:
                 self._parts.clear()
-            self._parts[text] = _encode(self.control, text, 0)
+            self._parts[text] = _encode(self.control, text, 0, self._spans)
         known = self._parts[text]
         return Tokens(known.ids, known.starts + offset, known.ends + offset)
 
@@ -281,6 +283,14 @@ class Vocabulary:
     def _parts(self) -> dict[str, Tokens]:
         """The tokens of short texts that were encoded again."""
         return {}
+
+    @cached_property
+    def _spans(self) -> TokenSpans | None:
+        """Finds the characters of tokens; `None` for a tokenizer in Python, which returns them."""
+        if isinstance(self.backend, _Python):
+            return None
+        ids = map(self.backend.token_to_id, self.added)
+        return TokenSpans(self.backend, [i for i in ids if i is not None])
 
     @cached_property
     def _border_ids(self) -> Ints:
@@ -292,7 +302,7 @@ class Vocabulary:
 
     def encode_plain(self, text: str, offset: int) -> Tokens:
         """Encodes text without control tokens; characters count from `offset`."""
-        return _encode(self.plain, text, offset)
+        return _encode(self.plain, text, offset, self._spans)
 
     def control_token(self, token: str, start: int, end: int) -> Tokens:
         """Returns one control token for the characters from `start` to `end`."""
@@ -327,15 +337,18 @@ def _are_in(known: Ints, ids: Ints) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _encode(backend: Backend, text: str, offset: int) -> Tokens:
+def _encode(backend: Backend, text: str, offset: int, spans: TokenSpans | None = None) -> Tokens:
     if isinstance(backend, _Python):
         ids, characters = backend.encode(text)
         return Tokens(ids, characters[:, 0] + offset, characters[:, 1] + offset)
     encoding = backend.encode(text, add_special_tokens=False)
+    found = None if spans is None else spans.find(text, encoding.ids)
+    if found is not None:
+        return Tokens(np.array(encoding.ids, np.int64), found[0] + offset, found[1] + offset)
     offsets = encoding.offsets
     flat = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets))
-    spans = flat.reshape(-1, 2) + offset
-    return Tokens(np.array(encoding.ids, dtype=np.int64), spans[:, 0], spans[:, 1])
+    places = flat.reshape(-1, 2) + offset
+    return Tokens(np.array(encoding.ids, np.int64), places[:, 0], places[:, 1])
 
 
 def _bare_clone(backend: Tokenizer) -> Tokenizer:

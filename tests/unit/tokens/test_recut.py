@@ -108,9 +108,9 @@ def test_only_the_text_around_a_cut_is_encoded_again(monkeypatch):
     assert len(vocabulary._border_ids)  # found once, by encoding each control token
     encode = module._encode
 
-    def counting(backend, part, offset):
+    def counting(backend, part, *others):
         seen.append(part)
-        return encode(backend, part, offset)
+        return encode(backend, part, *others)
 
     monkeypatch.setattr(module, "_encode", counting)
     vocabulary.recut(text, whole, [len(turn) * 7 + turn.index(" Where")])
