@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -144,6 +145,18 @@ def test_every_format_is_the_join_of_the_floats(drawn):
     assert torch.equal(normalize_pixels(batches["uint8"])["pixel_values"], expected)
     rows = batches["uint8"]["pixel_values"].split([1] * len(expected))
     assert torch.equal(torch.cat([row.finished() for row in rows]), expected)
+
+
+def test_padding_covers_the_repeats_of_flat_patches():
+    table = attrs.evolve(_table("flat"), repeats=2)
+    rows = torch.randint(0, 256, (1, 2, 6), dtype=torch.uint8)
+    samples = [_sample(rows, table), _sample(None)]
+    joins = {"pixel_values": PadAndConcatenate(value=-1.5, every_sample=True)}
+    expected = joined_media(samples, joins, "float32")["pixel_values"]
+    found = joined_media(samples, joins, "uint8")["pixel_values"]
+    assert isinstance(found, PixelBytes)
+    assert torch.equal(found.finished(), expected)
+    assert torch.equal(expected, torch.cat([table(rows), torch.full((1, 2, 12), -1.5)]))
 
 
 @pytest.mark.parametrize("name", PIXEL_FORMATS)
