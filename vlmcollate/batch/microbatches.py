@@ -104,7 +104,7 @@ def _pieces(
     if isinstance(value, Mapping):  # a mask for each kind of attention layer
         cut = {k: _pieces(key, v, batch, declared, sizes) for k, v in value.items()}
         return [{k: pieces[i] for k, pieces in cut.items()} for i in range(len(sizes))]
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor | PixelBytes):
         raise ConfigError(
             f"{key} is {type(value).__name__}, which cannot be split into rows; stack each "
             "microbatch by itself"

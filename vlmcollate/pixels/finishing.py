@@ -32,7 +32,15 @@ def normalize_pixels(
     Returns:
         The batch that the collator makes with `pixels="float32"`, on the device. Pixels that are
         floats keep their dtype.
+
+    Raises:
+        ConfigError: The batch is not a mapping.
     """
+    if not isinstance(batch, Mapping):
+        raise ConfigError(
+            f"a batch is wrong: found {type(batch).__name__}, expected a mapping of tensors; pass "
+            "the batches of a list one by one"
+        )
     return {key: _moved(value, device, dtype) for key, value in batch.items()}
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from vlmcollate import EncodedSample, split_microbatches
 from vlmcollate.batch.media import joined_media
-from vlmcollate.errors import UnfinishedPixelsError
+from vlmcollate.errors import ConfigError, UnfinishedPixelsError
 from vlmcollate.media import Concatenate, PadAndConcatenate
 from vlmcollate.pixels import CHANNELS, PIXEL_FORMATS, PixelBytes, PixelTable, normalize_pixels
 
@@ -176,3 +176,13 @@ def test_microbatches_hold_bytes():
     first, second = split_microbatches(batch, 2, items={"pixel_values": "image"})
     assert "pixel_values" not in first
     assert torch.equal(second["pixel_values"].finished(), batch["pixel_values"].finished())
+
+
+def test_bytes_without_a_declaration_are_refused_as_floats_are():
+    batch = {"input_ids": torch.zeros(2, 4), "n_images_per_sample": torch.tensor([1, 1])}
+    for pixels in (_bytes(), _bytes().finished()):
+        with pytest.raises(ConfigError, match=r"not declared; pass items=collator\.family\.joins"):
+            split_microbatches({**batch, "pixel_values": pixels}, 2)
+        unknown = {"pixel_values": Concatenate(rows=None)}
+        with pytest.raises(ConfigError, match="since its join has rows=None"):
+            split_microbatches({**batch, "pixel_values": pixels}, 2, items=unknown)

@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from vlmcollate import finish_pixels
+from vlmcollate import finish_pixels, normalize_pixels
+from vlmcollate.errors import ConfigError
 from vlmcollate.pixels import PixelBytes, PixelTable
 
 MEAN, DEVIATION = torch.tensor([120.5, 110.0, 100.25]), torch.tensor([60.0, 55.5, 50.0])
@@ -102,6 +103,11 @@ def test_sharding_casts_finished_pixels_as_it_casts_floats(is_wrapped_first, one
     found, expected = model(pixel_values=PIXELS), model(pixel_values=PIXELS.finished())
     assert found.dtype == expected.dtype == torch.bfloat16
     assert torch.equal(found, expected)
+
+
+def test_a_list_of_batches_is_refused():
+    with pytest.raises(ConfigError, match=r"found list, expected a mapping .* one by one"):
+        normalize_pixels([{"pixel_values": PIXELS}])  # type: ignore[arg-type]
 
 
 def test_hooks_get_floats():
