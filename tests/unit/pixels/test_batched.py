@@ -154,6 +154,7 @@ def test_padding_covers_the_repeats_of_flat_patches():
     joins = {"pixel_values": PadAndConcatenate(value=-1.5, every_sample=True)}
     expected = joined_media(samples, joins, "float32")["pixel_values"]
     found = joined_media(samples, joins, "uint8")["pixel_values"]
+    assert isinstance(expected, torch.Tensor)
     assert isinstance(found, PixelBytes)
     assert torch.equal(found.finished(), expected)
     assert torch.equal(expected, torch.cat([table(rows), torch.full((1, 2, 12), -1.5)]))
