@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import attrs
 import numpy as np
 import pytest
@@ -177,3 +179,27 @@ def test_code_that_knows_nothing_of_bytes_gets_floats():
     assert torch.equal(own([chat])["pixel_values"], expected)
     mixed = plain.stack([plain.encode(chat), with_float_pixels(plain.encode(chat), None)])
     assert torch.equal(mixed["pixel_values"], torch.cat([expected, expected]))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "before"),
+    [
+        ("LlavaNextProcessor", "image_grid_pinpoints", [[28, 28]]),
+        ("MllamaProcessor", "max_image_tiles", 1),
+    ],
+)
+def test_every_option_of_a_processor_may_change_between_calls(name, option, before):
+    case = CASES[name]
+    processor = copy.deepcopy(case.processor())
+    images = processor.image_processor
+    after = getattr(images, option)
+    text = {"type": "text", "text": "What?"}
+    parts = [{"type": "image", "image": _image(*size, 0)} for size in ((48, 40), (300, 900))]
+    chat = [{"role": "user", "content": [*parts, text]}, {"role": "assistant", "content": "A."}]
+    collator = collator_for(processor, **dict(case.options))
+    setattr(images, option, before)
+    collator([chat])
+    setattr(images, option, after)
+    found = collator([chat])["pixel_values"]
+    fresh = collator_for(copy.deepcopy(processor), **dict(case.options))
+    assert torch.equal(found, fresh([chat])["pixel_values"])

@@ -6,7 +6,6 @@ Shapes: B rows, n microbatches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -97,22 +96,21 @@ def _pieces(
                 f"{key} has the wrong number of rows: found {len(value)}, expected "
                 f"{sum(per_part)} by the counts of the batch"
             )
-        split = value.split if isinstance(value, PixelBytes) else partial(torch.split, value)
-        return split(per_part)
+        return _split(value, per_part)
     if isinstance(value, str | bool | int | float) or getattr(value, "shape", None) == ():
         return [value] * len(sizes)
     if isinstance(value, Mapping):  # a mask for each kind of attention layer
         cut = {k: _pieces(key, v, batch, declared, sizes) for k, v in value.items()}
         return [{k: pieces[i] for k, pieces in cut.items()} for i in range(len(sizes))]
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor | PixelBytes):
         raise ConfigError(
             f"{key} is {type(value).__name__}, which cannot be split into rows; stack each "
             "microbatch by itself"
         )
-    if key == "position_ids" and value.ndim == 3:
+    if key == "position_ids" and isinstance(value, Tensor) and value.ndim == 3:
         return torch.split(value, list(sizes), dim=1)
     if key in _ROWS or (key.startswith("n_") and key.endswith("_per_sample")):
-        return torch.split(value, list(sizes))
+        return _split(value, sizes)
     if key.startswith(("cu_seq", "max_length_")) or key == "seq_idx":
         raise ConfigError(
             f"a flattened batch has no rows to split: found {key!r}; split the packs before "
@@ -128,6 +126,13 @@ def _pieces(
         "items=collator.family.joins, or name them there, such as "
         f'items={{{key!r}: "image"}}'
     )
+
+
+def _split(value: Tensor | PixelBytes, sizes: Sequence[int]) -> Sequence[Tensor | PixelBytes]:
+    """Returns consecutive rows, as many as each size says."""
+    if isinstance(value, PixelBytes):
+        return value.split(sizes)
+    return torch.split(value, list(sizes))
 
 
 def _rows_of_each_sample(

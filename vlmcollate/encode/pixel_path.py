@@ -33,6 +33,8 @@ _OPTIONS = (
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample"),
     *("patch_size", "merge_size", "size"),
 )
+"""Options that a processor may have from its class."""
+_MOST_PATHS = 32
 
 
 @attrs.frozen
@@ -102,7 +104,7 @@ def process_as_bytes(
         options = _options(request.processor, kind)
         path = known.get((kind, options))
         if path is None:
-            path = known[kind, options] = pixel_path(process, request, kind)
+            path = _kept(known, (kind, options), pixel_path(process, request, kind))
         if not path.tables or not (path.is_joint or list(request.kinds).count(kind) == 1):
             return None
         for key, table in path.tables.items():
@@ -127,9 +129,16 @@ def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> Pixe
     name = getattr(process, "__qualname__", repr(process))
     key = kind, name, _options(request.processor, kind)
     known = _KNOWN.get_or_make(request.processor, dict)
-    if key not in known:
-        known[key] = _probed(process, request, kind, part)
-    return known[key]
+    found = known.get(key)
+    return found or _kept(known, key, _probed(process, request, kind, part))
+
+
+def _kept(known: dict[Any, PixelPath], key: Any, path: PixelPath) -> PixelPath:
+    """Keeps and returns a result, among a limited number if options change again and again."""
+    if len(known) >= _MOST_PATHS:
+        known.clear()
+    known[key] = path
+    return path
 
 
 def takes_bytes(
@@ -158,9 +167,12 @@ def takes_bytes(
 
 
 def _options(processor: Any, kind: MediaKind) -> str:
-    """Returns the options of a processor that decide what it makes of a byte."""
+    """Returns the options of a processor that may decide what it makes of media.
+
+    Any option of its own may, such as the number of tiles, to which it pads some images.
+    """
     part = getattr(processor, f"{kind}_processor", None)
-    return repr([getattr(part, name, None) for name in _OPTIONS])
+    return repr(([getattr(part, name, None) for name in _OPTIONS], getattr(part, "__dict__", None)))
 
 
 _KNOWN = IdentityCache[dict[Any, PixelPath]]()

@@ -51,10 +51,11 @@ class PixelBytes:
         if self.extents is None:
             return pixels
         for axis, size in enumerate(self.values.shape[1:], 1):
-            ends = self.extents[:, axis - 1].to(pixels.device)
-            is_padding = torch.arange(size, device=pixels.device) >= ends[:, None]
+            repeats = pixels.shape[axis] // size if size else 1
+            ends = self.extents[:, axis - 1].to(pixels.device) * repeats
+            is_padding = torch.arange(size * repeats, device=pixels.device) >= ends[:, None]
             shape = [len(pixels), *(1,) * (pixels.ndim - 1)]
-            shape[axis] = size
+            shape[axis] = size * repeats
             pixels.masked_fill_(is_padding.view(shape), self.fill)
         return pixels
 

@@ -13,7 +13,8 @@ from vlmcollate.errors import ConfigError
 from vlmcollate.pixels.batched import PixelBytes
 
 _FEATURES = ("get_image_features", "get_video_features")
-_COVERED = ("forward", "generate", *_FEATURES)
+_COVERED = ("__call__", "forward", "generate", *_FEATURES)
+"""`__call__` precedes hooks, and serves a `forward` that an instance has of its own."""
 
 
 def normalize_pixels(
@@ -31,7 +32,15 @@ def normalize_pixels(
     Returns:
         The batch that the collator makes with `pixels="float32"`, on the device. Pixels that are
         floats keep their dtype.
+
+    Raises:
+        ConfigError: The batch is not a mapping.
     """
+    if not isinstance(batch, Mapping):
+        raise ConfigError(
+            f"a batch is wrong: found {type(batch).__name__}, expected a mapping of tensors; pass "
+            "the batches of a list one by one"
+        )
     return {key: _moved(value, device, dtype) for key, value in batch.items()}
 
 
@@ -77,13 +86,16 @@ class FinishesPixels(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickles the model by its own class, from which this one is made."""
         reduced: Any = super().__reduce_ex__(protocol)
-        _, (_, *rest), *state = reduced
-        return _restored, (self.own_class, *rest), *state
+        make, arguments, *state = reduced
+        own = (self.own_class if x is type(self) else x for x in (make, *arguments))
+        return _restored, tuple(own), *state
 
 
-def _restored(kind: type[nn.Module], *arguments: Any) -> nn.Module:
-    finishing = _finishing(kind)
-    return finishing.__new__(finishing, *arguments)
+def _restored(make: Callable[..., nn.Module], *arguments: Any) -> nn.Module:
+    model = make(*arguments)
+    if not isinstance(model, FinishesPixels):
+        model.__class__ = _finishing(type(model))
+    return model
 
 
 _MADE: dict[type[nn.Module], type[nn.Module]] = {}
@@ -106,12 +118,21 @@ def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(self: nn.Module, *args: Any, **options: Any) -> Any:
         if any(isinstance(value, PixelBytes) for value in (*args, *options.values())):
-            device = next((p.device for p in self.parameters()), None)
+            device = _accelerator_of(self)
             args = tuple(_finished(value, device) for value in args)
             options = {key: _finished(value, device) for key, value in options.items()}
         return method(self, *args, **options)
 
     return call
+
+
+def _accelerator_of(model: nn.Module) -> torch.device | None:
+    """Returns the device of a model; `None` if its parameters wait in memory or on a disk.
+
+    They may be offloaded, so that the device of the bytes is the better one.
+    """
+    devices = (parameter.device for parameter in model.parameters())
+    return next((device for device in devices if device.type not in ("cpu", "meta")), None)
 
 
 def _finished(value: Any, device: torch.device | None) -> Any:

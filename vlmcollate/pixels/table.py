@@ -16,6 +16,8 @@ Channels = Literal["flat", "first", "last"]
 CHANNELS: tuple[Channels, ...] = get_args(Channels)
 _BLOCK = 1 << 17
 """The number of values that are converted at a time, so that they stay in the cache."""
+_ACCELERATOR_BLOCK = 1 << 24
+"""That number on other devices, where each operation has to be launched."""
 
 
 @attrs.frozen(eq=False)
@@ -60,10 +62,11 @@ class PixelTable:
         """Returns the processor's values for bytes.
 
         Args:
-            pixels: A uint8 tensor whose channels are where the table expects them.
+            pixels: A uint8 tensor whose channels are where the table expects them, on any device.
             dtype: The dtype of the result; the table's by default.
         """
-        out = torch.empty(self.shape(pixels), dtype=dtype or self.values.dtype)
+        kind = dtype or self.values.dtype
+        out = torch.empty(self.shape(pixels), dtype=kind, device=pixels.device)
         self.write(pixels, out)
         return out
 
@@ -108,9 +111,10 @@ class PixelTable:
         source = self._rows(pixels)
         runs = source.shape[:2], source.shape[2:]
         target = out.view(source.shape if self.repeats == 1 else (*runs[0], self.repeats, *runs[1]))
-        step = max(_BLOCK // max(source[:1].numel(), 1), 1)
+        block_size = _BLOCK if pixels.device.type == "cpu" else _ACCELERATOR_BLOCK
+        step = max(block_size // max(source[:1].numel(), 1), 1)
         is_direct = self.repeats == 1 and out.dtype == torch.float32
-        scratch = None if is_direct else torch.empty(source[:step].shape)
+        scratch = None if is_direct else torch.empty(source[:step].shape, device=out.device)
         for start in range(0, len(source), step):
             block, found = source[start : start + step], target[start : start + step]
             exact = found if scratch is None else scratch[: len(block)]
@@ -133,12 +137,13 @@ class PixelTable:
     def _convert(self, pixels: Tensor, out: Tensor) -> None:
         """Writes one block of rows, (N, C, ...), in float32."""
         if self.mean is None or self.deviation is None:
-            for channel, values in enumerate(self.values.float()):
+            for channel, values in enumerate(self.values.float().to(out.device)):
                 out[:, channel] = values[pixels[:, channel].long()]
             return
         shape = (-1,) if self.channels == "last" else (-1, 1)
+        mean, deviation = (x.to(out.device).view(shape) for x in (self.mean, self.deviation))
         out.copy_(pixels)
-        out.sub_(self.mean.view(shape)).div_(self.deviation.view(shape))
+        out.sub_(mean).div_(deviation)
 
     def _rows(self, tensor: Tensor) -> Tensor:
         """Returns a view of a tensor as (rows, C, values), or (N, C) if the channels are last."""

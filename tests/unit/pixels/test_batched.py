@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from vlmcollate import EncodedSample, split_microbatches
 from vlmcollate.batch.media import joined_media
-from vlmcollate.errors import UnfinishedPixelsError
+from vlmcollate.errors import ConfigError, UnfinishedPixelsError
 from vlmcollate.media import Concatenate, PadAndConcatenate
 from vlmcollate.pixels import CHANNELS, PIXEL_FORMATS, PixelBytes, PixelTable, normalize_pixels
 
@@ -146,6 +147,19 @@ def test_every_format_is_the_join_of_the_floats(drawn):
     assert torch.equal(torch.cat([row.finished() for row in rows]), expected)
 
 
+def test_padding_covers_the_repeats_of_flat_patches():
+    table = attrs.evolve(_table("flat"), repeats=2)
+    rows = torch.randint(0, 256, (1, 2, 6), dtype=torch.uint8)
+    samples = [_sample(rows, table), _sample(None)]
+    joins = {"pixel_values": PadAndConcatenate(value=-1.5, every_sample=True)}
+    expected = joined_media(samples, joins, "float32")["pixel_values"]
+    found = joined_media(samples, joins, "uint8")["pixel_values"]
+    assert isinstance(expected, torch.Tensor)
+    assert isinstance(found, PixelBytes)
+    assert torch.equal(found.finished(), expected)
+    assert torch.equal(expected, torch.cat([table(rows), torch.full((1, 2, 12), -1.5)]))
+
+
 @pytest.mark.parametrize("name", PIXEL_FORMATS)
 def test_a_batch_with_floats_of_one_sample_holds_floats(name):
     table = _table()
@@ -163,3 +177,13 @@ def test_microbatches_hold_bytes():
     first, second = split_microbatches(batch, 2, items={"pixel_values": "image"})
     assert "pixel_values" not in first
     assert torch.equal(second["pixel_values"].finished(), batch["pixel_values"].finished())
+
+
+def test_bytes_without_a_declaration_are_refused_as_floats_are():
+    batch = {"input_ids": torch.zeros(2, 4), "n_images_per_sample": torch.tensor([1, 1])}
+    for pixels in (_bytes(), _bytes().finished()):
+        with pytest.raises(ConfigError, match=r"not declared; pass items=collator\.family\.joins"):
+            split_microbatches({**batch, "pixel_values": pixels}, 2)
+        unknown = {"pixel_values": Concatenate(rows=None)}
+        with pytest.raises(ConfigError, match="since its join has rows=None"):
+            split_microbatches({**batch, "pixel_values": pixels}, 2, items=unknown)
