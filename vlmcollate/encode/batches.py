@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from vlmcollate.batch.stacking import fill_values, stack_samples
+from vlmcollate.conversation import MediaKind
 from vlmcollate.encode.media_counts import MediaCounts
 from vlmcollate.encode.padding import pad_rows
-from vlmcollate.encode.pixel_path import takes_bytes
+from vlmcollate.encode.pixel_path import pixel_path
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.family import Packable
+from vlmcollate.media import MediaRequest
 from vlmcollate.packing.documents import join_documents, with_blocks
 from vlmcollate.packing.layout_rules import check_layout
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -151,9 +153,20 @@ class Batches(MediaCounts):
                 "floats; declare Family(takes_pixel_bytes=True) if it takes bytes, or choose "
                 '"float32" or "bfloat16"'
             )
-        media = self.processor, self.family.process, self.traits.placeholders, self.family.joins
-        if not takes_bytes(*media):
+        visual: tuple[MediaKind, ...] = ("image", "video")
+        if not any(self._takes_bytes(kind) for kind in visual if kind in self.traits.placeholders):
             raise ConfigError(
                 f'pixels="uint8" has no effect: {type(self.processor).__name__} makes floats that '
                 'no table of bytes gives, or takes no images; choose "float32" or "bfloat16"'
             )
+
+    def _takes_bytes(self, kind: MediaKind) -> bool:
+        """Returns whether the processor's pixels of a kind are bytes."""
+        request = MediaRequest(
+            processor=self.processor,
+            kinds=[kind],
+            items=[],
+            texts=[self.traits.placeholders[kind]],
+            joins=self.family.joins,
+        )
+        return bool(pixel_path(self.family.process, request, kind).tables)

@@ -18,9 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.media import Join, MediaRequest, ProcessedMedia, Video
-from vlmcollate.media.loading.images import pixels_of
+from vlmcollate.media import MediaRequest, ProcessedMedia, Video
+from vlmcollate.media.loading.pixel_images import PixelImage, Pixels
 from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
+from vlmcollate.media.processing.resizing import RESIZED
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.pixels import Channels, PixelTable, as_bytes, table_of
 from vlmcollate.tokens.identity_cache import IdentityCache
@@ -35,6 +36,10 @@ _OPTIONS = (
 )
 """Options that a processor may have from its class."""
 _MOST_PATHS = 32
+_STRIP_BYTES = 1 << 18
+"""The size of the strips in which large images are copied, so that they stay in the cache."""
+_LARGE = 1 << 22
+"""The number of bytes from which on strips are faster than one copy."""
 
 
 @attrs.frozen
@@ -97,7 +102,11 @@ def process_as_bytes(
         The output with its tables, or `None` if the processor's own output has to be used.
     """
     tables: dict[str, PixelTable] = {}
-    shortcuts = Shortcuts() if request.has_resized_items else _ALL_SHORTCUTS
+    is_resized = any(
+        RESIZED in getattr(item, "info", ()) or getattr(item, "is_resized", False)
+        for item in request.items
+    )
+    shortcuts = Shortcuts() if is_resized else _ALL_SHORTCUTS
     for kind in dict.fromkeys(request.kinds):
         if kind == "audio":
             continue
@@ -139,31 +148,6 @@ def _kept(known: dict[Any, PixelPath], key: Any, path: PixelPath) -> PixelPath:
         known.clear()
     known[key] = path
     return path
-
-
-def takes_bytes(
-    processor: Any,
-    process: Process,
-    placeholders: Mapping[MediaKind, str],
-    joins: Mapping[str, Join],
-) -> bool:
-    """Returns whether the pixels of a processor's images or videos are bytes.
-
-    Args:
-        processor: The processor.
-        process: The family's processing.
-        placeholders: The placeholder of each kind of media that the collator takes.
-        joins: The joining rule of each media key.
-    """
-    visual: tuple[MediaKind, ...] = ("image", "video")
-    for kind in visual:
-        if kind in placeholders:
-            request = MediaRequest(
-                processor=processor, kinds=[kind], items=[], texts=[placeholders[kind]], joins=joins
-            )
-            if pixel_path(process, request, kind).tables:
-                return True
-    return False
 
 
 def _options(processor: Any, kind: MediaKind) -> str:
@@ -256,6 +240,30 @@ def _as_tensor(item: Any) -> Any:
     if not isinstance(item, Image.Image):
         return item
     return torch.from_numpy(pixels_of(item)).permute(2, 0, 1)
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """Returns the pixels of an RGB image with at most one copy.
+
+    Args:
+        image: A loaded image of mode RGB.
+
+    Returns:
+        (H, W, 3) uint8, contiguous. It is the array of a `PixelImage`, so it must not be written
+        to, and otherwise a copy.
+    """
+    pixels = image.pixels if isinstance(image, PixelImage) else None
+    if pixels is not None:
+        return pixels
+    width, height = image.size
+    if width * height * 3 < _LARGE:
+        return np.asarray(image).copy()  # whose memory is writable, as torch demands
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(_STRIP_BYTES // (width * 3), 1)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def _processed(

@@ -27,7 +27,8 @@ from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.rendering import CallerSpan, Rendering
 from vlmcollate.prompt.spelled_turns import report_spelled_turns
 from vlmcollate.prompt.structure import Structure
-from vlmcollate.tokens.vocabulary import Ints, Tokens, Vocabulary
+from vlmcollate.tokens.tokens import Ints, Tokens
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 SpecialTokensPolicy = Literal["literal", "error"]
 

@@ -18,7 +18,8 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError
 from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.rendering import MediaSpan, Rendering
-from vlmcollate.tokens.vocabulary import Tokens, Vocabulary, token_pattern
+from vlmcollate.tokens.tokens import Tokens
+from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 from itertools import chain, groupby
 from typing import Any
@@ -21,38 +21,16 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer
 
 from vlmcollate.errors import ConfigError, LabelError
+from vlmcollate.tokens.agreement import check_agreement, wrapping_ids
 from vlmcollate.tokens.conversion import fast_conversion
 from vlmcollate.tokens.sentencepiece import SentencePieceBackend
-from vlmcollate.tokens.spans import TokenSpans
 from vlmcollate.tokens.tiktoken import TiktokenBackend
+from vlmcollate.tokens.token_bytes import TokenBytes
+from vlmcollate.tokens.tokens import Tokens
 
 Ints = npt.NDArray[np.int64]
 Backend = Tokenizer | TiktokenBackend | SentencePieceBackend
 _Python = TiktokenBackend | SentencePieceBackend
-
-
-@attrs.frozen(eq=False)
-class Tokens:
-    """Token ids with the characters of each.
-
-    Attributes:
-        ids: (L,) int64.
-        starts: (L,) int64, the first character of each token.
-        ends: (L,) int64, the character after its last one.
-    """
-
-    ids: Ints
-    starts: Ints
-    ends: Ints
-
-    @classmethod
-    def join(cls, pieces: Iterable[Tokens]) -> Tokens:
-        """Joins several sequences into one."""
-        kept = list(pieces)
-        return cls(*(np.concatenate([getattr(p, f.name) for p in kept]) for f in attrs.fields(cls)))
-
-    def __getitem__(self, part: slice) -> Tokens:
-        return Tokens(self.ids[part], self.starts[part], self.ends[part])
 
 
 @attrs.frozen(eq=False)
@@ -101,7 +79,7 @@ class Vocabulary:
                 f"{type(tokenizer).__name__} returns no character offsets, which exact labels "
                 f"need; {fast_conversion(tokenizer)}"
             )
-        prefix, suffix = _wrapping_ids(tokenizer)
+        prefix, suffix = wrapping_ids(tokenizer)
         added = sorted(tokenizer.added_tokens_decoder.items())
         found = cls(
             backend,
@@ -112,7 +90,7 @@ class Vocabulary:
             _state(tokenizer, backend),
         )
         if isinstance(backend, _Python):
-            _check_agreement(found, tokenizer)
+            check_agreement(found.encode, list(found.added), tokenizer)
         return found
 
     @cached_property
@@ -309,6 +287,53 @@ class Vocabulary:
         return Tokens(*(np.array([n], np.int64) for n in (self.id_of(token), start, end)))
 
 
+class TokenSpans:
+    """Finds the characters of tokens by the bytes that each token stands for.
+
+    A tokenizer's own offsets are a Python tuple for every token, which takes longer to read than
+    the bytes. Nothing is assumed of a tokenizer: joined, the bytes have to be the text.
+
+    Args:
+        backend: The tokenizer.
+        added_ids: The ids of its added tokens.
+    """
+
+    def __init__(self, backend: Tokenizer, added_ids: Collection[int]) -> None:
+        size = max(backend.get_vocab_size(), *(i + 1 for i in added_ids), 1)
+        self._lengths = np.zeros(size, np.int64)
+        self._bytes = TokenBytes(backend, added_ids, self._lengths)
+
+    def find(self, text: str, ids: list[int]) -> tuple[Ints, Ints] | None:
+        """Returns the characters of tokens.
+
+        Args:
+            text: The text.
+            ids: Its L tokens.
+
+        Returns:
+            (L,) int64, the first character of each token, and (L,) int64, the character after its
+            last one; `None` if the bytes of the tokens are not those of the text, as where a
+            tokenizer normalises it, or if a token holds a part of a character.
+        """
+        try:
+            encoded = text.encode()
+            joined = b"".join(map(self._bytes.__getitem__, ids))
+        except (UnicodeEncodeError, IndexError):  # a lone surrogate, or an id beyond the vocabulary
+            return None
+        lengths = self._lengths[ids]
+        if joined != encoded or not lengths.all():
+            return None
+        ends = lengths.cumsum()
+        starts = ends - lengths
+        if len(encoded) == len(text):
+            return starts, ends
+        is_first = np.frombuffer(encoded, np.uint8) & 0xC0 != 0x80
+        if not is_first[starts].all():
+            return None
+        before = np.concatenate([[0], is_first.cumsum()])
+        return before[starts], before[ends]
+
+
 _HTML_TAG = re.compile(
     "</?(a|b|blockquote|body|caption|code|div|em|footer|h[1-6]|html|i|iframe|img|li|ol|p|s|span"
     "|strong|sub|sup|table|tbody|td|tfoot|th|thead|tr|u|ul)>"
@@ -365,33 +390,3 @@ def _state(tokenizer: Any, backend: Backend) -> object:
     if isinstance(backend, _Python):
         return tokenizer.bos_token, dict(tokenizer.added_tokens_decoder)
     return tokenizer.bos_token, backend.get_added_tokens_decoder()
-
-
-_AGREEMENT = "It's 12,345 tokens:\n\n  naïve 中文 текст 🏳️‍🌈\tdef f(x):\r\n    return x  "
-
-
-def _check_agreement(vocabulary: Vocabulary, tokenizer: Any) -> None:
-    """Refuses a tokenizer whose ids differ from those of its model in Python."""
-    text = _AGREEMENT.join(["", *list(vocabulary.added)[:4], ""])
-    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
-    try:
-        found = vocabulary.encode(text).ids.tolist()
-    except LabelError:
-        found = None
-    if found != expected:
-        raise ConfigError(
-            f"{type(tokenizer).__name__} returns no character offsets, and its tokens differ from "
-            f"those of its own model; {fast_conversion(tokenizer)}"
-        )
-
-
-def _wrapping_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Returns the ids that the tokenizer itself adds before and after a text."""
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    for start in range(len(full) - len(bare) + 1):
-        if full[start : start + len(bare)] == bare:
-            return full[:start], full[start + len(bare) :]
-    raise ConfigError(
-        f"{type(tokenizer).__name__} changes the text's own tokens when it adds special ones"
-    )

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.processors import processor_of
-from vlmcollate.tokens.spans import TokenSpans
-from vlmcollate.tokens.vocabulary import Vocabulary
+from vlmcollate.tokens.vocabulary import TokenSpans, Vocabulary
 
 FAMILIES = ("qwen2_5_vl", "gemma3", "mllama")
 PIECES = st.sampled_from(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
-import numpy as np
 from PIL import Image, ImageFile
 
 from vlmcollate.errors import MediaError
@@ -26,10 +25,6 @@ from vlmcollate.media.loading.png import check_png, significant_bits_of_png
 _JPEG_FORMATS = ("JPEG", "MPO")
 """Many cameras write an MPO, which is a JPEG followed by further views."""
 
-_STRIP_BYTES = 1 << 18
-"""The size of the strips in which large images are copied, so that they stay in the cache."""
-_LARGE = 1 << 22
-"""The number of bytes from which on strips are faster than one copy."""
 
 _Factory = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]
 
@@ -164,30 +159,6 @@ def upright_size(
             image.load()  # which turns it
         width, height = image.size
         return (width, height) if swaps_sides(read_orientation(image)) else (height, width)
-
-
-def pixels_of(image: Image.Image) -> Pixels:
-    """Returns the pixels of an RGB image with at most one copy.
-
-    Args:
-        image: A loaded image of mode RGB.
-
-    Returns:
-        (H, W, 3) uint8, contiguous. It is the array of a `PixelImage`, so it must not be written
-        to, and otherwise a copy.
-    """
-    pixels = image.pixels if isinstance(image, PixelImage) else None
-    if pixels is not None:
-        return pixels
-    width, height = image.size
-    if width * height * 3 < _LARGE:
-        return np.asarray(image).copy()  # whose memory is writable, as torch demands
-    pixels = np.empty((height, width, 3), np.uint8)
-    rows = max(_STRIP_BYTES // (width * 3), 1)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
-    return pixels
 
 
 def check_pixels(size: tuple[int, int], name: str, max_pixels: int, where: str) -> None:

@@ -16,9 +16,8 @@ from PIL import Image, ImageOps
 from tests.jpeg_bytes import photo
 from tests.processors import build
 from vlmcollate import LocalMedia, collator_for
-from vlmcollate.encode.pixel_path import process_as_bytes
+from vlmcollate.encode.pixel_path import pixels_of, process_as_bytes
 from vlmcollate.media import MediaRequest, ProcessedMedia
-from vlmcollate.media.loading.images import pixels_of
 from vlmcollate.media.loading.pixel_images import PixelImage
 
 EXPECTED = np.asarray(photo((60, 40)))

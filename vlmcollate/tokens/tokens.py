@@ -1,0 +1,38 @@
+"""Tokens with their places in a text.
+
+Shapes: L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+@attrs.frozen(eq=False)
+class Tokens:
+    """Token ids with the characters of each.
+
+    Attributes:
+        ids: (L,) int64.
+        starts: (L,) int64, the first character of each token.
+        ends: (L,) int64, the character after its last one.
+    """
+
+    ids: Ints
+    starts: Ints
+    ends: Ints
+
+    @classmethod
+    def join(cls, pieces: Iterable[Tokens]) -> Tokens:
+        """Joins several sequences into one."""
+        kept = list(pieces)
+        return cls(*(np.concatenate([getattr(p, f.name) for p in kept]) for f in attrs.fields(cls)))
+
+    def __getitem__(self, part: slice) -> Tokens:
+        return Tokens(self.ids[part], self.starts[part], self.ends[part])
