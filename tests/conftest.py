@@ -122,3 +122,19 @@ def shared_process():
         patch.setattr(another_process, "AnotherProcess", ForkedProcess)
         with another_process.another_process():
             yield
+
+
+@pytest.fixture
+def finished_pixels(monkeypatch):
+    """The batches of bytes that were made floats, in order."""
+    from vlmcollate.pixels import PixelBytes
+
+    calls = []
+    plain = PixelBytes.finished
+
+    def finished(self, *args):
+        calls.append(self)
+        return plain(self, *args)
+
+    monkeypatch.setattr(PixelBytes, "finished", finished)
+    return calls

@@ -73,21 +73,7 @@ def test_a_model_of_the_default_collator_raises_until_it_finishes_pixels(name):
     _check_model(MODELS[name](processor).eval(), floats, unfinished)
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """Counts the calls that make floats of bytes."""
-    calls = []
-    plain = PixelBytes.finished
-
-    def finished(self, *args):
-        calls.append(self)
-        return plain(self, *args)
-
-    monkeypatch.setattr(PixelBytes, "finished", finished)
-    return calls
-
-
-def test_generation_finishes_pixels_once(counted):
+def test_generation_finishes_pixels_once(finished_pixels):
     processor = tiny_processor()
     model = tiny_model(processor).eval()
     floats, unfinished = _batches(processor, [chat(0), chat(1)])
@@ -100,10 +86,10 @@ def test_generation_finishes_pixels_once(counted):
     finish_pixels(model)
     found = model.generate(**{key: unfinished[key] for key in left}, **options)
     assert torch.equal(found, expected)
-    assert len(counted) == 1
+    assert len(finished_pixels) == 1
 
 
-def test_features_are_those_of_floats(counted):
+def test_features_are_those_of_floats(finished_pixels):
     processor = tiny_processor()
     model = tiny_model(processor).eval()
     floats, unfinished = _batches(processor)
@@ -113,7 +99,7 @@ def test_features_are_those_of_floats(counted):
     found = model.get_image_features(pixel_values=unfinished["pixel_values"], **grid)
     for a, b in zip(found.pooler_output, expected.pooler_output, strict=True):
         assert torch.equal(a, b)
-    assert len(counted) == 1
+    assert len(finished_pixels) == 1
 
 
 def test_copies_and_pickles_of_a_model_finish_pixels():
@@ -138,7 +124,7 @@ def test_a_saved_model_loads_as_its_own_class(tmp_path):
     assert type(kind.from_pretrained(tmp_path)) is kind
 
 
-def test_gradient_checkpointing_finishes_pixels_once_a_step(counted):
+def test_gradient_checkpointing_finishes_pixels_once_a_step(finished_pixels):
     processor = tiny_processor()
     model = tiny_model(processor)
     _, unfinished = _batches(processor)
@@ -146,11 +132,11 @@ def test_gradient_checkpointing_finishes_pixels_once_a_step(counted):
     model.gradient_checkpointing_enable()
     model.train()
     model(**unfinished).loss.backward()
-    assert len(counted) == 1
+    assert len(finished_pixels) == 1
 
 
 @pytest.mark.parametrize("is_wrapped_first", [True, False])
-def test_peft_finishes_pixels_once_a_step(is_wrapped_first, counted):
+def test_peft_finishes_pixels_once_a_step(is_wrapped_first, finished_pixels):
     peft = pytest.importorskip("peft", reason="the extra vlmcollate[examples] installs peft")
     processor = tiny_processor()
     model = tiny_model(processor).eval()
@@ -162,7 +148,7 @@ def test_peft_finishes_pixels_once_a_step(is_wrapped_first, counted):
     if is_wrapped_first:
         finish_pixels(wrapped)
     assert torch.equal(wrapped(**unfinished).loss, expected)
-    assert len(counted) == 1
+    assert len(finished_pixels) == 1
 
 
 def test_what_is_no_model_is_refused():

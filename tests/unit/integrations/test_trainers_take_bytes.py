@@ -11,27 +11,12 @@ from torch.utils.data import DataLoader
 
 from examples.chats import chats
 from vlmcollate import collator_for, finish_pixels, normalize_pixels
-from vlmcollate.pixels import PixelBytes
 from vlmcollate.testing import tiny_model, tiny_processor
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # trainers warn about themselves
 
 STEPS = 3
 GENERATED_FROM = {"input_ids", "attention_mask", "pixel_values", "image_grid_thw", "labels"}
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Counts the calls that make floats of bytes."""
-    calls = []
-    plain = PixelBytes.finished
-
-    def finished(self, *args):
-        calls.append(self)
-        return plain(self, *args)
-
-    monkeypatch.setattr(PixelBytes, "finished", finished)
-    return calls
 
 
 def _rows(count=8):
@@ -75,17 +60,17 @@ def _losses(trainer):
 @pytest.mark.parametrize(
     "options", [{}, {"gradient_checkpointing": True}, {"dataloader_num_workers": 2}]
 )
-def test_the_trainer_of_transformers(options, tmp_path, counted):
+def test_the_trainer_of_transformers(options, tmp_path, finished_pixels):
     expected = _losses(_hf_trainer(tmp_path, "float32", **options))
-    assert not counted
+    assert not finished_pixels
     trainer = _hf_trainer(tmp_path, "uint8", **options)
     assert _losses(trainer) == expected
-    assert len(counted) == STEPS
+    assert len(finished_pixels) == STEPS
     trainer.evaluate()
-    assert len(counted) == STEPS + 1  # one batch of eight
+    assert len(finished_pixels) == STEPS + 1  # one batch of eight
 
 
-def test_prediction_by_generation(tmp_path, counted):
+def test_prediction_by_generation(tmp_path, finished_pixels):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate", reason="the extra vlmcollate[examples] installs accelerate")
     found = []
@@ -114,10 +99,10 @@ def test_prediction_by_generation(tmp_path, counted):
         found.append(trainer.predict(_rows(2)))
     assert (found[0].predictions == found[1].predictions).all()
     assert found[0].metrics["test_loss"] == found[1].metrics["test_loss"]
-    assert len(counted) == 4  # each of two batches is generated from, and gives a loss
+    assert len(finished_pixels) == 4  # each of two batches is generated from, and gives a loss
 
 
-def test_the_trainer_of_trl(tmp_path, counted):
+def test_the_trainer_of_trl(tmp_path, finished_pixels):
     trl = pytest.importorskip("trl", reason="the extra vlmcollate[examples] installs trl")
     losses = {}
     for pixels in ("float32", "uint8"):
@@ -148,10 +133,10 @@ def test_the_trainer_of_trl(tmp_path, counted):
             )
         )
     assert losses["uint8"] == losses["float32"]
-    assert len(counted) == STEPS
+    assert len(finished_pixels) == STEPS
 
 
-def test_lightning(counted):
+def test_lightning(finished_pixels):
     lightning = pytest.importorskip(
         "lightning", reason="the extra vlmcollate[examples] installs lightning"
     )
@@ -175,7 +160,7 @@ def test_lightning(counted):
         ).fit(tuner, loader)
         losses[pixels] = tuner.losses
     assert losses["uint8"] == losses["float32"]
-    assert len(counted) == 2
+    assert len(finished_pixels) == 2
 
 
 @pytest.mark.parametrize("method", [None, "fork"])
