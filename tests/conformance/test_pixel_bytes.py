@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.processors import build
 from tests.processors.cases import CASES, in_turns
 from vlmcollate import collator_for
 from vlmcollate.batch.media import with_float_pixels
@@ -203,3 +204,24 @@ def test_every_option_of_a_processor_may_change_between_calls(name, option, befo
     found = collator([chat])["pixel_values"]
     fresh = collator_for(copy.deepcopy(processor), **dict(case.options))
     assert torch.equal(found, fresh([chat])["pixel_values"])
+
+
+def test_frames_are_never_written_to(monkeypatch):
+    """A processor that writes to what it is given gets a copy, as from its own call."""
+    processor = build("qwen2_5_vl")
+    kind = type(processor.video_processor)
+    plain = kind._preprocess
+
+    def writes(self, videos, **options):
+        found = plain(self, videos, **options)
+        for video in videos if not options["do_normalize"] else ():
+            video.zero_()
+        return found
+
+    monkeypatch.setattr(kind, "_preprocess", writes)
+    frames = np.random.default_rng(0).integers(1, 256, (4, 56, 56, 3), np.uint8)
+    kept = frames.copy()
+    question = [{"type": "video", "video": frames}, {"type": "text", "text": "What is it?"}]
+    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": "A door."}]
+    assert "pixel_values_videos" in collator_for(processor).encode(chat).media
+    assert np.array_equal(frames, kept)

@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -310,7 +311,7 @@ def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any)
 
     items = [_probe(kind, *size, seed) for seed, size in enumerate(_SIZES)]
     one_each, together = [of([item]) for item in items], [of([items[0], items[2]])]
-    for shortcuts in _TRIED[: 2 if kind == "video" else None]:  # which has no images
+    for shortcuts in _TRIED:
         tables = _tried(process, one_each, table, shortcuts)
         if tables:
             joint = _tried(process, together, table, shortcuts)
@@ -343,9 +344,10 @@ def _agreed(
     agreed: dict[str, PixelTable] | None = None
     for request in requests:
         own, stripped = process(request), _bare(request, shortcuts)
+        given = [_memory_of(item).copy() for item in stripped.items]
         bare = process(stripped)
-        if _has_changed(stripped.items, request.items):
-            return {}
+        if not all(map(np.array_equal, given, map(_memory_of, stripped.items))):
+            return {}  # a processor that writes to what it is given
         if own.replacements != bare.replacements or own.tensors.keys() != bare.tensors.keys():
             return {}
         found = {}
@@ -363,12 +365,9 @@ def _agreed(
     return agreed or {}
 
 
-def _has_changed(tensors: Sequence[Any], items: Sequence[Any]) -> bool:
-    """Returns whether a processor has written to the tensors that it was given for images."""
-    return any(
-        isinstance(tensor, Tensor) and not torch.equal(tensor, _as_tensor(item))
-        for tensor, item in zip(tensors, items, strict=True)
-    )
+def _memory_of(item: Any) -> npt.NDArray[np.uint8]:
+    """Returns the pixels of an image, of a tensor or of a video, without a copy if it has any."""
+    return np.asarray(item.frames if isinstance(item, Video) else item)
 
 
 def _fitting(own: Tensor, bare: Tensor, table: PixelTable) -> PixelTable | None:
