@@ -89,7 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     A worker then builds few processors, and one process holds few of them at a time. Modules
     precede processors, and many tests precede few: some modules take long, but the last processors
-    have a test or two, so no worker waits for another at the end.
+    have a test or two, so no worker waits for another at the end. The modules about data start
+    processes, so they are the last modules: the fork server needs a while for its imports.
     """
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
@@ -98,7 +99,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if mark is None:
             item.add_marker(pytest.mark.xdist_group(group))
         groups.setdefault(group, []).append(item)
-    order = sorted(groups, key=lambda group: (not group.endswith(".py"), -len(groups[group])))
+
+    def place(group: str) -> tuple[bool, bool, int]:
+        is_module = group.endswith(".py")
+        return not is_module, is_module and "/data/" in group, -len(groups[group])
+
+    order = sorted(groups, key=place)
     items[:] = [item for group in order for item in groups[group]]
     gc.freeze()  # spares each collection of garbage the objects of all that is imported
 

@@ -122,8 +122,11 @@ def test_tokens_can_be_walked_with_the_keyboard(open_page, file):
 
 
 def test_media_is_folded_beside_its_thumbnail(open_page, file):
+    from playwright.sync_api import expect
+
     page = open_page(file).page
-    assert text_of(page.locator("#sample-0 .text .k3")).strip() == "image 1: 12 tokens"
+    said = page.locator("#sample-0 .text .k3")
+    expect(said).to_have_text("image 1: 12 tokens", use_inner_text=True)  # once it is drawn
     picture = page.locator("#sample-0 .thumbs img")
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 112
     assert "video 1: 8 frames of 56 x 56" in page.locator("#sample-14 .thumbs").text_content()
