@@ -5,15 +5,16 @@ Shapes: B samples, L a sample's tokens, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
 import attrs
 
-from vlmcollate.conversation import Conversation
+from vlmcollate.conversation import Conversation, MediaPart
 from vlmcollate.encode.batches import Batches
 from vlmcollate.encode.construction import check_options
+from vlmcollate.encode.each import encode_each
 from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
@@ -27,7 +28,6 @@ from vlmcollate.errors import (
     EmptyBatchError,
     SampleError,
     SampleTooLongError,
-    StrategyError,
 )
 from vlmcollate.explain import Explanation
 from vlmcollate.prompt.rendering import Rendering
@@ -112,22 +112,7 @@ class BaseCollator(Batches):
         Raises:
             EmptyBatchError: There is no example, or none is left.
         """
-        samples: list[EncodedSample] = []
-        for index, example in enumerate(examples):
-            try:
-                samples += self.encode_kept(example)
-            except SampleError as error:
-                located = error.at(index=index)
-                located.__cause__ = error.__cause__
-                if on_error is None:
-                    raise located from error.__cause__
-                samples += on_error(located)
-            except StrategyError as error:
-                raise error.at(index=index) from error.__cause__
-            except Exception as error:
-                if hasattr(error, "add_note"):  # from Python 3.11 on
-                    error.add_note(f"while collating sample {index} of the batch")
-                raise
+        samples = encode_each(examples, self.encode_kept, on_error)
         if examples and not samples:
             raise EmptyBatchError(
                 f"none of the {len(examples)} examples is left: all failed, or are longer than "
@@ -228,7 +213,7 @@ class BaseCollator(Batches):
 
     def _encode(self, example: object) -> EncodedSample:
         """Runs the stages in their order."""
-        conversation = run_stage("read", self._read, example)
+        conversation = run_stage("read", self.read_conversation, example)
         if self.split_turns:
             conversation = self._only_turn(conversation)
         media = run_stage("load", self.load, conversation)
@@ -282,25 +267,53 @@ class BaseCollator(Batches):
         self._current_tools()  # tokens may have been added since the last call
         if not self.split_turns:
             return [partial(self._encode, example)]
-        conversation = self._read(example)
-        turns = self._each_turn(conversation)
-        media = self.load(attrs.evolve(conversation, messages=turns[-1].messages))
+        turns = self._each_turn(self.read_conversation(example))
+        encode = self.sharing(turns)
+        return [partial(encode, turn) for turn in turns]
+
+    @final
+    def sharing(
+        self, conversations: Sequence[Conversation]
+    ) -> Callable[[Conversation], EncodedSample]:
+        """Returns a function that encodes conversations that share messages.
+
+        A media part that is one object in several conversations is decoded once. Equal lists of
+        items are processed once, and so are lists that begin alike if the family's joins can cut
+        them.
+
+        Args:
+            conversations: The conversations, or others that hold all of their media parts.
+
+        Raises:
+            MediaError: Media cannot be loaded.
+        """
+        self._current_tools()  # tokens may have been added since the last call
+        widest = max(conversations, key=lambda conversation: len(list(conversation.media)))
+        items: dict[MediaPart, Any] = {}
+        for conversation in (widest, *conversations):
+            unknown = {at for at, part in conversation.media if part not in items}
+            if not unknown:
+                continue
+            messages = conversation.messages
+            if items:
+                messages = tuple(messages[at] for at in sorted(unknown))
+            chosen = attrs.evolve(conversation, messages=messages)
+            parts = [part for _, part in chosen.media]
+            items.update(zip(parts, self.load(chosen), strict=True))
         shared = SharedMedia(
             process=self.process_media,
             joins=self.family.joins,
-            items=media,
-            render_all=partial(self._render, turns[-1]),
+            items=[items[part] for _, part in widest.media],
+            render_all=partial(self._render, widest),
         )
-        return [
-            partial(self._encode_turn, turn, media[: len(list(turn.media))], shared)
-            for turn in turns
-        ]
+        return partial(self._encode_sharing, items, shared)
 
-    def _encode_turn(
-        self, turn: Conversation, media: Sequence[Any], process: Process
+    def _encode_sharing(
+        self, items: Mapping[MediaPart, Any], process: Process, conversation: Conversation
     ) -> EncodedSample:
-        """Runs the stages of a turn, whose first two have run for the whole conversation."""
-        conversation = run_stage("read", lambda: turn)
+        """Runs the stages of a conversation, whose media is loaded already."""
+        conversation = run_stage("read", lambda: conversation)
+        media = [items[part] for _, part in conversation.media]
         return self._encode_loaded(conversation, run_stage("load", lambda: media), process)
 
     def _shorten(

@@ -131,6 +131,14 @@ class Message:
         """Whether the model learns to produce this message."""
         return self.role == "assistant"
 
+    def untrained(self) -> Message:
+        """Returns the message with the weight 0, also of its parts."""
+        content = tuple(
+            attrs.evolve(part, weight=None) if isinstance(part, TextPart) else part
+            for part in self.content
+        )
+        return attrs.evolve(self, content=content, weight=0.0)
+
     @property
     def text(self) -> str:
         """The text of all parts, without media."""

@@ -71,7 +71,7 @@ class MediaCounts(Stages):
     def turn_token_counts(self, example: object) -> list[int] | None:
         """Counts the tokens of each sample of `encode_all`; see `token_count`."""
         self._current_tools()
-        conversation = self._read(example)
+        conversation = self.read_conversation(example)
         turns = self._each_turn(conversation) if self.split_turns else [conversation]
         parts = [part for _, part in turns[-1].media]
         if not self.counts_media([part.kind for part in parts]):

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 import attrs
 
@@ -87,8 +87,9 @@ class Stages(CollatorOptions):
         """Turns an example into a conversation."""
         return read_example(example, self.format, on_unread=self.on_unread)
 
-    def _read(self, example: object) -> Conversation:
-        """Runs the stage `read`, and moves inline reasoning to where the template expects it."""
+    @final
+    def read_conversation(self, example: object) -> Conversation:
+        """Reads an example, and moves inline reasoning to where the template expects it."""
         conversation = self.read(example)
         may_reason = any(
             message.role == "assistant" and TAGGED.match(getattr(part, "text", ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import attrs
@@ -38,7 +39,7 @@ def each_turn(
     trained = [k for k in answers if chosen[k] and _trains(messages[k])]
     if conversation.is_plain_text or not trained:
         return [conversation]
-    untrained = tuple(map(_untrained, messages))
+    untrained = tuple(m.untrained() if m.is_assistant else m for m in messages)
     turns = [attrs.evolve(conversation, messages=(*untrained[:k], messages[k])) for k in trained]
     return list(filter(may_train, turns)) or [conversation]
 
@@ -64,34 +65,38 @@ def without_earlier_omissions(rendering: Rendering, conversation: Conversation) 
 
 @attrs.define(kw_only=True)
 class SharedMedia:
-    """Processes the media of a split conversation, as far as possible once.
+    """Processes the media that several conversations share, as far as possible once.
 
-    The media before one turn are the first items of those before a later turn. If the processor's
-    output is one run of rows for each item, they are cut from that of all items; otherwise, they
-    are processed again, since padding and tiles may depend on the other items.
+    Equal lists of items are processed once. The media before one turn are the first items of those
+    before a later turn. If the processor's output is one run of rows for each item, they are cut
+    from that of all items; otherwise, they are processed again, since padding and tiles may depend
+    on the other items.
 
     Args:
         process: The stage that calls the processor.
         joins: The family's joins.
-        items: All of the media.
-        render_all: A function that returns a prompt with all of the media.
+        items: The items of the conversation with the most media.
+        render_all: A function that returns a prompt with these items.
     """
 
     process: Callable[[Rendering, Sequence[Any]], ProcessedMedia]
     joins: Mapping[str, Join]
     items: Sequence[Any]
     render_all: Callable[[], Rendering]
-    _known: dict[int, ProcessedMedia] = attrs.field(factory=dict, init=False)
+    _known: dict[tuple[int, ...], tuple[Sequence[Any], ProcessedMedia]] = attrs.field(
+        factory=dict, init=False
+    )
 
     def __call__(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        """Returns the processor's output for the first items; see `Stages.process_media`."""
-        number = len(media)
-        if number not in self._known:
-            self._known[number] = self._processed(rendering, media)
-        return self._known[number]
+        """Returns the processor's output for some items; see `Stages.process_media`."""
+        key = tuple(map(id, media))
+        if key not in self._known:  # the items stay, so that none has the place of another
+            self._known[key] = media, self._processed(rendering, media)
+        return self._known[key][1]
 
     def _processed(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        if len(media) == len(self.items) or not self._may_be_cut:
+        is_first_part = len(media) < len(self.items) and all(map(is_, media, self.items))
+        if not is_first_part or not self._may_be_cut:
             return self.process(rendering, media)
         everything = self.render_all()
         if len(everything.media) != len(self.items):
@@ -132,13 +137,3 @@ class SharedMedia:
 def _trains(message: Message) -> bool:
     parts = (part.weight for part in message.content if isinstance(part, TextPart))
     return bool(message.weight) or any(parts)
-
-
-def _untrained(message: Message) -> Message:
-    if not message.is_assistant:
-        return message
-    content = tuple(
-        attrs.evolve(part, weight=None) if isinstance(part, TextPart) else part
-        for part in message.content
-    )
-    return attrs.evolve(message, content=content, weight=0.0)

@@ -110,12 +110,7 @@ class PromptCompletionFormat(DatasetFormat):
         for i, asked in enumerate(prompt):
             if any(isinstance(part, TextPart) and part.weight for part in asked.content):
                 raise _trains(f"prompt[{i}]")
-        return (*map(_untrained, prompt), *answer)
-
-
-def _untrained(asked: Message) -> Message:
-    parts = (attrs.evolve(p, weight=None) if isinstance(p, TextPart) else p for p in asked.content)
-    return attrs.evolve(asked, weight=0.0, content=tuple(parts))
+        return (*(asked.untrained() for asked in prompt), *answer)
 
 
 def _trains(where: str) -> ConversationError:
@@ -128,7 +123,7 @@ def _trains(where: str) -> ConversationError:
 
 def _check_trains_nothing(prompt: Any) -> None:
     """Refuses messages of a prompt that state that they train."""
-    if isinstance(prompt, str) and not _MESSAGES.match(prompt):
+    if isinstance(prompt, str) and not MESSAGE_LIST.match(prompt):
         return
     for i, item in enumerate(as_list(prompt, "prompt")):
         if pop_weight(Fields(parsed(unwrap(item), "", "{"), f"prompt[{i}]")):
@@ -136,12 +131,12 @@ def _check_trains_nothing(prompt: Any) -> None:
 
 
 def _as_messages(value: Any, role: str, where: str, reading: Reading) -> tuple[Message, ...]:
-    if isinstance(value, str) and not _MESSAGES.match(value):
+    if isinstance(value, str) and not MESSAGE_LIST.match(value):
         return (message(role, value, where),)
     return read_messages(value, where, reading)
 
 
-_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(role|from|content|value)"\s*:')
+MESSAGE_LIST = re.compile(r'\s*\[\s*\{\s*"(role|from|content|value)"\s*:')
 """The beginning of a JSON list of messages, which other JSON in an answer does not have."""
 
 

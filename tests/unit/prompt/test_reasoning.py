@@ -100,12 +100,12 @@ def test_an_answer_that_begins_as_its_prompt_ends_trains_behind_it(first):
 )
 def test_text_that_holds_no_leading_reasoning_is_not_moved(content):
     collator = collator_for(processor_with("qwen3"))
-    assert "reasoning_content" not in collator._read(_answered(content)).messages[1].extra
+    assert "reasoning_content" not in collator.read_conversation(_answered(content)).messages[1].extra
 
 
 def test_a_part_with_a_weight_and_reasoning_of_its_own_stay_where_they_are():
     collator = collator_for(processor_with("qwen3"))
     part = {"type": "text", "text": _INLINE, "weight": 0.5}
-    assert not collator._read(_answered([part])).messages[1].extra
+    assert not collator.read_conversation(_answered([part])).messages[1].extra
     both = _answered(_INLINE, reasoning_content="Other")
-    assert collator._read(both).messages[1].extra == {"reasoning_content": "Other"}
+    assert collator.read_conversation(both).messages[1].extra == {"reasoning_content": "Other"}

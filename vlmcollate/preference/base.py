@@ -1,0 +1,212 @@
+"""What the collators of preferences have in common: a collator of single conversations.
+
+Shapes: B examples, T padded tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeVar, final
+
+import attrs
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.conversation import Conversation
+from vlmcollate.encode.each import encode_each
+from vlmcollate.encode.overlong import OverlongPolicy
+from vlmcollate.errors import (
+    ConfigError,
+    EmptyBatchError,
+    SampleError,
+    SampleTooLongError,
+)
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+
+E = TypeVar("E")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Alike:
+    """Encoded conversations with one prompt.
+
+    Attributes:
+        samples: The samples.
+        conversations: The conversations, without the turns that were dropped from all.
+        prompt_length: The number of messages of their prompt.
+        encode: A function that encodes others with the same prompt, and shares its media.
+    """
+
+    samples: Sequence[EncodedSample]
+    conversations: Sequence[Conversation]
+    prompt_length: int
+    encode: Callable[[Conversation], EncodedSample]
+
+
+def _check_collator(instance: object, attribute: Any, value: object) -> None:
+    del instance, attribute
+    if not isinstance(value, BaseCollator):
+        raise ConfigError(
+            f"collator is wrong: found {value!r:.60}, expected a collator; pass "
+            "collator_for(processor)"
+        )
+
+
+@attrs.frozen(eq=False)
+class PreferenceBase(ABC, Generic[E]):
+    """Encodes examples that hold more than one conversation with a collator of conversations.
+
+    Args:
+        collator: The collator of single conversations, whose options hold for each.
+    """
+
+    collator: BaseCollator = attrs.field(validator=_check_collator)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses options of the collator that have no meaning here."""
+        name = type(self).__name__
+        if self.collator.split_turns:
+            raise ConfigError(
+                f"{name} compares whole answers, which split_turns would take apart; remove it, "
+                "and choose turns with train_on"
+            )
+
+    @abstractmethod
+    def encode(self, example: object) -> E:
+        """Encodes one example."""
+
+    @abstractmethod
+    def stack(self, encoded: Sequence[E]) -> dict[str, Any]:
+        """Makes a batch of encoded examples."""
+
+    @final
+    def __call__(self, examples: Sequence[object]) -> dict[str, Any]:
+        """Collates examples into a batch; see `collate`."""
+        return self.collate(examples)
+
+    @final
+    def collate(
+        self,
+        examples: Sequence[object],
+        *,
+        on_error: Callable[[SampleError], Sequence[E]] | None = None,
+    ) -> dict[str, Any]:
+        """Collates examples into a batch, with a policy for each example that fails.
+
+        Args:
+            examples: The dataset's rows.
+            on_error: Called with each `SampleError`, which holds its index. It returns encoded
+                examples to use instead, none of them to skip the example, or raises. By default
+                the error is raised.
+
+        Raises:
+            EmptyBatchError: There is no example, or none is left.
+        """
+        encoded = encode_each(examples, self._encode_kept, on_error)
+        if not encoded:
+            raise EmptyBatchError(
+                f"none of the {len(examples)} examples is left: all failed, or are longer than "
+                f"max_length={self.collator.max_length} and were dropped"
+                if examples
+                else "no example to collate; the batch is empty"
+            )
+        return self.stack(encoded)
+
+    def _encode_kept(self, example: object) -> list[E]:
+        """Encodes one example, and drops one that is too long if that is the policy."""
+        try:
+            return [self.encode(example)]
+        except SampleTooLongError:
+            if self.collator.on_overlong != "drop":
+                raise
+        return []
+
+    def encode_alike(self, conversations: Sequence[Conversation], prompt_length: int) -> Alike:
+        """Encodes conversations with one prompt, and shortens them alike.
+
+        Args:
+            conversations: The conversations; their common media is decoded and processed once.
+            prompt_length: The number of messages of the prompt.
+
+        Raises:
+            SampleTooLongError: One of them is too long.
+        """
+        drops_turns = self.collator.on_overlong == "drop_turns"
+        collator = self._strict if drops_turns else self.collator
+        encode = collator.sharing(conversations)
+        prompt = conversations[0].messages[:prompt_length]
+        users = [k for k, message in enumerate(prompt) if message.role == "user"] or [0]
+        too_long: list[SampleTooLongError] = []
+        for start in users if drops_turns else users[:1]:
+            shorter = [_without(c, users[0], start) for c in conversations]
+            try:
+                samples = list(map(encode, shorter))
+            except SampleTooLongError as error:
+                if not drops_turns:
+                    raise
+                too_long.append(error)
+                continue
+            length = prompt_length - (start - users[0])
+            return Alike(
+                samples=samples, conversations=shorter, prompt_length=length, encode=encode
+            )
+        raise too_long[0]
+
+    @cached_property
+    def _strict(self) -> BaseCollator:
+        """The collator, which refuses what is too long."""
+        return self.with_policy("raise")
+
+    def with_policy(self, on_overlong: OverlongPolicy) -> BaseCollator:
+        """Returns the collator with another policy for what is too long."""
+        changed: BaseCollator = attrs.evolve(self.collator, on_overlong=on_overlong)
+        return changed
+
+
+def _without(conversation: Conversation, first: int, start: int) -> Conversation:
+    """Returns a conversation without the messages from `first` up to `start`."""
+    messages = conversation.messages
+    return attrs.evolve(conversation, messages=(*messages[:first], *messages[start:]))
+
+
+def refuse_for_trl(collator: BaseCollator, name: str) -> None:
+    """Refuses options of a collator that the batches of TRL's trainers cannot express.
+
+    Raises:
+        ConfigError: An option shifts labels, or makes packs.
+    """
+    if collator.shift_labels:
+        raise ConfigError(
+            f"{name} makes a completion_mask, which a trainer shifts itself; remove shift_labels"
+        )
+    if collator.padding.separates_by is not None:
+        raise ConfigError(
+            f"{name} makes a row for each answer, found padding="
+            f"{type(collator.padding).__name__}, which lays out packs; choose PadToLongest()"
+        )
+
+
+def completions(collator: BaseCollator, samples: Sequence[EncodedSample]) -> dict[str, Any]:
+    """Stacks samples with a mask of their answers, as TRL's trainers take them.
+
+    Args:
+        collator: The collator.
+        samples: The samples.
+
+    Returns:
+        The batch of `stack` with `completion_mask` (B, T) int64, 1 for the tokens that train, and
+        without `labels` and the numbers of media items, which are no inputs of a model there.
+
+    Raises:
+        ConfigError: A sample has fractional weights.
+    """
+    if any("loss_weights" in sample.tokens for sample in samples):
+        raise ConfigError(
+            "an answer has a weight other than 0 and 1, which a completion_mask cannot hold; "
+            "remove the weight"
+        )
+    batch = collator.stack(samples)
+    labels = batch.pop("labels")
+    kept = {key: value for key, value in batch.items() if not key.endswith("s_per_sample")}
+    return {**kept, "completion_mask": (labels != IGNORE_INDEX).long()}

@@ -1,0 +1,211 @@
+"""Preference pairs: two answers to one prompt, of which one was chosen.
+
+Shapes: B pairs, T padded tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+import torch
+
+from vlmcollate.errors import ConfigError, ConversationError, EmptyBatchError
+from vlmcollate.preference.base import PreferenceBase, completions, refuse_for_trl
+from vlmcollate.preference.rows import SIDES, pop_number, read_row, side_rows
+from vlmcollate.preference.sides import read_sides
+from vlmcollate.sample import EncodedSample
+
+Layout = Literal["trl", "side_by_side"]
+_LAYOUTS: tuple[Layout, ...] = ("trl", "side_by_side")
+_REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+"""The columns that TRL's trainer adds for a reference model that ran before."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EncodedPair:
+    """Two encoded conversations with one prompt, whose media tensors are shared.
+
+    Attributes:
+        chosen: The sample of the chosen answer.
+        rejected: The sample of the rejected answer.
+        numbers: Further numbers of the row, such as a margin, by the key in the batch.
+    """
+
+    chosen: EncodedSample
+    rejected: EncodedSample
+    numbers: Mapping[str, float] = attrs.field(factory=dict)
+
+
+class _Pairs(PreferenceBase[EncodedPair]):
+    """Encodes both sides of a row."""
+
+    def encode(self, example: object) -> EncodedPair:
+        """Encodes both sides of a row, and their prompt once.
+
+        Args:
+            example: The row; see the class.
+
+        Raises:
+            SampleError: The row has no two answers to one prompt, or a side cannot be encoded; the
+                path of the error begins with the side.
+        """
+        row = read_row(example)
+        numbers = self._pop_numbers(row)
+        sides = read_sides(side_rows(row), self.collator.read_conversation)
+        alike = self.encode_alike([sides.chosen, sides.rejected], sides.prompt_length)
+        chosen, rejected = alike.samples
+        return EncodedPair(chosen=chosen, rejected=rejected, numbers=numbers)
+
+    def _pop_numbers(self, row: dict[str, Any]) -> dict[str, float]:
+        """Reads the numbers of a row that its sides do not hold."""
+        del row
+        return {}
+
+
+def numbers_of(pairs: Sequence[EncodedPair]) -> dict[str, Any]:
+    """Returns the numbers of pairs, each (B,) float32.
+
+    Raises:
+        ConfigError: Some pairs have a number that others lack.
+    """
+    keys = dict.fromkeys(key for pair in pairs for key in pair.numbers)
+    for key in keys:
+        missing = [index for index, pair in enumerate(pairs) if key not in pair.numbers]
+        if missing:
+            raise ConfigError(
+                f"pair {missing[0]} of the batch has no {key!r}, which others have; give it to all "
+                "rows, or to none"
+            )
+    return {key: torch.tensor([pair.numbers[key] for pair in pairs]) for key in keys}
+
+
+def _layout(instance: object, attribute: Any, value: object) -> None:
+    del instance, attribute
+    if value not in _LAYOUTS:
+        raise ConfigError(f"layout is wrong: found {value!r:.60}, expected one of {list(_LAYOUTS)}")
+
+
+@attrs.frozen(eq=False)
+class PreferenceCollator(_Pairs):
+    """Collates pairs of a chosen and a rejected answer, for DPO and its relatives.
+
+    A row holds `prompt`, `chosen` and `rejected`, strings or messages; or whole conversations under
+    `chosen` and `rejected`; or a conversation with `rejected_response` or `rejected_messages`
+    beside it, as ms-swift; or a question in any format of `vlmcollate.formats` with `chosen` and
+    `rejected` instead of its answer, as LLaMA-Factory; or a row of any format on both sides. The
+    messages with which both sides begin are the prompt: its media is decoded and processed once,
+    and none of it trains.
+
+    Args:
+        collator: The collator of single conversations, whose options hold for both sides. If one
+            side is too long, `on_overlong` treats both alike.
+        layout: `"trl"` makes the batches of TRL's `DPOTrainer`: the rows of all chosen sides, then
+            those of all rejected ones, with `completion_mask` instead of `labels`.
+            `"side_by_side"` makes two batches in one, whose keys begin with `chosen_` and
+            `rejected_`.
+
+    Example:
+        >>> from vlmcollate import collator_for
+        >>> from vlmcollate.testing import tiny_processor
+        >>> collate = PreferenceCollator(collator_for(tiny_processor()))
+        >>> batch = collate([{"prompt": "Is it blue?", "chosen": "Yes.", "rejected": "No idea."}])
+        >>> sorted(batch), tuple(batch["input_ids"].shape[:1])
+        (['attention_mask', 'completion_mask', 'input_ids', 'mm_token_type_ids'], (2,))
+    """
+
+    layout: Layout = attrs.field(default="trl", validator=_layout, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses options of the collator that the layout cannot express."""
+        super().__attrs_post_init__()
+        if self.layout == "trl":
+            refuse_for_trl(self.collator, 'layout="trl"')
+
+    def stack(self, encoded: Sequence[EncodedPair]) -> dict[str, Any]:
+        """Makes a batch of encoded pairs.
+
+        Args:
+            encoded: What `encode` returned, at least one.
+
+        Returns:
+            With `layout="trl"`: `input_ids`, `attention_mask` and `completion_mask`, (2B, T) int64,
+            the family's token types, and the media tensors of all 2B rows. With
+            `layout="side_by_side"`: the batch of `BaseCollator.stack` for each side, with prefixed
+            keys. `ref_chosen_logps` and `ref_rejected_logps`, (B,) float32, if the rows have them.
+
+        Raises:
+            EmptyBatchError: There is no pair.
+            ConfigError: An answer has a fractional weight, which the layout `"trl"` cannot hold.
+        """
+        if not encoded:
+            raise EmptyBatchError("no pair to stack; the batch is empty")
+        chosen = [pair.chosen for pair in encoded]
+        rejected = [pair.rejected for pair in encoded]
+        numbers = numbers_of(encoded)
+        if self.layout == "trl":
+            return {**completions(self.collator, [*chosen, *rejected]), **numbers}
+        batch: dict[str, Any] = {}
+        for side, samples in zip(SIDES, (chosen, rejected), strict=True):
+            stacked = self.collator.stack(samples)
+            batch |= {f"{side}_{key}": value for key, value in stacked.items()}
+        return {**batch, **numbers}
+
+    def _pop_numbers(self, row: dict[str, Any]) -> dict[str, float]:
+        found = {key: pop_number(row, key) for key in _REFERENCE}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+@attrs.frozen(eq=False)
+class RewardCollator(_Pairs):
+    """Collates pairs of a chosen and a rejected answer, for reward models.
+
+    Rows are those of `PreferenceCollator`. A row may hold `margin`, by which the reward of the
+    chosen answer should be larger, or the scores of both answers, whose difference is the margin:
+    `score_chosen` and `score_rejected`, or `chosen_score` and `rejected_score`.
+
+    Args:
+        collator: The collator of single conversations, whose options hold for both sides.
+    """
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses options of the collator that the batch cannot express."""
+        super().__attrs_post_init__()
+        refuse_for_trl(self.collator, "RewardCollator")
+
+    def stack(self, encoded: Sequence[EncodedPair]) -> dict[str, Any]:
+        """Makes a batch of encoded pairs.
+
+        Args:
+            encoded: What `encode` returned, at least one.
+
+        Returns:
+            As TRL's `RewardTrainer` takes it: `input_ids` and `attention_mask`, (2B, T) int64, the
+            chosen rows first, the family's token types, the media tensors of all rows, and `margin`
+            (B,) float32 if the rows have margins or scores.
+
+        Raises:
+            EmptyBatchError: There is no pair.
+        """
+        if not encoded:
+            raise EmptyBatchError("no pair to stack; the batch is empty")
+        samples = [pair.chosen for pair in encoded] + [pair.rejected for pair in encoded]
+        batch = completions(self.collator, samples)
+        del batch["completion_mask"]
+        return {**batch, **numbers_of(encoded)}
+
+    def _pop_numbers(self, row: dict[str, Any]) -> dict[str, float]:
+        margin = pop_number(row, "margin")
+        spellings = [(f"score_{side}", f"{side}_score") for side in SIDES]
+        chosen, rejected = (pop_number(row, *names) for names in spellings)
+        if chosen is None and rejected is None:
+            return {} if margin is None else {"margin": margin}
+        if margin is not None:
+            raise ConversationError("has a margin and scores; keep one", where="margin")
+        if chosen is None or rejected is None:
+            raise ConversationError(
+                "has the score of one answer; add that of the other, or remove it",
+                where=spellings[rejected is None][0],
+            )
+        return {"margin": chosen - rejected}

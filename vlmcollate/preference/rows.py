@@ -1,0 +1,255 @@
+"""How a row with two answers becomes two rows, each in a format that one answer has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from vlmcollate.errors import ConversationError
+from vlmcollate.formats.base import row_of
+from vlmcollate.formats.builtin import MESSAGE_LIST
+from vlmcollate.formats.fields import as_list, is_hollow, parsed
+from vlmcollate.formats.media_columns import COLUMNS
+from vlmcollate.formats.roles import ROLES
+from vlmcollate.plain_values import describe, show_all, unwrap
+
+Side = Literal["chosen", "rejected"]
+SIDES: tuple[Side, Side] = ("chosen", "rejected")
+
+_ANSWERS = {
+    "prompt": "completion",
+    "question": "answer",
+    "query": "response",
+    "instruction": "output",
+    "prefix": "suffix",
+}
+"""The columns of a question, and the column of the answer in the same format."""
+_LISTS = ("messages", "conversation", "chat", "conversations")
+_REJECTED = ("rejected_response", "rejected_messages")
+"""What stands beside a whole conversation, whose last answer was chosen."""
+_REJECTED_MEDIA = {f"rejected_{key}": key for keys in COLUMNS.values() for key in keys}
+
+
+@attrs.frozen(kw_only=True)
+class SideRow:
+    """The row of one side.
+
+    Attributes:
+        side: The side.
+        row: The row in a format of `vlmcollate.formats`.
+        column: The column of the row that holds what the dataset has for this side, or "" if the
+            side is a row itself.
+        has_own_media: Whether the dataset has media of its own for this side.
+    """
+
+    side: Side
+    row: Mapping[str, Any]
+    column: str
+    has_own_media: bool = False
+
+    def place(self, where: str | None) -> str:
+        """Returns the path in the dataset's row of a path in `row`."""
+        if where is not None and self.column and where.startswith(self.column):
+            return self.side + where[len(self.column) :]
+        return self.side if where is None else f"{self.side}, {where}"
+
+
+def side_rows(row: Mapping[str, Any]) -> tuple[SideRow, SideRow]:
+    """Returns the rows of the chosen and the rejected side.
+
+    Args:
+        row: The fields of an example; see `row_of`.
+
+    Raises:
+        ConversationError: The row has no two sides, or a side is empty or without a prompt.
+    """
+    given = [key for key in (*_REJECTED, *_REJECTED_MEDIA) if key in row]
+    if given:
+        return _beside_a_conversation(row, given)
+    values = {side: _side(row, side) for side in SIDES}
+    rest = {key: value for key, value in row.items() if key not in SIDES}
+    kinds = {side: _kind(value, side) for side, value in values.items()}
+    if kinds["chosen"] != kinds["rejected"]:
+        found = " and ".join(f"{side!r} as {kind}" for side, kind in kinds.items())
+        raise ConversationError(
+            f"has sides in two forms: found {found}; write both in one form", where="rejected"
+        )
+    kind = kinds["chosen"]
+    if kind == "a row":
+        rows = [
+            SideRow(side=side, row={**rest, **values[side]}, column="", has_own_media=True)
+            for side in SIDES
+        ]
+    elif kind == "a conversation":
+        rest = _without_repeated_messages(rest, values["chosen"])
+        rows = [
+            SideRow(side=side, row={**rest, "messages": values[side]}, column="messages")
+            for side in SIDES
+        ]
+    else:
+        rows = [_answered(rest, values[side], side) for side in SIDES]
+    return rows[0], rows[1]
+
+
+def _side(row: Mapping[str, Any], side: Side) -> Any:
+    value = row.get(side)
+    if isinstance(value, str) and MESSAGE_LIST.match(value):
+        value = parsed(value, side, "[")
+    value = unwrap(value)
+    if value is None and side not in row:
+        raise ConversationError(
+            f"has no {side!r} side: found a dict with {show_all(row)}, expected 'chosen' and "
+            "'rejected', or 'rejected_response' beside 'messages'; rename the columns"
+        )
+    if is_hollow(value):
+        raise ConversationError(
+            f"is empty: found {describe(value)}, expected an answer, or a conversation that ends "
+            "with one; drop the row",
+            where=side,
+        )
+    return [value] if isinstance(value, Mapping) and _role(value) is not None else value
+
+
+def _role(message: Any) -> str | None:
+    message = unwrap(message)
+    if not isinstance(message, Mapping):
+        return None
+    role = unwrap(message.get("role", message.get("from")))
+    return ROLES.get(role, role) if isinstance(role, str) else None
+
+
+def _kind(value: Any, side: Side) -> str:
+    """Returns what the value of a side is, in words."""
+    if isinstance(value, str):
+        return "an answer"
+    if isinstance(value, Mapping):
+        return "a row"
+    if isinstance(value, list | tuple):
+        is_answer = _role(value[0]) in ("assistant", None)
+        return "an answer" if is_answer else "a conversation"
+    raise ConversationError(
+        f"expected a string, a message, a list of messages or a row, found {describe(value)}",
+        where=side,
+    )
+
+
+def _answered(rest: Mapping[str, Any], answer: Any, side: Side) -> SideRow:
+    """Returns the row of a question with one of its two answers."""
+    questions = [key for key in (*_ANSWERS, *_LISTS) if key in rest]
+    if not questions:
+        hint = ""
+        if isinstance(answer, str) and answer.lstrip().startswith(("Human:", "User:")):
+            hint = "; split a transcript into messages with roles"
+        raise ConversationError(
+            f"has no prompt: found a dict with {show_all(rest)}, expected 'prompt' or 'messages' "
+            f"beside it, or whole conversations on both sides{hint}",
+            where=side,
+        )
+    question = questions[0]
+    if isinstance(answer, str) and question in _ANSWERS:
+        column = _ANSWERS[question]
+        return SideRow(side=side, row={**rest, column: answer}, column=column)
+    others = {key: value for key, value in rest.items() if key != question}
+    return SideRow(
+        side=side,
+        row={**others, "prompt": rest[question], "completion": answer},
+        column="completion",
+    )
+
+
+def _without_repeated_messages(rest: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
+    """Returns the columns beside two conversations without a list that repeats the chosen one."""
+    kept = dict(rest)
+    for key in _LISTS:
+        if key not in kept:
+            continue
+        listed = as_list(kept.pop(key), key)
+        if listed != list(chosen)[: len(listed)]:
+            raise ConversationError(
+                f"has a conversation of its own beside 'chosen' and 'rejected', which hold whole "
+                f"ones; remove {key!r}, or leave only the answers in 'chosen' and 'rejected'",
+                where=key,
+            )
+    return kept
+
+
+def _beside_a_conversation(row: Mapping[str, Any], given: Sequence[str]) -> tuple[SideRow, SideRow]:
+    """Returns the sides of a conversation with another answer, or another one, beside it."""
+    named = [side for side in SIDES if side in row]
+    if named:
+        raise ConversationError(
+            f"has two readings: {named[0]!r} and {given[0]!r}; keep one", where=given[0]
+        )
+    rest = {key: value for key, value in row.items() if key not in given}
+    media = {_REJECTED_MEDIA[key]: row[key] for key in given if key in _REJECTED_MEDIA}
+    texts = [key for key in _REJECTED if key in given]
+    if len(texts) > 1:
+        raise ConversationError(f"has {texts[0]!r} and {texts[1]!r}; keep one", where=texts[1])
+    key = next((name for name in _LISTS if name in rest), None)
+    if key is None and "response" not in rest:
+        raise ConversationError(
+            f"has no chosen side: found a dict with {show_all(row)}, expected 'messages' or "
+            "'response', whose last answer is the chosen one",
+            where=given[0],
+        )
+    if texts and is_hollow(row[texts[0]]):
+        raise ConversationError(
+            "is empty: expected the rejected answer; drop the row", where=texts[0]
+        )
+    if key is None:
+        chosen, column = rest, "response"
+        rejected = {**rest, "response": row.get("rejected_response", rest["response"])}
+    elif "rejected_messages" in given:
+        chosen, column = rest, key
+        rejected = {**rest, key: row["rejected_messages"]}
+    else:
+        messages = as_list(rest.pop(key), key)
+        if len(messages) < 2 or _role(messages[-1]) != "assistant":
+            raise ConversationError(
+                "ends without an answer, so there is none to prefer to the rejected one; add the "
+                "chosen answer as the last message",
+                where=key,
+            )
+        rest, column = {**rest, "prompt": messages[:-1]}, "completion"
+        chosen = {**rest, "completion": messages[-1:]}
+        rejected = {**rest, "completion": row.get("rejected_response", messages[-1:])}
+    return (
+        SideRow(side="chosen", row=chosen, column=column),
+        SideRow(
+            side="rejected", row={**rejected, **media}, column=column, has_own_media=bool(media)
+        ),
+    )
+
+
+def read_row(example: object) -> dict[str, Any]:
+    """Returns the fields of an example, of which a collator takes its own before the sides."""
+    return dict(row_of(example))
+
+
+def pop_number(row: dict[str, Any], *names: str) -> float | None:
+    """Reads a number of an example.
+
+    Args:
+        row: The fields of the example, without the number afterwards.
+        names: The spellings of its column.
+
+    Returns:
+        The number, or `None` if the row has none.
+
+    Raises:
+        ConversationError: It is no finite number, or two columns hold one.
+    """
+    found = [name for name in names if name in row]
+    if len(found) > 1:
+        raise ConversationError(f"has {found[0]!r} and {found[1]!r}; keep one", where=found[1])
+    if not found:
+        return None
+    value = unwrap(row.pop(found[0]))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConversationError(
+            f"expected a finite number, found {describe(value)}", where=found[0]
+        )
+    return float(value)
