@@ -100,7 +100,9 @@ def test_an_answer_that_begins_as_its_prompt_ends_trains_behind_it(first):
 )
 def test_text_that_holds_no_leading_reasoning_is_not_moved(content):
     collator = collator_for(processor_with("qwen3"))
-    assert "reasoning_content" not in collator.read_conversation(_answered(content)).messages[1].extra
+    assert (
+        "reasoning_content" not in collator.read_conversation(_answered(content)).messages[1].extra
+    )
 
 
 def test_a_part_with_a_weight_and_reasoning_of_its_own_stay_where_they_are():
