@@ -269,3 +269,49 @@ def test_packs_need_a_layout() -> None:
     pack = collator.pack([collator.encode(example) for example in EXAMPLES])
     with pytest.raises(ConfigError, match="BlockCausalMask"):
         collator.stack([pack])
+
+
+@pytest.mark.parametrize(("name", "attention"), _tried("eager", "sdpa", "flex_attention"))
+def test_hidden_states_of_a_branch_are_those_of_the_sample(name: str, attention: str) -> None:
+    model = _model(name, attention)
+    collator = _collator(name, padding=_layouts(name)[attention])
+    alone = attrs.evolve(collator, padding=collator_for(processor_of(name)).padding)
+    long, question = "One, two, and many more after that " * 4, [_image(1), "and", "why? " * 20]
+    chats = [
+        [_turns(*question, answer=answer) for answer in answers]
+        for answers in (("Noise.", long), (long, "A door."), ("Yes.", "No.", long))
+    ]
+    samples = [[alone.encode(chat) for chat in some] for some in chats]
+    packs = [collator.pack_branches(some) for some in samples]
+    batch = collator.stack(packs)
+    branches = batch.pop("branch_ids")
+    with torch.no_grad():
+        packed = _hidden(model, batch)
+        for row, some in enumerate(samples):
+            for number, sample in enumerate(some, 1):
+                single = _hidden(_model(name, "sdpa"), alone.stack([sample]))[0]
+                own = packed[row][: len(packs[row])][(branches[row] == number)[: len(packs[row])]]
+                start = len(sample) - len(own)
+                torch.testing.assert_close(own, single[start:], atol=2e-5, rtol=1e-4)
+                shared = packed[row][:start]
+                torch.testing.assert_close(shared, single[:start], atol=2e-5, rtol=1e-4)
+            assert len(packs[row]) < sum(map(len, some)) - len(some[0].input_ids) // 2
+
+
+def test_branches_are_refused_where_they_cannot_be_kept_apart() -> None:
+    collator = _collator("qwen2_5_vl", padding=BlockCausalMask())
+    samples = [collator.encode(_turns("Why?", answer=answer)) for answer in ("So.", "No.")]
+    pack = collator.pack_branches(samples)
+    flattened = attrs.evolve(collator, padding=FlattenedDocuments())
+    with pytest.raises(ConfigError, match="FlattenedDocuments cannot keep the branches"):
+        flattened.stack([pack])
+    with pytest.raises(ConfigError, match="holds no documents"):
+        unpack(pack)
+    other = collator.encode(_turns(_image(0), "Why?", answer="So."))
+    with pytest.raises(ConfigError, match="media is not in the beginning"):
+        collator.pack_branches([samples[0], other])
+    images = [collator.encode(_turns(_image(k), "Why?", answer="So.")) for k in (0, 1)]
+    with pytest.raises(ConfigError, match="different media in the beginning"):
+        collator.pack_branches(images)
+    with pytest.raises(ConfigError, match="a pack already"):
+        collator.pack_branches([pack, pack])

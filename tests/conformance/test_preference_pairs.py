@@ -129,7 +129,8 @@ def test_the_media_of_a_prompt_is_decoded_and_processed_once(name, form, monkeyp
     pairs.encode(row)  # the template is probed
     kind = type(collator)
     monkeypatch.setattr(kind, "process_media", counted(kind.process_media, of="processed"))
-    monkeypatch.setattr(stages, "load_media", counted(stages.load_media, of="decoded"))
+    load = vars(stages)["load_media"]
+    monkeypatch.setattr(stages, "load_media", counted(load, of="decoded"))
     found = pairs.encode(row)
     assert calls == ["decoded", "processed"]
     memory = [

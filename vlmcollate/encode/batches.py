@@ -21,6 +21,7 @@ from vlmcollate.encode.pixel_path import pixel_path
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.family import Packable
 from vlmcollate.media import MediaRequest
+from vlmcollate.packing.branches import join_branches
 from vlmcollate.packing.documents import join_documents, with_blocks
 from vlmcollate.packing.layout_rules import check_layout
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -95,16 +96,49 @@ class Batches(MediaCounts):
         """
         if not samples:
             raise EmptyBatchError("no sample to pack")
+        samples, positions = self._packable(samples)
+        fill = fill_values(self.processor.tokenizer)
+        return join_documents(samples, positions, self.family.joins, fill, multiple_of=multiple_of)
+
+    @final
+    def pack_branches(self, samples: Sequence[EncodedSample]) -> EncodedSample:
+        """Joins encoded samples that begin alike into one pack, which holds their beginning once.
+
+        Stack such packs with a `padding` that makes a mask. A token attends to the beginning and to
+        its own branch.
+
+        Args:
+            samples: What `encode` returned, at least two, with the same media in their beginning,
+                of which nothing trains.
+
+        Returns:
+            The beginning and the rest of each sample, with three more token keys: `document_ids`
+            (L,), 1, and 0 for dummy media; `branch_ids` (L,), 0 for the beginning and from 1 on
+            for each sample; and `position_ids`, those of each sample alone. The last token of the
+            beginning stands in every branch.
+
+        Raises:
+            EmptyBatchError: There are fewer than two samples.
+            ConfigError: The model cannot be trained on packs, a sample is a pack already, or the
+                samples do not begin alike.
+        """
+        if len(samples) < 2:
+            raise EmptyBatchError(f"expected at least two samples to join, found {len(samples)}")
+        samples, positions = self._packable(samples)
+        return join_branches(samples, positions)
+
+    def _packable(
+        self, samples: Sequence[EncodedSample]
+    ) -> tuple[Sequence[EncodedSample], list[Tensor]]:
+        """Returns samples with the keys that packs need, and the positions of each."""
         self._check_packs()
         if any(sample.documents for sample in samples):
             raise ConfigError("one of the samples is a pack already; unpack it first")
         positions = [self.position_ids(sample) for sample in samples]
-        family = self.family
-        packing = family.packing
-        if isinstance(packing, Packable) and packing.bidirectional_images and family.token_types:
-            samples = [with_blocks(sample, family.token_types.key) for sample in samples]
-        fill = fill_values(self.processor.tokenizer)
-        return join_documents(samples, positions, family.joins, fill, multiple_of=multiple_of)
+        packing, types = self.family.packing, self.family.token_types
+        if isinstance(packing, Packable) and packing.bidirectional_images and types:
+            samples = [with_blocks(sample, types.key) for sample in samples]
+        return samples, positions
 
     def dummy_sample(self) -> EncodedSample:
         """Returns a sample to use instead of a bad one, if a batch has to keep its rows.

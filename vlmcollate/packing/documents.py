@@ -106,7 +106,7 @@ def unpack(pack: EncodedSample) -> list[EncodedSample]:
         ConfigError: The sample is not a pack, or a media tensor cannot be cut, since its join
             neither concatenates nor stacks the tensors of the documents.
     """
-    if not pack.documents:
+    if not pack.documents or "branch_ids" in pack.tokens:
         raise ConfigError("this sample holds no documents; pass a result of `pack`")
     samples, start, items = [], 0, 0
     parts = {key: _parts(pack, key) for key in pack.media}

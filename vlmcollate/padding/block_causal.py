@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmcollate.padding.base import Separation
-from vlmcollate.padding.documents import DocumentLayout, segments
+from vlmcollate.padding.documents import DocumentLayout, places_in_branches, segments
 from vlmcollate.validators import an_instance_of, at_least_one
 
 
@@ -33,6 +33,7 @@ class BlockCausalMask(DocumentLayout):
     """
 
     separates_by: ClassVar[Separation | None] = "mask"
+    takes_branches: ClassVar[bool] = True
 
     sliding_window: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(at_least_one)
@@ -43,11 +44,15 @@ class BlockCausalMask(DocumentLayout):
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
         """See `DocumentLayout`."""
-        full = _block_causal(documents)
+        full, branches = _block_causal(documents), batch.get("branch_ids")
+        if branches is not None:
+            full &= (branches[:, None, None] == 0) | (
+                branches[:, None, :, None] == branches[:, None, None]
+            )
         if self.sliding_window is None:
             return {**batch, "attention_mask": self._mask(full, blocks)}
-        length = documents.shape[1]
-        near = torch.ones(length, length, dtype=torch.bool).triu(1 - self.sliding_window)
+        places = places_in_branches(documents, branches)
+        near = places[:, None, :, None] - places[:, None, None] < self.sliding_window
         masks = {
             "full_attention": self._mask(full, blocks),
             "sliding_attention": self._mask(full & near, blocks),

@@ -32,6 +32,10 @@ class DocumentLayout(PaddingStrategy):
 
     separates_by: ClassVar[Separation | None] = "lengths"
 
+    takes_branches: ClassVar[bool] = False
+    """Whether `add_attention` keeps the branches of a document apart, see
+    `BaseCollator.pack_branches`. They are under `batch["branch_ids"]`, (B, T)."""
+
     length: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(at_least_one)
     )
@@ -79,7 +83,15 @@ class DocumentLayout(PaddingStrategy):
         Returns:
             The padded keys without `document_ids` and `block_ids`; `position_ids` (B, T), or
             (axes, B, T) if there are several; and the keys that the layout adds.
+
+        Raises:
+            ConfigError: The packs have branches, which the layout cannot keep apart.
         """
+        if "branch_ids" in samples[0] and not self.takes_branches:
+            raise ConfigError(
+                f"{type(self).__name__} cannot keep the branches of a pack apart, which need a "
+                "mask; choose BlockCausalMask() or FlexBlockMask()"
+            )
         batch = super().__call__(samples, fill)
         if batch["position_ids"].ndim == 3:
             batch["position_ids"] = batch["position_ids"].permute(2, 0, 1).contiguous()
@@ -106,6 +118,31 @@ def refuse_blocks(layout: DocumentLayout, blocks: Tensor | None) -> None:
             "this model's image tokens attend to each other bidirectionally, which "
             f"{type(layout).__name__} cannot express; use BlockCausalMask or FlexBlockMask"
         )
+
+
+def places_in_branches(documents: Tensor, branches: Tensor | None) -> Tensor:
+    """Returns the place of each token along its own branch, from which distances follow.
+
+    Args:
+        documents: (B, T) int64, the document of each token.
+        branches: (B, T) int64, the branch of each token, 0 for what all branches of a document
+            share; `None` without branches.
+
+    Returns:
+        (B, T) int64.
+    """
+    places = torch.arange(documents.shape[1]).repeat(len(documents), 1)
+    if branches is None:
+        return places
+    for row, ids, branch in zip(places, documents, branches, strict=True):
+        start, shared = 0, 0
+        for end in segments(ids * (branch.max() + 1) + branch).tolist():
+            if branch[start] == 0:
+                shared = int(row[start]) + end - start
+            else:
+                row[start:end] = torch.arange(shared, shared + end - start)
+            start = end
+    return places
 
 
 def segments(documents: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import attrs
 from torch import Tensor
 
 from vlmcollate.padding.base import Separation
-from vlmcollate.padding.documents import DocumentLayout
+from vlmcollate.padding.documents import DocumentLayout, places_in_branches
 from vlmcollate.validators import at_least_one
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class FlexBlockMask(DocumentLayout):
     """
 
     separates_by: ClassVar[Separation | None] = "mask"
+    takes_branches: ClassVar[bool] = True
 
     sliding_window: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(at_least_one)
@@ -40,26 +41,32 @@ class FlexBlockMask(DocumentLayout):
         self, batch: dict[str, Tensor], documents: Tensor, blocks: Tensor | None
     ) -> dict[str, Tensor]:
         """See `DocumentLayout`."""
-        full = _mask(documents, blocks, None)
+        branches = batch.get("branch_ids")
+        full = _mask(documents, blocks, branches, None)
         if self.sliding_window is None:
             return {**batch, "attention_mask": full}  # type: ignore[dict-item]  # a BlockMask
         masks = {
             "full_attention": full,
-            "sliding_attention": _mask(documents, blocks, self.sliding_window),
+            "sliding_attention": _mask(documents, blocks, branches, self.sliding_window),
         }
         return {**batch, "attention_mask": masks}  # type: ignore[dict-item]  # one mask a layer
 
 
-def _mask(documents: Tensor, blocks: Tensor | None, window: int | None) -> BlockMask:
+def _mask(
+    documents: Tensor, blocks: Tensor | None, branches: Tensor | None, window: int | None
+) -> BlockMask:
     from torch.nn.attention.flex_attention import create_block_mask  # imports sympy: 0.3 s
 
     count, length = documents.shape
+    places = places_in_branches(documents, branches)
 
     def sees(b: Tensor, _: Tensor, q: Tensor, k: Tensor) -> Tensor:
         together = (documents[b, q] == documents[b, k]) & (documents[b, q] > 0)
         allowed = together & (q >= k)
+        if branches is not None:
+            allowed = allowed & ((branches[b, k] == 0) | (branches[b, q] == branches[b, k]))
         if window is not None:
-            allowed = allowed & (q - k < window)
+            allowed = allowed & (places[b, q] - places[b, k] < window)
         if blocks is not None:
             block = blocks[b, q]
             allowed = allowed | (together & (block == blocks[b, k]) & (block > 0))

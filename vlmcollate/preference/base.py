@@ -44,7 +44,7 @@ class Alike:
     encode: Callable[[Conversation], EncodedSample]
 
 
-def _check_collator(instance: object, attribute: Any, value: object) -> None:
+def _check_collator(instance: object, attribute: Any, value: Any) -> None:
     del instance, attribute
     if not isinstance(value, BaseCollator):
         raise ConfigError(

@@ -17,8 +17,8 @@ from vlmcollate.preference.rows import SIDES, pop_number, read_row, side_rows
 from vlmcollate.preference.sides import read_sides
 from vlmcollate.sample import EncodedSample
 
-Layout = Literal["trl", "side_by_side"]
-_LAYOUTS: tuple[Layout, ...] = ("trl", "side_by_side")
+Layout = Literal["trl", "side_by_side", "shared_prefix"]
+_LAYOUTS: tuple[Layout, ...] = ("trl", "side_by_side", "shared_prefix")
 _REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """The columns that TRL's trainer adds for a reference model that ran before."""
 
@@ -104,7 +104,10 @@ class PreferenceCollator(_Pairs):
         layout: `"trl"` makes the batches of TRL's `DPOTrainer`: the rows of all chosen sides, then
             those of all rejected ones, with `completion_mask` instead of `labels`.
             `"side_by_side"` makes two batches in one, whose keys begin with `chosen_` and
-            `rejected_`.
+            `rejected_`. `"shared_prefix"` makes one row for each pair: the prompt, the chosen and
+            the rejected answer, with a mask that keeps the two answers apart, so that the model
+            reads the prompt and its media once. It needs a `padding` that makes a mask, such as
+            `BlockCausalMask()`.
 
     Example:
         >>> from vlmcollate import collator_for
@@ -122,6 +125,12 @@ class PreferenceCollator(_Pairs):
         super().__attrs_post_init__()
         if self.layout == "trl":
             refuse_for_trl(self.collator, 'layout="trl"')
+        padding = self.collator.padding
+        if self.layout == "shared_prefix" and not getattr(padding, "takes_branches", False):
+            raise ConfigError(
+                f'layout="shared_prefix" needs a mask that keeps two answers apart: found padding='
+                f"{type(padding).__name__}; choose BlockCausalMask() or FlexBlockMask()"
+            )
 
     def stack(self, encoded: Sequence[EncodedPair]) -> dict[str, Any]:
         """Makes a batch of encoded pairs.
@@ -133,17 +142,24 @@ class PreferenceCollator(_Pairs):
             With `layout="trl"`: `input_ids`, `attention_mask` and `completion_mask`, (2B, T) int64,
             the family's token types, and the media tensors of all 2B rows. With
             `layout="side_by_side"`: the batch of `BaseCollator.stack` for each side, with prefixed
-            keys. `ref_chosen_logps` and `ref_rejected_logps`, (B,) float32, if the rows have them.
+            keys. With `layout="shared_prefix"`: the batch of `BaseCollator.stack` for packs, with
+            `branch_ids`, (B, T) int64: 0 for the prompt, 1 for the chosen and 2 for the rejected
+            answer. `ref_chosen_logps` and `ref_rejected_logps`, (B,) float32, if the rows have
+            them.
 
         Raises:
             EmptyBatchError: There is no pair.
-            ConfigError: An answer has a fractional weight, which the layout `"trl"` cannot hold.
+            ConfigError: An answer has a fractional weight, which the layout `"trl"` cannot hold;
+                or the layout is `"shared_prefix"` and the sides have media of their own.
         """
         if not encoded:
             raise EmptyBatchError("no pair to stack; the batch is empty")
         chosen = [pair.chosen for pair in encoded]
         rejected = [pair.rejected for pair in encoded]
         numbers = numbers_of(encoded)
+        if self.layout == "shared_prefix":
+            packs = [self.collator.pack_branches([p.chosen, p.rejected]) for p in encoded]
+            return {**self.collator.stack(packs), **numbers}
         if self.layout == "trl":
             return {**completions(self.collator, [*chosen, *rejected]), **numbers}
         batch: dict[str, Any] = {}

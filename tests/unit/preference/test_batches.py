@@ -65,6 +65,23 @@ def test_side_by_side_is_two_batches():
     assert not batch
 
 
+def test_a_shared_prefix_is_one_row_a_pair():
+    collator = collator_for(PROCESSOR, padding=BlockCausalMask())
+    rows = [pair(0), pair(1, chosen="A longer answer.")]
+    pairs = PreferenceCollator(collator, layout="shared_prefix")
+    batch = pairs(rows)
+    assert len(batch["input_ids"]) == 2
+    assert batch["attention_mask"].ndim == 4
+    for row, given in enumerate(rows):
+        encoded = pairs.encode(given)
+        for branch, sample in ((1, encoded.chosen), (2, encoded.rejected)):
+            labels = batch["labels"][row][batch["branch_ids"][row] == branch]
+            assert torch.equal(labels[labels != -100], sample.labels[sample.labels != -100])
+    assert len(batch["image_grid_thw"]) == 2
+    with pytest.raises(ConfigError, match="needs a mask that keeps two answers apart"):
+        PreferenceCollator(collator_for(PROCESSOR), layout="shared_prefix")
+
+
 @pytest.mark.parametrize("pixels", ["bfloat16", "uint8"])
 def test_pixels_have_the_collators_format(pixels):
     batch = PreferenceCollator(collator_for(PROCESSOR, pixels=pixels))([pair(0)])
@@ -160,9 +177,12 @@ def test_a_pair_is_dropped_whole(side):
 def test_what_fails_can_be_skipped():
     collate = PreferenceCollator(collator_for(PROCESSOR))
     failed = []
-    batch = collate.collate(
-        [{**pair(0), "chosen": []}, pair(1)], on_error=lambda error: failed.append(error) or []
-    )
+
+    def skip(error):
+        failed.append(error)
+        return []
+
+    batch = collate.collate([{**pair(0), "chosen": []}, pair(1)], on_error=skip)
     assert [error.index for error in failed] == [0]
     assert len(batch["input_ids"]) == 2
 
@@ -198,7 +218,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ConfigError, match="expected a collator; pass collator_for"):
         PreferenceCollator(PROCESSOR)
     with pytest.raises(ConfigError, match="layout is wrong: found 'dpo', expected one of"):
-        PreferenceCollator(collator_for(PROCESSOR), layout="dpo")
+        PreferenceCollator(collator_for(PROCESSOR), layout="dpo")  # type: ignore[arg-type]
 
 
 def test_a_fractional_weight_has_no_place_in_a_mask():

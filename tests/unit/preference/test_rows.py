@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -46,7 +47,7 @@ def both(row):
     return trained(found.chosen), trained(found.rejected)
 
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "strings": {"prompt": "Hi?", "chosen": "Yes", "rejected": "No"},
     "messages": {"prompt": [user("Hi?")], "chosen": [answer("Yes")], "rejected": [answer("No")]},
     "one message a side": {

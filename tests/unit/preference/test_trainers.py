@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def smolvlm():
     return processor
 
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[Any, Any, str]] = {
     "qwen2_5_vl": (tiny_processor, testing.tiny_model, "<|im_end|>"),
     "smolvlm": (smolvlm, lambda processor: tiny_model("smolvlm", processor), "<end_of_utterance>"),
 }
