@@ -12,13 +12,13 @@ from typing import Any, final
 import attrs
 
 from vlmcollate.conversation import Conversation, MediaPart
-from vlmcollate.encode.batches import Batches
 from vlmcollate.encode.construction import check_options
 from vlmcollate.encode.each import encode_each
 from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
 from vlmcollate.encode.processor_facts import tokenizer_of
+from vlmcollate.encode.prompts import Prompts
 from vlmcollate.encode.stages import Process, run_stage, untraced
 from vlmcollate.encode.trace import Trace
 from vlmcollate.encode.turn_splitting import SharedMedia
@@ -36,7 +36,7 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class BaseCollator(Batches):
+class BaseCollator(Prompts):
     """Turns conversations into a training batch with an exact label mask.
 
     A collator is a value: frozen, picklable, without state. `encode` does everything that depends

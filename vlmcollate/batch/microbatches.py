@@ -76,6 +76,8 @@ _ROWS = {
     "decoder_attention_mask",
     "seq_lens",
     "seq_lens_padded",
+    "branch_ids",
+    "completion_mask",
 }
 """The keys whose first axis is the batch's rows."""
 
@@ -91,11 +93,7 @@ def _pieces(
     if declared.get(key) is not None:
         counts = _rows_of_each_sample(key, batch, declared)
         per_part = [int(chunk.sum()) for chunk in torch.split(counts, list(sizes))]
-        if sum(per_part) != len(value):
-            raise ConfigError(
-                f"{key} has the wrong number of rows: found {len(value)}, expected "
-                f"{sum(per_part)} by the counts of the batch"
-            )
+        _check_rows(key, value, sum(per_part))
         return _split(value, per_part)
     if isinstance(value, str | bool | int | float) or getattr(value, "shape", None) == ():
         return [value] * len(sizes)
@@ -135,6 +133,14 @@ def _split(value: Tensor | PixelBytes, sizes: Sequence[int]) -> Sequence[Tensor 
     return torch.split(value, list(sizes))
 
 
+def _check_rows(key: str, value: Tensor | PixelBytes, expected: int) -> None:
+    if expected != len(value):
+        raise ConfigError(
+            f"{key} has the wrong number of rows: found {len(value)}, expected {expected} by the "
+            "counts of the batch; keep its n_images_per_sample and the like, with counts=True"
+        )
+
+
 def _rows_of_each_sample(
     key: str,
     batch: Mapping[str, Any],
@@ -166,5 +172,6 @@ def _counted(
             f"{key} is declared by {rule!r}, which is not another media key of the batch"
         )
     per_sample = _rows_of_each_sample(rule, batch, declared, seen=(*seen, key))
+    _check_rows(rule, batch[rule], int(per_sample.sum()))
     each = batch[rule].reshape(len(batch[rule]), -1).prod(dim=1)
     return torch.stack([chunk.sum() for chunk in torch.split(each, per_sample.tolist())])

@@ -27,6 +27,7 @@ def stack_samples(
     shift_labels: bool,
     is_packed: bool,
     pixels: PixelFormat = "float32",
+    counts: bool = True,
 ) -> dict[str, Any]:
     """Makes a batch of samples, or of packs.
 
@@ -38,6 +39,7 @@ def stack_samples(
         shift_labels: Whether to shift labels by one.
         is_packed: Whether the samples are packs.
         pixels: What pixels become.
+        counts: Whether the batch holds the numbers of media items.
 
     Returns:
         See `BaseCollator.stack`.
@@ -50,7 +52,8 @@ def stack_samples(
     batch = pad(rows, fill)
     if shift_labels and not is_packed:
         batch = shifted(batch, axis=1)
-    return {**batch, **joined_media(samples, joins, pixels), **media_counts(samples)}
+    found: dict[str, Any] = {**batch, **joined_media(samples, joins, pixels)}
+    return {**found, **media_counts(samples)} if counts else found
 
 
 def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:

@@ -35,7 +35,7 @@ MANIFEST = "manifest.json"
 _SEAL = "manifest_seal"
 _TOTALS = ("samples", "tokens", "trained_tokens")
 _PLAN = ("fingerprint", "source", "options")
-_OF_BATCHES = {"processor", "padding", "shift_labels", "pixels"}
+_OF_BATCHES = {"processor", "padding", "shift_labels", "pixels", "counts"}
 """Options that change only batches, and the processor, which is hashed by its parts."""
 _KEEPING = {
     "max_length",

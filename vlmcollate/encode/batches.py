@@ -41,8 +41,9 @@ class Batches(MediaCounts):
         Returns:
             A plain dict of contiguous tensors: `input_ids`, `attention_mask` and `labels`, (B, T)
             int64, the family's token types, `loss_weights` (B, T) float32 if messages have
-            weights other than 0 and 1, the joined media tensors, and `n_images_per_sample` and the
-            like, (B,) int64, if there is such media. With `pixels="uint8"` pixels are `PixelBytes`.
+            weights other than 0 and 1, the joined media tensors, and with `counts`
+            `n_images_per_sample` and the like, (B,) int64, if there is such media. With
+            `pixels="uint8"` pixels are `PixelBytes`.
 
         Raises:
             EmptyBatchError: There is no sample.
@@ -71,6 +72,7 @@ class Batches(MediaCounts):
             shift_labels=self.shift_labels,
             is_packed=is_packed,
             pixels=self.pixels,
+            counts=self.counts,
         )
 
     @final

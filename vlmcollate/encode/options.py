@@ -90,6 +90,9 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
         pixels: What the pixels of a batch are: `"float32"`, the processor's own values and dtype;
             `"bfloat16"`; or `"uint8"`, bytes that a model takes once `finish_pixels(model)` was
             called, or that `normalize_pixels(batch, device)` converts.
+        counts: Whether batches hold the numbers of media items of each sample, such as
+            `n_images_per_sample`, by which `split_microbatches` cuts them. Set it to `False` for a
+            model that refuses unknown arguments.
         model_config: The configuration of the model to train, such as `model.config`, for packs:
             which layouts keep documents apart depends on the model's layers. It is required if the
             processor serves models with different layers.
@@ -141,6 +144,7 @@ class CollatorOptions(WithOptions, ABC):  # the base of all collators
         default="never", validator=one_of("never", "batch", "sample")
     )
     pixels: PixelFormat = attrs.field(default="float32", validator=one_of(*PIXEL_FORMATS))
+    counts: bool = attrs.field(default=True, validator=an_instance_of(bool))
     model_config: Any = attrs.field(
         default=None,
         validator=attrs.validators.optional(a_model_config),
@@ -172,6 +176,7 @@ class CollatorOptionsDict(TypedDict, total=False):
     require_labels: bool
     dummy_media: DummyMediaPolicy
     pixels: PixelFormat
+    counts: bool
     model_config: Any
     # options that only some built-in collators have
     thinking_prefix: ThinkingPrefix | None

@@ -8,12 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final, get_args
 
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.conversation import Conversation
+from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.encode.each import encode_each
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import (
@@ -25,6 +25,7 @@ from vlmcollate.errors import (
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 E = TypeVar("E")
+_COUNTS = frozenset(f"n_{kind}s_per_sample" for kind in get_args(MediaKind))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -207,6 +208,6 @@ def completions(collator: BaseCollator, samples: Sequence[EncodedSample]) -> dic
             "remove the weight"
         )
     batch = collator.stack(samples)
-    labels = batch.pop("labels")
-    kept = {key: value for key, value in batch.items() if not key.endswith("s_per_sample")}
-    return {**kept, "completion_mask": (labels != IGNORE_INDEX).long()}
+    mask = (batch.pop("labels") != IGNORE_INDEX).long()
+    kept = {key: value for key, value in batch.items() if key not in _COUNTS}
+    return {**kept, "completion_mask": mask}

@@ -26,7 +26,7 @@ from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaM
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.direct import render_directly, renders_as_usual
 from vlmcollate.prompt.literals import refuse_tested_literals
-from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
+from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
 from vlmcollate.prompt.plan import RenderingPlan, shapes_of
@@ -311,13 +311,16 @@ class ChatRenderer:
             switches=partial(self._switches, conversation, template),
             known=self._known_starts(conversation, template),
         )
-        media = self._place_media(conversation, trace)
-        turns: tuple[Span, ...] = ()
-        turn_error = None
+        placed = self.placed(conversation, trace)
+        found: dict[str, Any] = {}
         try:
-            turns = tuple(finder())
+            found["turns"] = tuple(finder())
         except LabelError as error:
-            turn_error = error
+            found["turn_error"] = error
+        return attrs.evolve(placed, **found, notes=merged(finder.notes, finder.last_turn))
+
+    def placed(self, conversation: Conversation, trace: MarkedText) -> Rendering:
+        """Returns the rendering of a marked text, without its turns."""
         return Rendering(
             text=trace.text,
             caller_spans=tuple(
@@ -325,14 +328,11 @@ class ChatRenderer:
                 for s in trace.slots
                 for place in (trace.marks.places[s.number],)
             ),
-            media=media,
-            turns=turns,
-            turn_error=turn_error,
+            media=self._place_media(conversation, trace),
             dropped=tuple(
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
             altered=tuple(dict.fromkeys(altered_strings(trace))),
-            notes=merged(finder.notes, finder.last_turn),
         )
 
     def _switches(self, conversation: Conversation, template: str) -> list[Mapping[str, Any]]:

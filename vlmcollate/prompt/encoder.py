@@ -142,6 +142,11 @@ class EncodedPrompt:
         return found
 
     @property
+    def suffix(self) -> int:
+        """The number of tokens that the tokenizer itself adds behind the text."""
+        return len(self.ids) - self._prefix - int(self._repeats.sum())
+
+    @property
     def turns(self) -> list[Turn]:
         """The assistant turns of the rendering.
 

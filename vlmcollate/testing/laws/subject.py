@@ -55,6 +55,7 @@ class Subject:
             "max_length": None,
             "on_overlong": "raise",
             "dummy_media": "never",
+            "counts": True,
             "pixels": "float32" if collator.pixels == "uint8" else collator.pixels,
         }
         subject = cls._probed(attrs.evolve(collator, **bare))
