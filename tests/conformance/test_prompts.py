@@ -60,8 +60,8 @@ def test_a_prompt_is_what_the_processor_makes_of_the_messages(name):
         assert found.reference.text == chat[-1]["content"][-1]["text"]
         alone = collator.prompt(chat[:-1])
         assert alone.reference is None
-        assert torch.equal(alone.sample.input_ids, found.sample.input_ids)
-        assert (found.sample.labels == -100).all()
+        assert torch.equal(alone.encoded.input_ids, found.encoded.input_ids)
+        assert (found.encoded.labels == -100).all()
         is_compared = name not in NOT_COMPARED and renders_as_usual(collator.processor)
         if is_compared and "<|im_end|>" not in str(chat):
             expected = collator.processor.apply_chat_template(
@@ -72,7 +72,7 @@ def test_a_prompt_is_what_the_processor_makes_of_the_messages(name):
                 return_tensors="pt",
                 **collator.template_kwargs,
             )
-            assert found.sample.input_ids.tolist() == expected["input_ids"][0].tolist()
+            assert found.encoded.input_ids.tolist() == expected["input_ids"][0].tolist()
     if not tried:
         pytest.skip("no conversation has the form that this model takes")
 

@@ -78,6 +78,17 @@ def alone(kind: MediaKind, placeholder: str) -> Rendering:
     return Rendering(text=placeholder, caller_spans=(), media=(span,))
 
 
+def bare_placeholders(
+    kinds: Sequence[MediaKind], placeholders: Mapping[MediaKind, str]
+) -> Rendering:
+    """Returns a prompt of placeholders alone."""
+    spans, text = [], ""
+    for kind in kinds:
+        spans.append(MediaSpan(len(text), len(text) + len(placeholders[kind]), -1, kind))
+        text += placeholders[kind]
+    return Rendering(text=text, caller_spans=(), media=tuple(spans))
+
+
 def blank(kind: MediaKind, sampling_rate: int | None) -> object:
     """Returns a small white image, or half a second of silence."""
     if kind == "image":

@@ -5,8 +5,8 @@ Shapes: L a sample's tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence, Sized
+from typing import Any, Literal, TypeVar
 
 import attrs
 import torch
@@ -16,6 +16,7 @@ from vlmcollate.errors import LabelError, SampleTooLongError
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
+S = TypeVar("S", bound=Sized)
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
 
 
@@ -74,8 +75,8 @@ def drop_oldest_turns(
     conversation: Conversation,
     media: Sequence[Any],
     limit: int,
-    encode: Callable[[Conversation, Sequence[Any]], EncodedSample],
-) -> EncodedSample | None:
+    encode: Callable[[Conversation, Sequence[Any]], S],
+) -> S | None:
     """Drops as few of the oldest exchanges as possible.
 
     Args:

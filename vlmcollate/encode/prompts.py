@@ -5,47 +5,52 @@ Shapes: B prompts, L a prompt's tokens, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence, Set
+from functools import cached_property, partial
 from typing import Any, final
 
 import attrs
 import torch
+from PIL import Image
 
 from vlmcollate.batch.stacking import fill_values, stack_samples
-from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
 from vlmcollate.encode.batches import Batches
+from vlmcollate.encode.dummy_media import bare_placeholders
 from vlmcollate.encode.each import encode_each
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns
 from vlmcollate.encode.padding import pad_rows
+from vlmcollate.encode.rollouts import (
+    LOGPROBS,
+    Piece,
+    Prompt,
+    merged_tokens,
+    sampled_piece,
+    with_media_of,
+)
 from vlmcollate.encode.stages import untraced
 from vlmcollate.errors import (
+    ConfigError,
     ConversationError,
     EmptyBatchError,
+    MediaMismatchError,
     SampleError,
     SampleTooLongError,
 )
+from vlmcollate.media import ProcessedMedia
 from vlmcollate.padding import PaddingStrategy, PadToLongest
-from vlmcollate.prompt.generation import before_the_answer, rendered_prompt
+from vlmcollate.prompt.generation import (
+    after_an_answer,
+    before_the_answer,
+    behind_the_answer,
+    rendered_prompt,
+)
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 _SOME_ANSWER = Message(role="assistant", content=(TextPart("."),))
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Prompt:
-    """What precedes the last answer of a conversation, and the answer itself.
-
-    Attributes:
-        sample: The encoded prompt of L tokens, which ends where generation starts; no token has a
-            label.
-        reference: The last answer, or `None` if the conversation has none.
-    """
-
-    sample: EncodedSample
-    reference: Message | None = None
 
 
 class PromptBatch(dict[str, Any]):
@@ -105,10 +110,17 @@ class Prompts(Batches):
             conversation = self.read_conversation(example)
             asked, reference = _without_answer(conversation)
             media = self.load(asked)
-            sample = self._encode_asked(asked, media)
-            if self.max_length is not None and len(sample) > self.max_length:
-                sample = self._shortened(asked, media, len(sample), self.max_length)
-        return Prompt(sample=sample, reference=reference)
+            piece = self._encode_asked(asked, media)
+            if self.max_length is not None and len(piece) > self.max_length:
+                piece = self._shortened(asked, media, len(piece), self.max_length)
+        tools, variables = asked.tools, asked.template_kwargs
+        return Prompt(
+            reference=reference,
+            pieces=(piece,),
+            merge=self._merge,
+            sampled=self._sampled,
+            follow=partial(self._follow, tools, variables),
+        )
 
     @final
     def stack_prompts(self, prompts: Sequence[Prompt]) -> PromptBatch:
@@ -127,7 +139,7 @@ class Prompts(Batches):
         if not prompts:
             raise EmptyBatchError("no prompt to stack; the batch is empty")
         batch = stack_samples(
-            [prompt.sample for prompt in prompts],
+            [prompt.encoded for prompt in prompts],
             partial(pad_rows, self._prompt_padding()),
             self.family.joins,
             fill_values(self.processor.tokenizer),
@@ -136,8 +148,8 @@ class Prompts(Batches):
             pixels=self.pixels,
             counts=False,
         )
-        del batch["labels"]
-        return PromptBatch(batch, [prompt.reference for prompt in prompts])
+        kept = {key: value for key, value in batch.items() if key not in ("labels", LOGPROBS)}
+        return PromptBatch(kept, [prompt.reference for prompt in prompts])
 
     def _prompts_kept(self, example: object) -> list[Prompt]:
         try:
@@ -153,21 +165,110 @@ class Prompts(Batches):
         padding: PaddingStrategy = attrs.evolve(self.padding, side="left")
         return padding
 
-    def _encode_asked(self, asked: Conversation, media: Sequence[Any]) -> EncodedSample:
+    def _encode_asked(self, asked: Conversation, media: Sequence[Any]) -> Piece:
         rendering = self._render_asked(asked)
         if rendering.dropped or rendering.altered:
             report_omissions(rendering, self.on_template_omission)
-        prompt, sample = self._tokenize(asked, media, rendering)
-        suffix = prompt.suffix
-        if suffix:
-            sample = attrs.evolve(
+        return self._encode_piece(asked, rendering, media)
+
+    def _encode_piece(
+        self,
+        conversation: Conversation,
+        rendering: Rendering,
+        media: Sequence[Any],
+        *,
+        before: Sequence[Piece] | None = None,
+    ) -> Piece:
+        """Encodes a part of a prompt.
+
+        Args:
+            conversation: The messages that the part belongs to.
+            rendering: The part.
+            media: Its decoded media.
+            before: The parts before it; `None` for the first, to which the tokens belong that the
+                tokenizer adds before a text.
+        """
+        keeps_prefix = before is None
+        past = [piece for piece in before or () if piece.media]
+        kinds = [span.kind for span in rendering.media]
+        takes_all = bool(past and kinds) and not self._treats_apart(
+            {*kinds, *(kind for piece in past for kind in piece.kinds)}
+        )
+        replacements: list[str] = []
+
+        def process(rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
+            if takes_all:
+                found = self._processed_after(past, rendering, media)
+            else:
+                found = self.process_media(rendering, media)
+            replacements[:] = found.replacements
+            return found
+
+        prompt, sample = self._tokenize(conversation, media, rendering, process)
+        inner = prompt.inner
+        kept = slice(0 if keeps_prefix else inner.start, inner.stop)
+        tokens = {key: value[kept] for key, value in sample.tokens.items()}
+        tokens["labels"] = torch.full_like(tokens["input_ids"], IGNORE_INDEX)
+        placeholders = tuple(self.traits.placeholders[span.kind] for span in rendering.media)
+        unexpanded = ProcessedMedia(replacements=placeholders)
+        short = prompt if not media else self.prompt_encoder(conversation, rendering, unexpanded)
+        first = 0 if keeps_prefix else short.inner.start
+        return Piece(
+            sample=attrs.evolve(
                 sample,
-                tokens={key: value[:-suffix] for key, value in sample.tokens.items()},
-                message_ids=sample.message_ids[:-suffix],
-                media_ids=sample.media_ids[:-suffix],
+                tokens=tokens,
+                message_ids=sample.message_ids[kept],
+                media_ids=sample.media_ids[kept],
+            ),
+            token_ids=tuple(short.ids[first : short.inner.stop].tolist()),
+            text=rendering.text,
+            media=tuple(media),
+            kinds=tuple(kinds),
+            replacements=tuple(replacements),
+            holds_all_media=takes_all,
+            messages=len(conversation.messages),
+        )
+
+    def _processed_after(
+        self, past: Sequence[Piece], rendering: Rendering, media: Sequence[Any]
+    ) -> ProcessedMedia:
+        """Processes media together with that before it.
+
+        Returns:
+            The replacements of the media, and the tensors of all.
+
+        Raises:
+            MediaMismatchError: The earlier media would have other tokens than it has.
+        """
+        items = [item for piece in past for item in piece.media]
+        kinds = [kind for piece in past for kind in piece.kinds]
+        kinds += [span.kind for span in rendering.media]
+        together = bare_placeholders(kinds, self.traits.placeholders)
+        found = self.process_media(together, [*items, *media])
+        known = tuple(text for piece in past for text in piece.replacements)
+        if found.replacements[: len(known)] != known:
+            raise MediaMismatchError(
+                "the processor expands the earlier media to other tokens once more media follows, "
+                "so a prompt cannot grow by media; pass all of it in the first prompt"
             )
-        labels = torch.full_like(sample.input_ids, IGNORE_INDEX)
-        return self.postprocess(attrs.evolve(sample, tokens={**sample.tokens, "labels": labels}))
+        return attrs.evolve(found, replacements=found.replacements[len(known) :])
+
+    def _treats_apart(self, kinds: Set[MediaKind]) -> bool:
+        """Returns whether the processor treats each item as it would alone, tried on images."""
+        return kinds == {"image"} and self._treats_images_apart
+
+    @cached_property
+    def _treats_images_apart(self) -> bool:
+        if any((join.rows or "sample").startswith("sample") for join in self.family.joins.values()):
+            return False
+        images = [Image.new("RGB", size, "gray") for size in ((640, 480), (300, 900))]
+        together, *each = (
+            self.process_media(
+                bare_placeholders(["image"] * len(some), self.traits.placeholders), some
+            )
+            for some in (images, images[:1], images[1:])
+        )
+        return together.replacements == (*each[0].replacements, *each[1].replacements)
 
     def _render_asked(self, asked: Conversation) -> Rendering:
         """Writes the prompt up to the place where generation starts."""
@@ -180,8 +281,8 @@ class Prompts(Batches):
 
     def _shortened(
         self, asked: Conversation, media: Sequence[Any], length: int, most: int
-    ) -> EncodedSample:
-        found = None
+    ) -> Piece:
+        found: Piece | None = None
         if self.on_overlong == "drop_turns":
             found = drop_oldest_turns(asked, media, most, self._encode_asked)
         if found is None:
@@ -190,6 +291,84 @@ class Prompts(Batches):
                 f"{length}, or set on_overlong to 'drop_turns' or 'drop'"
             )
         return found
+
+    def _merge(self, pieces: Sequence[Piece]) -> EncodedSample:
+        """Returns the sample of consecutive parts of a prompt."""
+        sample = merged_tokens(pieces)
+        if any(piece.media for piece in pieces):
+            sample = with_media_of(sample, pieces, self.family.joins)
+        return self.postprocess(sample)
+
+    def _sampled(self, sampled_ids: Any, logprobs: Any) -> Piece:
+        vocabulary = Vocabulary.known(self.processor.tokenizer)
+        names = {token for tokens in self.traits.media_tokens.values() for token in tokens}
+        names |= set(self.traits.placeholders.values())
+        types = self.family.token_types
+        return sampled_piece(
+            sampled_ids,
+            logprobs,
+            token_types=None if types is None else types.key,
+            media_tokens={
+                number: name
+                for name in names
+                if (number := vocabulary.control_ids.get(name)) is not None
+            },
+            number_of_tokens=len(self.processor.tokenizer),
+            decode=vocabulary.decode,
+        )
+
+    def _follow(
+        self, tools: Any, variables: Any, pieces: Sequence[Piece], messages: Sequence[Any]
+    ) -> Piece:
+        """Encodes the messages behind a sampled answer, with a generation prompt."""
+        with untraced():
+            base = self.read_conversation(after_an_answer(messages))
+            base = attrs.evolve(base, tools=tools, template_kwargs=variables)
+            media = self.load(base)
+            if self.declared.render is not None:
+                raise ConfigError(
+                    f"{type(self).__name__} takes one question and its answer; nothing can follow"
+                )
+            rendering = rendered_prompt(self.renderer, base)
+            last = pieces[-1].token_ids[-1]
+            stops = Vocabulary.known(self.processor.tokenizer).decode
+            ended_by = stops([last]) if last in self.stop_ids else ""
+            return self._encode_tail(pieces, base, rendering, media, ended_by)
+
+    def _encode_tail(
+        self,
+        pieces: Sequence[Piece],
+        base: Conversation,
+        rendering: Rendering,
+        media: Sequence[Any],
+        ended_by: str,
+    ) -> Piece:
+        """Encodes what a template writes behind the answer of a conversation.
+
+        Args:
+            pieces: The parts of the prompt before it.
+            base: A question, an answer, and the messages behind it.
+            rendering: All of it.
+            media: The media of the messages behind the answer.
+            ended_by: The stop token that was sampled behind the answer, or an empty string.
+        """
+        role_ends = bool(self.renderer.last_turn_end)  # the marker of the next role ends a turn
+        stops = [ended_by] if role_ends else self.renderer.stop_tokens
+        tail, cut = behind_the_answer(rendering, stops, ended_by)
+        piece = self._encode_piece(base, tail, media, before=pieces)
+        kept = slice(int(cut), None)
+        sample = piece.sample
+        return attrs.evolve(
+            piece,
+            sample=attrs.evolve(
+                sample,
+                tokens={key: value[kept] for key, value in sample.tokens.items()},
+                message_ids=torch.where(sample.message_ids > 0, sample.message_ids - 2, -1)[kept],
+                media_ids=sample.media_ids[kept],
+            ),
+            token_ids=piece.token_ids[kept],
+            messages=piece.messages - 2,
+        )
 
 
 def _without_answer(conversation: Conversation) -> tuple[Conversation, Message | None]:

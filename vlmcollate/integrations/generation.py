@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.each import encode_each
-from vlmcollate.encode.prompts import Prompt
+from vlmcollate.encode.rollouts import Prompt
 from vlmcollate.errors import ConfigError, EmptyBatchError, SampleTooLongError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 

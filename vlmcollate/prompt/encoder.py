@@ -142,9 +142,9 @@ class EncodedPrompt:
         return found
 
     @property
-    def suffix(self) -> int:
-        """The number of tokens that the tokenizer itself adds behind the text."""
-        return len(self.ids) - self._prefix - int(self._repeats.sum())
+    def inner(self) -> slice:
+        """The tokens of the text, without those that the tokenizer itself adds around it."""
+        return slice(self._prefix, self._prefix + int(self._repeats.sum()))
 
     @property
     def turns(self) -> list[Turn]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
 import attrs
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError
 from vlmcollate.prompt.chat import ChatRenderer
-from vlmcollate.prompt.marks import Marks
+from vlmcollate.prompt.marks import Marks, Span
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.template_syntax import tested_literals
 from vlmcollate.prompt.templates import chat_template_of, unseparable
 from vlmcollate.tokens.vocabulary import Vocabulary
+
+S = TypeVar("S", bound=Span)
 
 
 def rendered_prompt(renderer: ChatRenderer, conversation: Conversation) -> Rendering:
@@ -53,4 +58,68 @@ def before_the_answer(rendering: Rendering) -> Rendering:
         media=tuple(span for span in rendering.media if span.end <= end),
         turns=(),
         notes=(),
+    )
+
+
+def after_an_answer(messages: Sequence[Any]) -> list[Any]:
+    """Returns a conversation in which messages follow an answer, with calls for their results."""
+    results: list[Mapping[str, Any]] = []
+    for message in messages:
+        if not isinstance(message, Mapping) or message.get("role") not in ("tool", "function"):
+            break
+        results.append(message)
+    answer: dict[str, Any] = {"role": "assistant", "content": "b"}
+    calls: list[dict[str, Any]] = [
+        {
+            "type": "function",
+            "id": result.get("tool_call_id") or "call00000",
+            "function": {"name": result.get("name") or "f", "arguments": {}},
+        }
+        for result in results
+    ]
+    if calls:
+        answer["tool_calls"] = calls
+    return [{"role": "user", "content": "a"}, answer, *messages]
+
+
+def behind_the_answer(
+    rendering: Rendering, stop_tokens: Sequence[str], ended_by: str
+) -> tuple[Rendering, bool]:
+    """Returns what a template writes behind the answer of `after_an_answer`.
+
+    Args:
+        rendering: The rendering of all messages.
+        stop_tokens: The tokens that may end the answer.
+        ended_by: The stop token that was sampled, or an empty string.
+
+    Returns:
+        The part of the rendering, and whether its first token is the end of the answer, which was
+        sampled already.
+    """
+    start = max(span.end for span in rendering.caller_spans if span.message == 1)
+    following = [span.start for span in rendering.caller_spans if span.message > 1]
+    until = min((place for place in following if place >= start), default=len(rendering.text))
+    found = [rendering.text.find(token, start, until) for token in stop_tokens if token]
+    ends = [place for place in found if place >= 0]
+    is_ended = bool(ended_by and ends)
+    if is_ended:
+        start = min(ends)
+    return (
+        attrs.evolve(
+            rendering,
+            text=rendering.text[start:],
+            caller_spans=_moved(rendering.caller_spans, start),
+            media=_moved(rendering.media, start),
+            dropped=(),
+            altered=(),
+        ),
+        is_ended,
+    )
+
+
+def _moved(spans: Sequence[S], start: int) -> tuple[S, ...]:
+    return tuple(
+        attrs.evolve(span, start=span.start - start, end=span.end - start)
+        for span in spans
+        if span.start >= start
     )

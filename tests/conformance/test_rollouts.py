@@ -1,0 +1,176 @@
+"""A rollout keeps the tokens that were sampled, and grows as its conversation is encoded whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.processors.cases import CASES, in_turns
+from vlmcollate import collator_for
+from vlmcollate.errors import CollateError, ConfigError, ConversationError
+
+SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
+
+
+def message(role, text, *parts):
+    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
+
+
+def image(number):
+    pixels = Image.new("RGB", (60 + 40 * number, 80), (60 * number, 20, 200))
+    return {"type": "image", "image": pixels}
+
+
+def collator_of(name):
+    case = CASES[name]
+    try:
+        processor = case.processor()
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"this transformers has no {name}: {error}")
+    return collator_for(processor, **dict(case.options))
+
+
+def answers_of(sample):
+    """Returns the trained tokens of each answer."""
+    trains = sample.labels != -100
+    return [
+        sample.labels[trains & (sample.message_ids == k)].tolist()
+        for k in sample.message_ids[trains].unique().tolist()
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", in_turns(SERVED, 1))
+def test_sampled_answers_grow_to_the_whole_conversation(name):
+    case, collator, tried = CASES[name], collator_of(name), 0
+    takes_images = "image" in case.kinds and "image" not in case.error
+    chats: list[Any] = [[[], [], []]]
+    if takes_images:
+        chats += [[[image(0)], [], []], [[image(0)], [image(1)], [image(2)]]]
+    for media in chats:
+        chat = []
+        for turn, parts in enumerate(media):
+            chat.append(message("user", f"Question {turn}?", *parts))
+            chat.append(message("assistant", f"Answer {turn}."))
+        try:
+            whole = collator.encode(chat)
+            answers = answers_of(whole)
+            prompt = collator.prompt(chat[:1])
+        except CollateError:  # a model of one turn or of one image
+            continue
+        if len(answers) != 3:
+            continue
+        prompt = prompt.extended(answers[0]).followed_by(chat[2:3])
+        prompt = prompt.extended(answers[1]).followed_by(chat[4:5])
+        found = prompt.sample(answers[2])
+        length = len(found)
+        assert found.input_ids.tolist() == whole.input_ids[:length].tolist()
+        assert found.labels.tolist() == whole.labels[:length].tolist()
+        assert (whole.labels[length:] == -100).all()
+        assert found.media_ids.tolist() == whole.media_ids[:length].tolist()
+        assert dict(found.media_counts) == dict(whole.media_counts)
+        collator.stack([found])
+        tried += 1
+    if not tried:
+        pytest.skip("the model takes one turn")
+
+
+RANDOM = ("Qwen2_5_VLProcessor", "SmolVLMProcessor", "Qwen3VLProcessor", "MllamaProcessor")
+
+
+def random_ids(random, collator):
+    """Returns sampled tokens, mostly with a stop token behind them, that stand for no media."""
+    tokenizer, traits = collator.processor.tokenizer, collator.traits
+    held = {*traits.placeholders.values()}.union(*traits.media_tokens.values())
+    ids = [int(i) for i in random.integers(0, len(tokenizer), random.integers(1, 12))]
+    ids = [i for i in ids if i not in tokenizer.convert_tokens_to_ids([*held])] or [5]
+    return ids + [int(random.choice(collator.stop_ids))] * int(random.random() < 0.7)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_a_random_rollout_keeps_what_was_sampled(name):
+    collator = collator_of(name)
+    for seed in range(50):
+        random = np.random.default_rng(seed)
+        prompt = collator.prompt([message("user", "Look: <|im_end|>", image(seed % 3))])
+        sampled, chances, lengths = [], [], []
+        for turn in range(random.integers(1, 5)):
+            if turn:
+                shown = [image(turn % 3)] if random.random() < 0.5 else []
+                prompt = prompt.followed_by([message("user", f"Result {turn}", *shown)])
+            lengths.append(len(prompt))
+            sampled.append(random_ids(random, collator))
+            chances.append(-random.random(len(sampled[-1])))
+            prompt = prompt.extended(sampled[-1], chances[-1])
+        sample = prompt.encoded
+        mask = torch.zeros(len(sample), dtype=torch.bool)
+        for start, ids, values in zip(lengths, sampled, chances, strict=True):
+            end = start + len(ids)
+            mask[start:end] = True
+            assert sample.input_ids[start:end].tolist() == ids
+            np.testing.assert_allclose(sample.tokens["logprobs"][start:end], values, rtol=1e-6)
+        assert torch.equal(sample.labels != -100, mask)
+        assert torch.equal(sample.labels[mask], sample.input_ids[mask])
+        assert (sample.tokens["logprobs"][~mask] == 0).all()
+        items = sample.media_counts["image"]
+        assert sample.media_ids.max() == items - 1 == len(prompt.media) - 1
+        placeholder = collator.traits.placeholders["image"]
+        own = collator.processor.tokenizer.convert_tokens_to_ids(placeholder)
+        assert prompt.token_ids.count(own) == items
+        assert prompt.text.count(placeholder) == items
+        batch = collator.stack([sample, collator.prompt([message("user", "Hi")]).sample([5])])
+        assert batch["logprobs"].shape == batch["input_ids"].shape
+
+
+def test_a_tools_result_with_an_image_follows_a_call():
+    collator = collator_of("Qwen2_5_VLProcessor")
+    prompt = collator.prompt([message("user", "Look.")])
+    ids = collator.processor.tokenizer("<tool_call>f</tool_call><|im_end|>")["input_ids"]
+    result = {"role": "tool", "content": [image(0), {"type": "text", "text": "Seen."}]}
+    grown = prompt.extended(ids).followed_by([result])
+    text = collator.processor.tokenizer.decode(grown.encoded.input_ids[len(prompt) + len(ids) :])
+    assert text.startswith("\n<|im_start|>")
+    assert "Seen." in text
+    assert text.endswith("<|im_start|>assistant\n")
+    assert dict(grown.encoded.media_counts) == {"image": 1}
+
+
+def test_an_answer_without_a_stop_gets_the_templates_which_does_not_train():
+    collator = collator_of("Qwen2_5_VLProcessor")
+    prompt = collator.prompt([message("user", "Look.")]).extended([785, 8251])
+    grown = prompt.followed_by([message("user", "Go on.")])
+    stop = collator.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert grown.encoded.input_ids[len(prompt)] == stop
+    assert grown.encoded.labels[len(prompt)] == -100
+
+
+@pytest.mark.parametrize(
+    ("ids", "logprobs", "words"),
+    [
+        ([], None, "expected at least one token id"),
+        ([1.5], None, "expected at least one token id"),
+        ([[1, 2]], None, "expected at least one token id"),
+        ("text", None, "expected a list of token ids"),
+        ([1, -100], None, r"sampled_ids\[1\]: expected ids from 0"),
+        ([1, 10**7], None, "remove the padding"),
+        ([1, 151655], None, r"sampled_ids\[1\]: the model sampled '<\|image_pad\|>'"),
+        ([1, 2], [0.5], r"logprobs: expected one log probability for each of 2 tokens"),
+    ],
+)
+def test_what_was_not_sampled_is_refused(ids, logprobs, words):
+    prompt = collator_of("Qwen2_5_VLProcessor").prompt([message("user", "Look.")])
+    with pytest.raises(ConversationError, match=words):
+        prompt.sample(ids, logprobs)
+
+
+def test_messages_follow_an_answer_alone():
+    collator = collator_of("Qwen2_5_VLProcessor")
+    prompt = collator.prompt([message("user", "Look.")])
+    with pytest.raises(ConfigError, match="no answer precedes these messages"):
+        prompt.followed_by([message("user", "And?")])
+    with pytest.raises(ConversationError):
+        prompt.extended([5]).followed_by([])
