@@ -40,6 +40,25 @@ def test_a_dispatcher_of_batches_cuts_the_images():
         streaming.main(2, dispatch_batches=True)
 
 
+@pytest.mark.filterwarnings("ignore")  # trainers warn about themselves
+def test_rollouts_train_the_tokens_that_were_sampled():
+    pytest.importorskip("trl", reason="the extra vlmcollate[examples] installs trl")
+    grpo = importlib.import_module("examples.trl_grpo")
+    torch.manual_seed(0)
+    samples, rewards = grpo.main(steps=2)
+    assert len(rewards) == 2
+    processor = grpo.tiny_processor()
+    collator, model = grpo.collator_for(processor, counts=False), grpo.tiny_model(processor).eval()
+    batch = collator.stack(samples[:4])  # of the first step, before the weights changed
+    sampled, labels = batch.pop("logprobs")[:, 1:], batch["labels"][:, 1:]
+    with torch.no_grad():
+        chances = model(**batch).logits[:, :-1].log_softmax(-1)
+    chances = chances.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    trains = labels != -100
+    assert trains.sum(1).min() >= 1
+    torch.testing.assert_close(chances[trains], sampled[trains], atol=1e-4, rtol=1e-4)
+
+
 def test_packs_teach():
     falls(packed.main())
 
