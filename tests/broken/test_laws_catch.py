@@ -10,6 +10,7 @@ import pytest
 from tests.broken import collators as broken
 from tests.broken import (
     mischosen,
+    misgenerated,
     misignored,
     misjoined,
     mislabelled,
@@ -55,6 +56,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     broken.ShiftsTwice: "check_shifted_labels_are_the_next",
     broken.PositionsRunOn: "check_packed_documents_stay_apart",
     **mischosen.CAUGHT_BY,
+    **misgenerated.CAUGHT_BY,
     **misignored.CAUGHT_BY,
     **misjoined.CAUGHT_BY,
     **mislabelled.CAUGHT_BY,

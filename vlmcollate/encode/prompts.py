@@ -29,7 +29,7 @@ from vlmcollate.encode.rollouts import (
     sampled_piece,
     with_media_of,
 )
-from vlmcollate.encode.stages import untraced
+from vlmcollate.encode.stages import Stages, untraced
 from vlmcollate.errors import (
     ConfigError,
     ConversationError,
@@ -274,10 +274,15 @@ class Prompts(Batches):
         """Writes the prompt up to the place where generation starts."""
         if asked.messages[-1].is_prefix:
             return self._render(asked)
-        if self.declared.render is None:
+        if self._renders_chats:
             return rendered_prompt(self.renderer, asked)
         answered = attrs.evolve(asked, messages=(*asked.messages, _SOME_ANSWER))
         return before_the_answer(self._render(answered))
+
+    @property
+    def _renders_chats(self) -> bool:
+        """Whether the processor's chat template writes prompts, and no code of the family."""
+        return self.declared.render is None and type(self).render is Stages.render
 
     def _shortened(
         self, asked: Conversation, media: Sequence[Any], length: int, most: int
@@ -325,7 +330,7 @@ class Prompts(Batches):
             base = self.read_conversation(after_an_answer(messages))
             base = attrs.evolve(base, tools=tools, template_kwargs=variables)
             media = self.load(base)
-            if self.declared.render is not None:
+            if not self._renders_chats:
                 raise ConfigError(
                     f"{type(self).__name__} takes one question and its answer; nothing can follow"
                 )

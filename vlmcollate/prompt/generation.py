@@ -38,8 +38,19 @@ def rendered_prompt(renderer: ChatRenderer, conversation: Conversation) -> Rende
         marks = Marks(conversation, vocabulary.pattern, literals)
         trace = marks.read(renderer.render(conversation, marks, upto=upto, template=template))
         if trace is not None and trace.text == plain:
-            return renderer.placed(conversation, trace)
+            return _with_earlier_turns(renderer.placed(conversation, trace), renderer, conversation)
     raise ConversationError(unseparable(plain))
+
+
+def _with_earlier_turns(
+    prompt: Rendering, renderer: ChatRenderer, conversation: Conversation
+) -> Rendering:
+    """Returns a prompt with its earlier answers as turns, whose tokens begin where they train."""
+    if not any(message.is_assistant for message in conversation.messages):
+        return prompt
+    earlier = renderer(conversation)
+    same = (turn for turn in earlier.turns if prompt.text.startswith(earlier.text[: turn.end]))
+    return attrs.evolve(prompt, turns=tuple(same))
 
 
 def before_the_answer(rendering: Rendering) -> Rendering:

@@ -10,6 +10,7 @@ from vlmcollate.testing.laws import (
     completeness,
     construction,
     exchanges,
+    generation,
     item_options,
     labels,
     lengths,
@@ -45,6 +46,7 @@ LAWS: tuple[Law, ...] = tuple(
         stacking,
         unstacking,
         packing,
+        generation,
     )
     for name, law in vars(module).items()
     if name.startswith("check_") and law.__module__ == module.__name__

@@ -55,7 +55,7 @@ def check_split_turns_are_chats_of_their_own(collator: BaseCollator, trial: Tria
         ends = [k for k, message in enumerate(messages, 1) if message["role"] == "assistant"]
         found = [with_float_pixels(s) for s in split.encode_all(messages)]
         expected = [with_float_pixels(last.encode(messages[:end])) for end in ends]
-        differs = _first_difference(found, expected)
+        differs = first_difference(found, expected)
         if differs is not None:
             raise failure(
                 "a sample of a split chat differs from that of the chat that ends with its turn",
@@ -69,7 +69,7 @@ def check_split_turns_are_chats_of_their_own(collator: BaseCollator, trial: Tria
     forall(trial, subject.chats(), check, also=[subject.chat("Yes", "No")])
 
 
-def _first_difference(
+def first_difference(
     found: Sequence[EncodedSample], expected: Sequence[EncodedSample]
 ) -> str | None:
     """Returns a description of the first difference, or `None`."""
