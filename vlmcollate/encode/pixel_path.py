@@ -20,6 +20,7 @@ from PIL.Image import core  # type: ignore[attr-defined]  # not in Pillow's type
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
+from vlmcollate.encode.merged_options import merged_options, merges_as_usual
 from vlmcollate.encode.pixel_probe import (
     ALL_SHORTCUTS,
     NO_SHORTCUTS,
@@ -153,6 +154,8 @@ def _bare(request: MediaRequest, shortcuts: Shortcuts) -> MediaRequest:
     if Shortcuts.WITHOUT_TOKENS in shortcuts:
         bare.tokenizer = _NoTokens(bare.tokenizer)
         bare._check_special_mm_tokens = _unchecked
+    if Shortcuts.MERGED_OPTIONS in shortcuts and merges_as_usual(request.processor.__class__):
+        bare._merge_kwargs = partial(merged_options, request.processor)
     for name in ("image_processor", "video_processor"):
         part = getattr(bare, name, None)
         if part is not None:

@@ -27,6 +27,8 @@ class Shortcuts(Flag):
 
     SHARED_MEMORY = auto()
     """The tensors of images are Pillow's own memory, which saves a copy of them."""
+    MERGED_OPTIONS = auto()
+    """Options that were merged and validated once are not again, if nothing of them changed."""
     WITHOUT_TOKENS = auto()
     """It does not tokenize its text, of which only the replacements of placeholders are used."""
     AS_TENSORS = auto()
@@ -100,7 +102,7 @@ class _Trial:
     table: PixelTable
 
     def tables(self, requests: Sequence[MediaRequest], shortcuts: Shortcuts) -> Tables:
-        """Returns what `_agreed` does, and nothing if a processor refuses bytes or several items."""
+        """Returns what `_agreed` does, and nothing if a processor refuses what it is given."""
         try:
             return self._agreed(requests, shortcuts)
         except (MemoryError, torch.OutOfMemoryError, OSError):  # which may pass
