@@ -44,6 +44,8 @@ _OPTIONS = (
 )
 """Options that a processor may have from its class."""
 _MOST_PATHS = 32
+_WEIGHTED = frozenset({1, 2, 3, "LANCZOS", "BILINEAR", "BICUBIC"})
+"""The numbers and the names of interpolations that weight pixels."""
 _STRIP_BYTES = 1 << 18
 """The size of the strips in which large images are copied, so that they stay in the cache."""
 _LARGE = 1 << 22
@@ -206,12 +208,15 @@ def _resizes_tensors(kind: Hashable) -> bool:
 
 
 def _resized(resize: Callable[..., Tensor], *given: Any, **options: Any) -> Tensor:
-    """Resizes images by a method of a processor, with the fourth byte of each pixel if it has one.
+    """Resizes images by a processor's method, with the fourth byte of each pixel if it has one.
 
-    Each channel is resized by itself, and torch's vectors hold four.
+    Each channel is resized by itself, and torch's vectors hold four. Only the nearest neighbours of
+    four channels are found by code of their own, which rounds otherwise.
     """
-    resized = resize(*map(_whole, given), **{name: _whole(v) for name, v in options.items()})
-    return resized[..., :3, :, :]
+    resample = options.get("resample")
+    if getattr(resample, "name", resample) in _WEIGHTED:
+        given, options = tuple(map(_whole, given)), {k: _whole(v) for k, v in options.items()}
+    return resize(*given, **options)[..., :3, :, :]
 
 
 def _whole(value: Any) -> Any:
