@@ -7,70 +7,54 @@ its output and the table give exactly what the processor itself returns is tried
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import numpy as np
-import numpy.typing as npt
+import PIL
 import torch
 from PIL import Image
+from PIL.Image import core  # type: ignore[attr-defined]  # not in Pillow's types
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
+from vlmcollate.encode.merged_options import merged_options, merges_as_usual
+from vlmcollate.encode.pixel_probe import (
+    ALL_SHORTCUTS,
+    NO_SHORTCUTS,
+    Process,
+    Shortcuts,
+    Tables,
+    probe_pixels,
+)
 from vlmcollate.media import MediaRequest, ProcessedMedia, Video
+from vlmcollate.media.loading.arrow_capsules import ArrowArray, address_in_capsule
 from vlmcollate.media.loading.pixel_images import PixelImage, Pixels
 from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
 from vlmcollate.media.processing.resizing import RESIZED
-from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
-from vlmcollate.pixels import Channels, PixelTable, as_bytes, table_of
+from vlmcollate.media.processing.result import as_tensor
+from vlmcollate.pixels import PixelTable, as_bytes, table_of
 from vlmcollate.tokens.identity_cache import IdentityCache
 
-Process = Callable[[MediaRequest], ProcessedMedia]
-
-_SIZES = ((64, 48), (640, 480), (300, 900), (1200, 500))
-"""The widths and heights of probe images, of which models tile, pad, shrink and enlarge some."""
 _OPTIONS = (
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample"),
     *("patch_size", "merge_size", "size"),
 )
 """Options that a processor may have from its class."""
 _MOST_PATHS = 32
+_WEIGHTED = frozenset({1, 2, 3, "LANCZOS", "BILINEAR", "BICUBIC"})
+"""The numbers and the names of interpolations that weight pixels."""
+_EXPORTS_MEMORY = tuple(map(int, PIL.__version__.split(".")[:2])) >= (11, 3)
+"""Whether Pillow exports the memory of images; 11.2 does, but never frees it afterwards."""
+_BAND = 32
+"""The number of rows whose channels are separated at a time, so that they stay in the cache."""
 _STRIP_BYTES = 1 << 18
 """The size of the strips in which large images are copied, so that they stay in the cache."""
 _LARGE = 1 << 22
 """The number of bytes from which on strips are faster than one copy."""
-
-
-@attrs.frozen
-class Shortcuts:
-    """What a copy of a processor leaves out.
-
-    Attributes:
-        as_tensors: Whether it gets images and frames as tensors, which saves two copies.
-        without_tokens: Whether it does not tokenize its text, of which only the replacements of
-            the placeholders are used.
-    """
-
-    as_tensors: bool = False
-    without_tokens: bool = False
-
-    def __and__(self, other: Shortcuts) -> Shortcuts:
-        return Shortcuts(
-            self.as_tensors and other.as_tensors, self.without_tokens and other.without_tokens
-        )
-
-
-_BY_LIKELIHOOD: tuple[Channels, ...] = ("first", "last", "flat")
-"""A width that three divides may be three channels, so "flat" is tried last."""
-_ALL_SHORTCUTS = Shortcuts(as_tensors=True, without_tokens=True)
-_TRIED = (
-    _ALL_SHORTCUTS,
-    Shortcuts(as_tensors=True),
-    Shortcuts(without_tokens=True),
-    Shortcuts(),
-)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -84,9 +68,9 @@ class PixelPath:
         shortcuts: What the processor's copy leaves out, without which its output is the same.
     """
 
-    tables: Mapping[str, PixelTable] = attrs.field(factory=dict)
+    tables: Tables = attrs.field(factory=dict)
     is_joint: bool = False
-    shortcuts: Shortcuts = Shortcuts()
+    shortcuts: Shortcuts = NO_SHORTCUTS
 
 
 def process_as_bytes(
@@ -107,7 +91,7 @@ def process_as_bytes(
         RESIZED in getattr(item, "info", ()) or getattr(item, "is_resized", False)
         for item in request.items
     )
-    shortcuts = Shortcuts() if is_resized else _ALL_SHORTCUTS
+    shortcuts = NO_SHORTCUTS if is_resized else ALL_SHORTCUTS
     for kind in dict.fromkeys(request.kinds):
         if kind == "audio":
             continue
@@ -143,6 +127,14 @@ def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> Pixe
     return found or _kept(known, key, _probed(process, request, kind, part))
 
 
+def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any) -> PixelPath:
+    table = table_of(part)
+    if table is None:
+        return PixelPath()
+    tables, is_joint, shortcuts = probe_pixels(process, request, kind, table, _bare)
+    return PixelPath(tables=tables, is_joint=is_joint, shortcuts=shortcuts)
+
+
 def _kept(known: dict[Any, PixelPath], key: Any, path: PixelPath) -> PixelPath:
     """Keeps and returns a result, among a limited number if options change again and again."""
     if len(known) >= _MOST_PATHS:
@@ -166,22 +158,30 @@ _KNOWN = IdentityCache[dict[Any, PixelPath]]()
 def _bare(request: MediaRequest, shortcuts: Shortcuts) -> MediaRequest:
     """Returns a request with a copy of its processor that neither rescales nor normalises."""
     bare = copy.copy(request.processor)
-    if shortcuts.without_tokens:
+    if Shortcuts.WITHOUT_TOKENS in shortcuts:
         bare.tokenizer = _NoTokens(bare.tokenizer)
         bare._check_special_mm_tokens = _unchecked
+    if Shortcuts.MERGED_OPTIONS in shortcuts and merges_as_usual(request.processor.__class__):
+        bare._merge_kwargs = partial(merged_options, request.processor)
     for name in ("image_processor", "video_processor"):
         part = getattr(bare, name, None)
         if part is not None:
-            part = copy.copy(part)
-            part.do_rescale = part.do_normalize = False
+            stripped = copy.copy(part)
+            stripped.do_rescale = stripped.do_normalize = False
             if cuts_as_qwen(part.__class__):
-                part.patchify = cut_patches
-            if shortcuts.as_tensors and _only_converts(part.__class__):
-                part.process_image = _unchanged
-            if shortcuts.as_tensors and _only_permutes(part.__class__):
-                part._prepare_input_videos = _permuted
-            setattr(bare, name, part)
-    items = [_as_tensor(i) for i in request.items] if shortcuts.as_tensors else request.items
+                stripped.patchify = cut_patches
+            if Shortcuts.AS_TENSORS in shortcuts and _only_converts(part.__class__):
+                stripped.process_image = _unchanged
+            if Shortcuts.AS_TENSORS in shortcuts and _only_permutes(part.__class__):
+                stripped._prepare_input_videos = _permuted
+            if Shortcuts.SHARED_MEMORY in shortcuts and _resizes_tensors(part.__class__):
+                method = _resized if cuts_as_qwen(part.__class__) else _resized_planes
+                stripped.resize = partial(method, part.resize)  # which refers to no copy
+            setattr(bare, name, stripped)
+    items = request.items
+    if Shortcuts.AS_TENSORS in shortcuts:
+        shares = Shortcuts.SHARED_MEMORY in shortcuts
+        items = [_as_tensor(item, shares=shares) for item in items]
     return attrs.evolve(request, processor=bare, items=items)
 
 
@@ -197,6 +197,54 @@ def _unchanged(image: Tensor, **options: Any) -> Tensor:
     """Returns an image that is (3, H, W) already, without the copy to planes of colour."""
     del options
     return image
+
+
+@cache
+def _resizes_tensors(kind: Hashable) -> bool:
+    """Returns whether a class of image processors resizes by a method of transformers on torch."""
+    from transformers.image_processing_backends import TorchvisionBackend
+
+    method = getattr(kind, "resize", None)
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, TorchvisionBackend)
+        and getattr(method, "__module__", "").startswith("transformers.")
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    )
+
+
+def _resized(resize: Callable[..., Tensor], *given: Any, **options: Any) -> Tensor:
+    """Resizes images by a processor's method, with the fourth byte of each pixel if it has one.
+
+    Each channel is resized by itself, and torch's vectors hold four. Only the nearest neighbours of
+    four channels are found by code of their own, which rounds otherwise.
+    """
+    resample = options.get("resample")
+    if getattr(resample, "name", resample) in _WEIGHTED:
+        given, options = tuple(map(_whole, given)), {k: _whole(v) for k, v in options.items()}
+    return resize(*given, **options)[..., :3, :, :]
+
+
+def _resized_planes(resize: Callable[..., Tensor], *given: Any, **options: Any) -> Tensor:
+    """Returns what `_resized` does as planes of colour, which torch pads and stacks faster."""
+    resized = _resized(resize, *given, **options)
+    if resized.stride(-3) != 1:
+        return resized
+    pixels = resized.numpy()
+    planes = np.empty(pixels.shape, pixels.dtype)
+    for top in range(0, pixels.shape[-2], _BAND):
+        planes[..., top : top + _BAND, :] = pixels[..., top : top + _BAND, :]
+    return torch.from_numpy(planes)
+
+
+def _whole(value: Any) -> Any:
+    """Returns four channels for images (..., 3, H, W) that lie in memory of four bytes a pixel."""
+    if not isinstance(value, Tensor) or value.shape[-3:-2] != (3,):
+        return value
+    strides = value.stride()
+    if (strides[-3], strides[-1]) != (1, 4):
+        return value
+    return value.as_strided((*value.shape[:-3], 4, *value.shape[-2:]), strides)
 
 
 @cache
@@ -236,11 +284,51 @@ def _unchecked(*arguments: Any, **options: Any) -> None:
     """Compares no number of tokens."""
 
 
-def _as_tensor(item: Any) -> Any:
+def _as_tensor(item: Any, *, shares: bool) -> Any:
     """Returns an RGB image as (3, H, W) uint8, whose channels are the innermost in memory."""
     if not isinstance(item, Image.Image):
         return item
-    return torch.from_numpy(pixels_of(item)).permute(2, 0, 1)
+    pixels = shared_pixels(item) if shares else None
+    if pixels is None:
+        pixels = pixels_of(item)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[:3]
+
+
+def shared_pixels(image: Image.Image) -> Pixels | None:
+    """Returns Pillow's own memory of an RGB image, which keeps four bytes of each pixel.
+
+    Args:
+        image: A loaded image of mode RGB.
+
+    Returns:
+        (H, W, 4) uint8, which must not be written to; the memory lives as long as the array. `None`
+        if the memory is not in one piece, is not Pillow's, or is not exported by this Pillow.
+    """
+    if type(image).__array_interface__ is not Image.Image.__array_interface__:
+        return None  # such as a PixelImage
+    if not _EXPORTS_MEMORY or core.get_alignment() != 1:
+        return None
+    image.load()
+    if image.im.readonly:  # memory of others, with which Pillow before 13 crashes
+        return None
+    try:
+        _, capsule = image.__arrow_c_array__()
+    except ValueError:
+        return None
+    column = ArrowArray.from_address(address_in_capsule(capsule, b"arrow_array"))
+    width, height = image.size
+    if (column.n_children, column.length, column.offset) != (1, width * height, 0):
+        return None
+    values = column.children[0].contents
+    if (values.n_buffers, values.length, values.offset) != (2, 4 * width * height, 0):
+        return None
+    interface = {
+        "data": (values.buffers[1], False),  # writable, as torch demands
+        "shape": (height, width, 4),
+        "typestr": "|u1",
+        "version": 3,
+    }
+    return np.asarray(SimpleNamespace(__array_interface__=interface, capsule=capsule))
 
 
 def pixels_of(image: Image.Image) -> Pixels:
@@ -267,9 +355,7 @@ def pixels_of(image: Image.Image) -> Pixels:
     return pixels
 
 
-def _processed(
-    process: Process, request: MediaRequest, tables: Mapping[str, PixelTable]
-) -> ProcessedMedia | None:
+def _processed(process: Process, request: MediaRequest, tables: Tables) -> ProcessedMedia | None:
     try:
         found = process(request)
     except ValueError:  # the processor refuses the media; its own call says why
@@ -297,97 +383,3 @@ def _own_memory(pixels: Tensor, items: Sequence[Any]) -> Tensor:
         if isinstance(array, np.ndarray | Tensor)
     )
     return pixels.clone() if shares else pixels
-
-
-def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any) -> PixelPath:
-    table = table_of(part)
-    if table is None:
-        return PixelPath()
-    placeholders = dict(zip(request.kinds, request.texts, strict=True))
-
-    def of(items: Sequence[Any]) -> MediaRequest:
-        texts = [placeholders[kind]] * len(items)
-        return attrs.evolve(request, kinds=[kind] * len(items), items=items, texts=texts)
-
-    items = [_probe(kind, *size, seed) for seed, size in enumerate(_SIZES)]
-    one_each, together = [of([item]) for item in items], [of([items[0], items[2]])]
-    for shortcuts in _TRIED:
-        tables = _tried(process, one_each, table, shortcuts)
-        if tables:
-            joint = _tried(process, together, table, shortcuts)
-            return PixelPath(tables=tables, is_joint=joint == tables, shortcuts=shortcuts)
-    return PixelPath()
-
-
-def _tried(
-    process: Process,
-    requests: Sequence[MediaRequest],
-    table: PixelTable,
-    shortcuts: Shortcuts,
-) -> dict[str, PixelTable]:
-    """Returns what `_agreed` does, and nothing if the processor refuses bytes or several items."""
-    try:
-        return _agreed(process, requests, table, shortcuts)
-    except (MemoryError, torch.OutOfMemoryError, OSError):  # which may pass
-        raise
-    except Exception:  # noqa: BLE001  # code of any processor; its own output serves, or raises
-        return {}
-
-
-def _agreed(
-    process: Process,
-    requests: Sequence[MediaRequest],
-    table: PixelTable,
-    shortcuts: Shortcuts,
-) -> dict[str, PixelTable]:
-    """Returns the tables with which bytes give the processor's output for all requests."""
-    agreed: dict[str, PixelTable] | None = None
-    for request in requests:
-        own, stripped = process(request), _bare(request, shortcuts)
-        given = [_memory_of(item).copy() for item in stripped.items]
-        bare = process(stripped)
-        if not all(map(np.array_equal, given, map(_memory_of, stripped.items))):
-            return {}  # a processor that writes to what it is given
-        if own.replacements != bare.replacements or own.tensors.keys() != bare.tensors.keys():
-            return {}
-        found = {}
-        for key in own.tensors.keys() - NOT_MEDIA:
-            a, b = as_tensor(own.tensors[key]), as_tensor(bare.tensors[key])
-            if a.dtype == b.dtype and torch.equal(a, b):
-                continue
-            fitting = _fitting(a, b, table)
-            if fitting is None:
-                return {}
-            found[key] = fitting
-        if agreed is not None and found != agreed:
-            return {}
-        agreed = found
-    return agreed or {}
-
-
-def _memory_of(item: Any) -> npt.NDArray[np.uint8]:
-    """Returns the pixels of an image, of a tensor or of a video, without a copy if it has any."""
-    return np.asarray(item.frames if isinstance(item, Video) else item)
-
-
-def _fitting(own: Tensor, bare: Tensor, table: PixelTable) -> PixelTable | None:
-    """Returns the table that makes the processor's own output of the bare one."""
-    if own.dtype != table.values.dtype or own.shape[:-1] != bare.shape[:-1]:
-        return None
-    for channels in _BY_LIKELIHOOD:
-        repeats = own.shape[-1] // bare.shape[-1] if channels == "flat" else 1
-        candidate = attrs.evolve(table, channels=channels, repeats=max(repeats, 1))
-        pixels = as_bytes(bare, candidate)
-        if pixels is not None and torch.equal(candidate(pixels), own):
-            return candidate
-    return None
-
-
-def _probe(kind: MediaKind, width: int, height: int, seed: int) -> Any:
-    """Returns an image or a short video of noise."""
-    random = np.random.default_rng(seed)
-    if kind == "image":
-        return Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
-    frames = random.integers(0, 256, (4, height // 2, width // 2, 3), np.uint8)
-    count = np.arange(4)
-    return Video(frames=frames, times=count / 2.0, indices=count, total_frames=4, duration=2.0)
