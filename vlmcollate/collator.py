@@ -113,15 +113,17 @@ class BaseCollator(Batches):
             EmptyBatchError: There is no example, or none is left.
         """
         samples: list[EncodedSample] = []
+        self._current_tools()
         for index, example in enumerate(examples):
             try:
-                samples += self.encode_kept(example)
+                samples += self._kept(example)
             except SampleError as error:
                 located = error.at(index=index)
                 located.__cause__ = error.__cause__
                 if on_error is None:
                     raise located from error.__cause__
                 samples += on_error(located)
+                self._current_tools()  # the policy may have changed the tokens
             except StrategyError as error:
                 raise error.at(index=index) from error.__cause__
             except Exception as error:
@@ -175,9 +177,13 @@ class BaseCollator(Batches):
     @final
     def encode_kept(self, example: object) -> list[EncodedSample]:
         """Encodes one example, and drops samples that are too long if that is the policy."""
+        self._current_tools()
+        return self._kept(example)
+
+    def _kept(self, example: object) -> list[EncodedSample]:
         samples = []
         with untraced():
-            for encode in self.turn_encoders(example):
+            for encode in self._turn_encoders(example):
                 try:
                     samples.append(encode())
                 except SampleTooLongError:
@@ -280,6 +286,9 @@ class BaseCollator(Batches):
             SampleError: The example cannot be read, or its media cannot be loaded.
         """
         self._current_tools()  # tokens may have been added since the last call
+        return self._turn_encoders(example)
+
+    def _turn_encoders(self, example: object) -> list[Callable[[], EncodedSample]]:
         if not self.split_turns:
             return [partial(self._encode, example)]
         conversation = self._read(example)

@@ -265,7 +265,12 @@ def quoted_strings(template: str) -> frozenset[str]:
     statements = _statements(template)
     if statements is None:
         return frozenset({""})  # which every text holds
-    return _no_words({string for s in statements for string in s.strings})
+    found = sorted(_no_words({string for s in statements for string in s.strings}), key=len)
+    shortest: list[str] = []  # a text that holds a longer one holds a shorter one inside it, too
+    for string in found:
+        if not any(inner in string for inner in shortest):
+            shortest.append(string)
+    return frozenset(shortest)
 
 
 def _unescaped(string: str) -> str:

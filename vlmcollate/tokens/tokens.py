@@ -5,13 +5,14 @@ Shapes: L tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @attrs.frozen(eq=False)
@@ -36,3 +37,15 @@ class Tokens:
 
     def __getitem__(self, part: slice) -> Tokens:
         return Tokens(self.ids[part], self.starts[part], self.ends[part])
+
+
+def id_table(ids: Collection[int]) -> Flags:
+    """Returns whether each id is among some; the last entry stands for all ids beyond.
+
+    Example:
+        >>> id_table([1]).take([0, 1, 9], mode="clip").tolist()
+        [False, True, False]
+    """
+    table = np.zeros(max(ids, default=-1) + 2, dtype=bool)
+    table[list(ids)] = True
+    return table
