@@ -24,7 +24,7 @@ from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
-from vlmcollate.prompt.direct import render_directly, renders_as_usual
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS, render_directly, renders_as_usual
 from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, Span, template_inputs
 from vlmcollate.prompt.notes import merged
@@ -36,6 +36,7 @@ from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.template_syntax import prompt_is_constant, switches_of, tested_literals
 from vlmcollate.prompt.templates import (
     apply_template,
+    apply_to_probe,
     chat_template_of,
     unseparable,
     wants_empty_strings,
@@ -158,7 +159,8 @@ class ChatRenderer:
         if marks is not None:
             variables = marks.guard(variables)
         given = (chat, tools, variables, asks)
-        apply = partial(apply_template, self.processor, conversation, *given)
+        applied = apply_to_probe if is_probe else apply_template
+        apply = partial(applied, self.processor, conversation, *given)
         text = self.probes.get_or_render((template, *given), apply) if is_probe else apply()
         return self.completed(text, conversation, upto=upto)
 
@@ -173,7 +175,10 @@ class ChatRenderer:
         """Returns the marked prompt without the processor, or `None`; the marks prove it."""
         chat, tools = self.inputs(conversation, marks, template)
         variables = marks.guard({**self.template_kwargs, **conversation.template_kwargs})
-        text = render_directly(self.processor, chat, tools, variables)
+        try:
+            text = render_directly(self.processor, chat, tools, variables)
+        except TEMPLATE_ERRORS:
+            return None
         return None if text is None else self.completed(text, conversation)
 
     def inputs(
