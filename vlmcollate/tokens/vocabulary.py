@@ -333,11 +333,11 @@ class TokenSpans:
     def _find(self, text: str, ids: list[int]) -> Tokens | None:
         try:
             encoded, joined = text.encode(), self._joined(ids)
-        except (UnicodeEncodeError, IndexError):  # a lone surrogate, or an id beyond the vocabulary
+        except (UnicodeEncodeError, IndexError):  # a lone surrogate, or an id that has no bytes
             return None
         numbers = np.array(ids, np.int64)
         lengths = self._lengths[numbers]
-        if joined != encoded or not lengths.all():
+        if joined != encoded:
             return None
         ends = lengths.cumsum()
         starts = ends - lengths
@@ -357,8 +357,10 @@ class TokenSpans:
         except TypeError:
             for i in set(ids):
                 found = self._bytes.read(i)
-                self._lengths[i], pieces[i] = len(found), found
-            return b"".join([pieces[i] or b"" for i in ids])
+                self._lengths[i], pieces[i] = len(found), found or None
+            if not all(pieces[i] for i in ids):
+                raise IndexError("a token stands for no byte") from None
+            return b"".join([pieces[i] for i in ids])  # type: ignore[misc]  # as above
 
 
 _MOST_KEPT_CHARS, _MOST_KEPT_PARTS = 32, 1024
