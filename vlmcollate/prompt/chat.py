@@ -20,7 +20,6 @@ from typing import Any
 
 import attrs
 
-from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
@@ -38,6 +37,7 @@ from vlmcollate.prompt.templates import (
     apply_template,
     apply_to_probe,
     chat_template_of,
+    plain_variables,
     unseparable,
     wants_empty_strings,
     wants_json_arguments,
@@ -49,14 +49,6 @@ from vlmcollate.prompt.turn_headers import KnownStarts
 from vlmcollate.prompt.turns import TurnFinder
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Vocabulary
-
-
-def _plain_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
-    try:
-        read = plain_values.plain(variables, "template_kwargs", keep_missing=True)
-    except ConversationError as error:
-        raise ConfigError(str(error)) from error
-    return dict(read)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -83,7 +75,7 @@ class ChatRenderer:
     processor: Any
     placeholders: Mapping[MediaKind, str]
     stop_tokens: Sequence[str]
-    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, converter=_plain_variables)
+    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, converter=plain_variables)
     string_content_with_media: bool = False
     prompt_prefix: str = ""
     last_turn_end: str = ""

@@ -8,8 +8,9 @@ from typing import Any
 
 import jinja2
 
+from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation
-from vlmcollate.errors import ConversationError
+from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, render_directly
 
 
@@ -129,6 +130,19 @@ def chat_template_of(processor: Any) -> str:
     if isinstance(template, Mapping):
         template = template.get("default", "")
     return str(template or "")
+
+
+def plain_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Copies the variables of a template to plain Python.
+
+    Raises:
+        ConfigError: A variable is not a JSON-like value.
+    """
+    try:
+        read = plain_values.plain(variables, "template_kwargs", keep_missing=True)
+    except ConversationError as error:
+        raise ConfigError(str(error)) from error
+    return dict(read)
 
 
 _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
