@@ -85,7 +85,7 @@ class PaddingStrategy(WithOptions, ABC):
         out = torch.full((len(rows), total, *largest), value, dtype=rows[0].dtype)
         targets: Any = out
         values: Sequence[Any] = rows
-        if rows[0].dtype in _OF_NUMPY and all(r.is_cpu and not r.requires_grad for r in rows):
+        if all(row.dtype in _OF_NUMPY and row.is_cpu and not row.requires_grad for row in rows):
             targets, values = out.numpy(), [row.numpy() for row in rows]  # copies in less time
         for target, row in zip(targets, values, strict=True):
             start = total - len(row) if self.side == "left" else 0

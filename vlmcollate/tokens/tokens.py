@@ -40,12 +40,14 @@ class Tokens:
 
 
 def id_table(ids: Collection[int]) -> Flags:
-    """Returns whether each id is among some; the last entry stands for all ids beyond.
+    """Returns whether each id is among some, at its number + 1.
+
+    The first and the last entry stand for all numbers that are smaller or larger.
 
     Example:
-        >>> id_table([1]).take([0, 1, 9], mode="clip").tolist()
-        [False, True, False]
+        >>> id_table([1]).take([-5 + 1, 0 + 1, 1 + 1, 9 + 1], mode="clip").tolist()
+        [False, False, True, False]
     """
-    table = np.zeros(max(ids, default=-1) + 2, dtype=bool)
-    table[list(ids)] = True
+    table = np.zeros(max(ids, default=-1) + 3, dtype=bool)
+    table[[i + 1 for i in ids]] = True
     return table

@@ -185,7 +185,7 @@ class Vocabulary:
 
     def is_control(self, ids: Ints) -> Flags:
         """Returns which ids are control tokens, (L,) bool."""
-        found: Flags = self._controls.take(ids, mode="clip")
+        found: Flags = self._controls.take(ids + 1, mode="clip")
         return found
 
     def encode(self, text: str, cuts: Sequence[int] = ()) -> Tokens:
@@ -225,7 +225,7 @@ class Vocabulary:
         Raises:
             LabelError: See `encode`.
         """
-        borders = np.flatnonzero(self._borders.take(tokens.ids, mode="clip"))
+        borders = np.flatnonzero(self._borders.take(tokens.ids + 1, mode="clip"))
         starts, ends = tokens.starts[borders], tokens.ends[borders]
         gaps = ends.searchsorted(cuts, "right")
         is_crossed = bool((gaps != starts.searchsorted(cuts)).any())
