@@ -33,7 +33,11 @@ class Tokens:
     def join(cls, pieces: Iterable[Tokens]) -> Tokens:
         """Joins several sequences into one."""
         kept = list(pieces)
-        return cls(*(np.concatenate([getattr(p, f.name) for p in kept]) for f in attrs.fields(cls)))
+        return cls(
+            ids=np.concatenate([piece.ids for piece in kept]),
+            starts=np.concatenate([piece.starts for piece in kept]),
+            ends=np.concatenate([piece.ends for piece in kept]),
+        )
 
     def __getitem__(self, part: slice) -> Tokens:
         return Tokens(self.ids[part], self.starts[part], self.ends[part])
