@@ -112,7 +112,16 @@ class BaseCollator(Prompts):
         Raises:
             EmptyBatchError: There is no example, or none is left.
         """
-        samples = encode_each(examples, self.encode_kept, on_error)
+
+        def replaced(error: SampleError) -> Sequence[EncodedSample]:
+            if on_error is None:
+                raise error from error.__cause__
+            samples = on_error(error)
+            self._current_tools()  # the policy may have changed the tokens
+            return samples
+
+        self._current_tools()
+        samples = encode_each(examples, self._kept, replaced)
         if examples and not samples:
             raise EmptyBatchError(
                 f"none of the {len(examples)} examples is left: all failed, or are longer than "
@@ -160,9 +169,13 @@ class BaseCollator(Prompts):
     @final
     def encode_kept(self, example: object) -> list[EncodedSample]:
         """Encodes one example, and drops samples that are too long if that is the policy."""
+        self._current_tools()
+        return self._kept(example)
+
+    def _kept(self, example: object) -> list[EncodedSample]:
         samples = []
         with untraced():
-            for encode in self.turn_encoders(example):
+            for encode in self._turn_encoders(example):
                 try:
                     samples.append(encode())
                 except SampleTooLongError:
@@ -265,6 +278,9 @@ class BaseCollator(Prompts):
             SampleError: The example cannot be read, or its media cannot be loaded.
         """
         self._current_tools()  # tokens may have been added since the last call
+        return self._turn_encoders(example)
+
+    def _turn_encoders(self, example: object) -> list[Callable[[], EncodedSample]]:
         if not self.split_turns:
             return [partial(self._encode, example)]
         turns = self._each_turn(self.read_conversation(example))

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -185,14 +184,55 @@ def with_labels(
     """
     ids, message_ids = prompt.ids, prompt.message_ids
     labels = np.full(len(ids), IGNORE_INDEX, np.int64)
-    weights = np.zeros(len(ids), np.float64)
+    for message, start, end in turns:
+        message_ids[start:end] = message
+    changes = (*part_weights, *factors, *untrained)
+    messages, weights = conversation.messages, None
+    if changes or train_on != "all_turns" or any(messages[k].weight != 1 for k, *_ in turns):
+        weights = _weights(
+            len(ids), turns, conversation, train_on, part_weights, factors, untrained
+        )
+        labels[weights > 0] = ids[weights > 0]
+    else:
+        for _, start, end in turns:
+            labels[start:end] = ids[start:end]
+    if sample.media_counts:
+        is_media = prompt.media_ids >= 0
+        labels[is_media] = IGNORE_INDEX
+        if weights is not None:
+            weights[is_media] = 0
+    tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
+    if weights is not None and ((weights != 0) & (weights != 1)).any():
+        tokens["loss_weights"] = torch.from_numpy(_as_float32(weights))
+    return EncodedSample(
+        tokens=tokens,
+        message_ids=sample.message_ids,
+        media_ids=sample.media_ids,
+        media=sample.media,
+        media_counts=sample.media_counts,
+        label_strategy=strategy,
+        documents=sample.documents,
+        pixel_tables=sample.pixel_tables,
+    )
+
+
+def _weights(
+    length: int,
+    turns: Sequence[Turn],
+    conversation: Conversation,
+    train_on: TrainOn,
+    part_weights: Sequence[tuple[int, int, float]],
+    factors: Sequence[tuple[int, int, float]],
+    untrained: Sequence[tuple[int, int]],
+) -> Floats:
+    """Returns the weight of each token, (L,); see `with_labels`."""
+    weights = np.zeros(length, np.float64)
     chosen = (
         None
         if train_on == "all_turns"
         else choose_messages(conversation, [turn.message for turn in turns], train_on)
     )
     for message, start, end in turns:
-        message_ids[start:end] = message
         weights[start:end] = conversation.messages[message].weight
         for first, behind, own in part_weights:
             weights[max(first, start) : max(min(behind, end), start)] = own
@@ -202,14 +242,7 @@ def with_labels(
         weights[start:end] *= factor
     for start, end in untrained:
         weights[start:end] = 0
-    labels[weights > 0] = ids[weights > 0]
-    if sample.media_counts:
-        is_media = prompt.media_ids >= 0
-        labels[is_media], weights[is_media] = IGNORE_INDEX, 0
-    tokens = {**sample.tokens, "labels": torch.from_numpy(labels)}
-    if ((weights != 0) & (weights != 1)).any():
-        tokens["loss_weights"] = torch.from_numpy(_as_float32(weights))
-    return attrs.evolve(sample, tokens=tokens, label_strategy=strategy)
+    return weights
 
 
 def trains(sample: EncodedSample) -> bool:

@@ -30,7 +30,7 @@ from vlmcollate.encode.turn_splitting import each_turn, without_earlier_omission
 from vlmcollate.errors import ConfigError, MediaError, SampleError
 from vlmcollate.family import Family
 from vlmcollate.formats import read_example
-from vlmcollate.labels import LabelContext
+from vlmcollate.labels import LabelContext, RenderedSpanLabels
 from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.prompt.answer_parts import empty_reasoning, without
 from vlmcollate.prompt.chat import ChatRenderer
@@ -228,6 +228,8 @@ class Stages(CollatorOptions):
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
         """Returns the name of the strategy used, and the assistant turns."""
+        if type(self.labels) is RenderedSpanLabels:  # it needs neither a context nor a check
+            return "RenderedSpanLabels", prompt.turns
         tools = self._tools
         context = LabelContext(
             conversation=conversation,

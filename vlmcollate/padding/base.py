@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
@@ -83,7 +83,14 @@ class PaddingStrategy(WithOptions, ABC):
     def _pad(self, rows: Sequence[Tensor], total: int, value: float) -> Tensor:
         largest = [max(sizes) for sizes in zip(*(row.shape[1:] for row in rows), strict=True)]
         out = torch.full((len(rows), total, *largest), value, dtype=rows[0].dtype)
-        for target, row in zip(out, rows, strict=True):
+        targets: Any = out
+        values: Sequence[Any] = rows
+        if all(row.dtype in _OF_NUMPY and row.is_cpu and not row.requires_grad for row in rows):
+            targets, values = out.numpy(), [row.numpy() for row in rows]  # copies in less time
+        for target, row in zip(targets, values, strict=True):
             start = total - len(row) if self.side == "left" else 0
             target[(slice(start, start + len(row)), *map(slice, row.shape[1:]))] = row
         return out
+
+
+_OF_NUMPY = frozenset({torch.int64, torch.int32, torch.float32, torch.bool})

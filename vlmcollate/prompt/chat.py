@@ -20,11 +20,10 @@ from typing import Any
 
 import attrs
 
-from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
-from vlmcollate.prompt.direct import render_directly, renders_as_usual
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS, render_directly, renders_as_usual
 from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.notes import merged
@@ -36,7 +35,9 @@ from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.template_syntax import prompt_is_constant, switches_of, tested_literals
 from vlmcollate.prompt.templates import (
     apply_template,
+    apply_to_probe,
     chat_template_of,
+    plain_variables,
     unseparable,
     wants_empty_strings,
     wants_json_arguments,
@@ -48,14 +49,6 @@ from vlmcollate.prompt.turn_headers import KnownStarts
 from vlmcollate.prompt.turns import TurnFinder
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Vocabulary
-
-
-def _plain_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
-    try:
-        read = plain_values.plain(variables, "template_kwargs", keep_missing=True)
-    except ConversationError as error:
-        raise ConfigError(str(error)) from error
-    return dict(read)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -82,7 +75,7 @@ class ChatRenderer:
     processor: Any
     placeholders: Mapping[MediaKind, str]
     stop_tokens: Sequence[str]
-    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, converter=_plain_variables)
+    template_kwargs: Mapping[str, Any] = attrs.field(factory=dict, converter=plain_variables)
     string_content_with_media: bool = False
     prompt_prefix: str = ""
     last_turn_end: str = ""
@@ -158,7 +151,8 @@ class ChatRenderer:
         if marks is not None:
             variables = marks.guard(variables)
         given = (chat, tools, variables, asks)
-        apply = partial(apply_template, self.processor, conversation, *given)
+        applied = apply_to_probe if is_probe else apply_template
+        apply = partial(applied, self.processor, conversation, *given)
         text = self.probes.get_or_render((template, *given), apply) if is_probe else apply()
         return self.completed(text, conversation, upto=upto)
 
@@ -173,7 +167,10 @@ class ChatRenderer:
         """Returns the marked prompt without the processor, or `None`; the marks prove it."""
         chat, tools = self.inputs(conversation, marks, template)
         variables = marks.guard({**self.template_kwargs, **conversation.template_kwargs})
-        text = render_directly(self.processor, chat, tools, variables)
+        try:
+            text = render_directly(self.processor, chat, tools, variables)
+        except TEMPLATE_ERRORS:
+            return None
         return None if text is None else self.completed(text, conversation)
 
     def inputs(

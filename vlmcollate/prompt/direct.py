@@ -1,6 +1,7 @@
 """Renders a chat template without the checks and copies of a processor.
 
-Only renderings that are compared with the processor's own are made this way.
+The data of a processor's call are copied and checked, and the traceback of a template that refuses
+a chat is written again line by line. Neither changes the text.
 """
 
 from __future__ import annotations
@@ -11,13 +12,31 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+import jinja2
 from transformers.utils import chat_template_utils
 
-from vlmcollate.prompt.templates import TEMPLATE_ERRORS
+from vlmcollate.prompt.marks import REASONING_KEYS
+
+TEMPLATE_ERRORS = (
+    # raised by templates on purpose, or by access to a missing value
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,  # also RecursionError and NotImplementedError
+)
 
 
 def render_directly(
-    processor: Any, chat: list[dict[str, Any]], tools: Any, variables: Mapping[str, Any]
+    processor: Any,
+    chat: list[dict[str, Any]],
+    tools: Any,
+    variables: Mapping[str, Any],
+    *,
+    asks: bool = False,
 ) -> str | None:
     """Renders a chat as `apply_chat_template` of `transformers` does.
 
@@ -26,32 +45,41 @@ def render_directly(
         chat: The messages, which hold no objects.
         tools: The JSON schemas of the tools, or `None`.
         variables: The template's other variables.
+        asks: Whether to add a generation prompt.
 
     Returns:
-        The text, or `None` if the processor has a method or templates of its own, or the template
-        fails.
+        The text, or `None` if the processor has a method or templates of its own.
+
+    Raises:
+        Exception: One of `TEMPLATE_ERRORS`; the template refuses the chat.
     """
     template = getattr(processor, "chat_template", None)
     if not isinstance(template, str) or not renders_as_usual(processor):
         return None
     if not _taken_names(processor.apply_chat_template.__func__).isdisjoint(variables):
         return None
-    try:
+    messages = [{k: v for k, v in m.items() if v is not None} for m in chat]  # as no template sees
+    given = {**processor.tokenizer.special_tokens_map, **variables}
+    compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
+    is_copied = any(not _REASONING.isdisjoint(message) for message in messages)
+    if is_copied or compile_template is None:
         texts, _ = chat_template_utils.render_jinja_template(
-            conversations=[[_present(message) for message in chat]],
+            conversations=[messages],
             tools=tools,
             chat_template=template,
-            **{**processor.tokenizer.special_tokens_map, **variables},
+            add_generation_prompt=asks,
+            **given,
         )
-    except TEMPLATE_ERRORS:
-        return None
-    text = texts[0]
-    return text if isinstance(text, str) else None
+        return texts[0] if isinstance(texts[0], str) else None
+    compiled = compile_template(template)
+    given |= {"messages": messages, "tools": tools, "documents": None}
+    context = compiled.new_context({**given, "add_generation_prompt": asks})
+    text: str = compiled.environment.concat(compiled.root_render_func(context))
+    return text
 
 
-def _present(message: dict[str, Any]) -> dict[str, Any]:
-    """Returns a message without the keys whose value is `None`, which no template sees."""
-    return {key: value for key, value in message.items() if value is not None}
+_REASONING = frozenset(REASONING_KEYS)
+"""The keys that `transformers` copies to each other."""
 
 
 def renders_as_usual(processor: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -219,7 +219,7 @@ class PromptEncoder:
             conversation,
             rendering,
             media.replacements,
-            tuple(dict.fromkeys(chain.from_iterable(self.media_tokens.values()))),
+            self._repeated,
             vocabulary,
             self._may_write,
         )
@@ -246,6 +246,11 @@ class PromptEncoder:
             prefix=len(prefix),
         )
 
+    @cached_property
+    def _repeated(self) -> tuple[str, ...]:
+        """The tokens that may repeat in the expansion of media."""
+        return tuple(dict.fromkeys(chain.from_iterable(self.media_tokens.values())))
+
     def _may_write(self, is_answer: bool, token: str) -> bool:  # noqa: FBT001
         """Returns whether an answer, or another message, may write a token."""
         structure = self.structure
@@ -270,12 +275,7 @@ class PromptEncoder:
         if spelled is not None:
             report_spelled_turns(text.conversation, self.structure.openers, self.stop_tokens)
             tokens = text.encode()
-        borders = np.array([start for start, *_ in text.turns], np.int64)
-        before = tokens.starts.searchsorted(borders) - 1
-        is_inside = (
-            (before >= 0) & (tokens.ends[before] > borders) if len(tokens.ids) else before > 0
-        )
-        cuts = borders[is_inside].tolist()
+        cuts = _crossed([start for start, *_ in text.turns], tokens)
         if not cuts:
             return tokens
         if spelled is not None:
@@ -297,6 +297,13 @@ class PromptEncoder:
                         f"the number of {kind} tokens {token!r} in the prompt does not match its "
                         f"media: found {found}, expected {expected[token]}"
                     )
+
+
+def _crossed(borders: list[int], tokens: Tokens) -> list[int]:
+    """Returns the characters at which a token neither starts nor ends, but goes on."""
+    starts, ends = tokens.starts, tokens.ends
+    before = starts.searchsorted(borders).tolist()
+    return [b for b, i in zip(borders, before, strict=True) if i and ends[i - 1] > b]
 
 
 @lru_cache(maxsize=256)

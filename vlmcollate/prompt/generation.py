@@ -121,6 +121,7 @@ def behind_the_answer(
             text=rendering.text[start:],
             caller_spans=_moved(rendering.caller_spans, start),
             media=_moved(rendering.media, start),
+            turns=(),
             dropped=(),
             altered=(),
         ),

@@ -30,6 +30,7 @@ _ESCAPED = re.compile(r"\\[^nrt'\"\\/]")
 _ADJACENT = re.compile(r"['\"]\s*['\"]")
 _QUOTED = re.compile(r"[\n\r\t'\"\\]")
 _ASSIGNMENT = re.compile(r"\s*set\s([\w\s.,()]+?)=(?!=)")
+_ATTRIBUTE = re.compile(r"\s*set\s+\w+\s*\.\s*\w+\s*=(?!=)")  # of a namespace, which binds no name
 _LOOP = re.compile(r"\s*for\s([\w\s,()]+?)\sin\s")
 _TARGET = re.compile(r"(?<![\w.])\w+\b(?!\s*\.)")
 _ENDS = {word: f"end{word}" for word in ("if", "for", "macro", "call", "filter", "with")}
@@ -104,7 +105,10 @@ class _Statement:
     @property
     def binds_otherwise(self) -> bool:
         """Whether it may bind names that are not among `bound`."""
-        return self.word in _BINDERS or (self.word in ("set", "for") and not self.bound)
+        if self.word in _BINDERS:
+            return True
+        is_bound = self.bound or _ATTRIBUTE.match(self.body)
+        return self.word in ("set", "for") and not is_bound
 
 
 @lru_cache(maxsize=16)
@@ -148,6 +152,8 @@ def _with_words(template: str, words: Collection[str]) -> nodes.Template:
 @lru_cache
 def prompt_is_constant(template: str) -> bool:
     """Returns whether the generation prompt depends only on variables."""
+    if _PROMPT_VARIABLE not in template:
+        return True
     tree = _tree_of(template, _around_prompts)
     own = {"messages", "tools", "documents"}
     own |= {name for s in _statements(template) or () for name in s.bound}
@@ -265,7 +271,12 @@ def quoted_strings(template: str) -> frozenset[str]:
     statements = _statements(template)
     if statements is None:
         return frozenset({""})  # which every text holds
-    return _no_words({string for s in statements for string in s.strings})
+    found = sorted(_no_words({string for s in statements for string in s.strings}), key=len)
+    shortest: list[str] = []  # a text that holds a longer one holds a shorter one inside it, too
+    for string in found:
+        if not any(inner in string for inner in shortest):
+            shortest.append(string)
+    return frozenset(shortest)
 
 
 def _unescaped(string: str) -> str:

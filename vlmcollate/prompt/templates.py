@@ -8,20 +8,10 @@ from typing import Any
 
 import jinja2
 
+from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation
-from vlmcollate.errors import ConversationError
-
-TEMPLATE_ERRORS = (
-    # raised by templates on purpose, or by access to a missing value
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,  # also RecursionError and NotImplementedError
-)
+from vlmcollate.errors import ConfigError, ConversationError
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS, render_directly
 
 
 def is_template_error(error: Exception) -> bool:
@@ -70,10 +60,7 @@ def apply_template(
         is_taken = conversation.template_kwargs and "multiple values for" in str(error)
         if not is_taken and not is_template_error(error):
             raise
-        raise ConversationError(
-            f"the chat template refuses this conversation: {error}"
-            + refusal_hint(chat_template_of(processor), conversation)
-        ) from error
+        raise _refusal(processor, conversation, error) from error
     if not isinstance(text, str):
         raise ConversationError(
             f"the chat template returned {type(text).__name__}, expected text; remove options "
@@ -81,6 +68,31 @@ def apply_template(
             where="chat_template_kwargs",
         )
     return text
+
+
+def apply_to_probe(
+    processor: Any,
+    conversation: Conversation,
+    chat: list[dict[str, Any]],
+    tools: Any,
+    variables: Mapping[str, Any],
+    asks: bool,  # noqa: FBT001
+) -> str:
+    """Renders a chat as `apply_template` does, but refuses one in less time."""
+    try:
+        text = render_directly(processor, chat, tools, variables, asks=asks)
+    except TEMPLATE_ERRORS as error:
+        raise _refusal(processor, conversation, error) from None
+    if text is None:
+        return apply_template(processor, conversation, chat, tools, variables, asks)
+    return text
+
+
+def _refusal(processor: Any, conversation: Conversation, error: Exception) -> ConversationError:
+    return ConversationError(
+        f"the chat template refuses this conversation: {error}"
+        + refusal_hint(chat_template_of(processor), conversation)
+    )
 
 
 def refusal_hint(template: str, conversation: Conversation) -> str:
@@ -120,11 +132,24 @@ def chat_template_of(processor: Any) -> str:
     return str(template or "")
 
 
+def plain_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Copies the variables of a template to plain Python.
+
+    Raises:
+        ConfigError: A variable is not a JSON-like value.
+    """
+    try:
+        read = plain_values.plain(variables, "template_kwargs", keep_missing=True)
+    except ConversationError as error:
+        raise ConfigError(str(error)) from error
+    return dict(read)
+
+
 _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
 _WANTS_JSON: dict[str, bool] = {}
 _WANTS_EMPTY: dict[str, bool] = {}
 _WANTS_LISTS: dict[tuple[str, str], bool] = {}
-_PROBED: dict[tuple[str, str], str] = {}
+_PROBED: dict[tuple[str, str], str | None] = {}
 """What templates make of the chats that several functions try."""
 _MOST_PROBED = 1024
 
@@ -136,9 +161,9 @@ def wants_strings(processor: Any, template: str, role: str) -> bool:
         if role == "user":
             found = _takes_strings_alone([[]], processor, role)
         else:
-            as_text = wants_strings(processor, template, "user")
+            as_text = not wants_lists(processor, template, "user")
             found = _takes_strings_alone(_contexts(role, as_text), processor, role)
-            found = as_text if found is None else found
+            found = wants_strings(processor, template, "user") if found is None else found
         _WANTS_STRINGS[key] = bool(found)
     return _WANTS_STRINGS[key]
 
@@ -194,10 +219,9 @@ def _written_call(processor: Any, arguments: Any, contents: Sequence[Any] = ()) 
     asked = {"role": "user", "content": "a" if takes_text else [_part("a")]}
     for answer in answers:
         chat = [asked, {"role": "assistant", "tool_calls": [call], **answer}]
-        try:
-            return str(processor.apply_chat_template(chat))
-        except TEMPLATE_ERRORS:
-            continue
+        text = _kept(processor, [chat], [{}])
+        if text is not None:
+            return text
     return ""
 
 
@@ -248,26 +272,46 @@ def _probe(processor: Any, before: list[dict[str, Any]], role: str, content: obj
         message = {"role": role, "content": content}
     after = [{"role": "user", "content": "a"}] if role in ("system", "developer") else []
     chats = [*before, message, *after], [*before, message, *(_in_parts(m) for m in after)]
-    key = chat_template_of(processor), repr(chats)
-    if key not in _PROBED:
-        if len(_PROBED) >= _MOST_PROBED:
-            _PROBED.clear()
-        _PROBED[key] = _first_rendered(processor, chats if after else chats[:1])
-    return _PROBED[key]
-
-
-def _first_rendered(processor: Any, chats: Sequence[list[dict[str, Any]]]) -> str:
-    """Returns the text of the first chat that a template takes, with or without tools."""
     given: list[dict[str, Any]] = [{}]
     if "tools" in chat_template_of(processor):  # some loop over the tools
         given.append({"tools": [_TOOL]})
+    return _kept(processor, chats if after else chats[:1], given) or ""
+
+
+def _kept(
+    processor: Any, chats: Sequence[list[dict[str, Any]]], given: Sequence[dict[str, Any]]
+) -> str | None:
+    """Returns the text of the first chat that a template takes, which is kept."""
+    key = chat_template_of(processor), repr((chats, given))
+    if key not in _PROBED:
+        if len(_PROBED) >= _MOST_PROBED:
+            _PROBED.clear()
+        _PROBED[key] = _first_rendered(processor, chats, given)
+    return _PROBED[key]
+
+
+def _first_rendered(
+    processor: Any, chats: Sequence[list[dict[str, Any]]], given: Sequence[dict[str, Any]]
+) -> str | None:
+    """Returns the text of the first chat that a template takes, or `None`."""
     for tools in given:
         for chat in chats:
             try:
-                return str(processor.apply_chat_template(chat, **tools))
+                return _applied(processor, chat, **tools)
             except TEMPLATE_ERRORS:
                 continue
-    return ""
+    return None
+
+
+def _applied(processor: Any, chat: list[dict[str, Any]], tools: Any = None) -> str:
+    """Returns what a template makes of a chat.
+
+    Raises:
+        Exception: One of `TEMPLATE_ERRORS`; the template refuses the chat.
+    """
+    text = render_directly(processor, chat, tools, {})
+    given = {} if tools is None else {"tools": tools}
+    return str(processor.apply_chat_template(chat, **given)) if text is None else text
 
 
 def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:

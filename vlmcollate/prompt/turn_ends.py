@@ -179,8 +179,10 @@ class _Behind:
         """
         for call in _CALLS:
             end = self("kowari", "", _ASK, call)
+            if end is None:
+                continue
             middle = self("kowari", "dunnart", _ASK, call, _TOOL, _LAST)
-            if end is None or middle is None:
+            if middle is None:
                 continue
             if not set(answers).isdisjoint(middle):
                 return [], []

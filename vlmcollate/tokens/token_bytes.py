@@ -5,39 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
-
-Ints = npt.NDArray[np.int64]
 
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 _SPACE = "▁"
 
 
-class TokenBytes(dict[int, bytes]):
-    """The bytes of each token, which are read when they are first asked for.
+class TokenBytes:
+    """Reads the bytes of tokens.
 
     Args:
         backend: The tokenizer.
         added_ids: The ids of its added tokens.
-        lengths: The number of bytes of each token that was read, by its id; filled here.
     """
 
-    def __init__(self, backend: Tokenizer, added_ids: Collection[int], lengths: Ints) -> None:
-        super().__init__()
-        self._backend, self._added_ids, self._lengths = backend, frozenset(added_ids), lengths
+    def __init__(self, backend: Tokenizer, added_ids: Collection[int]) -> None:
+        self._backend, self._added_ids = backend, frozenset(added_ids)
         self._is_byte_level = "ByteLevel" in repr(backend.pre_tokenizer)
 
-    def __missing__(self, token_id: int) -> bytes:
+    def read(self, token_id: int) -> bytes:
+        """Returns the bytes of a token."""
         token = self._backend.id_to_token(token_id) or ""
         is_own_text = token_id in self._added_ids and token.strip(
             _SPACE
         )  # Gemma adds runs of spaces
-        found = token.encode() if is_own_text else self._read(token)
-        self._lengths[token_id] = len(found)
-        self[token_id] = found
-        return found
+        return token.encode() if is_own_text else self._read(token)
 
     def _read(self, token: str) -> bytes:
         if self._is_byte_level:

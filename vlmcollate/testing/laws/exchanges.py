@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.prompt.templates import TEMPLATE_ERRORS
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.laws.answers import check_answers
 from vlmcollate.testing.laws.failure_messages import (
