@@ -21,7 +21,7 @@ from vlmcollate.data.sealing import DamagedError, checksum, verify_checksum
 
 STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 """The bytes that end a stream of Arrow."""
-MARK = b"vlmcshd4"
+MARK = b"vlmcshd5"
 """The last bytes of a shard."""
 TAIL = 64 + 8 + len(MARK)
 """The number of bytes of the seal, the index's size and the mark."""

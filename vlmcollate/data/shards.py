@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from vlmcollate.data.columns import Group
+from vlmcollate.data.groups import Group
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.sealing import DamagedError, FastChecksum, verify_checksum
 from vlmcollate.data.shard_index import (

@@ -34,7 +34,8 @@ from vlmcollate.data import (
     Progress,
     prepare_dataset,
 )
-from vlmcollate.data.columns import Group, batch_from_samples
+from vlmcollate.data.columns import batch_from_samples
+from vlmcollate.data.groups import Group
 from vlmcollate.data.manifest import fingerprint_of
 from vlmcollate.data.shards import Shard
 from vlmcollate.errors import SampleTooLongError
@@ -508,7 +509,7 @@ def test_damage_is_reported(tmp_path, source, collator):
     (tmp_path / "moved").rename(out / "000001.arrow")
     reader = PreparedDataset(out, collator)
     data = shard.read_bytes()
-    for bad in (data[: len(data) // 2], b"", b"vlmcshd4" + bytes(100) + b"vlmcshd4"):
+    for bad in (data[: len(data) // 2], b"", b"vlmcshd5" + bytes(100) + b"vlmcshd5"):
         shard.write_bytes(bad)
         for use in (
             lambda: PreparedDataset(out, collator),
