@@ -105,7 +105,7 @@ class PreparedDataset(Dataset[EncodedSample]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        shard = int(self._starts.searchsorted(index, "right")) - 1
         return self._reader.read(shard, index - int(self._starts[shard]))
 
 

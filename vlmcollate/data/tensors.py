@@ -38,6 +38,18 @@ _DTYPES = {
 }
 """The types of safetensors."""
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_NUMPY = {
+    torch.bool: "?",
+    torch.int8: "i1",
+    torch.int16: "i2",
+    torch.int32: "i4",
+    torch.int64: "i8",
+    torch.float16: "f2",
+    torch.float32: "f4",
+    torch.float64: "f8",
+    torch.complex64: "c8",
+}
+"""The types of NumPy but for unsigned integers, which stand for the others as well."""
 _KEY = "vlmcollate"
 
 
@@ -116,32 +128,32 @@ def read_tensors(data: Bytes) -> tuple[dict[str, Tensor], str]:
     """
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     entries, facts = _read_header(data[8:start].tobytes())
-    tensors = {
-        name: torch.frombuffer(data, dtype=dtype, count=count, offset=start + place).view(shape)
-        if count
-        else torch.empty(shape, dtype=dtype)
-        for name, dtype, shape, count, place in entries
-    }
+    tensors = {}
+    for name, kind, dtype, shape, place in entries:
+        if kind is None:
+            tensors[name] = torch.empty(shape, dtype=dtype)
+        else:
+            found = torch.from_numpy(np.ndarray(shape, kind, data, start + place))
+            tensors[name] = found if found.dtype == dtype else found.view(dtype)
     return tensors, facts
 
 
-_Entry = tuple[str, torch.dtype, tuple[int, ...], int, int]
+_Entry = tuple[str, Any, torch.dtype, tuple[int, ...], int]
 
 
 @lru_cache(maxsize=1024)
 def _read_header(header: bytes) -> tuple[list[_Entry], str]:
-    """Returns each tensor's name, dtype, shape, size and first byte, and the facts.
+    """Reads a header; those of many samples are equal.
 
-    The headers of many samples are equal.
+    Returns:
+        Each tensor's name, NumPy type or `None` if it is empty, dtype, shape and first byte, and
+        the facts.
     """
     found = json.loads(header)
     facts = found.pop("__metadata__")[_KEY]
-    entries = []
+    entries: list[_Entry] = []
     for name, entry in found.items():
-        dtype, shape, (start, _) = (
-            _DTYPES[entry["dtype"]],
-            tuple(entry["shape"]),
-            entry["data_offsets"],
-        )
-        entries.append((name, dtype, shape, math.prod(shape), start))
+        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        kind = _NUMPY.get(dtype, f"u{dtype.itemsize}") if math.prod(shape) else None
+        entries.append((name, kind and np.dtype(kind), dtype, shape, entry["data_offsets"][0]))
     return entries, facts
