@@ -22,7 +22,7 @@ _ROWS_PER_GROUP = 32
 _BYTES_PER_GROUP = 16 << 10
 """A group is read as a whole, so it holds several rows only if they are small."""
 _ROWS_PER_CHUNK = 8 * _ROWS_PER_GROUP
-_BYTES_PER_CHUNK = 4 << 20
+_BYTES_PER_CHUNK = 8 << 20
 
 
 def write_shard(
@@ -35,7 +35,7 @@ def write_shard(
 
     Args:
         file: The file to write.
-        rows: The rows; 256 of them, or 4 MiB, are in memory at a time.
+        rows: The rows; 256 of them, or 8 MiB, are in memory at a time.
         facts: Called with the number of rows after the last one; returns the shard's facts.
         rejected: The entries of rejected rows, which may be added while the rows are read.
 
