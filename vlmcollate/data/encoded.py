@@ -223,7 +223,7 @@ def sample_to_bytes(sample: EncodedSample) -> bytes:
         "pixel_tables": {key: table.to_dict() for key, table in sample.pixel_tables.items()},
         "documents": [attrs.asdict(document) for document in sample.documents],
     }
-    data = TensorBytes.of(tensors, facts).to_array()
+    data = TensorBytes.of(tensors, json.dumps(facts)).to_array()
     return b"".join((_HEAD, checksum(data).encode(), b"\n", data.data))
 
 

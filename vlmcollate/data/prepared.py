@@ -154,5 +154,7 @@ class _Reader:
         shard = self._shard(number)
         group = shard.find_group(row)
         # a row that is alone may be large, and its tensors share the memory of its group
-        found = shard.read_group(group) if shard.is_alone(group) else self._group(number, group)
-        return found.sample(row - int(shard.starts[group]))
+        alone = shard.read_alone(group)
+        if alone is not None:
+            return alone
+        return self._group(number, group).sample(row - int(shard.starts[group]))

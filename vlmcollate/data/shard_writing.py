@@ -9,7 +9,13 @@ from typing import Any
 import attrs
 import numpy as np
 
-from vlmcollate.data.columns import arrow_schema, batch_from_samples
+from vlmcollate.data.columns import (
+    RAW_BYTES,
+    REST,
+    arrow_schema,
+    batch_from_samples,
+    is_raw,
+)
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.sealing import checksum, fast_checksum
 from vlmcollate.data.shard_index import STREAM_END, ShardIndex, split_tail
@@ -19,7 +25,7 @@ from vlmcollate.sample import EncodedSample
 Row = tuple[Sequence[int], EncodedSample]
 """The numbers of a sample's rows in the source, and the sample."""
 _ROWS_PER_GROUP = 32
-_BYTES_PER_GROUP = 16 << 10
+_BYTES_PER_GROUP = RAW_BYTES
 """A group is read as a whole, so it holds several rows only if they are small."""
 _ROWS_PER_CHUNK = 8 * _ROWS_PER_GROUP
 _BYTES_PER_CHUNK = 8 << 20
@@ -44,17 +50,17 @@ def write_shard(
     """
     schema = memoryview(arrow_schema().serialize())
     lengths: list[int] = []
-    groups: list[tuple[int, int, bytes]] = []
+    groups: list[tuple[int, int, int, bytes]] = []
     with partial_file(file) as target:
         target.write(schema)
         for some in _chunks(rows):
             lengths += [len(sample) for _, sample in some]
-            for count, message in _messages(some):
+            for count, raw, message in _messages(some):
                 target.write(message)
-                groups.append((count, message.nbytes, fast_checksum(message)))
+                groups.append((count, message.nbytes, raw, fast_checksum(message)))
         target.write(STREAM_END)
         found = facts(len(lengths))
-        counts, sizes, sums = zip(*groups, strict=True) if groups else ((), (), ())
+        counts, sizes, raws, sums = zip(*groups, strict=True) if groups else ((), (), (), ())
         index = ShardIndex(
             facts=attrs.asdict(found, filter=attrs.filters.exclude("seal")),
             rejected=tuple(rejected),
@@ -62,6 +68,7 @@ def write_shard(
             lengths=np.asarray(lengths, "<i4"),
             rows=np.asarray(counts, "<i4"),
             sizes=np.asarray(sizes, "<i8"),
+            raws=np.asarray(raws, "<i4"),
             sums=np.frombuffer(b"".join(sums), "V16"),
         ).to_bytes()
         target.write(index)
@@ -82,13 +89,23 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _messages(rows: Sequence[Row]) -> Iterator[tuple[int, memoryview]]:
-    """Yields the number of rows of each group, and its bytes in a stream of Arrow."""
+def _messages(rows: Sequence[Row]) -> Iterator[tuple[int, int, memoryview]]:
+    """Yields each group: its rows, its first raw byte or 0, and its bytes in a stream of Arrow."""
     samples = [sample for _, sample in rows]
     batch = batch_from_samples(samples, [numbers for numbers, _ in rows])
     for start, end in _groups(samples):
         has_media = any(sample.media for sample in samples[start:end])
-        yield end - start, _message(batch.slice(start, end - start), compresses=not has_media)
+        message = _message(batch.slice(start, end - start), compresses=not has_media)
+        yield end - start, _raw_start(message) if is_raw(samples[start]) else 0, message
+
+
+def _raw_start(message: memoryview) -> int:
+    """Returns the first byte of the column `rest` in a message of one row."""
+    import pyarrow as pa
+
+    whole = pa.py_buffer(message)
+    rest = pa.ipc.read_record_batch(whole, arrow_schema()).column(REST).buffers()[-1]
+    return int(rest.address - whole.address)
 
 
 def _groups(samples: Sequence[EncodedSample]) -> Iterator[tuple[int, int]]:

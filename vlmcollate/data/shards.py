@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from vlmcollate.data.groups import Group
+from vlmcollate.data.groups import Group, sample_from_raw
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.sealing import DamagedError, FastChecksum, verify_checksum
 from vlmcollate.data.shard_index import (
@@ -25,6 +25,7 @@ from vlmcollate.data.shard_index import (
     split_tail,
 )
 from vlmcollate.errors import ConfigError
+from vlmcollate.sample import EncodedSample
 
 _READ_AHEAD = 16 << 10
 """The bytes at the end of a shard that are read at once, which hold the index of most shards."""
@@ -169,9 +170,17 @@ class Shard:
         """Returns the group of a row."""
         return int(self.starts.searchsorted(row, "right")) - 1
 
-    def is_alone(self, group: int) -> bool:
-        """Whether a group has a single row."""
-        return bool(self.index.rows[group] == 1)
+    def read_alone(self, group: int) -> EncodedSample | None:
+        """Reads the row of a group that has a single one, or returns `None`.
+
+        Raises:
+            ConfigError: The shard is damaged.
+        """
+        if self.index.rows[group] != 1:
+            return None
+        with _ShardErrors(self.file):
+            message, raw = self._read_bytes(group), self.index.raws[group]
+            return sample_from_raw(message[raw:]) if raw else Group.of(message, 1).sample(0)
 
     def read_group(self, group: int) -> Group:
         """Reads a group of rows; verifies its bytes first, since damage can crash Arrow.

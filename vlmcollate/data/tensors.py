@@ -50,6 +50,7 @@ _NUMPY = {
     torch.complex64: "c8",
 }
 """The types of NumPy but for unsigned integers, which stand for the others as well."""
+_SMALL = 16
 _KEY = "vlmcollate"
 
 
@@ -68,16 +69,16 @@ class TensorBytes:
     size: int
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> TensorBytes:
+    def of(cls, tensors: Mapping[str, Tensor], facts: str) -> TensorBytes:
         """Plans the bytes of tensors and of facts about them.
 
         Args:
             tensors: The tensors by name.
-            facts: JSON values.
+            facts: Any text.
         """
         # large items first, so that each item is at a multiple of its size
         names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-        header: dict[str, Any] = {"__metadata__": {_KEY: json.dumps(facts)}}
+        header: dict[str, Any] = {"__metadata__": {_KEY: facts}}
         start = 0
         for name in names:
             tensor = tensors[name]
@@ -115,13 +116,13 @@ class TensorBytes:
 
 
 def read_tensors(data: Bytes) -> tuple[dict[str, Tensor], str]:
-    """Reads tensors, which share the memory of their bytes.
+    """Reads tensors, the large ones of which share the memory of their bytes.
 
     Args:
-        data: The bytes of a `TensorBytes`, which can be written to.
+        data: The bytes of a `TensorBytes`, which can be written to, and any others behind them.
 
     Returns:
-        The tensors by name, and the facts as JSON.
+        The tensors by name, and the facts.
 
     Raises:
         KeyError, TypeError, ValueError: The bytes are those of no `TensorBytes`.
@@ -133,7 +134,10 @@ def read_tensors(data: Bytes) -> tuple[dict[str, Tensor], str]:
         if kind is None:
             tensors[name] = torch.empty(shape, dtype=dtype)
         else:
-            found = torch.from_numpy(np.ndarray(shape, kind, data, start + place))
+            values = np.ndarray(shape, kind, data, start + place)
+            if _SMALL * values.nbytes < len(data):
+                values = values.copy()  # so that a small tensor that is kept keeps no large one
+            found = torch.from_numpy(values)
             tensors[name] = found if found.dtype == dtype else found.view(dtype)
     return tensors, facts
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -39,14 +37,14 @@ def any_tensor(draw):
 
 @settings(max_examples=300 if NIGHTLY else 60, deadline=None)
 @given(st.dictionaries(st.text(max_size=4), any_tensor(), max_size=5), st.text(max_size=5))
-def test_tensors_survive_and_share_the_bytes(tensors, fact):
-    data = TensorBytes.of(tensors, {"fact": fact}).to_array()
+def test_tensors_survive_and_large_ones_share_the_bytes(tensors, fact):
+    data = TensorBytes.of(tensors, fact).to_array()
     found, facts = read_tensors(data)
     assert found.keys() == tensors.keys()
     assert all(equal(found[key], tensors[key]) for key in tensors)
-    assert json.loads(facts) == {"fact": fact}
+    assert facts == fact
     for tensor in found.values():
-        if tensor.numel():
+        if 16 * tensor.nbytes >= len(data) and tensor.numel():
             start = tensor.data_ptr() - data.ctypes.data
             assert 0 <= start <= len(data) - tensor.nbytes
 
@@ -59,7 +57,7 @@ def test_another_reader_reads_the_bytes():
         "one": torch.tensor(True),
         "nothing": torch.empty(0, 4),
     }
-    data = TensorBytes.of(tensors, {}).to_array()
+    data = TensorBytes.of(tensors, "").to_array()
     found = load(data.tobytes())
     assert found.keys() == tensors.keys()
     assert all(equal(found[key], tensors[key]) for key in tensors)
@@ -67,10 +65,10 @@ def test_another_reader_reads_the_bytes():
 
 def test_items_are_aligned():
     tensors = {"a": torch.ones(3, dtype=torch.uint8), "b": torch.ones(2, dtype=torch.int64)}
-    data = TensorBytes.of(tensors, {}).to_array()
+    data = TensorBytes.of(tensors, "").to_array()
     assert (read_tensors(data)[0]["b"].data_ptr() - data.ctypes.data) % 8 == 0
 
 
 def test_a_type_that_cannot_be_written_is_refused():
     with pytest.raises(KeyError, match="complex128"):
-        TensorBytes.of({"a": torch.ones(1, dtype=torch.complex128)}, {})
+        TensorBytes.of({"a": torch.ones(1, dtype=torch.complex128)}, "")
