@@ -6,7 +6,6 @@ The package `safetensors` copies them several times.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -77,7 +76,9 @@ class TensorBytes:
             facts: Any text.
         """
         # large items first, so that each item is at a multiple of its size
-        names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+        names = sorted(
+            tensors, key=lambda name: (-tensors[name].itemsize, tensors[name].nbytes, name)
+        )
         header: dict[str, Any] = {"__metadata__": {_KEY: facts}}
         start = 0
         for name in names:
@@ -128,36 +129,59 @@ def read_tensors(data: Bytes) -> tuple[dict[str, Tensor], str]:
         KeyError, TypeError, ValueError: The bytes are those of no `TensorBytes`.
     """
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    entries, facts = _read_header(data[8:start].tobytes())
+    header = _read_header(data[8:start].tobytes())
+    small, large = data[start : start + header.edge].copy(), data[start:]
     tensors = {}
-    for name, kind, dtype, shape, place in entries:
+    for name, kind, dtype, shape, place in header.entries:
         if kind is None:
             tensors[name] = torch.empty(shape, dtype=dtype)
-        else:
-            values = np.ndarray(shape, kind, data, start + place)
-            if _SMALL * values.nbytes < len(data):
-                values = values.copy()  # so that a small tensor that is kept keeps no large one
-            found = torch.from_numpy(values)
-            tensors[name] = found if found.dtype == dtype else found.view(dtype)
-    return tensors, facts
+            continue
+        values = np.ndarray(shape, kind, small if place < header.edge else large, place)
+        found = torch.from_numpy(values)
+        tensors[name] = found if dtype is None else found.view(dtype)
+    return tensors, header.facts
 
 
-_Entry = tuple[str, Any, torch.dtype, tuple[int, ...], int]
+_Entry = tuple[str, Any, torch.dtype | None, tuple[int, ...], int]
+
+
+@attrs.frozen(eq=False)
+class _Header:
+    """The description of tensors.
+
+    Attributes:
+        entries: Each tensor's name, NumPy type or `None` if it is empty, dtype if that of the NumPy
+            type is another, shape and first byte.
+        edge: The bytes of all tensors before the first large one. They are copied, so that a
+            tensor that is kept keeps no large one.
+        facts: The facts.
+    """
+
+    entries: list[_Entry]
+    edge: int
+    facts: str
 
 
 @lru_cache(maxsize=1024)
-def _read_header(header: bytes) -> tuple[list[_Entry], str]:
-    """Reads a header; those of many samples are equal.
-
-    Returns:
-        Each tensor's name, NumPy type or `None` if it is empty, dtype, shape and first byte, and
-        the facts.
-    """
+def _read_header(header: bytes) -> _Header:
+    """Reads a header; those of many samples are equal."""
     found = json.loads(header)
     facts = found.pop("__metadata__")[_KEY]
     entries: list[_Entry] = []
+    edge, total = 0, max((entry["data_offsets"][1] for entry in found.values()), default=0)
     for name, entry in found.items():
-        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-        kind = _NUMPY.get(dtype, f"u{dtype.itemsize}") if math.prod(shape) else None
-        entries.append((name, kind and np.dtype(kind), dtype, shape, entry["data_offsets"][0]))
-    return entries, facts
+        dtype, shape, (start, end) = (
+            _DTYPES[entry["dtype"]],
+            tuple(entry["shape"]),
+            entry["data_offsets"],
+        )
+        kind = np.dtype(_NUMPY.get(dtype, f"u{dtype.itemsize}")) if end > start else None
+        is_same = kind is not None and _of_numpy(kind) == dtype
+        entries.append((name, kind, None if is_same else dtype, shape, start))
+        if start == edge and _SMALL * (end - start) < total:
+            edge = end
+    return _Header(entries, edge, facts)
+
+
+def _of_numpy(kind: Any) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, kind)).dtype
