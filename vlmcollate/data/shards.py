@@ -45,9 +45,9 @@ class _File:
         self._number = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.size = os.fstat(self._number).st_size
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` ends first
         if self._number >= 0:
-            os.close(self._number)
+            close(self._number)
 
     def read(
         self, start: int, size: int, on_read: Callable[[memoryview], object] = lambda _: None
