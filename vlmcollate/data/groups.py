@@ -1,7 +1,4 @@
-"""Reading groups of rows, which `columns` converted.
-
-Shapes: L a sample's tokens, K the tensors that are stored as runs, R all of their runs.
-"""
+"""Reading groups of rows, which `columns` converted."""
 
 from __future__ import annotations
 
