@@ -128,33 +128,32 @@ def test_a_resumed_run_verifies_all_bytes(prepared, collator, rows):
 
 @pytest.fixture(scope="module")
 def with_pixels(tmp_path_factory, collator):
-    """A shard of a row of text between two rows with pixels, and its samples."""
+    """A shard of rows with pixels, without, and with pixels and much text; and its samples."""
     folder = tmp_path_factory.mktemp("pixels") / "out"
-    random = np.random.default_rng(0)
-    images = [Image.fromarray(random.integers(0, 255, (224, 224, 3), np.uint8)) for _ in range(2)]
+    noise = np.random.default_rng(0).integers(0, 255, (2, 224, 224, 3), np.uint8)
+    first, second = ([{"type": "image", "image": Image.fromarray(pixels)}] for pixels in noise)
     rows = [
         [
-            {"role": "user", "content": [*parts, {"type": "text", "text": "What is this?"}]},
+            {
+                "role": "user",
+                "content": [*image, {"type": "text", "text": "What? " * times}],
+            },
             {"role": "assistant", "content": "Noise."},
         ]
-        for parts in (
-            [{"type": "image", "image": images[0]}],
-            [],
-            [{"type": "image", "image": images[1]}],
-        )
+        for image, times in ((first, 1), ([], 1), (second, 400), (second, 1))
     ]
     prepare_dataset(rows, folder, collator=collator)
     return folder, [collator.encode(row) for row in rows]
 
 
-def test_pixels_are_read_alone_and_bit_for_bit(with_pixels, collator):
+def test_rows_with_pixels_are_read_alone_and_bit_for_bit(with_pixels, collator):
     folder, expected = with_pixels
-    shard = Shard.of(folder / "000000.arrow")
-    assert shard.index.rows.tolist() == [1, 1, 1]
-    assert all(shard.index.sizes[[0, 2]] > expected[0].media["pixel_values"].nbytes)
+    index = Shard.of(folder / "000000.arrow").index
+    assert index.rows.tolist() == [1, 1, 1, 1]
+    assert (index.raws > 0).tolist() == [True, False, False, True]
     dataset = PreparedDataset(folder, collator)
-    for index in (2, 0, 1, 2):
-        assert equal(dataset[index], expected[index])
+    for row in (2, 0, 3, 1, 2):
+        assert equal(dataset[row], expected[row])
 
 
 def test_damage_of_any_byte_of_a_row_is_refused_by_this_row_alone(with_pixels, collator):
@@ -173,16 +172,16 @@ def test_damage_of_any_byte_of_a_row_is_refused_by_this_row_alone(with_pixels, c
                 ConfigError, match=rf"000000.arrow' is damaged.*bytes of row {bad} were changed"
             ):
                 PreparedDataset(folder, collator)[bad]
-            for index in {0, 1, 2} - {bad}:
+            for index in {0, 1, 2, 3} - {bad}:
                 assert equal(PreparedDataset(folder, collator)[index], expected[index])
             data.seek(place)
             data.write(before[place : place + 1])
         # the file is truncated in a row after it was opened
-        dataset[2]
-        for size in (edges[2] + 1, edges[3] - 1):
+        dataset[3]
+        for size in (edges[3] + 1, edges[4] - 1):
             data.truncate(size)
-            with pytest.raises(ConfigError, match="bytes of row 2 were changed"):
-                dataset[2]
+            with pytest.raises(ConfigError, match="bytes of row 3 were changed"):
+                dataset[3]
             with pytest.raises(ConfigError, match="does not end like a shard"):
                 PreparedDataset(folder, collator)
             assert equal(dataset[0], expected[0])

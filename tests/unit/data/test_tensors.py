@@ -63,6 +63,20 @@ def test_another_reader_reads_the_bytes():
     assert all(equal(found[key], tensors[key]) for key in tensors)
 
 
+def test_a_small_tensor_does_not_keep_a_large_one():
+    tensors = {
+        "pixels": torch.ones(5000, dtype=torch.uint8),
+        "mask": torch.ones(300, dtype=torch.bool),
+        "ids": torch.arange(30),
+    }
+    data = TensorBytes.of(tensors, "").to_array()
+    found, _ = read_tensors(data)
+    is_inside = {
+        key: 0 <= tensor.data_ptr() - data.ctypes.data < len(data) for key, tensor in found.items()
+    }
+    assert is_inside == {"pixels": True, "mask": False, "ids": False}
+
+
 def test_items_are_aligned():
     tensors = {"a": torch.ones(3, dtype=torch.uint8), "b": torch.ones(2, dtype=torch.int64)}
     data = TensorBytes.of(tensors, "").to_array()
