@@ -37,7 +37,6 @@ def arrow_schema() -> Any:
 
     return pa.schema(
         {
-            # what is read is at places that depend on no other column
             **{name: pa.list_(pa.from_numpy_dtype(kind)) for name, kind in LISTS.items()},
             FORM: pa.string(),
             "source_rows": pa.list_(pa.int64()),
@@ -112,10 +111,10 @@ def _form_and_rest(
     sample: EncodedSample,
     runs: Mapping[str, Any],
     is_exact: bool,  # noqa: FBT001  # map passes it
-    is_raw: bool,  # noqa: FBT001
+    raw: bool,  # noqa: FBT001
 ) -> tuple[bytes, TensorBytes | None]:
     """Returns the facts about a row's tensors, and the tensors that no other column holds."""
-    known = set() if is_raw else {"input_ids", *runs, *(("labels",) if is_exact else ())}
+    known = set() if raw else {"input_ids", *runs, *(("labels",) if is_exact else ())}
     tokens = {key: value for key, value in _along_tokens(sample).items() if key not in known}
     tensors = {f"tokens.{key}": value for key, value in tokens.items()}
     tensors |= {f"media.{key}": value for key, value in sample.media.items()}
@@ -131,7 +130,7 @@ def _form_and_rest(
             "pixel_tables": {key: table.to_dict() for key, table in sample.pixel_tables.items()},
         }
     )
-    if is_raw:
+    if raw:
         return b"", TensorBytes.of(tensors, facts)
     return facts.encode(), TensorBytes.of(tensors, "") if tensors else None
 

@@ -29,6 +29,8 @@ _BYTES_PER_GROUP = RAW_BYTES
 """A group is read as a whole, so it holds several rows only if they are small."""
 _ROWS_PER_CHUNK = 8 * _ROWS_PER_GROUP
 _BYTES_PER_CHUNK = 8 << 20
+_BYTES_PER_TOKEN = 64
+"""Those in memory, of eight tensors of integers."""
 
 
 def write_shard(
@@ -81,7 +83,7 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     size = 0
     for row in rows:
         chunk.append(row)
-        size += _size(row[1])
+        size += _BYTES_PER_TOKEN * len(row[1]) + _media_size(row[1])
         if len(chunk) == _ROWS_PER_CHUNK or size >= _BYTES_PER_CHUNK:
             yield chunk
             chunk, size = [], 0
@@ -122,7 +124,11 @@ def _groups(samples: Sequence[EncodedSample]) -> Iterator[tuple[int, int]]:
 
 def _size(sample: EncodedSample) -> int:
     """Returns about the bytes of a row."""
-    return 4 * len(sample) + sum(tensor.nbytes for tensor in sample.media.values())
+    return 4 * len(sample) + _media_size(sample)
+
+
+def _media_size(sample: EncodedSample) -> int:
+    return sum(tensor.nbytes for tensor in sample.media.values())
 
 
 def _message(batch: Any, *, compresses: bool) -> memoryview:

@@ -50,6 +50,7 @@ _NUMPY = {
 }
 """The types of NumPy but for unsigned integers, which stand for the others as well."""
 _SMALL = 16
+"""A tensor is small if this many of its size take less than all bytes."""
 _KEY = "vlmcollate"
 
 
