@@ -49,6 +49,9 @@ def hash_rows(dataset: Any) -> str:
 
 def _feed(value: Any, digest: Any) -> None:
     """Feeds a value after its type and size, so that no two values feed the same bytes."""
+    if type(value) is str:  # as most values are
+        _feed_scalar(value, digest)
+        return
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Path):
