@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import attrs
@@ -16,25 +16,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmcollate.data.encoded import (
-    document_from_facts,
-    sample_from_tensor_bytes,
-    sample_to_tensor_bytes,
-)
-from vlmcollate.pixels import PixelTable
-from vlmcollate.sample import IGNORE_INDEX, Document, EncodedSample
+from vlmcollate.data.tensors import TensorBytes
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 Ints = npt.NDArray[np.int64]
 _GRIDS = ("_grid_thw", "_grid_hws", "grid_thws")
 _SMALL = 64
 """At most this many tokens are always stored as runs, so that short rows need nothing else."""
-_FORM, _REST = "form", "rest"
-_LISTS = {
-    "input_ids": np.int32,
-    "label_spans": np.int32,
-    "run_sizes": np.int32,
-    "runs": np.int64,
-}
+RAW_BYTES = 16 << 10
+"""The minimum bytes of media of a sample that is stored raw; such a row is alone in its group."""
+FORM, REST = "form", "rest"
+LISTS = {"input_ids": np.int32, "label_spans": np.int32, "runs": np.int64}
 """The columns of lists that are read, and the types of their values."""
 
 
@@ -45,13 +37,13 @@ def arrow_schema() -> Any:
 
     return pa.schema(
         {
+            **{name: pa.list_(pa.from_numpy_dtype(kind)) for name, kind in LISTS.items()},
+            FORM: pa.string(),
             "source_rows": pa.list_(pa.int64()),
-            **{name: pa.list_(pa.from_numpy_dtype(kind)) for name, kind in _LISTS.items()},
             "length": pa.int32(),
             "media_counts": pa.map_(pa.string(), pa.int32()),
             "grids": pa.map_(pa.string(), pa.list_(pa.int64())),
-            _FORM: pa.string(),
-            _REST: pa.large_binary(),
+            REST: pa.large_binary(),
         }
     )
 
@@ -67,29 +59,31 @@ def batch_from_samples(
 
     Returns:
         A record batch of S rows: `input_ids` (L,) and `label_spans`, the start and end of each
-        span; `length`; `media_counts` and the media's `grids`; `runs`, the values and the counts of
-        the other tensors along the tokens, with `run_sizes`, the number of runs of each; `form`,
-        the names of the tensors; and everything else under `rest`.
+        span; `runs`, the values of the other tensors along the tokens, one tensor after the other,
+        and then the counts of the values; `form`, the names of the tensors; `length`;
+        `media_counts` and the media's `grids`; and everything else under `rest`. Samples that are
+        raw have no `runs` and no `form`.
     """
     import pyarrow as pa
 
     edges = _edges([len(sample) for sample in samples])
     ids = _joined([sample.input_ids.numpy() for sample in samples])
     spans, span_edges, exact = _label_spans(samples, ids, edges)
-    runs = _runs(samples, exact, edges)
-    names = [list(found) for found in runs]
-    parts = [part for found in runs for pair in found.values() for part in pair]
-    sizes = [len(values) for found in runs for values, _ in found.values()]
-    rests = [_rest(sample, found, e) for sample, found, e in zip(samples, runs, exact, strict=True)]
+    raw = [is_raw(sample) for sample in samples]
+    runs = _runs(
+        [{} if r else _along_tokens(sample) for sample, r in zip(samples, raw, strict=True)],
+        exact,
+        edges,
+    )
+    parts = [pair[part] for found in runs for part in (0, 1) for pair in found.values()]
+    forms, rests = zip(*map(_form_and_rest, samples, runs, exact, raw), strict=True)
     counts = [list(sample.media_counts.items()) for sample in samples]
-    forms = [_form(*facts) for facts in zip(samples, names, exact, strict=True)]
     per_row = [2 * sum(len(values) for values, _ in found.values()) for found in runs]
     schema = arrow_schema()
     arrays = {
         "source_rows": _lists(_integers(source_rows), _edges(list(map(len, source_rows)))),
         "input_ids": _lists(ids.astype(np.int32), edges),
         "label_spans": _lists(spans, span_edges),
-        "run_sizes": _lists(np.asarray(sizes, np.int32), _edges([len(found) for found in runs])),
         "runs": _lists(_joined(parts), _edges(per_row)),
         "length": _array(np.diff(edges).astype(np.int32)),
         "media_counts": _map(counts, lambda found: _array(np.asarray(found, np.int32))),
@@ -97,165 +91,48 @@ def batch_from_samples(
             list(map(_grids, samples)),
             lambda found: _lists(_integers(found), _edges(list(map(len, found)))),
         ),
-        _FORM: _bytes(pa.string(), [form.encode() for form in forms]),
-        _REST: _bytes(pa.large_binary(), rests),
+        FORM: _text(forms),
+        REST: _tensors(rests),
     }
     return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
-@attrs.frozen(eq=False)
-class Group:
-    """A group of rows that was read.
+def is_raw(sample: EncodedSample) -> bool:
+    """Whether `rest` holds all tensors of a sample and the facts about them.
 
-    Attributes:
-        lists: The edges of the rows and the values of each column of lists.
-        forms: The edges and the bytes of the column `form`.
-        rests: The edges and the bytes of the column `rest`.
-        is_shared: Whether several rows share the bytes, so that their tensors are copies.
+    This is the fastest to read, and takes at most a sixteenth more space.
     """
-
-    lists: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
-    forms: tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]
-    rests: tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]
-    is_shared: bool
-
-    @classmethod
-    def of(cls, message: npt.NDArray[np.uint8], rows: int) -> Group:
-        """Reads a group from its message.
-
-        Args:
-            message: The message; tensors of a group of one row share its memory.
-            rows: The number of rows.
-        """
-        batch = _batch_alone(message) if rows == 1 else _batch_of_several(message)
-        columns = {name: column.buffers() for name, column in zip(_READ, batch, strict=True)}
-        (_, form_edges, forms), (_, rest_edges, rests) = columns[_FORM], columns[_REST]
-        return cls(
-            lists={
-                name: (_numbers(columns[name][1], np.int32), _numbers(columns[name][3], kind))
-                for name, kind in _LISTS.items()
-            },
-            forms=(_numbers(form_edges, np.int32), _numbers(forms, np.uint8)),
-            rests=(
-                _numbers(rest_edges, np.int64),
-                _within(message, rests) if rows == 1 else _numbers(rests, np.uint8),
-            ),
-            is_shared=rows > 1,
-        )
-
-    def sample(self, row: int) -> EncodedSample:
-        """Restores a sample."""
-        start, end = self.forms[0][row : row + 2].tolist()
-        form = _form_from_json(self.forms[1][start:end].tobytes())
-        ids = torch.from_numpy(self._list("input_ids", row).astype(np.int64))
-        found: dict[str, Tensor] = {"input_ids": ids}
-        runs, at = self._list("runs", row), 0
-        for name, size in zip(form.runs, self._list("run_sizes", row).tolist(), strict=True):
-            values, counts = runs[at : at + size], runs[at + size : at + 2 * size]
-            found[name], at = torch.from_numpy(np.repeat(values, counts)), at + 2 * size
-        if form.is_exact:
-            found["labels"] = torch.full_like(ids, IGNORE_INDEX)
-            for start, end in self._list("label_spans", row).reshape(-1, 2).tolist():
-                found["labels"][start:end] = ids[start:end]
-        start, end = self.rests[0][row : row + 2].tolist()
-        media: Mapping[str, Tensor] = {}
-        tables: Mapping[str, PixelTable] = {}
-        if end > start:
-            data = self.rests[1][start:end]
-            rest = sample_from_tensor_bytes(data.tobytes() if self.is_shared else data)
-            media, tables, found = rest.media, rest.pixel_tables, {**found, **rest.tokens}
-        return EncodedSample(
-            tokens={key: found[key] for key in form.tokens},
-            message_ids=found["message_ids"],
-            media_ids=found["media_ids"],
-            media=media,
-            media_counts=dict(form.media_counts),
-            label_strategy=form.label_strategy,
-            documents=form.documents,
-            pixel_tables=tables,
-        )
-
-    def _list(self, name: str, row: int) -> npt.NDArray[Any]:
-        edges, values = self.lists[name]
-        found: npt.NDArray[Any] = values[edges[row] : edges[row + 1]]
-        return found
+    media = sum(tensor.nbytes for tensor in sample.media.values())
+    others = sum(tensor.nbytes for tensor in _along_tokens(sample).values())
+    return media >= max(RAW_BYTES, 16 * others)
 
 
-_READ = (*_LISTS, _FORM, _REST)
-"""The columns that are read, in the order of the schema."""
-
-
-def _batch_alone(message: npt.NDArray[np.uint8]) -> list[Any]:
-    """Returns the columns of a message, without copying."""
-    import pyarrow as pa
-
-    batch = pa.ipc.read_record_batch(pa.py_buffer(message), arrow_schema())
-    return [batch.column(place) for place in _places()]
-
-
-def _batch_of_several(message: npt.NDArray[np.uint8]) -> list[Any]:
-    """Returns the columns of a message; only those are decompressed, in this thread."""
-    import pyarrow as pa
-
-    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=_places())
-    stream = pa.py_buffer(_schema_bytes() + message.tobytes())
-    with pa.ipc.open_stream(stream, options=options) as reader:
-        columns: list[Any] = reader.read_next_batch().columns
-    return columns
-
-
-@cache
-def _places() -> list[int]:
-    return [arrow_schema().get_field_index(name) for name in _READ]
-
-
-@cache
-def _schema_bytes() -> bytes:
-    found: bytes = arrow_schema().serialize().to_pybytes()
-    return found
-
-
-@attrs.frozen(eq=False)
-class _Form:
-    """The names of a sample's tensors, and what else is not a tensor."""
-
-    tokens: tuple[str, ...]
-    runs: tuple[str, ...]
-    is_exact: bool
-    media_counts: Mapping[str, int]
-    label_strategy: str
-    documents: tuple[Document, ...]
-
-
-def _form(sample: EncodedSample, runs: Sequence[str], is_exact: bool) -> str:  # noqa: FBT001
-    return json.dumps(
+def _form_and_rest(
+    sample: EncodedSample,
+    runs: Mapping[str, Any],
+    is_exact: bool,  # noqa: FBT001  # map passes it
+    raw: bool,  # noqa: FBT001
+) -> tuple[bytes, TensorBytes | None]:
+    """Returns the facts about a row's tensors, and the tensors that no other column holds."""
+    known = set() if raw else {"input_ids", *runs, *(("labels",) if is_exact else ())}
+    tokens = {key: value for key, value in _along_tokens(sample).items() if key not in known}
+    tensors = {f"tokens.{key}": value for key, value in tokens.items()}
+    tensors |= {f"media.{key}": value for key, value in sample.media.items()}
+    facts = json.dumps(
         {
             "tokens": list(sample.tokens),
+            "media": list(sample.media),
             "runs": list(runs),
             "is_exact": is_exact,
             "media_counts": dict(sample.media_counts),
             "label_strategy": sample.label_strategy,
             "documents": [attrs.asdict(document) for document in sample.documents],
+            "pixel_tables": {key: table.to_dict() for key, table in sample.pixel_tables.items()},
         }
     )
-
-
-@lru_cache(maxsize=256)
-def _form_from_json(text: bytes) -> _Form:
-    facts = json.loads(text)
-    documents = tuple(document_from_facts(**document) for document in facts.pop("documents"))
-    return _Form(**facts, documents=documents)
-
-
-def _rest(sample: EncodedSample, runs: Mapping[str, Any], is_exact: bool) -> bytes:  # noqa: FBT001
-    """Returns the tensors that no other column holds, or no bytes if there are none."""
-    known = {"input_ids", *runs, *(("labels",) if is_exact else ())}
-    tokens = {key: value for key, value in _along_tokens(sample).items() if key not in known}
-    if not tokens and not sample.media:
-        return b""
-    nothing = torch.empty(0, dtype=torch.int64)
-    rest = attrs.evolve(sample, tokens=tokens, message_ids=nothing, media_ids=nothing, documents=())
-    return sample_to_tensor_bytes(rest)
+    if raw:
+        return b"", TensorBytes.of(tensors, facts)
+    return facts.encode(), TensorBytes.of(tensors, "") if tensors else None
 
 
 def _along_tokens(sample: EncodedSample) -> dict[str, Tensor]:
@@ -285,11 +162,10 @@ def _label_spans(
 
 
 def _runs(
-    samples: Sequence[EncodedSample], exact: Sequence[bool], edges: Ints
+    tensors: Sequence[Mapping[str, Tensor]], exact: Sequence[bool], edges: Ints
 ) -> list[dict[str, tuple[Ints, Ints]]]:
     """Returns the values and the counts of each tensor that takes less space as runs, by sample."""
-    tensors = [_along_tokens(sample) for sample in samples]
-    found: list[dict[str, tuple[Ints, Ints]]] = [{} for _ in samples]
+    found: list[dict[str, tuple[Ints, Ints]]] = [{} for _ in tensors]
     lengths = np.diff(edges).tolist()
     for key in dict.fromkeys(key for some in tensors for key in some if key != "input_ids"):
         rows = [
@@ -367,29 +243,25 @@ def _map(rows: Sequence[Sequence[tuple[str, Any]]], values: Callable[[list[Any]]
     import pyarrow as pa
 
     edges = _array(_edges(list(map(len, rows))).astype(np.int32))
-    keys = _bytes(pa.string(), [key.encode() for row in rows for key, _ in row])
+    keys = _text([key.encode() for row in rows for key, _ in row])
     return pa.MapArray.from_arrays(edges, keys, values([value for row in rows for _, value in row]))
 
 
-def _bytes(kind: Any, values: Sequence[bytes]) -> Any:
+def _text(values: Sequence[bytes]) -> Any:
     import pyarrow as pa
 
-    edges = _edges(list(map(len, values)))
-    if kind == pa.string():
-        edges = edges.astype(np.int32)
+    edges = _edges(list(map(len, values))).astype(np.int32)
     buffers = [None, pa.py_buffer(edges), pa.py_buffer(b"".join(values))]
-    return pa.Array.from_buffers(kind, len(values), buffers)
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
-def _numbers(buffer: Any, kind: Any) -> npt.NDArray[Any]:
-    return np.frombuffer(buffer, kind) if buffer is not None else np.empty(0, kind)
+def _tensors(values: Sequence[TensorBytes | None]) -> Any:
+    import pyarrow as pa
 
-
-def _within(message: npt.NDArray[np.uint8], buffer: Any) -> npt.NDArray[np.uint8]:
-    """Returns a buffer as a part of the message, which may be written to, or a copy of it."""
-    if buffer is None:
-        return np.empty(0, np.uint8)
-    start = buffer.address - message.ctypes.data
-    if 0 <= start <= len(message) - buffer.size:
-        return message[start : start + buffer.size]
-    return np.frombuffer(buffer, np.uint8).copy()
+    edges = _edges([0 if value is None else value.size for value in values])
+    data = np.empty(edges[-1], np.uint8)
+    for value, start, end in zip(values, edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if value is not None:
+            value.write(data[start:end])
+    buffers = [None, pa.py_buffer(edges), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)

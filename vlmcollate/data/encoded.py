@@ -6,18 +6,17 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
-from safetensors.torch import save
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import DamagedError, checksum, verify_checksum
+from vlmcollate.data.tensors import TensorBytes, read_tensors
 from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError, LocatedError
 from vlmcollate.pixels import PixelTable
@@ -25,25 +24,6 @@ from vlmcollate.sample import Document, EncodedSample
 from vlmcollate.validators import an_instance_of, check_count
 
 _HEAD = b"vlmcollate sample 1, sha256 "
-_DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
-"""The types of safetensors."""
 
 
 @attrs.frozen(eq=False)
@@ -233,8 +213,18 @@ def load_sample(path: str | os.PathLike[str]) -> EncodedSample:
 
 def sample_to_bytes(sample: EncodedSample) -> bytes:
     """Converts a sample to bytes, without loss: a line with a checksum, then safetensors."""
-    data = sample_to_tensor_bytes(sample)
-    return _HEAD + checksum(data).encode() + b"\n" + data
+    tensors: dict[str, Tensor] = {"message_ids": sample.message_ids, "media_ids": sample.media_ids}
+    tensors |= {f"tokens.{key}": value for key, value in sample.tokens.items()}
+    tensors |= {f"media.{key}": value for key, value in sample.media.items()}
+    facts = {
+        "order": [list(sample.tokens), list(sample.media)],
+        "media_counts": dict(sample.media_counts),
+        "label_strategy": sample.label_strategy,
+        "pixel_tables": {key: table.to_dict() for key, table in sample.pixel_tables.items()},
+        "documents": [attrs.asdict(document) for document in sample.documents],
+    }
+    data = TensorBytes.of(tensors, json.dumps(facts)).to_array()
+    return b"".join((_HEAD, checksum(data).encode(), b"\n", data.data))
 
 
 def sample_from_bytes(data: bytes) -> EncodedSample:
@@ -257,59 +247,29 @@ def sample_from_bytes(data: bytes) -> EncodedSample:
         raise ConfigError(
             f"the encoded sample is damaged: {error}; encode and save it again"
         ) from error
-    return sample_from_tensor_bytes(rest)
-
-
-def sample_to_tensor_bytes(sample: EncodedSample) -> bytes:
-    """Converts a sample to safetensors, for bytes whose checksum is stored elsewhere."""
-    tensors: dict[str, Tensor] = {"message_ids": sample.message_ids, "media_ids": sample.media_ids}
-    tensors |= {f"tokens.{key}": value for key, value in sample.tokens.items()}
-    tensors |= {f"media.{key}": value for key, value in sample.media.items()}
-    facts = {
-        "order": [list(sample.tokens), list(sample.media)],
-        "media_counts": dict(sample.media_counts),
-        "label_strategy": sample.label_strategy,
-        "pixel_tables": {key: table.to_dict() for key, table in sample.pixel_tables.items()},
-        "documents": [attrs.asdict(document) for document in sample.documents],
-    }
-    whole = {key: value.contiguous() for key, value in tensors.items()}
-    data: bytes = save(_unshared(whole), metadata={"vlmcollate": json.dumps(facts)})
-    return data
-
-
-def sample_from_tensor_bytes(data: Any) -> EncodedSample:
-    """Restores a sample from `sample_to_tensor_bytes`.
-
-    Args:
-        data: Bytes, or a buffer. The tensors share the memory of a buffer that can be written to.
-
-    Raises:
-        ConfigError: The bytes are no encoded sample.
-    """
     try:
-        view = memoryview(data)
-        if view.readonly:
-            view = memoryview(bytearray(view))
-        start = 8 + int.from_bytes(view[:8], "little")
-        entries, facts = _read_header(bytes(view[8:start]))
-        tensors = {name: _tensor(view[start:], *entry) for name, entry in entries.items()}
-        tokens, media = facts["order"]
-        return EncodedSample(
-            tokens={key: tensors[f"tokens.{key}"] for key in tokens},
-            message_ids=tensors["message_ids"],
-            media_ids=tensors["media_ids"],
-            media={key: tensors[f"media.{key}"] for key in media},
-            media_counts=dict(facts["media_counts"]),
-            label_strategy=facts["label_strategy"],
-            pixel_tables={
-                key: PixelTable.from_dict(table) for key, table in facts["pixel_tables"].items()
-            },
-            documents=tuple(document_from_facts(**document) for document in facts["documents"]),
-        )
+        return _sample_from_tensors(*read_tensors(np.frombuffer(bytearray(rest), np.uint8)))
     except KeyError as error:
         raise ConfigError(f"these bytes are no encoded sample: they hold no {error}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"these bytes are no encoded sample: {error}") from error
+
+
+def _sample_from_tensors(tensors: Mapping[str, Tensor], about: str) -> EncodedSample:
+    facts = json.loads(about)
+    tokens, media = facts["order"]
+    return EncodedSample(
+        tokens={key: tensors[f"tokens.{key}"] for key in tokens},
+        message_ids=tensors["message_ids"],
+        media_ids=tensors["media_ids"],
+        media={key: tensors[f"media.{key}"] for key in media},
+        media_counts=dict(facts["media_counts"]),
+        label_strategy=facts["label_strategy"],
+        pixel_tables={
+            key: PixelTable.from_dict(table) for key, table in facts["pixel_tables"].items()
+        },
+        documents=tuple(document_from_facts(**document) for document in facts["documents"]),
+    )
 
 
 def document_from_facts(
@@ -318,40 +278,3 @@ def document_from_facts(
     """Restores a document from `attrs.asdict`, by way of JSON."""
     shapes = {key: tuple(shape) for key, shape in media_shapes.items()}
     return Document(token_keys=tuple(token_keys), media_shapes=shapes, **facts)
-
-
-_Entry = tuple[torch.dtype, tuple[int, ...], int, int]
-
-
-@lru_cache(maxsize=256)
-def _read_header(header: bytes) -> tuple[Mapping[str, _Entry], Mapping[str, Any]]:
-    """Reads a header of safetensors: its tensors, and the facts; those of many samples are equal.
-
-    The tensors are read here rather than by `safetensors`, which copies them twice.
-    """
-    found = json.loads(header)
-    facts = json.loads(found.pop("__metadata__")["vlmcollate"])
-    entries = {
-        name: (_DTYPES[entry["dtype"]], tuple(entry["shape"]), *entry["data_offsets"])
-        for name, entry in found.items()
-    }
-    return entries, facts
-
-
-def _tensor(
-    data: memoryview, dtype: torch.dtype, shape: tuple[int, ...], start: int, end: int
-) -> Tensor:
-    if end == start:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(data[start:end], dtype=dtype).reshape(shape)
-
-
-def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies tensors that share memory with another, which safetensors does not allow."""
-    seen: set[int] = set()
-    out = {}
-    for key, value in tensors.items():
-        address = value.untyped_storage().data_ptr()
-        out[key] = value.clone() if address in seen else value
-        seen.add(address)
-    return out

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.columns import Group
+from vlmcollate.data.groups import Group
 from vlmcollate.data.manifest import Manifest, ShardTable, check_same, fingerprint_of, shard_name
 from vlmcollate.data.shards import Shard, read_lengths
 from vlmcollate.data.sources import import_parquet
@@ -105,7 +105,7 @@ class PreparedDataset(Dataset[EncodedSample]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        shard = int(self._starts.searchsorted(index, "right")) - 1
         return self._reader.read(shard, index - int(self._starts[shard]))
 
 
@@ -154,5 +154,7 @@ class _Reader:
         shard = self._shard(number)
         group = shard.find_group(row)
         # a row that is alone may be large, and its tensors share the memory of its group
-        found = shard.read_group(group) if shard.is_alone(group) else self._group(number, group)
-        return found.sample(row - int(shard.starts[group]))
+        alone = shard.read_alone(group)
+        if alone is not None:
+            return alone
+        return self._group(number, group).sample(row - int(shard.starts[group]))

@@ -17,13 +17,20 @@ from vlmcollate.errors import ConfigError
 
 
 class _Worker:
-    """Encodes pieces, as a Ray actor."""
+    """Encodes pieces, as a Ray actor.
 
-    def __init__(self, encoder: PieceEncoder, folder: str) -> None:
+    Args:
+        encoder: A reference to the `PieceEncoder`, which is too large to be sent with each task.
+        folder: The folder for the shards.
+    """
+
+    def __init__(self, encoder: Any, folder: str) -> None:
+        import ray
         import torch
 
         torch.set_num_threads(1)
-        self._encoder, self._folder = encoder, Path(folder)
+        self._encoder: PieceEncoder = ray.get(encoder)
+        self._folder = Path(folder)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         for piece, name in zip(batch["piece"], batch["file"], strict=True):
@@ -86,10 +93,11 @@ def prepare_dataset(
             )
         left = list(run.tasks())  # refuses a damaged shard before any work
         if left:
+            encoder = ray.put(run.encoder)  # this reference keeps it until all actors have ended
             rows = [{"piece": attrs.asdict(piece), "file": file.name} for piece, file in left]
             ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _Worker,
-                fn_constructor_args=(run.encoder, str(run.folder.resolve())),
+                fn_constructor_args=(encoder, str(run.folder.resolve())),
                 batch_size=1,
                 batch_format="default",
                 compute=ray.data.ActorPoolStrategy(size=num_actors),

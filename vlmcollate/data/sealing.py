@@ -7,6 +7,7 @@ checksums.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Any
 
 from vlmcollate.errors import ConfigError
@@ -32,14 +33,7 @@ class FastChecksum:
     """
 
     def __init__(self) -> None:
-        try:
-            import xxhash
-        except ImportError as error:
-            raise ConfigError(
-                "xxhash, which computes the checksums of rows, is not installed; run pip install "
-                "'vlmcollate[prepare]'"
-            ) from error
-        self._sum = xxhash.xxh3_128()
+        self._sum = _xxh3()()
         self.update = self._sum.update
 
     def digest(self) -> bytes:
@@ -58,6 +52,18 @@ class FastChecksum:
             raise DamagedError(
                 f"{problem}: found XXH3 {found.hex()[:12]}..., expected {expected.hex()[:12]}..."
             )
+
+
+@cache
+def _xxh3() -> Any:
+    try:
+        import xxhash
+    except ImportError as error:
+        raise ConfigError(
+            "xxhash, which computes the checksums of rows, is not installed; run pip install "
+            "'vlmcollate[prepare]'"
+        ) from error
+    return xxhash.xxh3_128
 
 
 def fast_checksum(data: Any) -> bytes:

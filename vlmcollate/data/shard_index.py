@@ -21,7 +21,7 @@ from vlmcollate.data.sealing import DamagedError, checksum, verify_checksum
 
 STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 """The bytes that end a stream of Arrow."""
-MARK = b"vlmcshd4"
+MARK = b"vlmcshd5"
 """The last bytes of a shard."""
 TAIL = 64 + 8 + len(MARK)
 """The number of bytes of the seal, the index's size and the mark."""
@@ -41,6 +41,8 @@ class ShardIndex:
         lengths: (N,) int32, the tokens of each row.
         rows: (G,) int32, the number of rows of each group.
         sizes: (G,) int64, the bytes of each group.
+        raws: (G,) int32, the first byte of the column `rest` of each group of one row that is raw,
+            after the group's first byte; 0 for other groups.
         sums: (G,) the checksum of each group's bytes.
     """
 
@@ -50,13 +52,14 @@ class ShardIndex:
     lengths: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int32]
     sizes: npt.NDArray[np.int64]
+    raws: npt.NDArray[np.int32]
     sums: npt.NDArray[np.void]
 
     def to_bytes(self) -> bytes:
         """Converts the index to bytes, with the tail."""
         head = {"facts": self.facts, "rejected": self.rejected, "schema": self.schema}
         counts = np.asarray([len(self.lengths), len(self.rows)], "<i8")
-        arrays = (counts, self.lengths, self.rows, self.sizes, self.sums)
+        arrays = (counts, self.lengths, self.rows, self.sizes, self.raws, self.sums)
         text = json.dumps(head, sort_keys=True).encode()
         index = b"".join([*(array.tobytes() for array in arrays), text])
         return index + checksum(index).encode() + len(index).to_bytes(8, "little") + MARK
@@ -75,6 +78,7 @@ class ShardIndex:
             ("lengths", "<i4", rows),
             ("rows", "<i4", groups),
             ("sizes", "<i8", groups),
+            ("raws", "<i4", groups),
             ("sums", _SUM, groups),
         ):
             arrays[name] = np.frombuffer(index, kind, count, start)

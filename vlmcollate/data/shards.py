@@ -6,8 +6,7 @@ Shapes: N rows, G groups of rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from vlmcollate.data.columns import Group
+from vlmcollate.data.groups import Group, sample_from_raw
 from vlmcollate.data.manifest import ShardFacts
 from vlmcollate.data.sealing import DamagedError, FastChecksum, verify_checksum
 from vlmcollate.data.shard_index import (
@@ -26,6 +25,7 @@ from vlmcollate.data.shard_index import (
     split_tail,
 )
 from vlmcollate.errors import ConfigError
+from vlmcollate.sample import EncodedSample
 
 _READ_AHEAD = 16 << 10
 """The bytes at the end of a shard that are read at once, which hold the index of most shards."""
@@ -45,9 +45,9 @@ class _File:
         self._number = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.size = os.fstat(self._number).st_size
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` ends first
         if self._number >= 0:
-            os.close(self._number)
+            close(self._number)
 
     def read(
         self, start: int, size: int, on_read: Callable[[memoryview], object] = lambda _: None
@@ -111,7 +111,7 @@ class Shard:
         Raises:
             ConfigError: The file is missing, damaged or no shard.
         """
-        with _shard_errors(file):
+        with _ShardErrors(file):
             data = _File(file)
             data_of_index, seal = _read_index(data)
             index = ShardIndex.from_bytes(data_of_index, seal)
@@ -147,7 +147,7 @@ class Shard:
         Raises:
             ConfigError: The shard has another seal.
         """
-        with _shard_errors(self.file):
+        with _ShardErrors(self.file):
             if self.facts.seal != seal:
                 raise DamagedError("it was replaced since it was opened")
 
@@ -157,7 +157,7 @@ class Shard:
         Raises:
             ConfigError: The bytes differ from those that were written.
         """
-        with _shard_errors(self.file):
+        with _ShardErrors(self.file):
             size, expected = self.index.schema
             verify_checksum(self._data.read(0, size), expected, "its schema was changed")
             for group in range(len(self.index.rows)):
@@ -168,11 +168,19 @@ class Shard:
 
     def find_group(self, row: int) -> int:
         """Returns the group of a row."""
-        return int(np.searchsorted(self.starts, row, side="right")) - 1
+        return int(self.starts.searchsorted(row, "right")) - 1
 
-    def is_alone(self, group: int) -> bool:
-        """Whether a group has a single row."""
-        return bool(self.index.rows[group] == 1)
+    def read_alone(self, group: int) -> EncodedSample | None:
+        """Reads the row of a group that has a single one, or returns `None`.
+
+        Raises:
+            ConfigError: The shard is damaged.
+        """
+        if self.index.rows[group] != 1:
+            return None
+        with _ShardErrors(self.file):
+            message, raw = self._read_bytes(group), self.index.raws[group]
+            return sample_from_raw(message[raw:]) if raw else Group.of(message, 1).sample(0)
 
     def read_group(self, group: int) -> Group:
         """Reads a group of rows; verifies its bytes first, since damage can crash Arrow.
@@ -180,18 +188,21 @@ class Shard:
         Raises:
             ConfigError: The shard is damaged.
         """
-        with _shard_errors(self.file):
+        with _ShardErrors(self.file):
             return Group.of(self._read_bytes(group), int(self.index.rows[group]))
 
     def _read_bytes(self, group: int) -> npt.NDArray[np.uint8]:
         start, end = self.edges[group : group + 2].tolist()
         total = FastChecksum()
         found = self._data.read(start, end - start, total.update)
-        first, after = self.starts[group : group + 2].tolist()
-        rows = f"rows {first} to {after - 1}" if after - first > 1 else f"row {first}"
         expected = self.index.sums[group].tobytes()
-        total.verify(expected, f"the bytes of {rows} were changed")
+        if total.digest() != expected:
+            total.verify(expected, f"the bytes of {self._shown_rows(group)} were changed")
         return found
+
+    def _shown_rows(self, group: int) -> str:
+        first, after = self.starts[group : group + 2].tolist()
+        return f"rows {first} to {after - 1}" if after - first > 1 else f"row {first}"
 
 
 def read_lengths(file: str, seal: str) -> npt.NDArray[np.int32] | None:
@@ -207,7 +218,7 @@ def read_lengths(file: str, seal: str) -> npt.NDArray[np.int32] | None:
     Raises:
         ConfigError: The file is missing or damaged.
     """
-    with _shard_errors(file):
+    with _ShardErrors(file):
         index, found = _read_index(_File(file))
         if found != seal:
             return None
@@ -227,21 +238,31 @@ def _read_index(data: _File) -> tuple[bytes, str]:
     return end[len(end) - TAIL - size : len(end) - TAIL], seal
 
 
-@contextmanager
-def _shard_errors(file: Path | str) -> Iterator[None]:
-    """Turns whatever damage raises into one error that names the file and the remedy."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"'{file}' is missing; prepare the dataset again, which writes only what is missing"
-        ) from error
-    except ConfigError:  # a package is not installed
-        raise
-    # the exceptions of Arrow are among these
-    except (DamagedError, OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())  # some end with a line break
-        raise ConfigError(
-            f"'{file}' is damaged, or no shard of vlmcollate ({reason}); "
-            "remove it and prepare the dataset again, which rewrites only this shard"
-        ) from error
+@attrs.frozen
+class _ShardErrors:
+    """Turns whatever damage raises into one error that names the file and the remedy.
+
+    This is no generator, since each row is read in such a context.
+    """
+
+    file: Path | str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None or isinstance(error, ConfigError):  # a package is not installed
+            return
+        if isinstance(error, FileNotFoundError):
+            raise ConfigError(
+                f"'{self.file}' is missing; prepare the dataset again, which writes only what is "
+                "missing"
+            ) from error
+        # the exceptions of Arrow are among these
+        if isinstance(error, DamagedError | OSError | ValueError | KeyError | TypeError):
+            # some end with a line break
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ConfigError(
+                f"'{self.file}' is damaged, or no shard of vlmcollate ({reason}); remove it and "
+                "prepare the dataset again, which rewrites only this shard"
+            ) from error

@@ -16,6 +16,7 @@ from tests.conftest import NIGHTLY
 from vlmcollate import ConfigError, EncodedSample, collator_for
 from vlmcollate.data import PreparedDataset, load_sample, prepare_dataset, save_sample
 from vlmcollate.data.sealing import add_seal
+from vlmcollate.data.shards import Shard
 from vlmcollate.testing import tiny_processor
 
 DAMAGES = 400 if NIGHTLY else 150
@@ -123,6 +124,71 @@ def test_a_resumed_run_verifies_all_bytes(prepared, collator, rows):
             prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
     file.write_bytes(before)
     prepare_dataset(rows, folder, collator=collator, rows_per_shard=4)
+
+
+@pytest.fixture(scope="module")
+def with_pixels(tmp_path_factory, collator):
+    """A shard of rows with pixels, without, and with pixels and much text; and its samples."""
+    folder = tmp_path_factory.mktemp("pixels") / "out"
+    noise = np.random.default_rng(0).integers(0, 255, (2, 224, 224, 3), np.uint8)
+    first, second = ([{"type": "image", "image": Image.fromarray(pixels)}] for pixels in noise)
+    rows = [
+        [
+            {
+                "role": "user",
+                "content": [*image, {"type": "text", "text": "What? " * times}],
+            },
+            {"role": "assistant", "content": "Noise."},
+        ]
+        for image, times in ((first, 1), ([], 1), (second, 400), (second, 1))
+    ]
+    prepare_dataset(rows, folder, collator=collator)
+    return folder, [collator.encode(row) for row in rows]
+
+
+def test_rows_with_pixels_are_read_alone_and_bit_for_bit(with_pixels, collator):
+    folder, expected = with_pixels
+    index = Shard.of(folder / "000000.arrow").index
+    assert index.rows.tolist() == [1, 1, 1, 1]
+    assert (index.raws > 0).tolist() == [True, False, False, True]
+    dataset = PreparedDataset(folder, collator)
+    for row in (2, 0, 3, 1, 2):
+        assert equal(dataset[row], expected[row])
+
+
+def test_damage_of_any_byte_of_a_row_is_refused_by_this_row_alone(with_pixels, collator):
+    folder, expected = with_pixels
+    file = folder / "000000.arrow"
+    edges, before = Shard.of(file).edges.tolist(), file.read_bytes()
+    dataset, random = PreparedDataset(folder, collator), np.random.default_rng(1)
+    ends = [place for edge in edges for place in (edge - 1, edge) if edges[0] <= place < edges[-1]]
+    places = [*ends, *random.integers(edges[0], edges[-1], 300 if NIGHTLY else 60).tolist()]
+    with file.open("r+b", buffering=0) as data:
+        for place in places:
+            data.seek(place)
+            data.write(bytes([before[place] ^ (1 << int(random.integers(8)))]))
+            bad = int(np.searchsorted(edges, place, side="right")) - 1
+            with pytest.raises(
+                ConfigError, match=rf"000000.arrow' is damaged.*bytes of row {bad} were changed"
+            ):
+                PreparedDataset(folder, collator)[bad]
+            for index in {0, 1, 2, 3} - {bad}:
+                assert equal(PreparedDataset(folder, collator)[index], expected[index])
+            data.seek(place)
+            data.write(before[place : place + 1])
+        # the file is truncated in a row after it was opened
+        dataset[3]
+        for size in (edges[3] + 1, edges[4] - 1):
+            data.truncate(size)
+            with pytest.raises(ConfigError, match="bytes of row 3 were changed"):
+                dataset[3]
+            with pytest.raises(ConfigError, match="does not end like a shard"):
+                PreparedDataset(folder, collator)
+            assert equal(dataset[0], expected[0])
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"000000.arrow' is missing; prepare"):
+        PreparedDataset(folder, collator)
+    file.write_bytes(before)
 
 
 def test_shards_that_were_put_elsewhere_are_refused(prepared, collator, rows, tmp_path):

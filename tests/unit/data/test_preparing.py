@@ -34,8 +34,10 @@ from vlmcollate.data import (
     Progress,
     prepare_dataset,
 )
-from vlmcollate.data.columns import Group, batch_from_samples
+from vlmcollate.data.columns import batch_from_samples
+from vlmcollate.data.groups import Group
 from vlmcollate.data.manifest import fingerprint_of
+from vlmcollate.data.shard_writing import _message
 from vlmcollate.data.shards import Shard
 from vlmcollate.errors import SampleTooLongError
 from vlmcollate.testing import tiny_processor
@@ -508,7 +510,7 @@ def test_damage_is_reported(tmp_path, source, collator):
     (tmp_path / "moved").rename(out / "000001.arrow")
     reader = PreparedDataset(out, collator)
     data = shard.read_bytes()
-    for bad in (data[: len(data) // 2], b"", b"vlmcshd4" + bytes(100) + b"vlmcshd4"):
+    for bad in (data[: len(data) // 2], b"", b"vlmcshd5" + bytes(100) + b"vlmcshd5"):
         shard.write_bytes(bad)
         for use in (
             lambda: PreparedDataset(out, collator),
@@ -640,6 +642,13 @@ def any_sample(draw):
 def test_any_samples_survive_their_group(samples):
     batch = batch_from_samples(samples, [[number] for number in range(len(samples))])
     batch.validate(full=True)
-    group = Group.of(np.frombuffer(bytearray(batch.serialize()), np.uint8), len(samples))
-    for number, sample in enumerate(samples):
-        assert_equal(group.sample(number), sample)
+    for compresses in (False, True):
+        whole = Group.of(_array(_message(batch, compresses=compresses)), len(samples))
+        for number, sample in enumerate(samples):
+            assert_equal(whole.sample(number), sample)
+            alone = _message(batch.slice(number, 1), compresses=compresses)
+            assert_equal(Group.of(_array(alone), 1).sample(0), sample)
+
+
+def _array(message: memoryview) -> np.ndarray[Any, Any]:
+    return np.frombuffer(bytearray(message), np.uint8)
