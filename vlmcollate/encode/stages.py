@@ -294,8 +294,7 @@ class Stages(CollatorOptions):
         media: Sequence[Any] = (),
     ) -> tuple[EncodedPrompt, EncodedSample]:
         prompt = run_stage("tokenize", self.prompt_encoder, conversation, rendering, processed)
-        name, family = type(self).__name__, self.family
-        output = processed.tensors
+        output, family, name = processed.tensors, self.family, type(self).__name__
         sample = unlabelled_sample(
             prompt,
             media_tensors(output, family, collator=name) if output else {},
@@ -393,8 +392,7 @@ class Stages(CollatorOptions):
                 )
 
         placeholders = {k: v for k, v in self.traits.placeholders.items() if self.supports(k)}
-        rate, joins = self.traits.sampling_rate, self.family.joins
-        return DummyMedia.of(placeholders, rate, joins, encode)
+        return DummyMedia.of(placeholders, self.traits.sampling_rate, self.family.joins, encode)
 
     def _dummy_room(self, sample: EncodedSample) -> int:
         """Returns the number of tokens that dummy media will add."""
