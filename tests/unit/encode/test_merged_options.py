@@ -70,7 +70,9 @@ def test_every_change_is_seen(processor: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [np.float64(0.5), np.arange(3), torch.arange(3), float("nan"), object()], ids=repr
+    "value",
+    [np.float64(0.5), np.arange(3), torch.arange(3), float("nan"), object()],
+    ids=["scalar", "array", "tensor", "nan", "object"],
 )
 def test_other_values_than_plain_ones_are_merged_at_each_call(processor: Any, value: Any) -> None:
     """The options of audio, since this processor takes none, are not validated."""
