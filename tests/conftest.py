@@ -42,8 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput"):
         return
     import torch
+    from torch.utils.data import _utils
     from transformers import logging
 
+    # an iterator of a DataLoader that an error ended waits for its workers when it is collected,
+    # in the middle of another test; by default for five seconds each
+    _utils.MP_STATUS_CHECK_INTERVAL = 0.2
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     if address := getattr(config, "workerinput", {}).get("fork_server"):

@@ -3,7 +3,7 @@
 Every law is tried on a few families; the others take turns, so that each law is tried on several
 families of every kind and each family keeps several laws. Each law has 50 examples on one of three
 families, and two on the rest. The law of pickled copies sends a vocabulary to another process for
-seconds, so three families stand for all there, and the others are only pickled, in turns. In the
+seconds, so two families stand for all there, and the others are only pickled, in turns. In the
 nightly profile every law is tried on every family, with 50 examples.
 """
 
@@ -26,8 +26,8 @@ SERVED = [
     and not {"", *case.kinds} <= {"", *case.error}
     and "" not in case.error
 ]
-WITH_EVERY_LAW = ("Qwen2_5_VLProcessor", "Phi4MMProcessor", "InternVLProcessor")
-"""A family with a collator of its own, one of remote code, and one by the default collator."""
+WITH_EVERY_LAW = ("Qwen2_5_VLProcessor", "InternVLProcessor")
+"""A family with a collator of its own, and one by the default collator."""
 WITH_MANY_EXAMPLES = ("Qwen2_5_VLProcessor", "InternVLProcessor", "LlavaProcessor")
 """Families that are fast and unlike each other; each tries a third of the laws on 50 examples."""
 OWN = [name for name in SERVED if name in COLLATORS and name not in WITH_EVERY_LAW]

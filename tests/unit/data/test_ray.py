@@ -25,6 +25,7 @@ def source(tmp_path):
     return file
 
 
+@pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")  # Ray warns about itself
 def test_actors_write_the_files_of_the_plain_run(tmp_path, source, monkeypatch):
     ray = pytest.importorskip("ray", reason="the extra vlmcollate[ray] is not installed")

@@ -69,6 +69,8 @@ def test_a_model_that_accelerate_prepares_takes_bytes(is_prepared_first):
     accelerate = pytest.importorskip(
         "accelerate", reason="the extra vlmcollate[examples] installs accelerate"
     )
+    # other tests' trainers have set the precision of the process, which has no public reset
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
     model = Net()
     if not is_prepared_first:
@@ -77,6 +79,7 @@ def test_a_model_that_accelerate_prepares_takes_bytes(is_prepared_first):
     if is_prepared_first:
         finish_pixels(prepared)
     assert torch.equal(prepared(pixel_values=PIXELS), prepared(pixel_values=PIXELS.finished()))
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
