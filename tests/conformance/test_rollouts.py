@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tests.processors.cases import CASES, in_turns
 from vlmcollate import collator_for
-from vlmcollate.errors import CollateError, ConfigError, ConversationError
+from vlmcollate.errors import CollateError, ConfigError, ConversationError, SampleTooLongError
 
 SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
 
@@ -165,6 +166,19 @@ def test_what_was_not_sampled_is_refused(ids, logprobs, words):
     prompt = collator_of("Qwen2_5_VLProcessor").prompt([message("user", "Look.")])
     with pytest.raises(ConversationError, match=words):
         prompt.sample(ids, logprobs)
+
+
+def test_a_rollout_has_the_options_of_its_collator():
+    collator = collator_of("Qwen2_5_VLProcessor")
+    filled = attrs.evolve(collator, dummy_media="sample").prompt([message("user", "Look.")])
+    plain, sample = collator.prompt([message("user", "Look.")]).sample([5]), filled.sample([5])
+    assert len(sample) > len(plain)
+    assert "pixel_values" in sample.media
+    assert filled.encoded.media == {}  # from which the model generates
+    short = attrs.evolve(collator, max_length=len(plain)).prompt([message("user", "Look.")])
+    assert len(short.sample([5])) == len(plain)
+    with pytest.raises(SampleTooLongError, match="with those that were sampled"):
+        short.sample([5, 6])
 
 
 def test_messages_follow_an_answer_alone():

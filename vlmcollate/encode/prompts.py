@@ -25,11 +25,13 @@ from vlmcollate.encode.rollouts import (
     LOGPROBS,
     Piece,
     Prompt,
+    PromptBatch,
     merged_tokens,
     sampled_piece,
     with_media_of,
 )
 from vlmcollate.encode.stages import Stages, untraced
+from vlmcollate.encode.turn_splitting import without_earlier_omissions
 from vlmcollate.errors import (
     ConfigError,
     ConversationError,
@@ -51,18 +53,6 @@ from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _SOME_ANSWER = Message(role="assistant", content=(TextPart("."),))
-
-
-class PromptBatch(dict[str, Any]):
-    """A batch of prompts, which `model.generate(**batch)` takes.
-
-    Attributes:
-        references: The last answer of each conversation, or `None` if it has none.
-    """
-
-    def __init__(self, tensors: Any = (), references: Sequence[Message | None] = ()) -> None:
-        super().__init__(tensors)
-        self.references = tuple(references)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -120,6 +110,7 @@ class Prompts(Batches):
             merge=self._merge,
             sampled=self._sampled,
             follow=partial(self._follow, tools, variables),
+            finish=self._finish,
         )
 
     @final
@@ -166,7 +157,8 @@ class Prompts(Batches):
         return padding
 
     def _encode_asked(self, asked: Conversation, media: Sequence[Any]) -> Piece:
-        rendering = self._render_asked(asked)
+        # the reasoning of earlier answers, which many templates omit, is no part of a prompt
+        rendering = without_earlier_omissions(self._render_asked(asked), asked)
         if rendering.dropped or rendering.altered:
             report_omissions(rendering, self.on_template_omission)
         return self._encode_piece(asked, rendering, media)
@@ -303,6 +295,16 @@ class Prompts(Batches):
         if any(piece.media for piece in pieces):
             sample = with_media_of(sample, pieces, self.family.joins)
         return self.postprocess(sample)
+
+    def _finish(self, sample: EncodedSample) -> EncodedSample:
+        """Returns the sample of a rollout with the dummy media that it needs."""
+        most, length = self.max_length, len(sample) + self._dummy_room(sample)
+        if most is not None and length > most:
+            raise SampleTooLongError(
+                f"{length} tokens with those that were sampled, longer than max_length={most}; "
+                "sample fewer, or raise it"
+            )
+        return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
 
     def _sampled(self, sampled_ids: Any, logprobs: Any) -> Piece:
         vocabulary = Vocabulary.known(self.processor.tokenizer)

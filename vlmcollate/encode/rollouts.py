@@ -66,6 +66,7 @@ class Prompt:
     _merge: Callable[[Sequence[Piece]], EncodedSample] = attrs.field(repr=False)
     _sampled: Callable[[Any, Any], Piece] = attrs.field(repr=False)
     _follow: Callable[[Sequence[Piece], Sequence[Any]], Piece] = attrs.field(repr=False)
+    _finish: Callable[[EncodedSample], EncodedSample] = attrs.field(repr=False)
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
@@ -134,12 +135,26 @@ class Prompt:
 
         Returns:
             The sample, with labels for all tokens that were sampled, also for earlier answers, and
-            with `logprobs`, (L,) float32, if any were given; 0 for other tokens.
+            with `logprobs`, (L,) float32, if any were given; 0 for other tokens. With
+            `dummy_media="sample"` it has dummy media, if it needs it.
 
         Raises:
             ConversationError: As in `extended`.
+            SampleTooLongError: It is longer than `max_length`.
         """
-        return self.extended(sampled_ids, logprobs).encoded
+        return self._finish(self.extended(sampled_ids, logprobs).encoded)
+
+
+class PromptBatch(dict[str, Any]):
+    """A batch of prompts, which `model.generate(**batch)` takes.
+
+    Attributes:
+        references: The last answer of each conversation, or `None` if it has none.
+    """
+
+    def __init__(self, tensors: Any = (), references: Sequence[Message | None] = ()) -> None:
+        super().__init__(tensors)
+        self.references = tuple(references)
 
 
 def sampled_piece(

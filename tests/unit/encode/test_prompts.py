@@ -129,3 +129,17 @@ def test_counts_can_be_left_out():
     assert without(chats).keys() == batch.keys()
     with pytest.raises(ConfigError, match="image_grid_thw has the wrong number of rows: found 2"):
         split_microbatches(without(chats), 2, items=without.family.joins)
+
+
+def test_reasoning_that_a_template_omits_of_earlier_answers_is_no_omission(recwarn):
+    processor = tiny_processor()
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if loop.last and m.reasoning_content %}({{ m.reasoning_content }}){% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    collator = collator_for(processor, on_template_omission="raise")
+    earlier = {**answer("Yes"), "reasoning_content": "A cat."}
+    found = collator.prompt([user("Hi?"), earlier, user("So?")])
+    assert "A cat." not in written(found.encoded)
