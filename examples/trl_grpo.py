@@ -73,6 +73,7 @@ def main(steps: int = 3) -> tuple[list[EncodedSample], list[float]]:
             max_completion_length=NEW_TOKENS,
             max_steps=steps,
             logging_steps=1,
+            gradient_checkpointing=False,
             use_cpu=True,
             bf16=False,
             report_to=[],

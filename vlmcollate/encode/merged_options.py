@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 from collections.abc import Hashable, Mapping
 from functools import cache
+from inspect import signature
 from typing import Any
 
 from vlmcollate.tokens.identity_cache import IdentityCache
@@ -22,8 +23,10 @@ def merges_as_usual(kind: Hashable) -> bool:
     from transformers import ProcessorMixin
 
     known = getattr(ProcessorMixin, "_merge_kwargs", None)
-    declares = getattr(kind, "valid_processor_kwargs", None) is not None
-    return declares and known is not None and getattr(kind, "_merge_kwargs", None) is known
+    if known is None or getattr(kind, "_merge_kwargs", None) is not known:
+        return False
+    declared = list(signature(known).parameters.values())[1]  # older releases demand it
+    return hasattr(kind, "valid_processor_kwargs") and declared.default is None
 
 
 def merged_options(

@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from PIL import Image
 
 from tests.processors import build
 from vlmcollate import collator_for
 from vlmcollate.encode.merged_options import merged_options, merges_as_usual
 
+pytestmark = pytest.mark.skipif(
+    not merges_as_usual(hf.InternVLProcessor),
+    reason="this transformers merges options by another method",
+)
 CALL = {
     "images_kwargs": {"return_tensors": "pt"},
     "add_special_tokens": False,
