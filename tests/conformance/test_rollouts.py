@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tests.processors.cases import CASES, in_turns
+from tests.template_corpus import Judge, templates
 from vlmcollate import collator_for
 from vlmcollate.errors import CollateError, ConfigError, ConversationError, SampleTooLongError
 
@@ -188,3 +189,61 @@ def test_messages_follow_an_answer_alone():
         prompt.followed_by([message("user", "And?")])
     with pytest.raises(ConversationError):
         prompt.extended([5]).followed_by([])
+
+
+GO, RESULT = (
+    {"role": "user", "content": "Go on."},
+    {"role": "tool", "content": "42", "name": "calc"},
+)
+
+
+@pytest.mark.parametrize("template", ["trl/qwen3", "trl/gptoss", "trl/llama3_1", "trl/deepseekv3"])
+@pytest.mark.parametrize("messages", [[GO], [RESULT]], ids=["question", "result"])
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_what_follows_an_answer_is_what_the_template_writes(template, messages, is_ended):
+    processor = Judge(templates()[template]).processor
+    collator = collator_for(processor, on_unread="allow", on_template_omission="allow")
+    tokenizer, ends = processor.tokenizer, collator.renderer.turn_ends.tokens
+    prompt = collator.prompt([{"role": "user", "content": "Compute."}])
+    stop = [tokenizer.convert_tokens_to_ids(ends[0])] if is_ended else []
+    said = prompt.extended([*tokenizer("So", add_special_tokens=False)["input_ids"], *stop])
+    try:
+        grown = said.followed_by(messages)
+    except ConversationError as error:  # a call ends with a token of its own
+        assert messages == [RESULT]
+        assert "the answer was ended by" in str(error)
+        return
+    tail = tokenizer.decode(grown.encoded.input_ids[len(said) :].tolist())
+    assert ("42" if messages == [RESULT] else "Go on.") in tail
+    assert "arguments" not in tail
+    assert not (is_ended and tail.startswith(ends[0]))
+    assert tokenizer.decode(grown.token_ids) == grown.text
+
+
+@pytest.mark.parametrize("policy", ["on_unread", "on_template_omission"])
+def test_what_a_template_ignores_behind_an_answer_is_reported(policy):
+    collator = attrs.evolve(collator_of("Qwen2_5_VLProcessor"), **{policy: "raise"})
+    prompt = collator.prompt([message("user", "Look.")]).extended([5])
+    calls = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    ignored = (
+        {"foo": "bar"} if policy == "on_unread" else {"tool_calls": calls, "role": "assistant"}
+    )
+    with pytest.raises(ConversationError, match=r"messages\[0\]"):
+        prompt.followed_by([{**message("user", "And?"), **ignored}, message("user", "So?")])
+
+
+def test_log_probabilities_are_complete_and_possible():
+    prompt = collator_of("Qwen2_5_VLProcessor").prompt([message("user", "Look.")])
+    second = prompt.extended([5]).followed_by([message("user", "And?")])
+    with pytest.raises(ConversationError, match="some sampled answers have log probabilities"):
+        second.sample([5], logprobs=[-1.0])
+    for wrong in ([0.5], [float("nan")], [None]):
+        with pytest.raises(ConversationError, match="logprobs: expected"):
+            prompt.sample([5], logprobs=wrong)
+
+
+def test_padding_behind_the_stop_token_is_refused():
+    collator = collator_of("Qwen2_5_VLProcessor")
+    stop, pad = collator.stop_ids[0], collator.processor.tokenizer.pad_token_id
+    with pytest.raises(ConversationError, match="tokens follow the stop token"):
+        collator.prompt([message("user", "Look.")]).sample([5, stop, pad])

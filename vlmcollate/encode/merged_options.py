@@ -22,10 +22,12 @@ def merges_as_usual(kind: Hashable) -> bool:
     """Returns whether a class of processors merges options by the usual method."""
     from transformers import ProcessorMixin
 
-    known = getattr(ProcessorMixin, "_merge_kwargs", None)
+    known: Any = getattr(ProcessorMixin, "_merge_kwargs", None)
     if known is None or getattr(kind, "_merge_kwargs", None) is not known:
         return False
-    declared = list(signature(known).parameters.values())[1]  # older releases demand it
+    declared = list(signature(ProcessorMixin._merge_kwargs).parameters.values())[
+        1
+    ]  # older releases demand it
     return hasattr(kind, "valid_processor_kwargs") and declared.default is None
 
 

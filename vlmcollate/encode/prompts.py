@@ -5,22 +5,20 @@ Shapes: B prompts, L a prompt's tokens, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
-from functools import cached_property, partial
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, final
 
 import attrs
-import torch
-from PIL import Image
 
 from vlmcollate.batch.stacking import fill_values, stack_samples
-from vlmcollate.conversation import Conversation, MediaKind, Message, TextPart
-from vlmcollate.encode.batches import Batches
-from vlmcollate.encode.dummy_media import bare_placeholders
+from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.encode.each import encode_each
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns
 from vlmcollate.encode.padding import pad_rows
+from vlmcollate.encode.pieces import Pieces
 from vlmcollate.encode.rollouts import (
     LOGPROBS,
     Piece,
@@ -29,34 +27,35 @@ from vlmcollate.encode.rollouts import (
     merged_tokens,
     sampled_piece,
     with_media_of,
+    without_first,
 )
-from vlmcollate.encode.stages import Stages, untraced
-from vlmcollate.encode.turn_splitting import without_earlier_omissions
+from vlmcollate.encode.stages import untraced
+from vlmcollate.encode.unread import report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,
     ConversationError,
     EmptyBatchError,
-    MediaMismatchError,
     SampleError,
     SampleTooLongError,
 )
-from vlmcollate.media import ProcessedMedia
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.prompt.generation import (
     after_an_answer,
     before_the_answer,
     behind_the_answer,
     rendered_prompt,
+    shifted_path,
 )
+from vlmcollate.prompt.marks import REASONING_KEYS
 from vlmcollate.prompt.rendering import Rendering
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _SOME_ANSWER = Message(role="assistant", content=(TextPart("."),))
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Prompts(Batches):
+class Prompts(Pieces):
     """Encodes prompts; see `BaseCollator`."""
 
     @final
@@ -157,110 +156,9 @@ class Prompts(Batches):
         return padding
 
     def _encode_asked(self, asked: Conversation, media: Sequence[Any]) -> Piece:
-        # the reasoning of earlier answers, which many templates omit, is no part of a prompt
-        rendering = without_earlier_omissions(self._render_asked(asked), asked)
-        if rendering.dropped or rendering.altered:
-            report_omissions(rendering, self.on_template_omission)
+        rendering = self._render_asked(asked)
+        self._report(asked, rendering)
         return self._encode_piece(asked, rendering, media)
-
-    def _encode_piece(
-        self,
-        conversation: Conversation,
-        rendering: Rendering,
-        media: Sequence[Any],
-        *,
-        before: Sequence[Piece] | None = None,
-    ) -> Piece:
-        """Encodes a part of a prompt.
-
-        Args:
-            conversation: The messages that the part belongs to.
-            rendering: The part.
-            media: Its decoded media.
-            before: The parts before it; `None` for the first, to which the tokens belong that the
-                tokenizer adds before a text.
-        """
-        keeps_prefix = before is None
-        past = [piece for piece in before or () if piece.media]
-        kinds = [span.kind for span in rendering.media]
-        takes_all = bool(past and kinds) and not self._treats_apart(
-            {*kinds, *(kind for piece in past for kind in piece.kinds)}
-        )
-        replacements: list[str] = []
-
-        def process(rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-            if takes_all:
-                found = self._processed_after(past, rendering, media)
-            else:
-                found = self.process_media(rendering, media)
-            replacements[:] = found.replacements
-            return found
-
-        prompt, sample = self._tokenize(conversation, media, rendering, process)
-        inner = prompt.inner
-        kept = slice(0 if keeps_prefix else inner.start, inner.stop)
-        tokens = {key: value[kept] for key, value in sample.tokens.items()}
-        tokens["labels"] = torch.full_like(tokens["input_ids"], IGNORE_INDEX)
-        placeholders = tuple(self.traits.placeholders[span.kind] for span in rendering.media)
-        unexpanded = ProcessedMedia(replacements=placeholders)
-        short = prompt if not media else self.prompt_encoder(conversation, rendering, unexpanded)
-        first = 0 if keeps_prefix else short.inner.start
-        return Piece(
-            sample=attrs.evolve(
-                sample,
-                tokens=tokens,
-                message_ids=sample.message_ids[kept],
-                media_ids=sample.media_ids[kept],
-            ),
-            token_ids=tuple(short.ids[first : short.inner.stop].tolist()),
-            text=rendering.text,
-            media=tuple(media),
-            kinds=tuple(kinds),
-            replacements=tuple(replacements),
-            holds_all_media=takes_all,
-            messages=len(conversation.messages),
-        )
-
-    def _processed_after(
-        self, past: Sequence[Piece], rendering: Rendering, media: Sequence[Any]
-    ) -> ProcessedMedia:
-        """Processes media together with that before it.
-
-        Returns:
-            The replacements of the media, and the tensors of all.
-
-        Raises:
-            MediaMismatchError: The earlier media would have other tokens than it has.
-        """
-        items = [item for piece in past for item in piece.media]
-        kinds = [kind for piece in past for kind in piece.kinds]
-        kinds += [span.kind for span in rendering.media]
-        together = bare_placeholders(kinds, self.traits.placeholders)
-        found = self.process_media(together, [*items, *media])
-        known = tuple(text for piece in past for text in piece.replacements)
-        if found.replacements[: len(known)] != known:
-            raise MediaMismatchError(
-                "the processor expands the earlier media to other tokens once more media follows, "
-                "so a prompt cannot grow by media; pass all of it in the first prompt"
-            )
-        return attrs.evolve(found, replacements=found.replacements[len(known) :])
-
-    def _treats_apart(self, kinds: Set[MediaKind]) -> bool:
-        """Returns whether the processor treats each item as it would alone, tried on images."""
-        return kinds == {"image"} and self._treats_images_apart
-
-    @cached_property
-    def _treats_images_apart(self) -> bool:
-        if any((join.rows or "sample").startswith("sample") for join in self.family.joins.values()):
-            return False
-        images = [Image.new("RGB", size, "gray") for size in ((640, 480), (300, 900))]
-        together, *each = (
-            self.process_media(
-                bare_placeholders(["image"] * len(some), self.traits.placeholders), some
-            )
-            for some in (images, images[:1], images[1:])
-        )
-        return together.replacements == (*each[0].replacements, *each[1].replacements)
 
     def _render_asked(self, asked: Conversation) -> Rendering:
         """Writes the prompt up to the place where generation starts."""
@@ -270,11 +168,6 @@ class Prompts(Batches):
             return rendered_prompt(self.renderer, asked)
         answered = attrs.evolve(asked, messages=(*asked.messages, _SOME_ANSWER))
         return before_the_answer(self._render(answered))
-
-    @property
-    def _renders_chats(self) -> bool:
-        """Whether the processor's chat template writes prompts, and no code of the family."""
-        return self.declared.render is None and type(self).render is Stages.render
 
     def _shortened(
         self, asked: Conversation, media: Sequence[Any], length: int, most: int
@@ -321,6 +214,7 @@ class Prompts(Batches):
                 if (number := vocabulary.control_ids.get(name)) is not None
             },
             number_of_tokens=len(self.processor.tokenizer),
+            stop_ids=self.stop_ids,
             decode=vocabulary.decode,
         )
 
@@ -328,54 +222,48 @@ class Prompts(Batches):
         self, tools: Any, variables: Any, pieces: Sequence[Piece], messages: Sequence[Any]
     ) -> Piece:
         """Encodes the messages behind a sampled answer, with a generation prompt."""
+        if not self._renders_chats:
+            raise ConfigError(
+                f"{type(self).__name__} takes one question and its answer; nothing can follow"
+            )
         with untraced():
-            base = self.read_conversation(after_an_answer(messages))
+            try:
+                writes_calls = "tool_calls" in self._tools.template
+                base = self.read_conversation(after_an_answer(messages, writes_calls=writes_calls))
+                media = self.load(base)
+            except SampleError as error:
+                where = error.where and shifted_path(error.where)
+                raise type(error)(error.problem, where=where) from error.__cause__
             base = attrs.evolve(base, tools=tools, template_kwargs=variables)
-            media = self.load(base)
-            if not self._renders_chats:
-                raise ConfigError(
-                    f"{type(self).__name__} takes one question and its answer; nothing can follow"
-                )
-            rendering = rendered_prompt(self.renderer, base)
-            last = pieces[-1].token_ids[-1]
-            stops = Vocabulary.known(self.processor.tokenizer).decode
-            ended_by = stops([last]) if last in self.stop_ids else ""
-            return self._encode_tail(pieces, base, rendering, media, ended_by)
+            rendering = self._render_asked(base)
+            last, vocabulary = pieces[-1].token_ids[-1], Vocabulary.known(self.processor.tokenizer)
+            ended_by = vocabulary.decode([last]) if last in self.stop_ids else ""
+            ends = () if self.renderer.last_turn_end else self.renderer.turn_ends.tokens
+            tail, sampled = behind_the_answer(
+                rendering, messages, self.renderer.stop_tokens, ended_by, ends
+            )
+            self._report(attrs.evolve(base, messages=base.messages[2:]), tail)
+            piece = self._encode_piece(base, tail, media, before=pieces)
+        length = sum(map(len, pieces)) + len(piece)
+        if self.max_length is not None and length > self.max_length:
+            raise SampleTooLongError(
+                f"the prompt has {length} tokens with these messages, more than "
+                f"max_length={self.max_length}; end the rollout here, or raise it"
+            )
+        return without_first(piece, sampled)
 
-    def _encode_tail(
-        self,
-        pieces: Sequence[Piece],
-        base: Conversation,
-        rendering: Rendering,
-        media: Sequence[Any],
-        ended_by: str,
-    ) -> Piece:
-        """Encodes what a template writes behind the answer of a conversation.
-
-        Args:
-            pieces: The parts of the prompt before it.
-            base: A question, an answer, and the messages behind it.
-            rendering: All of it.
-            media: The media of the messages behind the answer.
-            ended_by: The stop token that was sampled behind the answer, or an empty string.
-        """
-        role_ends = bool(self.renderer.last_turn_end)  # the marker of the next role ends a turn
-        stops = [ended_by] if role_ends else self.renderer.stop_tokens
-        tail, cut = behind_the_answer(rendering, stops, ended_by)
-        piece = self._encode_piece(base, tail, media, before=pieces)
-        kept = slice(int(cut), None)
-        sample = piece.sample
-        return attrs.evolve(
-            piece,
-            sample=attrs.evolve(
-                sample,
-                tokens={key: value[kept] for key, value in sample.tokens.items()},
-                message_ids=torch.where(sample.message_ids > 0, sample.message_ids - 2, -1)[kept],
-                media_ids=sample.media_ids[kept],
-            ),
-            token_ids=piece.token_ids[kept],
-            messages=piece.messages - 2,
+    def _report(self, conversation: Conversation, rendering: Rendering) -> None:
+        """Reports what the template omits, but for the reasoning of earlier answers."""
+        is_reasoning = re.compile(rf"\.({'|'.join(REASONING_KEYS)})$").search
+        kept = attrs.evolve(
+            rendering,
+            dropped=tuple(path for path in rendering.dropped if not is_reasoning(path)),
+            altered=tuple(path for path in rendering.altered if not is_reasoning(path)),
         )
+        report_unread_by_template(
+            conversation, rendering.text, self._tools.template, self.on_unread
+        )
+        report_omissions(kept, self.on_template_omission)
 
 
 def _without_answer(conversation: Conversation) -> tuple[Conversation, Message | None]:

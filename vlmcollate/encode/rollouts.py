@@ -5,7 +5,7 @@ Shapes: L a prompt's tokens, S sampled tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -121,8 +121,10 @@ class Prompt:
         """
         if not (self.pieces[-1].sample.labels != IGNORE_INDEX).all():
             raise ConfigError("no answer precedes these messages; call extended first")
-        if not messages:
-            raise ConversationError("no message follows the answer: expected at least one")
+        if isinstance(messages, str | Mapping) or not messages:
+            raise ConversationError(
+                f"expected a list of at least one message, found {messages!r:.60}"
+            )
         piece = self._follow(self.pieces, messages)
         return attrs.evolve(self, pieces=(*self.pieces, piece))
 
@@ -164,6 +166,7 @@ def sampled_piece(
     token_types: str | None,
     media_tokens: Mapping[int, str],
     number_of_tokens: int,
+    stop_ids: Collection[int],
     decode: Callable[[Sequence[int]], str],
 ) -> Piece:
     """Returns the part of a prompt that was sampled.
@@ -174,6 +177,7 @@ def sampled_piece(
         token_types: The key of the family's token types.
         media_tokens: The ids of the tokens that stand for media, and their text.
         number_of_tokens: The size of the vocabulary.
+        stop_ids: The ids of the tokens that may end an answer.
         decode: A function that returns the text of tokens.
 
     Raises:
@@ -181,7 +185,7 @@ def sampled_piece(
     """
     try:
         ids = torch.as_tensor(sampled_ids)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConversationError(
             f"expected a list of token ids, found {sampled_ids!r:.60}", where="sampled_ids"
         ) from error
@@ -207,6 +211,13 @@ def sampled_piece(
                 "exist; drop the sample, or suppress the token while sampling",
                 where=f"sampled_ids[{at}]",
             )
+    ends = [at for at, token in enumerate(ids.tolist()) if token in stop_ids]
+    if ends and ends[0] < len(ids) - 1:
+        raise ConversationError(
+            f"{len(ids) - 1 - ends[0]} tokens follow the stop token, with which the answer ends; "
+            "remove the padding, or what else a batch was filled with",
+            where=f"sampled_ids[{ends[0] + 1}]",
+        )
     tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
     if token_types is not None:
         tokens[token_types] = torch.zeros_like(ids)
@@ -218,11 +229,22 @@ def sampled_piece(
 
 
 def _as_logprobs(logprobs: Any, length: int) -> Tensor:
-    values = torch.as_tensor(logprobs, dtype=torch.float32).detach().cpu().clone()
+    try:
+        values = torch.as_tensor(logprobs, dtype=torch.float32).detach().cpu().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConversationError(
+            f"expected a list of log probabilities, found {logprobs!r:.60}", where="logprobs"
+        ) from error
     if values.shape != (length,):
         raise ConversationError(
             f"expected one log probability for each of {length} tokens, found the shape "
             f"{tuple(values.shape)}",
+            where="logprobs",
+        )
+    wrong = ~(values.isfinite() & (values < 1e-3))
+    if wrong.any():
+        raise ConversationError(
+            f"expected finite log probabilities of at most 0, found {values[wrong][0]:g}",
             where="logprobs",
         )
     return values
@@ -232,6 +254,12 @@ def merged_tokens(pieces: Sequence[Piece]) -> EncodedSample:
     """Returns the sample of consecutive parts, without media tensors."""
     if len(pieces) == 1:
         return attrs.evolve(pieces[0].sample, media={}, pixel_tables={})
+    sampled = [p for p in pieces if (p.sample.labels != IGNORE_INDEX).all()]
+    if len({LOGPROBS in piece.sample.tokens for piece in sampled}) > 1:
+        raise ConversationError(
+            "some sampled answers have log probabilities and others have none; pass them for all",
+            where="logprobs",
+        )
     keys = dict.fromkeys(key for piece in pieces for key in piece.sample.tokens)
     tokens = {key: torch.cat([_row(piece.sample, key) for piece in pieces]) for key in keys}
     message_ids: list[Tensor] = []
@@ -264,6 +292,29 @@ def _row(sample: EncodedSample, key: str) -> Tensor:
         return found
     dtype = torch.float32 if key == LOGPROBS else torch.int64
     return torch.zeros(len(sample), dtype=dtype)
+
+
+def without_first(piece: Piece, text: str) -> Piece:
+    """Returns the part behind an answer without its first token, if that was sampled.
+
+    Args:
+        piece: The part, whose first two messages are not of the conversation.
+        text: The text of the token, or an empty string.
+    """
+    sample, kept = piece.sample, slice(int(bool(text)), None)
+    message_ids = torch.where(sample.message_ids > 1, sample.message_ids - 2, -1)
+    return attrs.evolve(
+        piece,
+        sample=attrs.evolve(
+            sample,
+            tokens={key: value[kept] for key, value in sample.tokens.items()},
+            message_ids=message_ids[kept],
+            media_ids=sample.media_ids[kept],
+        ),
+        token_ids=piece.token_ids[kept],
+        text=piece.text[len(text) :],
+        messages=piece.messages - 2,
+    )
 
 
 def with_media_of(

@@ -16,7 +16,13 @@ from torch.nn.utils.rnn import pad_sequence
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.each import encode_each
 from vlmcollate.encode.rollouts import Prompt
-from vlmcollate.errors import ConfigError, EmptyBatchError, SampleTooLongError
+from vlmcollate.errors import (
+    ConfigError,
+    ConversationError,
+    EmptyBatchError,
+    LabelError,
+    SampleTooLongError,
+)
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 _PROMPTS, _REFERENCES = "prompts", "references"
@@ -47,30 +53,50 @@ class EvaluationCollator:
             SampleError: An example is at fault.
             EmptyBatchError: There is no example, or all were dropped.
         """
-        both = encode_each(examples, self._encode)
-        if not both:
+        encoded = encode_each(examples, self._encode)
+        if not encoded:
             raise EmptyBatchError("no example to evaluate; the batch is empty")
-        answers = [_last_answer(sample) for sample, _ in both]
+        samples, prompts, answers = zip(*encoded, strict=True)
         return {
-            **self.collator.stack([sample for sample, _ in both]),
-            _PROMPTS: self.collator.stack_prompts([prompt for _, prompt in both]),
-            _REFERENCES: pad_sequence(answers, batch_first=True, padding_value=IGNORE_INDEX),
+            **self.collator.stack(samples),
+            _PROMPTS: self.collator.stack_prompts(prompts),
+            _REFERENCES: pad_sequence(list(answers), batch_first=True, padding_value=IGNORE_INDEX),
         }
 
-    def _encode(self, example: object) -> list[tuple[EncodedSample, Prompt]]:
+    def _encode(self, example: object) -> list[tuple[EncodedSample, Prompt, Tensor]]:
         try:
-            return [(self.collator.encode(example), self.collator.prompt(example))]
+            sample, prompt = self._whole.encode(example), self.collator.prompt(example)
         except SampleTooLongError:
             if self.collator.on_overlong != "drop":
                 raise
-        return []
+            return []
+        if prompt.reference is None:
+            raise ConversationError("has no last answer, which an evaluation compares; add it")
+        return [(sample, prompt, _last_answer(sample))]
+
+    @property
+    def _whole(self) -> BaseCollator:
+        """The collator, which cuts no answer."""
+        if self.collator.on_overlong != "truncate":
+            return self.collator
+        whole: BaseCollator = attrs.evolve(self.collator, on_overlong="raise")
+        return whole
 
 
 def _last_answer(sample: EncodedSample) -> Tensor:
-    """Returns the tokens of the last answer that trains."""
-    trains = sample.labels != IGNORE_INDEX
-    last = sample.message_ids[trains].max() if trains.any() else 0
-    return sample.labels[trains & (sample.message_ids == last)]
+    """Returns the tokens of the last answer.
+
+    Raises:
+        LabelError: It does not train.
+    """
+    is_last = sample.message_ids == sample.message_ids.max()
+    found = sample.labels[is_last & (sample.labels != IGNORE_INDEX)]
+    if not len(found):
+        raise LabelError(
+            "its last answer does not train, so it is no reference; give it the weight 1, and let "
+            "train_on choose it"
+        )
+    return found
 
 
 class GenerationMixin:
@@ -150,14 +176,14 @@ class GenerationMixin:
         with torch.no_grad(), _whole(self.model):
             options = {"synced_gpus": _are_synced(self.model), **self.generation_kwargs}
             found: Tensor = self.model.generate(**prompts, **options)
+        ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
         if not self.model.config.is_encoder_decoder:
             found = found[:, prompts["input_ids"].shape[1] :]
-        return _without_padding(found, self.model.generation_config)
+        return _without_padding(found, ends)
 
 
-def _without_padding(tokens: Tensor, config: Any) -> Tensor:
+def _without_padding(tokens: Tensor, ends: Any) -> Tensor:
     """Returns generated tokens with -100 in place of what follows the first eos token."""
-    ends = config.eos_token_id
     if ends is None:
         return tokens
     ends = torch.as_tensor(ends, device=tokens.device).reshape(-1)

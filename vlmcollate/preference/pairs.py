@@ -11,10 +11,15 @@ from typing import Any, Literal
 import attrs
 import torch
 
-from vlmcollate.errors import ConfigError, ConversationError, EmptyBatchError
+from vlmcollate.errors import (
+    ConfigError,
+    ConversationError,
+    EmptyBatchError,
+    SampleTooLongError,
+)
 from vlmcollate.preference.base import PreferenceBase, completions, refuse_for_trl
 from vlmcollate.preference.rows import SIDES, pop_number, read_row, side_rows
-from vlmcollate.preference.sides import read_sides
+from vlmcollate.preference.sides import Sides, read_sides
 from vlmcollate.sample import EncodedSample
 
 Layout = Literal["trl", "side_by_side", "shared_prefix"]
@@ -56,7 +61,28 @@ class _Pairs(PreferenceBase[EncodedPair]):
         sides = read_sides(side_rows(row), self.collator.read_conversation)
         alike = self.encode_alike([sides.chosen, sides.rejected], sides.prompt_length)
         chosen, rejected = alike.samples
+        if len(chosen) == len(rejected) and all(
+            torch.equal(chosen.tokens[key], rejected.tokens.get(key, chosen.message_ids[:0]))
+            for key in chosen.tokens
+        ):
+            self._refuse_equal(sides, chosen)
         return EncodedPair(chosen=chosen, rejected=rejected, numbers=numbers)
+
+    def _refuse_equal(self, sides: Sides, sample: EncodedSample) -> None:
+        """Refuses two sides of the same tokens, unless their media differs."""
+        first, second = (list(side.media) for side in (sides.chosen, sides.rejected))
+        if any(a is not b for (_, a), (_, b) in zip(first, second, strict=False)):
+            return  # one answer to two images
+        if self.collator.max_length is not None and len(sample) >= self.collator.max_length:
+            raise SampleTooLongError(
+                f"both answers begin alike and are cut at max_length={self.collator.max_length} "
+                "before they differ; raise it, or drop the row"
+            )
+        raise ConversationError(
+            "has the tokens of the chosen side, since the chat template writes both alike; drop "
+            "the row",
+            where="rejected",
+        )
 
     def _pop_numbers(self, row: dict[str, Any]) -> dict[str, float]:
         """Reads the numbers of a row that its sides do not hold."""
@@ -126,6 +152,11 @@ class PreferenceCollator(_Pairs):
         if self.layout == "trl":
             refuse_for_trl(self.collator, 'layout="trl"')
         padding = self.collator.padding
+        if self.layout == "shared_prefix" and self.collator.dummy_media != "never":
+            raise ConfigError(
+                f'layout="shared_prefix" has no place for dummy_media='
+                f'"{self.collator.dummy_media}"; choose another layout'
+            )
         if self.layout == "shared_prefix" and not getattr(padding, "takes_branches", False):
             raise ConfigError(
                 f'layout="shared_prefix" needs a mask that keeps two answers apart: found padding='
@@ -170,7 +201,14 @@ class PreferenceCollator(_Pairs):
 
     def _pop_numbers(self, row: dict[str, Any]) -> dict[str, float]:
         found = {key: pop_number(row, key) for key in _REFERENCE}
-        return {key: value for key, value in found.items() if value is not None}
+        given = {key: value for key, value in found.items() if value is not None}
+        if len(given) == 1:
+            (name,) = found.keys() - given.keys()
+            raise ConversationError(
+                "has the log probability of one answer; add that of the other, or remove it",
+                where=name,
+            )
+        return given
 
 
 @attrs.frozen(eq=False)

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
+import numpy as np
+import torch
 
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.base import row_of
 from vlmcollate.formats.builtin import MESSAGE_LIST
-from vlmcollate.formats.fields import as_list, is_hollow, parsed
+from vlmcollate.formats.fields import as_list, is_hollow, parsed, present_fields
 from vlmcollate.formats.media_columns import COLUMNS
 from vlmcollate.formats.roles import ROLES
 from vlmcollate.plain_values import describe, show_all, unwrap
@@ -84,6 +86,7 @@ def side_rows(row: Mapping[str, Any]) -> tuple[SideRow, SideRow]:
             for side in SIDES
         ]
     elif kind == "a conversation":
+        _check_prompt(rest, values["chosen"])
         rest = _without_repeated_messages(rest, values["chosen"])
         rows = [
             SideRow(side=side, row={**rest, "messages": values[side]}, column="messages")
@@ -149,6 +152,8 @@ def _answered(rest: Mapping[str, Any], answer: Any, side: Side) -> SideRow:
             where=side,
         )
     question = questions[0]
+    if question != "prompt" and isinstance(unwrap(rest[question]), str):
+        answer = _as_text(answer)  # so that `input` and `history` belong to the question
     if isinstance(answer, str) and question in _ANSWERS:
         column = _ANSWERS[question]
         return SideRow(side=side, row={**rest, column: answer}, column=column)
@@ -160,6 +165,33 @@ def _answered(rest: Mapping[str, Any], answer: Any, side: Side) -> SideRow:
     )
 
 
+def _as_text(answer: Any) -> Any:
+    """Returns the text of an answer that is a single message of nothing else."""
+    message = unwrap(answer[0]) if isinstance(answer, list) and len(answer) == 1 else None
+    if not isinstance(message, Mapping):
+        return answer
+    fields = present_fields(message)
+    for role, content in (("role", "content"), ("from", "value")):
+        if fields.keys() == {role, content} and isinstance(fields[content], str):
+            return fields[content]
+    return answer
+
+
+def _check_prompt(rest: Mapping[str, Any], chosen: Any) -> None:
+    """Refuses a question beside two conversations that do not hold it."""
+    shown = [str(unwrap(message)) for message in chosen]
+    for key in _ANSWERS:
+        text = unwrap(rest.get(key))
+        if isinstance(text, str) and not any(
+            text.strip() in said or repr(text.strip())[1:-1] in said for said in shown
+        ):
+            raise ConversationError(
+                "differs from the prompt of 'chosen' and 'rejected', which hold whole "
+                "conversations; remove it, or leave only the answers in the two",
+                where=key,
+            )
+
+
 def _without_repeated_messages(rest: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
     """Returns the columns beside two conversations without a list that repeats the chosen one."""
     kept = dict(rest)
@@ -167,7 +199,7 @@ def _without_repeated_messages(rest: Mapping[str, Any], chosen: Any) -> dict[str
         if key not in kept:
             continue
         listed = as_list(kept.pop(key), key)
-        if listed != list(chosen)[: len(listed)]:
+        if not same_value(listed, list(chosen)[: len(listed)]):
             raise ConversationError(
                 f"has a conversation of its own beside 'chosen' and 'rejected', which hold whole "
                 f"ones; remove {key!r}, or leave only the answers in 'chosen' and 'rejected'",
@@ -222,6 +254,24 @@ def _beside_a_conversation(row: Mapping[str, Any], given: Sequence[str]) -> tupl
             side="rejected", row={**rejected, **media}, column=column, has_own_media=bool(media)
         ),
     )
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Returns whether two values of a row are the same, as far as that shows without decoding."""
+    if a is b:
+        return True
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        a, b = present_fields(a), present_fields(b)
+        return a.keys() == b.keys() and all(same_value(a[key], b[key]) for key in a)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same_value, a, b))
+    return bool(a == b)
 
 
 def read_row(example: object) -> dict[str, Any]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import attrs
-import numpy as np
-import torch
 
 from vlmcollate.conversation import Conversation, Message, Part, TextPart
 from vlmcollate.errors import ConversationError, SampleError
-from vlmcollate.preference.rows import SIDES, SideRow
+from vlmcollate.preference.rows import SIDES, SideRow, same_value
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -151,21 +148,4 @@ def _alike_parts(a: Part, b: Part, with_media: bool) -> bool:  # noqa: FBT001
         return isinstance(a, TextPart) and isinstance(b, TextPart) and a.text == b.text
     if a.kind != b.kind or not with_media:
         return a.kind == b.kind
-    return a.options == b.options and _same_source(a.source, b.source)
-
-
-def _same_source(a: Any, b: Any) -> bool:
-    """Returns whether two sources hold the same media, as far as that shows without decoding it."""
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray):
-        return a.dtype == b.dtype and np.array_equal(a, b)
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same_source(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same_source, a, b))
-    return bool(a == b)
+    return a.options == b.options and same_value(a.source, b.source)

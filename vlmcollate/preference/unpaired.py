@@ -50,9 +50,9 @@ class EncodedAnswer:
 class KTOCollator(PreferenceBase[EncodedAnswer]):
     """Collates answers that are desirable or not, for KTO.
 
-    A row holds `prompt`, `completion` and the bool `label`; or a conversation in any format of
-    `vlmcollate.formats` with `label` beside it, whose answer is what follows the last message of
-    the user.
+    A row holds `prompt`, `completion` and the bool `label` or `kto_tag`; or a conversation in any
+    format of `vlmcollate.formats` with the label beside it, whose answer is what follows the last
+    message of the user.
 
     Args:
         collator: The collator of single conversations, whose options hold for each row.
@@ -172,6 +172,8 @@ def _pop_label(row: dict[str, Any]) -> bool:
     Raises:
         ConversationError: There is none, or it is no bool, 0 or 1.
     """
+    if "kto_tag" in row and "label" not in row:  # as LLaMA-Factory spells it
+        row["label"] = row.pop("kto_tag")
     if "label" not in row:
         raise ConversationError(
             f"has no label: found a dict with {show_all(row)}, expected 'label' beside the "

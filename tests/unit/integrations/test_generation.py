@@ -13,7 +13,8 @@ from PIL import Image
 from torch.multiprocessing.spawn import start_processes
 
 from vlmcollate import ConfigError, collator_for
-from vlmcollate.integrations import GenerationMixin
+from vlmcollate.errors import ConversationError, LabelError, SampleTooLongError
+from vlmcollate.integrations import EvaluationCollator, GenerationMixin
 from vlmcollate.testing import tiny_model, tiny_processor
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # trainers warn about themselves
@@ -104,6 +105,20 @@ def test_the_loss_is_that_of_the_whole_examples(tmp_path):
         data_collator=trainer.data_collator,
     )
     assert trainer.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"])
+
+
+def test_a_reference_is_the_whole_last_answer():
+    collator, (chat,) = collator_for(tiny_processor()), chats(1)
+    question = [*chat, {"role": "user", "content": "And?"}]
+    with pytest.raises(ConversationError, match="sample 1: has no last answer"):
+        EvaluationCollator(collator)([chat, question])
+    untrained = [*question, {"role": "assistant", "content": "No.", "weight": 0}]
+    with pytest.raises(LabelError, match="its last answer does not train"):
+        EvaluationCollator(collator)([untrained])
+    most = len(collator.prompt(chat)) + 2
+    short = collator_for(tiny_processor(), max_length=most, on_overlong="truncate")
+    with pytest.raises(SampleTooLongError):
+        EvaluationCollator(short)([chat])
 
 
 def test_another_collator_is_refused(tmp_path):

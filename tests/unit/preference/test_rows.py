@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from vlmcollate import ConfigError, SampleError, collator_for
-from vlmcollate.errors import ConversationError
+from vlmcollate.errors import ConversationError, SampleTooLongError
 from vlmcollate.preference import KTOCollator, PreferenceCollator, RewardCollator
 from vlmcollate.testing import tiny_processor
 
@@ -127,6 +127,20 @@ def test_several_turns_and_answers_in_common_do_not_train():
     assert both(row) == ("So.", "?")
 
 
+def test_a_question_keeps_its_input_beside_answers_of_messages():
+    row = {"instruction": "Add", "input": "1 + 1", "chosen": answer("2"), "rejected": answer("3")}
+    text = PROCESSOR.tokenizer.decode(PAIRS.encode(row).chosen.input_ids)
+    assert "Add\n1 + 1" in text
+
+
+def test_answers_that_are_cut_before_they_differ_are_too_long():
+    row = {"prompt": "Hi?", "chosen": "One beginning, A", "rejected": "One beginning, B"}
+    most = len(COLLATOR.prompt([user("Hi?")])) + 3
+    short = collator_for(PROCESSOR, max_length=most, on_overlong="truncate")
+    with pytest.raises(SampleTooLongError, match="before they differ"):
+        PreferenceCollator(short).encode(row)
+
+
 def test_one_answer_to_two_images():
     row = {
         "messages": [user("<image>What?"), answer("A door.")],
@@ -234,6 +248,14 @@ BAD = {
             "rejected": {"messages": [user("Hi?"), answer("No")]},
         },
         "has no prompt in common",
+    ),
+    "a question that the conversations do not hold": (
+        {
+            "prompt": "Ho?",
+            "chosen": [user("Hi?"), answer("Yes")],
+            "rejected": [user("Hi?"), answer("No")],
+        },
+        "prompt: differs from the prompt of 'chosen' and 'rejected'",
     ),
     "other tools": (
         {
