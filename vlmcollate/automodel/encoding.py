@@ -1,7 +1,4 @@
-"""Encodes Automodel's examples, and applies its hooks.
-
-Shapes: B samples, T padded tokens.
-"""
+"""Encodes Automodel's examples, and applies its hooks."""
 
 from __future__ import annotations
 

@@ -27,7 +27,6 @@ def stack_samples(
     shift_labels: bool,
     is_packed: bool,
     pixels: PixelFormat = "float32",
-    counts: bool = True,
 ) -> dict[str, Any]:
     """Makes a batch of samples, or of packs.
 
@@ -39,10 +38,9 @@ def stack_samples(
         shift_labels: Whether to shift labels by one.
         is_packed: Whether the samples are packs.
         pixels: What pixels become.
-        counts: Whether the batch holds the numbers of media items.
 
     Returns:
-        See `BaseCollator.stack`.
+        See `BaseCollator.stack`; without the numbers of media items.
     """
     if shift_labels:
         samples = [with_spare_token(s, fill) if s.media_ids[-1] >= 0 else s for s in samples]
@@ -52,8 +50,7 @@ def stack_samples(
     batch = pad(rows, fill)
     if shift_labels and not is_packed:
         batch = shifted(batch, axis=1)
-    found: dict[str, Any] = {**batch, **joined_media(samples, joins, pixels)}
-    return {**found, **media_counts(samples)} if counts else found
+    return {**batch, **joined_media(samples, joins, pixels)}
 
 
 def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:

@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from vlmcollate.batch.stacking import fill_values, stack_samples
+from vlmcollate.batch.stacking import fill_values, media_counts, stack_samples
 from vlmcollate.conversation import MediaKind
 from vlmcollate.encode.media_counts import MediaCounts
 from vlmcollate.encode.padding import pad_rows
@@ -64,7 +64,7 @@ class Batches(MediaCounts):
                 f"{type(self.padding).__name__}; set padding to a layout that keeps them apart, "
                 "such as BlockCausalMask() or FlattenedDocuments()"
             )
-        return stack_samples(
+        batch = stack_samples(
             samples,
             partial(pad_rows, self.padding),
             self.family.joins,
@@ -72,8 +72,8 @@ class Batches(MediaCounts):
             shift_labels=self.shift_labels,
             is_packed=is_packed,
             pixels=self.pixels,
-            counts=self.counts,
         )
+        return {**batch, **media_counts(samples)} if self.counts else batch
 
     @final
     def pack(self, samples: Sequence[EncodedSample], *, multiple_of: int = 1) -> EncodedSample:

@@ -136,7 +136,6 @@ class Prompts(Pieces):
             shift_labels=False,
             is_packed=False,
             pixels=self.pixels,
-            counts=False,
         )
         kept = {key: value for key, value in batch.items() if key not in ("labels", LOGPROBS)}
         return PromptBatch(kept, [prompt.reference for prompt in prompts])

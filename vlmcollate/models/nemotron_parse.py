@@ -77,14 +77,13 @@ class NemotronParseCollator(BaseCollator):
             ConversationError: There is more than one page.
         """
         prompt, answer = prompt_and_answer(conversation)
-        pages = [part.where for _, part in conversation.media]
+        pages = [(part.where, part.kind, message) for message, part in conversation.media]
         if len(pages) > 1:
-            raise ConversationError(
-                f"found {len(pages)} pages, expected one; make one sample per page", where=pages[1]
-            )
+            problem = f"found {len(pages)} pages, expected one; make one sample per page"
+            raise ConversationError(problem, where=pages[1][0])
         writer = PromptWriter()
-        for message, part in conversation.media:
-            writer.place("", part.kind, message)
+        for _, kind, message in pages:
+            writer.place("", kind, message)
         writer.write(self.task_prompt)
         writer.give(prompt, 0)
         writer.answer(answer, self.processor.tokenizer.eos_token, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import MediaError
@@ -89,7 +88,7 @@ def _check_acts(collator: BaseCollator, plain: Chat, limited: Chat) -> None:
 
 def _check_refused(collator: BaseCollator, messages: Chat) -> None:
     try:
-        sample: Any = collator.encode(messages)
+        sample = collator.encode(messages)
     except MediaError:
         return
     raise failure(
