@@ -13,7 +13,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation, MediaPart
 from vlmcollate.encode.construction import check_options
-from vlmcollate.encode.each import encode_each
+from vlmcollate.encode.each import encode_each, raise_error
 from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
@@ -114,13 +114,12 @@ class BaseCollator(Prompts):
         """
 
         def replaced(error: SampleError) -> Sequence[EncodedSample]:
-            if on_error is None:
-                raise error from error.__cause__
-            samples = on_error(error)
+            samples = policy(error)
             self._current_tools()  # the policy may have changed the tokens
             return samples
 
         self._current_tools()
+        policy = on_error or raise_error
         samples = encode_each(examples, self._kept, replaced)
         if examples and not samples:
             raise EmptyBatchError(

@@ -51,9 +51,9 @@ def test_a_prompt_is_what_the_processor_makes_of_the_messages(name):
     for chat in chats_for(CASES[name]):
         try:
             collator.encode(chat)
-            found = collator.prompt(chat)
         except CollateError:  # a model of one turn
             continue
+        found = collator.prompt(chat)
         tried += 1
         assert found.reference is not None
         assert found.reference.text == chat[-1]["content"][-1]["text"]

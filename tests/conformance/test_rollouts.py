@@ -60,12 +60,11 @@ def test_sampled_answers_grow_to_the_whole_conversation(name):
             chat.append(message("assistant", f"Answer {turn}."))
         try:
             whole = collator.encode(chat)
-            answers = answers_of(whole)
-            prompt = collator.prompt(chat[:1])
         except CollateError:  # a model of one turn or of one image
             continue
-        if len(answers) != 3:
-            continue
+        answers = answers_of(whole)
+        assert len(answers) == 3
+        prompt = collator.prompt(chat[:1])
         prompt = prompt.extended(answers[0]).followed_by(chat[2:3])
         prompt = prompt.extended(answers[1]).followed_by(chat[4:5])
         found = prompt.sample(answers[2])
@@ -197,26 +196,33 @@ GO, RESULT = (
 )
 
 
-@pytest.mark.parametrize("template", ["trl/qwen3", "trl/gptoss", "trl/llama3_1", "trl/deepseekv3"])
+ENDS_OF_CALLS = {
+    "trl/qwen3": "<|im_end|>",
+    "trl/gptoss": "<|call|>",
+    "trl/llama3_1": "<|eot_id|>",
+    "trl/deepseekv3": "<｜end▁of▁sentence｜>",
+}
+"""For each template, the token that ends a call."""
+
+
+@pytest.mark.parametrize("template", ENDS_OF_CALLS)
 @pytest.mark.parametrize("messages", [[GO], [RESULT]], ids=["question", "result"])
 @pytest.mark.parametrize("is_ended", [True, False])
 def test_what_follows_an_answer_is_what_the_template_writes(template, messages, is_ended):
     processor = Judge(templates()[template]).processor
     collator = collator_for(processor, on_unread="allow", on_template_omission="allow")
-    tokenizer, ends = processor.tokenizer, collator.renderer.turn_ends.tokens
+    tokenizer = processor.tokenizer
+    end = ENDS_OF_CALLS[template]
+    if messages == [GO]:
+        end = collator.renderer.turn_ends.tokens[0]
     prompt = collator.prompt([{"role": "user", "content": "Compute."}])
-    stop = [tokenizer.convert_tokens_to_ids(ends[0])] if is_ended else []
+    stop = [tokenizer.convert_tokens_to_ids(end)] if is_ended else []
     said = prompt.extended([*tokenizer("So", add_special_tokens=False)["input_ids"], *stop])
-    try:
-        grown = said.followed_by(messages)
-    except ConversationError as error:  # a call ends with a token of its own
-        assert messages == [RESULT]
-        assert "the answer was ended by" in str(error)
-        return
+    grown = said.followed_by(messages)
     tail = tokenizer.decode(grown.encoded.input_ids[len(said) :].tolist())
     assert ("42" if messages == [RESULT] else "Go on.") in tail
     assert "arguments" not in tail
-    assert not (is_ended and tail.startswith(ends[0]))
+    assert tail.startswith(end) != is_ended
     assert tokenizer.decode(grown.token_ids) == grown.text
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from vlmcollate.errors import SampleError, StrategyError
 
 T = TypeVar("T")
 
 
+def raise_error(error: SampleError) -> NoReturn:
+    """Raises the error of an example, the policy by default."""
+    raise error from error.__cause__
+
+
 def encode_each(
     examples: Sequence[object],
     encode: Callable[[object], Sequence[T]],
-    on_error: Callable[[SampleError], Sequence[T]] | None = None,
+    on_error: Callable[[SampleError], Sequence[T]] = raise_error,
 ) -> list[T]:
     """Encodes examples, with a policy for each that fails.
 
@@ -33,8 +38,6 @@ def encode_each(
         except SampleError as error:
             located = error.at(index=index)
             located.__cause__ = error.__cause__
-            if on_error is None:
-                raise located from error.__cause__
             found += on_error(located)
         except StrategyError as error:
             raise error.at(index=index) from error.__cause__

@@ -14,7 +14,7 @@ import attrs
 
 from vlmcollate.batch.stacking import fill_values, stack_samples
 from vlmcollate.conversation import Conversation, Message, TextPart
-from vlmcollate.encode.each import encode_each
+from vlmcollate.encode.each import encode_each, raise_error
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns
 from vlmcollate.encode.padding import pad_rows
@@ -80,7 +80,9 @@ class Prompts(Pieces):
             SampleError: An example is at fault; the error holds its index.
             EmptyBatchError: There is no example, or none is left.
         """
-        return self.stack_prompts(encode_each(examples, self._prompts_kept, on_error))
+        return self.stack_prompts(
+            encode_each(examples, self._prompts_kept, on_error or raise_error)
+        )
 
     @final
     def prompt(self, example: object) -> Prompt:

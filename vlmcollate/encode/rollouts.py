@@ -183,27 +183,7 @@ def sampled_piece(
     Raises:
         ConversationError: See `Prompt.extended`.
     """
-    try:
-        ids = torch.as_tensor(sampled_ids)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConversationError(
-            f"expected a list of token ids, found {sampled_ids!r:.60}", where="sampled_ids"
-        ) from error
-    if ids.ndim != 1 or not len(ids) or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise ConversationError(
-            f"expected at least one token id in one row, found {sampled_ids!r:.60}; pass the new "
-            "tokens of one answer",
-            where="sampled_ids",
-        )
-    ids = ids.long().cpu().clone()
-    wrong = (ids < 0) | (ids >= number_of_tokens)
-    if wrong.any():
-        at = int(wrong.nonzero()[0])
-        raise ConversationError(
-            f"expected ids from 0 to {number_of_tokens - 1}, found {int(ids[at])}; remove the "
-            "padding",
-            where=f"sampled_ids[{at}]",
-        )
+    ids = _as_ids(sampled_ids, number_of_tokens)
     for at, token in enumerate(ids.tolist()):
         if token in media_tokens:
             raise ConversationError(
@@ -226,6 +206,31 @@ def sampled_piece(
     nothing = torch.full_like(ids, -1)
     sample = EncodedSample(tokens=tokens, message_ids=torch.zeros_like(ids), media_ids=nothing)
     return Piece(sample=sample, token_ids=tuple(ids.tolist()), text=decode(ids.tolist()))
+
+
+def _as_ids(sampled_ids: Any, number_of_tokens: int) -> Tensor:
+    try:
+        ids = torch.as_tensor(sampled_ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConversationError(
+            f"expected a list of token ids, found {sampled_ids!r:.60}", where="sampled_ids"
+        ) from error
+    if ids.ndim != 1 or not len(ids) or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ConversationError(
+            f"expected at least one token id in one row, found {sampled_ids!r:.60}; pass the new "
+            "tokens of one answer",
+            where="sampled_ids",
+        )
+    ids = ids.long().cpu().clone()
+    wrong = (ids < 0) | (ids >= number_of_tokens)
+    if wrong.any():
+        at = int(wrong.nonzero()[0])
+        raise ConversationError(
+            f"expected ids from 0 to {number_of_tokens - 1}, found {int(ids[at])}; remove the "
+            "padding",
+            where=f"sampled_ids[{at}]",
+        )
+    return ids
 
 
 def _as_logprobs(logprobs: Any, length: int) -> Tensor:

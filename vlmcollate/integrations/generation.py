@@ -6,6 +6,7 @@ Shapes: B examples, R tokens of the longest reference, N generated tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -74,7 +75,7 @@ class EvaluationCollator:
             raise ConversationError("has no last answer, which an evaluation compares; add it")
         return [(sample, prompt, _last_answer(sample))]
 
-    @property
+    @cached_property
     def _whole(self) -> BaseCollator:
         """The collator, which cuts no answer."""
         if self.collator.on_overlong != "truncate":

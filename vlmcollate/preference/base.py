@@ -14,7 +14,7 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.encode.each import encode_each
+from vlmcollate.encode.each import encode_each, raise_error
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import (
     ConfigError,
@@ -104,7 +104,7 @@ class PreferenceBase(ABC, Generic[E]):
         Raises:
             EmptyBatchError: There is no example, or none is left.
         """
-        encoded = encode_each(examples, self._encode_kept, on_error)
+        encoded = encode_each(examples, self._encode_kept, on_error or raise_error)
         if not encoded:
             raise EmptyBatchError(
                 f"none of the {len(examples)} examples is left: all failed, or are longer than "

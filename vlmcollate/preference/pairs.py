@@ -61,10 +61,7 @@ class _Pairs(PreferenceBase[EncodedPair]):
         sides = read_sides(side_rows(row), self.collator.read_conversation)
         alike = self.encode_alike([sides.chosen, sides.rejected], sides.prompt_length)
         chosen, rejected = alike.samples
-        if len(chosen) == len(rejected) and all(
-            torch.equal(chosen.tokens[key], rejected.tokens.get(key, chosen.message_ids[:0]))
-            for key in chosen.tokens
-        ):
+        if torch.equal(chosen.input_ids, rejected.input_ids):
             self._refuse_equal(sides, chosen)
         return EncodedPair(chosen=chosen, rejected=rejected, numbers=numbers)
 

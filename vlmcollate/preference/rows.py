@@ -45,12 +45,14 @@ class SideRow:
         column: The column of the row that holds what the dataset has for this side, or "" if the
             side is a row itself.
         has_own_media: Whether the dataset has media of its own for this side.
+        stated: The questions beside two whole conversations, which these have to hold, by column.
     """
 
     side: Side
     row: Mapping[str, Any]
     column: str
     has_own_media: bool = False
+    stated: Mapping[str, str] = attrs.field(factory=dict)
 
     def place(self, where: str | None) -> str:
         """Returns the path in the dataset's row of a path in `row`."""
@@ -86,10 +88,17 @@ def side_rows(row: Mapping[str, Any]) -> tuple[SideRow, SideRow]:
             for side in SIDES
         ]
     elif kind == "a conversation":
-        _check_prompt(rest, values["chosen"])
         rest = _without_repeated_messages(rest, values["chosen"])
+        questions = {key: unwrap(rest[key]) for key in _ANSWERS if key in rest}
+        stated = {key: text for key, text in questions.items() if isinstance(text, str)}
+        beside = {key: value for key, value in rest.items() if key not in stated}
         rows = [
-            SideRow(side=side, row={**rest, "messages": values[side]}, column="messages")
+            SideRow(
+                side=side,
+                row={**beside, "messages": values[side]},
+                column="messages",
+                stated=stated,
+            )
             for side in SIDES
         ]
     else:
@@ -175,21 +184,6 @@ def _as_text(answer: Any) -> Any:
         if fields.keys() == {role, content} and isinstance(fields[content], str):
             return fields[content]
     return answer
-
-
-def _check_prompt(rest: Mapping[str, Any], chosen: Any) -> None:
-    """Refuses a question beside two conversations that do not hold it."""
-    shown = [str(unwrap(message)) for message in chosen]
-    for key in _ANSWERS:
-        text = unwrap(rest.get(key))
-        if isinstance(text, str) and not any(
-            text.strip() in said or repr(text.strip())[1:-1] in said for said in shown
-        ):
-            raise ConversationError(
-                "differs from the prompt of 'chosen' and 'rejected', which hold whole "
-                "conversations; remove it, or leave only the answers in the two",
-                where=key,
-            )
 
 
 def _without_repeated_messages(rest: Mapping[str, Any], chosen: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -45,7 +45,19 @@ def read_sides(rows: tuple[SideRow, SideRow], read: Callable[[object], Conversat
         except SampleError as error:
             raise type(error)(error.problem, where=row.place(error.where)) from error.__cause__
     chosen, rejected = found
+    _check_stated(rows[0].stated, chosen)
     return common_prompt(chosen, rejected, media_differs=any(row.has_own_media for row in rows))
+
+
+def _check_stated(stated: Mapping[str, str], conversation: Conversation) -> None:
+    said = {message.text.strip() for message in conversation.messages}
+    for column, text in stated.items():
+        if text.strip() not in said:
+            raise ConversationError(
+                "differs from the prompt of 'chosen' and 'rejected', which hold whole "
+                "conversations; remove it, or leave only the answers in the two",
+                where=column,
+            )
 
 
 def common_prompt(

@@ -49,10 +49,7 @@ def _with_earlier_turns(
     """Returns a prompt with its earlier answers as turns, whose tokens begin where they train."""
     if not any(message.is_assistant for message in conversation.messages):
         return prompt
-    try:
-        earlier = renderer(conversation)
-    except ConversationError:  # some templates write this chat with a generation prompt alone
-        return prompt
+    earlier = renderer(conversation)
     same = (turn for turn in earlier.turns if prompt.text.startswith(earlier.text[: turn.end]))
     return attrs.evolve(prompt, turns=tuple(same))
 
