@@ -7,7 +7,7 @@ letters, without media.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -145,9 +145,7 @@ def audio_clips(
     return st.builds(_audio_clip, st.integers(min_samples, max_samples), _TINTS)
 
 
-@st.composite
 def conversations(
-    draw: st.DrawFn,
     *,
     processor: Any = None,
     max_turns: int = 3,
@@ -159,14 +157,13 @@ def conversations(
     sampling_rate: int = 16000,
     strings: bool = False,
     weights: bool = False,
-) -> list[dict[str, Any]]:
+) -> st.SearchStrategy[list[dict[str, Any]]]:
     """Draws conversations of alternating roles, as lists of messages.
 
     An answer may repeat an earlier answer or its own question, and a question may quote an answer.
     All images of a conversation differ.
 
     Args:
-        draw: The draw function of hypothesis; not passed by callers.
         processor: The processor whose special tokens questions may spell, or `None` for none.
         max_turns: The maximum number of answers.
         system: Whether the first message may be a system message.
@@ -178,41 +175,59 @@ def conversations(
         strings: Whether the content of a message without media may be a string.
         weights: Whether an answer may have a `weight` or `train`. At least one answer is trained.
     """
-    questions = texts() if processor is None else st.one_of(texts(), hostile_text(processor))
-    # most conversations are short, some are as long as they may be
-    turns = draw(st.one_of(st.integers(1, min(2, max_turns)), st.integers(1, max_turns)))
-    media = draw(_media(min_images, max_images, max_videos, max_audio_clips, sampling_rate))
+    return _conversations(
+        # most conversations are short, some are as long as they may be
+        turns=st.one_of(st.integers(1, min(2, max_turns)), st.integers(1, max_turns)),
+        questions=texts() if processor is None else st.one_of(texts(), hostile_text(processor)),
+        media=_media(min_images, max_images, max_videos, max_audio_clips, sampling_rate),
+        system=system,
+        strings=strings,
+        weights=weights,
+    )
+
+
+def _media(
+    min_images: int, max_images: int, max_videos: int, max_audio_clips: int, sampling_rate: int
+) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Draws the media parts of a conversation."""
+    drawn = st.lists(
+        images().map(partial(_part, "image")),
+        min_size=min_images,
+        max_size=max_images,
+        unique_by=_tint,
+    )
+    kinds: list[st.SearchStrategy[list[dict[str, Any]]]] = [drawn]
+    if max_videos:
+        clips = videos().map(partial(_part, "video", fps=2.0))
+        kinds.append(st.lists(clips, max_size=max_videos))
+    if max_audio_clips:
+        waves = audio_clips().map(partial(_part, "audio", sampling_rate=sampling_rate))
+        kinds.append(st.lists(waves, max_size=max_audio_clips))
+    return st.tuples(*kinds).map(lambda drawn: [part for parts in drawn for part in parts])
+
+
+@st.composite
+def _conversations(
+    draw: st.DrawFn,
+    *,
+    turns: st.SearchStrategy[int],
+    questions: st.SearchStrategy[str],
+    media: st.SearchStrategy[list[dict[str, Any]]],
+    system: bool,
+    strings: bool,
+    weights: bool,
+) -> list[dict[str, Any]]:
+    """Draws conversations of strategies that are made once, because making one takes long."""
+    count, parts = draw(turns), draw(media)
     messages: list[dict[str, Any]] = []
     if system and draw(st.booleans()):
         messages.append({"role": "system", "content": [_text(draw(texts()))]})
-    messages += draw(_exchanges(turns, questions, media, weights=weights))
+    messages += _exchanges(draw, count, questions, parts, weights=weights)
     if weights and not any(weight_of(m) for m in messages if m["role"] == "assistant"):
         messages[-1] = {"role": "assistant", "content": messages[-1]["content"]}
     return [_as_string(m) if strings and draw(st.booleans()) else m for m in messages]
 
 
-@st.composite
-def _media(
-    draw: st.DrawFn,
-    min_images: int,
-    max_images: int,
-    max_videos: int,
-    max_audio_clips: int,
-    sampling_rate: int,
-) -> list[dict[str, Any]]:
-    """Draws the media parts of a conversation."""
-    drawn = st.lists(images(), min_size=min_images, max_size=max_images, unique_by=_tint)
-    parts = [_part("image", image) for image in draw(drawn)]
-    if max_videos:
-        clips = draw(st.lists(videos(), max_size=max_videos))
-        parts += [{**_part("video", frames), "fps": 2.0} for frames in clips]
-    if max_audio_clips:
-        waves = draw(st.lists(audio_clips(), max_size=max_audio_clips))
-        parts += [{**_part("audio", wave), "sampling_rate": sampling_rate} for wave in waves]
-    return parts
-
-
-@st.composite
 def _exchanges(
     draw: st.DrawFn,
     turns: int,
@@ -226,14 +241,23 @@ def _exchanges(
     messages: list[dict[str, Any]] = []
     for turn in range(turns):
         count = len(media) if turn == turns - 1 else draw(st.integers(0, len(media)))
-        quote = st.sampled_from(answers) if answers else st.nothing()
-        question = draw(st.one_of(questions, quote))
+        quotes = bool(answers) and draw(_SOURCES) == "an answer"
+        question = _one_of(draw, answers) if quotes else draw(questions)
         messages.append({"role": "user", "content": [*media[:count], _text(question)]})
         media = media[count:]
-        answers.append(draw(st.one_of(texts(), st.just(question), quote)))
-        answer = {"role": "assistant", "content": [_text(answers[-1])]}
-        messages.append({**answer, **(draw(_WEIGHTS) if weights else {})})
+        source = draw(_SOURCES)
+        if source == "new":
+            answer = draw(texts())
+        else:
+            answer = question if source == "the question" else _one_of(draw, answers or [question])
+        answers.append(answer)
+        message = {"role": "assistant", "content": [_text(answer)]}
+        messages.append({**message, **(draw(_WEIGHTS) if weights else {})})
     return messages
+
+
+def _one_of(draw: st.DrawFn, answers: Sequence[str]) -> str:
+    return answers[draw(st.integers(0, len(answers) - 1))]
 
 
 def batches(
@@ -270,6 +294,8 @@ def describe(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 _TINTS = st.integers(0, 255)
+_SOURCES = st.sampled_from(("new", "the question", "an answer"))
+"""Where the text of a message comes from."""
 _WEIGHTS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [{}, {"weight": 0.5}, {"weight": 2}, {"weight": 0}, {"train": False}]
 )
@@ -283,8 +309,8 @@ def tinted_image(width: int, height: int, tint: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _tint(image: Image.Image) -> Any:
-    return image.getpixel((0, 0))
+def _tint(part: Mapping[str, Any]) -> Any:
+    return part["image"].getpixel((0, 0))
 
 
 def _video(frames: int, width: int, height: int, tint: int) -> npt.NDArray[np.uint8]:
@@ -296,8 +322,8 @@ def _audio_clip(samples: int, tint: int) -> npt.NDArray[np.float32]:
     return (np.sin(np.arange(samples) * (tint + 10) / 1000) / 2).astype(np.float32)
 
 
-def _part(kind: str, media: Any) -> dict[str, Any]:
-    return {"type": kind, kind: media}
+def _part(kind: str, media: Any, **facts: Any) -> dict[str, Any]:
+    return {"type": kind, kind: media, **facts}
 
 
 _CHARACTER_LIMIT = 200

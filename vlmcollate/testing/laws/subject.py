@@ -9,7 +9,7 @@ import attrs
 from hypothesis import strategies as st
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.testing.generators import conversations, tinted_image
+from vlmcollate.testing.generators import conversations, tinted_image, weight_of
 from vlmcollate.testing.laws.for_all import Chat, LawFailure
 
 _TURN_LIMIT = 5
@@ -102,7 +102,10 @@ class Subject:
             "max_images": self.images,
             "strings": True,
         }
-        return conversations(**{**known, **options})
+        drawn = conversations(**{**known, **options})
+        if self.collator.train_on == "all_turns":
+            return drawn
+        return drawn.filter(lambda messages: weight_of(messages[-1]) > 0)  # else nothing may train
 
     @property
     def tokenizer(self) -> Any:
