@@ -22,7 +22,7 @@ always = settings(
     deadline=None,  # a processor's first call takes seconds
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.register_profile("quick", always, max_examples=15, derandomize=True)
+settings.register_profile("quick", always, max_examples=10, derandomize=True)
 settings.register_profile("nightly", always, max_examples=100, derandomize=True)
 settings.register_profile("deep", always, max_examples=500)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")

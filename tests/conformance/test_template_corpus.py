@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs/reference/templates.md"
 
 SWITCHES = {"enable_thinking": (False, True), "thinking": (False, True)}
 
-TRIED = list(TEMPLATES) if NIGHTLY else OF_INFERENCE[::4]
+TRIED = list(TEMPLATES) if NIGHTLY else OF_INFERENCE[::6]
 TRIED_CHATS = list(CHATS) if NIGHTLY else ["system and three turns", "reasoning", "text and calls"]
 
 

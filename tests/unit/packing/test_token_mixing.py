@@ -16,6 +16,7 @@ import torch
 import transformers as hf
 from transformers.models.auto import modeling_auto
 
+from tests.conftest import NIGHTLY
 from tests.models.tiny_configs import WINDOW, tiny_config
 from vlmcollate import BlockCausalMask, ConfigError, FlattenedDocuments, IndexedMask
 from vlmcollate.packing import token_mixing as tables
@@ -64,6 +65,7 @@ def _names() -> dict[str, str]:
 
 SCORERS = sorted(TEXTS & _names().keys())
 """The text models that have a class of their own; the others are tried inside a wrapper."""
+TRIED = [*SCORERS, *WRAPPERS][:: 1 if NIGHTLY else 2]
 
 
 def _built(model_type: str) -> Any:
@@ -127,7 +129,7 @@ def _accepted(model: Any) -> Iterator[Any]:
         yield layout
 
 
-@pytest.mark.parametrize("model_type", [*SCORERS, *WRAPPERS])
+@pytest.mark.parametrize("model_type", TRIED)
 def test_documents_are_apart_with_every_layout_that_is_accepted(model_type: str) -> None:
     model = _built(model_type)
     layouts = list(_accepted(model))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-import attrs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -49,6 +48,7 @@ PROCESSOR = tiny_processor()
 _OF_BATCHES = ("batching", "construction", "packing", "processor_calls", "stacking", "unstacking")
 LAWS_OF_BATCHES = [law for law in LAWS if law.__module__.rpartition(".")[2] in _OF_BATCHES]
 """The laws that look at batches; the others look at one sample, which no layout has seen."""
+OF_LABELS = [law for law in LAWS if law.__module__.endswith(".labels")]
 
 
 @parametrize_with_checks(
@@ -58,7 +58,7 @@ LAWS_OF_BATCHES = [law for law in LAWS if law.__module__.rpartition(".")[2] in _
         "check_joined_media_matches_the_processor": "its pixels are zeros",
         "check_pixel_formats_agree": "it takes pixels as tensors",
     },
-    examples=5,
+    examples=3,
 )
 def test_one_case_a_law(collator, check):
     check(collator)
@@ -77,7 +77,7 @@ def test_expected_failures_have_to_be_laws():
 
 def test_a_failure_raises_with_its_report():
     with pytest.raises(LawFailure, match="check_only_answers_train") as caught:
-        check_collator(broken.ForgetsTheEnd(processor=PROCESSOR), examples=3)
+        check_collator(broken.ForgetsTheEnd(processor=PROCESSOR), laws=OF_LABELS, examples=3)
     message = str(caught.value)
     assert "never learns to stop" in message
     assert "label strategy: RenderedSpanLabels" in message
@@ -110,7 +110,7 @@ def test_bad_options_are_refused(examples):
 
 
 # 600 examples are drawn for "ci" and for "nightly"
-@pytest.mark.parametrize("profile", list(EXAMPLES) if NIGHTLY else ["quick", "ci"])
+@pytest.mark.parametrize("profile", list(EXAMPLES) if NIGHTLY else ["quick"])
 def test_each_hazard_appears_in_each_profile(profile):
     register_profiles()
     seen: set[str] = set()
@@ -280,8 +280,11 @@ def test_the_laws_hold_for_every_layout(options):
 
 
 def test_a_collator_with_options_is_checked_as_it_is():
-    collator = collator_for(PROCESSOR, train_on="last_turn", max_length=512, on_overlong="drop")
+    collator = collator_for(
+        PROCESSOR,
+        train_on="last_turn",
+        max_length=512,
+        on_overlong="drop",
+        special_tokens_in_text="error",
+    )
     assert not check_collator(collator, examples=2).failed
-    assert not check_collator(
-        attrs.evolve(collator, special_tokens_in_text="error"), examples=2
-    ).failed

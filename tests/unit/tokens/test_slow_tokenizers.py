@@ -105,7 +105,7 @@ def test_kimis_batches_are_those_with_the_fast_tokenizer(name):
 
 
 def test_it_keeps_every_law():
-    report = check_collator(collator_for(_processor("kimi_vl_stand_in", True)), examples=2)
+    report = check_collator(collator_for(_processor("kimi_vl_stand_in", True)), examples=1)
     assert not report.failed
 
 
