@@ -504,7 +504,6 @@ def with_media_of(name: str) -> list[dict[str, Any]]:
     return examples
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
 @pytest.mark.parametrize("name", in_turns(SERVED, 0))
 def test_pretokenized_samples_of_every_family_lose_nothing(name: str) -> None:
     processor, variables = of_family(name)

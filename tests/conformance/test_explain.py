@@ -15,7 +15,6 @@ TABLE = support_table()
 KINDS = {row.processor: row.media for row in TABLE.processors}
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
 @pytest.mark.parametrize("name", [row.processor for row in TABLE.processors if row.media])
 def test_every_token_has_its_place(name):
     case = CASES[name]

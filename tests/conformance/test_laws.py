@@ -65,7 +65,6 @@ def check(name, laws, examples):
     assert not report.failed, repr(report)
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
 @pytest.mark.parametrize("name", SERVED)
 def test_the_laws_hold(name):
     laws = [law for law in laws_of(name) if law not in laws_on_many_examples(name)]
@@ -77,7 +76,6 @@ def test_the_laws_hold_on_many_examples(name):
     check(name, laws_on_many_examples(name), 50)
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
 @pytest.mark.parametrize("name", in_turns(SERVED, 2))
 def test_collators_can_be_pickled(name):
     collator = collator_of(name)

@@ -91,7 +91,6 @@ def _rendering(collator, kind, count):
     return Rendering(text=placeholder * count, caller_spans=(), media=tuple(spans))
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MiniCPM-V
 @pytest.mark.parametrize("name", in_turns(_taking("image"), 2))
 def test_images_are_those_of_the_processor(name):
     collator = _collator(name)
@@ -108,7 +107,6 @@ def test_images_are_those_of_the_processor(name):
     assert all(used) == (name not in NO_BYTES)
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MiniCPM-V
 @pytest.mark.parametrize("name", in_turns(_taking("video"), 2))
 def test_videos_are_those_of_the_processor(name):
     collator = _collator(name)

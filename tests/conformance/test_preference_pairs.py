@@ -83,7 +83,6 @@ def collator_of(name):
     return collator_for(processor, **dict(case.options))
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
 @pytest.mark.parametrize("name", TRIED)
 def test_each_side_is_encoded_as_alone(name):
     case, collator, random = CASES[name], collator_of(name), np.random.default_rng(0)

@@ -44,7 +44,6 @@ def collator_of(name):
     return collator_for(processor, **dict(case.options))
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
 @pytest.mark.parametrize("name", in_turns(SERVED, 0))
 def test_a_prompt_is_what_the_processor_makes_of_the_messages(name):
     collator, tried = collator_of(name), 0

@@ -43,7 +43,6 @@ def _same(a, b):
     )
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy
 @pytest.mark.parametrize("name", in_turns(SERVED, 1))
 def test_each_turn_is_encoded_as_its_own_chat(name):
     case = CASES[name]

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.media_bytes import video_bytes
 from tests.processors.cases import CASES, in_turns
 from vlmcollate import BaseCollator, LocalMedia, collator_for
+from vlmcollate.encode.media_counts import processors_count_videos
 
 
 @attrs.frozen(kw_only=True)
@@ -84,4 +85,5 @@ def test_the_count_of_videos_is_the_encoded_length_or_unknown(name):
 def test_the_core_families_know_their_pictures():
     for name in ("Gemma3", "LlavaNext", "Pixtral", "Qwen2_5_VL", "Qwen3VL", "SmolVLM"):
         assert collator_of(f"{name}Processor").counts_media(["image"])
-    assert collator_of("Qwen3VLProcessor").counts_media(["video"])
+    counts = collator_of("Qwen3VLProcessor").counts_media(["video"])
+    assert counts == processors_count_videos()

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from vlmcollate.explain.mask_text import legend, mask_text, trained_texts, visible
+from vlmcollate.cli import terminal
+from vlmcollate.explain.mask_text import trained_texts, visible
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -27,10 +28,9 @@ def print_masks(console: Console, samples: Mapping[str, EncodedSample], processo
     """
     brackets = console.color_system is None
     for title, sample in samples.items():
-        mask = mask_text(sample, processor, brackets=brackets)
-        mask.rstrip()
+        mask = terminal.mask_of(sample, processor, brackets=brackets)
         console.print(Panel(mask, title=title, title_align="left", border_style="dim"))
-    console.print(legend(brackets=brackets))
+    console.print(terminal.key(brackets=brackets))
     console.print()
 
 

@@ -11,9 +11,9 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
+from vlmcollate.cli import terminal
 from vlmcollate.cli.inspection import InspectedPack, InspectedRow
 from vlmcollate.errors import ConfigError
-from vlmcollate.explain import terminal
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.page import inspect_page, page_entry
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from vlmcollate.cli import terminal
 from vlmcollate.cli.inspection import InspectedPack, InspectedRow
 from vlmcollate.cli.output import print_json, print_record
-from vlmcollate.explain import terminal
 from vlmcollate.explain.mask_text import visible
 
 _COLUMNS = ("row", "pack", "tokens", "trained", "format", "labels", "media", "notes", "text")

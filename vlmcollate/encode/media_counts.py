@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import version
 from typing import final
 
 import attrs
@@ -14,6 +15,13 @@ from vlmcollate.encode.token_count import media_texts, small_image
 from vlmcollate.media import ProcessedMedia
 
 
+@cache
+def processors_count_videos() -> bool:
+    """Whether the processors of this transformers count the tokens of videos, as since 5.18."""
+    major, minor, *_ = version("transformers").split(".")
+    return (int(major), int(minor)) >= (5, 18)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class MediaCounts(Stages):
     """Counts tokens from the sizes of media; see `BaseCollator`."""
@@ -21,8 +29,9 @@ class MediaCounts(Stages):
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
         """Returns whether token counts of these kinds follow from media sizes."""
         family = self.family
-        counts = family.count_tokens is not None or hasattr(
-            self.processor, "_get_num_multimodal_tokens"
+        counts = family.count_tokens is not None or (
+            hasattr(self.processor, "_get_num_multimodal_tokens")
+            and ("video" not in kinds or processors_count_videos())
         )
         return not kinds or (counts and family.exact_token_counts.issuperset(kinds))
 

@@ -1,4 +1,4 @@
-"""The label mask as coloured text.
+"""The label mask as text.
 
 Shapes: L a sample's tokens.
 """
@@ -10,27 +10,11 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, Literal
 
-from rich.text import Text
-
 from vlmcollate.family import TOKEN_TYPES
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 TokenClass = Literal["trained", "message", "template", "media"]
 
-STYLES: dict[TokenClass, str] = {
-    "trained": "bold black on green",
-    "message": "dim",
-    "template": "cyan",
-    "media": "magenta",
-}
-"""The style of each class of tokens."""
-
-_MEANINGS: dict[TokenClass, str] = {
-    "trained": "trained",
-    "message": "message, not trained",
-    "template": "written by the template",
-    "media": "media",
-}
 # Characters that move a terminal's cursor, or hide or reorder its text, are replaced.
 _VISIBLE = (
     {code: chr(0x2400 + code) for code in range(0x20) if chr(code) != "\n"}
@@ -44,33 +28,40 @@ _VISIBLE = (
 _EASILY_MISSED = re.compile(r"^ +| +$| {2,}", re.MULTILINE)
 
 
-def mask_text(sample: EncodedSample, processor: Any, *, brackets: bool = False) -> Text:
-    """Shows one sample's tokens in the colours of its label mask.
+def mask_text(sample: EncodedSample, processor: Any) -> str:
+    """Returns one sample's tokens as text, with the trained ones in `[[` and `]]`.
 
     Args:
         sample: A labelled sample.
         processor: The processor whose tokenizer produced its ids.
-        brackets: Whether to put trained runs in `[[` and `]]` too, for output without colour.
-
-    Returns:
-        The prompt with the styles of `STYLES`. Each media item is one mark, such as
-        `<image 1: 12 tokens>`; a newline is a `↵` before the line break, and spaces that are easy
-        to miss are dots.
 
     Raises:
         KeyError: The sample is not labelled.
     """
-    text = Text()
+    runs = mask_runs(sample, processor)
+    return "".join(f"[[{text}]]" if kind == "trained" else text for kind, text in runs)
+
+
+def mask_runs(sample: EncodedSample, processor: Any) -> Iterator[tuple[TokenClass, str]]:
+    """Yields the class and the text of each run of tokens of one class.
+
+    Each media item is one mark, such as `<image 1: 12 tokens>`; a newline is a `↵` before the line
+    break, and spaces that are easy to miss are dots.
+
+    Args:
+        sample: A labelled sample.
+        processor: The processor whose tokenizer produced its ids.
+
+    Raises:
+        KeyError: The sample is not labelled.
+    """
     for kind, media, run in _runs(sample):
         if kind == "media":
             name = f"{_kind_of(sample, run.start)} {media + 1}"
             shown = f"<{name}: {len(run)} token{'' if len(run) == 1 else 's'}>"
         else:
             shown = visible(_decoded(sample, processor, run))
-        if kind == "trained" and brackets:
-            shown = f"[[{shown}]]"
-        text.append(shown, STYLES[kind])
-    return text
+        yield kind, shown
 
 
 def trained_texts(sample: EncodedSample, processor: Any) -> list[str]:
@@ -104,21 +95,6 @@ def visible(text: str) -> str:
     """
     dotted = _EASILY_MISSED.sub(lambda spaces: "·" * len(spaces[0]), text)
     return dotted.translate(_VISIBLE).replace("\n", "↵\n")
-
-
-def legend(*, brackets: bool = False) -> Text:
-    """Returns the key to the colours of `mask_text`.
-
-    Args:
-        brackets: As in `mask_text`.
-
-    Returns:
-        One line.
-    """
-    samples = [Text(f" {meaning} ", STYLES[kind]) for kind, meaning in _MEANINGS.items()]
-    if brackets:
-        samples[0] = Text("[[trained]]", STYLES["trained"])
-    return Text("  ").join([*samples, Text("↵ newline", "dim")])
 
 
 def _runs(sample: EncodedSample) -> Iterator[tuple[TokenClass, int, range]]:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.forking import run_in_fresh_package
 from vlmcollate.cli import demo
 from vlmcollate.cli.app import app
 from vlmcollate.cli.demo_output import sparkline
@@ -166,3 +167,16 @@ def test_sparklines_reach_from_lowest_to_highest() -> None:
     assert sparkline([1.0, 1.0]) == "▁▁"
     assert sparkline([0.0, 7.0]) == "▁█"
     assert sparkline([float(i) for i in range(100)], width=8) == "▁▁▂▃▄▅▆█"
+
+
+@pytest.mark.parametrize("package", ["rich", "typer"])
+def test_the_command_names_the_extra_that_it_needs(package):
+    run_in_fresh_package(
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from vlmcollate.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as error:\n"
+        f"    assert str(error).startswith('error: the command needs {package}, '), error\n"
+        "    assert 'vlmcollate[cli]' in str(error), error\n"
+        "else:\n    raise AssertionError\n"
+    )

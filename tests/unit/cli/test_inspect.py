@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from tests.unit.cli.conversations import chat
 from vlmcollate import ConfigError, collator_for
+from vlmcollate.cli import terminal
 from vlmcollate.cli.app import app
 from vlmcollate.cli.inspection import InspectedRow
 from vlmcollate.cli.inspection_output import print_rows
-from vlmcollate.explain import terminal
 from vlmcollate.explain.page import inspect_page, page_entry, thumbnail
 from vlmcollate.testing import tiny_processor
 
@@ -169,3 +169,10 @@ def test_colours_are_used_if_the_terminal_has_any():
     shown = printed.getvalue()
     assert "\x1b[1;30;42mYes<|im_end|>" in shown
     assert "only TextSearchLabels trains it" in shown
+
+
+def test_the_key_names_every_class():
+    assert terminal.key(brackets=False).plain == (
+        " trained    message, not trained    written by the template    media    padding "
+    )
+    assert terminal.key(brackets=True).plain.startswith("[[trained]]")

@@ -51,7 +51,7 @@ def failure(
     if found is not _NOT_GIVEN:
         lines.append(f"found:    {_shorten(found)}")
     if sample is not None and collator is not None:
-        shown = mask_text(sample, collator.processor, brackets=True).plain.strip()
+        shown = mask_text(sample, collator.processor).strip()
         if len(shown) > _TOKEN_TEXT_LIMIT:
             half = _TOKEN_TEXT_LIMIT // 2
             shown = f"{shown[:half]} ... {shown[-half:]}"

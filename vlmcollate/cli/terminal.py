@@ -1,6 +1,8 @@
-"""Explanations on a terminal."""
+"""Label masks and explanations on a terminal."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -10,11 +12,15 @@ from rich.text import Text
 
 from vlmcollate.encode.trace import STAGES
 from vlmcollate.explain.explanation import Explanation
-from vlmcollate.explain.mask_text import STYLES, visible
+from vlmcollate.explain.mask_text import mask_runs, visible
 from vlmcollate.explain.tokens import MEANINGS, Difference, TokenClass
+from vlmcollate.sample import EncodedSample
 
 _STYLES: dict[TokenClass, str] = {
-    **{name: STYLES[name] for name in STYLES},
+    "trained": "bold black on green",
+    "message": "dim",
+    "template": "cyan",
+    "media": "magenta",
     "padding": "dim strike",
 }
 _DIFFERENT: dict[Difference, str] = {
@@ -22,6 +28,22 @@ _DIFFERENT: dict[Difference, str] = {
     "only there": "bold black on yellow",
 }
 _MARKS: dict[Difference, tuple[str, str]] = {"only here": ("{-", "-}"), "only there": ("{+", "+}")}
+
+
+def mask_of(sample: EncodedSample, processor: Any, *, brackets: bool) -> Text:
+    """Returns a sample's tokens in the colours of their class.
+
+    Args:
+        sample: A labelled sample.
+        processor: The processor whose tokenizer produced its ids.
+        brackets: As in `panel`.
+    """
+    text = Text()
+    for kind, shown in mask_runs(sample, processor):
+        is_bracketed = kind == "trained" and brackets
+        text.append(f"[[{shown}]]" if is_bracketed else shown, _STYLES[kind])
+    text.rstrip()
+    return text
 
 
 def panel(explanation: Explanation, title: str, *, brackets: bool) -> Panel:
