@@ -19,7 +19,7 @@ from vlmcollate.integrations import GenerationMixin
 from vlmcollate.testing import tiny_model, tiny_processor
 
 
-class GeneratingTrainer(GenerationMixin, Trainer):
+class GeneratingTrainer(GenerationMixin, Trainer):  # type: ignore[misc]  # Any to mypy
     """A Trainer that generates greedily."""
 
     generation_kwargs = {"max_new_tokens": 8, "do_sample": False}
