@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.processors.cases import CASES, in_turns
 from tests.template_corpus import Judge, templates
-from vlmcollate import collator_for
+from vlmcollate import BlockCausalMask, collator_for, split_microbatches
 from vlmcollate.errors import CollateError, ConfigError, ConversationError, SampleTooLongError
 
 SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
@@ -123,7 +123,8 @@ def test_a_random_rollout_keeps_what_was_sampled(name):
         own = collator.processor.tokenizer.convert_tokens_to_ids(placeholder)
         assert prompt.token_ids.count(own) == items
         assert prompt.text.count(placeholder) == items
-        batch = collator.stack([sample, collator.prompt([message("user", "Hi")]).sample([5])])
+        other = collator.prompt([message("user", "Hi")]).sample([5], logprobs=[-0.5])
+        batch = collator.stack([sample, other])
         assert batch["logprobs"].shape == batch["input_ids"].shape
 
 
@@ -246,6 +247,24 @@ def test_log_probabilities_are_complete_and_possible():
     for wrong in ([0.5], [float("nan")], [None]):
         with pytest.raises(ConversationError, match="logprobs: expected"):
             prompt.sample([5], logprobs=wrong)
+
+
+def test_log_probabilities_stand_with_the_labels_of_their_tokens():
+    collator = collator_of("Qwen2_5_VLProcessor")
+    prompt = collator.prompt([message("user", "Look.")])
+    known, unknown = prompt.sample([40, 41], [-1.0, -2.0]), prompt.sample([42])
+    untrained = collator.dummy_sample()
+    shifting = attrs.evolve(collator, shift_labels=True)
+    for batch in (collator.stack([known, untrained]), shifting.stack([untrained, known])):
+        assert batch["logprobs"][batch["labels"] != -100].tolist() == [-1.0, -2.0]
+        parts = split_microbatches(batch, 2, items=collator.family.joins)
+        assert sorted(part["logprobs"].min().item() for part in parts) == [-2.0, 0.0]
+    grown = [prompt.extended([40], [-1.0]), prompt.extended([40, 41])]
+    assert "logprobs" not in collator.stack_prompts(grown)  # which generate does not take
+    packing = attrs.evolve(collator, padding=BlockCausalMask())
+    for join in (collator.stack, packing.stack, packing.pack, packing.pack_branches):
+        with pytest.raises(ConfigError, match="sample 1 trains without log probabilities"):
+            join([known, unknown])
 
 
 def test_padding_behind_the_stop_token_is_refused():

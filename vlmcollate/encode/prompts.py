@@ -20,7 +20,6 @@ from vlmcollate.encode.overlong import drop_oldest_turns
 from vlmcollate.encode.padding import pad_rows
 from vlmcollate.encode.pieces import Pieces
 from vlmcollate.encode.rollouts import (
-    LOGPROBS,
     Piece,
     Prompt,
     PromptBatch,
@@ -48,7 +47,7 @@ from vlmcollate.prompt.generation import (
 )
 from vlmcollate.prompt.marks import REASONING_KEYS
 from vlmcollate.prompt.rendering import Rendering
-from vlmcollate.sample import EncodedSample
+from vlmcollate.sample import LOGPROBS, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _SOME_ANSWER = Message(role="assistant", content=(TextPart("."),))
@@ -131,7 +130,7 @@ class Prompts(Pieces):
         if not prompts:
             raise EmptyBatchError("no prompt to stack; the batch is empty")
         batch = stack_samples(
-            [prompt.encoded for prompt in prompts],
+            [_without_logprobs(prompt.encoded) for prompt in prompts],
             partial(pad_rows, self._prompt_padding()),
             self.family.joins,
             fill_values(self.processor.tokenizer),
@@ -139,7 +138,7 @@ class Prompts(Pieces):
             is_packed=False,
             pixels=self.pixels,
         )
-        kept = {key: value for key, value in batch.items() if key not in ("labels", LOGPROBS)}
+        kept = {key: value for key, value in batch.items() if key != "labels"}
         return PromptBatch(kept, [prompt.reference for prompt in prompts])
 
     def _prompts_kept(self, example: object) -> list[Prompt]:
@@ -265,6 +264,12 @@ class Prompts(Pieces):
             conversation, rendering.text, self._tools.template, self.on_unread
         )
         report_omissions(kept, self.on_template_omission)
+
+
+def _without_logprobs(sample: EncodedSample) -> EncodedSample:
+    """Returns a sample without log probabilities, which generation does not take."""
+    tokens = {key: value for key, value in sample.tokens.items() if key != LOGPROBS}
+    return attrs.evolve(sample, tokens=tokens)
 
 
 def _without_answer(conversation: Conversation) -> tuple[Conversation, Message | None]:

@@ -18,10 +18,7 @@ from vlmcollate.batch.media import joined_bytes
 from vlmcollate.conversation import MediaKind, Message
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.media import Join
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-
-LOGPROBS = "logprobs"
-"""The key of the log probabilities with which tokens were sampled."""
+from vlmcollate.sample import IGNORE_INDEX, LOGPROBS, EncodedSample
 
 
 @attrs.frozen(kw_only=True, eq=False)
