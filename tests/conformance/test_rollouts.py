@@ -202,6 +202,8 @@ ENDS_OF_CALLS = {
     "trl/gptoss": "<|call|>",
     "trl/llama3_1": "<|eot_id|>",
     "trl/deepseekv3": "<｜end▁of▁sentence｜>",
+    "trl/gemma4": "<|tool_response>",
+    "trl/glm4moe": "<|observation|>",
 }
 """For each template, the token that ends a call."""
 
@@ -213,9 +215,8 @@ def test_what_follows_an_answer_is_what_the_template_writes(template, messages, 
     processor = Judge(templates()[template]).processor
     collator = collator_for(processor, on_unread="allow", on_template_omission="allow")
     tokenizer = processor.tokenizer
-    end = ENDS_OF_CALLS[template]
-    if messages == [GO]:
-        end = collator.renderer.turn_ends.tokens[0]
+    ends = [collator.renderer.turn_ends.tokens[0], ENDS_OF_CALLS[template]]
+    end, other = ends if messages == [GO] else ends[::-1]
     prompt = collator.prompt([{"role": "user", "content": "Compute."}])
     stop = [tokenizer.convert_tokens_to_ids(end)] if is_ended else []
     said = prompt.extended([*tokenizer("So", add_special_tokens=False)["input_ids"], *stop])
@@ -225,6 +226,10 @@ def test_what_follows_an_answer_is_what_the_template_writes(template, messages, 
     assert "arguments" not in tail
     assert tail.startswith(end) != is_ended
     assert tokenizer.decode(grown.token_ids) == grown.text
+    if end != other:
+        said = prompt.extended([40, tokenizer.convert_tokens_to_ids(other)])
+        with pytest.raises(ConversationError, match="the answer was ended by"):
+            said.followed_by(messages)
 
 
 @pytest.mark.parametrize("policy", ["on_unread", "on_template_omission"])

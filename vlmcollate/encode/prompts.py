@@ -238,10 +238,7 @@ class Prompts(Pieces):
             rendering = self._render_asked(base)
             last, vocabulary = pieces[-1].token_ids[-1], Vocabulary.known(self.processor.tokenizer)
             ended_by = vocabulary.decode([last]) if last in self.stop_ids else ""
-            ends = () if self.renderer.last_turn_end else self.renderer.turn_ends.tokens
-            tail, sampled = behind_the_answer(
-                rendering, messages, self.renderer.stop_tokens, ended_by, ends
-            )
+            tail, sampled = behind_the_answer(rendering, messages, ended_by, self.renderer)
             self._report(attrs.evolve(base, messages=base.messages[2:]), tail)
             piece = self._encode_piece(base, tail, media, before=pieces)
         length = sum(map(len, pieces)) + len(piece)
