@@ -10,13 +10,11 @@ import torch
 from PIL import Image
 
 from tests.conftest import NIGHTLY
-from tests.processors.cases import CASES, in_turns
-from vlmcollate import collator_for
+from tests.processors.cases import CASES, SERVED, collator_of, in_turns, message
 from vlmcollate.encode import stages
 from vlmcollate.errors import CollateError
 from vlmcollate.preference import KTOCollator, PreferenceCollator
 
-SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
 WITH_FIFTY = ("Qwen2_5_VLProcessor", "SmolVLMProcessor", "Gemma3Processor")
 """Families that are unlike each other, on which 50 pairs are tried in every profile."""
 TRIED = [*WITH_FIFTY, *(name for name in in_turns(SERVED, 2) if name not in WITH_FIFTY)]
@@ -25,10 +23,6 @@ WORDS = ("yes", "A cat.", "No", "12", "它是一只猫", "naïve", "👩‍👧 
 
 def text_of(random):
     return " ".join(random.choice(WORDS, random.integers(1, 5)))
-
-
-def message(role, text, *parts):
-    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
 
 
 def random_pair(random, takes_images):
@@ -72,15 +66,6 @@ def assert_same(a, b):
     assert torch.equal(a.message_ids, b.message_ids)
     assert torch.equal(a.media_ids, b.media_ids)
     assert dict(a.media_counts) == dict(b.media_counts)
-
-
-def collator_of(name):
-    case = CASES[name]
-    try:
-        processor = case.processor()
-    except (ImportError, AttributeError) as error:
-        pytest.skip(f"this transformers has no {name}: {error}")
-    return collator_for(processor, **dict(case.options))
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__")  # some processors sum tensors with numpy

@@ -8,32 +8,11 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from tests.processors.cases import CASES, in_turns
+from tests.processors.cases import CASES, SERVED, collator_of, image, in_turns, message
 from tests.template_corpus import Judge, templates
 from vlmcollate import BlockCausalMask, collator_for, split_microbatches
 from vlmcollate.errors import CollateError, ConfigError, ConversationError, SampleTooLongError
-
-SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
-
-
-def message(role, text, *parts):
-    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
-
-
-def image(number):
-    pixels = Image.new("RGB", (60 + 40 * number, 80), (60 * number, 20, 200))
-    return {"type": "image", "image": pixels}
-
-
-def collator_of(name):
-    case = CASES[name]
-    try:
-        processor = case.processor()
-    except (ImportError, AttributeError) as error:
-        pytest.skip(f"this transformers has no {name}: {error}")
-    return collator_for(processor, **dict(case.options))
 
 
 def answers_of(sample):
@@ -234,7 +213,7 @@ def test_what_follows_an_answer_is_what_the_template_writes(template, messages, 
 
 @pytest.mark.parametrize("policy", ["on_unread", "on_template_omission"])
 def test_what_a_template_ignores_behind_an_answer_is_reported(policy):
-    collator = attrs.evolve(collator_of("Qwen2_5_VLProcessor"), **{policy: "raise"})
+    collator = collator_of("Qwen2_5_VLProcessor", **{policy: "raise"})
     prompt = collator.prompt([message("user", "Look.")]).extended([5])
     calls = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
     ignored = (
