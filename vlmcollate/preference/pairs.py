@@ -59,8 +59,13 @@ class _Pairs(PreferenceBase[EncodedPair]):
         """
         row = read_row(example)
         numbers = self._pop_numbers(row)
-        sides = read_sides(side_rows(row), self.collator.read_conversation)
-        alike = self.encode_alike([sides.chosen, sides.rejected], sides.prompt_length)
+        rows = side_rows(row)
+        sides = read_sides(rows, self.collator.read_conversation)
+        alike = self.encode_alike(
+            [sides.chosen, sides.rejected],
+            sides.prompt_length,
+            places=[side.place for side in rows],
+        )
         chosen, rejected = alike.samples
         if torch.equal(chosen.input_ids, rejected.input_ids):
             self._refuse_equal(sides, chosen)

@@ -59,6 +59,8 @@ class SideRow:
 
     def place(self, where: str | None) -> str:
         """Returns the path in the dataset's row of a path in `row`."""
+        if where is not None and where.startswith(self.side):
+            return where
         if where is not None and self.column and where.startswith(self.column):
             return self.side + where[len(self.column) :]
         return self.side if where is None else f"{self.side}, {where}"
@@ -95,7 +97,7 @@ def side_rows(row: Mapping[str, Any]) -> tuple[SideRow, SideRow]:
     elif kind == "a conversation":
         rest = _without_repeated_messages(rest, values["chosen"])
         questions = {key: unwrap(rest[key]) for key in _ANSWERS if key in rest}
-        stated = {key: text for key, text in questions.items() if isinstance(text, str)}
+        stated = {key: text for key, text in questions.items() if _is_text(text)}
         beside = {key: value for key, value in rest.items() if key not in stated}
         rows = [
             SideRow(
@@ -201,8 +203,8 @@ def _as_text(answer: Any) -> Any:
 def _without_repeated_messages(rest: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
     """Returns the columns beside two conversations without a list that repeats the chosen one."""
     kept = dict(rest)
-    for key in _LISTS:
-        if key not in kept:
+    for key in (*_LISTS, "prompt"):
+        if key not in kept or (key == "prompt" and _is_text(kept[key])):
             continue
         listed = as_list(kept.pop(key), key)
         if not same_value(listed, list(chosen)[: len(listed)]):
@@ -311,6 +313,12 @@ def _as_ending(value: Any) -> Any:
         value = parsed(value, "rejected_response", "[")
     value = unwrap(value)
     return [value] if isinstance(value, Mapping) else value
+
+
+def _is_text(value: Any) -> bool:
+    """Returns whether a value is a string, and no JSON of messages."""
+    value = unwrap(value)
+    return isinstance(value, str) and not MESSAGE_LIST.match(value)
 
 
 def same_value(a: Any, b: Any) -> bool:

@@ -94,7 +94,7 @@ class KTOCollator(PreferenceBase[EncodedAnswer]):
         messages = conversation.messages
         prompt = tuple(message.untrained() for message in messages[:length])
         conversation = attrs.evolve(conversation, messages=(*prompt, *messages[length:]))
-        alike = self.encode_alike([conversation], length)
+        alike = self.encode_alike([conversation], length, places=[lambda where: where])
         return EncodedAnswer(
             sample=alike.samples[0],
             is_desirable=is_desirable,

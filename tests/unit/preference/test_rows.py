@@ -70,6 +70,11 @@ FORMS: dict[str, dict[str, Any]] = {
         "rejected": [user("Hi?"), answer("No")],
         "messages": [user("Hi?"), answer("Yes")],
     },
+    "whole conversations beside a prompt of messages": {
+        "prompt": [user("Hi?")],
+        "chosen": [user("Hi?"), answer("Yes")],
+        "rejected": [user("Hi?"), answer("No")],
+    },
     "another answer": {"messages": [user("Hi?"), answer("Yes")], "rejected_response": "No"},
     "another answer of messages": {
         "messages": [user("Hi?"), answer("Yes")],
@@ -299,6 +304,26 @@ BAD = {
             "rejected": "No",
         },
         "chosen[0].content[0].text: expected a string",
+    ),
+    "an answer that does not train": (
+        {"prompt": "Hi?", "chosen": "Yes", "rejected": [{**answer("No"), "weight": 0}]},
+        "rejected: nothing is trained",
+    ),
+    "a broken image in an answer": (
+        {
+            "prompt": "Draw.",
+            "chosen": "No",
+            "rejected": [{"role": "assistant", "content": [{"type": "image", "image": b"xx"}]}],
+        },
+        "rejected[0].content[0]: the encoded image has none of the allowed formats",
+    ),
+    "another prompt of messages": (
+        {
+            "prompt": [user("Ho?")],
+            "chosen": [user("Hi?"), answer("Yes")],
+            "rejected": [user("Hi?"), answer("No")],
+        },
+        "prompt: has a conversation of its own beside 'chosen'",
     ),
     "other media": (
         {
