@@ -168,6 +168,9 @@ def test_messages_follow_an_answer_alone():
         prompt.followed_by([message("user", "And?")])
     with pytest.raises(ConversationError):
         prompt.extended([5]).followed_by([])
+    ended = prompt.extended([5]).extended([6, collator.stop_ids[0]])
+    with pytest.raises(ConfigError, match=r"ended with '<\|im_end\|>'; call followed_by"):
+        ended.extended([5])
 
 
 GO, RESULT = (

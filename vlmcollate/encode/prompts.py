@@ -37,6 +37,8 @@ from vlmcollate.errors import (
     SampleError,
     SampleTooLongError,
 )
+from vlmcollate.formats.base import row_of
+from vlmcollate.formats.pairs import missing_answer
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.prompt.generation import (
     after_an_answer,
@@ -89,7 +91,8 @@ class Prompts(Pieces):
 
         Args:
             example: A conversation in any form that `read_example` reads, with or without a last
-                answer. A last message that is a prefix is part of the prompt.
+                answer, such as a row with `prompt` alone. A last message that is a prefix is part
+                of the prompt.
 
         Raises:
             SampleError: The example is at fault, or its prompt is longer than `max_length` and
@@ -97,8 +100,7 @@ class Prompts(Pieces):
         """
         self._current_tools()
         with untraced():
-            conversation = self.read_conversation(example)
-            asked, reference = _without_answer(conversation)
+            asked, reference = self._read_asked(example)
             media = self.load(asked)
             piece = self._encode_asked(asked, media)
             if self.max_length is not None and len(piece) > self.max_length:
@@ -155,6 +157,14 @@ class Prompts(Pieces):
         padding: PaddingStrategy = attrs.evolve(self.padding, side="left")
         return padding
 
+    def _read_asked(self, example: object) -> tuple[Conversation, Message | None]:
+        """Reads the messages before the last answer, and the answer."""
+        row = row_of(example)
+        column = missing_answer(row) if self.format == "auto" else None
+        if column is None:
+            return _without_answer(self.read_conversation(example))
+        return _without_answer(self.read_conversation({**row, column: "."}))[0], None
+
     def _encode_asked(self, asked: Conversation, media: Sequence[Any]) -> Piece:
         rendering = self._render_asked(asked)
         self._report(asked, rendering)
@@ -199,8 +209,15 @@ class Prompts(Pieces):
             )
         return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
 
-    def _sampled(self, sampled_ids: Any, logprobs: Any) -> Piece:
+    def _sampled(self, before: Sequence[Piece], sampled_ids: Any, logprobs: Any) -> Piece:
+        """Returns the part of a prompt that was sampled behind other parts."""
         vocabulary = Vocabulary.known(self.processor.tokenizer)
+        last = before[-1].token_ids[-1]
+        if before[-1].is_sampled and last in self.stop_ids:
+            raise ConfigError(
+                f"the answer before these tokens ended with {vocabulary.decode([last])!r}; call "
+                "followed_by with the next messages first"
+            )
         names = {token for tokens in self.traits.media_tokens.values() for token in tokens}
         names |= set(self.traits.placeholders.values())
         types = self.family.token_types

@@ -49,6 +49,11 @@ class Piece:
     def __len__(self) -> int:
         return len(self.sample)
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether a model sampled it."""
+        return bool((self.sample.labels != IGNORE_INDEX).all())
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Prompt:
@@ -61,7 +66,7 @@ class Prompt:
     reference: Message | None = None
     pieces: tuple[Piece, ...] = attrs.field(repr=False)
     _merge: Callable[[Sequence[Piece]], EncodedSample] = attrs.field(repr=False)
-    _sampled: Callable[[Any, Any], Piece] = attrs.field(repr=False)
+    _sampled: Callable[[Sequence[Piece], Any, Any], Piece] = attrs.field(repr=False)
     _follow: Callable[[Sequence[Piece], Sequence[Any]], Piece] = attrs.field(repr=False)
     _finish: Callable[[EncodedSample], EncodedSample] = attrs.field(repr=False)
 
@@ -96,10 +101,11 @@ class Prompt:
             logprobs: The S log probabilities with which they were sampled, if they are wanted.
 
         Raises:
+            ConfigError: The tokens that were sampled before ended the answer.
             ConversationError: There is no token, one of them stands for media, or the numbers of
                 tokens and log probabilities differ.
         """
-        piece = self._sampled(sampled_ids, logprobs)
+        piece = self._sampled(self.pieces, sampled_ids, logprobs)
         return attrs.evolve(self, pieces=(*self.pieces, piece), reference=None)
 
     def followed_by(self, messages: Sequence[Any]) -> Prompt:
@@ -116,7 +122,7 @@ class Prompt:
             ConfigError: Nothing was sampled since the last message.
             SampleError: The messages are at fault.
         """
-        if not (self.pieces[-1].sample.labels != IGNORE_INDEX).all():
+        if not self.pieces[-1].is_sampled:
             raise ConfigError("no answer precedes these messages; call extended first")
         if isinstance(messages, str | Mapping) or not messages:
             raise ConversationError(
@@ -256,7 +262,7 @@ def merged_tokens(pieces: Sequence[Piece]) -> EncodedSample:
     """Returns the sample of consecutive parts, without media tensors."""
     if len(pieces) == 1:
         return attrs.evolve(pieces[0].sample, media={}, pixel_tables={})
-    sampled = [p for p in pieces if (p.sample.labels != IGNORE_INDEX).all()]
+    sampled = [piece for piece in pieces if piece.is_sampled]
     if len({LOGPROBS in piece.sample.tokens for piece in sampled}) > 1:
         raise ConversationError(
             "some sampled answers have log probabilities and others have none; pass them for all",

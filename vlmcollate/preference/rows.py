@@ -14,6 +14,7 @@ from vlmcollate.formats.base import row_of
 from vlmcollate.formats.builtin import MESSAGE_LIST
 from vlmcollate.formats.fields import as_list, is_hollow, parsed, present_fields
 from vlmcollate.formats.media_columns import COLUMNS
+from vlmcollate.formats.pairs import ANSWERS
 from vlmcollate.formats.roles import ROLES
 from vlmcollate.formats.unread import OBJECTS
 from vlmcollate.plain_values import describe, show_all, unwrap
@@ -21,15 +22,7 @@ from vlmcollate.plain_values import describe, show_all, unwrap
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
 
-_ANSWERS = {
-    "prompt": "completion",
-    "question": "answer",
-    "query": "response",
-    "instruction": "output",
-    "prefix": "suffix",
-}
-"""The columns of a question, and the column of the answer in the same format."""
-_ANSWER_COLUMNS = ("response", *_ANSWERS.values())
+_ANSWER_COLUMNS = ("response", *ANSWERS.values())
 _LISTS = ("messages", "conversation", "chat", "conversations")
 _REJECTED = ("rejected_response", "rejected_messages")
 """What stands beside a whole conversation, whose last answer was chosen."""
@@ -96,7 +89,7 @@ def side_rows(row: Mapping[str, Any]) -> tuple[SideRow, SideRow]:
         ]
     elif kind == "a conversation":
         rest = _without_repeated_messages(rest, values["chosen"])
-        questions = {key: unwrap(rest[key]) for key in _ANSWERS if key in rest}
+        questions = {key: unwrap(rest[key]) for key in ANSWERS if key in rest}
         stated = {key: text for key, text in questions.items() if _is_text(text)}
         beside = {key: value for key, value in rest.items() if key not in stated}
         rows = [
@@ -157,7 +150,7 @@ def _kind(value: Any, side: Side) -> str:
 
 def _answered(rest: Mapping[str, Any], answer: Any, side: Side) -> SideRow:
     """Returns the row of a question with one of its two answers."""
-    questions = [key for key in (*_ANSWERS, *_LISTS) if key in rest]
+    questions = [key for key in (*ANSWERS, *_LISTS) if key in rest]
     if not questions:
         hint = ""
         if isinstance(answer, str) and answer.lstrip().startswith(("Human:", "User:")):
@@ -170,11 +163,11 @@ def _answered(rest: Mapping[str, Any], answer: Any, side: Side) -> SideRow:
     question = questions[0]
     if question != "prompt" and isinstance(unwrap(rest[question]), str):
         answer = _as_text(answer)  # so that `input` and `history` belong to the question
-    if isinstance(answer, str) and question in _ANSWERS:
-        column = _ANSWERS[question]
+    if isinstance(answer, str) and question in ANSWERS:
+        column = ANSWERS[question]
         return SideRow(side=side, row={**rest, column: answer}, column=column)
     beside = [key for key in ("input", "history") if not is_hollow(rest.get(key))]
-    if beside and question in _ANSWERS:
+    if beside and question in ANSWERS:
         raise ConversationError(
             f"has an answer of messages beside {beside[0]!r}, which belongs to a question and an "
             "answer in strings; write the question as messages under 'prompt'",
@@ -256,7 +249,7 @@ def _check_rejected_columns(row: Mapping[str, Any], given: Sequence[str]) -> Non
 
 def _with_another_conversation(chosen: Mapping[str, Any], messages: Any) -> tuple[SideRow, SideRow]:
     """Returns the sides of two whole conversations."""
-    of_chosen = {*_LISTS, *_ANSWERS, *_ANSWER_COLUMNS, "input", "history"}
+    of_chosen = {*_LISTS, *ANSWERS, *_ANSWER_COLUMNS, "input", "history"}
     beside = {key: value for key, value in chosen.items() if key not in of_chosen}
     column = next((key for key in _LISTS if key in chosen), "messages")
     return (
