@@ -214,6 +214,23 @@ def test_what_follows_an_answer_is_what_the_template_writes(template, messages, 
             said.followed_by(messages)
 
 
+@pytest.mark.parametrize(
+    ("template", "is_refused"), [("axolotl/command_a_tool_use", True), ("trl/qwen3", False)]
+)
+def test_results_follow_earlier_ones_unless_a_template_numbers_them(template, is_refused):
+    processor = Judge(templates()[template]).processor
+    collator = collator_for(processor, on_unread="allow", on_template_omission="allow")
+    first = collator.prompt([{"role": "user", "content": "Compute."}]).extended([40])
+    second = first.followed_by([{**RESULT, "tool_call_id": "call00000"}]).extended([41])
+    result = {**RESULT, "tool_call_id": "call00001"}
+    if not is_refused:
+        assert len(second.followed_by([result])) > len(second)
+        return
+    with pytest.raises(ConversationError, match="otherwise behind earlier ones"):
+        second.followed_by([result])
+    assert second.followed_by([GO])
+
+
 @pytest.mark.parametrize("policy", ["on_unread", "on_template_omission"])
 def test_what_a_template_ignores_behind_an_answer_is_reported(policy):
     collator = collator_of("Qwen2_5_VLProcessor", **{policy: "raise"})

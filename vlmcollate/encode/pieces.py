@@ -19,6 +19,7 @@ from vlmcollate.encode.dummy_media import bare_placeholders
 from vlmcollate.encode.rollouts import Piece
 from vlmcollate.encode.stages import Stages
 from vlmcollate.errors import MediaMismatchError
+from vlmcollate.formats.roles import RESULTS
 from vlmcollate.media import ProcessedMedia
 from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.prompt.rendering import Rendering
@@ -70,6 +71,7 @@ class Pieces(Batches):
             replacements=tuple(replacements),
             holds_all_media=takes_all,
             messages=len(conversation.messages),
+            holds_results=any(message.role in RESULTS for message in conversation.messages),
         )
 
     def _unexpanded(self, conversation: Conversation, rendering: Rendering) -> EncodedPrompt:

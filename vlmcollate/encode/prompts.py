@@ -44,6 +44,7 @@ from vlmcollate.prompt.generation import (
     after_an_answer,
     before_the_answer,
     behind_the_answer,
+    depends_on_earlier_results,
     rendered_prompt,
     shifted_path,
 )
@@ -258,6 +259,8 @@ class Prompts(Pieces):
             tail, sampled = behind_the_answer(rendering, messages, ended_by, self.renderer)
             self._report(attrs.evolve(base, messages=base.messages[2:]), tail)
             piece = self._encode_piece(base, tail, media, before=pieces)
+        if piece.holds_results and any(earlier.holds_results for earlier in pieces):
+            self._check_later_results()
         length = sum(map(len, pieces)) + len(piece)
         if self.max_length is not None and length > self.max_length:
             raise SampleTooLongError(
@@ -265,6 +268,14 @@ class Prompts(Pieces):
                 f"max_length={self.max_length}; end the rollout here, or raise it"
             )
         return without_first(piece, sampled)
+
+    def _check_later_results(self) -> None:
+        """Refuses results behind earlier ones, if the template numbers them, for example."""
+        if depends_on_earlier_results(self.renderer):
+            raise ConversationError(
+                "the chat template writes the results of tools otherwise behind earlier ones; "
+                "render the whole conversation with `prompt`"
+            )
 
     def _report(self, conversation: Conversation, rendering: Rendering) -> None:
         """Reports what the template omits, but for the reasoning of earlier answers."""

@@ -35,6 +35,7 @@ class Piece:
         holds_all_media: Whether the media tensors are those of all items so far, since the
             processor treats an item by its place among others.
         messages: The number of messages that it adds to the conversation.
+        holds_results: Whether one of the messages is the result of a tool.
     """
 
     sample: EncodedSample
@@ -45,6 +46,7 @@ class Piece:
     replacements: tuple[str, ...] = ()
     holds_all_media: bool = False
     messages: int = 1
+    holds_results: bool = False
 
     def __len__(self) -> int:
         return len(self.sample)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import attrs
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.errors import ConversationError
+from vlmcollate.errors import ConversationError, SampleError
+from vlmcollate.formats import read_example
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.marks import Marks, Span
 from vlmcollate.prompt.rendering import Rendering
@@ -93,6 +94,29 @@ def after_an_answer(messages: Sequence[Any], *, writes_calls: bool) -> list[Any]
     if calls:
         answer["tool_calls"] = calls
     return [{"role": "user", "content": "a"}, answer, *messages]
+
+
+def depends_on_earlier_results(renderer: ChatRenderer) -> bool:
+    """Returns whether a template writes a tool's result otherwise behind earlier results."""
+    asked, *last = _one_call("call00000")
+    _, *earlier = _one_call("call00001")
+    try:
+        texts = [
+            renderer.probe(read_example(chat), None)
+            for chat in ([asked, *last], [asked, *earlier, *last])
+        ]
+    except SampleError:
+        return False
+    (_, call, behind), (_, _, later) = (text.rpartition("kowari") for text in texts)
+    return bool(call) and behind != later
+
+
+def _one_call(identity: str) -> list[dict[str, Any]]:
+    """Returns a question, a call, and its result."""
+    result = {"role": "tool", "content": "dunnart", "name": "f", "tool_call_id": identity}
+    asked, call, result = after_an_answer([result], writes_calls=True)
+    call["tool_calls"][0]["function"]["arguments"] = {"a": "kowari"}
+    return [asked, call, result]
 
 
 def _results(messages: Sequence[Any]) -> list[Mapping[str, Any]]:
