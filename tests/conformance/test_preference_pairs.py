@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +123,21 @@ def test_the_media_of_a_prompt_is_decoded_and_processed_once(name, form, monkeyp
         {v.data_ptr() for v in side.media.values()} for side in (found.chosen, found.rejected)
     ]
     assert memory[0] & memory[1]
+
+
+@pytest.mark.parametrize("name", ["Qwen2_5OmniProcessor"])
+def test_audio_and_videos_are_shared_as_images_are(name):
+    collator = collator_of(name)
+    audio = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    parts: list[dict[str, Any]] = [
+        {"type": "audio", "audio": audio, "sampling_rate": 16000},
+        {"type": "video", "video": np.zeros((4, 56, 56, 3), np.uint8)},
+    ]
+    prompt, *answers = [message("user", "What?", *parts)], "A bell.", "No."
+    found = PreferenceCollator(collator).encode(rows_of(prompt, *answers)[0])
+    assert_same(found.chosen, collator.encode(alone(prompt, answers[0])))
+    assert_same(found.rejected, collator.encode(alone(prompt, answers[1])))
+    assert dict(found.chosen.media_counts) == {"audio": 1, "video": 1}
+    assert all(
+        v.data_ptr() == found.rejected.media[k].data_ptr() for k, v in found.chosen.media.items()
+    )
