@@ -17,6 +17,11 @@ from vlmcollate.pixels import PixelTable, cast_pixels
 IGNORE_INDEX = -100
 """The label of tokens that are not trained, the default of PyTorch and Hugging Face."""
 
+LOGPROBS = "logprobs"
+"""The key of the log probabilities with which tokens were sampled."""
+OF_LABELS = frozenset({"labels", "loss_weights", LOGPROBS})
+"""The keys that belong to the token of a label, and are shifted with it."""
+
 Axis = Literal["tokens", "media"]
 
 
@@ -48,7 +53,8 @@ class EncodedSample:
     Attributes:
         tokens: The tensors along the tokens, each (L,): `input_ids`, `attention_mask` and, once
             labelled, `labels` (int64), `loss_weights` (float32) if there are weights other than 0
-            and 1, and token types if the model takes them.
+            and 1, `logprobs` (float32) if tokens were sampled with them, and token types if the
+            model takes them.
         message_ids: (L,) int64, the message that each token came from; -1 for text of the template
             and for whitespace around a message's text.
             An assistant turn runs from the first token that the model must produce to its stop

@@ -48,11 +48,11 @@ class EndsPromptsEarly(WithTools):
 class TokenizesAnswersAgain(WithTools):
     """Decodes sampled tokens and encodes their text."""
 
-    def _sampled(self, sampled_ids: Any, logprobs: Any) -> Any:
+    def _sampled(self, before: Any, sampled_ids: Any, logprobs: Any) -> Any:
         tokenizer = self.processor.tokenizer
         text = tokenizer.decode(sampled_ids)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return super()._sampled(ids, logprobs)
+        return super()._sampled(before, ids, logprobs)
 
 
 CAUGHT_BY: dict[type[Any], str] = {

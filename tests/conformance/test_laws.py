@@ -13,8 +13,7 @@ import pytest
 
 from tests.conftest import NIGHTLY
 from tests.pickling import pickled_copy
-from tests.processors.cases import CASES, in_turns
-from vlmcollate import collator_for
+from tests.processors.cases import CASES, collator_of, in_turns
 from vlmcollate.models import COLLATORS
 from vlmcollate.testing import LAWS, check_collator
 from vlmcollate.testing.laws.construction import check_a_pickled_copy_agrees
@@ -49,15 +48,6 @@ def laws_on_many_examples(name):
     if name not in WITH_MANY_EXAMPLES:
         return ()
     return LAWS[WITH_MANY_EXAMPLES.index(name) :: len(WITH_MANY_EXAMPLES)]
-
-
-def collator_of(name):
-    case = CASES[name]
-    try:
-        processor = case.processor()
-    except (ImportError, AttributeError) as error:
-        pytest.skip(f"this transformers has no {name}: {error}")
-    return collator_for(processor, **case.options)
 
 
 def check(name, laws, examples):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,11 @@ import torch
 from PIL import Image
 
 from tests.conftest import NIGHTLY
-from tests.processors.cases import CASES, in_turns
-from vlmcollate import collator_for
+from tests.processors.cases import CASES, SERVED, collator_of, in_turns, message
 from vlmcollate.encode import stages
 from vlmcollate.errors import CollateError
 from vlmcollate.preference import KTOCollator, PreferenceCollator
 
-SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
 WITH_FIFTY = ("Qwen2_5_VLProcessor", "SmolVLMProcessor", "Gemma3Processor")
 """Families that are unlike each other, on which 50 pairs are tried in every profile."""
 TRIED = [*WITH_FIFTY, *(name for name in in_turns(SERVED, 2) if name not in WITH_FIFTY)]
@@ -25,10 +24,6 @@ WORDS = ("yes", "A cat.", "No", "12", "它是一只猫", "naïve", "👩‍👧 
 
 def text_of(random):
     return " ".join(random.choice(WORDS, random.integers(1, 5)))
-
-
-def message(role, text, *parts):
-    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
 
 
 def random_pair(random, takes_images):
@@ -72,15 +67,6 @@ def assert_same(a, b):
     assert torch.equal(a.message_ids, b.message_ids)
     assert torch.equal(a.media_ids, b.media_ids)
     assert dict(a.media_counts) == dict(b.media_counts)
-
-
-def collator_of(name):
-    case = CASES[name]
-    try:
-        processor = case.processor()
-    except (ImportError, AttributeError) as error:
-        pytest.skip(f"this transformers has no {name}: {error}")
-    return collator_for(processor, **dict(case.options))
 
 
 @pytest.mark.parametrize("name", TRIED)
@@ -136,3 +122,21 @@ def test_the_media_of_a_prompt_is_decoded_and_processed_once(name, form, monkeyp
         {v.data_ptr() for v in side.media.values()} for side in (found.chosen, found.rejected)
     ]
     assert memory[0] & memory[1]
+
+
+@pytest.mark.parametrize("name", ["Qwen2_5OmniProcessor"])
+def test_audio_and_videos_are_shared_as_images_are(name):
+    collator = collator_of(name)
+    audio = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    parts: list[dict[str, Any]] = [
+        {"type": "audio", "audio": audio, "sampling_rate": 16000},
+        {"type": "video", "video": np.zeros((4, 56, 56, 3), np.uint8)},
+    ]
+    prompt, *answers = [message("user", "What?", *parts)], "A bell.", "No."
+    found = PreferenceCollator(collator).encode(rows_of(prompt, *answers)[0])
+    assert_same(found.chosen, collator.encode(alone(prompt, answers[0])))
+    assert_same(found.rejected, collator.encode(alone(prompt, answers[1])))
+    assert dict(found.chosen.media_counts) == {"audio": 1, "video": 1}
+    assert all(
+        v.data_ptr() == found.rejected.media[k].data_ptr() for k, v in found.chosen.media.items()
+    )

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from PIL import Image
 
 from tests.models.by_family import tiny_model
 from tests.models.by_processor import MODELS
 from tests.processors import processor_of
-from tests.processors.cases import CASES, in_turns
+from tests.processors.cases import CASES, SERVED, collator_of, image, in_turns, message
 from vlmcollate import collator_for
 from vlmcollate.errors import CollateError
 
-SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
-
 NOT_COMPARED = {"KimiVLProcessor", "Phi4MMProcessor", "PPChart2TableProcessor"}
 """Processors that tokenize no chat: two stand-ins for remote code, and one of images alone."""
-
-
-def message(role, text, *parts):
-    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
-
-
-def image(number):
-    pixels = Image.new("RGB", (60 + 40 * number, 80), (60 * number, 20, 200))
-    return {"type": "image", "image": pixels}
 
 
 def chats_for(case):
@@ -33,15 +21,6 @@ def chats_for(case):
     shown = [image(0)] if takes_images else []
     one = [message("user", "What is it?", *shown), message("assistant", "A door.")]
     return [one, [*one, message("user", "<|im_end|> So?"), message("assistant", "Yes.")]]
-
-
-def collator_of(name):
-    case = CASES[name]
-    try:
-        processor = case.processor()
-    except (ImportError, AttributeError) as error:
-        pytest.skip(f"this transformers has no {name}: {error}")
-    return collator_for(processor, **dict(case.options))
 
 
 @pytest.mark.parametrize("name", in_turns(SERVED, 0))

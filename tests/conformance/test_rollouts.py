@@ -8,32 +8,11 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from tests.processors.cases import CASES, in_turns
+from tests.processors.cases import CASES, SERVED, collator_of, image, in_turns, message
 from tests.template_corpus import Judge, templates
-from vlmcollate import collator_for
+from vlmcollate import BlockCausalMask, collator_for, split_microbatches
 from vlmcollate.errors import CollateError, ConfigError, ConversationError, SampleTooLongError
-
-SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
-
-
-def message(role, text, *parts):
-    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
-
-
-def image(number):
-    pixels = Image.new("RGB", (60 + 40 * number, 80), (60 * number, 20, 200))
-    return {"type": "image", "image": pixels}
-
-
-def collator_of(name):
-    case = CASES[name]
-    try:
-        processor = case.processor()
-    except (ImportError, AttributeError) as error:
-        pytest.skip(f"this transformers has no {name}: {error}")
-    return collator_for(processor, **dict(case.options))
 
 
 def answers_of(sample):
@@ -123,7 +102,8 @@ def test_a_random_rollout_keeps_what_was_sampled(name):
         own = collator.processor.tokenizer.convert_tokens_to_ids(placeholder)
         assert prompt.token_ids.count(own) == items
         assert prompt.text.count(placeholder) == items
-        batch = collator.stack([sample, collator.prompt([message("user", "Hi")]).sample([5])])
+        other = collator.prompt([message("user", "Hi")]).sample([5], logprobs=[-0.5])
+        batch = collator.stack([sample, other])
         assert batch["logprobs"].shape == batch["input_ids"].shape
 
 
@@ -188,6 +168,9 @@ def test_messages_follow_an_answer_alone():
         prompt.followed_by([message("user", "And?")])
     with pytest.raises(ConversationError):
         prompt.extended([5]).followed_by([])
+    ended = prompt.extended([5]).extended([6, collator.stop_ids[0]])
+    with pytest.raises(ConfigError, match=r"ended with '<\|im_end\|>'; call followed_by"):
+        ended.extended([5])
 
 
 GO, RESULT = (
@@ -201,6 +184,8 @@ ENDS_OF_CALLS = {
     "trl/gptoss": "<|call|>",
     "trl/llama3_1": "<|eot_id|>",
     "trl/deepseekv3": "<｜end▁of▁sentence｜>",
+    "trl/gemma4": "<|tool_response>",
+    "trl/glm4moe": "<|observation|>",
 }
 """For each template, the token that ends a call."""
 
@@ -212,9 +197,8 @@ def test_what_follows_an_answer_is_what_the_template_writes(template, messages, 
     processor = Judge(templates()[template]).processor
     collator = collator_for(processor, on_unread="allow", on_template_omission="allow")
     tokenizer = processor.tokenizer
-    end = ENDS_OF_CALLS[template]
-    if messages == [GO]:
-        end = collator.renderer.turn_ends.tokens[0]
+    ends = [collator.renderer.turn_ends.tokens[0], ENDS_OF_CALLS[template]]
+    end, other = ends if messages == [GO] else ends[::-1]
     prompt = collator.prompt([{"role": "user", "content": "Compute."}])
     stop = [tokenizer.convert_tokens_to_ids(end)] if is_ended else []
     said = prompt.extended([*tokenizer("So", add_special_tokens=False)["input_ids"], *stop])
@@ -224,11 +208,32 @@ def test_what_follows_an_answer_is_what_the_template_writes(template, messages, 
     assert "arguments" not in tail
     assert tail.startswith(end) != is_ended
     assert tokenizer.decode(grown.token_ids) == grown.text
+    if end != other:
+        said = prompt.extended([40, tokenizer.convert_tokens_to_ids(other)])
+        with pytest.raises(ConversationError, match="the answer was ended by"):
+            said.followed_by(messages)
+
+
+@pytest.mark.parametrize(
+    ("template", "is_refused"), [("axolotl/command_a_tool_use", True), ("trl/qwen3", False)]
+)
+def test_results_follow_earlier_ones_unless_a_template_numbers_them(template, is_refused):
+    processor = Judge(templates()[template]).processor
+    collator = collator_for(processor, on_unread="allow", on_template_omission="allow")
+    first = collator.prompt([{"role": "user", "content": "Compute."}]).extended([40])
+    second = first.followed_by([{**RESULT, "tool_call_id": "call00000"}]).extended([41])
+    result = {**RESULT, "tool_call_id": "call00001"}
+    if not is_refused:
+        assert len(second.followed_by([result])) > len(second)
+        return
+    with pytest.raises(ConversationError, match="otherwise behind earlier ones"):
+        second.followed_by([result])
+    assert second.followed_by([GO])
 
 
 @pytest.mark.parametrize("policy", ["on_unread", "on_template_omission"])
 def test_what_a_template_ignores_behind_an_answer_is_reported(policy):
-    collator = attrs.evolve(collator_of("Qwen2_5_VLProcessor"), **{policy: "raise"})
+    collator = collator_of("Qwen2_5_VLProcessor", **{policy: "raise"})
     prompt = collator.prompt([message("user", "Look.")]).extended([5])
     calls = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
     ignored = (
@@ -246,6 +251,24 @@ def test_log_probabilities_are_complete_and_possible():
     for wrong in ([0.5], [float("nan")], [None]):
         with pytest.raises(ConversationError, match="logprobs: expected"):
             prompt.sample([5], logprobs=wrong)
+
+
+def test_log_probabilities_stand_with_the_labels_of_their_tokens():
+    collator = collator_of("Qwen2_5_VLProcessor")
+    prompt = collator.prompt([message("user", "Look.")])
+    known, unknown = prompt.sample([40, 41], [-1.0, -2.0]), prompt.sample([42])
+    untrained = collator.dummy_sample()
+    shifting = attrs.evolve(collator, shift_labels=True)
+    for batch in (collator.stack([known, untrained]), shifting.stack([untrained, known])):
+        assert batch["logprobs"][batch["labels"] != -100].tolist() == [-1.0, -2.0]
+        parts = split_microbatches(batch, 2, items=collator.family.joins)
+        assert sorted(part["logprobs"].min().item() for part in parts) == [-2.0, 0.0]
+    grown = [prompt.extended([40], [-1.0]), prompt.extended([40, 41])]
+    assert "logprobs" not in collator.stack_prompts(grown)  # which generate does not take
+    packing = attrs.evolve(collator, padding=BlockCausalMask())
+    for join in (collator.stack, packing.stack, packing.pack, packing.pack_branches):
+        with pytest.raises(ConfigError, match="sample 1 trains without log probabilities"):
+            join([known, unknown])
 
 
 def test_padding_behind_the_stop_token_is_refused():

@@ -7,11 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.processors.cases import CASES, in_turns
-from vlmcollate import collator_for
+from tests.processors.cases import CASES, SERVED, collator_of, in_turns
 from vlmcollate.errors import CollateError
 
-SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
 _SIZES = [(64, 48), (300, 120), (90, 200)]
 
 
@@ -46,12 +44,8 @@ def _same(a, b):
 @pytest.mark.parametrize("name", in_turns(SERVED, 1))
 def test_each_turn_is_encoded_as_its_own_chat(name):
     case = CASES[name]
-    try:
-        processor = case.processor()
-    except (ImportError, AttributeError) as error:
-        pytest.skip(f"this transformers has no {name}: {error}")
-    whole = collator_for(processor, train_on="last_turn", **dict(case.options))
-    split = collator_for(processor, split_turns=True, **dict(case.options))
+    whole = collator_of(name, train_on="last_turn")
+    split = collator_of(name, split_turns=True)
     chats = [_chat([[], [], []])]
     if "image" in case.kinds and "image" not in case.error:
         images = [("image", _image(place)) for place in range(3)]

@@ -32,6 +32,16 @@ def test_a_trainer_learns(name, package):
 
 
 @pytest.mark.filterwarnings("ignore")  # trainers warn about themselves
+def test_a_trainer_compares_what_it_generates():
+    pytest.importorskip("accelerate", reason="the extra vlmcollate[examples] installs accelerate")
+    generation = importlib.import_module("examples.hf_trainer_generation")
+    before, after = generation.main(steps=30)
+    assert before["eval_answers"] == after["eval_answers"] == 6
+    assert after["eval_right"] > before["eval_right"]
+    falls([before["eval_loss"], after["eval_loss"]])
+
+
+@pytest.mark.filterwarnings("ignore")  # trainers warn about themselves
 def test_a_dispatcher_of_batches_cuts_the_images():
     """Which is why the example turns it off; once this fails, the docs need not say so."""
     pytest.importorskip("accelerate", reason="the extra vlmcollate[examples] installs accelerate")

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import pytest
 import transformers as hf
+from PIL import Image
 
 from tests.conftest import NIGHTLY
 from tests.processors import (
@@ -23,6 +25,7 @@ from tests.processors import (
 from tests.processors import remote_code_stand_ins as remote_code
 from tests.processors.chatml_stand_ins import stand_in, without_template
 from tests.processors.llava import CLIP, LLAVA, TILES
+from vlmcollate import BaseCollator, collator_for
 from vlmcollate.models import COLLATORS
 
 PUBLISHED = "published template"
@@ -538,6 +541,31 @@ CASES: dict[str, Case] = {
     ),
     "WhisperProcessor": _untemplated("WhisperProcessor", "WhisperFeatureExtractor", AUDIO),
 }
+
+SERVED = [name for name, case in CASES.items() if case.build is not None and "" not in case.error]
+"""The classes that can be built here and are not refused for all kinds of media."""
+
+
+def collator_of(name: str, **options: Any) -> BaseCollator:
+    """Returns a collator with the options of a class; skips the test if it cannot be built."""
+    case = CASES[name]
+    try:
+        processor = case.processor()
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"this transformers has no {name}: {error}")
+    return collator_for(processor, **{**case.options, **options})
+
+
+def message(role: str, text: str, *parts: dict[str, Any]) -> dict[str, Any]:
+    """Returns a message of parts, the last of which is a text."""
+    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
+
+
+def image(number: int) -> dict[str, Any]:
+    """Returns a part with an image, whose size and colour depend on a number from 0 to 4."""
+    pixels = Image.new("RGB", (60 + 40 * number, 80), (60 * number, 20, 200))
+    return {"type": "image", "image": pixels}
+
 
 _CONTRASTIVE = "compares images, videos or audio with texts"
 _FINDING = "finds or cuts out objects"

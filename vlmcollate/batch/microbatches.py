@@ -68,6 +68,7 @@ _ROWS = {
     "attention_mask",
     "labels",
     "loss_weights",
+    "logprobs",
     "position_ids",
     "mm_token_type_ids",
     "token_type_ids",

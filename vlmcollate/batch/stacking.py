@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from vlmcollate.batch.media import joined_media
+from vlmcollate.errors import ConfigError
 from vlmcollate.media import Join
 from vlmcollate.pixels import PixelFormat
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.sample import IGNORE_INDEX, LOGPROBS, OF_LABELS, EncodedSample
 
 
 def stack_samples(
@@ -54,8 +55,14 @@ def stack_samples(
 
 
 def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
-    """Returns the token tensors, each with the keys of all samples."""
+    """Returns the token tensors, each with the keys of all samples.
+
+    Raises:
+        ConfigError: A sample trains without log probabilities, and others have them.
+    """
     keys = {key: value for sample in samples for key, value in sample.tokens.items()}
+    if LOGPROBS in keys:
+        _check_logprobs(samples)
     rows = []
     for sample in samples:
         tokens = dict(sample.tokens)
@@ -68,6 +75,15 @@ def token_rows(samples: Sequence[EncodedSample]) -> list[dict[str, Tensor]]:
     return rows
 
 
+def _check_logprobs(samples: Sequence[EncodedSample]) -> None:
+    for number, sample in enumerate(samples):
+        if LOGPROBS not in sample.tokens and (sample.tokens["labels"] != IGNORE_INDEX).any():
+            raise ConfigError(
+                f"sample {number} trains without log probabilities, which other samples have; "
+                "pass logprobs for the sampled tokens of all, or of none"
+            )
+
+
 def fill_values(tokenizer: Any) -> Mapping[str, float]:
     """Returns the padding values of token keys; other keys have 0."""
     pad = tokenizer.pad_token_id
@@ -77,10 +93,9 @@ def fill_values(tokenizer: Any) -> Mapping[str, float]:
 
 
 def shifted(tensors: Mapping[str, Tensor], *, axis: int) -> dict[str, Tensor]:
-    """Returns the tensors one token shorter, with the next token's labels."""
-    ahead = {"labels", "loss_weights"}
+    """Returns the tensors one token shorter, with what belongs to the next token's labels."""
     return {
-        key: value.narrow(axis, int(key in ahead), value.shape[axis] - 1).contiguous()
+        key: value.narrow(axis, int(key in OF_LABELS), value.shape[axis] - 1).contiguous()
         for key, value in tensors.items()
     }
 

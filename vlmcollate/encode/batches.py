@@ -41,12 +41,14 @@ class Batches(MediaCounts):
         Returns:
             A plain dict of contiguous tensors: `input_ids`, `attention_mask` and `labels`, (B, T)
             int64, the family's token types, `loss_weights` (B, T) float32 if messages have
-            weights other than 0 and 1, the joined media tensors, and with `counts`
-            `n_images_per_sample` and the like, (B,) int64, if there is such media. With
-            `pixels="uint8"` pixels are `PixelBytes`.
+            weights other than 0 and 1, `logprobs` (B, T) float32 if tokens were sampled with them,
+            the joined media tensors, and with `counts` `n_images_per_sample` and the like, (B,)
+            int64, if there is such media. With `pixels="uint8"` pixels are `PixelBytes`.
 
         Raises:
             EmptyBatchError: There is no sample.
+            ConfigError: A sample is a pack, and the padding keeps no documents apart; or it trains
+                without log probabilities, and others have them.
             MediaMismatchError: The media of two samples cannot be joined.
         """
         if not samples:
@@ -94,7 +96,8 @@ class Batches(MediaCounts):
 
         Raises:
             EmptyBatchError: There is no sample.
-            ConfigError: The model cannot be trained on packs, or a sample is a pack already.
+            ConfigError: The model cannot be trained on packs, a sample is a pack already, or some
+                samples lack log probabilities.
         """
         if not samples:
             raise EmptyBatchError("no sample to pack")

@@ -6,7 +6,7 @@ Shapes: L a prompt's tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import attrs
@@ -19,9 +19,11 @@ from vlmcollate.encode.dummy_media import bare_placeholders
 from vlmcollate.encode.rollouts import Piece
 from vlmcollate.encode.stages import Stages
 from vlmcollate.errors import MediaMismatchError
+from vlmcollate.formats.roles import RESULTS
 from vlmcollate.media import ProcessedMedia
+from vlmcollate.prompt.encoder import EncodedPrompt
 from vlmcollate.prompt.rendering import Rendering
-from vlmcollate.sample import IGNORE_INDEX
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -45,45 +47,38 @@ class Pieces(Batches):
             before: The parts before it; `None` for the first, to which the tokens belong that the
                 tokenizer adds before a text.
         """
-        keeps_prefix = before is None
         past = [piece for piece in before or () if piece.media]
-        kinds = [span.kind for span in rendering.media]
+        kinds = tuple(span.kind for span in rendering.media)
         takes_all = bool(past and kinds) and not self._treats_apart(
             {*kinds, *(kind for piece in past for kind in piece.kinds)}
         )
+        process_given = partial(self._processed_after, past) if takes_all else self.process_media
         replacements: list[str] = []
 
         def process(rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-            if takes_all:
-                found = self._processed_after(past, rendering, media)
-            else:
-                found = self.process_media(rendering, media)
+            found = process_given(rendering, media)
             replacements[:] = found.replacements
             return found
 
         prompt, sample = self._tokenize(conversation, media, rendering, process)
-        inner = prompt.inner
-        kept = slice(0 if keeps_prefix else inner.start, inner.stop)
-        tokens = {key: value[kept] for key, value in sample.tokens.items()}
-        tokens["labels"] = torch.full_like(tokens["input_ids"], IGNORE_INDEX)
-        placeholders = tuple(self.traits.placeholders[span.kind] for span in rendering.media)
-        unexpanded = ProcessedMedia(replacements=placeholders)
-        short = prompt if not media else self.prompt_encoder(conversation, rendering, unexpanded)
-        first = 0 if keeps_prefix else short.inner.start
+        short = self._unexpanded(conversation, rendering) if media else prompt
         return Piece(
-            sample=attrs.evolve(
-                sample,
-                tokens=tokens,
-                message_ids=sample.message_ids[kept],
-                media_ids=sample.media_ids[kept],
-            ),
-            token_ids=tuple(short.ids[first : short.inner.stop].tolist()),
+            sample=_untrained_part(sample, _own_tokens(prompt, keeps_prefix=before is None)),
+            token_ids=tuple(short.ids[_own_tokens(short, keeps_prefix=before is None)].tolist()),
             text=rendering.text,
             media=tuple(media),
-            kinds=tuple(kinds),
+            kinds=kinds,
             replacements=tuple(replacements),
             holds_all_media=takes_all,
             messages=len(conversation.messages),
+            holds_results=any(message.role in RESULTS for message in conversation.messages),
+        )
+
+    def _unexpanded(self, conversation: Conversation, rendering: Rendering) -> EncodedPrompt:
+        """Encodes a rendering with one placeholder for each media item."""
+        placeholders = tuple(self.traits.placeholders[span.kind] for span in rendering.media)
+        return self.prompt_encoder(
+            conversation, rendering, ProcessedMedia(replacements=placeholders)
         )
 
     def _processed_after(
@@ -131,3 +126,20 @@ class Pieces(Batches):
     def _renders_chats(self) -> bool:
         """Whether the processor's chat template writes prompts, and no code of the family."""
         return self.declared.render is None and type(self).render is Stages.render
+
+
+def _own_tokens(prompt: EncodedPrompt, *, keeps_prefix: bool) -> slice:
+    """Returns the tokens of a prompt, with or without those that the tokenizer adds before it."""
+    return slice(0 if keeps_prefix else prompt.inner.start, prompt.inner.stop)
+
+
+def _untrained_part(sample: EncodedSample, kept: slice) -> EncodedSample:
+    """Returns some tokens of a sample, none of which trains."""
+    tokens = {key: value[kept] for key, value in sample.tokens.items()}
+    tokens["labels"] = torch.full_like(tokens["input_ids"], IGNORE_INDEX)
+    return attrs.evolve(
+        sample,
+        tokens=tokens,
+        message_ids=sample.message_ids[kept],
+        media_ids=sample.media_ids[kept],
+    )

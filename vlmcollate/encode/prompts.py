@@ -20,7 +20,6 @@ from vlmcollate.encode.overlong import drop_oldest_turns
 from vlmcollate.encode.padding import pad_rows
 from vlmcollate.encode.pieces import Pieces
 from vlmcollate.encode.rollouts import (
-    LOGPROBS,
     Piece,
     Prompt,
     PromptBatch,
@@ -38,17 +37,20 @@ from vlmcollate.errors import (
     SampleError,
     SampleTooLongError,
 )
+from vlmcollate.formats.base import row_of
+from vlmcollate.formats.pairs import missing_answer
 from vlmcollate.padding import PaddingStrategy, PadToLongest
 from vlmcollate.prompt.generation import (
     after_an_answer,
     before_the_answer,
     behind_the_answer,
+    depends_on_earlier_results,
     rendered_prompt,
     shifted_path,
 )
 from vlmcollate.prompt.marks import REASONING_KEYS
 from vlmcollate.prompt.rendering import Rendering
-from vlmcollate.sample import EncodedSample
+from vlmcollate.sample import LOGPROBS, EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _SOME_ANSWER = Message(role="assistant", content=(TextPart("."),))
@@ -90,7 +92,8 @@ class Prompts(Pieces):
 
         Args:
             example: A conversation in any form that `read_example` reads, with or without a last
-                answer. A last message that is a prefix is part of the prompt.
+                answer, such as a row with `prompt` alone. A last message that is a prefix is part
+                of the prompt.
 
         Raises:
             SampleError: The example is at fault, or its prompt is longer than `max_length` and
@@ -98,8 +101,7 @@ class Prompts(Pieces):
         """
         self._current_tools()
         with untraced():
-            conversation = self.read_conversation(example)
-            asked, reference = _without_answer(conversation)
+            asked, reference = self._read_asked(example)
             media = self.load(asked)
             piece = self._encode_asked(asked, media)
             if self.max_length is not None and len(piece) > self.max_length:
@@ -131,7 +133,7 @@ class Prompts(Pieces):
         if not prompts:
             raise EmptyBatchError("no prompt to stack; the batch is empty")
         batch = stack_samples(
-            [prompt.encoded for prompt in prompts],
+            [_without_logprobs(prompt.encoded) for prompt in prompts],
             partial(pad_rows, self._prompt_padding()),
             self.family.joins,
             fill_values(self.processor.tokenizer),
@@ -139,7 +141,7 @@ class Prompts(Pieces):
             is_packed=False,
             pixels=self.pixels,
         )
-        kept = {key: value for key, value in batch.items() if key not in ("labels", LOGPROBS)}
+        kept = {key: value for key, value in batch.items() if key != "labels"}
         return PromptBatch(kept, [prompt.reference for prompt in prompts])
 
     def _prompts_kept(self, example: object) -> list[Prompt]:
@@ -155,6 +157,14 @@ class Prompts(Pieces):
             return PadToLongest(side="left")
         padding: PaddingStrategy = attrs.evolve(self.padding, side="left")
         return padding
+
+    def _read_asked(self, example: object) -> tuple[Conversation, Message | None]:
+        """Reads the messages before the last answer, and the answer."""
+        row = row_of(example)
+        column = missing_answer(row) if self.format == "auto" else None
+        if column is None:
+            return _without_answer(self.read_conversation(example))
+        return _without_answer(self.read_conversation({**row, column: "."}))[0], None
 
     def _encode_asked(self, asked: Conversation, media: Sequence[Any]) -> Piece:
         rendering = self._render_asked(asked)
@@ -200,8 +210,15 @@ class Prompts(Pieces):
             )
         return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
 
-    def _sampled(self, sampled_ids: Any, logprobs: Any) -> Piece:
+    def _sampled(self, before: Sequence[Piece], sampled_ids: Any, logprobs: Any) -> Piece:
+        """Returns the part of a prompt that was sampled behind other parts."""
         vocabulary = Vocabulary.known(self.processor.tokenizer)
+        last = before[-1].token_ids[-1]
+        if before[-1].is_sampled and last in self.stop_ids:
+            raise ConfigError(
+                f"the answer before these tokens ended with {vocabulary.decode([last])!r}; call "
+                "followed_by with the next messages first"
+            )
         names = {token for tokens in self.traits.media_tokens.values() for token in tokens}
         names |= set(self.traits.placeholders.values())
         types = self.family.token_types
@@ -239,12 +256,11 @@ class Prompts(Pieces):
             rendering = self._render_asked(base)
             last, vocabulary = pieces[-1].token_ids[-1], Vocabulary.known(self.processor.tokenizer)
             ended_by = vocabulary.decode([last]) if last in self.stop_ids else ""
-            ends = () if self.renderer.last_turn_end else self.renderer.turn_ends.tokens
-            tail, sampled = behind_the_answer(
-                rendering, messages, self.renderer.stop_tokens, ended_by, ends
-            )
+            tail, sampled = behind_the_answer(rendering, messages, ended_by, self.renderer)
             self._report(attrs.evolve(base, messages=base.messages[2:]), tail)
             piece = self._encode_piece(base, tail, media, before=pieces)
+        if piece.holds_results and any(earlier.holds_results for earlier in pieces):
+            self._check_later_results()
         length = sum(map(len, pieces)) + len(piece)
         if self.max_length is not None and length > self.max_length:
             raise SampleTooLongError(
@@ -252,6 +268,14 @@ class Prompts(Pieces):
                 f"max_length={self.max_length}; end the rollout here, or raise it"
             )
         return without_first(piece, sampled)
+
+    def _check_later_results(self) -> None:
+        """Refuses results behind earlier ones, if the template numbers them, for example."""
+        if depends_on_earlier_results(self.renderer):
+            raise ConversationError(
+                "the chat template writes the results of tools otherwise behind earlier ones; "
+                "render the whole conversation with `prompt`"
+            )
 
     def _report(self, conversation: Conversation, rendering: Rendering) -> None:
         """Reports what the template omits, but for the reasoning of earlier answers."""
@@ -265,6 +289,12 @@ class Prompts(Pieces):
             conversation, rendering.text, self._tools.template, self.on_unread
         )
         report_omissions(kept, self.on_template_omission)
+
+
+def _without_logprobs(sample: EncodedSample) -> EncodedSample:
+    """Returns a sample without log probabilities, which generation does not take."""
+    tokens = {key: value for key, value in sample.tokens.items() if key != LOGPROBS}
+    return attrs.evolve(sample, tokens=tokens)
 
 
 def _without_answer(conversation: Conversation) -> tuple[Conversation, Message | None]:

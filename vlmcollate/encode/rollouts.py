@@ -18,10 +18,7 @@ from vlmcollate.batch.media import joined_bytes
 from vlmcollate.conversation import MediaKind, Message
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.media import Join
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
-
-LOGPROBS = "logprobs"
-"""The key of the log probabilities with which tokens were sampled."""
+from vlmcollate.sample import IGNORE_INDEX, LOGPROBS, EncodedSample
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -38,6 +35,7 @@ class Piece:
         holds_all_media: Whether the media tensors are those of all items so far, since the
             processor treats an item by its place among others.
         messages: The number of messages that it adds to the conversation.
+        holds_results: Whether one of the messages is the result of a tool.
     """
 
     sample: EncodedSample
@@ -48,9 +46,15 @@ class Piece:
     replacements: tuple[str, ...] = ()
     holds_all_media: bool = False
     messages: int = 1
+    holds_results: bool = False
 
     def __len__(self) -> int:
         return len(self.sample)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether a model sampled it."""
+        return bool((self.sample.labels != IGNORE_INDEX).all())
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -64,7 +68,7 @@ class Prompt:
     reference: Message | None = None
     pieces: tuple[Piece, ...] = attrs.field(repr=False)
     _merge: Callable[[Sequence[Piece]], EncodedSample] = attrs.field(repr=False)
-    _sampled: Callable[[Any, Any], Piece] = attrs.field(repr=False)
+    _sampled: Callable[[Sequence[Piece], Any, Any], Piece] = attrs.field(repr=False)
     _follow: Callable[[Sequence[Piece], Sequence[Any]], Piece] = attrs.field(repr=False)
     _finish: Callable[[EncodedSample], EncodedSample] = attrs.field(repr=False)
 
@@ -99,10 +103,11 @@ class Prompt:
             logprobs: The S log probabilities with which they were sampled, if they are wanted.
 
         Raises:
+            ConfigError: The tokens that were sampled before ended the answer.
             ConversationError: There is no token, one of them stands for media, or the numbers of
                 tokens and log probabilities differ.
         """
-        piece = self._sampled(sampled_ids, logprobs)
+        piece = self._sampled(self.pieces, sampled_ids, logprobs)
         return attrs.evolve(self, pieces=(*self.pieces, piece), reference=None)
 
     def followed_by(self, messages: Sequence[Any]) -> Prompt:
@@ -119,7 +124,7 @@ class Prompt:
             ConfigError: Nothing was sampled since the last message.
             SampleError: The messages are at fault.
         """
-        if not (self.pieces[-1].sample.labels != IGNORE_INDEX).all():
+        if not self.pieces[-1].is_sampled:
             raise ConfigError("no answer precedes these messages; call extended first")
         if isinstance(messages, str | Mapping) or not messages:
             raise ConversationError(
@@ -259,7 +264,7 @@ def merged_tokens(pieces: Sequence[Piece]) -> EncodedSample:
     """Returns the sample of consecutive parts, without media tensors."""
     if len(pieces) == 1:
         return attrs.evolve(pieces[0].sample, media={}, pixel_tables={})
-    sampled = [p for p in pieces if (p.sample.labels != IGNORE_INDEX).all()]
+    sampled = [piece for piece in pieces if piece.is_sampled]
     if len({LOGPROBS in piece.sample.tokens for piece in sampled}) > 1:
         raise ConversationError(
             "some sampled answers have log probabilities and others have none; pass them for all",

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.fields import Fields, as_list
 from vlmcollate.plain_values import describe, plain_text, unwrap
+
+ANSWERS = {
+    "prompt": "completion",
+    "question": "answer",
+    "query": "response",
+    "instruction": "output",
+    "prefix": "suffix",
+}
+"""The columns of a question, and the column of the answer in the same format."""
+MESSAGE_COLUMNS = ("messages", "conversation", "chat", "conversations", "texts")
+
+
+def missing_answer(row: Mapping[str, Any]) -> str | None:
+    """Returns the column that an answer would have, if a row has a question without one."""
+    if any(key in row for key in (*MESSAGE_COLUMNS, "response", *ANSWERS.values())):
+        return None
+    return next((ANSWERS[key] for key in ANSWERS if key in row), None)
 
 
 def question_and_answer(question: Any, answer: Any) -> tuple[Message, ...]:

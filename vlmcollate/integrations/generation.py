@@ -66,13 +66,14 @@ class EvaluationCollator:
 
     def _encode(self, example: object) -> list[tuple[EncodedSample, Prompt, Tensor]]:
         try:
-            sample, prompt = self._whole.encode(example), self.collator.prompt(example)
+            prompt = self.collator.prompt(example)
+            if prompt.reference is None:
+                raise ConversationError("has no last answer, which an evaluation compares; add it")
+            sample = self._whole.encode(example)
         except SampleTooLongError:
             if self.collator.on_overlong != "drop":
                 raise
             return []
-        if prompt.reference is None:
-            raise ConversationError("has no last answer, which an evaluation compares; add it")
         return [(sample, prompt, _last_answer(sample))]
 
     @cached_property

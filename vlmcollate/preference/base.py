@@ -25,6 +25,7 @@ from vlmcollate.errors import (
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 E = TypeVar("E")
+Place = Callable[[str | None], str | None]
 _COUNTS = frozenset(f"n_{kind}s_per_sample" for kind in get_args(MediaKind))
 
 
@@ -123,15 +124,22 @@ class PreferenceBase(ABC, Generic[E]):
                 raise
         return []
 
-    def encode_alike(self, conversations: Sequence[Conversation], prompt_length: int) -> Alike:
+    def encode_alike(
+        self,
+        conversations: Sequence[Conversation],
+        prompt_length: int,
+        *,
+        places: Sequence[Place],
+    ) -> Alike:
         """Encodes conversations with one prompt, and shortens them alike.
 
         Args:
             conversations: The conversations; their common media is decoded and processed once.
             prompt_length: The number of messages of the prompt.
+            places: For each conversation a function from a path in it to the path in the example.
 
         Raises:
-            SampleTooLongError: One of them is too long.
+            SampleError: One of them cannot be encoded, or is too long.
         """
         drops_turns = self.collator.on_overlong == "drop_turns"
         collator = self._strict if drops_turns else self.collator
@@ -142,7 +150,10 @@ class PreferenceBase(ABC, Generic[E]):
         for start in users if drops_turns else users[:1]:
             shorter = [_without(c, users[0], start) for c in conversations]
             try:
-                samples = list(map(encode, shorter))
+                samples = [
+                    _encode_at(place, encode, conversation)
+                    for place, conversation in zip(places, shorter, strict=True)
+                ]
             except SampleTooLongError as error:
                 if not drops_turns:
                     raise
@@ -163,6 +174,16 @@ class PreferenceBase(ABC, Generic[E]):
         """Returns the collator with another policy for what is too long."""
         changed: BaseCollator = attrs.evolve(self.collator, on_overlong=on_overlong)
         return changed
+
+
+def _encode_at(
+    place: Place, encode: Callable[[Conversation], EncodedSample], conversation: Conversation
+) -> EncodedSample:
+    """Encodes a conversation, whose errors have their path in the example."""
+    try:
+        return encode(conversation)
+    except SampleError as error:
+        raise type(error)(error.problem, where=place(error.where)) from error.__cause__
 
 
 def _without(conversation: Conversation, first: int, start: int) -> Conversation:

@@ -18,7 +18,8 @@ from vlmcollate.errors import (
     SampleTooLongError,
 )
 from vlmcollate.preference.base import PreferenceBase, completions, refuse_for_trl
-from vlmcollate.preference.rows import SIDES, pop_number, read_row, side_rows
+from vlmcollate.preference.rows import SIDES, read_row, side_rows
+from vlmcollate.preference.scores import pop_margin, pop_number
 from vlmcollate.preference.sides import Sides, read_sides
 from vlmcollate.sample import EncodedSample
 
@@ -58,8 +59,13 @@ class _Pairs(PreferenceBase[EncodedPair]):
         """
         row = read_row(example)
         numbers = self._pop_numbers(row)
-        sides = read_sides(side_rows(row), self.collator.read_conversation)
-        alike = self.encode_alike([sides.chosen, sides.rejected], sides.prompt_length)
+        rows = side_rows(row)
+        sides = read_sides(rows, self.collator.read_conversation)
+        alike = self.encode_alike(
+            [sides.chosen, sides.rejected],
+            sides.prompt_length,
+            places=[side.place for side in rows],
+        )
         chosen, rejected = alike.samples
         if torch.equal(chosen.input_ids, rejected.input_ids):
             self._refuse_equal(sides, chosen)
@@ -197,10 +203,9 @@ class PreferenceCollator(_Pairs):
         return {**batch, **numbers}
 
     def _pop_numbers(self, row: dict[str, Any]) -> dict[str, float]:
-        found = {key: pop_number(row, key) for key in _REFERENCE}
-        given = {key: value for key, value in found.items() if value is not None}
+        given = {key: pop_number(row, key) for key in _REFERENCE if key in row}
         if len(given) == 1:
-            (name,) = found.keys() - given.keys()
+            (name,) = {*_REFERENCE} - given.keys()
             raise ConversationError(
                 "has the log probability of one answer; add that of the other, or remove it",
                 where=name,
@@ -214,7 +219,8 @@ class RewardCollator(_Pairs):
 
     Rows are those of `PreferenceCollator`. A row may hold `margin`, by which the reward of the
     chosen answer should be larger, or the scores of both answers, whose difference is the margin:
-    `score_chosen` and `score_rejected`, or `chosen_score` and `rejected_score`.
+    `score_chosen` and `score_rejected`, or `chosen_score` and `rejected_score`, or the same with
+    `rating` or `reward`.
 
     Args:
         collator: The collator of single conversations, whose options hold for both sides.
@@ -247,16 +253,5 @@ class RewardCollator(_Pairs):
         return {**batch, **numbers_of(encoded)}
 
     def _pop_numbers(self, row: dict[str, Any]) -> dict[str, float]:
-        margin = pop_number(row, "margin")
-        spellings = [(f"score_{side}", f"{side}_score") for side in SIDES]
-        chosen, rejected = (pop_number(row, *names) for names in spellings)
-        if chosen is None and rejected is None:
-            return {} if margin is None else {"margin": margin}
-        if margin is not None:
-            raise ConversationError("has a margin and scores; keep one", where="margin")
-        if chosen is None or rejected is None:
-            raise ConversationError(
-                "has the score of one answer; add that of the other, or remove it",
-                where=spellings[rejected is None][0],
-            )
-        return {"margin": chosen - rejected}
+        margin = pop_margin(row)
+        return {} if margin is None else {"margin": margin}

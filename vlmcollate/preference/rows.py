@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,24 +14,21 @@ from vlmcollate.formats.base import row_of
 from vlmcollate.formats.builtin import MESSAGE_LIST
 from vlmcollate.formats.fields import as_list, is_hollow, parsed, present_fields
 from vlmcollate.formats.media_columns import COLUMNS
+from vlmcollate.formats.pairs import ANSWERS
 from vlmcollate.formats.roles import ROLES
+from vlmcollate.formats.unread import OBJECTS
 from vlmcollate.plain_values import describe, show_all, unwrap
 
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
 
-_ANSWERS = {
-    "prompt": "completion",
-    "question": "answer",
-    "query": "response",
-    "instruction": "output",
-    "prefix": "suffix",
-}
-"""The columns of a question, and the column of the answer in the same format."""
+_ANSWER_COLUMNS = ("response", *ANSWERS.values())
 _LISTS = ("messages", "conversation", "chat", "conversations")
 _REJECTED = ("rejected_response", "rejected_messages")
 """What stands beside a whole conversation, whose last answer was chosen."""
-_REJECTED_MEDIA = {f"rejected_{key}": key for keys in COLUMNS.values() for key in keys}
+_MEDIA = [key for keys in COLUMNS.values() for key in keys]
+_REJECTED_COLUMNS = {f"rejected_{key}": key for key in (*_MEDIA, "tools", "system", OBJECTS)}
+"""The columns of the rejected side alone, and those whose place they take there."""
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +52,8 @@ class SideRow:
 
     def place(self, where: str | None) -> str:
         """Returns the path in the dataset's row of a path in `row`."""
+        if where is not None and where.startswith(self.side):
+            return where
         if where is not None and self.column and where.startswith(self.column):
             return self.side + where[len(self.column) :]
         return self.side if where is None else f"{self.side}, {where}"
@@ -70,9 +68,11 @@ def side_rows(row: Mapping[str, Any]) -> tuple[SideRow, SideRow]:
     Raises:
         ConversationError: The row has no two sides, or a side is empty or without a prompt.
     """
-    given = [key for key in (*_REJECTED, *_REJECTED_MEDIA) if key in row]
+    if "rejected_messages" not in row:  # which may have no media
+        row = {k: v for k, v in row.items() if k not in _REJECTED_COLUMNS or not is_hollow(v)}
+    given = [key for key in (*_REJECTED, *_REJECTED_COLUMNS) if key in row]
     if given:
-        return _beside_a_conversation(row, given)
+        return _with_rejected_columns(row, given)
     values = {side: _side(row, side) for side in SIDES}
     rest = {key: value for key, value in row.items() if key not in SIDES}
     kinds = {side: _kind(value, side) for side, value in values.items()}
@@ -89,8 +89,8 @@ def side_rows(row: Mapping[str, Any]) -> tuple[SideRow, SideRow]:
         ]
     elif kind == "a conversation":
         rest = _without_repeated_messages(rest, values["chosen"])
-        questions = {key: unwrap(rest[key]) for key in _ANSWERS if key in rest}
-        stated = {key: text for key, text in questions.items() if isinstance(text, str)}
+        questions = {key: unwrap(rest[key]) for key in ANSWERS if key in rest}
+        stated = {key: text for key, text in questions.items() if _is_text(text)}
         beside = {key: value for key, value in rest.items() if key not in stated}
         rows = [
             SideRow(
@@ -150,7 +150,7 @@ def _kind(value: Any, side: Side) -> str:
 
 def _answered(rest: Mapping[str, Any], answer: Any, side: Side) -> SideRow:
     """Returns the row of a question with one of its two answers."""
-    questions = [key for key in (*_ANSWERS, *_LISTS) if key in rest]
+    questions = [key for key in (*ANSWERS, *_LISTS) if key in rest]
     if not questions:
         hint = ""
         if isinstance(answer, str) and answer.lstrip().startswith(("Human:", "User:")):
@@ -163,9 +163,16 @@ def _answered(rest: Mapping[str, Any], answer: Any, side: Side) -> SideRow:
     question = questions[0]
     if question != "prompt" and isinstance(unwrap(rest[question]), str):
         answer = _as_text(answer)  # so that `input` and `history` belong to the question
-    if isinstance(answer, str) and question in _ANSWERS:
-        column = _ANSWERS[question]
+    if isinstance(answer, str) and question in ANSWERS:
+        column = ANSWERS[question]
         return SideRow(side=side, row={**rest, column: answer}, column=column)
+    beside = [key for key in ("input", "history") if not is_hollow(rest.get(key))]
+    if beside and question in ANSWERS:
+        raise ConversationError(
+            f"has an answer of messages beside {beside[0]!r}, which belongs to a question and an "
+            "answer in strings; write the question as messages under 'prompt'",
+            where=side,
+        )
     others = {key: value for key, value in rest.items() if key != question}
     return SideRow(
         side=side,
@@ -189,8 +196,8 @@ def _as_text(answer: Any) -> Any:
 def _without_repeated_messages(rest: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
     """Returns the columns beside two conversations without a list that repeats the chosen one."""
     kept = dict(rest)
-    for key in _LISTS:
-        if key not in kept:
+    for key in (*_LISTS, "prompt"):
+        if key not in kept or (key == "prompt" and _is_text(kept[key])):
             continue
         listed = as_list(kept.pop(key), key)
         if not same_value(listed, list(chosen)[: len(listed)]):
@@ -202,52 +209,109 @@ def _without_repeated_messages(rest: Mapping[str, Any], chosen: Any) -> dict[str
     return kept
 
 
-def _beside_a_conversation(row: Mapping[str, Any], given: Sequence[str]) -> tuple[SideRow, SideRow]:
-    """Returns the sides of a conversation with another answer, or another one, beside it."""
+def _with_rejected_columns(row: Mapping[str, Any], given: Sequence[str]) -> tuple[SideRow, SideRow]:
+    """Returns the sides of a row that holds the chosen one, with columns of the rejected one."""
+    _check_rejected_columns(row, given)
+    chosen = {key: value for key, value in row.items() if key not in given}
+    own = {_REJECTED_COLUMNS[key]: row[key] for key in given if key in _REJECTED_COLUMNS}
+    if "rejected_messages" in given:
+        sides = _with_another_conversation(chosen, row["rejected_messages"])
+    elif any(key in chosen for key in _LISTS):
+        sides = _with_another_ending(chosen, row.get("rejected_response"))
+    else:
+        sides = _with_another_answer(chosen, row.get("rejected_response"))
+    rejected = attrs.evolve(
+        sides[1], row={**sides[1].row, **own}, has_own_media=any(key in own for key in _MEDIA)
+    )
+    return sides[0], rejected
+
+
+def _check_rejected_columns(row: Mapping[str, Any], given: Sequence[str]) -> None:
     named = [side for side in SIDES if side in row]
     if named:
         raise ConversationError(
             f"has two readings: {named[0]!r} and {given[0]!r}; keep one", where=given[0]
         )
-    rest = {key: value for key, value in row.items() if key not in given}
-    media = {_REJECTED_MEDIA[key]: row[key] for key in given if key in _REJECTED_MEDIA}
     texts = [key for key in _REJECTED if key in given]
     if len(texts) > 1:
         raise ConversationError(f"has {texts[0]!r} and {texts[1]!r}; keep one", where=texts[1])
-    key = next((name for name in _LISTS if name in rest), None)
-    if key is None and "response" not in rest:
+    if not any(key in row for key in (*_LISTS, *_ANSWER_COLUMNS)):
         raise ConversationError(
-            f"has no chosen side: found a dict with {show_all(row)}, expected 'messages' or "
-            "'response', whose last answer is the chosen one",
+            f"has no chosen side: found a dict with {show_all(row)}, expected 'messages', or a "
+            "question with 'response', whose last answer is the chosen one",
             where=given[0],
         )
     if texts and is_hollow(row[texts[0]]):
         raise ConversationError(
             "is empty: expected the rejected answer; drop the row", where=texts[0]
         )
-    if key is None:
-        chosen, column = rest, "response"
-        rejected = {**rest, "response": row.get("rejected_response", rest["response"])}
-    elif "rejected_messages" in given:
-        chosen, column = rest, key
-        rejected = {**rest, key: row["rejected_messages"]}
-    else:
-        messages = as_list(rest.pop(key), key)
-        if len(messages) < 2 or _role(messages[-1]) != "assistant":
-            raise ConversationError(
-                "ends without an answer, so there is none to prefer to the rejected one; add the "
-                "chosen answer as the last message",
-                where=key,
-            )
-        rest, column = {**rest, "prompt": messages[:-1]}, "completion"
-        chosen = {**rest, "completion": messages[-1:]}
-        rejected = {**rest, "completion": row.get("rejected_response", messages[-1:])}
+
+
+def _with_another_conversation(chosen: Mapping[str, Any], messages: Any) -> tuple[SideRow, SideRow]:
+    """Returns the sides of two whole conversations."""
+    of_chosen = {*_LISTS, *ANSWERS, *_ANSWER_COLUMNS, "input", "history"}
+    beside = {key: value for key, value in chosen.items() if key not in of_chosen}
+    column = next((key for key in _LISTS if key in chosen), "messages")
     return (
         SideRow(side="chosen", row=chosen, column=column),
-        SideRow(
-            side="rejected", row={**rejected, **media}, column=column, has_own_media=bool(media)
-        ),
+        SideRow(side="rejected", row={**beside, column: messages}, column=column),
     )
+
+
+def _with_another_ending(chosen: Mapping[str, Any], ending: Any) -> tuple[SideRow, SideRow]:
+    """Returns the sides of a conversation, whose end after the last question differs.
+
+    Args:
+        chosen: The row of the chosen side.
+        ending: The end of the rejected one, as a string or messages, or `None` if it is the same.
+    """
+    key = next(key for key in _LISTS if key in chosen)
+    beside = {name: value for name, value in chosen.items() if name != key}
+    messages = as_list(chosen[key], key)
+    if len(messages) < 2 or _role(messages[-1]) != "assistant":
+        raise ConversationError(
+            "ends without an answer, so there is none to prefer to the rejected one; add the "
+            "chosen answer as the last message",
+            where=key,
+        )
+    asked = [k for k, message in enumerate(messages) if _role(message) == "user"]
+    start = asked[-1] + 1 if asked else len(messages) - 1
+    beside["prompt"] = messages[:start]
+    endings = {"chosen": messages[start:], "rejected": _as_ending(ending) or messages[start:]}
+    rows = [
+        SideRow(side=side, row={**beside, "completion": endings[side]}, column="completion")
+        for side in SIDES
+    ]
+    return rows[0], rows[1]
+
+
+def _with_another_answer(chosen: Mapping[str, Any], answer: Any) -> tuple[SideRow, SideRow]:
+    """Returns the sides of a question in a column of its own, whose answers differ."""
+    column = next(key for key in _ANSWER_COLUMNS if key in chosen)
+    answers = {"chosen": chosen[column], "rejected": _as_text(_as_ending(answer)) or chosen[column]}
+    if isinstance(answers["rejected"], str):
+        rows = [
+            SideRow(side=side, row={**chosen, column: answers[side]}, column=column)
+            for side in SIDES
+        ]
+    else:
+        beside = {key: value for key, value in chosen.items() if key != column}
+        rows = [_answered(beside, answers[side], side) for side in SIDES]
+    return rows[0], rows[1]
+
+
+def _as_ending(value: Any) -> Any:
+    """Returns a string or a list of messages; a single message is a list of one."""
+    if isinstance(value, str) and MESSAGE_LIST.match(value):
+        value = parsed(value, "rejected_response", "[")
+    value = unwrap(value)
+    return [value] if isinstance(value, Mapping) else value
+
+
+def _is_text(value: Any) -> bool:
+    """Returns whether a value is a string, and no JSON of messages."""
+    value = unwrap(value)
+    return isinstance(value, str) and not MESSAGE_LIST.match(value)
 
 
 def same_value(a: Any, b: Any) -> bool:
@@ -271,29 +335,3 @@ def same_value(a: Any, b: Any) -> bool:
 def read_row(example: object) -> dict[str, Any]:
     """Returns the fields of an example, of which a collator takes its own before the sides."""
     return dict(row_of(example))
-
-
-def pop_number(row: dict[str, Any], *names: str) -> float | None:
-    """Reads a number of an example.
-
-    Args:
-        row: The fields of the example, without the number afterwards.
-        names: The spellings of its column.
-
-    Returns:
-        The number, or `None` if the row has none.
-
-    Raises:
-        ConversationError: It is no finite number, or two columns hold one.
-    """
-    found = [name for name in names if name in row]
-    if len(found) > 1:
-        raise ConversationError(f"has {found[0]!r} and {found[1]!r}; keep one", where=found[1])
-    if not found:
-        return None
-    value = unwrap(row.pop(found[0]))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConversationError(
-            f"expected a finite number, found {describe(value)}", where=found[0]
-        )
-    return float(value)

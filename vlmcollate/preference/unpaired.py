@@ -58,8 +58,8 @@ class KTOCollator(PreferenceBase[EncodedAnswer]):
         collator: The collator of single conversations, whose options hold for each row.
         with_kl: Whether batches have the other half, from which TRL's `KTOTrainer` estimates the
             KL divergence: each prompt with the answer of the row before it, and the first with
-            that of the last row. A loss without this estimate, such as `apo_zero_unpaired`, needs
-            `False`.
+            that of the last row, even if that is the prompt's own answer. A loss without this
+            estimate, such as `apo_zero_unpaired`, needs `False`.
 
     Example:
         >>> from vlmcollate import collator_for
@@ -94,7 +94,7 @@ class KTOCollator(PreferenceBase[EncodedAnswer]):
         messages = conversation.messages
         prompt = tuple(message.untrained() for message in messages[:length])
         conversation = attrs.evolve(conversation, messages=(*prompt, *messages[length:]))
-        alike = self.encode_alike([conversation], length)
+        alike = self.encode_alike([conversation], length, places=[lambda where: where])
         return EncodedAnswer(
             sample=alike.samples[0],
             is_desirable=is_desirable,
@@ -170,18 +170,19 @@ def _pop_label(row: dict[str, Any]) -> bool:
     """Reads the label of a row.
 
     Raises:
-        ConversationError: There is none, or it is no bool, 0 or 1.
+        ConversationError: There is none, there are two, or it is no bool, 0 or 1.
     """
-    if "kto_tag" in row and "label" not in row:  # as LLaMA-Factory spells it
-        row["label"] = row.pop("kto_tag")
-    if "label" not in row:
+    names = [name for name in ("label", "kto_tag") if name in row]  # as TRL, as LLaMA-Factory
+    if len(names) > 1:
+        raise ConversationError("has 'label' and 'kto_tag'; keep one", where="kto_tag")
+    if not names:
         raise ConversationError(
             f"has no label: found a dict with {show_all(row)}, expected 'label' beside the "
             "conversation: True for a desirable answer, False for another"
         )
-    value = unwrap(row.pop("label"))
+    value = unwrap(row.pop(names[0]))
     if value not in (0, 1):
-        raise ConversationError(f"expected a bool, found {describe(value)}", where="label")
+        raise ConversationError(f"expected a bool, found {describe(value)}", where=names[0])
     return bool(value)
 
 

@@ -34,6 +34,7 @@ from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, withou
 from vlmcollate.prompt.structure import Structure, StructureReader
 from vlmcollate.prompt.template_syntax import prompt_is_constant, switches_of, tested_literals
 from vlmcollate.prompt.templates import (
+    TemplateInput,
     apply_template,
     apply_to_probe,
     chat_template_of,
@@ -146,13 +147,12 @@ class ChatRenderer:
             raise ConversationError("no message precedes the turn, and templates need one")
         template = template or chat_template_of(self.processor)
         chat, tools = self.inputs(conversation, marks, template)
-        chat, asks = chat[:upto], upto is not None
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         if marks is not None:
             variables = marks.guard(variables)
-        given = (chat, tools, variables, asks)
+        given = TemplateInput(chat[:upto], tools, variables, asks=upto is not None)
         applied = apply_to_probe if is_probe else apply_template
-        apply = partial(applied, self.processor, conversation, *given)
+        apply = partial(applied, self.processor, conversation, given)
         text = self.probes.get_or_render((template, *given), apply) if is_probe else apply()
         return self.completed(text, conversation, upto=upto)
 

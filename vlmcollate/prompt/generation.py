@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.errors import ConversationError
+from vlmcollate.errors import ConversationError, SampleError
+from vlmcollate.formats import read_example
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.marks import Marks, Span
 from vlmcollate.prompt.rendering import Rendering
@@ -95,6 +96,29 @@ def after_an_answer(messages: Sequence[Any], *, writes_calls: bool) -> list[Any]
     return [{"role": "user", "content": "a"}, answer, *messages]
 
 
+def depends_on_earlier_results(renderer: ChatRenderer) -> bool:
+    """Returns whether a template writes a tool's result otherwise behind earlier results."""
+    asked, *last = _one_call("call00000")
+    _, *earlier = _one_call("call00001")
+    try:
+        texts = [
+            renderer.probe(read_example(chat), None)
+            for chat in ([asked, *last], [asked, *earlier, *last])
+        ]
+    except SampleError:
+        return False
+    (_, call, behind), (_, _, later) = (text.rpartition("kowari") for text in texts)
+    return bool(call) and behind != later
+
+
+def _one_call(identity: str) -> list[dict[str, Any]]:
+    """Returns a question, a call, and its result."""
+    result = {"role": "tool", "content": "dunnart", "name": "f", "tool_call_id": identity}
+    asked, call, result = after_an_answer([result], writes_calls=True)
+    call["tool_calls"][0]["function"]["arguments"] = {"a": "kowari"}
+    return [asked, call, result]
+
+
 def _results(messages: Sequence[Any]) -> list[Mapping[str, Any]]:
     """Returns the results of tools that messages begin with."""
     found: list[Mapping[str, Any]] = []
@@ -106,20 +130,15 @@ def _results(messages: Sequence[Any]) -> list[Mapping[str, Any]]:
 
 
 def behind_the_answer(
-    rendering: Rendering,
-    messages: Sequence[Any],
-    stop_tokens: Sequence[str],
-    ended_by: str,
-    ends: Collection[str],
+    rendering: Rendering, messages: Sequence[Any], ended_by: str, renderer: ChatRenderer
 ) -> tuple[Rendering, str]:
     """Returns what a template writes behind the answer of `after_an_answer`.
 
     Args:
         rendering: The rendering of all messages.
         messages: Those behind the answer.
-        stop_tokens: The tokens that may end the answer.
         ended_by: The stop token that was sampled, or an empty string.
-        ends: The tokens that the template writes behind answers, one for the other.
+        renderer: The renderer.
 
     Returns:
         The part of the rendering, and the token at its beginning that was sampled already, or an
@@ -127,26 +146,51 @@ def behind_the_answer(
 
     Raises:
         ConversationError: The template writes none of the messages, ends the answer with another
-            role's marker than was sampled, or repeats a call's name that no result has.
+            token than was sampled, or repeats a call's name that no result has.
     """
+    start, until = _gap_behind_the_answer(rendering)
+    found = [
+        (at, token)
+        for token in renderer.stop_tokens
+        if token and (at := rendering.text.find(token, start, until)) >= 0
+    ]
+    start, stop = min(found, default=(start, ""))
+    if ended_by:
+        _check_ended_alike(ended_by, stop, renderer)
+    _check_no_call_is_repeated(rendering, messages, start)
+    return _tail(rendering, start), stop if ended_by else ""
+
+
+def _gap_behind_the_answer(rendering: Rendering) -> tuple[int, int]:
+    """Returns the place where the answer ends, and that where the next message begins."""
     spans = [*rendering.caller_spans, *rendering.media]
-    following = [span.start for span in spans if span.message > 1]
-    answered = [span.end for span in spans if span.message == 1]
-    start, until = min(answered, default=0), min(following, default=-1)
-    if not answered or until < start:
+    end = min((span.end for span in spans if span.message == 1), default=None)
+    following = min((span.start for span in spans if span.message > 1), default=-1)
+    if end is None or following < end:
         raise ConversationError(
             "the chat template writes none of these messages behind an answer; render the whole "
             "conversation with `prompt`"
         )
-    found = {rendering.text.find(token, start, until): token for token in stop_tokens if token}
-    found.pop(-1, None)
-    start = min(found, default=start)
-    stop = found.get(start, "")
-    if ended_by and stop and stop != ended_by and stop not in ends:
+    return end, following
+
+
+def _check_ended_alike(ended_by: str, stop: str, renderer: ChatRenderer) -> None:
+    """Refuses an answer that the template would end with another token than was sampled."""
+    ends = renderer.turn_ends
+    if renderer.last_turn_end:  # the next role's marker, which no other stands for
+        is_alike = ended_by == stop
+    else:
+        is_alike = not stop or ends.stand_for_each_other(ended_by, stop)
+    if not is_alike:
+        written = repr(stop) if stop else "no stop token"
         raise ConversationError(
-            f"the answer was ended by {ended_by!r}, but the template writes {stop!r} between an "
+            f"the answer was ended by {ended_by!r}, but the template writes {written} between an "
             "answer and these messages; pass messages of the role that the model gave the turn to"
         )
+
+
+def _check_no_call_is_repeated(rendering: Rendering, messages: Sequence[Any], start: int) -> None:
+    """Refuses results without a name, if the template writes that of `after_an_answer`'s call."""
     if any(not result.get("name") for result in _results(messages)) and any(
         span.message == 1 and span.start >= start for span in rendering.caller_spans
     ):
@@ -154,7 +198,11 @@ def behind_the_answer(
             "the chat template writes the name of the call with a tool's result; give the result "
             "the key 'name'"
         )
-    tail = attrs.evolve(
+
+
+def _tail(rendering: Rendering, start: int) -> Rendering:
+    """Returns the part of a rendering from a place behind the answer on."""
+    return attrs.evolve(
         rendering,
         text=rendering.text[start:],
         caller_spans=_moved(rendering.caller_spans, start),
@@ -163,7 +211,6 @@ def behind_the_answer(
         dropped=_behind(rendering.dropped),
         altered=_behind(rendering.altered),
     )
-    return tail, stop if ended_by else ""
 
 
 def _behind(paths: Sequence[str]) -> tuple[str, ...]:

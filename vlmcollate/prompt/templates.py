@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -30,30 +30,36 @@ def is_template_error(error: Exception) -> bool:
     return False
 
 
-def apply_template(
-    processor: Any,
-    conversation: Conversation,
-    chat: list[dict[str, Any]],
-    tools: Any,
-    variables: Mapping[str, Any],
-    asks: bool,  # noqa: FBT001
-) -> str:
+class TemplateInput(NamedTuple):
+    """What a processor's chat template is given.
+
+    Attributes:
+        chat: The messages in the form of the template.
+        tools: The tools.
+        variables: The template's other variables.
+        asks: Whether to add a generation prompt.
+    """
+
+    chat: list[dict[str, Any]]
+    tools: Any
+    variables: Mapping[str, Any]
+    asks: bool
+
+
+def apply_template(processor: Any, conversation: Conversation, given: TemplateInput) -> str:
     """Renders a chat with a processor's template.
 
     Args:
         processor: The processor.
         conversation: The conversation, for the errors.
-        chat: Its messages in the form of the template.
-        tools: Its tools.
-        variables: The template's other variables.
-        asks: Whether to add a generation prompt.
+        given: What the template is given.
 
     Raises:
         ConversationError: The template refuses the chat, or returns no text.
     """
     try:
         text = processor.apply_chat_template(
-            chat, tools=tools, add_generation_prompt=asks, **variables
+            given.chat, tools=given.tools, add_generation_prompt=given.asks, **given.variables
         )
     except TEMPLATE_ERRORS as error:
         # the row's variables may collide with arguments of the call
@@ -70,22 +76,14 @@ def apply_template(
     return text
 
 
-def apply_to_probe(
-    processor: Any,
-    conversation: Conversation,
-    chat: list[dict[str, Any]],
-    tools: Any,
-    variables: Mapping[str, Any],
-    asks: bool,  # noqa: FBT001
-) -> str:
+def apply_to_probe(processor: Any, conversation: Conversation, given: TemplateInput) -> str:
     """Renders a chat as `apply_template` does, but refuses one in less time."""
+    chat, tools, variables, asks = given
     try:
         text = render_directly(processor, chat, tools, variables, asks=asks)
     except TEMPLATE_ERRORS as error:
         raise _refusal(processor, conversation, error) from None
-    if text is None:
-        return apply_template(processor, conversation, chat, tools, variables, asks)
-    return text
+    return apply_template(processor, conversation, given) if text is None else text
 
 
 def _refusal(processor: Any, conversation: Conversation, error: Exception) -> ConversationError:

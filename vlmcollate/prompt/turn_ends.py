@@ -42,6 +42,7 @@ class TurnEnds:
 
     Attributes:
         tokens: The control tokens that end a turn, in the middle and at the end of a chat.
+        calls: Those of them that end a turn of tool calls and no answer.
         last: The token that only the next turn's beginning writes, which therefore has to be
             written behind the last answer; empty if the template ends that one.
         last_call: The same for a last turn of tool calls, which the beginning of a tool's result
@@ -51,6 +52,7 @@ class TurnEnds:
     """
 
     tokens: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
     last: str = ""
     last_call: str = ""
     is_known: bool = False
@@ -60,6 +62,10 @@ class TurnEnds:
     def are_open(self) -> bool:
         """Whether no control token ends an answer."""
         return self.is_known and not self.tokens
+
+    def stand_for_each_other(self, one: str, other: str) -> bool:
+        """Returns whether either token may end the same turn, such as one that ends a chat."""
+        return one == other or (other in self.tokens and not {one, other} & {*self.calls})
 
     def behind(self, message: Message, end: str, stops: Collection[str]) -> str:
         """Returns the text to write behind the last message of a chat.
@@ -97,6 +103,7 @@ def read_turn_ends(render: Render, vocabulary: Vocabulary) -> TurnEnds:
     calls, marker = behind.of_calls(answers, is_closed=bool(end)) if answers else ([], [])
     return TurnEnds(
         tokens=tuple(dict.fromkeys([*answers, *calls])),
+        calls=tuple(token for token in calls if token not in answers),
         last=middle[0] if middle and not end else "",
         last_call="".join(marker),
         is_known=True,

@@ -93,6 +93,23 @@ def test_what_is_too_long_follows_the_policy():
         collator_for(PROCESSOR, max_length=60, on_overlong="drop").prompts([long])
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi?", "solution": "4"},
+        {"prompt": [{"role": "user", "content": "Hi?"}], "completion": None},
+        {"question": "Hi?"},
+        {"instruction": "Hi?", "input": ""},
+    ],
+)
+def test_a_row_needs_no_answer(row):
+    collator = collator_for(PROCESSOR, on_unread="allow")
+    expected = collator.prompt([{"role": "user", "content": "Hi?"}])
+    found = collator.prompt(row)
+    assert torch.equal(found.encoded.input_ids, expected.encoded.input_ids)
+    assert found.reference is None
+
+
 def test_padding_keeps_its_length():
     collator = collator_for(PROCESSOR, padding=PadToLength(length=64))
     batch = collator.prompts([[user("Hi?")]])

@@ -122,6 +122,8 @@ def test_the_other_half_is_each_prompt_with_the_answer_before_it():
     assert batch.keys() - own.keys() == {f"KL_{key}" for key in own.keys() - media - {"label"}}
     with pytest.raises(ConfigError, match="a batch of one row has no other answer"):
         KTOCollator(collator)(rows[:1])
+    alike = KTOCollator(collator)([rows[0], {**rows[1], "completion": rows[0]["completion"]}])
+    assert torch.equal(alike["KL_input_ids"], alike["input_ids"])  # as in TRL
 
 
 def test_an_answer_with_media_has_no_other_half():

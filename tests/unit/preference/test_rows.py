@@ -70,10 +70,36 @@ FORMS: dict[str, dict[str, Any]] = {
         "rejected": [user("Hi?"), answer("No")],
         "messages": [user("Hi?"), answer("Yes")],
     },
+    "whole conversations beside a prompt of messages": {
+        "prompt": [user("Hi?")],
+        "chosen": [user("Hi?"), answer("Yes")],
+        "rejected": [user("Hi?"), answer("No")],
+    },
     "another answer": {"messages": [user("Hi?"), answer("Yes")], "rejected_response": "No"},
     "another answer of messages": {
         "messages": [user("Hi?"), answer("Yes")],
         "rejected_response": [answer("No")],
+    },
+    "another answer in one message": {
+        "conversations": [human("Hi?"), gpt("Yes")],
+        "rejected_response": gpt("No"),
+    },
+    "another answer, as Alpaca": {
+        "instruction": "Hi?",
+        "input": "",
+        "output": "Yes",
+        "rejected_response": "No",
+    },
+    "another answer to a question": {"question": "Hi?", "answer": "Yes", "rejected_response": "No"},
+    "another answer in JSON": {
+        "query": "Hi?",
+        "response": "Yes",
+        "rejected_response": json.dumps([answer("No")]),
+    },
+    "another conversation beside a question": {
+        "query": "Hi?",
+        "response": "Yes",
+        "rejected_messages": [user("Hi?"), answer("No")],
     },
     "another conversation": {
         "messages": [user("Hi?"), answer("Yes")],
@@ -109,9 +135,20 @@ def test_rows_of_arrow_are_read_alike(name):
     assert both(row) == ("Yes", "No")
 
 
-@pytest.mark.parametrize("name", ["messages", "another answer", "a question"])
+BESIDE = [
+    *("messages", "another answer", "another answer, as Alpaca", "another answer in one message"),
+    *("a question", "ranking, as ShareGPT", "ranking, as Alpaca"),
+    "another conversation beside a question",
+]
+
+
+@pytest.mark.parametrize("name", BESIDE)
 def test_columns_beside_the_sides_hold_for_both(name):
-    found = PAIRS.encode({**FORMS[name], "images": [IMAGE], "system": "Be brief."})
+    absent: dict[str, Any] = {"rejected_images": [], "rejected_tools": None}
+    row = {**FORMS[name], "images": [IMAGE], "system": "Be brief.", **absent}
+    if "rejected_messages" in row:
+        row["rejected_images"] = row["images"]
+    found = PAIRS.encode(row)
     for sample in (found.chosen, found.rejected):
         assert dict(sample.media_counts) == {"image": 1}
         assert "Be brief." in PROCESSOR.tokenizer.decode(sample.input_ids)
@@ -125,6 +162,15 @@ def test_several_turns_and_answers_in_common_do_not_train():
         "rejected": [*common[1:], answer("?")],
     }
     assert both(row) == ("So.", "?")
+
+
+def test_a_rejected_answer_follows_the_last_question_instead_of_all_that_does():
+    called = [user("Hi?"), answer("Call."), {"role": "tool", "content": "3"}, answer("Three.")]
+    other = [answer("Miscall."), {"role": "tool", "content": "4"}, answer("Four.")]
+    stop = "<|im_end|>"
+    row = {"messages": called, "rejected_response": other}
+    assert both(row) == (f"Call.{stop}Three.", f"Miscall.{stop}Four.")
+    assert both({**row, "rejected_response": "No."}) == (f"Call.{stop}Three.", "No.")
 
 
 def test_a_question_keeps_its_input_beside_answers_of_messages():
@@ -226,6 +272,23 @@ BAD = {
         {"messages": [user("Hi?")], "rejected_response": "No"},
         "messages: ends without an answer",
     ),
+    "other tools of the rejected side": (
+        {
+            "messages": [user("Hi?"), answer("Yes")],
+            "rejected_response": "No",
+            "rejected_tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        },
+        "rejected: the two sides have different tools",
+    ),
+    "messages beside an input": (
+        {
+            "instruction": "Add",
+            "input": "1 + 1",
+            "output": "2",
+            "rejected_response": [answer("Three."), answer("Four.")],
+        },
+        "rejected: has an answer of messages beside 'input'",
+    ),
     "another conversation beside whole ones": (
         {
             "chosen": [user("Hi?"), answer("Yes")],
@@ -241,6 +304,26 @@ BAD = {
             "rejected": "No",
         },
         "chosen[0].content[0].text: expected a string",
+    ),
+    "an answer that does not train": (
+        {"prompt": "Hi?", "chosen": "Yes", "rejected": [{**answer("No"), "weight": 0}]},
+        "rejected: nothing is trained",
+    ),
+    "a broken image in an answer": (
+        {
+            "prompt": "Draw.",
+            "chosen": "No",
+            "rejected": [{"role": "assistant", "content": [{"type": "image", "image": b"xx"}]}],
+        },
+        "rejected[0].content[0]: the encoded image has none of the allowed formats",
+    ),
+    "another prompt of messages": (
+        {
+            "prompt": [user("Ho?")],
+            "chosen": [user("Hi?"), answer("Yes")],
+            "rejected": [user("Hi?"), answer("No")],
+        },
+        "prompt: has a conversation of its own beside 'chosen'",
     ),
     "other media": (
         {
@@ -284,20 +367,60 @@ def test_the_error_of_a_batch_names_the_row():
         PAIRS([FORMS["strings"], {**FORMS["strings"], "rejected": []}])
 
 
-def test_margins_come_from_the_row_or_from_its_scores():
-    collate = RewardCollator(COLLATOR)
-    row = FORMS["strings"]
-    batch = collate([{**row, "margin": 0.5}, {**row, "score_chosen": 8.0, "score_rejected": 6.5}])
+@pytest.mark.parametrize("measure", ["score", "rating", "reward"])
+@pytest.mark.parametrize("spelling", ["{measure}_{side}", "{side}_{measure}", "{side}-{measure}"])
+def test_margins_come_from_the_row_or_from_its_scores(measure, spelling):
+    collate, row = RewardCollator(COLLATOR), FORMS["strings"]
+    better, worse = (spelling.format(measure=measure, side=side) for side in ("chosen", "rejected"))
+    batch = collate([{**row, "margin": 0.5}, {**row, better: 8, worse: 6.5}])
     assert torch.equal(batch["margin"], torch.tensor([0.5, 1.5]))
-    assert "margin" not in collate([row])
+    assert "margin" not in collate([{**row, better: None, worse: None}])
+    with pytest.raises(ConversationError, match=f"{worse}: is missing beside the {measure} of"):
+        collate([{**row, better: 2.0}])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        (
+            {"margin": 1, "chosen_score": 2, "rejected_score": 1},
+            "has 'margin' and 'chosen_score'",
+        ),
+        (
+            {"score_chosen": 2, "score_rejected": 1, "chosen_rating": 2, "rejected_rating": 1},
+            "chosen_rating: has 'score_chosen' and 'chosen_rating'; keep one",
+        ),
+        (
+            {"score_chosen": 2, "chosen_score": 3, "score_rejected": 1},
+            "chosen_score: has 'score_ch",
+        ),
+        ({"margin": "large"}, "margin: expected a finite number, found"),
+        ({"chosen_rating": float("inf"), "rejected_rating": 1}, "chosen_rating: expected a finite"),
+    ],
+)
+def test_a_margin_that_is_unclear_is_refused(numbers, words):
+    with pytest.raises(ConversationError, match=words):
+        RewardCollator(COLLATOR).encode({**FORMS["strings"], **numbers})
+
+
+def test_all_rows_of_a_batch_have_a_margin_or_none():
+    row = FORMS["strings"]
     with pytest.raises(ConfigError, match="pair 1 of the batch has no 'margin'"):
-        collate([{**row, "margin": 0.5}, row])
-    with pytest.raises(ConversationError, match="margin: has a margin and scores"):
-        collate([{**row, "margin": 1, "chosen_score": 2, "rejected_score": 1}])
-    with pytest.raises(ConversationError, match="score_rejected: has the score of one answer"):
-        collate([{**row, "score_chosen": 2.0}])
-    with pytest.raises(ConversationError, match="margin: expected a finite number, found"):
-        collate([{**row, "margin": "large"}])
+        RewardCollator(COLLATOR)([{**row, "margin": 0.5}, row])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [user("Hi?"), answer("Yes")], "label": True},
+        {"conversations": [human("Hi?"), gpt("Yes")], "kto_tag": True},
+        {"instruction": "Hi?", "input": "", "output": "Yes", "kto_tag": 1},
+    ],
+)
+def test_rows_for_kto_need_no_column_of_their_prompt(row):
+    found = KTOCollator(COLLATOR).encode(row)
+    assert found.is_desirable
+    assert trained(found.sample) == "Yes"
 
 
 @pytest.mark.parametrize(
@@ -305,6 +428,8 @@ def test_margins_come_from_the_row_or_from_its_scores():
     [
         ({"prompt": "Hi?", "completion": "Yes"}, "has no label"),
         ({"prompt": "Hi?", "completion": "Yes", "label": "good"}, "label: expected a bool"),
+        ({"prompt": "Hi?", "completion": "Yes", "label": True, "kto_tag": False}, "keep one"),
+        ({"completion": "Yes", "label": True}, "is not a conversation"),
         ({"messages": [user("Hi?")], "label": True}, "has no answer to a question"),
         ({"messages": [answer("Hi")], "label": True}, "has no answer to a question"),
     ],

@@ -24,7 +24,7 @@ from vlmcollate.testing.laws.probes import batch_probes, six_rows
 from vlmcollate.testing.laws.rows import split_rows
 from vlmcollate.testing.laws.subject import Subject
 
-_AHEAD = ("labels", "loss_weights")
+_AHEAD = ("labels", "loss_weights", "logprobs")
 """The keys whose values a shift takes from the next token."""
 
 
