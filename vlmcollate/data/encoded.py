@@ -19,11 +19,20 @@ from vlmcollate.data.sealing import DamagedError, checksum, verify_checksum
 from vlmcollate.data.tensors import TensorBytes, read_tensors
 from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError, LocatedError
+from vlmcollate.mixture import MixtureCollator
 from vlmcollate.pixels import PixelTable
 from vlmcollate.sample import Document, EncodedSample
-from vlmcollate.validators import an_instance_of, check_count
+from vlmcollate.validators import check_count
 
 _HEAD = b"vlmcollate sample 1, sha256 "
+
+
+def a_collator(_: object, __: object, value: Any) -> None:
+    """Refuses a value that is no collator of examples, or of a mixture's rows."""
+    if not isinstance(value, BaseCollator | MixtureCollator):
+        raise ConfigError(
+            f"collator must be a collator, such as collator_for(processor); found {value!r:.80}"
+        )
 
 
 @attrs.frozen(eq=False)
@@ -34,8 +43,8 @@ class EncodedDataset(Dataset[EncodedSample]):
     of the collator itself.
 
     Args:
-        dataset: A map-style dataset of examples.
-        collator: Encodes them.
+        dataset: A map-style dataset of examples, or a `Mixture`.
+        collator: Encodes them; for a mixture its own.
 
     Example:
         >>> from vlmcollate import collator_for
@@ -47,10 +56,10 @@ class EncodedDataset(Dataset[EncodedSample]):
     """
 
     dataset: Any
-    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+    collator: BaseCollator | MixtureCollator = attrs.field(validator=a_collator)
 
     @collator.validator
-    def _check_collator(self, _: object, collator: BaseCollator) -> None:
+    def _check_collator(self, _: object, collator: BaseCollator | MixtureCollator) -> None:
         if collator.split_turns:
             raise ConfigError(
                 "EncodedDataset has one sample for each index, but split_turns makes several of an "
@@ -84,12 +93,12 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
     that were read.
 
     Args:
-        dataset: An iterable of examples.
-        collator: Encodes them.
+        dataset: An iterable of examples, or an `IterableMixture`.
+        collator: Encodes them; for a mixture its own.
     """
 
     dataset: Any
-    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+    collator: BaseCollator | MixtureCollator = attrs.field(validator=a_collator)
     _read: int = attrs.field(default=0, init=False)
     _done: int = attrs.field(default=0, init=False)
     _before: Any = attrs.field(default=None, init=False)
@@ -168,14 +177,16 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
             self.dataset.load_state_dict(state["dataset"])
 
 
-def _encode_kept(collator: BaseCollator, example: object, index: int) -> list[EncodedSample]:
+def _encode_kept(
+    collator: BaseCollator | MixtureCollator, example: object, index: int
+) -> list[EncodedSample]:
     try:
         return collator.encode_kept(example)
     except LocatedError as error:
         raise error.at(index=index) from error.__cause__
 
 
-def _encode(collator: BaseCollator, example: object, index: int) -> EncodedSample:
+def _encode(collator: BaseCollator | MixtureCollator, example: object, index: int) -> EncodedSample:
     try:
         return collator.encode(example)
     except LocatedError as error:
