@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import (
-    Data,
+    DataOrMixture,
     MaxLength,
     MediaRoot,
     Processor,
@@ -39,7 +39,7 @@ _Diff = Annotated[
 @with_settings
 def command(
     processor: Processor,
-    data: Data,
+    data: DataOrMixture,
     rows: Rows = "0:10",
     html: _Html = None,
     pack: _Pack = None,
@@ -87,8 +87,8 @@ def run(
     Args:
         console: Where to print.
         collator: Encodes the rows.
-        data: A file or a folder, as for `Rows.of`.
-        rows: A row or a range, as for `Rows.of`.
+        data: A file or a folder, as for `data_parts`.
+        rows: A row or a range, as for `data_parts`.
         pack: The maximum tokens of a pack, or `None`.
         diff: The name of a label strategy to compare with, or "".
         page: The HTML file to write instead of printing the rows, or `None`.

@@ -13,6 +13,12 @@ Processor = Annotated[
 Data = Annotated[
     Path, typer.Argument(help="JSON Lines or Parquet file, or folder of a saved dataset.")
 ]
+DataOrMixture = Annotated[
+    Path,
+    typer.Argument(
+        help="JSON Lines or Parquet file, folder of a saved dataset, or YAML file of a mixture."
+    ),
+]
 Rows = Annotated[str, typer.Option(help="Row or range of rows, such as 3, 0:10 or -5:.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a sample.")]
 MediaRoot = Annotated[

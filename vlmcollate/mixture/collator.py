@@ -32,6 +32,7 @@ class MixtureCollator:
 
     Attributes:
         collators: The collator of each source, by name.
+        sizes: The sizes of the media of each source, by name.
 
     Raises:
         ConfigError: An option is unknown or wrong.
@@ -40,13 +41,13 @@ class MixtureCollator:
     collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
     per_source: Mapping[str, Mapping[str, Any]]
     collators: Mapping[str, BaseCollator] = attrs.field(init=False, repr=False)
-    _sizes: Mapping[str, Sizes] = attrs.field(init=False, repr=False)
+    sizes: Mapping[str, Sizes] = attrs.field(init=False, repr=False)
 
     @collators.default
     def _collators(self) -> Mapping[str, BaseCollator]:
         return {k: collator_of(self.collator, v, k) for k, v in self.per_source.items()}
 
-    @_sizes.default
+    @sizes.default
     def _sizes_by_source(self) -> Mapping[str, Sizes]:
         return {k: sizes_of(v, k) for k, v in self.per_source.items()}
 
@@ -135,7 +136,7 @@ class MixtureCollator:
             )
         if isinstance(row.row, EncodedSample):
             return of_encoded(self._checked(row))
-        collator, sizes = self.collators[row.source], self._sizes[row.source]
+        collator, sizes = self.collators[row.source], self.sizes[row.source]
         try:
             return call(collator, self._read(collator, row.row, sizes) if sizes else row.row)
         except LocatedError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +158,10 @@ def test_an_error_names_the_source_and_the_row(collator):
 
 def test_a_source_may_drop_what_another_refuses(collator):
     long = chat("Hi", "yes " * 200)
-    options = {"a": {"max_length": 64, "on_overlong": "drop"}, "b": {"max_length": 64}}
+    options: dict[str, Any] = {
+        "a": {"max_length": 64, "on_overlong": "drop"},
+        "b": {"max_length": 64},
+    }
     mixture = Mixture({"a": ([long], 1), "b": ([chat("Hi")], 1)}, per_source=options, samples=8)
     collate = mixture.collator(collator)
     kept = collate(list(mixture))["input_ids"]
@@ -182,7 +186,10 @@ def test_images_and_audio_share_a_batch_or_are_refused(collator):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"padding": PadToLength(length=8)}, "per_source['a'] sets padding, which all rows of a batch"),
+        (
+            {"padding": PadToLength(length=8)},
+            "per_source['a'] sets padding, which all rows of a batch",
+        ),
         ({"pixels": "uint8"}, "sets pixels, which all rows of a batch share"),
         ({"max_pixels": -1}, "per_source['a'].max_pixels: expected a whole number"),
         ({"min_pixels": 9, "max_pixels": 4}, "sets min_pixels=9 above max_pixels=4"),

@@ -19,7 +19,8 @@ class Stream:
     """An iterable with a state of its own."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.done, self.starts, self.epochs = size, 0, 0, []
+        self.size, self.done, self.starts = size, 0, 0
+        self.epochs: list[int] = []
 
     def set_epoch(self, epoch):
         self.epochs.append(epoch)

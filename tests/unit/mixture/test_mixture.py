@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ def rows_of(batch):
 
 def test_each_epoch_of_a_source_holds_every_row_once():
     mixture = numbers_mixture()
-    found = {name: [] for name in mixture.names}
+    found: dict[str, list[Any]] = {name: [] for name in mixture.names}
     for index in range(400):
         row, draw = mixture[index], mixture.draw(index)
         assert (row.source, row.index) == (draw.source, draw.index)
