@@ -12,6 +12,7 @@ from vlmcollate.cli.option_values import value_of
 from vlmcollate.cli.yaml_files import read_yaml
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.rows import Rows
+from vlmcollate.data.source_files import as_file, suffix_of
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.mixture import Mixture
 from vlmcollate.mixture.source_options import Sizes, with_sizes
@@ -54,7 +55,7 @@ class DataPart:
             return error
 
 
-def data_parts(collator: BaseCollator, data: Path, rows: str) -> list[DataPart]:
+def data_parts(collator: BaseCollator, data: str | Path, rows: str) -> list[DataPart]:
     """Finds the rows of a dataset, or of each source of a mixture.
 
     Args:
@@ -66,9 +67,9 @@ def data_parts(collator: BaseCollator, data: Path, rows: str) -> list[DataPart]:
     Raises:
         ConfigError: The data cannot be read, or an option of a source is wrong.
     """
-    if data.suffix not in _SUFFIXES:
+    if suffix_of(as_file(data)) not in _SUFFIXES:
         return [DataPart(collator=collator, rows=Rows.of(data, rows))]
-    sources = _read_sources(data)
+    sources = _read_sources(Path(data))
     try:
         found = {name: Rows.of(given.pop("data"), rows) for name, given in sources.items()}
         weights = {name: given.pop("weight") for name, given in sources.items()}
@@ -107,5 +108,6 @@ def _read_sources(file: Path) -> dict[str, dict[str, Any]]:
                 "'weight'"
             )
         options = {k: value_of(v) if isinstance(v, str) else v for k, v in given.items()}
-        sources[name] = {**options, "data": file.parent / str(given["data"])}
+        path = as_file(str(given["data"]))
+        sources[name] = {**options, "data": file.parent / path if isinstance(path, Path) else path}
     return sources

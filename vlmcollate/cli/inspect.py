@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import (
-    DataOrMixture,
+    Data,
     MaxLength,
     MediaRoot,
     Processor,
@@ -39,7 +39,7 @@ _Diff = Annotated[
 @with_settings
 def command(
     processor: Processor,
-    data: DataOrMixture,
+    data: Data,
     rows: Rows = "0:10",
     html: _Html = None,
     pack: _Pack = None,
@@ -74,7 +74,7 @@ def command(
 def run(
     console: Console,
     collator: BaseCollator,
-    data: Path,
+    data: str,
     *,
     rows: str,
     pack: int | None,
@@ -113,7 +113,7 @@ def run(
         print_json_rows(inspected, packs)
     elif page is not None:
         with status(console, "Encoding ..."):
-            size = write_page(page, inspected, packs, name=data.name, diff=diff)
+            size = write_page(page, inspected, packs, name=Path(data).name, diff=diff)
         written = f"{page}: {counts.total()} rows, {size / 1e6:.2f} MB; open it in a browser"
         print_line(console, written)
     elif console.is_terminal:

@@ -103,7 +103,7 @@ class InspectedPack:
 
 
 def inspect_rows(
-    collator: BaseCollator, data: Path, *, rows: str = "0:10", diff: str = ""
+    collator: BaseCollator, data: str | Path, *, rows: str = "0:10", diff: str = ""
 ) -> Iterator[InspectedRow]:
     """Explains rows one after another.
 

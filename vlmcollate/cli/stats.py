@@ -12,7 +12,7 @@ from rich.progress import track
 
 from vlmcollate.cli.loading import load_collator
 from vlmcollate.cli.options import (
-    DataOrMixture,
+    Data,
     MaxLength,
     MediaRoot,
     Processor,
@@ -33,7 +33,7 @@ _Html = Annotated[Path | None, typer.Option(help="Also write charts to an HTML p
 @with_settings
 def command(
     processor: Processor,
-    data: DataOrMixture,
+    data: Data,
     rows: Rows = ":",
     html: _Html = None,
     as_json: Json = False,  # noqa: FBT002  # typer makes a flag of it
@@ -59,7 +59,7 @@ def command(
 def run(
     console: Console,
     collator: BaseCollator,
-    data: Path,
+    data: str,
     *,
     rows: str,
     page: Path | None,
@@ -86,7 +86,7 @@ def run(
     else:
         _print_tables(console, surveys)
     if page is not None:
-        _write_page(page, surveys, data.name)
+        _write_page(page, surveys, Path(data).name)
         print_line(console, f"charts: {page}")
 
 
@@ -108,7 +108,7 @@ def _print_tables(console: Console, surveys: Sequence[SourceSurvey]) -> None:
         print_table(console, sources_table(surveys))
 
 
-def _surveys(console: Console, collator: BaseCollator, data: Path, rows: str) -> list[SourceSurvey]:
+def _surveys(console: Console, collator: BaseCollator, data: str, rows: str) -> list[SourceSurvey]:
     """Counts the tokens of rows under a progress bar, of each source of a mixture."""
     from vlmcollate.cli.data_parts import data_parts
     from vlmcollate.cli.survey import SourceSurvey, survey_rows
