@@ -31,8 +31,7 @@ def read_example(
     """Converts an example to a conversation.
 
     Args:
-        example: A row of a dataset in any of its formats, a bare list of messages, or a
-            `Conversation`, which is returned as it is.
+        example: A row of a dataset in any of its formats, or a bare list of messages.
 
             A message is `{"role": ..., "content": ...}` with a string or a list of parts as its
             content, and optionally a weight in the loss: `"train": bool`, `"weight": float` (0, or
@@ -69,8 +68,6 @@ def read_example(
         raise ConfigError(
             f"on_unread is wrong: found {on_unread!r:.60}, expected one of {list(_POLICIES)}"
         )
-    if isinstance(example, Conversation):
-        return example
     if format == "auto":
         simple = read_simple(example)
         if simple is not None:

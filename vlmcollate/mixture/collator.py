@@ -12,8 +12,15 @@ from vlmcollate.encode.each import encode_each, raise_error
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import ConfigError, EmptyBatchError, LocatedError, SampleError
 from vlmcollate.explain import Explanation
+from vlmcollate.mixture.reading import named_error
 from vlmcollate.mixture.rows import MixtureRow
-from vlmcollate.mixture.source_options import Sizes, collator_of, sizes_of, with_sizes
+from vlmcollate.mixture.source_options import (
+    Sizes,
+    check_sizes,
+    collator_of,
+    sizes_of,
+    with_sizes,
+)
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of
 
@@ -50,6 +57,11 @@ class MixtureCollator:
     @sizes.default
     def _sizes_by_source(self) -> Mapping[str, Sizes]:
         return {k: sizes_of(v, k) for k, v in self.per_source.items()}
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses sizes that the processor does not take."""
+        for source, sizes in self.sizes.items():
+            check_sizes(sizes, self.collator, source)
 
     @property
     def split_turns(self) -> bool:
@@ -140,7 +152,7 @@ class MixtureCollator:
         try:
             return call(collator, self._read(collator, row.row, sizes) if sizes else row.row)
         except LocatedError as error:
-            raise _named(error, row) from error.__cause__
+            raise named_error(error, row.source, row.index) from error.__cause__
 
     def _read(self, collator: BaseCollator, example: object, sizes: Sizes) -> object:
         return with_sizes(collator.read(example), sizes)
@@ -169,9 +181,3 @@ def _refused(sample: EncodedSample) -> Explanation:
         f"a sample of {len(sample)} tokens that is encoded already has no explanation; explain the "
         "example that it was made of"
     )
-
-
-def _named(error: LocatedError, row: MixtureRow) -> LocatedError:
-    """Returns an error that names the source and the row."""
-    problem = f"{error.problem} (row {row.index} of the source {row.source!r})"
-    return type(error)(problem, where=error.where, index=error.index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import count
 from typing import Any
@@ -72,6 +72,7 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
         check_count("rank", self.rank, least=0)
         if self.rank >= self.num_ranks:
             raise ConfigError(f"rank must be from 0 to {self.num_ranks - 1}, not {self.rank}")
+        streams: dict[int, str] = {}
         for name, source in self.sources.items():
             if isinstance(source.dataset, MixtureSettings):
                 raise ConfigError(
@@ -79,6 +80,12 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
                 )
             if not is_map_style(source.dataset):
                 check_stream(source.dataset, name, num_ranks=self.num_ranks)
+                other = streams.setdefault(id(source.dataset), name)
+                if other != name and isinstance(source.dataset, Iterable):
+                    raise ConfigError(
+                        f"sources {other!r} and {name!r} are one stream, which has one place; load "
+                        "it twice, or pass a function that returns it"
+                    )
             elif source.weight:
                 check_map_style(source.dataset, name)
 

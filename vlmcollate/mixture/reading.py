@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from vlmcollate.errors import CollateError, ConfigError, SourceError
+import torch
+from torch.utils.data import IterableDataset
+
+from vlmcollate.errors import CollateError, ConfigError, LocatedError, SourceError
 
 T = TypeVar("T")
 
 
 def is_map_style(dataset: object) -> bool:
     """Whether a dataset has rows by number."""
-    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    has_rows = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    return has_rows and not isinstance(dataset, IterableDataset)  # which may have a length
 
 
 def check_map_style(dataset: Any, name: str) -> None:
@@ -39,14 +43,23 @@ def read_row(name: str, index: int, read: Callable[[], T]) -> T:
         read: A function that returns it.
 
     Raises:
-        SourceError: The source raised an error other than those of this package.
+        SourceError: The source raised an error other than those of this package. A lack of memory
+            passes through.
     """
     try:
         return read()
-    except (CollateError, StopIteration):
+    except LocatedError as error:
+        raise named_error(error, name, index) from error.__cause__
+    except (CollateError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise SourceError(
             f"source {name!r} failed at row {index}: {type(error).__name__}: {error}; correct the "
             "dataset, or remove the row"
         ) from error
+
+
+def named_error(error: LocatedError, name: str, index: int) -> LocatedError:
+    """Returns an error that names the source and the row."""
+    problem = f"{error.problem} (row {index} of the source {name!r})"
+    return type(error)(problem, where=error.where, index=error.index)

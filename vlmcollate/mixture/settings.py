@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 import attrs
+import numpy as np
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
@@ -32,6 +33,10 @@ class Source:
 
     dataset: Any
     weight: float
+
+
+def _as_int(value: Any) -> Any:
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _as_sources(value: Any) -> Mapping[str, Source]:
@@ -86,15 +91,22 @@ class MixtureSettings:
     sources: Mapping[str, Source] = attrs.field(
         converter=_as_sources, repr=lambda sources: repr({k: s.weight for k, s in sources.items()})
     )
-    seed: int = attrs.field(default=0, validator=_not_negative, kw_only=True)
+    seed: int = attrs.field(default=0, converter=_as_int, validator=_not_negative, kw_only=True)
     samples: int | Ending = attrs.field(
-        default="first_exhausted", validator=_an_ending, kw_only=True
+        default="first_exhausted", converter=_as_int, validator=_an_ending, kw_only=True
     )
     shuffle: bool = attrs.field(default=True, validator=an_instance_of(bool), kw_only=True)
     per_source: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Refuses options of unknown sources, and options that hold for a whole batch."""
+        bounds = self.schedule().bounds
+        for name, low, high in zip(self.names, bounds[:-1], bounds[1:], strict=True):
+            if self.sources[name].weight and low == high:
+                raise ConfigError(
+                    f"the weight of source {name!r} is too small beside the others: found "
+                    f"{self.sources[name].weight:g}; raise it, or set it to 0"
+                )
         check_known(self.per_source, self.sources)
         for name, options in self.per_source.items():
             check_source_options(options, name)

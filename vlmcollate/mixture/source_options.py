@@ -13,6 +13,7 @@ from vlmcollate.conversation import Conversation, MediaKind, MediaOptions, Media
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.formats.fields import Fields
 from vlmcollate.formats.media_options import media_part
+from vlmcollate.media.processing.resizing import Resizer
 
 _OF_BATCH = frozenset(
     ("processor", "padding", "shift_labels", "pixels", "counts", "dummy_media", "model_config")
@@ -66,6 +67,21 @@ def sizes_of(options: Mapping[str, Any], source: str) -> Sizes:
             raise ConfigError(str(error)) from error
         found[kind] = part.options
     return found
+
+
+def check_sizes(sizes: Sizes, collator: BaseCollator, source: str) -> None:
+    """Refuses sizes if the processor takes no limits of pixels for any kind that has them.
+
+    Raises:
+        ConfigError: It takes none.
+    """
+    frames = collator.family.frame_tokens
+    if sizes and not any(Resizer.of(collator.processor, kind, frames) for kind in sizes):
+        raise ConfigError(
+            f"per_source[{source!r}] sets pixels, but the processor of {type(collator).__name__} "
+            "takes no limits of pixels; resize the images in the dataset, or set the size of the "
+            "processor"
+        )
 
 
 def collator_of(collator: BaseCollator, options: Mapping[str, Any], source: str) -> BaseCollator:

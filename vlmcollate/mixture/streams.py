@@ -135,6 +135,6 @@ class StreamReader:
     def _check_rows(self) -> None:
         if not self.done:
             raise ConfigError(
-                f"source {self.name!r} has no rows, or is an iterator that was read before; pass a "
-                "dataset, or a function that returns an iterable"
+                f"source {self.name!r} has no rows for this worker, or is an iterator that was "
+                "read before; pass a dataset, or a function that returns an iterable"
             )

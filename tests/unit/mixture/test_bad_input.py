@@ -7,7 +7,7 @@ import pickle
 import re
 
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from tests.unit.mixture.conftest import Numbers, numbers_mixture
 from vlmcollate import ConfigError
@@ -30,6 +30,7 @@ ROWS = Numbers(0, 3)
         ({"a": (ROWS, math.inf)}, "the weight of source 'a' is wrong: found inf"),
         ({"a": (ROWS, True)}, "the weight of source 'a' is wrong: found True"),
         ({"a": (ROWS, "0.5")}, "the weight of source 'a' is wrong: found '0.5'"),
+        ({"a": (ROWS, 1e-30), "b": (ROWS, 1)}, "the weight of source 'a' is too small beside"),
         ({"a": ([], 1)}, "source 'a' has no rows"),
         ({"a": ("rows.jsonl", 1)}, "source 'a' is wrong: found str"),
         ({"a": ({"train": ROWS}, 1)}, "source 'a' is wrong: found dict"),
@@ -80,6 +81,48 @@ class Faulty(Numbers):
         if index == 2:
             raise KeyError("no image")
         return super().__getitem__(index)
+
+
+class Ended(Numbers):
+    def __getitem__(self, index):
+        raise StopIteration
+
+
+def test_an_error_that_ends_loops_loses_no_row():
+    with pytest.raises(SourceError, match=r"source 'a' failed at row \d: StopIteration"):
+        list(Mixture({"a": (Ended(0, 3), 1)}))
+
+
+class Exhausting(Numbers):
+    def __getitem__(self, index):
+        raise MemoryError
+
+
+def test_a_lack_of_memory_passes_through():
+    with pytest.raises(MemoryError):
+        Mixture({"a": (Exhausting(0, 3), 1)})[0]
+
+
+def test_a_stream_has_one_name():
+    stream = iter([1])
+    with pytest.raises(ConfigError, match="sources 'a' and 'b' are one stream"):
+        IterableMixture({"a": (stream, 1), "b": (stream, 1)})
+
+
+class Sized(IterableDataset[int]):
+    """An iterable dataset with a length, which has no rows by number."""
+
+    def __len__(self):
+        return 3
+
+    def __iter__(self):
+        return iter(range(3))
+
+
+def test_an_iterable_dataset_with_a_length_is_a_stream():
+    with pytest.raises(ConfigError, match="mix streams with IterableMixture"):
+        Mixture({"a": (Sized(), 1)})
+    assert [row.row for row in IterableMixture({"a": (Sized(), 1)}, samples=5)] == [0, 1, 2, 0, 1]
 
 
 def _faulty_stream():

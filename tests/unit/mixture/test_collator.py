@@ -27,6 +27,7 @@ from vlmcollate import (
 from vlmcollate.data import EncodedDataset, EncodedIterableDataset
 from vlmcollate.errors import ConversationError, MediaError, SampleTooLongError
 from vlmcollate.mixture import IterableMixture, Mixture, MixtureRow
+from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.testing import tiny_processor
 
 
@@ -213,6 +214,34 @@ def test_wrong_options_of_a_collator_are_refused(collator, options, message):
     mixture = Mixture({"a": (Numbers(0, 3), 1)}, per_source={"a": options})
     with pytest.raises(ConfigError, match=re.escape(message)):
         mixture.collator(collator)
+
+
+def test_sizes_that_the_processor_does_not_take_are_refused():
+    mixture = Mixture({"a": ([chart()], 1)}, per_source={"a": {"max_pixels": 3136}})
+    with pytest.raises(ConfigError, match="takes no limits of pixels; resize the images"):
+        mixture.collator(collator_for(tiny_processor("llava")))
+
+
+class Captions(Qwen2_5_VLCollator):
+    """Reads captions."""
+
+    def read(self, example: Any) -> Any:
+        return super().read(chat("Describe", example["caption"], **example["part"]))
+
+
+def test_a_collator_that_reads_rows_itself_reads_each_once():
+    row = {"caption": "Teal.", "part": chart()[0]["content"][0]}
+    mixture = Mixture({"a": ([row], 1)}, per_source={"a": {"max_pixels": 56 * 56}})
+    reading = Captions(processor=tiny_processor())
+    sample = mixture.collator(reading).encode(mixture[0])
+    assert len(sample) < len(reading.encode(row))
+
+
+def test_an_error_of_a_source_that_encodes_is_named(collator):
+    encoded = EncodedDataset([chat("Hi"), [[]]], collator)
+    mixture = Mixture({"a": (encoded, 1)})
+    with pytest.raises(ConversationError, match=r"sample 1.*\(row 1 of the source 'a'\)"):
+        list(mixture)
 
 
 def test_rows_without_a_source_and_collators_without_a_mixture_are_refused(collator):

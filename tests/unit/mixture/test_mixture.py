@@ -7,6 +7,7 @@ import pickle
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,13 @@ def test_a_draw_depends_on_the_seed_and_its_number_alone():
     assert [numbers_mixture(seed=6).draw(index) for index in range(300)] != forwards
     assert rows_of(mixture)[:3] == [mixture[0].row, mixture[1].row, mixture[2].row]
     assert mixture[-1].row == mixture[len(mixture) - 1].row
+
+
+def test_the_type_of_the_seed_changes_nothing():
+    assert [m.draw(3) for m in (numbers_mixture(), numbers_mixture(seed=np.int64(5)))] == [
+        numbers_mixture().draw(3)
+    ] * 2
+    json.dumps(numbers_mixture(seed=np.int64(5)).sampler().state_dict())
 
 
 def test_adding_a_source_leaves_the_orders_of_the_others():

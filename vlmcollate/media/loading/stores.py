@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import attrs
 
@@ -149,7 +150,7 @@ def _problem_of(url: str) -> str:
         return "it holds control characters"
     if "::" in url:
         return "it holds a chain of file systems, written with '::'"
-    if ".." in rest.replace("\\", "/").split("/"):
+    if ".." in unquote(rest).replace("\\", "/").split("/"):
         return "it leads to a folder above, with '..'"
     if "@" in rest.partition("/")[0]:
         return "it holds a user name"

@@ -80,6 +80,7 @@ def test_a_collator_reads_objects():
         ("memory:///images/a.png", "is not below the allowed"),
         ("s3://images/a.png", "is not below the allowed"),
         ("memory://images/../private/a.png", "leads to a folder above"),
+        ("memory://images/%2e%2E/private/a.png", "leads to a folder above"),
         ("memory://images/sub/..", "leads to a folder above"),
         ("memory://images/a.png::memory://private/a.png", "holds a chain of file systems"),
         ("memory://images/a\x00.png", "holds control characters"),
