@@ -12,7 +12,8 @@ from PIL import Image
 from vlmcollate import collator_for
 from vlmcollate.cli.inspection import InspectedRow, inspect_rows, pack_rows
 from vlmcollate.cli.inspection_output import write_page
-from vlmcollate.cli.survey import SourceSurvey, survey_rows
+from vlmcollate.cli.source_surveys import SourceSurvey
+from vlmcollate.cli.survey import survey_rows
 from vlmcollate.cli.survey_page import survey_page
 from vlmcollate.testing import tiny_processor
 

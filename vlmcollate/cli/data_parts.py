@@ -15,7 +15,7 @@ from vlmcollate.data.rows import Rows
 from vlmcollate.data.source_files import as_file, suffix_of
 from vlmcollate.errors import ConfigError, SampleError
 from vlmcollate.mixture import Mixture
-from vlmcollate.mixture.source_options import Sizes, with_sizes
+from vlmcollate.mixture.media_sizes import Sizes, with_sizes
 
 _SUFFIXES = (".yaml", ".yml")
 

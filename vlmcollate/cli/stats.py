@@ -24,7 +24,7 @@ from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vlmcollate.cli.survey import SourceSurvey
+    from vlmcollate.cli.source_surveys import SourceSurvey
     from vlmcollate.collator import BaseCollator
 
 _Html = Annotated[Path | None, typer.Option(help="Also write charts to an HTML page.")]
@@ -111,7 +111,8 @@ def _print_tables(console: Console, surveys: Sequence[SourceSurvey]) -> None:
 def _surveys(console: Console, collator: BaseCollator, data: str, rows: str) -> list[SourceSurvey]:
     """Counts the tokens of rows under a progress bar, of each source of a mixture."""
     from vlmcollate.cli.data_parts import data_parts
-    from vlmcollate.cli.survey import SourceSurvey, survey_rows
+    from vlmcollate.cli.source_surveys import SourceSurvey
+    from vlmcollate.cli.survey import survey_rows
 
     found = []
     for part in data_parts(collator, data, rows):

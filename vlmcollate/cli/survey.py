@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -78,30 +78,6 @@ class Survey:
         low = max(int(self.lengths.min()), 32)
         high = 4 * int(self.lengths.max())
         return [2**i for i in range(5, 21) if low <= 2**i <= high][-6:]
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class SourceSurvey:
-    """The numbers of one source of a mixture, or of a dataset.
-
-    Attributes:
-        source: The name of the source, or "".
-        weight: Its weight.
-        survey: Its numbers.
-    """
-
-    source: str = ""
-    weight: float = 1.0
-    survey: Survey
-
-
-def shares(surveys: Sequence[SourceSurvey]) -> list[tuple[float, float, float]]:
-    """Computes each source's share of the rows, the tokens and the trained tokens of a mixture."""
-    weights = np.array([found.weight for found in surveys])
-    lengths = weights * [found.survey.lengths.mean() for found in surveys]
-    trained = weights * [found.survey.trained.mean() for found in surveys]
-    parts = [values / (values.sum() or 1) for values in (weights, lengths, trained)]
-    return list(zip(*(part.tolist() for part in parts), strict=True))
 
 
 @attrs.define

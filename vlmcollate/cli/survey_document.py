@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vlmcollate.cli.survey import BATCH_SIZES, SourceSurvey, Survey, shares
+from vlmcollate.cli.source_surveys import SourceSurvey, shares
+from vlmcollate.cli.survey import BATCH_SIZES, Survey
 from vlmcollate.tokens.vocabulary import Ints
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vlmcollate.cli.survey import BATCH_SIZES, SourceSurvey, Survey
+from vlmcollate.cli.source_surveys import SourceSurvey
+from vlmcollate.cli.survey import BATCH_SIZES, Survey
 from vlmcollate.explain.charts import Axes, bars, histogram, names_of_bars
 from vlmcollate.explain.page import document
 

@@ -9,7 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from vlmcollate.cli.survey import BATCH_SIZES, SourceSurvey, Survey, shares
+from vlmcollate.cli.source_surveys import SourceSurvey, shares
+from vlmcollate.cli.survey import BATCH_SIZES, Survey
 from vlmcollate.explain.mask_text import visible
 
 

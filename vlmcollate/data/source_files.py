@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from vlmcollate.errors import ConfigError
-from vlmcollate.media.loading.stores import locate
+from vlmcollate.media.loading.stored_files import locate
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
 

@@ -12,15 +12,10 @@ from vlmcollate.encode.each import encode_each, raise_error
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import ConfigError, EmptyBatchError, LocatedError, SampleError
 from vlmcollate.explain import Explanation
+from vlmcollate.mixture.media_sizes import Sizes, check_sizes, sizes_of, with_sizes
 from vlmcollate.mixture.reading import named_error
 from vlmcollate.mixture.rows import MixtureRow
-from vlmcollate.mixture.source_options import (
-    Sizes,
-    check_sizes,
-    collator_of,
-    sizes_of,
-    with_sizes,
-)
+from vlmcollate.mixture.source_options import collator_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of
 

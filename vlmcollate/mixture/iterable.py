@@ -15,7 +15,8 @@ from vlmcollate.errors import ConfigError
 from vlmcollate.mixture.mixture import draw_of
 from vlmcollate.mixture.reading import check_map_style, is_map_style, read_row
 from vlmcollate.mixture.rows import MixtureRow
-from vlmcollate.mixture.settings import MixtureSettings, position_of
+from vlmcollate.mixture.settings import MixtureSettings
+from vlmcollate.mixture.states import position_of
 from vlmcollate.mixture.streams import StreamReader, check_stream
 from vlmcollate.validators import at_least_one, check_count
 
@@ -64,6 +65,7 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
     _position: int = attrs.field(default=0, init=False)
     _shards: int | None = attrs.field(default=None, init=False)
     _readers: dict[str, StreamReader] = attrs.field(factory=dict, init=False, repr=False)
+    _ends: tuple[int, ...] = attrs.field(default=(), init=False, repr=False)
     _resumes: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -120,6 +122,9 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
                 "stream distributes its rows itself; resume with the same number"
             )
         self._resumes, self._shards = False, shards
+        self._ends = tuple(
+            self.end_of(name, self._epoch) for name in self.drawn if name not in self._readers
+        )
 
     def _make_readers(self) -> dict[str, StreamReader]:
         return {
@@ -152,11 +157,7 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
             if index >= -(-self.samples // self.num_ranks) * self.num_ranks:
                 raise _OverError
             return
-        ends = [
-            index >= self.end_of(name, self._epoch)
-            for name in self.drawn
-            if name not in self._readers
-        ]
+        ends = [index >= end for end in self._ends]
         ends += [name == ending or reader.epoch > 0 for name, reader in self._readers.items()]
         if all(ends) or (self.samples == "first_exhausted" and any(ends)):
             raise _OverError

@@ -24,7 +24,7 @@ class Mixture(MixtureSettings, Dataset[MixtureRow]):
     """Draws the rows of several datasets by weight, the same for a seed wherever they are drawn.
 
     A mixture is an endless sequence, of which `len` is one epoch: draw `i` is computed from the
-    seed and `i` alone. Of every 1000 draws each source has exactly its share, up to rounding, in a
+    seed and `i` alone. Of every 100 draws each source has exactly its share, up to rounding, in a
     shuffled order. A source is drawn completely, each row once, before it is shuffled again.
 
     Pass `mixture.sampler()` to the DataLoader as its `sampler`, and `mixture.collator(collator)`

@@ -9,7 +9,7 @@ import attrs
 from torch.utils.data import Sampler
 
 from vlmcollate.errors import ConfigError
-from vlmcollate.mixture.settings import position_of
+from vlmcollate.mixture.states import position_of
 from vlmcollate.validators import at_least_one, check_count
 
 if TYPE_CHECKING:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Iterable, Mapping
-from numbers import Real
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import attrs
@@ -16,58 +13,15 @@ from vlmcollate.errors import ConfigError
 from vlmcollate.mixture.collator import MixtureCollator
 from vlmcollate.mixture.schedule import Schedule
 from vlmcollate.mixture.shuffling import shuffle_key
-from vlmcollate.mixture.source_options import check_source_options
+from vlmcollate.mixture.source_options import check_known, check_source_options
+from vlmcollate.mixture.source_table import Source, as_sources
 from vlmcollate.validators import an_instance_of, check_count
 
 Ending = Literal["first_exhausted", "all_exhausted"]
 
 
-@attrs.frozen
-class Source:
-    """A source of a mixture.
-
-    Attributes:
-        dataset: A map-style dataset, or a stream.
-        weight: Its weight.
-    """
-
-    dataset: Any
-    weight: float
-
-
 def _as_int(value: Any) -> Any:
     return int(value) if isinstance(value, np.integer) else value
-
-
-def _as_sources(value: Any) -> Mapping[str, Source]:
-    if not isinstance(value, Mapping) or not value:
-        raise ConfigError(
-            f"sources is wrong: found {value!r:.60}, expected (dataset, weight) by name, such as "
-            '{"charts": (charts, 0.3), "chat": (chat, 0.7)}'
-        )
-    found = {name: _as_source(name, given) for name, given in value.items()}
-    if not any(source.weight for source in found.values()):
-        raise ConfigError("the weights of the sources sum to 0; give one of them a weight above 0")
-    return found
-
-
-def _as_source(name: object, given: Any) -> Source:
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"the name of a source is wrong: found {name!r:.60}, expected a string")
-    if isinstance(given, Source):
-        return given
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise ConfigError(
-            f"source {name!r} is wrong: found {type(given).__name__}, expected (dataset, weight)"
-        )
-    dataset, weight = given
-    is_number = isinstance(weight, Real) and not isinstance(weight, bool)
-    if not is_number or not math.isfinite(weight) or weight < 0:
-        raise ConfigError(
-            f"the weight of source {name!r} is wrong: found {weight!r:.60}, expected a finite "
-            "number of at least 0"
-        )
-    return Source(dataset, float(weight))
 
 
 def _an_ending(_: object, __: object, value: object) -> None:
@@ -89,7 +43,7 @@ class MixtureSettings:
     """The options of `Mixture` and `IterableMixture`, which check their sources themselves."""
 
     sources: Mapping[str, Source] = attrs.field(
-        converter=_as_sources, repr=lambda sources: repr({k: s.weight for k, s in sources.items()})
+        converter=as_sources, repr=lambda sources: repr({k: s.weight for k, s in sources.items()})
     )
     seed: int = attrs.field(default=0, converter=_as_int, validator=_not_negative, kw_only=True)
     samples: int | Ending = attrs.field(
@@ -160,50 +114,3 @@ class MixtureSettings:
             for name, source in self.sources.items()
         }
         return {"seed": self.seed, "shuffle": self.shuffle, "sources": sources}
-
-
-def check_known(per_source: Any, names: Iterable[str]) -> None:
-    """Refuses options that are not those of known sources by name.
-
-    Raises:
-        ConfigError: They are not.
-    """
-    if not isinstance(per_source, Mapping):
-        raise ConfigError(
-            f"per_source is wrong: found {per_source!r:.60}, expected the options of sources by "
-            'name, such as {"charts": dict(max_pixels=262144)}'
-        )
-    known = list(names)
-    for name in per_source:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"per_source names an unknown source: found {name!r}, expected one of {known}{hint}"
-            )
-
-
-def position_of(state: Any, identity: Mapping[str, Any]) -> int:
-    """Returns the position of a state.
-
-    Args:
-        state: The state.
-        identity: What decides the draws here.
-
-    Raises:
-        ConfigError: It is no state, or one of another mixture.
-    """
-    if not isinstance(state, Mapping) or not isinstance(state.get("mixture"), Mapping):
-        raise ConfigError(
-            f"the state is of no mixture: found {type(state).__name__}, expected a result of "
-            "state_dict; pass one"
-        )
-    for name, here in identity.items():
-        there = state["mixture"].get(name)
-        if there != here:
-            raise ConfigError(
-                f"the state is of another mixture: found {name} {there!r}, expected {here!r}; "
-                f"resume with the same {name}"
-            )
-    check_count("the state's position", state.get("position"), least=0)
-    return int(state["position"])

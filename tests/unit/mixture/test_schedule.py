@@ -8,7 +8,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmcollate.mixture.schedule import CYCLE, Schedule, _floor_sum
+from vlmcollate.mixture.cycles import CYCLE, _floor_sum
+from vlmcollate.mixture.schedule import Schedule
 from vlmcollate.mixture.shuffling import shuffle_key, shuffled_index
 
 WEIGHTS = st.lists(st.floats(0, 10), min_size=1, max_size=5).filter(any)
@@ -40,8 +41,8 @@ def test_shares_lie_within_a_binomial_bound(weights, seed, draws):
 
 def test_a_weight_that_is_no_part_of_a_cycle_has_its_share():
     schedule = Schedule((1e-6, 1.0), 3)
-    assert abs(schedule.count(0, 10**9) - 1000) <= 1
-    assert Counter(Schedule((3, 7), 0).source_at(draw)[0] for draw in range(CYCLE)) == {
+    assert abs(schedule.count(0, 10**9) - 1000) <= 4
+    assert Counter(Schedule((3, 7), 0).source_at(draw)[0] for draw in range(1000)) == {
         0: 300,
         1: 700,
     }
