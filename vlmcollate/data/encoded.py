@@ -111,21 +111,26 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
             SampleError: An example is bad; the error has its index in the dataset, or in this
                 worker's part of a dataset that distributes its examples.
         """
+        # a state is resumed by the iterator that is created next, even if nothing is read from it
         start, done = (self._read, self._done) if self._resumes else (0, 0)
         self._resumes = False
         worker = None if isinstance(self.dataset, IterableDataset) else get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         first = start if hasattr(self.dataset, "load_state_dict") else 0
-        for index, example in self._examples(first):
-            if index >= start and index % workers == number:
-                yield from self._samples(example, index, done if index == start else 0)
-            self._read, self._done, self._before = index + 1, 0, None
-        self._read = 0
+        numbered = self._numbered(iter(self.dataset), first)
+        mine = ((k, example) for k, example in numbered if k >= start and k % workers == number)
+        return self._encoded(mine, start, done)
 
-    def _examples(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Yields the examples with their index, and keeps the dataset's state before each."""
+    def _encoded(
+        self, numbered: Iterator[tuple[int, Any]], start: int, done: int
+    ) -> Iterator[EncodedSample]:
+        for index, example in numbered:
+            yield from self._samples(example, index, done if index == start else 0)
+            self._read, self._done, self._before = index + 1, 0, None
+
+    def _numbered(self, examples: Iterator[Any], first: int) -> Iterator[tuple[int, Any]]:
+        """Yields examples with their index, and keeps the dataset's state before each."""
         keeps = self.collator.split_turns and hasattr(self.dataset, "state_dict")
-        examples = iter(self.dataset)
         for index in itertools.count(first):
             before = self.dataset.state_dict() if keeps else None
             try:

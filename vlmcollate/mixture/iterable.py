@@ -98,10 +98,13 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
             ConfigError: A stream has no rows, or the state is of another number of ranks.
             SourceError: A source raised an error; the message names the source and the row.
         """
+        # a state is resumed by the iterator that is created next, even if nothing is read from it
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        shards, shard = workers * self.num_ranks, number * self.num_ranks + self.rank
-        self._start(shards)
+        self._start(workers * self.num_ranks)
+        return self._rows(number * self.num_ranks + self.rank, workers * self.num_ranks)
+
+    def _rows(self, shard: int, shards: int) -> Iterator[MixtureRow]:
         for first in count(self._position, shards):
             try:
                 row = self._read(first + shard)

@@ -114,6 +114,13 @@ def test_it_resumes_to_the_same_end(samples):
         assert [*head, *found(second)] == whole
 
 
+def test_the_state_behind_an_epoch_starts_the_next_one():
+    first, second = streams_mixture(), streams_mixture()
+    whole = found(first)
+    second.load_state_dict(first.state_dict())
+    assert [*found(second), *found(second)] == whole
+
+
 @given(stop=st.integers(0, 12), before=st.integers(1, 4), after=st.integers(1, 4))
 def test_another_number_of_ranks_loses_no_row_and_doubles_none(stop, before, after):
     whole = found(streams_mixture(samples=48))
@@ -143,20 +150,22 @@ def test_workers_draw_the_same_rows(workers):
 
 
 @pytest.mark.filterwarnings("ignore")  # torchdata warns about itself
-def test_torchdata_resumes_with_workers():
+@pytest.mark.parametrize(("workers", "stops"), [(0, range(9)), (2, (1, 8))])
+def test_torchdata_resumes(workers, stops):
     stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="needs torchdata")
 
     def loader():
         return stateful.StatefulDataLoader(
-            streams_mixture(samples=24), batch_size=3, collate_fn=_plain, num_workers=2
+            streams_mixture(samples=23), batch_size=3, collate_fn=_plain, num_workers=workers
         )
 
     whole = list(loader())
-    for stop in (1, 4):
+    for stop in stops:
         first, second = loader(), loader()
         head = list(islice(first, stop))
         second.load_state_dict(first.state_dict())
         assert [*head, *second] == whole
+        assert list(second) == whole
 
 
 def _plain(rows):
