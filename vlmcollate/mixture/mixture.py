@@ -24,8 +24,8 @@ class Mixture(MixtureSettings, Dataset[MixtureRow]):
     """Draws the rows of several datasets by weight, the same for a seed wherever they are drawn.
 
     A mixture is an endless sequence, of which `len` is one epoch: draw `i` is computed from the
-    seed and `i` alone. Of every 100 draws each source has exactly its share, up to rounding, in a
-    shuffled order. A source is drawn completely, each row once, before it is shuffled again.
+    seed and `i` alone. Each hundred of draws holds the exact share of each source, up to rounding,
+    in a shuffled order. A source is drawn completely, each row once, before it is shuffled again.
 
     Pass `mixture.sampler()` to the DataLoader as its `sampler`, and `mixture.collator(collator)`
     as its `collate_fn`.
@@ -36,7 +36,7 @@ class Mixture(MixtureSettings, Dataset[MixtureRow]):
         seed: The seed of all orders.
         samples: The draws of an epoch: a number; `"first_exhausted"`, as many as there are before
             a source would start again; or `"all_exhausted"`, before the last of them would. The
-            next epoch continues with the draws behind.
+            next epoch continues with the draws that follow.
         shuffle: Whether the rows of a source are shuffled.
         per_source: Options of a source by name: those of a collator that encode, such as `format`,
             `media` and `train_on`, and `min_pixels`, `max_pixels` and `total_pixels` for media

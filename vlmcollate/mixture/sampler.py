@@ -22,7 +22,7 @@ class MixtureSampler(Sampler[int]):
 
     Rank r of n takes every n-th draw from r on, and all ranks take the same number. If an epoch is
     not divisible by `num_ranks`, its last draws are those of the next epoch, which continues
-    behind them, so that none is lost or drawn twice.
+    after them, so that none is lost or drawn twice.
 
     The state is one number, the draws of all ranks so far, so that a run resumes with another
     number of ranks, of workers or of rows in a batch. The sampler runs in the main process, so

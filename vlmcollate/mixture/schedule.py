@@ -51,7 +51,7 @@ class Schedule:
         low, high = 0, 1
         while self._before(source, high) <= times:
             high *= 2
-        while high - low > 1:  # the cycle `low` begins at or before the draw, `high` behind it
+        while high - low > 1:  # the cycle `low` begins at or before the draw, `high` after it
             middle = (low + high) // 2
             if self._before(source, middle) <= times:
                 low = middle

@@ -128,7 +128,7 @@ class StreamReader:
         found = sum(1 for _ in islice(rows, self.done))
         if found < self.done:
             raise ConfigError(
-                f"source {self.name!r} ended after {found} rows, but the state was saved behind "
+                f"source {self.name!r} ended after {found} rows, but the state was saved after "
                 f"row {self.done}; resume with the same rows"
             )
 

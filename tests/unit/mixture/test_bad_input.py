@@ -9,7 +9,7 @@ import re
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
-from tests.unit.mixture.conftest import Numbers, numbers_mixture
+from tests.unit.mixture.sources import Numbers, numbers_mixture
 from vlmcollate import ConfigError
 from vlmcollate.errors import CollateError, SourceError
 from vlmcollate.mixture import IterableMixture, Mixture
@@ -168,7 +168,7 @@ def test_a_stream_that_became_shorter_is_refused():
         next(stream)
     short = IterableMixture({"a": (lambda: iter(range(4)), 1)})
     short.load_state_dict(long.state_dict())
-    with pytest.raises(ConfigError, match="ended after 4 rows, but the state was saved behind"):
+    with pytest.raises(ConfigError, match="ended after 4 rows, but the state was saved after"):
         list(short)
     with pytest.raises(ConfigError, match="the state is of no mixture"):
         short.load_state_dict({})

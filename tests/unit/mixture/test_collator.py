@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.processors import qwen
-from tests.unit.mixture.conftest import Numbers
+from tests.unit.mixture.sources import Numbers
 from vlmcollate import (
     BlockCausalMask,
     ConfigError,

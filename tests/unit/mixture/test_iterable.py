@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from tests.unit.mixture.conftest import Numbers, numbers_mixture
+from tests.unit.mixture.sources import Numbers, numbers_mixture
 from vlmcollate import ConfigError
 from vlmcollate.mixture import IterableMixture
 
