@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vlmcollate.media import (
         FrameSampling,
         LocalMedia,
+        ObjectStores,
         UrlFetcher,
         VideoLimits,
     )
@@ -59,6 +60,7 @@ __all__ = [
     "GenerationTagLabels",
     "IndexedMask",
     "LocalMedia",
+    "ObjectStores",
     "PadToLength",
     "PadToLongest",
     "PartWeights",
@@ -106,6 +108,7 @@ _EXPORTS = {
     "media": (
         "FrameSampling",
         "LocalMedia",
+        "ObjectStores",
         "UrlFetcher",
         "VideoLimits",
     ),

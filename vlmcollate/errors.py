@@ -3,6 +3,7 @@
     CollateError
     ├── ConfigError(ValueError)          options that contradict each other or the processor
     ├── EmptyBatchError(ValueError)      no example is left for a batch
+    ├── SourceError(RuntimeError)        a source of a mixture failed
     ├── UnfinishedPixelsError(AttributeError)  a model takes pixels that are still bytes
     └── LocatedError                     has `.index` and `.where`
         ├── StrategyError(RuntimeError)  a strategy has a bug; the sample may be good
@@ -39,6 +40,10 @@ class ConfigError(CollateError, ValueError):
 
 class EmptyBatchError(CollateError, ValueError):
     """No example is left for a batch."""
+
+
+class SourceError(CollateError, RuntimeError):
+    """A source of a mixture raised an error, which is the cause."""
 
 
 class UnfinishedPixelsError(CollateError, AttributeError):

@@ -13,6 +13,7 @@ from PIL import Image
 from vlmcollate import collator_for
 from vlmcollate.cli.inspection import InspectedRow, inspect_rows, pack_rows
 from vlmcollate.cli.inspection_output import write_page
+from vlmcollate.cli.source_surveys import SourceSurvey
 from vlmcollate.cli.survey import survey_rows
 from vlmcollate.cli.survey_page import survey_page
 from vlmcollate.testing import tiny_processor
@@ -277,7 +278,8 @@ def test_rows_are_read_and_written_as_they_come(tmp_path):
 def test_the_plots_of_stats_need_no_network_either(open_page, tmp_path):
     collator = collator_for(tiny_processor())
     found = survey_rows(collator, enumerate([*CHATS, {"messages": []}]))
-    (tmp_path / "stats.html").write_text(survey_page(found, name=f"data {ATTACK}"), "utf-8")
+    page = survey_page([SourceSurvey(source=ATTACK, survey=found)], name=f"data {ATTACK}")
+    (tmp_path / "stats.html").write_text(page, "utf-8")
     opened = open_page(tmp_path / "stats.html", width=360, scheme="dark")
     page = opened.page
     assert opened.errors == []

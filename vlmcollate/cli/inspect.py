@@ -74,7 +74,7 @@ def command(
 def run(
     console: Console,
     collator: BaseCollator,
-    data: Path,
+    data: str,
     *,
     rows: str,
     pack: int | None,
@@ -87,8 +87,8 @@ def run(
     Args:
         console: Where to print.
         collator: Encodes the rows.
-        data: A file or a folder, as for `Rows.of`.
-        rows: A row or a range, as for `Rows.of`.
+        data: A file or a folder, as for `data_parts`.
+        rows: A row or a range, as for `data_parts`.
         pack: The maximum tokens of a pack, or `None`.
         diff: The name of a label strategy to compare with, or "".
         page: The HTML file to write instead of printing the rows, or `None`.
@@ -113,7 +113,7 @@ def run(
         print_json_rows(inspected, packs)
     elif page is not None:
         with status(console, "Encoding ..."):
-            size = write_page(page, inspected, packs, name=data.name, diff=diff)
+            size = write_page(page, inspected, packs, name=Path(data).name, diff=diff)
         written = f"{page}: {counts.total()} rows, {size / 1e6:.2f} MB; open it in a browser"
         print_line(console, written)
     elif console.is_terminal:

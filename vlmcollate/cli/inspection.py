@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
+from vlmcollate.cli.data_parts import data_parts
 from vlmcollate.cli.flags import in_flags
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.rows import Rows
 from vlmcollate.errors import (
     ConfigError,
     SampleError,
@@ -49,6 +49,7 @@ class InspectedRow:
 
     Attributes:
         number: Its number in the dataset.
+        source: The name of its source in a mixture, or "".
         explanation: The explanation of its sample, or `None` if it failed.
         error: Why it failed, or "".
         note: The result of comparing label strategies, or "".
@@ -56,6 +57,7 @@ class InspectedRow:
     """
 
     number: int
+    source: str = ""
     explanation: Explanation | None = None
     error: str = ""
     note: str = ""
@@ -64,10 +66,11 @@ class InspectedRow:
     @property
     def title(self) -> str:
         """The row's title in the output."""
+        row = f"{self.source}, row {self.number}" if self.source else f"row {self.number}"
         if self.sample is None:
-            return f"row {self.number}"
+            return row
         place, count = self.sample
-        return f"row {self.number}, sample {place} of {count}"
+        return f"{row}, sample {place} of {count}"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -100,14 +103,14 @@ class InspectedPack:
 
 
 def inspect_rows(
-    collator: BaseCollator, data: Path, *, rows: str = "0:10", diff: str = ""
+    collator: BaseCollator, data: str | Path, *, rows: str = "0:10", diff: str = ""
 ) -> Iterator[InspectedRow]:
     """Explains rows one after another.
 
     Args:
         collator: Encodes the rows.
-        data: A file or a folder, as for `Rows.of`.
-        rows: A row or a range, as for `Rows.of`.
+        data: A file or a folder, as for `data_parts`.
+        rows: A row or a range, as for `data_parts`.
         diff: The name of a label strategy to compare with, or "".
 
     Yields:
@@ -120,9 +123,11 @@ def inspect_rows(
         near = difflib.get_close_matches(diff, STRATEGIES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"diff must be one of {', '.join(STRATEGIES)}, not {diff!r}{hint}")
-    other = attrs.evolve(collator, labels=STRATEGIES[diff]()) if diff else None
-    for number, row in Rows.of(data, rows):
-        yield from _inspect_row(collator, other, number, row)
+    for part in data_parts(collator, data, rows):
+        other = attrs.evolve(part.collator, labels=STRATEGIES[diff]()) if diff else None
+        for number, row in part:
+            for found in _inspect_row(part.collator, other, number, row):
+                yield attrs.evolve(found, source=part.source)
 
 
 def _inspect_row(

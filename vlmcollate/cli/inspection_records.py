@@ -40,9 +40,18 @@ def print_json_rows(rows: Iterable[InspectedRow], packs: Sequence[InspectedPack]
     for row, place in _placed(rows, packs):
         found = {} if row.explanation is None else row.explanation.to_dict()
         error = row.error or None
+        source = {"source": row.source} if row.source else {}
         sample = {"sample": row.sample[0]} if row.sample else {}
         print_json(
-            {"row": row.number, **sample, "error": error, "note": row.note, **place, **found}
+            {
+                **source,
+                "row": row.number,
+                **sample,
+                "error": error,
+                "note": row.note,
+                **place,
+                **found,
+            }
         )
 
 
@@ -60,11 +69,12 @@ def _placed(
 
 def _cells(row: InspectedRow, pack: object) -> tuple[Any, ...]:
     found = row.explanation
+    number = f"{visible(row.source)}:{row.number}" if row.source else row.number
     if found is None:
-        return row.number, pack, 0, 0, "", "", "", f"error: {visible(row.error)}", ""
+        return number, pack, 0, 0, "", "", "", f"error: {visible(row.error)}", ""
     counts = found.summary["by_class"]
     return (
-        row.number,
+        number,
         pack,
         found.summary["tokens"],
         counts["trained"],

@@ -11,7 +11,10 @@ Processor = Annotated[
     str, typer.Argument(help="Folder of a processor, or its name on the Hugging Face hub.")
 ]
 Data = Annotated[
-    Path, typer.Argument(help="JSON Lines or Parquet file, or folder of a saved dataset.")
+    str,
+    typer.Argument(
+        help="JSON Lines or Parquet file or URL, saved dataset, or YAML file of a mixture."
+    ),
 ]
 Rows = Annotated[str, typer.Option(help="Row or range of rows, such as 3, 0:10 or -5:.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a sample.")]

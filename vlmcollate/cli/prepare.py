@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from vlmcollate.data import Manifest
 
 _Source = Annotated[
-    list[Path],
-    typer.Argument(help="JSON Lines or Parquet files, folders, a saved dataset, or - for input."),
+    list[str],
+    typer.Argument(
+        help="JSON Lines or Parquet files, folders or URLs, a saved dataset, or - for input."
+    ),
 ]
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the shards.")]
 _NumProc = Annotated[int, typer.Option(min=1, help="Number of processes that encode.")]
@@ -78,7 +80,7 @@ def command(
     )
     run(
         console,
-        read_input if source == [Path("-")] else source,
+        read_input if source == ["-"] else source,
         output,
         collator=collator,
         num_proc=num_proc,
@@ -92,7 +94,7 @@ def command(
 
 def run(
     console: Console,
-    source: Sequence[Path] | Callable[[], Iterator[Any]],
+    source: Sequence[str | Path] | Callable[[], Iterator[Any]],
     output: Path,
     *,
     collator: BaseCollator,

@@ -19,6 +19,7 @@ import typer
 
 from vlmcollate.cli.flags import naming_flags
 from vlmcollate.cli.option_values import value_of
+from vlmcollate.cli.yaml_files import read_yaml
 from vlmcollate.errors import CollateError, ConfigError
 
 if TYPE_CHECKING:
@@ -156,32 +157,10 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"--config {path} is no YAML{_place_of(error)}; correct the file"
-        ) from error
-    if found is None:
-        return {}  # an empty file, or one of comments
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise ConfigError(
-            f"--config {path} is wrong: found {type(found).__name__}, expected options by name"
-        )
+    found = read_yaml(path, f"--config {path}")
     return {
         k: _value(f"--config {path}, {k}", v) if isinstance(v, str) else v for k, v in found.items()
     }
-
-
-def _place_of(error: Any) -> str:
-    """The line and the problem of an error of YAML, without the lines that it quotes."""
-    mark = getattr(error, "problem_mark", None)
-    place = "" if mark is None else f" at line {mark.line + 1}, character {mark.column + 1}"
-    return f"{place}: {getattr(error, 'problem', None) or getattr(error, 'reason', '')}"
 
 
 def _value(place: str, text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from vlmcollate.cli.settings import CollatorSettings, with_settings
 from vlmcollate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vlmcollate.cli.survey import Survey
+    from vlmcollate.cli.source_surveys import SourceSurvey
     from vlmcollate.collator import BaseCollator
 
 _Html = Annotated[Path | None, typer.Option(help="Also write charts to an HTML page.")]
@@ -58,7 +59,7 @@ def command(
 def run(
     console: Console,
     collator: BaseCollator,
-    data: Path,
+    data: str,
     *,
     rows: str,
     page: Path | None,
@@ -69,58 +70,74 @@ def run(
     Args:
         console: Where to print.
         collator: Encodes the rows.
-        data: A file or a folder, as for `Rows.of`.
-        rows: A row or a range, as for `Rows.of`.
+        data: A file or a folder, as for `data_parts`.
+        rows: A row or a range, as for `data_parts`.
         page: The HTML file to write, or `None`.
         as_json: Whether to print the numbers as JSON.
 
     Raises:
         ConfigError: The data cannot be read, no row is good, or the page cannot be written.
     """
-    survey = _survey(console, collator, data, rows)
+    surveys = _surveys(console, collator, data, rows)
     if as_json:
-        from vlmcollate.cli.survey_document import survey_document
+        from vlmcollate.cli.survey_document import surveys_document
 
-        print_json(survey_document(survey))
+        print_json(surveys_document(surveys))
     else:
-        _print_tables(console, survey)
+        _print_tables(console, surveys)
     if page is not None:
-        _write_page(page, survey, data.name)
+        _write_page(page, surveys, Path(data).name)
         print_line(console, f"charts: {page}")
 
 
-def _print_tables(console: Console, survey: Survey) -> None:
-    from vlmcollate.cli.survey_tables import survey_tables
+def _print_tables(console: Console, surveys: Sequence[SourceSurvey]) -> None:
+    from vlmcollate.cli.survey_tables import sources_table, survey_tables
+    from vlmcollate.explain.mask_text import visible
 
-    kinds = ", ".join(
-        f"{count:,} {kind} item{'' if count == 1 else 's'}" for kind, count in survey.items.items()
-    )
-    print_line(console, f"{len(survey.lengths):,} rows with {kinds or 'no media'}", "bold")
-    for table in survey_tables(survey):
-        print_table(console, table)
+    for found in surveys:
+        survey, place = found.survey, f"{visible(found.source)}: " if found.source else ""
+        kinds = ", ".join(
+            f"{count:,} {kind} item{'' if count == 1 else 's'}"
+            for kind, count in survey.items.items()
+        )
+        rows = f"{len(survey.lengths):,} rows with {kinds or 'no media'}"
+        print_line(console, f"{place}{rows}", "bold")
+        for table in survey_tables(survey):
+            print_table(console, table)
+    if surveys[0].source:
+        print_table(console, sources_table(surveys))
 
 
-def _survey(console: Console, collator: BaseCollator, data: Path, rows: str) -> Survey:
-    """Counts the tokens of rows under a progress bar."""
+def _surveys(console: Console, collator: BaseCollator, data: str, rows: str) -> list[SourceSurvey]:
+    """Counts the tokens of rows under a progress bar, of each source of a mixture."""
+    from vlmcollate.cli.data_parts import data_parts
+    from vlmcollate.cli.source_surveys import SourceSurvey
     from vlmcollate.cli.survey import survey_rows
-    from vlmcollate.data.rows import Rows
 
-    found = Rows.of(data, rows)
-    listed = track(
-        found,
-        "Encoding",
-        total=len(found),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    return survey_rows(collator, listed)
+    found = []
+    for part in data_parts(collator, data, rows):
+        listed = track(
+            part,
+            f"Encoding {part.source}".strip(),
+            total=len(part),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        try:
+            survey = survey_rows(part.collator, listed)
+        except ConfigError as error:
+            if not part.source:
+                raise
+            raise ConfigError(f"source {part.source!r}: {error}") from error
+        found.append(SourceSurvey(source=part.source, weight=part.weight, survey=survey))
+    return found
 
 
-def _write_page(page: Path, survey: Survey, name: str) -> None:
+def _write_page(page: Path, surveys: Sequence[SourceSurvey], name: str) -> None:
     from vlmcollate.cli.survey_page import survey_page
 
     try:
-        page.write_text(survey_page(survey, name=name), "utf-8")
+        page.write_text(survey_page(surveys, name=name), "utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the page: {error}") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from vlmcollate.cli.source_surveys import SourceSurvey, shares
 from vlmcollate.cli.survey import BATCH_SIZES, Survey
 from vlmcollate.tokens.vocabulary import Ints
 
@@ -32,6 +34,21 @@ def survey_document(survey: Survey) -> dict[str, Any]:
             {"error": name, "rows": count, "first": first}
             for name, (count, first) in survey.failures.items()
         ],
+    }
+
+
+def surveys_document(surveys: Sequence[SourceSurvey]) -> dict[str, Any]:
+    """Returns the numbers of a dataset, or of each source of a mixture by name."""
+    if not surveys[0].source:
+        return survey_document(surveys[0].survey)
+    return {
+        "sources": {
+            found.source: {
+                "share": {"rows": rows, "tokens": tokens, "trained_tokens": trained},
+                **survey_document(found.survey),
+            }
+            for found, (rows, tokens, trained) in zip(surveys, shares(surveys), strict=True)
+        }
     }
 
 

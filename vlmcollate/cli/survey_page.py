@@ -7,30 +7,38 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vlmcollate.cli.source_surveys import SourceSurvey
 from vlmcollate.cli.survey import BATCH_SIZES, Survey
 from vlmcollate.explain.charts import Axes, bars, histogram, names_of_bars
 from vlmcollate.explain.page import document
 
 
-def survey_page(survey: Survey, *, name: str) -> str:
+def survey_page(surveys: Sequence[SourceSurvey], *, name: str) -> str:
     """Builds one HTML page that needs no network.
 
     Args:
-        survey: The numbers.
+        surveys: The numbers of the dataset, or of each source of the mixture.
         name: The name of the data.
     """
-    tiles = "".join(
-        f"<div><b>{value}</b><span>{html.escape(label)}</span></div>"
-        for value, label in _tiles(survey)
-    )
     body = (
         f"<header><h1>vlmcollate stats<small>{html.escape(name)}</small></h1>"
         '<button id="theme" type="button"></button></header>'
         '<div class="layout" style="grid-template-columns:minmax(0,1fr)"><main>'
-        f'<section class="card"><div class="tiles">{tiles}</div>{_notes(survey)}</section>'
-        f'<div class="charts">{"".join(_charts(survey))}</div></main></div>'
+        f"{''.join(map(_section, surveys))}</main></div>"
     )
     return document(f"{name} - vlmcollate stats", body)
+
+
+def _section(found: SourceSurvey) -> str:
+    title = f"<h2>{html.escape(found.source)}</h2>" if found.source else ""
+    tiles = "".join(
+        f"<div><b>{value}</b><span>{html.escape(label)}</span></div>"
+        for value, label in _tiles(found.survey)
+    )
+    return (
+        f'<section class="card">{title}<div class="tiles">{tiles}</div>{_notes(found.survey)}'
+        f'</section><div class="charts">{"".join(_charts(found.survey))}</div>'
+    )
 
 
 def _tiles(survey: Survey) -> Iterator[tuple[str, str]]:

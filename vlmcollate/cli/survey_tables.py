@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from vlmcollate.cli.source_surveys import SourceSurvey, shares
 from vlmcollate.cli.survey import BATCH_SIZES, Survey
 from vlmcollate.explain.mask_text import visible
 
@@ -15,6 +18,16 @@ def survey_tables(survey: Survey) -> list[Table]:
     """Builds the tables of a survey."""
     tables = [_rows(survey), _padding(survey), _packing(survey)]
     return [*tables, _failures(survey)] if survey.failures else tables
+
+
+def sources_table(surveys: Sequence[SourceSurvey]) -> Table:
+    """Builds the table of the sources of a mixture, with their shares of what is drawn."""
+    table = Table("source", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("share of rows", "share of tokens", "share of trained tokens"):
+        table.add_column(name, justify="right")
+    for found, parts in zip(surveys, shares(surveys), strict=True):
+        table.add_row(Text(visible(found.source)), *(f"{part:.1%}" for part in parts))
+    return table
 
 
 def _rows(survey: Survey) -> Table:

@@ -19,11 +19,20 @@ from vlmcollate.data.sealing import DamagedError, checksum, verify_checksum
 from vlmcollate.data.tensors import TensorBytes, read_tensors
 from vlmcollate.data.writing import partial_file
 from vlmcollate.errors import ConfigError, LocatedError
+from vlmcollate.mixture import MixtureCollator
 from vlmcollate.pixels import PixelTable
 from vlmcollate.sample import Document, EncodedSample
-from vlmcollate.validators import an_instance_of, check_count
+from vlmcollate.validators import check_count
 
 _HEAD = b"vlmcollate sample 1, sha256 "
+
+
+def a_collator(_: object, __: object, value: Any) -> None:
+    """Refuses a value that is no collator of examples, or of a mixture's rows."""
+    if not isinstance(value, BaseCollator | MixtureCollator):
+        raise ConfigError(
+            f"collator must be a collator, such as collator_for(processor); found {value!r:.80}"
+        )
 
 
 @attrs.frozen(eq=False)
@@ -34,8 +43,8 @@ class EncodedDataset(Dataset[EncodedSample]):
     of the collator itself.
 
     Args:
-        dataset: A map-style dataset of examples.
-        collator: Encodes them.
+        dataset: A map-style dataset of examples, or a `Mixture`.
+        collator: Encodes them; for a mixture its own.
 
     Example:
         >>> from vlmcollate import collator_for
@@ -47,10 +56,10 @@ class EncodedDataset(Dataset[EncodedSample]):
     """
 
     dataset: Any
-    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+    collator: BaseCollator | MixtureCollator = attrs.field(validator=a_collator)
 
     @collator.validator
-    def _check_collator(self, _: object, collator: BaseCollator) -> None:
+    def _check_collator(self, _: object, collator: BaseCollator | MixtureCollator) -> None:
         if collator.split_turns:
             raise ConfigError(
                 "EncodedDataset has one sample for each index, but split_turns makes several of an "
@@ -84,12 +93,12 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
     that were read.
 
     Args:
-        dataset: An iterable of examples.
-        collator: Encodes them.
+        dataset: An iterable of examples, or an `IterableMixture`.
+        collator: Encodes them; for a mixture its own.
     """
 
     dataset: Any
-    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+    collator: BaseCollator | MixtureCollator = attrs.field(validator=a_collator)
     _read: int = attrs.field(default=0, init=False)
     _done: int = attrs.field(default=0, init=False)
     _before: Any = attrs.field(default=None, init=False)
@@ -102,21 +111,26 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
             SampleError: An example is bad; the error has its index in the dataset, or in this
                 worker's part of a dataset that distributes its examples.
         """
+        # a state is resumed by the iterator that is created next, even if nothing is read from it
         start, done = (self._read, self._done) if self._resumes else (0, 0)
         self._resumes = False
         worker = None if isinstance(self.dataset, IterableDataset) else get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         first = start if hasattr(self.dataset, "load_state_dict") else 0
-        for index, example in self._examples(first):
-            if index >= start and index % workers == number:
-                yield from self._samples(example, index, done if index == start else 0)
-            self._read, self._done, self._before = index + 1, 0, None
-        self._read = 0
+        numbered = self._numbered(iter(self.dataset), first)
+        mine = ((k, example) for k, example in numbered if k >= start and k % workers == number)
+        return self._encoded(mine, start, done)
 
-    def _examples(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Yields the examples with their index, and keeps the dataset's state before each."""
+    def _encoded(
+        self, numbered: Iterator[tuple[int, Any]], start: int, done: int
+    ) -> Iterator[EncodedSample]:
+        for index, example in numbered:
+            yield from self._samples(example, index, done if index == start else 0)
+            self._read, self._done, self._before = index + 1, 0, None
+
+    def _numbered(self, examples: Iterator[Any], first: int) -> Iterator[tuple[int, Any]]:
+        """Yields examples with their index, and keeps the dataset's state before each."""
         keeps = self.collator.split_turns and hasattr(self.dataset, "state_dict")
-        examples = iter(self.dataset)
         for index in itertools.count(first):
             before = self.dataset.state_dict() if keeps else None
             try:
@@ -168,14 +182,16 @@ class EncodedIterableDataset(IterableDataset[EncodedSample]):
             self.dataset.load_state_dict(state["dataset"])
 
 
-def _encode_kept(collator: BaseCollator, example: object, index: int) -> list[EncodedSample]:
+def _encode_kept(
+    collator: BaseCollator | MixtureCollator, example: object, index: int
+) -> list[EncodedSample]:
     try:
         return collator.encode_kept(example)
     except LocatedError as error:
         raise error.at(index=index) from error.__cause__
 
 
-def _encode(collator: BaseCollator, example: object, index: int) -> EncodedSample:
+def _encode(collator: BaseCollator | MixtureCollator, example: object, index: int) -> EncodedSample:
     try:
         return collator.encode(example)
     except LocatedError as error:

@@ -54,6 +54,7 @@ _REFUSING = {
     "video_limits",
     "max_audio_seconds",
     "fetcher",
+    "stores",
 }
 """The options of `LocalMedia` that find or refuse media without changing it."""
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.data.encoded import a_collator
 from vlmcollate.errors import ConfigError, SampleError, TooManyFailuresError
+from vlmcollate.mixture import MixtureCollator, MixtureRow
 from vlmcollate.sample import EncodedSample
-from vlmcollate.validators import an_instance_of, at_least_one, one_of
+from vlmcollate.validators import at_least_one, one_of
 
 ErrorPolicy = Literal["raise", "skip", "dummy_sample"]
 
@@ -65,7 +67,7 @@ class RobustCollator:
     memory or an interrupt passes through.
 
     Args:
-        collator: The collator.
+        collator: The collator, also of a mixture.
         on_error: The policy for bad samples: `"raise"`; `"skip"`, which makes the batch smaller;
             `"dummy_sample"`, which replaces them with the collator's `dummy_sample`, so that the
             batch keeps its rows and no rank waits for another, even if a whole batch is bad; or
@@ -82,7 +84,7 @@ class RobustCollator:
         1
     """
 
-    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+    collator: BaseCollator | MixtureCollator = attrs.field(validator=a_collator)
     on_error: ErrorPolicy | Resample = attrs.field(default="skip")
     max_failures: int = attrs.field(default=100, validator=at_least_one)
     _in_a_row: int = attrs.field(default=0, init=False)
@@ -166,6 +168,8 @@ def example_digest(value: object, digest: Any, *, depth: int = 64) -> None:
     """Feeds what distinguishes examples and is the same in every process."""
     if not depth:  # nested too deeply, or inside itself
         return
+    if isinstance(value, MixtureRow):
+        value = value.source, value.index
     if isinstance(value, Mapping):
         for key, item in value.items():
             example_digest(key, digest, depth=depth - 1)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from vlmcollate.data.sealing import FastChecksum
+from vlmcollate.data.source_files import open_file
 
 _BLOCK_BYTES = 1 << 20
 
@@ -20,10 +21,10 @@ class UnknownContentError(Exception):
     """The content of a value cannot be hashed; never leaves the package."""
 
 
-def hash_file(file: Path) -> str:
+def hash_file(file: str | Path) -> str:
     """Returns the size of a file and a hash of all of its content."""
     digest, size = FastChecksum(), 0
-    with file.open("rb") as data:
+    with open_file(file) as data:
         while block := data.read(_BLOCK_BYTES):
             digest.update(block)
             size += len(block)

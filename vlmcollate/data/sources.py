@@ -12,6 +12,13 @@ from typing import Any, Literal
 
 import attrs
 
+from vlmcollate.data.source_files import (
+    as_file,
+    files_at,
+    open_file,
+    parquet_input,
+    suffix_of,
+)
 from vlmcollate.data.source_hash import UnknownContentError, hash_file, hash_rows
 from vlmcollate.errors import ConfigError, ConversationError
 
@@ -59,7 +66,7 @@ class Source:
     """
 
     pieces: tuple[Piece, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: tuple[str | Path, ...] = ()
     dataset: Any = None
 
     @classmethod
@@ -67,9 +74,10 @@ class Source:
         """Finds the files and the pieces of a source.
 
         Args:
-            source: One or several paths of `.jsonl` or `.parquet` files or folders of them; a
-                `.json` file with a list; a folder that `Dataset.save_to_disk` wrote; or
-                a map-style dataset, such as a `datasets.Dataset` or a list.
+            source: One or several paths of `.jsonl` or `.parquet` files or folders of them, or
+                their URLs in object stores; a `.json` file with a list; a folder that
+                `Dataset.save_to_disk` wrote; or a map-style dataset, such as a `datasets.Dataset`
+                or a list.
             rows_per_shard: The maximum rows of a piece.
 
         Raises:
@@ -81,16 +89,17 @@ class Source:
             isinstance(path, str | os.PathLike) for path in source
         ):
             return cls._of_dataset(source, rows_per_shard)
-        paths = [Path(path) for path in source]
+        paths = [as_file(path) for path in source]
         if not paths:
             raise ConfigError("the source is an empty list: no rows")
-        if len(paths) == 1 and any((paths[0] / name).is_file() for name in _SAVED):
+        if len(paths) == 1 and _is_saved(paths[0]):
             return cls._of_dataset(_load_saved(paths[0]), rows_per_shard)
         if len(paths) == 1 and _holds_list(paths[0]):
             listed = cls._of_dataset(_read_list(paths[0]), rows_per_shard)
             return attrs.evolve(listed, files=(paths[0],))
         files = [file for path in paths for file in _find_files(path)]
-        if len({str(file.resolve()) for file in files}) < len(files):
+        names = {str(file if isinstance(file, str) else file.resolve()) for file in files}
+        if len(names) < len(files):
             raise ConfigError("the source names a file twice; name each file once")
         pieces = [piece for file in files for piece in _cut_file(file, rows_per_shard)]
         if not pieces:
@@ -155,7 +164,7 @@ def read_piece(piece: Piece, dataset: Any = None) -> Iterator[Any]:
     elif piece.kind == "parquet":
         yield from _parquet_rows(piece)
     else:
-        with Path(piece.source).open("rb") as file:
+        with open_file(as_file(piece.source)) as file:
             file.seek(piece.start)
             lines = (line for line in file if line.strip())
             yield from map(parse_line, islice(lines, piece.rows))
@@ -197,33 +206,51 @@ def import_parquet() -> Any:
     return parquet
 
 
-def _find_files(path: Path) -> list[Path]:
+def _find_files(path: str | Path) -> list[str | Path]:
+    if isinstance(path, str):
+        return [*_find_urls(path)]
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
         if not found:
             raise ConfigError(f"'{path}' holds no {' or '.join(_SUFFIXES)} files")
-        return found
+        return [*found]
     if not path.is_file():
         raise ConfigError(f"there is no file '{path}'")
-    if path.suffix not in _SUFFIXES:
-        raise ConfigError(
-            f"'{path}' has the wrong suffix: expected one of {', '.join(_SUFFIXES)}; convert or "
-            "rename it"
-        )
+    _check_suffix(path)
     return [path]
 
 
-def _cut_file(file: Path, rows_per_shard: int) -> Iterator[Piece]:
-    if _SUFFIXES[file.suffix] == "parquet":
+def _find_urls(url: str) -> list[str]:
+    found = files_at(url, tuple(_SUFFIXES))
+    if found is None:
+        raise ConfigError(f"there is no file '{url}'")
+    if not found:
+        raise ConfigError(f"'{url}' holds no {' or '.join(_SUFFIXES)} files")
+    if found == [url]:
+        _check_suffix(url)
+    return found
+
+
+def _check_suffix(file: str | Path) -> None:
+    if suffix_of(file) not in _SUFFIXES:
+        raise ConfigError(
+            f"'{file}' has the wrong suffix: expected one of {', '.join(_SUFFIXES)}; convert or "
+            "rename it"
+        )
+
+
+def _cut_file(file: str | Path, rows_per_shard: int) -> Iterator[Piece]:
+    if _SUFFIXES[suffix_of(file)] == "parquet":
         try:
-            total = import_parquet().ParquetFile(file).metadata.num_rows
+            with parquet_input(file) as data:
+                total = import_parquet().ParquetFile(data).metadata.num_rows
         except (OSError, ValueError) as error:
             raise ConfigError(f"'{file}' is no complete Parquet file: {error}") from error
         for first in range(0, total, rows_per_shard):
             rows = min(rows_per_shard, total - first)
             yield Piece(source=str(file), kind="parquet", first=first, rows=rows)
         return
-    starts = _line_starts(file)
+    starts = _line_starts(file) if isinstance(file, Path) else _starts_of_lines(file)
     for first in range(0, len(starts), rows_per_shard):
         yield Piece(
             source=str(file),
@@ -251,11 +278,24 @@ def _line_starts(file: Path) -> list[int]:
     return starts
 
 
+def _starts_of_lines(url: str) -> list[int]:
+    """Returns the position of each line that is not blank, of a file in an object store."""
+    starts, position = [], 0
+    with open_file(url) as lines:
+        for line in lines:
+            text = line.removeprefix(b"\xef\xbb\xbf") if not position else line
+            if text.strip():
+                starts.append(position + len(line) - len(text))
+            position += len(line)
+    return starts
+
+
 def _parquet_rows(piece: Piece) -> Iterator[Any]:
     reader = import_parquet()
     try:
-        file = reader.ParquetFile(piece.source, page_checksum_verification=True)
-        yield from _rows_of_groups(file, piece)
+        with parquet_input(as_file(piece.source)) as data:
+            file = reader.ParquetFile(data, page_checksum_verification=True)
+            yield from _rows_of_groups(file, piece)
     except (OSError, ValueError) as error:  # the bases of pyarrow's errors
         raise ConfigError(
             f"'{piece.source}' is damaged: {error}; write the file again, or prepare from another "
@@ -278,7 +318,11 @@ def _rows_of_groups(file: Any, piece: Piece) -> Iterator[Any]:
             at += len(batch)
 
 
-def _load_saved(folder: Path) -> Any:
+def _is_saved(path: str | Path) -> bool:
+    return isinstance(path, Path) and any((path / name).is_file() for name in _SAVED)
+
+
+def _load_saved(folder: Any) -> Any:
     try:
         from datasets import load_from_disk
     except ImportError as error:
@@ -288,16 +332,17 @@ def _load_saved(folder: Path) -> Any:
     return load_from_disk(str(folder))
 
 
-def _holds_list(file: Path) -> bool:
-    if file.suffix != ".json" or not file.is_file():
+def _holds_list(file: str | Path) -> bool:
+    if suffix_of(file) != ".json" or (isinstance(file, Path) and not file.is_file()):
         return False
-    with file.open(encoding="utf-8-sig", errors="replace") as text:
-        return text.read(1) == "["
+    with open_file(file) as data:
+        return data.read(4).removeprefix(b"\xef\xbb\xbf")[:1] == b"["
 
 
-def _read_list(file: Path) -> list[Any]:
+def _read_list(file: str | Path) -> list[Any]:
     try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+        with open_file(file) as data:
+            rows = json.loads(data.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"'{file}' is no JSON: {error}; name JSON lines .jsonl") from error
     return list(rows)

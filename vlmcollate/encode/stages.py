@@ -89,8 +89,8 @@ class Stages(CollatorOptions):
 
     @final
     def read_conversation(self, example: object) -> Conversation:
-        """Reads an example, and moves inline reasoning to where the template expects it."""
-        conversation = self.read(example)
+        """Reads an example that is not read yet, and moves inline reasoning to its place."""
+        conversation = example if isinstance(example, Conversation) else self.read(example)
         may_reason = any(
             message.role == "assistant" and TAGGED.match(getattr(part, "text", ""))
             for message in conversation.messages

@@ -167,6 +167,11 @@ def row_of(example: object) -> Mapping[Any, Any]:
             f"the example is not a conversation: found a {type(row).__name__}, expected one row; "
             "pass the dicts of its to_dict('records') or to_pylist()"
         )
+    if type(row).__name__ == "MixtureRow":
+        raise ConversationError(
+            "the example is not a conversation: found a row of a mixture; collate it with "
+            "mixture.collator(collator)"
+        )
     if not isinstance(row, Mapping):
         return {"messages": row}
     fields = present_fields(row)

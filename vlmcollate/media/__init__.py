@@ -5,6 +5,7 @@ from vlmcollate.media.joins import Concatenate, Join, PadAndConcatenate, Stack, 
 from vlmcollate.media.loading.fetching import UrlFetcher
 from vlmcollate.media.loading.local import LocalMedia
 from vlmcollate.media.loading.sampling import FrameSampling
+from vlmcollate.media.loading.stores import ObjectStores
 from vlmcollate.media.loading.videos import Video, VideoLimits
 from vlmcollate.media.processing.inputs import processor_inputs
 from vlmcollate.media.processing.omni import process_omni
@@ -21,6 +22,7 @@ __all__ = [
     "LocalMedia",
     "MediaRequest",
     "MediaStrategy",
+    "ObjectStores",
     "PadAndConcatenate",
     "ProcessedMedia",
     "Stack",

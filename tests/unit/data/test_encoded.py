@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,31 @@ def test_torchdata_resumes_an_iterable(make: Any, workers: int) -> None:
         head = [len(next(stream)) for _ in range(stop)]
         resumed.load_state_dict(stopped.state_dict())
         assert head + [len(sample) for sample in resumed] == whole
+
+
+@pytest.mark.filterwarnings("ignore")  # torchdata warns about itself
+@pytest.mark.parametrize(("workers", "stops"), [(0, range(6)), (2, (5,))])
+def test_torchdata_resumes_behind_the_last_batch_of_a_worker(workers: int, stops: Any) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="needs torchdata")
+    collator = collator_for(tiny_processor())
+
+    def loader() -> Any:
+        iterable = EncodedIterableDataset(TEXTS, collator)
+        return stateful.StatefulDataLoader(
+            iterable, batch_size=2, collate_fn=_lengths, num_workers=workers
+        )
+
+    whole = list(loader())
+    for stop in stops:
+        stopped, resumed = loader(), loader()
+        head = list(itertools.islice(stopped, stop))
+        resumed.load_state_dict(stopped.state_dict())
+        assert head + list(resumed) == whole
+        assert list(resumed) == whole
+
+
+def _lengths(samples: list[EncodedSample]) -> list[int]:
+    return [len(sample) for sample in samples]
 
 
 def test_an_iterable_that_distributes_itself_gets_the_epoch() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import http.client
-import queue
 import socket
 import ssl
-import threading
 from collections.abc import Sequence
-from typing import Any
 
 from vlmcollate.media.loading.deadlines import Deadline
 from vlmcollate.media.loading.urls import Url
@@ -28,21 +25,7 @@ def resolve(url: Url, deadline: Deadline) -> list[str]:
         OSError: If the host cannot be resolved in time.
         UnicodeError: If the host is not a name that can be resolved.
     """
-    found: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            found.put(socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            found.put(error)
-
-    threading.Thread(target=look_up, daemon=True).start()
-    try:
-        answer = found.get(timeout=deadline.seconds_left())
-    except (queue.Empty, TimeoutError):
-        answer = TimeoutError(deadline.problem)
-    if isinstance(answer, Exception):
-        raise answer
+    answer = deadline.run(lambda: socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM))
     return list(dict.fromkeys(str(entry[4][0]) for entry in answer))
 
 

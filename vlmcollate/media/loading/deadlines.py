@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import attrs
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -48,6 +52,29 @@ class Deadline:
         if left <= 0:
             raise TimeoutError(self.problem)
         return left
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Calls a function in another thread, without waiting for it past the moment.
+
+        Raises:
+            TimeoutError: If it takes longer.
+        """
+        found: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+        def put() -> None:
+            try:
+                found.put((call(), None))
+            except BaseException as error:  # noqa: BLE001  # raised below
+                found.put((None, error))
+
+        threading.Thread(target=put, daemon=True).start()
+        try:
+            value, error = found.get(timeout=self.seconds_left())
+        except queue.Empty:
+            raise TimeoutError(self.problem) from None
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]  # of the call, which raised nothing
 
     @contextlib.contextmanager
     def closes(self, connection: socket.socket) -> Iterator[None]:

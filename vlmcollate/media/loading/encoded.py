@@ -15,6 +15,7 @@ from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.data_uris import decode_data_uri
 from vlmcollate.media.loading.fetching import UrlFetcher
 from vlmcollate.media.loading.files import check_bytes, files_of_folder, path_below, read_file
+from vlmcollate.media.loading.stores import ObjectStores
 from vlmcollate.media.loading.urls import without_secrets
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -61,6 +62,7 @@ class EncodedReader:
         max_bytes: The maximum number of encoded bytes, checked before reading.
         root: The folder below which files may be opened, or `None` for any file.
         fetcher: Fetches `http` and `https` URLs, or `None` to refuse them.
+        stores: Reads URLs of object stores, or `None` to refuse them.
         where: The path inside the sample, for errors.
     """
 
@@ -68,6 +70,7 @@ class EncodedReader:
     max_bytes: int
     root: Path | None
     fetcher: UrlFetcher | None
+    stores: ObjectStores | None = None
     where: str
 
     def read(self, source: object) -> tuple[bytes, str]:
@@ -114,7 +117,7 @@ class EncodedReader:
         url = _URL.match(text)
         if url is not None and url[1].lower() != "file":
             return None
-        path = Path(text if url is None else _path_of_uri(text, "file", self.where))
+        path = Path(text if url is None else _path_of_uri(text, self.where))
         return files_of_folder(path_below(self.root, path, self.where))
 
     def _read_mapping(self, source: Mapping[Any, Any]) -> tuple[bytes, str]:
@@ -139,15 +142,32 @@ class EncodedReader:
             )
             return data, "the data URI"
         url = _URL.match(text)
-        if url and url[1].lower() in ("http", "https") and self.fetcher is not None:
-            data = self.fetcher.fetch(text, where=self.where)
+        if url is not None and url[1].lower() != "file":
+            data = self._read_url(text, url[1].lower())
             name = f"'{without_secrets(text)}'"
             self._check_bytes(len(data), name)
             return data, name
-        path = Path(text if url is None else _path_of_uri(text, url[1].lower(), self.where))
+        path = Path(text if url is None else _path_of_uri(text, self.where))
         found = path_below(self.root, path, self.where)
         data = read_file(found, kind=self.kind.name, max_bytes=self.max_bytes, where=self.where)
         return data, f"'{path}'"
+
+    def _read_url(self, url: str, scheme: str) -> bytes:
+        """Reads a URL of another machine, if its host or its bucket is allowed."""
+        if scheme in ("http", "https"):
+            option, allowed = "fetcher=UrlFetcher(hosts=[...])", "its host"
+            if self.fetcher is not None:
+                return self.fetcher.fetch(url, where=self.where)
+        else:
+            option, allowed = "stores=ObjectStores(prefixes=[...])", "its bucket"
+            if self.stores is not None:
+                return self.stores.read(url, where=self.where)
+        raise MediaError(
+            f"'{without_secrets(url)}' is a URL, and no URL is fetched while collating; download "
+            f"it first and pass the path or the bytes, or allow {allowed} with "
+            f"LocalMedia({option})",
+            where=self.where,
+        )
 
     def _check_bytes(self, found: int, name: str) -> None:
         check_bytes(found, name, self.max_bytes, self.where)
@@ -156,15 +176,8 @@ class EncodedReader:
         return MediaError(f"{self.kind.article} {self.kind.name} {problem}", where=self.where)
 
 
-def _path_of_uri(uri: str, scheme: str, where: str) -> str:
-    """The path in a `file://` URI; refuses other URLs with a MediaError."""
-    if scheme != "file":
-        raise MediaError(
-            f"'{without_secrets(uri)}' is a URL, and no URL is fetched while collating; download "
-            "it first and pass the path or the bytes, or allow its host with "
-            "LocalMedia(fetcher=UrlFetcher(hosts=[...]))",
-            where=where,
-        )
+def _path_of_uri(uri: str, where: str) -> str:
+    """The path in a `file://` URI; refuses one of another machine with a MediaError."""
     host = uri[len("file://") :].partition("/")[0]
     if host.lower() not in ("", "localhost"):
         raise MediaError(

@@ -42,6 +42,7 @@ from vlmcollate.media.loading.options import (
 from vlmcollate.media.loading.resampling import mono_from_samples
 from vlmcollate.media.loading.sampling import FrameSampling
 from vlmcollate.media.loading.soundtracks import decode_soundtrack
+from vlmcollate.media.loading.stores import ObjectStores
 from vlmcollate.media.loading.video_decoding import decode_video
 from vlmcollate.media.loading.videos import Video, VideoLimits
 from vlmcollate.validators import an_instance_of, at_least_one
@@ -78,6 +79,7 @@ class LocalMedia(MediaStrategy):
         array_sampling_rate: The sampling rate in Hz of audio that comes as a bare array; `None`
             refuses it.
         fetcher: Fetches `http` and `https` URLs; `None` refuses them.
+        stores: Reads URLs of object stores, such as `s3://bucket/a.png`; `None` refuses them.
 
     Raises:
         ConfigError: If an option has another type or is out of range.
@@ -113,6 +115,9 @@ class LocalMedia(MediaStrategy):
     )
     fetcher: UrlFetcher | None = attrs.field(
         default=None, validator=attrs.validators.optional(an_instance_of(UrlFetcher))
+    )
+    stores: ObjectStores | None = attrs.field(
+        default=None, validator=attrs.validators.optional(an_instance_of(ObjectStores))
     )
 
     def load_image(self, source: object, *, where: str) -> Image.Image:
@@ -250,7 +255,12 @@ class LocalMedia(MediaStrategy):
 
     def _reader(self, kind: EncodedKind, max_bytes: int, where: str) -> EncodedReader:
         return EncodedReader(
-            kind=kind, max_bytes=max_bytes, root=self.root, fetcher=self.fetcher, where=where
+            kind=kind,
+            max_bytes=max_bytes,
+            root=self.root,
+            fetcher=self.fetcher,
+            stores=self.stores,
+            where=where,
         )
 
     def _open_image(self, source: object, where: str) -> tuple[Image.Image, str, bytes | None]:

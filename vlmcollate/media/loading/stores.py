@@ -1,0 +1,115 @@
+"""Reading media from object stores, of buckets that are allowed by name, through fsspec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from vlmcollate.errors import ConfigError, MediaError
+from vlmcollate.media.loading.connecting import message_of
+from vlmcollate.media.loading.deadlines import Deadline
+from vlmcollate.media.loading.options import above_zero
+from vlmcollate.media.loading.store_urls import as_prefixes, problem_of
+from vlmcollate.media.loading.stored_files import check_protocol, locate
+from vlmcollate.media.loading.urls import without_secrets
+from vlmcollate.validators import an_instance_of
+
+
+@attrs.frozen(kw_only=True)
+class ObjectStores:
+    """Reads media from object stores through `fsspec`, which `vlmcollate[object-stores]` installs.
+
+    Only URLs below the prefixes are read. One that holds `..`, a chain of file systems (`::`) or a
+    user name is refused.
+
+    Args:
+        prefixes: The allowed buckets, or folders in them, such as `"s3://bucket/images"`,
+            `"gs://bucket"` or `"memory://folder"`. The package of a store, such as `s3fs` or
+            `gcsfs`, is installed separately.
+        max_bytes: The maximum number of bytes of an object, checked before reading.
+        timeout: The maximum number of seconds for an object.
+        options: The options of a file system by its scheme, such as `{"s3": {"anon": True}}`.
+
+    Raises:
+        ConfigError: If an option has another type or is out of range, or a package is missing.
+
+    Example:
+        >>> ObjectStores(prefixes="memory://images").allows("memory://images/cats/1.png")
+        True
+    """
+
+    prefixes: tuple[str, ...] = attrs.field(converter=as_prefixes)
+    max_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=above_zero)
+    timeout: float = attrs.field(default=20.0, validator=above_zero)
+    options: Mapping[str, Mapping[str, Any]] = attrs.field(
+        factory=dict, validator=an_instance_of(Mapping), repr=False
+    )
+
+    @prefixes.validator
+    def _check_prefixes(self, _: object, value: tuple[str, ...]) -> None:
+        if not value:
+            raise ConfigError("prefixes is empty; name at least one, such as 's3://bucket'")
+        for prefix in value:
+            check_protocol(prefix.partition("://")[0])
+
+    def allows(self, url: str) -> bool:
+        """Whether a URL is below one of the prefixes."""
+        scheme, _, rest = url.partition("://")
+        name = f"{scheme.lower()}://{rest}"
+        return any(name.startswith(f"{prefix}/") for prefix in self.prefixes)
+
+    def read(self, url: str, *, where: str) -> bytes:
+        """Reads one object.
+
+        Args:
+            url: The URL of the object.
+            where: The path inside the sample, for errors.
+
+        Returns:
+            Its content.
+
+        Raises:
+            MediaError: If the URL is not allowed, or the object is missing, too large, or takes too
+                long.
+        """
+        problem = problem_of(url)
+        if not problem and not self.allows(url):
+            problem = (
+                f"it is not below the allowed {list(self.prefixes)}; add its bucket to "
+                "ObjectStores(prefixes=[...])"
+            )
+        if problem:
+            raise self._refused(url, problem, where)
+        scheme, _, rest = url.partition("://")
+        files, path = locate(f"{scheme.lower()}://{rest}", self.options.get(scheme.lower(), {}))
+        try:
+            return Deadline.after(self.timeout).run(lambda: self._content(files, path, url, where))
+        except MediaError:
+            raise
+        except (OSError, ValueError) as error:
+            why = f"it cannot be read ({message_of(error)})"
+            raise self._refused(url, why, where) from error
+
+    def _content(self, files: Any, path: str, url: str, where: str) -> bytes:
+        """The content of an object, of which no more than the limit is read."""
+        found = files.info(path)
+        if found.get("type") == "directory":
+            raise self._refused(url, "it is a folder, expected an object", where)
+        size = found.get("size")
+        self._check_size(url, size or 0, where)
+        if size == 0:
+            return b""
+        data: bytes = files.cat_file(path, start=0, end=int(self.max_bytes) + 1)
+        self._check_size(url, len(data), where)
+        return data
+
+    def _check_size(self, url: str, size: int, where: str) -> None:
+        if size > self.max_bytes:
+            raise self._refused(
+                url, f"it has {size} bytes or more, above max_bytes={self.max_bytes}", where
+            )
+
+    def _refused(self, url: str, why: str, where: str) -> MediaError:
+        return MediaError(f"'{without_secrets(url)}' is not used: {why}", where=where)
