@@ -98,13 +98,19 @@ class ChatRenderer:
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
+        key = self._key(conversation, template)
+        plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
+        if plan is not None:
+            # the plan proves it, which was made of the processor's own prompt
+            plain = self._render_directly(conversation, None, template=template)
+            rendering = None if plain is None else plan.fill(conversation, plain)
+            if rendering is not None:
+                return rendering
         try:
             plain = self.render(conversation, None, template=template)
         except ConversationError as error:
             refuse_tested_literals(conversation, None, self.render, template, error.problem)
             raise
-        key = self._key(conversation, template)
-        plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
         rendering = plan.fill(conversation, plain) if plan is not None else None
         if rendering is not None:
             return rendering
@@ -162,11 +168,13 @@ class ChatRenderer:
         return partial(self.render, is_probe=True)
 
     def _render_directly(
-        self, conversation: Conversation, marks: Marks, *, template: str
+        self, conversation: Conversation, marks: Marks | None, *, template: str
     ) -> str | None:
-        """Returns the marked prompt without the processor, or `None`; the marks prove it."""
+        """Returns a prompt without the processor, or `None`; its marks or a plan prove it."""
         chat, tools = self.inputs(conversation, marks, template)
-        variables = marks.guard({**self.template_kwargs, **conversation.template_kwargs})
+        variables = {**self.template_kwargs, **conversation.template_kwargs}
+        if marks is not None:
+            variables = marks.guard(variables)
         try:
             text = render_directly(self.processor, chat, tools, variables)
         except TEMPLATE_ERRORS:

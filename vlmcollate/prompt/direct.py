@@ -73,7 +73,10 @@ def render_directly(
         return texts[0] if isinstance(texts[0], str) else None
     compiled = compile_template(template)
     given |= {"messages": messages, "tools": tools, "documents": None}
-    context = compiled.new_context({**given, "add_generation_prompt": asks})
+    given["add_generation_prompt"] = asks
+    # merged here, since Jinja looks up each global name in all scopes
+    names = {k: v for scope in reversed(compiled.globals.maps) for k, v in scope.items()}
+    context = compiled.new_context({**names, **given}, shared=True)
     text: str = compiled.environment.concat(compiled.root_render_func(context))
     return text
 
