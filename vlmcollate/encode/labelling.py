@@ -247,7 +247,7 @@ def _weights(
 
 def trains(sample: EncodedSample) -> bool:
     """Returns whether a sample has a trained token."""
-    return np.count_nonzero(sample.tokens["labels"].numpy() != IGNORE_INDEX) > 0
+    return bool(np.count_nonzero(sample.tokens["labels"].numpy() != IGNORE_INDEX))
 
 
 def check_trains(sample: EncodedSample) -> None:

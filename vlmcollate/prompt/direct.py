@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import jinja2
@@ -88,9 +88,25 @@ _REASONING = frozenset(REASONING_KEYS)
 def renders_as_usual(processor: Any) -> bool:
     """Returns whether a processor has no method of its own to render chats."""
     module = sys.modules.get("transformers.processing_utils")  # which takes seconds to import
-    usual = getattr(getattr(module, "ProcessorMixin", None), "apply_chat_template", None)
+    mixin = getattr(module, "ProcessorMixin", None)
     method = getattr(processor.apply_chat_template, "__func__", None)
-    return method is not None and method is usual
+    if method is None or method is not getattr(mixin, "apply_chat_template", None):
+        return False
+    helpers, kind = _helpers(mixin), type(processor)
+    return helpers.isdisjoint(processor.__dict__) and _inherits(kind, mixin, helpers)
+
+
+@cache
+def _helpers(mixin: Any) -> frozenset[str]:
+    """Returns the names of a mixin's methods that its `apply_chat_template` calls."""
+    names = inspect.unwrap(mixin.apply_chat_template).__code__.co_names
+    return frozenset(name for name in names if inspect.isfunction(getattr(mixin, name, None)))
+
+
+@cache
+def _inherits(kind: Any, mixin: Any, names: frozenset[str]) -> bool:
+    """Returns whether a class has a mixin's own methods of some names."""
+    return all(getattr(kind, name, None) is getattr(mixin, name) for name in names)
 
 
 @lru_cache(maxsize=1)
