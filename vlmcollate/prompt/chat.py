@@ -23,7 +23,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
-from vlmcollate.prompt.direct import TEMPLATE_ERRORS, render_directly, renders_as_usual
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.notes import merged
@@ -36,7 +36,6 @@ from vlmcollate.prompt.template_syntax import prompt_is_constant, switches_of, t
 from vlmcollate.prompt.templates import (
     apply_template,
     apply_to_probe,
-    chat_template_of,
     plain_variables,
     unseparable,
     wants_empty_strings,
@@ -100,10 +99,9 @@ class ChatRenderer:
         template = chat_template_of(self.processor)
         key = self._key(conversation, template)
         plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
-        if plan is not None:
-            # the plan proves it, which was made of the processor's own prompt
-            plain = self._render_directly(conversation, None, template=template)
-            rendering = None if plain is None else plan.fill(conversation, plain)
+        if plan is not None:  # it was made of the processor's own prompt, so it proves others
+            direct = self._render_directly(conversation, None, template=template)
+            rendering = None if direct is None else plan.fill(conversation, direct)
             if rendering is not None:
                 return rendering
         try:
@@ -291,9 +289,7 @@ class ChatRenderer:
 
     def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
         vocabulary = Vocabulary.known(self.processor.tokenizer)
-        is_usual = renders_as_usual(self.processor)
-        renders = (self._render_directly, self.render) if is_usual else (self.render,)
-        for render, splits in product(renders, (False, True)):
+        for render, splits in product((self._render_directly, self.render), (False, True)):
             literals = tested_literals(template) if splits else None
             marks = Marks(conversation, vocabulary.pattern, literals)
             text = render(conversation, marks, template=template)

@@ -1,4 +1,4 @@
-"""Renders a chat template without the checks and copies of a processor.
+"""Finds a chat template, and renders it without the checks and copies of a processor.
 
 The data of a processor's call are copied and checked, and the traceback of a template that refuses
 a chat is written again line by line. Neither changes the text.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -28,6 +28,16 @@ TEMPLATE_ERRORS = (
     AssertionError,
     RuntimeError,  # also RecursionError and NotImplementedError
 )
+
+
+def chat_template_of(processor: Any) -> str:
+    """Returns the chat template of a processor, or of its tokenizer."""
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if isinstance(template, str):
+        return str(template)
+    if isinstance(template, Mapping):
+        template = template.get("default", "")
+    return str(template or "")
 
 
 def render_directly(
@@ -92,8 +102,8 @@ def renders_as_usual(processor: Any) -> bool:
     method = getattr(processor.apply_chat_template, "__func__", None)
     if method is None or method is not getattr(mixin, "apply_chat_template", None):
         return False
-    helpers, kind = _helpers(mixin), type(processor)
-    return helpers.isdisjoint(processor.__dict__) and _inherits(kind, mixin, helpers)
+    helpers = _helpers(mixin)
+    return helpers.isdisjoint(processor.__dict__) and _inherits(processor.__class__, mixin, helpers)
 
 
 @cache
@@ -104,7 +114,7 @@ def _helpers(mixin: Any) -> frozenset[str]:
 
 
 @cache
-def _inherits(kind: Any, mixin: Any, names: frozenset[str]) -> bool:
+def _inherits(kind: Hashable, mixin: Any, names: frozenset[str]) -> bool:
     """Returns whether a class has a mixin's own methods of some names."""
     return all(getattr(kind, name, None) is getattr(mixin, name) for name in names)
 
