@@ -78,7 +78,7 @@ def install(python: str, folder: Path, constraints: Iterable[str]) -> Path:
     subprocess.run([python, "-m", "venv", folder], check=True)
     inside, limits = folder / "bin/python", folder / "constraints.txt"
     limits.write_text("\n".join(constraints), "utf-8")
-    pip = [inside, "-m", "pip", "install", "--quiet", "--constraint", limits]
+    pip: list[str | Path] = [inside, "-m", "pip", "install", "--quiet", "--constraint", limits]
     subprocess.run([*pip, "--upgrade", "pip"], check=True)
     others = ["pytest-xdist", "num2words", "tiktoken", "sentencepiece"]
     subprocess.run([*pip, f"{ROOT}[{','.join(EXTRAS)}]", *others], check=True)
@@ -91,7 +91,7 @@ def run_tests(python: Path, *, processes: int) -> dict[str, int]:
     Raises:
         RuntimeError: The run gave no summary.
     """
-    command = [python, "-m", "pytest", "-q", "-n", str(processes), "-W", "default", *TESTS]
+    command: list[str | Path] = [python, "-m", "pytest", "-q", "-n", str(processes), *TESTS]
     done = subprocess.run(
         command,
         cwd=ROOT,
