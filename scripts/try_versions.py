@@ -80,7 +80,7 @@ def install(python: str, folder: Path, constraints: Iterable[str]) -> Path:
     limits.write_text("\n".join(constraints), "utf-8")
     pip: list[str | Path] = [inside, "-m", "pip", "install", "--quiet", "--constraint", limits]
     subprocess.run([*pip, "--upgrade", "pip"], check=True)
-    others = ["pytest-xdist", "num2words", "tiktoken", "sentencepiece"]
+    others = ["datasets", "num2words", "pytest-xdist", "sentencepiece", "tiktoken"]
     subprocess.run([*pip, f"{ROOT}[{','.join(EXTRAS)}]", *others], check=True)
     return inside
 
@@ -91,7 +91,9 @@ def run_tests(python: Path, *, processes: int) -> dict[str, int]:
     Raises:
         RuntimeError: The run gave no summary.
     """
-    command: list[str | Path] = [python, "-m", "pytest", "-q", "-n", str(processes), *TESTS]
+    # old packages use what others deprecate
+    options = ["-q", "-n", str(processes), "-W", "ignore::DeprecationWarning"]
+    command: list[str | Path] = [python, "-m", "pytest", *options, *TESTS]
     done = subprocess.run(
         command,
         cwd=ROOT,
