@@ -1,5 +1,6 @@
 """Batches for other objectives than the next token, over a collator of single conversations."""
 
 from vlmcollate.objectives.classification import ClassificationCollator, EncodedInput
+from vlmcollate.objectives.embedding import EmbeddingCollator, EncodedGroup
 
-__all__ = ["ClassificationCollator", "EncodedInput"]
+__all__ = ["ClassificationCollator", "EmbeddingCollator", "EncodedGroup", "EncodedInput"]

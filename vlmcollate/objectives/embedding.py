@@ -63,8 +63,8 @@ class EmbeddingCollator(InputCollator[EncodedGroup]):
         collator: The collator of single conversations.
         layout: `"one_batch"` makes one batch of all inputs: the anchors, the positives, and then
             all negatives. `"columns"` makes a batch of each column, whose keys begin with
-            `anchor_`, `positive_` and `negative_`, or `negative_1_` and so on, as
-            sentence-transformers; its rows need equally many negatives.
+            `anchor_`, `positive_` and `negative_`, or `negative_1_` and so on; its rows need
+            equally many negatives.
         instructions: The system message of each kind of input, `"anchor"`, `"positive"` or
             `"negative"`, if it has none of its own.
         generation_prompt: Whether the generation prompt follows an input that ends with a question,

@@ -14,7 +14,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.overlong import cut, length_without_cut_media
-from vlmcollate.errors import ConfigError, ConversationError, SampleTooLongError
+from vlmcollate.errors import ConfigError, SampleTooLongError
 from vlmcollate.formats.pairs import missing_answer
 from vlmcollate.preference.base import COUNTS, PreferenceBase
 from vlmcollate.sample import OF_LABELS, EncodedSample
@@ -78,8 +78,6 @@ def encode_input(
     Raises:
         SampleError: The conversation cannot be encoded, or is too long.
     """
-    if not conversation.messages:
-        raise ConversationError("has no messages; drop the row")
     is_open = not conversation.is_plain_text and not conversation.messages[-1].is_assistant
     if not (is_open and generation_prompt):
         return collator.encode(conversation)
