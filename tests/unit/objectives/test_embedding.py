@@ -59,9 +59,9 @@ def test_the_contrastive_loss_is_the_one_by_hand(side):
         found = embed(model, batch)
         loss = torch.nn.functional.cross_entropy(found[:3] @ found[3:].T / 0.05, torch.arange(3))
         alone: list[list[torch.Tensor]] = []
-        for group in map(collate.encode, ROWS):
+        for encoded in map(collate.encode, ROWS):
             alone.append([])
-            for sample in (group.anchor, group.positive, *group.negatives):
+            for sample in (encoded.anchor, encoded.positive, *encoded.negatives):
                 single = collate.collator.stack([sample])
                 for key in ("labels", "n_images_per_sample"):
                     single.pop(key, None)
