@@ -30,6 +30,7 @@ class EncodedDocument:
         sample: The sample of the whole document.
         conversation: The document.
         encode: A function that encodes a part of the document, and shares its media.
+        media_tokens: The tokens that stand for the features of media.
         cuts: (C,) int64, the tokens before which a piece may end.
         starts: (C,) int64, the token with which the next piece begins: the same, or the one before
             it if it is text, which predicts the next.
@@ -38,11 +39,18 @@ class EncodedDocument:
     sample: EncodedSample
     conversation: Conversation
     encode: Encode
+    media_tokens: frozenset[int]
     cuts: Ints
     starts: Ints
 
     def __len__(self) -> int:
         return len(self.sample)
+
+    @property
+    def longest_part(self) -> int:
+        """The number of tokens of the longest part that is never cut."""
+        ends = np.append(self.cuts, len(self))
+        return int((ends - np.append(0, self.starts)).max())
 
     def piece(self, start: int, stop: int) -> EncodedSample:
         """Returns the sample of some tokens, with the media that they stand for.
@@ -69,10 +77,7 @@ class EncodedDocument:
         first, last = int(items[0]), int(items[-1])
         parts = [part for _, part in self.conversation.media][first : last + 1]
         alone = self.encode(plain_document(parts))
-        is_media = media_ids >= 0
-        if not torch.equal(
-            alone.input_ids[alone.media_ids >= 0], piece.input_ids[is_media]
-        ) or not torch.equal(alone.media_ids[alone.media_ids >= 0], items - first):
+        if self._features(alone, 0) != self._features(piece, first):
             raise MediaMismatchError(
                 "the processor expands the media of a part of this document to other tokens than "
                 "in the whole, so it cannot be split; raise max_length, or split the row",
@@ -80,11 +85,16 @@ class EncodedDocument:
             )
         return attrs.evolve(
             piece,
-            media_ids=torch.where(is_media, media_ids - first, -1),
+            media_ids=torch.where(media_ids >= 0, media_ids - first, -1),
             media=alone.media,
             media_counts=alone.media_counts,
             pixel_tables=alone.pixel_tables,
         )
+
+    def _features(self, sample: EncodedSample, first: int) -> list[tuple[int, int]]:
+        """Returns the media item and the token of each place that stands for a feature."""
+        places = zip(sample.media_ids.tolist(), sample.input_ids.tolist(), strict=True)
+        return [(k - first, token) for k, token in places if token in self.media_tokens]
 
 
 def find_cuts(sample: EncodedSample, conversation: Conversation, encode: Encode) -> Cuts:
@@ -147,12 +157,10 @@ def check_fits(document: EncodedDocument, limit: int) -> None:
     Raises:
         SampleTooLongError: A part that is never cut is too long.
     """
-    ends = np.append(document.cuts, len(document))
-    lengths = ends - np.append(0, document.starts)
-    if lengths.max() > limit:
+    if document.longest_part > limit:
         raise SampleTooLongError(
-            f"holds media that is never cut, of up to {lengths.max()} tokens with those around it, "
-            f"longer than max_length={limit}; raise it, or lower max_pixels"
+            f"holds media that is never cut, of up to {document.longest_part} tokens with those "
+            f"around it, longer than max_length={limit}; raise it, or lower max_pixels"
         )
 
 

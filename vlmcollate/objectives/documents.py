@@ -89,6 +89,12 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
         )
         return changed
 
+    @cached_property
+    def _media_tokens(self) -> frozenset[int]:
+        tokenizer = self.collator.processor.tokenizer
+        names = {name for names in self.collator.traits.media_tokens.values() for name in names}
+        return frozenset(map(tokenizer.convert_tokens_to_ids, names))
+
     def encode(self, example: object) -> EncodedDocument:
         """Encodes one document of any length.
 
@@ -103,7 +109,12 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
         sample = encode(conversation)
         cuts, starts = find_cuts(sample, conversation, encode)
         document = EncodedDocument(
-            sample=sample, conversation=conversation, encode=encode, cuts=cuts, starts=starts
+            sample=sample,
+            conversation=conversation,
+            encode=encode,
+            media_tokens=self._media_tokens,
+            cuts=cuts,
+            starts=starts,
         )
         check_fits(document, self._limit)
         return document

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 
+import attrs
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tests.processors.cases import collator_of
 from vlmcollate import (
     BlockCausalMask,
     ConfigError,
@@ -20,6 +22,7 @@ from vlmcollate.errors import (
     ConversationError,
     EmptyBatchError,
     MediaError,
+    MediaMismatchError,
     SampleTooLongError,
 )
 from vlmcollate.objectives import DocumentCollator
@@ -270,3 +273,13 @@ def test_rows_of_arrow_and_pandas_are_read():
     }
     (pack,) = collate_of(64).packs([row])
     assert pack.media_counts["image"] == 1
+
+
+def test_images_that_are_tiled_by_their_number_are_not_split():
+    collator = collator_of("LlavaOnevisionProcessor")
+    row = {"content": [image(1), text("One and two"), image(1), text("three"), image(1)]}
+    whole = attrs.evolve(collator, max_length=500, padding=BlockCausalMask())
+    assert len(list(DocumentCollator(whole).packs([row]))) == 1
+    small = DocumentCollator(attrs.evolve(whole, max_length=9))
+    with pytest.raises(MediaMismatchError, match=r"content\[0\]: .* so it cannot be split"):
+        small([row])
