@@ -2,9 +2,9 @@
 
 from vlmcollate.objectives.classification import ClassificationCollator, EncodedInput
 from vlmcollate.objectives.completions import CompletionsCollator, EncodedCompletions
-from vlmcollate.objectives.document_cuts import EncodedDocument
 from vlmcollate.objectives.documents import DocumentCollator
 from vlmcollate.objectives.embedding import EmbeddingCollator, EncodedGroup
+from vlmcollate.objectives.encoded_document import EncodedDocument
 
 __all__ = [
     "ClassificationCollator",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,14 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaPart, Message
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats import UnreadPolicy, read_example
-from vlmcollate.formats.fields import as_list, is_hollow
+from vlmcollate.formats.fields import as_list, is_hollow, parsed
 from vlmcollate.formats.media_columns import PLAIN_TEXT
 from vlmcollate.plain_values import describe, is_missing, show_all, unwrap
 
 _FORMS = ("content", "texts", "text")
 _CONTENT = "messages[0].content"
+_PART_LIST = re.compile(r'\s*\[\s*\{\s*"type"\s*:')
+"""The beginning of a JSON list of parts."""
 
 
 def read_document(row: Mapping[str, Any], on_unread: UnreadPolicy = "auto") -> Conversation:
@@ -49,6 +52,8 @@ def _read(row: Mapping[str, Any], form: str, on_unread: UnreadPolicy) -> Convers
         names, parts = _interleaved(row)
         return _document(parts, names, on_unread)
     parts = unwrap(row["content"])
+    if isinstance(parts, str) and _PART_LIST.match(parts):
+        parts = parsed(parts, "content", "[")
     parts = [parts] if isinstance(parts, str) else as_list(parts, "content")
     return _document(parts, [f"content[{k}]" for k in range(len(parts))], on_unread)
 
@@ -101,6 +106,12 @@ def _document(parts: Sequence[Any], names: Sequence[str], on_unread: UnreadPolic
         read = read_example(row, "messages", on_unread=on_unread)
     except SampleError as error:
         raise type(error)(error.problem, where=place(error.where)) from error.__cause__
+    if read.messages[0].extra:
+        raise ConversationError(
+            f"holds more than text and media: found {show_all(read.messages[0].extra)}; write it "
+            "as text, or remove it",
+            where="content",
+        )
     content = tuple(
         attrs.evolve(part, where=place(part.where) or "") if isinstance(part, MediaPart) else part
         for part in read.messages[0].content

@@ -10,18 +10,17 @@ from functools import cached_property
 from typing import Any
 
 import attrs
+import torch
+from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.each import raise_error
 from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError
 from vlmcollate.formats.base import row_of
-from vlmcollate.objectives.document_cuts import (
-    EncodedDocument,
-    check_fits,
-    fill_packs,
-    find_cuts,
-)
+from vlmcollate.objectives.document_cuts import find_cuts
+from vlmcollate.objectives.document_packs import check_fits, fill_packs
 from vlmcollate.objectives.document_rows import read_document
+from vlmcollate.objectives.encoded_document import EncodedDocument
 from vlmcollate.preference.base import PreferenceBase
 from vlmcollate.sample import EncodedSample
 
@@ -90,10 +89,10 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
         return changed
 
     @cached_property
-    def _media_tokens(self) -> frozenset[int]:
+    def _media_tokens(self) -> Tensor:
         tokenizer = self.collator.processor.tokenizer
         names = {name for names in self.collator.traits.media_tokens.values() for name in names}
-        return frozenset(map(tokenizer.convert_tokens_to_ids, names))
+        return torch.tensor(tokenizer.convert_tokens_to_ids(sorted(names)))
 
     def encode(self, example: object) -> EncodedDocument:
         """Encodes one document of any length.

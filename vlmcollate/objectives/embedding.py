@@ -15,7 +15,8 @@ from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.formats.base import row_of
-from vlmcollate.objectives.embedding_rows import InputRow, Side, input_rows
+from vlmcollate.objectives.embedding_inputs import InputRow, Side
+from vlmcollate.objectives.embedding_rows import input_rows
 from vlmcollate.objectives.inputs import InputCollator, encode_input, read_input, stack_inputs
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of, one_of
@@ -112,7 +113,7 @@ class EmbeddingCollator(InputCollator[EncodedGroup]):
             raise type(error)(error.problem, where=where) from error.__cause__
 
     def _read(self, given: InputRow) -> Conversation:
-        if given.has_messages:
+        if given.form != "row":
             read = read_example(given.row, "messages", on_unread=self.collator.on_unread)
             conversation = self.collator.read_conversation(read)
         else:

@@ -209,6 +209,11 @@ def test_other_families_lose_nothing(family):
             MediaError,
             r"images\[1\]: ",
         ),
+        (
+            {"content": [{"type": "thinking", "thinking": "Hm."}, text("a")]},
+            ConversationError,
+            "content: holds more than text and media: found",
+        ),
         ({"content": [3]}, ConversationError, r"content\[0\]"),
         ({"content": "a", "text": "b"}, ConversationError, "is no document: .* expected one of"),
         ({"words": "a"}, ConversationError, "is no document"),
@@ -263,6 +268,12 @@ def test_documents_that_fit_no_pack_may_be_dropped():
 def test_options_that_documents_cannot_have_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         DocumentCollator(collator_for(PROCESSOR, **options))
+
+
+def test_parts_may_be_json():
+    row = {"content": ' [{"type": "text", "text": "One"}]'}
+    (pack,) = collate_of(64).packs([row])
+    assert PROCESSOR.tokenizer.decode(pack.input_ids) == "One<|im_end|>"
 
 
 def test_rows_of_arrow_and_pandas_are_read():

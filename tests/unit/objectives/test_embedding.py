@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -207,10 +209,19 @@ def test_a_thousand_negatives_are_rows():
         (
             {"anchor": "A", "positive": {"image": "/no/such.png"}},
             MediaError,
-            r"positive\[0\]\.content\[0\]: ",
+            "positive: ",
         ),
         ({"anchor": "A", "positive": {"role": "user"}}, ConversationError, "positive"),
         ({"anchor": "A", "positive": "B", "positive_images": [IMAGE]}, CollateError, "positive_im"),
+        ({"anchor": {"text": 3}, "positive": "B"}, ConversationError, "anchor: expected a string"),
+        (
+            {
+                "anchor": "A",
+                "positive": [{"role": "user", "content": [{"type": "text", "text": 3}]}],
+            },
+            ConversationError,
+            r"positive\[0\]\.content\[0\]",
+        ),
         ([], ConversationError, "has 0 inputs"),
         ("nothing", ConversationError, ""),
     ],
@@ -238,3 +249,15 @@ def test_bad_options_are_refused(options, message):
 def test_an_empty_batch_is_refused():
     with pytest.raises(EmptyBatchError):
         EmbeddingCollator(COLLATOR).stack([])
+
+
+def test_an_image_may_be_an_array_or_stored():
+    stream = io.BytesIO()
+    IMAGE.save(stream, "PNG")
+    stored = {"bytes": stream.getvalue(), "path": None}
+    group = EmbeddingCollator(COLLATOR).encode(
+        {"anchor": np.asarray(IMAGE), "positive": stored, "negatives": [{"image": stored}]}
+    )
+    assert len(set(texts_of(group))) == 1
+    pixels = [sample.media["pixel_values"] for sample in (group.anchor, group.positive)]
+    assert torch.equal(*pixels)
