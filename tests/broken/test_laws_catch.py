@@ -10,6 +10,7 @@ import pytest
 from tests.broken import collators as broken
 from tests.broken import (
     mischosen,
+    misclassified,
     misgenerated,
     misignored,
     misjoined,
@@ -56,6 +57,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     broken.ShiftsTwice: "check_shifted_labels_are_the_next",
     broken.PositionsRunOn: "check_packed_documents_stay_apart",
     **mischosen.CAUGHT_BY,
+    **misclassified.CAUGHT_BY,
     **misgenerated.CAUGHT_BY,
     **misignored.CAUGHT_BY,
     **misjoined.CAUGHT_BY,

@@ -7,7 +7,7 @@ import importlib
 import pytest
 import torch
 
-from examples import dataloader, packed
+from examples import dataloader, other_objectives, packed
 from tests.conftest import NIGHTLY
 
 
@@ -71,6 +71,11 @@ def test_rollouts_train_the_tokens_that_were_sampled():
 
 def test_packs_teach():
     falls(packed.main())
+
+
+@pytest.mark.parametrize("objective", other_objectives.OBJECTIVES, ids=lambda one: one.__name__)
+def test_other_objectives_teach(objective):
+    falls(objective())
 
 
 def test_every_way_to_start_workers_trains_alike():

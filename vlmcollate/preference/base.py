@@ -26,7 +26,7 @@ from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 E = TypeVar("E")
 Place = Callable[[str | None], str | None]
-_COUNTS = frozenset(f"n_{kind}s_per_sample" for kind in get_args(MediaKind))
+COUNTS = frozenset(f"n_{kind}s_per_sample" for kind in get_args(MediaKind))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -70,7 +70,7 @@ class PreferenceBase(ABC, Generic[E]):
         name = type(self).__name__
         if self.collator.split_turns:
             raise ConfigError(
-                f"{name} compares whole answers, which split_turns would take apart; remove it, "
+                f"{name} takes whole conversations, which split_turns would take apart; remove it, "
                 "and choose turns with train_on"
             )
 
@@ -230,5 +230,5 @@ def completions(collator: BaseCollator, samples: Sequence[EncodedSample]) -> dic
         )
     batch = collator.stack(samples)
     mask = (batch.pop("labels") != IGNORE_INDEX).long()
-    kept = {key: value for key, value in batch.items() if key not in _COUNTS}
+    kept = {key: value for key, value in batch.items() if key not in COUNTS}
     return {**kept, "completion_mask": mask}

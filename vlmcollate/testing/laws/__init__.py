@@ -15,6 +15,7 @@ from vlmcollate.testing.laws import (
     labels,
     lengths,
     media,
+    objectives,
     packing,
     pixel_formats,
     processor_calls,
@@ -47,6 +48,7 @@ LAWS: tuple[Law, ...] = tuple(
         unstacking,
         packing,
         generation,
+        objectives,
     )
     for name, law in vars(module).items()
     if name.startswith("check_") and law.__module__ == module.__name__

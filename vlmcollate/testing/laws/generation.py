@@ -22,7 +22,7 @@ _REJECTED = "Not at all, never."
 
 def check_sides_of_pairs_are_encoded_as_alone(collator: BaseCollator, trial: Trial) -> None:
     """Each side of a preference pair is the sample of its own chat, of which the answer trains."""
-    subject = _plain(Subject.of(collator))
+    subject = plain_rows(Subject.of(collator))
     pairs = PreferenceCollator(subject.collator)
 
     def check(messages: Chat) -> None:
@@ -51,7 +51,7 @@ def check_sides_of_pairs_are_encoded_as_alone(collator: BaseCollator, trial: Tri
 
 def check_prompts_lead_to_their_answers(collator: BaseCollator, trial: Trial) -> None:
     """A prompt and the tokens of its answer are the sample of the whole chat."""
-    subject = _plain(Subject.of(collator))
+    subject = plain_rows(Subject.of(collator))
     last = attrs.evolve(subject.collator, train_on="last_turn")
 
     def check(messages: Chat) -> None:
@@ -78,7 +78,7 @@ def check_prompts_lead_to_their_answers(collator: BaseCollator, trial: Trial) ->
 
 def check_rollouts_keep_what_was_sampled(collator: BaseCollator, trial: Trial) -> None:
     """The sample of a rollout holds exactly the tokens that were sampled, and trains them alone."""
-    subject = _plain(Subject.of(collator))
+    subject = plain_rows(Subject.of(collator))
     letters = [subject.tokenizer.convert_tokens_to_ids(letter) for letter in "abcdefghij"]
     unknown = {None, subject.tokenizer.unk_token_id}
     known = [letter for letter in letters if letter not in unknown]
@@ -114,7 +114,7 @@ def check_rollouts_keep_what_was_sampled(collator: BaseCollator, trial: Trial) -
     forall(trial, drawn, check, also=also)
 
 
-def _plain(subject: Subject) -> Subject:
+def plain_rows(subject: Subject) -> Subject:
     """Returns a subject whose collator makes rows of whole answers."""
     changed: dict[str, Any] = {
         "split_turns": False,

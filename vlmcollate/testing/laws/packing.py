@@ -48,13 +48,13 @@ def check_packed_documents_stay_apart(collator: BaseCollator, trial: Trial) -> N
             start += len(sample)
         _check_own_joins(subject.collator, pack, samples, examples)
 
-    forall(trial, batches(_short(subject), min_size=2), check)
+    forall(trial, batches(short_chats(subject), min_size=2), check)
 
 
 def check_no_document_attends_to_another(collator: BaseCollator, trial: Trial) -> None:
     """The layout separates the documents of a pack and joins no others."""
     subject = _packable(collator)
-    packs = _with_layout(subject.collator)
+    packs = with_layout(subject.collator)
 
     def check(examples: list[Chat]) -> None:
         samples = [packs.encode(messages) for messages in examples]
@@ -81,7 +81,7 @@ def check_no_document_attends_to_another(collator: BaseCollator, trial: Trial) -
                 found=sorted(batch),
             )
 
-    forall(trial, batches(_short(subject), min_size=2), check)
+    forall(trial, batches(short_chats(subject), min_size=2), check)
 
 
 def _packable(collator: BaseCollator) -> Subject:
@@ -92,11 +92,12 @@ def _packable(collator: BaseCollator) -> Subject:
     return subject
 
 
-def _short(subject: Subject) -> Any:
+def short_chats(subject: Subject) -> Any:
+    """Draws conversations of few turns and images."""
     return subject.chats(max_turns=min(2, subject.turns), max_images=min(1, subject.images))
 
 
-def _with_layout(collator: BaseCollator) -> BaseCollator:
+def with_layout(collator: BaseCollator) -> BaseCollator:
     """Returns the collator with its own layout, or one for its model."""
     if collator.padding.separates_by:
         return collator
