@@ -142,7 +142,7 @@ def register_collator(template_type: str = "vlmcollate", **options: Any) -> None
         **options: The options of `collator_for`.
 
     Example:
-        `register_collator(max_pixels=1024 * 28 * 28)`
+        `register_collator(train_on="last_turn")`
     """
     register_template(
         CollatorTemplateMeta(
