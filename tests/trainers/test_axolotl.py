@@ -6,13 +6,13 @@ import os
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from tests.trainers.rows import save_checkpoint, write_rows
 from vlmcollate import ConfigError
 
 os.environ["AXOLOTL_DO_NOT_TRACK"] = "1"  # read when it is imported
-pytest.importorskip("axolotl", reason="run scripts/try_trainer axolotl")
+pytest.importorskip("axolotl", reason="run scripts/try_trainer.py axolotl")
 pytestmark = pytest.mark.filterwarnings("default")
 
 PLUGIN = "vlmcollate.integrations.axolotl.CollatorPlugin"

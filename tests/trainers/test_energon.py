@@ -15,7 +15,7 @@ from vlmcollate import BlockCausalMask, ConfigError, collator_for, unpack
 from vlmcollate.errors import ConversationError
 from vlmcollate.testing import tiny_model, tiny_processor
 
-energon = pytest.importorskip("megatron.energon", reason="run scripts/try_trainer energon")
+energon = pytest.importorskip("megatron.energon", reason="run scripts/try_trainer.py energon")
 pytestmark = pytest.mark.filterwarnings("default")
 
 

@@ -13,7 +13,7 @@ from tests.trainers.rows import read_rows, save_checkpoint, write_rows
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.testing import tiny_model, tiny_processor
 
-pytest.importorskip("swift.template", reason="run scripts/try_trainer ms-swift")
+pytest.importorskip("swift.template", reason="run scripts/try_trainer.py ms_swift")
 pytestmark = pytest.mark.filterwarnings("default")
 os.environ["WANDB_DISABLED"] = "true"
 
@@ -146,7 +146,7 @@ def test_a_row_that_is_too_long_is_dropped_or_truncated(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"truncation_strategy": "left"}, "found 'left', expected 'raise' or 'right'; change it"),
+        ({"truncation_strategy": "left"}, "found 'left', expected 'delete' or 'right'; change it"),
         ({"padding_side": "left"}, "found 'left', expected 'right'; change it"),
         ({"options": {"pad": 1}}, "'pad'"),
     ],

@@ -10,7 +10,7 @@ import torch
 from tests.trainers.rows import read_rows, save_checkpoint, write_rows
 from vlmcollate.testing import tiny_model
 
-pytest.importorskip("verl.utils.dataset.dataset_utils", reason="run scripts/try_trainer verl")
+pytest.importorskip("verl.utils.dataset.dataset_utils", reason="run scripts/try_trainer.py verl")
 pytestmark = pytest.mark.filterwarnings("default")
 
 

@@ -25,7 +25,7 @@ from vlmcollate.models import collator_for
 from vlmcollate.padding import FlattenedDocuments
 
 _ON_OVERLONG = {"raise": "raise", "right": "truncate"}
-"""The policy of a collator for each `truncation_strategy` that it has."""
+"""The policy of a collator for each `truncation_strategy` that it has; `delete` becomes `raise`."""
 _COLUMNS = ("tools", "images", "videos", "audios", "chat_template_kwargs")
 
 
@@ -54,16 +54,26 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
         super().init_processor(processor)
         if processor is None:
             return
-        for name, found, expected in (
-            ("task_type", self.task_type, ["causal_lm"]),
-            ("truncation_strategy", self.truncation_strategy, list(_ON_OVERLONG)),
-            ("sequence_parallel_size", self.sequence_parallel_size, [1]),
-            ("padding_side", self.padding_side, ["right"]),
+        for name, found, suits, expected in (
+            ("task_type", self.task_type, self.task_type == "causal_lm", "'causal_lm'"),
+            (
+                "truncation_strategy",
+                self.truncation_strategy,
+                self.truncation_strategy in _ON_OVERLONG,
+                "'delete' or 'right'",
+            ),
+            (
+                "sequence_parallel_size",
+                self.sequence_parallel_size,
+                self.sequence_parallel_size == 1,
+                "1",
+            ),
+            ("padding_side", self.padding_side, self.padding_side == "right", "'right'"),
         ):
-            if found not in expected:
+            if not suits:
                 raise ConfigError(
-                    f"{name} does not suit the template: found {found!r}, expected "
-                    f"{' or '.join(map(repr, expected))}; change it, or take another template"
+                    f"{name} does not suit the template: found {found!r}, expected {expected}; "
+                    "change it, or use another template"
                 )
         _ = self.padded  # its options are checked before the first row
 

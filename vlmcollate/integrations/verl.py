@@ -14,7 +14,6 @@ import numpy as np
 from torch.utils.data import Dataset
 from transformers import AutoConfig
 
-from vlmcollate.data.sources import import_parquet
 from vlmcollate.errors import ConfigError
 from vlmcollate.models import collator_for
 from vlmcollate.padding import FlattenedDocuments
@@ -53,6 +52,8 @@ class CollatorDataset(Dataset[dict[str, Any]]):
         processor: Any = None,
         max_samples: int = -1,
     ) -> None:
+        from pyarrow import parquet  # verl requires it
+
         if processor is None:
             raise ConfigError(
                 f"the processor is missing: found the tokenizer {type(tokenizer).__name__} alone, "
@@ -71,7 +72,6 @@ class CollatorDataset(Dataset[dict[str, Any]]):
         self.collator = collator_for(processor, **options)
         self.messages_key = config.get("messages_key", "messages")
         files = [parquet_files] if isinstance(parquet_files, str) else list(parquet_files)
-        parquet = import_parquet()
         self.tables = [parquet.read_table(file) for file in files]
         starts = np.cumsum([0, *(len(table) for table in self.tables)])
         self.starts, self.rows = starts, _chosen(int(starts[-1]), max_samples, config)

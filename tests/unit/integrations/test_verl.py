@@ -75,7 +75,7 @@ def test_weights_are_the_loss_mask(folder, tmp_path):
     processor.tokenizer.name_or_path = str(folder)
     config = {"messages_key": "chat"}
     path = str(tmp_path / "rows.parquet")
-    (sample,) = CollatorDataset(path, processor.tokenizer, config, processor)
+    sample = CollatorDataset(path, processor.tokenizer, config, processor)[0]
     assert set(sample["loss_mask"].unique().tolist()) == {0.0, 0.5}
 
 
