@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.trainers.rows import save_checkpoint, write_rows
+from tests.trainers.rows import read_rows, save_checkpoint, write_rows
 from vlmcollate import ConfigError
+from vlmcollate.testing import tiny_model
 
 os.environ["AXOLOTL_DO_NOT_TRACK"] = "1"  # read when it is imported
 pytest.importorskip("axolotl", reason="run scripts/try_trainer.py axolotl")
@@ -80,6 +81,16 @@ def test_a_model_trains_on_images_videos_and_text(folder, monkeypatch):
     assert (collator.max_length, collator.padding.multiple_of) == (256, 64)
 
 
+def _collator(folder, **options) -> Any:
+    from axolotl.utils.dict import DictDefault
+    from transformers import AutoTokenizer
+
+    from vlmcollate.integrations.axolotl import build_collator
+
+    config = DictDefault({**_config(folder), "processor_config": str(folder / "model"), **options})
+    return build_collator(AutoTokenizer.from_pretrained(folder / "model"), cfg=config)
+
+
 @pytest.mark.parametrize(
     ("options", "padding"),
     [
@@ -106,19 +117,15 @@ def test_the_padding_follows_the_configuration(folder, options, padding):
 
 
 def test_packs_are_documents_of_one_row(folder):
-    from axolotl.utils.dict import DictDefault
-    from transformers import AutoTokenizer
-
-    from vlmcollate.integrations.axolotl import build_collator
-
-    config = DictDefault(
-        {**_config(folder), "processor_config": str(folder / "model"), "batch_flattening": True}
-    )
-    collator = build_collator(AutoTokenizer.from_pretrained(folder / "model"), cfg=config)
-    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
-    batch = collator([chat, chat, chat])
+    collator = _collator(folder, batch_flattening=True)
+    rows = read_rows(folder / "rows.jsonl")[:3]
+    batch = collator(rows)
     assert len(batch["input_ids"]) == 1
     assert (batch["position_ids"][0] == 0).sum() == 3
+    model, padded = tiny_model(collator.processor), _collator(folder)
+    counts = [int((padded([row])["labels"] != -100).sum()) for row in rows]
+    alone = [model(**padded([row])).loss.item() * n for row, n in zip(rows, counts, strict=True)]
+    assert model(**batch).loss.item() == pytest.approx(sum(alone) / sum(counts), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -136,13 +143,5 @@ def test_misconfigurations_are_refused(folder, monkeypatch, options, message):
 
 
 def test_an_unknown_option_is_refused(folder):
-    from axolotl.utils.dict import DictDefault
-    from transformers import AutoTokenizer
-
-    from vlmcollate.integrations.axolotl import build_collator
-
-    config = DictDefault(
-        {**_config(folder), "processor_config": str(folder / "model"), "vlmcollate": {"pad": 1}}
-    )
     with pytest.raises(ConfigError, match="'pad'"):
-        build_collator(AutoTokenizer.from_pretrained(folder / "model"), cfg=config)
+        _collator(folder, vlmcollate={"pad": 1})

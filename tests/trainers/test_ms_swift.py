@@ -118,6 +118,20 @@ def test_packs_are_documents_of_one_row(folder):
     assert loss.item() == pytest.approx(by_hand.item(), abs=1e-4)
 
 
+def test_a_packed_dataset_is_collated(folder):
+    from swift.dataset import AddLengthPreprocessor, LazyLLMDataset, PackingDataset, load_dataset
+
+    template = _template(folder)
+    rows, _ = load_dataset(str(folder / "rows.jsonl"))
+    options = {"num_proc": 1, "load_from_cache_file": False, "strict": True}
+    measured = AddLengthPreprocessor(template=template)(rows, **options)
+    packs = PackingDataset(template, LazyLLMDataset(measured, template.encode, strict=True))
+    assert sum(map(len, packs.packed_idx)) == len(rows)
+    batch = template.data_collator([packs[0]])
+    assert batch["input_ids"].shape == (1, packs.packed_length[0])
+    assert (batch["text_position_ids"] == 0).sum() == len(packs.packed_idx[0]) > 1
+
+
 def test_weights_are_the_loss_scale(folder):
     template = _template(folder)
     messages = [
