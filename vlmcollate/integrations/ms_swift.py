@@ -1,0 +1,169 @@
+"""A template of ms-swift that hands over to a collator; needs `pip install ms-swift`.
+
+Written for ms-swift 4.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from swift.template import (
+    MaxLengthError,
+    StdTemplateInputs,
+    Template,
+    TemplateMeta,
+    register_template,
+)
+
+from vlmcollate.collator import BaseCollator
+from vlmcollate.errors import ConfigError, SampleTooLongError
+from vlmcollate.models import collator_for
+from vlmcollate.padding import FlattenedDocuments
+
+_ON_OVERLONG = {"raise": "raise", "right": "truncate"}
+"""The policy of a collator for each `truncation_strategy` that it has; `delete` becomes `raise`."""
+_COLUMNS = ("tools", "images", "videos", "audios", "chat_template_kwargs")
+
+
+@dataclass
+class CollatorTemplateMeta(TemplateMeta):  # type: ignore[misc]  # ms-swift has no types here
+    """The description of a template that collates, with the options of the collator."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
+    """Encodes rows and makes batches with the collator of the model's processor.
+
+    It trains causal language models; inference needs the model's own template. `max_length` and
+    `truncation_strategy` are those of ms-swift. With `packing` or `padding_free`, a batch is one
+    row of documents.
+
+    Raises:
+        ConfigError: An option of ms-swift or of the collator does not suit.
+    """
+
+    support_padding_free = True
+
+    def init_processor(self, processor: Any) -> None:
+        """See `Template`."""
+        super().init_processor(processor)
+        if processor is None:
+            return
+        for name, found, suits, expected in (
+            ("task_type", self.task_type, self.task_type == "causal_lm", "'causal_lm'"),
+            (
+                "truncation_strategy",
+                self.truncation_strategy,
+                self.truncation_strategy in _ON_OVERLONG,
+                "'delete' or 'right'",
+            ),
+            (
+                "sequence_parallel_size",
+                self.sequence_parallel_size,
+                self.sequence_parallel_size == 1,
+                "1",
+            ),
+            ("padding_side", self.padding_side, self.padding_side == "right", "'right'"),
+        ):
+            if not suits:
+                raise ConfigError(
+                    f"{name} does not suit the template: found {found!r}, expected {expected}; "
+                    "change it, or use another template"
+                )
+        _ = self.padded  # its options are checked before the first row
+
+    @cached_property
+    def padded(self) -> BaseCollator:
+        """The collator, which pads."""
+        return self._collator()
+
+    @cached_property
+    def flattened(self) -> BaseCollator:
+        """The collator that makes one row of documents."""
+        return self._collator(padding=FlattenedDocuments(), model_config=self.config)
+
+    def _collator(self, **options: Any) -> BaseCollator:
+        given = {
+            "max_length": self.max_length,
+            "on_overlong": _ON_OVERLONG[self.truncation_strategy],
+            "counts": False,
+        }
+        return collator_for(self.processor, **{**given, **options, **self.template_meta.options})
+
+    def _encode_truncated(self, inputs: StdTemplateInputs) -> dict[str, Any]:
+        if not self.is_training:
+            raise ConfigError(
+                f"the template {self.template_meta.template_type!r} trains only: found the mode "
+                f"{self.mode!r}; set template to the model's own for inference"
+            )
+        try:
+            with torch.inference_mode(mode=False):  # or training cannot save the tensors
+                sample = self.padded.encode(example_of(inputs))
+        except SampleTooLongError as error:  # which ms-swift drops, unless strict is set
+            raise MaxLengthError(str(error)) from error
+        return {
+            "input_ids": sample.input_ids.tolist(),
+            "labels": sample.labels.tolist(),
+            "length": len(sample),
+            "sample": sample,
+        }
+
+    def _data_collator(
+        self, batch: Sequence[Mapping[str, Any]], *, padding_to: int | None = None
+    ) -> dict[str, Any]:
+        if padding_to is not None or self.use_megatron:
+            raise ConfigError(
+                f"the template does not pad for Megatron or LongLoRA: found "
+                f"padding_to={padding_to}, expected None; use the model's own template"
+            )
+        collator = self.flattened if self.padding_free else self.padded
+        found = collator.stack([row["sample"] for row in batch])
+        if "loss_weights" in found:
+            found["loss_scale"] = found.pop("loss_weights")
+        if self.padding_free and found["position_ids"].ndim == 3:
+            found["text_position_ids"] = found["position_ids"][0]
+        return found
+
+
+def example_of(inputs: StdTemplateInputs) -> dict[str, Any]:
+    """Returns the example of a row of ms-swift.
+
+    Args:
+        inputs: The row, whose text has a tag for each media item, such as `<image>`.
+    """
+    system = [] if inputs.system is None else [{"role": "system", "content": inputs.system}]
+    columns = {name: getattr(inputs, name) for name in _COLUMNS}
+    return {
+        "messages": [*system, *inputs.messages],
+        **{name: value for name, value in columns.items() if value},
+    }
+
+
+def register_collator(template_type: str = "vlmcollate", **options: Any) -> None:
+    """Registers a template; call it in a file that `external_plugins` names.
+
+    Args:
+        template_type: The name of the template, as `template` selects it.
+        **options: The options of `collator_for`.
+
+    Example:
+        `register_collator(train_on="last_turn")`
+    """
+    register_template(
+        CollatorTemplateMeta(
+            template_type,
+            prefix=[],
+            prompt=["{{QUERY}}"],
+            chat_sep=[],
+            suffix=[],
+            system_prefix=["{{SYSTEM}}"],
+            template_cls=CollatorTemplate,
+            options=options,
+        ),
+        exist_ok=True,
+    )
