@@ -209,11 +209,11 @@ def test_a_thousand_negatives_are_rows():
         (
             {"anchor": "A", "positive": {"image": "/no/such.png"}},
             MediaError,
-            "positive: ",
+            r"positive, image\[0\]: ",
         ),
         ({"anchor": "A", "positive": {"role": "user"}}, ConversationError, "positive"),
         ({"anchor": "A", "positive": "B", "positive_images": [IMAGE]}, CollateError, "positive_im"),
-        ({"anchor": {"text": 3}, "positive": "B"}, ConversationError, "anchor: expected a string"),
+        ({"anchor": {"text": 3}, "positive": "B"}, ConversationError, "anchor: expected a list"),
         (
             {
                 "anchor": "A",
