@@ -51,7 +51,7 @@ class ClassificationCollator(InputCollator[EncodedInput]):
     """Collates conversations with a label each, for classification and regression.
 
     A row holds a conversation in any format of `vlmcollate.formats`, with or without a last answer,
-    and `labels` or `label` beside it.
+    or a `text` and media such as `image` alone, and `labels` or `label` beside it.
 
     Args:
         collator: The collator of single conversations. Its `model_config`, if it is set, is

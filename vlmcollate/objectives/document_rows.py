@@ -11,7 +11,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaPart, Message
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats import UnreadPolicy, read_example
-from vlmcollate.formats.fields import as_list, is_hollow, parsed
+from vlmcollate.formats.fields import as_list, is_filler, is_hollow, parsed
 from vlmcollate.formats.media_columns import PLAIN_TEXT
 from vlmcollate.plain_values import describe, is_missing, show_all, unwrap
 
@@ -75,7 +75,8 @@ def _interleaved(row: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         )
     names, parts = [], []
     for k, (text, image) in enumerate(zip(texts, images, strict=True)):
-        has_text, has_image = not is_missing(text), not is_missing(image)
+        has_image = not is_filler(image)
+        has_text = not (is_filler(text) if has_image else is_missing(text))
         if has_text == has_image:
             raise ConversationError(
                 f"found {'an image' if has_image else 'no image'} at this place in 'images', "

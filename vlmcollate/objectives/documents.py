@@ -155,6 +155,7 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
 
         Raises:
             SampleError: A row is at fault; the error holds its index.
+            MediaMismatchError: The processor makes other tokens of the media of a piece alone.
         """
         for pieces in fill_packs(self._encoded(rows, on_error), self._limit):
             yield self.collator.pack(pieces)

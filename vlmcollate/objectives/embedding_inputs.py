@@ -12,14 +12,11 @@ from PIL import Image
 
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.fields import is_hollow
+from vlmcollate.objectives.user_rows import user_row
 from vlmcollate.plain_values import describe
 
 Side = Literal["anchor", "positive", "negative"]
 ROLES = ("role", "from")
-_KINDS = {"images": "image", "image": "image", "videos": "video", "video": "video"} | {
-    "audios": "audio",
-    "audio": "audio",
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -76,35 +73,21 @@ def input_row(side: Side, where: str, value: Any, rest: Mapping[str, Any]) -> In
         return InputRow(side=side, where=where, row=row, form="messages")
     if isinstance(value, Mapping) and any(key in value for key in ROLES):
         return InputRow(side=side, where=where, row={**rest, "messages": [value]}, form="content")
-    content = _content(value, where)
-    if content is None:
-        return InputRow(side=side, where=where, row={**rest, **value}, form="row")
-    row = {**rest, "messages": [{"role": "user", "content": content}]}
-    return InputRow(side=side, where=where, row=row, form="content")
-
-
-def _content(value: Any, where: str) -> Any:
-    """Returns the content of a message of an input; `None` if it is a row of some format."""
     if isinstance(value, str):
-        return value
-    if is_image(value):
-        return [{"type": "image", "image": value}]
-    if not isinstance(value, Mapping):
+        value = {"text": value}
+    elif is_image(value):
+        value = {"image": value}
+    elif not isinstance(value, Mapping):
         raise ConversationError(
             f"is no input: found {describe(value)}, expected a text, an image, messages, or a dict "
             "with 'text' and 'image'",
             where=where,
         )
-    fields = {key: item for key, item in value.items() if is_image(item) or not is_hollow(item)}
-    if not fields.keys() <= {"text", *_KINDS}:
-        return None
-    parts = [part for key, kind in _KINDS.items() for part in _media(fields.get(key), kind)]
-    return [*parts, {"type": "text", "text": fields["text"]}] if "text" in fields else parts
-
-
-def _media(value: Any, kind: str) -> list[dict[str, Any]]:
-    """Returns the parts of one item, or of a list of them."""
-    if value is None:
-        return []
-    items = value if isinstance(value, list | tuple) else [value]
-    return [{"type": kind, kind: item} for item in items]
+    given = {key: item for key, item in value.items() if is_image(item) or not is_hollow(item)}
+    asked = user_row(given)
+    return InputRow(
+        side=side,
+        where=where,
+        row={**rest, **(value if asked is None else asked)},
+        form="row" if asked is None else "content",
+    )

@@ -16,6 +16,7 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.encode.overlong import cut, length_without_cut_media
 from vlmcollate.errors import ConfigError, SampleTooLongError
 from vlmcollate.formats.pairs import missing_answer
+from vlmcollate.objectives.user_rows import user_row
 from vlmcollate.preference.base import COUNTS, PreferenceBase
 from vlmcollate.sample import OF_LABELS, EncodedSample
 
@@ -53,11 +54,13 @@ class InputCollator(PreferenceBase[E]):
 
 
 def read_input(collator: BaseCollator, row: Mapping[str, Any]) -> Conversation:
-    """Reads a conversation, which may end with a question.
+    """Reads a conversation, which may end with a question, or a text with media.
 
     Raises:
         ConversationError: The row is no conversation.
     """
+    if collator.format == "auto" and (asked := user_row(row)) is not None:
+        return collator.read_conversation(asked)
     column = missing_answer(row) if collator.format == "auto" else None
     if column is None:
         return collator.read_conversation(row)

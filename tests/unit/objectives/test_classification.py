@@ -249,3 +249,29 @@ def test_what_is_too_long_follows_the_policy():
         collator_of(SINGLE)([])
     with pytest.raises(EmptyBatchError):
         collator_of(SINGLE).stack([])
+
+
+@pytest.mark.parametrize(
+    ("row", "content"),
+    [
+        ({"text": "A cat"}, "A cat"),
+        ({"image": IMAGE}, [{"type": "image", "image": IMAGE}]),
+        (
+            {"image": IMAGE, "text": "A cat"},
+            [{"type": "image", "image": IMAGE}, {"type": "text", "text": "A cat"}],
+        ),
+        (
+            {"images": [IMAGE], "text": "A <image> cat"},
+            [
+                {"type": "text", "text": "A "},
+                {"type": "image", "image": IMAGE},
+                {"type": "text", "text": " cat"},
+            ],
+        ),
+    ],
+)
+def test_a_text_and_media_alone_are_a_message_of_the_user(row, content):
+    found = collator_of(SINGLE).encode({**row, "label": "dog"})
+    expected = COLLATOR.prompt([{"role": "user", "content": content}]).encoded
+    assert torch.equal(found.sample.input_ids, expected.input_ids)
+    assert found.label == 1

@@ -270,6 +270,15 @@ def test_options_that_documents_cannot_have_are_refused(options, message):
         DocumentCollator(collator_for(PROCESSOR, **options))
 
 
+def test_empty_places_of_arrow_are_no_items():
+    rows = [
+        {"texts": ["One", ""], "images": [{"bytes": None, "path": None}, IMAGES[0]]},
+        {"texts": ["One", None], "images": [None, IMAGES[0]]},
+    ]
+    one, other = (next(iter(collate_of(64).packs([row]))) for row in rows)
+    assert torch.equal(one.input_ids, other.input_ids)
+
+
 def test_parts_may_be_json():
     row = {"content": ' [{"type": "text", "text": "One"}]'}
     (pack,) = collate_of(64).packs([row])

@@ -185,9 +185,9 @@ def test_it_pickles_and_works_in_workers():
     assert len(batch["input_ids"]) == 9
 
 
-def test_a_thousand_negatives_are_rows():
-    row = {"anchor": "A", "positive": "B", "negatives": [f"C {k}" for k in range(1000)]}
-    assert len(EmbeddingCollator(COLLATOR)([row])["group_ids"]) == 1002
+def test_hundreds_of_negatives_are_rows():
+    row = {"anchor": "A", "positive": "B", "negatives": [f"C {k}" for k in range(300)]}
+    assert len(EmbeddingCollator(COLLATOR)([row])["group_ids"]) == 302
 
 
 @pytest.mark.parametrize(
@@ -209,11 +209,11 @@ def test_a_thousand_negatives_are_rows():
         (
             {"anchor": "A", "positive": {"image": "/no/such.png"}},
             MediaError,
-            "positive: ",
+            r"positive, image\[0\]: ",
         ),
         ({"anchor": "A", "positive": {"role": "user"}}, ConversationError, "positive"),
         ({"anchor": "A", "positive": "B", "positive_images": [IMAGE]}, CollateError, "positive_im"),
-        ({"anchor": {"text": 3}, "positive": "B"}, ConversationError, "anchor: expected a string"),
+        ({"anchor": {"text": 3}, "positive": "B"}, ConversationError, "anchor: expected a list"),
         (
             {
                 "anchor": "A",

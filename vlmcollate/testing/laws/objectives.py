@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -11,10 +12,10 @@ from vlmcollate.batch.media import with_float_pixels
 from vlmcollate.batch.stacking import fill_values
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import MediaMismatchError
-from vlmcollate.objectives import ClassificationCollator, DocumentCollator
+from vlmcollate.objectives import ClassificationCollator, DocumentCollator, EncodedDocument
 from vlmcollate.objectives.document_rows import plain_document
 from vlmcollate.packing.documents import unpack
-from vlmcollate.sample import IGNORE_INDEX
+from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import batches
 from vlmcollate.testing.laws.choices import first_difference
 from vlmcollate.testing.laws.failure_messages import failure
@@ -68,34 +69,52 @@ def check_documents_are_split_without_loss(collator: BaseCollator, trial: Trial)
             pieces = [piece for pack in split.packs([row]) for piece in unpack(pack)]
         except MediaMismatchError:  # the processor tiles an image by the others of its call
             return
-        labels = torch.cat([piece.labels[1:] for piece in pieces])
-        found = labels[labels != IGNORE_INDEX].tolist()
-        expected = whole.sample.labels[1:]
-        if found != expected[expected != IGNORE_INDEX].tolist():
-            raise failure(
-                "the pieces of a document train other tokens than the whole",
-                "encode a text as the same tokens whatever media stands beside it",
-                messages=messages,
-                found=found,
-                expected=expected[expected != IGNORE_INDEX].tolist(),
-            )
-        parts = iter([part for _, part in whole.conversation.media])
-        for piece in pieces:
-            own = [next(parts) for _ in range(sum(piece.media_counts.values()))]
-            alone = packs.encode(plain_document(own)) if own else piece
-            pixels = [with_float_pixels(sample) for sample in (piece, alone)]
-            differs = first_difference(*([attrs.evolve(sample, tokens={})] for sample in pixels))
-            if differs is not None:
-                raise failure(
-                    "a piece of a document has other media than its images alone",
-                    "encode each conversation from its own media in `sharing`",
-                    messages=messages,
-                    found=differs,
-                    expected="the media of its images",
-                )
+        _check_text(pieces, whole, messages)
+        _check_media(packs, pieces, whole, messages)
 
     drawn = subject.chats(max_turns=min(2, subject.turns))
     forall(trial, drawn, check, also=[subject.chat("Yes", images=subject.images)])
+
+
+def _check_text(pieces: Sequence[EncodedSample], whole: EncodedDocument, messages: Chat) -> None:
+    """Checks that pieces train the tokens of the document, each once."""
+    labels = torch.cat([piece.labels[1:] for piece in pieces])
+    found = labels[labels != IGNORE_INDEX].tolist()
+    expected = whole.sample.labels[1:]
+    if found != expected[expected != IGNORE_INDEX].tolist():
+        raise failure(
+            "the pieces of a document train other tokens than the whole",
+            "encode a text as the same tokens whatever media stands beside it",
+            messages=messages,
+            found=found,
+            expected=expected[expected != IGNORE_INDEX].tolist(),
+        )
+
+
+def _check_media(
+    packs: BaseCollator, pieces: Sequence[EncodedSample], whole: EncodedDocument, messages: Chat
+) -> None:
+    """Checks that pieces have the media of their images, encoded in a call of its own."""
+    parts = iter([part for _, part in whole.conversation.media])
+    for piece in pieces:
+        own = [next(parts) for _ in range(sum(piece.media_counts.values()))]
+        alone = packs.encode(plain_document(own)) if own else piece
+        pixels = [with_float_pixels(sample) for sample in (piece, alone)]
+        differs = first_difference(*([attrs.evolve(sample, tokens={})] for sample in pixels))
+        if differs is not None:
+            raise failure(
+                "a piece of a document has other media than its images alone",
+                "encode each conversation from its own media in `sharing`",
+                messages=messages,
+                found=differs,
+                expected="the media of its images",
+            )
+    if next(parts, None) is not None:
+        raise failure(
+            "an image of a document is in none of its pieces",
+            "encode each conversation with all of its media in `sharing`",
+            messages=messages,
+        )
 
 
 def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
