@@ -97,7 +97,7 @@ def _read_sources(file: Path) -> dict[str, dict[str, Any]]:
     found = read_yaml(file, str(file))
     if found.keys() != {"sources"} or not isinstance(found["sources"], dict):
         raise ConfigError(
-            f"{file} is wrong: found {sorted(found)}, expected 'sources' by name, such as "
+            f"{file} is wrong: found {found!r:.60}, expected 'sources' by name alone, such as "
             "{charts: {data: charts.jsonl, weight: 0.3}}"
         )
     sources = {}
@@ -107,7 +107,12 @@ def _read_sources(file: Path) -> dict[str, dict[str, Any]]:
                 f"{file}: source {name!r} is wrong: found {given!r:.60}, expected 'data' and "
                 "'weight'"
             )
+        if not isinstance(given["data"], str):
+            raise ConfigError(
+                f"{file}: the data of source {name!r} is wrong: found {given['data']!r:.60}, "
+                "expected a path or a URL"
+            )
         options = {k: value_of(v) if isinstance(v, str) else v for k, v in given.items()}
-        path = as_file(str(given["data"]))
+        path = as_file(given["data"])
         sources[name] = {**options, "data": file.parent / path if isinstance(path, Path) else path}
     return sources

@@ -21,7 +21,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = _strict_loader()(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -33,6 +33,23 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
             f"{name} is wrong: found {type(found).__name__}, expected options by name"
         )
     return found
+
+
+def _strict_loader() -> Any:
+    """Returns a safe loader that refuses a name that stands twice in one mapping."""
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+        def construct_mapping(self, node: Any, **options: Any) -> Any:
+            seen = set()
+            for key in (key for key, _ in node.value if key.id == "scalar"):
+                if key.value in seen:
+                    problem = f"the name {key.value!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, **options)
+
+    return StrictLoader
 
 
 def _place_of(error: Any) -> str:

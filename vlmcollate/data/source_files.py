@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from vlmcollate.errors import ConfigError
+from vlmcollate.media.loading.connecting import message_of
 from vlmcollate.media.loading.stored_files import locate
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
@@ -42,8 +43,8 @@ def open_file(file: str | Path) -> BinaryIO:
     files, path = locate(file, {})
     try:
         opened: BinaryIO = files.open(path, "rb")
-    except OSError as error:
-        raise ConfigError(f"cannot read '{file}': {error}") from error
+    except Exception as error:  # clients of stores have errors of their own, without a base
+        raise ConfigError(f"cannot read '{file}': {message_of(error)}") from error
     return opened
 
 
@@ -72,8 +73,8 @@ def files_at(file: str, suffixes: tuple[str, ...]) -> list[str] | None:
         if not files.isdir(path):
             return None
         names = [entry["name"] for entry in files.ls(path, detail=True) if entry["type"] == "file"]
-    except OSError as error:
-        raise ConfigError(f"cannot read '{file}': {error}") from error
+    except Exception as error:  # clients of stores have errors of their own, without a base
+        raise ConfigError(f"cannot read '{file}': {message_of(error)}") from error
     return [
         f"{file.rstrip('/')}/{PurePosixPath(name).name}"
         for name in sorted(names)

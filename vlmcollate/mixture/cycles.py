@@ -50,13 +50,13 @@ def make_cycle(bounds: tuple[int, ...], seed: int, number: int) -> Cycle:
         number: The number of the cycle.
     """
     offset = number * _GOLDEN % _UNIT
-    edges = [-((offset - bound) // _UNIT) for bound in bounds]
+    edges = -((offset - np.array(bounds, np.int64)) // _UNIT)
     sizes = np.diff(edges)
     places = np.random.default_rng((seed, number)).permutation(CYCLE)
     sources, before = np.empty(CYCLE, np.int64), np.empty(CYCLE, np.int64)
-    for source, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        own = np.sort(places[start:end])
-        sources[own], before[own] = source, np.arange(sizes[source])
+    sources[places] = np.repeat(np.arange(len(sizes)), sizes)
+    by_source = np.argsort(sources, kind="stable")
+    before[by_source] = np.arange(CYCLE) - np.repeat(edges[:-1], sizes)
     return Cycle(sources, before)
 
 

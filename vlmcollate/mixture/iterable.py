@@ -16,7 +16,8 @@ from vlmcollate.mixture.mixture import draw_of
 from vlmcollate.mixture.reading import check_map_style, is_map_style, read_row
 from vlmcollate.mixture.rows import MixtureRow
 from vlmcollate.mixture.settings import MixtureSettings
-from vlmcollate.mixture.states import position_of
+from vlmcollate.mixture.shared_number import SharedNumber
+from vlmcollate.mixture.states import count_of, position_of
 from vlmcollate.mixture.streams import StreamReader, check_stream
 from vlmcollate.validators import at_least_one, check_count
 
@@ -62,6 +63,7 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
     rank: int = attrs.field(default=0, kw_only=True)
     num_ranks: int = attrs.field(default=1, validator=at_least_one, kw_only=True)
     _epoch: int = attrs.field(default=0, init=False)
+    _shared_epoch: SharedNumber = attrs.field(factory=SharedNumber, init=False, repr=False)
     _position: int = attrs.field(default=0, init=False)
     _shards: int | None = attrs.field(default=None, init=False)
     _readers: dict[str, StreamReader] = attrs.field(factory=dict, init=False, repr=False)
@@ -115,6 +117,7 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
 
     def _start(self, shards: int) -> None:
         """Starts an epoch, or resumes from the state that was loaded."""
+        self._take_epoch()
         if not self._resumes:
             self._position, self._readers = 0, self._make_readers()
         elif self._shards not in (None, shards) and any(
@@ -125,9 +128,8 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
                 "stream distributes its rows itself; resume with the same number"
             )
         self._resumes, self._shards = False, shards
-        self._ends = tuple(
-            self.end_of(name, self._epoch) for name in self.drawn if name not in self._readers
-        )
+        map_style = [name for name in self.drawn if name not in self._readers]
+        self._ends = tuple(self.ends_of(map_style, self._epoch))
 
     def _make_readers(self) -> dict[str, StreamReader]:
         return {
@@ -168,6 +170,12 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, of which each has orders of its own; 0 by default."""
         check_count("epoch", epoch, least=0)
+        self._shared_epoch.set(int(epoch))
+        self._take_epoch()
+
+    def _take_epoch(self) -> None:
+        """Takes the epoch that was set, in this process or in the one that started it."""
+        epoch = self._shared_epoch.get()
         if epoch != self._epoch:
             self._epoch, self._resumes = epoch, False
 
@@ -188,10 +196,11 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
             ConfigError: The state is of another mixture.
         """
         self._position = position_of(state, self.identity())
-        check_count("the state's epoch", state.get("epoch"), least=0)
-        self._epoch, self._shards = state["epoch"], state["shards"]
+        self._epoch, streams = count_of(state, "epoch"), state.get("streams", {})
+        self._shared_epoch.set(self._epoch)
+        self._shards = None if state.get("shards") is None else count_of(state, "shards")
         self._readers = self._make_readers()
         for name, reader in self._readers.items():
-            if name in state["streams"]:
-                reader.load_state_dict(state["streams"][name])
+            if name in streams:
+                reader.load_state_dict(streams[name])
         self._resumes = True

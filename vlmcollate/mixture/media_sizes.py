@@ -30,6 +30,7 @@ def sizes_of(options: Mapping[str, Any], source: str) -> Sizes:
     Raises:
         ConfigError: A size is wrong.
     """
+    where = f"per_source[{source!r}]"
     found: dict[MediaKind, MediaOptions] = {}
     kinds: tuple[MediaKind, ...] = ("image", "video")
     for kind in kinds:
@@ -37,7 +38,7 @@ def sizes_of(options: Mapping[str, Any], source: str) -> Sizes:
         if not given:
             continue
         try:
-            part = media_part(kind, None, "", Fields(given, f"per_source[{source!r}]"))
+            part = media_part(kind, None, where, Fields(given, where))
         except ConversationError as error:
             raise ConfigError(str(error)) from error
         found[kind] = part.options

@@ -75,7 +75,7 @@ class Mixture(MixtureSettings, Dataset[MixtureRow]):
     def __len__(self) -> int:
         if not isinstance(self.samples, str):
             return int(self.samples)
-        ends = [self.end_of(name) for name in self.drawn]
+        ends = self.ends_of(self.drawn)
         return min(ends) if self.samples == "first_exhausted" else max(ends)
 
     def __getitem__(self, index: int) -> MixtureRow:

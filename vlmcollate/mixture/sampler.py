@@ -92,7 +92,7 @@ class MixtureSampler(Sampler[int]):
         """Resumes from the state of a sampler of the same mixture, with any number of ranks.
 
         Raises:
-            ConfigError: The state is no state of a sampler, or of one with another seed, weights or
-                numbers of rows.
+            ConfigError: The state is no state of a sampler, or of one with another seed, weights,
+                numbers of rows or order of sources.
         """
         self._start = self._position = position_of(state, self.mixture.identity())

@@ -21,14 +21,15 @@ class Schedule:
     Attributes:
         weights: (S,) the weights, of which at least one is above 0.
         seed: The seed of the order.
+        bounds: (S + 1,) the bounds of the sources in a cycle, in units.
     """
 
     weights: tuple[float, ...]
     seed: int
+    bounds: tuple[int, ...] = attrs.field(init=False, eq=False, repr=False)
 
-    @property
-    def bounds(self) -> tuple[int, ...]:
-        """(S + 1,) the bounds of the sources in a cycle, in units."""
+    @bounds.default
+    def _bounds(self) -> tuple[int, ...]:
         return bounds_of(self.weights)
 
     def source_at(self, draw: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Literal, get_args
 
 import attrs
@@ -80,15 +80,19 @@ class MixtureSettings:
         weights = tuple(source.weight for source in self.sources.values())
         return Schedule(weights, shuffle_key(self.seed, "draws", epoch))
 
-    def end_of(self, name: str, epoch: int = 0) -> int:
-        """Returns the draw at which a map-style source starts again.
+    def ends_of(self, names: Container[str], epoch: int = 0) -> list[int]:
+        """Returns the draws at which map-style sources start again.
 
         Args:
-            name: The name of the source, whose weight is above 0.
+            names: The names of the sources, whose weights are above 0.
             epoch: The epoch of the mixture, if each has an order of its own.
         """
-        times = len(self.sources[name].dataset)
-        return self.schedule(epoch).find(self.names.index(name), times)
+        schedule = self.schedule(epoch)
+        return [
+            schedule.find(number, len(source.dataset))
+            for number, (name, source) in enumerate(self.sources.items())
+            if name in names
+        ]
 
     def collator(self, collator: BaseCollator) -> MixtureCollator:
         """Returns a collator of the mixture's rows.
@@ -106,11 +110,12 @@ class MixtureSettings:
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides which row a draw is, by name."""
-        sources = {
-            name: [
+        sources = [  # a list, since their order decides the draws
+            [
+                name,
                 source.weight,
                 len(source.dataset) if hasattr(source.dataset, "__len__") else None,
             ]
             for name, source in self.sources.items()
-        }
+        ]
         return {"seed": self.seed, "shuffle": self.shuffle, "sources": sources}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -53,7 +53,7 @@ def _as_source(name: object, given: Any) -> Source:
         )
     dataset, weight = given
     is_number = isinstance(weight, Real) and not isinstance(weight, bool)
-    if not is_number or not math.isfinite(weight) or weight < 0:
+    if not is_number or not 0 <= weight <= sys.float_info.max:
         raise ConfigError(
             f"the weight of source {name!r} is wrong: found {weight!r:.60}, expected a finite "
             "number of at least 0"

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 
 from vlmcollate.errors import ConfigError
 from vlmcollate.mixture.reading import read_row
+from vlmcollate.mixture.states import count_of
 
 _END = object()
 
@@ -94,8 +95,14 @@ class StreamReader:
         return state
 
     def load_state_dict(self, state: Any) -> None:
-        """Resumes from a state, at the next row."""
-        self.epoch, self.before, self.done = state["epoch"], state["before"], state["done"]
+        """Resumes from a state, at the next row.
+
+        Raises:
+            ConfigError: It is no state of a stream.
+        """
+        self.epoch, self.before, self.done = (
+            count_of(state, name) for name in ("epoch", "before", "done")
+        )
         self._given = state.get("dataset")
 
     def _next(self) -> Any:
@@ -136,5 +143,6 @@ class StreamReader:
         if not self.done:
             raise ConfigError(
                 f"source {self.name!r} has no rows for this worker, or is an iterator that was "
-                "read before; pass a dataset, or a function that returns an iterable"
+                "read before; use no more workers than it has shards, or pass a function that "
+                "returns an iterable"
             )

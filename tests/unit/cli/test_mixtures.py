@@ -79,7 +79,10 @@ def test_stats_counts_each_source_and_its_share(mixed, tmp_path):
     ("text", "message"),
     [
         ("a: [", "is no YAML at line 1"),
-        ("source: {}", "found ['source'], expected 'sources' by name"),
+        ("sources: {a: {data: rows.jsonl, weight: 1}, a: {}}", "the name 'a' stands twice"),
+        ("sources: {a: {data: , weight: 1}}", "the data of source 'a' is wrong: found None"),
+        ("sources: [1]", "found {'sources': [1]}, expected 'sources' by name alone"),
+        ("source: {}", "found {'source': {}}, expected 'sources' by name"),
         ("sources: {a: {data: rows.jsonl}}", "source 'a' is wrong: found"),
         ("sources: {a: {data: no.jsonl, weight: 1}}", "there is no file"),
         ("sources: {a: {data: rows.jsonl, weight: -1}}", "the weight of source 'a' is wrong"),

@@ -28,6 +28,7 @@ ROWS = Numbers(0, 3)
         ({"a": (ROWS, -0.1), "b": (ROWS, 1)}, "the weight of source 'a' is wrong: found -0.1"),
         ({"a": (ROWS, math.nan)}, "the weight of source 'a' is wrong: found nan"),
         ({"a": (ROWS, math.inf)}, "the weight of source 'a' is wrong: found inf"),
+        ({"a": (ROWS, 10**400)}, "the weight of source 'a' is wrong: found 1000"),
         ({"a": (ROWS, True)}, "the weight of source 'a' is wrong: found True"),
         ({"a": (ROWS, "0.5")}, "the weight of source 'a' is wrong: found '0.5'"),
         ({"a": (ROWS, 1e-30), "b": (ROWS, 1)}, "the weight of source 'a' is too small beside"),
@@ -53,6 +54,10 @@ def test_wrong_sources_and_weights_are_refused(kind, sources, message):
         ({"per_source": {"chart": {}}}, "found 'chart', expected one of ['charts'"),
         ({"per_source": {"chart": {}}}, "did you mean 'charts'?"),
         ({"per_source": 3}, "per_source is wrong: found 3"),
+        (
+            {"per_source": {"chat": {"min_pixels": 9, "max_pixels": 4}}},
+            "per_source['chat']: sets min_pixels=9 above max_pixels=4",
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", [Mixture, IterableMixture])
@@ -172,3 +177,20 @@ def test_a_stream_that_became_shorter_is_refused():
         list(short)
     with pytest.raises(ConfigError, match="the state is of no mixture"):
         short.load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": None}, "the state's epoch must be an integer of at least 0"),
+        ({"shards": "2"}, "the state's shards must be an integer of at least 0"),
+        ({"streams": {"a": {}}}, "the state's epoch must be an integer of at least 0"),
+        ({"streams": {"a": None}}, "the state's epoch must be an integer of at least 0"),
+    ],
+)
+def test_a_damaged_state_of_streams_is_refused(change, message):
+    mixture = IterableMixture({"a": (lambda: [1, 2], 1)})
+    next(iter(mixture))
+    state = {**mixture.state_dict(), **change}
+    with pytest.raises(ConfigError, match=message):
+        mixture.load_state_dict(state)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from itertools import islice
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +149,19 @@ def test_workers_draw_the_same_rows(workers):
     loader = DataLoader(streams_mixture(), batch_size=None, collate_fn=None, num_workers=workers)
     drawn = [(row.source, row.index, row.row) for row in loader]
     assert sorted(drawn) == sorted(found(streams_mixture()))
+
+
+@pytest.mark.parametrize("copied", [lambda mixture: mixture, copy.deepcopy])
+def test_persistent_workers_take_the_epoch_that_is_set(copied):
+    mixture, alone = copied(streams_mixture(samples=24)), streams_mixture(samples=24)
+    loader = DataLoader(
+        mixture, batch_size=None, collate_fn=None, num_workers=2, persistent_workers=True
+    )
+    for epoch in (0, 2, 1):
+        mixture.set_epoch(np.int64(epoch))
+        alone.set_epoch(epoch)
+        assert sorted((row.source, row.index, row.row) for row in loader) == sorted(found(alone))
+    assert json.loads(json.dumps(mixture.state_dict()))["epoch"] == 1
 
 
 @pytest.mark.filterwarnings("ignore")  # torchdata warns about itself

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from collections import Counter
 from typing import Any
 
@@ -213,6 +214,29 @@ def test_the_state_of_another_mixture_is_refused(change, message):
     other = Mixture(sources, **{"seed": 5, **change})
     with pytest.raises(ConfigError, match=message):
         numbers_mixture().sampler().load_state_dict(other.sampler().state_dict())
+
+
+def test_the_order_of_the_sources_belongs_to_the_state():
+    mixture = numbers_mixture()
+    turned = Mixture(dict(reversed(mixture.sources.items())), seed=5)
+    assert [turned.draw(k) for k in range(20)] != [mixture.draw(k) for k in range(20)]
+    state = json.loads(json.dumps(mixture.sampler().state_dict(position=8), sort_keys=True))
+    mixture.sampler().load_state_dict(state)
+    with pytest.raises(ConfigError, match=r"found sources \['charts', 0.3, 7\], expected \['chat'"):
+        turned.sampler().load_state_dict(state)
+
+
+def test_a_thousand_sources_cost_little_more_than_a_few():
+    def seconds(mixture):
+        started = time.thread_time()
+        for draw in range(0, 30_000, 100):  # each is in another cycle
+            mixture.draw(draw)
+        return time.thread_time() - started
+
+    few, many = (
+        Mixture({f"{k}": (range(9), k + 1) for k in range(size)}, seed=1) for size in (3, 1000)
+    )
+    assert seconds(many) < 50 * seconds(few)
 
 
 @pytest.mark.parametrize("state", [None, 3, {}, {"position": 3}, {"mixture": {}, "position": 1}])

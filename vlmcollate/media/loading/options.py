@@ -89,5 +89,12 @@ def a_folder_or_none(_: object, option: attrs.Attribute[Any], value: Path | None
 
 
 def as_names(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Converts one name or several to a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    """Converts one name or several to a tuple.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    given: Any = value
+    if isinstance(given, bytes) or not isinstance(given, str | Iterable):
+        raise ConfigError(f"names are wrong: found {show(given)}, expected a string or several")
+    return (given,) if isinstance(given, str) else tuple(given)

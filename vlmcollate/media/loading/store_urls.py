@@ -28,7 +28,7 @@ def as_prefixes(value: Any) -> tuple[str, ...]:
 
 def _as_prefix(name: Any) -> str:
     scheme, separator, rest = name.partition("://") if isinstance(name, str) else ("", "", "")
-    problem = problem_of(name) if separator else "it is no URL"
+    problem = problem_of(name) if separator and scheme else "it is no URL"
     if not rest.strip("/"):
         problem = problem or "it names no bucket"
     if problem:

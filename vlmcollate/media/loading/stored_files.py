@@ -32,10 +32,19 @@ def locate(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         options: The options of the file system.
 
     Raises:
-        ConfigError: A package is missing.
+        ConfigError: A package is missing, or the file system cannot be made.
     """
-    check_protocol(url.partition("://")[0].rpartition("::")[2])
-    found: tuple[Any, str] = _fsspec().core.url_to_fs(url, **options)
+    scheme = url.partition("://")[0].rpartition("::")[2]
+    check_protocol(scheme)
+    try:
+        found: tuple[Any, str] = _fsspec().core.url_to_fs(url, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # clients of stores have errors of their own, without a base
+        raise ConfigError(
+            f"the file system of {scheme}:// cannot be made: {type(error).__name__}: {error}; "
+            "correct its options or credentials"
+        ) from error
     return found
 
 

@@ -43,16 +43,30 @@ class ObjectStores:
     prefixes: tuple[str, ...] = attrs.field(converter=as_prefixes)
     max_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=above_zero)
     timeout: float = attrs.field(default=20.0, validator=above_zero)
-    options: Mapping[str, Mapping[str, Any]] = attrs.field(
-        factory=dict, validator=an_instance_of(Mapping), repr=False
-    )
+    options: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)
 
     @prefixes.validator
     def _check_prefixes(self, _: object, value: tuple[str, ...]) -> None:
         if not value:
             raise ConfigError("prefixes is empty; name at least one, such as 's3://bucket'")
-        for prefix in value:
-            check_protocol(prefix.partition("://")[0])
+        for scheme in _schemes_of(value):
+            check_protocol(scheme)
+
+    @options.validator
+    def _check_options(self, _: object, value: Mapping[str, Mapping[str, Any]]) -> None:
+        an_instance_of(Mapping)(self, attrs.fields(type(self)).options, value)
+        schemes = _schemes_of(self.prefixes)
+        for scheme, given in value.items():
+            if scheme not in schemes:
+                raise ConfigError(
+                    f"options names the scheme {scheme!r}, expected one of {schemes}, which "
+                    "prefixes has; rename or remove it"
+                )
+            if not isinstance(given, Mapping):
+                raise ConfigError(
+                    f"options[{scheme!r}] is wrong: found {type(given).__name__}, expected the "
+                    "options of a file system by name"
+                )
 
     def allows(self, url: str) -> bool:
         """Whether a URL is below one of the prefixes."""
@@ -73,6 +87,7 @@ class ObjectStores:
         Raises:
             MediaError: If the URL is not allowed, or the object is missing, too large, or takes too
                 long.
+            ConfigError: If the file system cannot be made with its options.
         """
         problem = problem_of(url)
         if not problem and not self.allows(url):
@@ -86,9 +101,11 @@ class ObjectStores:
         files, path = locate(f"{scheme.lower()}://{rest}", self.options.get(scheme.lower(), {}))
         try:
             return Deadline.after(self.timeout).run(lambda: self._content(files, path, url, where))
-        except MediaError:
+        except (MediaError, MemoryError):
             raise
-        except (OSError, ValueError) as error:
+        except FileNotFoundError as error:
+            raise self._refused(url, "there is no such object", where) from error
+        except Exception as error:  # clients of stores have errors of their own, without a base
             why = f"it cannot be read ({message_of(error)})"
             raise self._refused(url, why, where) from error
 
@@ -113,3 +130,8 @@ class ObjectStores:
 
     def _refused(self, url: str, why: str, where: str) -> MediaError:
         return MediaError(f"'{without_secrets(url)}' is not used: {why}", where=where)
+
+
+def _schemes_of(prefixes: tuple[str, ...]) -> list[str]:
+    """Returns the schemes of prefixes."""
+    return sorted({prefix.partition("://")[0] for prefix in prefixes})

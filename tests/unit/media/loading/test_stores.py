@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from vlmcollate import ConfigError, LocalMedia, ObjectStores, collator_for
+from vlmcollate.data.source_files import files_at, open_file
 from vlmcollate.errors import MediaError
 from vlmcollate.testing import tiny_processor
 
@@ -85,7 +86,7 @@ def test_a_collator_reads_objects():
         ("memory://images/a.png::memory://private/a.png", "holds a chain of file systems"),
         ("memory://images/a\x00.png", "holds control characters"),
         ("memory://key:secret@images/a.png", "it holds a user name"),
-        ("memory://images/missing.png", "it cannot be read"),
+        ("memory://images/missing.png", "there is no such object"),
         ("memory://images/sub", "it is a folder, expected an object"),
         ("memory://images/empty.png", "image"),
     ],
@@ -141,12 +142,57 @@ def test_limits_hold_for_objects():
         ({"max_bytes": 0}, "max_bytes must be a number above 0"),
         ({"timeout": None}, "timeout must be a number above 0"),
         ({"options": 3}, "options must be a Mapping"),
+        ({"options": {"memory": 3}}, "options\\['memory'\\] is wrong: found int"),
+        ({"options": {"s3": {}}}, "options names the scheme 's3', expected one of \\['memory'\\]"),
+        ({"prefixes": None}, "names are wrong: found None"),
+        ({"prefixes": b"memory://a"}, "names are wrong: found b'memory://a'"),
+        ({"prefixes": "://a"}, "it is no URL"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         stores(**options)
     assert "secret" not in str(caught.value)
+
+
+class ClientError(Exception):
+    """An error of a store's client, without a base that all clients share."""
+
+
+class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    protocol = "faulty"
+    cachable = False
+
+    def __init__(self, **options):
+        if "key" in options:
+            raise ClientError("no such key")
+        super().__init__()
+
+    def _fail(self, path, *places, **options):
+        raise ClientError("access denied")
+
+    isfile = open = _fail
+
+    def info(self, path, **options):
+        return {"type": "file", "size": None} if "unknown" in path else self._fail(path)
+
+    def cat_file(self, path, start, end):
+        return b"x" * end
+
+
+def test_errors_of_a_stores_client_are_named():
+    fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+    faulty = stores(prefixes="faulty://a", max_bytes=9)
+    with pytest.raises(MediaError, match=r"it cannot be read \(access denied\)"):
+        faulty.read("faulty://a/b.png", where="images[0]")
+    with pytest.raises(MediaError, match="above max_bytes=9"):
+        faulty.read("faulty://a/unknown.png", where="images[0]")
+    keyed = stores(prefixes="faulty://a", options={"faulty": {"key": 3}})
+    with pytest.raises(ConfigError, match=r"faulty:// cannot be made: ClientError: no such key"):
+        keyed.read("faulty://a/b.png", where="images[0]")
+    for read in (open_file, lambda url: files_at(url, (".jsonl",))):
+        with pytest.raises(ConfigError, match=r"cannot read 'faulty://a/b.jsonl': access denied"):
+            read("faulty://a/b.jsonl")
 
 
 def test_a_missing_package_is_named(monkeypatch):
