@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 import numpy as np
-import PIL
 import torch
 from PIL import Image
 from PIL.Image import core  # type: ignore[attr-defined]  # not in Pillow's types
@@ -47,8 +46,6 @@ _OPTIONS = (
 _MOST_PATHS = 32
 _WEIGHTED = frozenset({1, 2, 3, "LANCZOS", "BILINEAR", "BICUBIC"})
 """The numbers and the names of interpolations that weight pixels."""
-_EXPORTS_MEMORY = tuple(map(int, PIL.__version__.split(".")[:2])) >= (11, 3)
-"""Whether Pillow exports the memory of images; 11.2 does, but never frees it afterwards."""
 _BAND = 32
 """The number of rows whose channels are separated at a time, so that they stay in the cache."""
 _STRIP_BYTES = 1 << 18
@@ -306,7 +303,7 @@ def shared_pixels(image: Image.Image) -> Pixels | None:
     """
     if type(image).__array_interface__ is not Image.Image.__array_interface__:
         return None  # such as a PixelImage
-    if not _EXPORTS_MEMORY or core.get_alignment() != 1:
+    if core.get_alignment() != 1:
         return None
     image.load()
     if image.im.readonly:  # memory of others, with which Pillow before 13 crashes

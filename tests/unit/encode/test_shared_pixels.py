@@ -27,10 +27,6 @@ from vlmcollate.encode.pixel_path import _resized, pixels_of, shared_pixels
 from vlmcollate.encode.pixel_probe import Shortcuts
 from vlmcollate.media.loading.pixel_images import PixelImage
 
-exports_memory = pytest.mark.skipif(
-    not pixel_path._EXPORTS_MEMORY, reason="this Pillow does not export the memory of images"
-)
-
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
@@ -51,7 +47,6 @@ def opened(image: Image.Image, kind: str) -> Image.Image:
     return Image.open(buffer)
 
 
-@exports_memory
 @given(width=st.integers(1, 400), height=st.integers(1, 400))
 def test_images_of_any_size_share_their_memory(width: int, height: int) -> None:
     image = noise(width, height)
@@ -77,13 +72,11 @@ MADE: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-@exports_memory
 @pytest.mark.parametrize("name", MADE)
 def test_images_share_their_memory_however_they_were_made(name: str) -> None:
     shared(MADE[name](photo((60, 40))))
 
 
-@exports_memory
 def test_a_mapped_file_is_read(tmp_path: Path) -> None:
     photo((60, 40)).save(tmp_path / "image.bmp")
     with Image.open(tmp_path / "image.bmp") as image:
@@ -91,7 +84,6 @@ def test_a_mapped_file_is_read(tmp_path: Path) -> None:
     assert np.array_equal(pixels[..., :3], np.asarray(photo((60, 40))))
 
 
-@exports_memory
 def test_memory_that_pillow_borrowed_is_not_shared() -> None:
     arrow = pytest.importorskip("pyarrow")
     source = noise(33, 50)
@@ -113,11 +105,6 @@ def test_other_memory_is_not_shared(image: Image.Image) -> None:
     assert not isinstance(image, PixelImage) or image.pixels is not None
 
 
-def test_an_older_pillow_shares_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixel_path, "_EXPORTS_MEMORY", False)
-    assert shared_pixels(noise(5, 6)) is None
-
-
 def test_rows_with_room_between_them_are_not_shared() -> None:
     core: Any = Image.core  # type: ignore[attr-defined]  # not in Pillow's types
     core.set_alignment(64)
@@ -127,7 +114,6 @@ def test_rows_with_room_between_them_are_not_shared() -> None:
         core.set_alignment(1)
 
 
-@exports_memory
 def test_memory_outlives_its_image() -> None:
     expected = np.asarray(photo((300, 200)))
     closed, deleted, changed = (opened(photo((300, 200)), "PNG") for _ in range(3))
@@ -141,7 +127,6 @@ def test_memory_outlives_its_image() -> None:
     assert len(fresh) == 20
 
 
-@exports_memory
 def test_nothing_is_leaked() -> None:
     image = noise(1000, 500)
     made = sys.getrefcount(image), sys.getrefcount(image.im)
@@ -156,7 +141,6 @@ def test_nothing_is_leaked() -> None:
     assert grown < 40_000  # in KB, where 100 copies alone would be 200 MB
 
 
-@exports_memory
 def test_threads_may_share_an_image() -> None:
     image = noise(200, 100)
     expected = np.asarray(image)
@@ -168,7 +152,6 @@ def test_threads_may_share_an_image() -> None:
         assert all(threads.map(read, range(8)))
 
 
-@exports_memory
 @given(
     size=st.tuples(st.integers(1, 120), st.integers(1, 120)),
     target=st.tuples(st.integers(1, 120), st.integers(1, 120)),
@@ -195,7 +178,6 @@ def test_resized_images_are_those_of_three_channels(
     assert torch.equal(found, resize(planes, **options))
 
 
-@exports_memory
 @pytest.mark.parametrize("name", ["internvl", "qwen2_5_vl", "gemma3", "llava_onevision"])
 def test_a_sample_keeps_nothing_of_its_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images: list[Any] = []
@@ -218,7 +200,6 @@ def test_a_sample_keeps_nothing_of_its_image(name: str, monkeypatch: pytest.Monk
     assert np.array_equal(np.asarray(source), before)
 
 
-@exports_memory
 def test_a_processor_that_writes_to_its_images_gets_copies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
