@@ -69,7 +69,7 @@ CAUGHT_BY: dict[type[Any], str] = {
 MOST = 6
 """A wrong label breaks a few laws at once."""
 
-EVERY = 1 if DEEP else 10 if NIGHTLY else 30
+EVERY = 1 if DEEP else 10 if NIGHTLY else 50
 BLAMED = list(CAUGHT_BY)[::EVERY]
 """Collators on which every other law is tried, too; all of them in the deep profile."""
 

@@ -504,7 +504,7 @@ def with_media_of(name: str) -> list[dict[str, Any]]:
     return examples
 
 
-@pytest.mark.parametrize("name", in_turns(SERVED, 0))
+@pytest.mark.parametrize("name", in_turns(SERVED, 0, step=4))
 def test_pretokenized_samples_of_every_family_lose_nothing(name: str) -> None:
     processor, variables = of_family(name)
     examples = with_media_of(name)

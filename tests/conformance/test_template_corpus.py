@@ -97,7 +97,7 @@ def labelled(judge, name, form):
     return sample.input_ids.tolist(), sample.labels.tolist()
 
 
-@pytest.mark.parametrize("name", TEMPLATES if NIGHTLY else OF_INFERENCE[1::8])
+@pytest.mark.parametrize("name", TEMPLATES if NIGHTLY else OF_INFERENCE[1::12])
 def test_what_is_known_of_turns_changes_none(name, monkeypatch):
     """The starts of turns are those that a rendering of each generation prompt shows."""
     collate = judge(TEMPLATES[name])

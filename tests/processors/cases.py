@@ -652,16 +652,16 @@ LEFT_OUT: dict[str, str] = {
 """Classes that are not in the table, since their models generate no answer, and the reason."""
 
 
-def in_turns(names: Sequence[str], turn: int) -> list[str]:
+def in_turns(names: Sequence[str], turn: int, *, step: int = 2) -> list[str]:
     """Returns the classes on which a test of one mechanism is tried.
 
-    Of those with a collator of their own, a half takes its turn, and of the others, which the
-    default collator probes, a third; all do in the nightly profile. Each class is encoded and
-    explained by a test in every profile.
+    Of those with a collator of their own, every `step`-th takes its turn, and of the others, which
+    the default collator probes, every `step + 1`-th; all do in the nightly profile. Each class is
+    encoded and explained by a test in every profile.
     """
     if NIGHTLY:
         return list(names)
     own = [name for name in names if name in COLLATORS]
     others = [name for name in names if name not in COLLATORS]
-    taking = {*own[turn % 2 :: 2], *others[turn::3]}
+    taking = {*own[turn % step :: step], *others[turn :: step + 1]}
     return [name for name in names if name in taking]

@@ -16,7 +16,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
 from vlmcollate.models import collator_for
 from vlmcollate.padding import PadToLength
-from vlmcollate.prompt.templates import chat_template_of
+from vlmcollate.prompt.direct import chat_template_of
 
 TOKEN_KEYS = (
     "input_ids",

@@ -12,8 +12,8 @@ from vlmcollate.cli.diagnosis_values import Fact, Probe
 from vlmcollate.encode.off_prompt import lacking_prompt
 from vlmcollate.errors import CollateError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.template_syntax import switches_of
-from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.prompt.turn_ends import agreement
 from vlmcollate.tokens.vocabulary import Vocabulary
 

@@ -27,7 +27,7 @@ from vlmcollate.encode.processor_facts import stop_tokens_of
 from vlmcollate.errors import ConfigError
 from vlmcollate.media import LocalMedia
 from vlmcollate.packing.token_mixing import token_mixing
-from vlmcollate.prompt.templates import chat_template_of
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 SCHEMA = 4

@@ -6,6 +6,7 @@ Shapes: N rows, S shards.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,13 @@ class PreparedDataset(Dataset[EncodedSample]):
             IndexError: There is no such row.
             ConfigError: The shard of the row is missing or damaged.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        index %= len(self)
-        shard = int(self._starts.searchsorted(index, "right")) - 1
-        return self._reader.read(shard, index - int(self._starts[shard]))
+        total = len(self.lengths)
+        if not -total <= index < total:
+            raise IndexError(f"row {index} of {total}")
+        index %= total
+        starts = self._starts.data  # whose items are read faster than those of an array
+        shard = bisect_right(starts, index) - 1
+        return self._reader.read(shard, index - starts[shard])
 
 
 def _other_shard_error(file: Path, run: str, seal: str) -> ConfigError:

@@ -6,6 +6,7 @@ Shapes: N rows, G groups of rows.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -60,9 +61,9 @@ class _File:
             on_read: Called with each part of the bytes while it is in the processor's cache.
         """
         out = np.empty(max(min(size, self.size - start), 0), np.uint8)
-        found = 0
-        while found < len(out):
-            part = out[found : found + _CACHED].data
+        view, found = out.data, 0
+        while found < len(view):
+            part = view[found : found + _CACHED]
             more = self._read_into(part, start + found)
             if not more:  # the file was truncated
                 return out[:found]
@@ -168,7 +169,7 @@ class Shard:
 
     def find_group(self, row: int) -> int:
         """Returns the group of a row."""
-        return int(self.starts.searchsorted(row, "right")) - 1
+        return bisect_right(self.starts.data, row) - 1
 
     def read_alone(self, group: int) -> EncodedSample | None:
         """Reads the row of a group that has a single one, or returns `None`.

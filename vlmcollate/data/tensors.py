@@ -49,6 +49,15 @@ _NUMPY = {
     torch.complex64: "c8",
 }
 """The types of NumPy but for unsigned integers, which stand for the others as well."""
+_UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+_KINDS = {
+    name: (
+        np.dtype(_NUMPY.get(dtype, f"u{dtype.itemsize}")),
+        None if dtype in (*_NUMPY, *_UNSIGNED) else dtype,
+    )
+    for name, dtype in _DTYPES.items()
+}
+"""The NumPy type of each type, and the dtype that it stands for if it is another one."""
 _SMALL = 16
 """A tensor is small if this many of its size take less than all bytes."""
 _KEY = "vlmcollate"
@@ -171,18 +180,9 @@ def _read_header(header: bytes) -> _Header:
     entries: list[_Entry] = []
     edge, total = 0, max((entry["data_offsets"][1] for entry in found.values()), default=0)
     for name, entry in found.items():
-        dtype, shape, (start, end) = (
-            _DTYPES[entry["dtype"]],
-            tuple(entry["shape"]),
-            entry["data_offsets"],
-        )
-        kind = np.dtype(_NUMPY.get(dtype, f"u{dtype.itemsize}")) if end > start else None
-        is_same = kind is not None and _of_numpy(kind) == dtype
-        entries.append((name, kind, None if is_same else dtype, shape, start))
+        start, end = entry["data_offsets"]
+        kind, dtype = _KINDS[entry["dtype"]] if end > start else (None, _DTYPES[entry["dtype"]])
+        entries.append((name, kind, dtype, tuple(entry["shape"]), start))
         if start == edge and _SMALL * (end - start) < total:
             edge = end
     return _Header(entries, edge, facts)
-
-
-def _of_numpy(kind: Any) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, kind)).dtype

@@ -247,7 +247,7 @@ def _weights(
 
 def trains(sample: EncodedSample) -> bool:
     """Returns whether a sample has a trained token."""
-    return bool((sample.tokens["labels"].numpy() != IGNORE_INDEX).any())
+    return bool(np.count_nonzero(sample.tokens["labels"].numpy() != IGNORE_INDEX))
 
 
 def check_trains(sample: EncodedSample) -> None:

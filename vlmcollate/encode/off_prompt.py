@@ -10,11 +10,11 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.errors import SampleError
 from vlmcollate.prompt.chat import ChatRenderer
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.marks import REASONING_KEYS
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.template_syntax import switches_of
-from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.prompt.turn_headers import OffPromptError
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 

@@ -34,10 +34,10 @@ from vlmcollate.labels import LabelContext, RenderedSpanLabels
 from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.prompt.answer_parts import empty_reasoning, without
 from vlmcollate.prompt.chat import ChatRenderer
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
 from vlmcollate.prompt.reasoning import TAGGED, move_inline_reasoning
 from vlmcollate.prompt.rendering import Rendering
-from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 

@@ -10,10 +10,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy
-from vlmcollate.prompt.direct import TEMPLATE_ERRORS
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.prompt.marks import Span
-from vlmcollate.prompt.templates import chat_template_of, is_template_error
+from vlmcollate.prompt.templates import is_template_error
 
 
 @attrs.frozen

@@ -17,8 +17,8 @@ from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
 from vlmcollate.media.processing.result import ProcessedMedia
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
-from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 

@@ -39,7 +39,7 @@ from vlmcollate.models.qwen2_vl import Qwen2VLCollator
 from vlmcollate.models.qwen3_vl import Qwen3VLCollator
 from vlmcollate.models.qwen_omni import Qwen2_5OmniCollator, Qwen3OmniMoeCollator
 from vlmcollate.models.smolvlm import SmolVLMCollator
-from vlmcollate.prompt.templates import chat_template_of
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.validators import check_decorated
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
-from vlmcollate.prompt.direct import TEMPLATE_ERRORS, render_directly, renders_as_usual
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.notes import merged
@@ -37,7 +37,6 @@ from vlmcollate.prompt.templates import (
     TemplateInput,
     apply_template,
     apply_to_probe,
-    chat_template_of,
     plain_variables,
     unseparable,
     wants_empty_strings,
@@ -99,13 +98,18 @@ class ChatRenderer:
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
+        key = self._key(conversation, template)
+        plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
+        if plan is not None:  # it was made of the processor's own prompt, so it proves others
+            direct = self._render_directly(conversation, None, template=template)
+            rendering = None if direct is None else plan.fill(conversation, direct)
+            if rendering is not None:
+                return rendering
         try:
             plain = self.render(conversation, None, template=template)
         except ConversationError as error:
             refuse_tested_literals(conversation, None, self.render, template, error.problem)
             raise
-        key = self._key(conversation, template)
-        plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
         rendering = plan.fill(conversation, plain) if plan is not None else None
         if rendering is not None:
             return rendering
@@ -162,11 +166,13 @@ class ChatRenderer:
         return partial(self.render, is_probe=True)
 
     def _render_directly(
-        self, conversation: Conversation, marks: Marks, *, template: str
+        self, conversation: Conversation, marks: Marks | None, *, template: str
     ) -> str | None:
-        """Returns the marked prompt without the processor, or `None`; the marks prove it."""
+        """Returns a prompt without the processor, or `None`; its marks or a plan prove it."""
         chat, tools = self.inputs(conversation, marks, template)
-        variables = marks.guard({**self.template_kwargs, **conversation.template_kwargs})
+        variables = {**self.template_kwargs, **conversation.template_kwargs}
+        if marks is not None:
+            variables = marks.guard(variables)
         try:
             text = render_directly(self.processor, chat, tools, variables)
         except TEMPLATE_ERRORS:
@@ -283,9 +289,7 @@ class ChatRenderer:
 
     def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
         vocabulary = Vocabulary.known(self.processor.tokenizer)
-        is_usual = renders_as_usual(self.processor)
-        renders = (self._render_directly, self.render) if is_usual else (self.render,)
-        for render, splits in product(renders, (False, True)):
+        for render, splits in product((self._render_directly, self.render), (False, True)):
             literals = tested_literals(template) if splits else None
             marks = Marks(conversation, vocabulary.pattern, literals)
             text = render(conversation, marks, template=template)

@@ -1,4 +1,4 @@
-"""Renders a chat template without the checks and copies of a processor.
+"""Finds a chat template, and renders it without the checks and copies of a processor.
 
 The data of a processor's call are copied and checked, and the traceback of a template that refuses
 a chat is written again line by line. Neither changes the text.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import jinja2
@@ -28,6 +28,16 @@ TEMPLATE_ERRORS = (
     AssertionError,
     RuntimeError,  # also RecursionError and NotImplementedError
 )
+
+
+def chat_template_of(processor: Any) -> str:
+    """Returns the chat template of a processor, or of its tokenizer."""
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if isinstance(template, str):
+        return str(template)
+    if isinstance(template, Mapping):
+        template = template.get("default", "")
+    return str(template or "")
 
 
 def render_directly(
@@ -73,7 +83,10 @@ def render_directly(
         return texts[0] if isinstance(texts[0], str) else None
     compiled = compile_template(template)
     given |= {"messages": messages, "tools": tools, "documents": None}
-    context = compiled.new_context({**given, "add_generation_prompt": asks})
+    given["add_generation_prompt"] = asks
+    # merged here, since Jinja looks up each global name in all scopes
+    names = {k: v for scope in reversed(compiled.globals.maps) for k, v in scope.items()}
+    context = compiled.new_context({**names, **given}, shared=True)
     text: str = compiled.environment.concat(compiled.root_render_func(context))
     return text
 
@@ -85,9 +98,25 @@ _REASONING = frozenset(REASONING_KEYS)
 def renders_as_usual(processor: Any) -> bool:
     """Returns whether a processor has no method of its own to render chats."""
     module = sys.modules.get("transformers.processing_utils")  # which takes seconds to import
-    usual = getattr(getattr(module, "ProcessorMixin", None), "apply_chat_template", None)
+    mixin = getattr(module, "ProcessorMixin", None)
     method = getattr(processor.apply_chat_template, "__func__", None)
-    return method is not None and method is usual
+    if method is None or method is not getattr(mixin, "apply_chat_template", None):
+        return False
+    helpers = _helpers(mixin)
+    return helpers.isdisjoint(processor.__dict__) and _inherits(processor.__class__, mixin, helpers)
+
+
+@cache
+def _helpers(mixin: Any) -> frozenset[str]:
+    """Returns the names of a mixin's methods that its `apply_chat_template` calls."""
+    names = inspect.unwrap(mixin.apply_chat_template).__code__.co_names
+    return frozenset(name for name in names if inspect.isfunction(getattr(mixin, name, None)))
+
+
+@cache
+def _inherits(kind: Hashable, mixin: Any, names: frozenset[str]) -> bool:
+    """Returns whether a class has a mixin's own methods of some names."""
+    return all(getattr(kind, name, None) is getattr(mixin, name) for name in names)
 
 
 @lru_cache(maxsize=1)

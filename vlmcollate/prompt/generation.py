@@ -12,10 +12,11 @@ from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.chat import ChatRenderer
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.marks import Marks, Span
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.template_syntax import tested_literals
-from vlmcollate.prompt.templates import chat_template_of, unseparable
+from vlmcollate.prompt.templates import unseparable
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 S = TypeVar("S", bound=Span)

@@ -11,7 +11,7 @@ import jinja2
 from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConfigError, ConversationError
-from vlmcollate.prompt.direct import TEMPLATE_ERRORS, render_directly
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 
 
 def is_template_error(error: Exception) -> bool:
@@ -118,16 +118,6 @@ def unseparable(plain: str) -> str:
 
 
 _PRINTED_PARTS = re.compile(r"""\[\{['"]type['"]: ?['"]""")
-
-
-def chat_template_of(processor: Any) -> str:
-    """Returns the chat template of a processor, or of its tokenizer."""
-    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
-    if isinstance(template, str):
-        return str(template)
-    if isinstance(template, Mapping):
-        template = template.get("default", "")
-    return str(template or "")
 
 
 def plain_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:

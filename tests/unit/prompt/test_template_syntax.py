@@ -67,9 +67,9 @@ def test_a_plain_chat_needs_few_renderings(name, most, monkeypatch):
     collator = Judge(chat_templates("templates")[name] + "{# not seen before #}").collator
     rendered, begin = [], jinja2.Template.new_context
 
-    def counted(self, given):
-        rendered.append(repr(given))
-        return begin(self, given)
+    def counted(self, given, **options):
+        rendered.append(repr({k: v for k, v in given.items() if k not in self.globals}))
+        return begin(self, given, **options)
 
     monkeypatch.setattr(jinja2.Template, "new_context", counted)
     collator.encode([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])

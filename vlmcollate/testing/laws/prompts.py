@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import CollateError, ConversationError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.template_syntax import switches_of
-from vlmcollate.prompt.templates import chat_template_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import hostile_text, texts
 from vlmcollate.testing.laws.failure_messages import failure, media_of, unused_letters, with_text

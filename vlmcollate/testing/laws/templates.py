@@ -7,8 +7,8 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import CollateError
 from vlmcollate.formats import read_example
-from vlmcollate.prompt.direct import TEMPLATE_ERRORS
-from vlmcollate.prompt.templates import chat_template_of, wants_strings
+from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of
+from vlmcollate.prompt.templates import wants_strings
 from vlmcollate.testing.laws.failure_messages import text_of, with_text
 from vlmcollate.testing.laws.for_all import Chat
 from vlmcollate.testing.laws.subject import chat

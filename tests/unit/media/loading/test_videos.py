@@ -259,6 +259,7 @@ MATROSKA = video_bytes(np.arange(100) / 5)
         (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n", "cannot be decoded"),
         (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n", "cannot be decoded"),
     ],
+    ids=["empty", "html", "zeros", "half mp4", "half matroska", "ffconcat", "url list", "list"],
 )
 def test_broken_files_are_refused_at_once(data, problem):
     start = time.monotonic()
