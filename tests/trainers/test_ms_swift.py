@@ -63,10 +63,11 @@ def _losses(result: Any) -> list[float]:
     return [float(entry["loss"]) for entry in result["log_history"] if "loss" in entry]
 
 
-def test_a_model_trains_on_images_videos_and_text(folder):
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_a_model_trains_on_images_videos_and_text(folder, streaming):
     from swift.pipelines import sft_main
 
-    losses = _losses(sft_main(_arguments(folder)))
+    losses = _losses(sft_main([*_arguments(folder), "--streaming", streaming]))
     assert len(losses) == 8
     assert losses[-1] < losses[0] - 1
 

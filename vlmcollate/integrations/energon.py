@@ -131,12 +131,12 @@ class CollatorTaskEncoder(TaskEncoder):  # type: ignore[misc]
     def _check_packs(self) -> None:
         if self.pack_length is None:
             raise ConfigError(
-                "packing_buffer_size needs the length of a pack: found no max_length; set "
-                "pack_length"
+                "pack_length is missing: found no max_length either, expected the length of packs "
+                "for packing_buffer_size; set pack_length"
             )
         if self.collator.padding.separates_by is None:
             raise ConfigError(
-                f"packing_buffer_size makes packs, whose documents would attend to each other "
-                f"with {type(self.collator.padding).__name__}; set the padding of the collator, "
-                "such as BlockCausalMask()"
+                f"the padding does not suit packing_buffer_size: found "
+                f"{type(self.collator.padding).__name__}, expected a layout that keeps documents "
+                "apart; set the padding of the collator, such as BlockCausalMask()"
             )

@@ -25,7 +25,15 @@ from vlmcollate.models import collator_for
 from vlmcollate.padding import FlattenedDocuments
 
 _ON_OVERLONG = {"raise": "raise", "right": "truncate"}
-"""The policy of a collator for each `truncation_strategy` that it has; `delete` becomes `raise`."""
+"""The policy of a collator for each `truncation_strategy` that it has."""
+_SPELLED = {"raise": "delete"}
+"""The values of the command line that a template knows by another name."""
+_SUITABLE: Mapping[str, tuple[Any, ...]] = {
+    "task_type": ("causal_lm",),
+    "truncation_strategy": tuple(_ON_OVERLONG),
+    "sequence_parallel_size": (1,),
+    "padding_side": ("right",),
+}
 _COLUMNS = ("tools", "images", "videos", "audios", "chat_template_kwargs")
 
 
@@ -54,23 +62,10 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
         super().init_processor(processor)
         if processor is None:
             return
-        for name, found, suits, expected in (
-            ("task_type", self.task_type, self.task_type == "causal_lm", "'causal_lm'"),
-            (
-                "truncation_strategy",
-                self.truncation_strategy,
-                self.truncation_strategy in _ON_OVERLONG,
-                "'delete' or 'right'",
-            ),
-            (
-                "sequence_parallel_size",
-                self.sequence_parallel_size,
-                self.sequence_parallel_size == 1,
-                "1",
-            ),
-            ("padding_side", self.padding_side, self.padding_side == "right", "'right'"),
-        ):
-            if not suits:
+        for name, known in _SUITABLE.items():
+            found = getattr(self, name)
+            if found not in known:
+                expected = " or ".join(repr(_SPELLED.get(value, value)) for value in known)
                 raise ConfigError(
                     f"{name} does not suit the template: found {found!r}, expected {expected}; "
                     "change it, or use another template"
@@ -93,7 +88,7 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
             "on_overlong": _ON_OVERLONG[self.truncation_strategy],
             "counts": False,
         }
-        return collator_for(self.processor, **{**given, **options, **self.template_meta.options})
+        return collator_for(self.processor, **{**given, **self.template_meta.options, **options})
 
     def _encode_truncated(self, inputs: StdTemplateInputs) -> dict[str, Any]:
         if not self.is_training:
