@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import attrs
 from torch.utils.data import Sampler
@@ -12,8 +12,15 @@ from vlmcollate.errors import ConfigError
 from vlmcollate.mixture.states import position_of
 from vlmcollate.validators import at_least_one, check_count
 
-if TYPE_CHECKING:
-    from vlmcollate.mixture.mixture import Mixture
+
+class Drawn(Protocol):
+    """What a sampler needs of a mixture."""
+
+    def __len__(self) -> int:
+        """Returns the number of draws of an epoch."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what a state has to agree with."""
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -36,7 +43,7 @@ class MixtureSampler(Sampler[int]):
         num_ranks: The number of ranks.
     """
 
-    mixture: Mixture
+    mixture: Drawn
     rank: int = 0
     num_ranks: int = attrs.field(default=1, validator=at_least_one)
     _start: int = attrs.field(default=0, init=False)

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 import attrs
 import torch
 
-from vlmcollate.errors import ConfigError, EmptyBatchError
+from vlmcollate.errors import EmptyBatchError
 from vlmcollate.formats.base import row_of
 from vlmcollate.objectives.completion_rows import read_answers
-from vlmcollate.preference.base import PreferenceBase
+from vlmcollate.preference.base import PreferenceBase, refuse_for_shared_prefix
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.validators import one_of
 
@@ -62,19 +62,8 @@ class CompletionsCollator(PreferenceBase[EncodedCompletions]):
     def __attrs_post_init__(self) -> None:
         """Refuses options of the collator that the layout cannot express."""
         super().__attrs_post_init__()
-        if self.layout == "rows":
-            return
-        padding, dummy_media = self.collator.padding, self.collator.dummy_media
-        if dummy_media != "never":
-            raise ConfigError(
-                f'layout="shared_prefix" has no place for dummy_media="{dummy_media}"; choose '
-                "another layout"
-            )
-        if not getattr(padding, "takes_branches", False):
-            raise ConfigError(
-                'layout="shared_prefix" needs a mask that keeps completions apart: found padding='
-                f"{type(padding).__name__}; choose BlockCausalMask() or FlexBlockMask()"
-            )
+        if self.layout == "shared_prefix":
+            refuse_for_shared_prefix(self.collator)
 
     def encode(self, example: object) -> EncodedCompletions:
         """Encodes all completions of a row, and their prompt once.

@@ -209,6 +209,24 @@ def refuse_for_trl(collator: BaseCollator, name: str) -> None:
         )
 
 
+def refuse_for_shared_prefix(collator: BaseCollator) -> None:
+    """Refuses options of a collator that one row with several answers cannot express.
+
+    Raises:
+        ConfigError: Dummy media is wanted, or the padding makes no mask that keeps answers apart.
+    """
+    if collator.dummy_media != "never":
+        raise ConfigError(
+            f'layout="shared_prefix" has no place for dummy_media="{collator.dummy_media}"; choose '
+            "another layout"
+        )
+    if not getattr(collator.padding, "takes_branches", False):
+        raise ConfigError(
+            'layout="shared_prefix" needs a mask that keeps the answers apart: found padding='
+            f"{type(collator.padding).__name__}; choose BlockCausalMask() or FlexBlockMask()"
+        )
+
+
 def completions(collator: BaseCollator, samples: Sequence[EncodedSample]) -> dict[str, Any]:
     """Stacks samples with a mask of their answers, as TRL's trainers take them.
 

@@ -17,7 +17,12 @@ from vlmcollate.errors import (
     EmptyBatchError,
     SampleTooLongError,
 )
-from vlmcollate.preference.base import PreferenceBase, completions, refuse_for_trl
+from vlmcollate.preference.base import (
+    PreferenceBase,
+    completions,
+    refuse_for_shared_prefix,
+    refuse_for_trl,
+)
 from vlmcollate.preference.rows import SIDES, read_row, side_rows
 from vlmcollate.preference.scores import pop_margin, pop_number
 from vlmcollate.preference.sides import Sides, read_sides
@@ -154,17 +159,8 @@ class PreferenceCollator(_Pairs):
         super().__attrs_post_init__()
         if self.layout == "trl":
             refuse_for_trl(self.collator, 'layout="trl"')
-        padding = self.collator.padding
-        if self.layout == "shared_prefix" and self.collator.dummy_media != "never":
-            raise ConfigError(
-                f'layout="shared_prefix" has no place for dummy_media='
-                f'"{self.collator.dummy_media}"; choose another layout'
-            )
-        if self.layout == "shared_prefix" and not getattr(padding, "takes_branches", False):
-            raise ConfigError(
-                f'layout="shared_prefix" needs a mask that keeps two answers apart: found padding='
-                f"{type(padding).__name__}; choose BlockCausalMask() or FlexBlockMask()"
-            )
+        if self.layout == "shared_prefix":
+            refuse_for_shared_prefix(self.collator)
 
     def stack(self, encoded: Sequence[EncodedPair]) -> dict[str, Any]:
         """Makes a batch of encoded pairs.

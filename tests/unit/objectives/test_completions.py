@@ -189,7 +189,7 @@ def test_a_bad_completion_is_named(row, error, message, layout):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "needs a mask that keeps completions apart: found padding=PadToLongest"),
+        ({}, "needs a mask that keeps the answers apart: found padding=PadToLongest"),
         (
             {"padding": BlockCausalMask(), "dummy_media": "batch"},
             'has no place for dummy_media="batch"',

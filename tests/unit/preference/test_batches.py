@@ -78,7 +78,7 @@ def test_a_shared_prefix_is_one_row_a_pair():
             labels = batch["labels"][row][batch["branch_ids"][row] == branch]
             assert torch.equal(labels[labels != -100], sample.labels[sample.labels != -100])
     assert len(batch["image_grid_thw"]) == 2
-    with pytest.raises(ConfigError, match="needs a mask that keeps two answers apart"):
+    with pytest.raises(ConfigError, match="needs a mask that keeps the answers apart"):
         PreferenceCollator(collator_for(PROCESSOR), layout="shared_prefix")
 
 
