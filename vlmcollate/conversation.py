@@ -115,7 +115,8 @@ class Message:
         weight: The weight of its tokens in the loss; 0 trains none of them.
         is_prefix: Whether the model continues the message, which is the last one; its text does
             not train, and no end is written behind it.
-        is_string: Whether the content was one string, which a template may write unlike a list.
+        is_string: Whether the content was one string, which a template may write unlike a list, or
+            unlike no content if it is empty.
         extra: Further keys for the template, such as `tool_calls`, `reasoning_content` and `name`.
     """
 

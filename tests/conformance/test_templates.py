@@ -356,24 +356,6 @@ def with_tokens(template, *tokens, eos):
     return processor
 
 
-ALWAYS_ASKS = (
-    "{% for m in messages %}<|a|>{{ m.role }} {{ m.content[0].text }}<|z|>{% endfor %}"
-    "<|a|>assistant "
-)
-
-
-def test_a_prompt_that_is_always_written_ends_no_turn():
-    """The first token of the header stands behind every answer, as a stop token would."""
-    tokens = ["<|a|>", "<|z|>"]
-    with pytest.raises(LabelError, match="no stop token"):
-        collator_for(with_tokens(ALWAYS_ASKS, *tokens, eos="<|endoftext|>")).encode(CHAT)
-    for stops, eos in (([], "<|z|>"), (["<|z|>"], "<|endoftext|>")):
-        processor = with_tokens(ALWAYS_ASKS, *tokens, eos=eos)
-        sample = collator_for(processor, stop_tokens=stops).encode(CHAT)
-        found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
-        assert found == ["One<|z|>", "Two<|z|>"]
-
-
 FIRST_PART = (
     "{% for m in messages %}<|a|>{{ m.role }} "
     "{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text + '' }}{% endif %}"

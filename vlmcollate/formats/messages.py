@@ -80,8 +80,8 @@ def _read_message(fields: Fields, where: str, reading: Reading) -> tuple[Message
     content = _pop_refusal(fields, content)
     if is_call:
         calls, content = read_calls(content, f"{where}.{key}", reading), None
-    is_absent = content is None
-    if is_absent or (content == "" and calls):
+    is_absent, is_silent = content is None, content == "" and bool(calls)
+    if is_absent or is_silent:
         content = []  # templates test whether there is content besides the calls
     if role in RESULTS:
         content = result_text(content, f"{where}.{key}")
@@ -92,7 +92,7 @@ def _read_message(fields: Fields, where: str, reading: Reading) -> tuple[Message
         weight=0.0 if is_prefix else 1.0 if weight is None else weight,
         extra=_read_extra(fields, calls, [p.text for p in read if isinstance(p, Thinking)]),
         is_prefix=is_prefix,
-        is_string=isinstance(content, str),
+        is_string=is_silent or isinstance(content, str),
     )
     _check_weights(message, weight, where)
     if is_absent:

@@ -46,7 +46,7 @@ def simple_message(value: object) -> Message | None:
         role=role,
         content=() if is_silent else (TextPart(content),),
         extra={"tool_calls": calls, **extra} if calls else extra,
-        is_string=not is_silent,
+        is_string=True,
     )
 
 

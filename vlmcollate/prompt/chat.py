@@ -38,8 +38,8 @@ from vlmcollate.prompt.templates import (
     apply_template,
     apply_to_probe,
     plain_variables,
+    silence_of,
     unseparable,
-    wants_empty_strings,
     wants_json_arguments,
     wants_lists,
     wants_strings,
@@ -192,7 +192,7 @@ class ChatRenderer:
             as_text=as_text,
             as_parts=as_parts,
             json_arguments=has_calls and wants_json_arguments(self.processor, template),
-            empty_strings=has_calls and wants_empty_strings(self.processor, template),
+            silence=silence_of(self.processor, template) if has_calls else (),
             placeholders=self.placeholders if self.string_content_with_media else None,
             answer_end=self.answer_end if self._leaves_turns_open else "",
         )

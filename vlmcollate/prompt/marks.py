@@ -21,6 +21,8 @@ _PRIVATE_USE = re.compile("[\U000f0000-\U0010fffd]")
 _ESCAPED = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """The keys of a message that hold its reasoning."""
+Silence = str | tuple[()] | None
+"""What a template takes for the content of calls without any; `()` stands for an empty list."""
 _SPLIT = re.compile(f"({_PRIVATE_USE.pattern})")
 
 
@@ -241,7 +243,7 @@ def template_inputs(
     json_arguments: bool = False,
     placeholders: Mapping[MediaKind, str] | None = None,
     answer_end: str = "",
-    empty_strings: bool = False,
+    silence: Silence = (),
 ) -> tuple[list[dict[str, Any]], Any]:
     """Returns messages and tools in the form that the chat template accepts.
 
@@ -255,7 +257,7 @@ def template_inputs(
         placeholders: The placeholders of media in such a string; `None` leaves media to the
             template.
         answer_end: The text to add to every answer, as if the template did.
-        empty_strings: Whether calls without text take an empty string instead of an empty list.
+        silence: The content of calls without any in the example.
     """
     tools: Any = conversation.tools if marks is None else marks.guard(conversation.tools)
     messages = enumerate(conversation.messages)
@@ -268,8 +270,9 @@ def template_inputs(
             chat[i] = _as_text(chat[i], placeholders)
         elif given.is_string and given.role not in as_parts:
             chat[i] = _as_text(chat[i], None)
-        if empty_strings and "tool_calls" in given.extra and not given.content:
-            chat[i]["content"] = ""
+        is_silent = "tool_calls" in given.extra and not (given.content or chat[i]["content"])
+        if is_silent and not (given.is_string and given.role not in as_parts):
+            chat[i]["content"] = [] if silence == () else silence
     return chat, tools
 
 

@@ -90,11 +90,13 @@ class OffPromptStarts(TurnHeaders):
 
     def _has_own_marker(self, header: str) -> bool:
         """Returns whether a header opens a turn as those of no other role do."""
-        openers = self.structure.openers
-        tokens = self.vocabulary.pattern.finditer(header)
-        opener = max((m.start() for m in tokens if m.group() in openers), default=None)
-        if opener is None:
+        found = list(self.vocabulary.pattern.finditer(header))
+        openers = [m.start() for m in found if m.group() in self.structure.openers]
+        # where no token opens turns, the one that ends a question stands before an answer alone
+        ends = [m.start() for m in found if m.group() in self.structure.tokens]
+        if not openers and not ends:
             return False
+        opener = max(openers or ends)
         end, others = 0, []
         for slot in self.trace.slots:
             before, end = self.trace.text[end : slot.start], slot.end

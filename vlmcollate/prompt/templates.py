@@ -12,6 +12,7 @@ from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
+from vlmcollate.prompt.marks import Silence
 
 
 def is_template_error(error: Exception) -> bool:
@@ -135,10 +136,11 @@ def plain_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
 _WANTS_JSON: dict[str, bool] = {}
-_WANTS_EMPTY: dict[str, bool] = {}
+_SILENCE: dict[str, Silence] = {}
 _WANTS_LISTS: dict[tuple[str, str], bool] = {}
 _PROBED: dict[tuple[str, str], str | None] = {}
 """What templates make of the chats that several functions try."""
+_OPENINGS: dict[str, list[dict[str, Any]]] = {}
 _MOST_PROBED = 1024
 
 
@@ -179,13 +181,19 @@ def wants_json_arguments(processor: Any, template: str) -> bool:
     return _WANTS_JSON[template]
 
 
-def wants_empty_strings(processor: Any, template: str) -> bool:
-    """Returns whether a template takes a call without text with an empty string only."""
-    if template not in _WANTS_EMPTY:
-        _WANTS_EMPTY[template] = _WORD not in _written_call(processor, {_WORD: 1}, [[]]) and (
-            _WORD in _written_call(processor, {_WORD: 1}, [""])
-        )
-    return _WANTS_EMPTY[template]
+def silence_of(processor: Any, template: str) -> Silence:
+    """Returns the first content with which a template writes all of a call and nothing else."""
+    if template not in _SILENCE:
+        with_string = _written_call(processor, {_WORD: 1}, [""])
+        _SILENCE[template] = ""
+        tried: tuple[tuple[Silence, Any, str], ...] = ((None, None, "None"), ((), [], "[]"))
+        for silence, content, printed in tried:
+            text = _written_call(processor, {_WORD: 1}, [content])
+            is_whole = text and (_WORD in text or _WORD not in with_string)
+            if is_whole and text.count(printed) <= with_string.count(printed):
+                _SILENCE[template] = silence
+                break
+    return _SILENCE[template]
 
 
 def _written_call(processor: Any, arguments: Any, contents: Sequence[Any] = ()) -> str:
@@ -282,13 +290,33 @@ def _first_rendered(
     processor: Any, chats: Sequence[list[dict[str, Any]]], given: Sequence[dict[str, Any]]
 ) -> str | None:
     """Returns the text of the first chat that a template takes, or `None`."""
+    opening = _opening(processor)
     for tools in given:
         for chat in chats:
-            try:
-                return _applied(processor, chat, **tools)
-            except TEMPLATE_ERRORS:
-                continue
+            whole = chat if chat[0]["role"] == "system" else [*opening, *chat]
+            text = _attempted(processor, whole, **tools)
+            if text is not None:
+                return text
     return None
+
+
+def _opening(processor: Any) -> list[dict[str, Any]]:
+    """Returns the system message without which a template takes no chat, or nothing."""
+    template = chat_template_of(processor)
+    if template not in _OPENINGS:
+        asked, system = {"role": "user", "content": "a"}, {"role": "system", "content": "a"}
+        forms = ([asked], [_in_parts(asked)], [system, asked], [*map(_in_parts, (system, asked))])
+        taken = (chat for chat in forms if _attempted(processor, chat) is not None)
+        _OPENINGS[template] = next(taken, [asked])[:-1]
+    return _OPENINGS[template]
+
+
+def _attempted(processor: Any, chat: list[dict[str, Any]], tools: Any = None) -> str | None:
+    """Returns what a template makes of a chat, or `None` if it refuses it."""
+    try:
+        return _applied(processor, chat, tools)
+    except TEMPLATE_ERRORS:
+        return None
 
 
 def _applied(processor: Any, chat: list[dict[str, Any]], tools: Any = None) -> str:

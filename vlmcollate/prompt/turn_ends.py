@@ -141,6 +141,8 @@ class _Behind:
         """
         same = agreement(middle, end)
         rest = end[same:]  # of the prompt, which no other role's header continues with
+        if not rest and self.has_prompt(end):
+            return self._before_opener(end)
         prompt = self("wombat", "", _ASK) if rest else None
         answered = self("wombat", "numbat", _ASK, _ANSWER) if rest else None
         if not prompt or not answered or prompt[-len(rest) :] != rest:
@@ -151,6 +153,17 @@ class _Behind:
         # the first token of the prompt may be that which ends the turns of every role
         closing = end[: min(same, len(end) - shared + 1)]
         return TurnEnds(tokens=tuple(closing[-1:]), is_known=True, asks_always=bool(closing))
+
+    def _before_opener(self, end: list[str]) -> TurnEnds:
+        """Returns what ends turns before the token that opens those of every role.
+
+        Args:
+            end: The tokens behind the last answer of a chat, with those of a generation prompt.
+        """
+        before = self.render(read_example([_ASK]), None).partition("wombat")[0]
+        opener = self.vocabulary.pattern.findall(before)[-1:]
+        at = next((i for i, token in enumerate(end) if token in opener), 0)
+        return TurnEnds(tokens=tuple(end[at - 1 : at]), is_known=True, asks_always=bool(at))
 
     def has_prompt(self, end: list[str]) -> bool:
         """Returns whether the template writes a generation prompt that was not asked for.

@@ -203,9 +203,13 @@ class TurnHeaders:
             raise NoPromptError(
                 f"the prompt before this turn cannot be rendered ({error.problem})", where=where
             ) from error
-        found = prompt.find(anchor.number) if prompt and anchor else None
-        if prompt is None or (anchor is not None and found is None):
+        if prompt is None:
             raise LabelError("the template reorders the messages before this turn", where=where)
+        found = prompt.find(anchor.number) if anchor else None
+        if anchor is not None and found is None:
+            raise NoPromptError(
+                "the template omits messages before this turn from the prompt", where=where
+            )
         return prompt.text[found.end if found else 0 :]
 
     def _header_of_another(
@@ -261,6 +265,20 @@ class TurnHeaders:
         header = behind[tokens[opener - 1].end() if opener else 0 :].lstrip()
         token = tokens[opener].group()
         return header[: header.index(token) + len(token)], header
+
+    def _usual_words(self) -> str:
+        """Returns what the template writes between the header of an answer and its words."""
+        chat = [
+            Message(role=role, content=(TextPart(word),))
+            for role, word in (("user", "wombat"), ("assistant", "numbat"))
+        ]
+        answered = attrs.evolve(self.conversation, messages=tuple(chat), tools=None)
+        try:
+            asked = self.render(answered, None, upto=1).rpartition("wombat")[2]
+            between = self.render(answered, None).rpartition("wombat")[2].partition("numbat")[0]
+        except SampleError:
+            return ""
+        return between.removeprefix(asked) if between.startswith(asked) else ""
 
     def _read(self, conversation: Conversation, upto: int | None = None) -> MarkedText | None:
         marks: Marks = self.trace.marks.renewed()

@@ -253,7 +253,8 @@ class TurnFinder(OffPromptStarts):
 
         def start(variables: Mapping[str, Any]) -> int:
             begins, header = self._header_of_another(at, first, error, variables)
-            return self._behind_header(k, begins, first, header, f"messages[{k}]")
+            found = self._behind_header(k, begins, first, header, f"messages[{k}]")
+            return self._behind_own_words(k, found, first)
 
         try:
             return self._start_with_switch(k, start)
@@ -264,6 +265,24 @@ class TurnFinder(OffPromptStarts):
             begins, header = self._header_of_another(at, first, error, {})
             written = self.trace.text[begins:first]
             return begins + self._start_off_prompt(k, header, written, off_prompt)
+
+    def _behind_own_words(self, k: int, start: int, first: int) -> int:
+        """Returns the start of turn `k` without words that the template writes into it alone.
+
+        Args:
+            k: The turn, whose header is that of another.
+            start: The end of the header.
+            first: The start of the turn's words.
+        """
+        own = self.trace.text[start:first]
+        if not own.strip() or self.vocabulary.pattern.search(own):
+            return start
+        usual = self._usual_words()
+        if own == usual:
+            return start
+        self.notes[k] = TurnNote("other_header")  # such as a default system message
+        is_usual = usual and own.endswith(usual)
+        return first - (len(usual) if is_usual else self._kept_whitespace(k))
 
     def _start_with_switch(self, k: int, start_with: StartWith) -> int:
         """Returns the start of turn `k`, with a variable if only that prompt agrees with it."""

@@ -1,0 +1,147 @@
+"""What published chat templates do to some chats alone, each in a template of the same kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.decoding import trained_texts
+from vlmcollate import collator_for
+from vlmcollate.errors import LabelError
+from vlmcollate.testing import tiny_processor
+
+TEXT = "{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}"
+ASKED = "{% if add_generation_prompt %}<|a|>assistant {% endif %}"
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "Bern"}}}
+
+
+def with_tokens(template):
+    """A processor with a template whose turns are between `<|a|>` and `<|z|>`."""
+    processor = tiny_processor()
+    processor.chat_template = template
+    tokens = ["<|a|>", "<|b|>", "<|z|>"]
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+    return processor
+
+
+def said(role, content, **more):
+    return {"role": role, "content": content, **more}
+
+
+CHAT = [said("user", "First?"), said("assistant", "One"), said("user", "Next?")]
+CHAT.append(said("assistant", "Two"))
+
+
+def trained(template, messages, **options):
+    processor = with_tokens(template)
+    collator = collator_for(processor, **options)
+    sample = collator.encode(messages)
+    return trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+
+
+BEGINS_WITH_RULES = (
+    "{% for m in messages %}<|a|>{{ m.role }} {% if loop.first %}Be kind and brief. {% endif %}"
+    + TEXT
+    + "<|z|>{% endfor %}"
+    + ASKED
+)
+
+
+@pytest.mark.parametrize("answer", ["Hello", "\nHello"])
+def test_rules_of_the_template_in_a_greeting_do_not_train(answer):
+    found = trained(BEGINS_WITH_RULES, [said("assistant", answer), *CHAT])
+    assert found == [f"{answer}<|z|>", "One<|z|>", "Two<|z|>"]
+
+
+def test_words_that_the_template_writes_into_every_answer_train_in_a_greeting_too():
+    writes = TEXT.join(["{% if m.role == 'assistant' %}Well, {% endif %}", ""])
+    template = "{% for m in messages %}<|a|>{{ m.role }} " + writes + "<|z|>{% endfor %}" + ASKED
+    found = trained(template, [said("assistant", "Hello"), *CHAT[:2]])
+    assert found == ["Well, Hello<|z|>", "Well, One<|z|>"]
+
+
+TELLS_SILENCE_APART = (
+    "{% for m in messages %}<|a|>{{ m.role }} "
+    "{% if m.content is string %}say {{ m.content }}{% elif m.content %}{{ m.content[0].text }}"
+    "{% elif m.content is defined %}nothing{% endif %}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
+    "{% endfor %}<|z|>{% endfor %}" + ASKED
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"content": ""}, 'say look{"at": "Bern"}<|z|>'),
+        ({"content": None}, 'look{"at": "Bern"}<|z|>'),
+        ({}, 'look{"at": "Bern"}<|z|>'),
+        ({"content": []}, 'look{"at": "Bern"}<|z|>'),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"weight": 1.0}])  # which one reader of rows does not take
+def test_a_call_without_text_has_the_content_of_its_row(content, expected, more):
+    calling = {"role": "assistant", **content, "tool_calls": [CALL], **more}
+    assert trained(TELLS_SILENCE_APART, [said("user", "Where?"), calling]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("needed", "expected"),
+    [
+        ("m.content[:0]", 'nothinglook{"at": "Bern"}<|z|>'),
+        ("m.content + ''", 'say look{"at": "Bern"}<|z|>'),
+    ],
+)
+@pytest.mark.parametrize("content", [{"content": None}, {}])
+def test_a_template_that_needs_content_gets_an_empty_list_or_string(needed, expected, content):
+    calling = {"role": "assistant", **content, "tool_calls": [CALL]}
+    template = TELLS_SILENCE_APART.replace(
+        "{{ m.role }} ", "{{ m.role }} {% set needed = " + needed + " %}"
+    )
+    found = trained(template, [said("user", "Where?"), calling])
+    assert found == [expected]
+
+
+ALWAYS_ASKS = "{% for m in messages %}<|a|>{{ m.role }} " + TEXT + "{% endfor %}<|a|>assistant "
+
+
+def test_the_token_before_that_of_every_role_ends_a_turn_though_a_prompt_is_always_written():
+    template = ALWAYS_ASKS.replace("{% endfor %}", "<|z|>{% endfor %}")
+    assert trained(template, CHAT) == ["One<|z|>", "Two<|z|>"]
+    with pytest.raises(LabelError, match="no stop token"):
+        trained(ALWAYS_ASKS, CHAT)
+
+
+def test_a_prompt_that_goes_on_with_words_behind_the_end_of_the_question_is_noted():
+    template = (
+        "{% for m in messages %}{{ '<|a|>' if m.role == 'user' else '' }}"
+        + TEXT
+        + "{{ '<|b|>' if m.role == 'user' else '<|z|>' }}{% endfor %}"
+        + "{% if add_generation_prompt %}My steps: {% endif %}"
+    )
+    assert trained(template, CHAT) == ["One<|z|>", "Two<|z|>"]
+    (warning,) = collator_for(with_tokens(template)).explain(CHAT).warnings
+    assert "My steps:" in warning
+    with pytest.raises(LabelError, match="My steps"):
+        trained(template, CHAT, off_prompt="error")
+
+
+def test_a_greeting_before_which_a_template_writes_no_system_message_has_the_usual_header():
+    template = (
+        "{% set rules = messages[0].content if messages[0].role == 'system' else '' %}"
+        "{% for m in messages if m.role != 'system' %}"
+        "{% if loop.first %}<|b|>{{ rules }}<|z|>{% endif %}<|a|>{{ m.role }} "
+        + TEXT
+        + "<|z|>{% if loop.last %}"
+        + ASKED
+        + "{% endif %}{% endfor %}"
+    )
+    messages = [said("system", "Be kind."), said("assistant", "Hello"), *CHAT]
+    assert trained(template, messages) == ["Hello<|z|>", "One<|z|>", "Two<|z|>"]
+
+
+def test_a_template_that_demands_a_system_message_gets_strings_if_it_takes_nothing_else():
+    template = (
+        "{{ '<|b|>' + messages[0].content + '<|z|>' }}{% for m in messages[1:] %}"
+        "{{ '<|a|>' + m.role + ' ' + m.content + '<|z|>' }}{% endfor %}" + ASKED
+    ).replace("messages[0].content", "(messages[0].content if messages[0].role == 'system')")
+    found = trained(template, [said("system", "Be kind."), *CHAT], stop_tokens=["<|z|>"])
+    assert found == ["One<|z|>", "Two<|z|>"]
