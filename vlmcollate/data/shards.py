@@ -10,14 +10,16 @@ from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vlmcollate.data.groups import Group, sample_from_raw
 from vlmcollate.data.manifest import ShardFacts
-from vlmcollate.data.sealing import DamagedError, FastChecksum, verify_checksum
+from vlmcollate.data.sealing import DamagedError, FastChecksum, fast_checksum, verify_checksum
 from vlmcollate.data.shard_index import (
     STREAM_END,
     TAIL,
@@ -41,6 +43,8 @@ class _File:
     Its reads do not move a position, so that threads and forked processes share it.
     """
 
+    _mapped: npt.NDArray[np.uint8] | None
+
     def __init__(self, file: Path | str) -> None:
         self._file, self._number = file, -1
         self._number = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -49,6 +53,27 @@ class _File:
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` ends first
         if self._number >= 0:
             close(self._number)
+
+    def __getattr__(self, name: str) -> Any:
+        """Maps the file into memory when that is first asked for."""
+        if name != "_mapped":
+            raise AttributeError(name)
+        self._mapped = _mapped(self._file, self.size)
+        return self._mapped
+
+    def view(self, start: int, size: int) -> npt.NDArray[np.uint8] | None:
+        """Returns bytes of the file without a copy, or `None` if the system maps no files.
+
+        What is written to them stays in this process, and later views hold it, too.
+
+        Args:
+            start: The first byte.
+            size: The number of bytes, none of which is behind the end that the file had.
+        """
+        # reading memory behind the end of a file that was truncated would end the process
+        if self._mapped is None or os.fstat(self._number).st_size < self.size:
+            return None
+        return self._mapped[start : start + size]
 
     def read(
         self, start: int, size: int, on_read: Callable[[memoryview], object] = lambda _: None
@@ -77,6 +102,19 @@ class _File:
         with Path(self._file).open("rb", buffering=0) as data:  # as on Windows
             data.seek(start)
             return data.readinto(out) or 0
+
+
+def _mapped(file: Path | str, size: int) -> npt.NDArray[np.uint8] | None:
+    """Maps a file into memory, so that what is written there does not change the file.
+
+    Python's own mapping would keep the file open for as long as any of its samples.
+    """
+    if os.name == "nt":  # where no other process could replace the file
+        return None
+    try:
+        return torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError:  # the file system maps no files
+        return None
 
 
 @attrs.frozen(eq=False)
@@ -193,8 +231,12 @@ class Shard:
             return Group.of(self._read_bytes(group), int(self.index.rows[group]))
 
     def _read_bytes(self, group: int) -> npt.NDArray[np.uint8]:
+        """Returns the bytes of a group, which share the memory of the file if nothing changed."""
         start, end = self.edges[group : group + 2].tolist()
-        total = FastChecksum()
+        mapped = self._data.view(start, end - start)
+        if mapped is not None and fast_checksum(mapped) == self.index.sums[group].tobytes():
+            return mapped
+        total = FastChecksum()  # a tensor of a row may have been written to, so it is read again
         found = self._data.read(start, end - start, total.update)
         expected = self.index.sums[group].tobytes()
         if total.digest() != expected:

@@ -156,6 +156,40 @@ def test_rows_with_pixels_are_read_alone_and_bit_for_bit(with_pixels, collator):
         assert equal(dataset[row], expected[row])
 
 
+def test_large_rows_share_the_memory_of_their_file(with_pixels, collator, monkeypatch):
+    folder, expected = with_pixels
+    first, second = PreparedDataset(folder, collator), PreparedDataset(folder, collator)
+    places = [first[3].media["pixel_values"].data_ptr() for _ in range(2)]
+    assert places[0] == places[1]
+    monkeypatch.setattr("vlmcollate.data.shards._mapped", lambda file, size: None)
+    assert all(equal(second[row], sample) for row, sample in enumerate(expected))
+
+
+def test_a_row_whose_tensors_were_written_to_is_read_as_it_was_prepared(with_pixels, collator):
+    folder, expected = with_pixels
+    dataset, before = PreparedDataset(folder, collator), (folder / "000000.arrow").read_bytes()
+    for row in (3, 0, 2):
+        changed = dataset[row]
+        for tensor in (*changed.media.values(), *changed.tokens.values()):
+            tensor.zero_()
+        assert equal(dataset[row], expected[row])
+        assert not any(tensor.any() for tensor in changed.media.values())
+    assert (folder / "000000.arrow").read_bytes() == before
+
+
+def test_a_sample_stays_as_it_was_read_when_its_shard_is_replaced(with_pixels, collator):
+    folder, expected = with_pixels
+    file = folder / "000000.arrow"
+    dataset, before = PreparedDataset(folder, collator), file.read_bytes()
+    kept = dataset[3]
+    other = folder / "other"
+    other.write_bytes(bytes(len(before)))
+    other.replace(file)
+    assert equal(kept, expected[3])
+    assert equal(dataset[0], expected[0])  # of the file that was opened
+    file.write_bytes(before)
+
+
 def test_damage_of_any_byte_of_a_row_is_refused_by_this_row_alone(with_pixels, collator):
     folder, expected = with_pixels
     file = folder / "000000.arrow"
