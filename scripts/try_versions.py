@@ -43,7 +43,8 @@ HEAD = """# Tested versions
 
 Each row is a run of the tests by `scripts/try_versions.py`, with the lowest or with the highest
 versions that the ranges of `pyproject.toml` allow. A skipped test needs a processor that this
-transformers does not have, or a package of another extra.
+transformers does not have, something else that torch or transformers had not yet, or a package of
+another extra.
 
 """
 SHOWN = ("torch", "transformers", "numpy", "pillow")
@@ -80,7 +81,7 @@ def install(python: str, folder: Path, constraints: Iterable[str]) -> Path:
     limits.write_text("\n".join(constraints), "utf-8")
     pip: list[str | Path] = [inside, "-m", "pip", "install", "--quiet", "--constraint", limits]
     subprocess.run([*pip, "--upgrade", "pip"], check=True)
-    others = ["datasets", "num2words", "pytest-xdist", "sentencepiece", "tiktoken"]
+    others = ["datasets", "num2words", "protobuf", "pytest-xdist", "sentencepiece", "tiktoken"]
     subprocess.run([*pip, f"{ROOT}[{','.join(EXTRAS)}]", *others], check=True)
     return inside
 
@@ -107,7 +108,8 @@ def run_tests(python: Path, *, processes: int) -> dict[str, int]:
     found = {name: int(number) for number, name in re.findall(r"(\d+) ([a-z]+)", last)}
     if "passed" not in found:
         raise RuntimeError(f"pytest ended with {done.returncode}, without a summary")
-    return {name: found.get(name, 0) for name in ("passed", "failed", "skipped")}
+    failed = sum(found.get(name, 0) for name in ("failed", "error", "errors"))
+    return {"passed": found["passed"], "failed": failed, "skipped": found.get("skipped", 0)}
 
 
 def versions(python: Path) -> dict[str, str]:
@@ -150,7 +152,7 @@ def main() -> None:
     parser.add_argument("versions", choices=["lowest", "highest"])
     parser.add_argument("--python", default=sys.executable, help="the Python of the environment")
     parser.add_argument("--constraint", action="append", default=[], help="such as torch==2.14.1")
-    parser.add_argument("--folder", type=Path, help="where the environment is made, and kept")
+    parser.add_argument("--folder", type=Path, help="where it is made, or found, and kept")
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -14,7 +14,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import just
 
 from tests import fork_server
 
@@ -110,6 +111,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     order = sorted(groups, key=place)
     items[:] = [item for group in order for item in groups[group]]
+    given(just(0))(lambda _: None)()  # Hypothesis keeps its generator, which must not be frozen
     gc.freeze()  # spares each collection of garbage the objects of all that is imported
 
 

@@ -101,6 +101,18 @@ def test_blank_turns_are_placed_or_refused():
         _trained(processor, _chat("", "", "", "", system="s"), "</s>")
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n\n"])
+@pytest.mark.parametrize("words", ["yes", "\nyes", " yes"])
+def test_a_blank_answer_lends_later_ones_no_whitespace(blank, words):
+    """LLaVA-OneVision's headers end with more whitespace than its generation prompt."""
+    chat = [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        for message in _chat("", blank, "", words)
+    ]
+    found = _trained(processor_of("llava_onevision"), chat)
+    assert found == [f"{blank}<|im_end|>", f"{words}<|im_end|>"]
+
+
 def test_a_stop_token_in_a_calls_key_ends_nothing():
     calls = (
         "{% for call in m.tool_calls or [] %}{{ call.function.name }}"

@@ -66,7 +66,7 @@ ROWS = [
             {"role": "user", "content": [{"type": "text", "text": "Thanks"}]},
             {"role": "assistant", "content": [{"type": "text", "text": "Welcome"}]},
         ],
-        "tools": [{"type": "function", "function": {"name": "f", "sizes": [1, 2]}}],
+        "tools": [{"function": {"name": "f", "sizes": [1, 2]}, "type": "function"}],
     },
     {
         "messages": [

@@ -32,7 +32,7 @@ class _Commands(TyperGroup):
             Console(stderr=True).print(Text(message, "bold red"), soft_wrap=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt as error:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is ending already
+            signal.signal(signal.SIGINT, lambda *_: None)  # the command is ending already
             message = ": ".join(map(str, ("interrupted", *error.args)))
             Console(stderr=True).print(Text(message), soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None

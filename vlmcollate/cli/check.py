@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,18 +143,13 @@ def _check_laws(
 ) -> Report:
     from vlmcollate.testing.checking import check_collator
 
+    check = partial(check_collator, collator, laws=laws, raise_on_failure=False, **options)
+    if not console.is_terminal:
+        return check()  # Rich 13 ends even a disabled bar with an empty line
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(laws))
-        return check_collator(
-            collator,
-            laws=laws,
-            raise_on_failure=False,
-            on_law=lambda name: bar.update(task, advance=1, description=name),
-            **options,
-        )
+        return check(on_law=lambda name: bar.update(task, advance=1, description=name))
 
 
 def _print_report(console: Console, report: Report) -> None:

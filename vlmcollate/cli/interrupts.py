@@ -19,14 +19,25 @@ def end_soon_after_interrupt(report: Callable[[], None]) -> Iterator[None]:
     """Ends the process if Ctrl-C has not ended the context in time.
 
     Python raises `KeyboardInterrupt` only between its own instructions, and the decoding of a long
-    video or the encoding of a long text is one instruction.
+    video or the encoding of a long text is one instruction. Ctrl-C raises it once: a second one
+    would interrupt what ends the command.
 
     Args:
         report: Called in a thread before the process ends.
     """
-    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or os.name != "posix" or not callable(handler):  # Ctrl-C raises nothing here
         yield
         return
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        interrupts.append(number)
+        if len(interrupts) == 1:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     here, there = os.pipe()
     os.set_blocking(there, False)
     before = signal.set_wakeup_fd(there, warn_on_full_buffer=False)
@@ -38,6 +49,8 @@ def end_soon_after_interrupt(report: Callable[[], None]) -> Iterator[None]:
         has_ended.set()
         signal.set_wakeup_fd(before)
         os.close(there)
+        if not interrupts:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _watch(signals: int, has_ended: threading.Event, report: Callable[[], None]) -> None:

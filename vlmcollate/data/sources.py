@@ -316,6 +316,8 @@ def _rows_of_groups(file: Any, piece: Piece) -> Iterator[Any]:
             if low < high:
                 yield from batch.slice(low, high - low).to_pylist()
             at += len(batch)
+        if at != before:
+            raise ValueError(f"row group {group} holds {at - start} rows, and declares {rows}")
 
 
 def _is_saved(path: str | Path) -> bool:

@@ -51,10 +51,15 @@ class WeightedLossMixin:
         """Refuses options that the weighted loss would replace in silence."""
         own: Any = self
         loss_type = getattr(self.args, "loss_type", None)
+        if loss_type == "chunked_nll":  # the default of TRL 1.7 to 1.14
+            raise ConfigError(
+                "loss_type='chunked_nll' returns no logits, which the weighted loss needs; set "
+                "loss_type='nll'"
+            )
         for name, is_set in (
             ("compute_loss_func", self.compute_loss_func is not None),
             ("label_smoothing_factor", getattr(own, "label_smoother", None) is not None),
-            (f"loss_type={loss_type!r}", loss_type not in (None, "nll", "chunked_nll")),
+            (f"loss_type={loss_type!r}", loss_type not in (None, "nll")),
             ("shift_labels of the collator", getattr(own.data_collator, "shift_labels", False)),
         ):
             if is_set:

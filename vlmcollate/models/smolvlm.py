@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import version
 from typing import Any
+
+import attrs
+import torch
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import MediaKind
@@ -16,6 +21,8 @@ from vlmcollate.media import (
     process_together,
 )
 from vlmcollate.packing.token_mixing import TokenMixing
+
+_MASK = "pixel_attention_mask"
 
 
 def _process(request: MediaRequest) -> ProcessedMedia:
@@ -32,7 +39,17 @@ def _process(request: MediaRequest) -> ProcessedMedia:
     if "video" not in request.kinds:
         return process_together(request)
     # up to transformers 5.22, the processor takes one list of videos per sample
-    return process_per_item(request, options=[{"videos": [[v.frames]]} for v in request.items])
+    options = [{"videos": [[v.frames]]} for v in request.items]
+    processed = process_per_item(request, options=options)
+    mask = processed.tensors[_MASK].to(_mask_dtype())
+    return attrs.evolve(processed, tensors={**processed.tensors, _MASK: mask})
+
+
+@cache
+def _mask_dtype() -> torch.dtype:
+    """The dtype of the masks of images; those of videos have always been integers."""
+    major, minor, *_ = version("transformers").split(".")
+    return torch.int64 if (int(major), int(minor)) >= (5, 18) else torch.float32
 
 
 def _count_tokens(processor: Any, _: MediaKind, size: tuple[int, ...]) -> int:
@@ -64,7 +81,7 @@ class SmolVLMCollator(BaseCollator):
     family = Family(
         joins={
             "pixel_values": PadAndConcatenate(rows="samples with image + video"),
-            "pixel_attention_mask": PadAndConcatenate(rows="samples with image + video"),
+            _MASK: PadAndConcatenate(rows="samples with image + video"),
         },
         stop_tokens=("<end_of_utterance>",),
         exact_token_counts=frozenset({"image"}),

@@ -149,10 +149,13 @@ class TurnHeaders:
 
     @cached_property
     def _bare(self) -> MarkedText | None:
-        """The rendering without the whitespace before the first words of answers."""
+        """The rendering without the whitespace before the first words of answers.
+
+        An answer of whitespace keeps it, as it stands between the words of other messages.
+        """
         messages = self.conversation.messages
         bare = (
-            self._without_leading_space(k) if message.is_assistant else message
+            self._without_leading_space(k) if message.is_assistant and self.trace.of(k) else message
             for k, message in enumerate(messages)
         )
         return self._read(attrs.evolve(self.conversation, messages=tuple(bare)))

@@ -206,7 +206,8 @@ def test_a_sample_and_a_pack_survive_the_disk(name: str, tmp_path: Path) -> None
     configs = {"qwen3_vl": Qwen3VLConfig(), "qwen3_5": Qwen3_5Config()}
     collator = collator_for(processor_of(name), model_config=configs.get(name))
     samples = [collator.encode(example) for example in CHATS]
-    for sample in (*samples, collator.pack(samples)):
+    is_refused = name == "qwen3_5" and collator.packing_refusal  # by an older transformers
+    for sample in (*samples, *(() if is_refused else [collator.pack(samples)])):
         save_sample(sample, tmp_path / "sample")
         assert equal(load_sample(tmp_path / "sample"), sample)
     assert [path.name for path in tmp_path.iterdir()] == ["sample"]

@@ -114,3 +114,18 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
             assert list(Rows.of(damaged)) == expected
         except ConfigError as error:
             assert "b.parquet" in str(error)
+
+
+def test_rows_that_a_parquet_file_declares_and_lacks_are_missed(tmp_path, monkeypatch):
+    """Pyarrow 17 drops rows of some damaged pages in silence."""
+    whole = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS * 50), whole)
+    read = parquet.ParquetFile.iter_batches
+
+    def without_the_last(*args, **options):
+        *batches, last = read(*args, **options)
+        return iter([*batches, last.slice(1)])
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", without_the_last)
+    with pytest.raises(ConfigError, match=r"damaged: row group 0 holds 249 rows, and declares 250"):
+        list(Rows.of(whole))

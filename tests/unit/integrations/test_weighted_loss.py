@@ -174,6 +174,17 @@ def test_another_loss_function_is_refused(tmp_path):
         _trainer(tmp_path, label_smoothing_factor=0.5)
 
 
+@pytest.mark.parametrize(
+    ("loss_type", "message"),
+    [("chunked_nll", "returns no logits.*; set loss_type='nll'"), ("dft", "and the weighted loss")],
+)
+def test_other_losses_of_trl_are_refused(loss_type, message, tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    arguments.loss_type = loss_type  # as TRL's SFTConfig has it
+    with pytest.raises(ConfigError, match=message):
+        WeightedTrainer(tiny_model(tiny_processor()), arguments, collator_for(tiny_processor()))
+
+
 def test_labels_that_are_shifted_already_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="shift_labels of the collator"):
         WeightedTrainer(
@@ -196,7 +207,7 @@ def test_an_sft_trainer_takes_the_weights(tmp_path):
         lr_scheduler_type="constant", max_grad_norm=1e9, report_to="none", use_cpu=True,
         remove_unused_columns=False, per_device_train_batch_size=2, gradient_accumulation_steps=2,
         max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, bf16=False,
-        gradient_checkpointing=False,
+        gradient_checkpointing=False, loss_type="nll",
     )  # fmt: skip
     datasets = pytest.importorskip("datasets")
     trainer = WeightedSFTTrainer(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 from torch.utils.data import DataLoader
 
 from tests.unit.mixture.sources import Numbers, numbers_mixture
@@ -192,7 +193,9 @@ def test_streams_of_hugging_face_datasets_resume_and_share_their_rows():
 
     def mixture():
         rows = datasets.Dataset.from_dict({"x": list(range(12))})
-        web = rows.to_iterable_dataset(num_shards=4).shuffle(seed=1, buffer_size=1)
+        web = rows.to_iterable_dataset(num_shards=4)
+        if Version(datasets.__version__) >= Version("5.1"):  # before, a buffer keeps a row back
+            web = web.shuffle(seed=1, buffer_size=1)
         return IterableMixture({"charts": (Numbers(0, 7), 1), "web": (web, 2)}, samples=40)
 
     whole = found(mixture())

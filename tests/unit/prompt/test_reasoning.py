@@ -38,7 +38,11 @@ def _trained(template, chat, **options):
 )
 def test_the_form_is_read_off_the_template(template, opening, closing):
     tools = collator_for(processor_with(template))._tools  # what the collator itself reads
-    assert tools.reasoning == ReasoningForm(opening, closing, "reasoning_content")
+    assert tools.reasoning in (
+        ReasoningForm(opening, closing, "reasoning_content"),
+        # gpt-oss reads this key, to which older releases of transformers do not copy the other
+        *([ReasoningForm(opening, closing, "thinking")] if template == "gptoss" else ()),
+    )
 
 
 @pytest.mark.parametrize("template", ["qwen2_5", "llama3", "smolvlm"])

@@ -6,6 +6,7 @@ Shapes: H rows, W columns.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -16,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-_START, _START_OF_SCAN, _SIZE = b"\xff\xd8", 0xDA, struct.Struct(">BHHB")
-_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+_START, _END, _START_OF_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
+_SIZE = struct.Struct(">BHHB")
+_PROGRESSIVE = 0xC2
+_FRAMES = frozenset({0xC0, 0xC1, _PROGRESSIVE})
 """The markers of frames in Huffman code: baseline, extended and progressive."""
 _SEGMENTS = frozenset({*_FRAMES, 0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 """The markers of segments with a length that every decoder skips or reads alike."""
@@ -33,6 +36,7 @@ class _Frame:
     width: int
     height: int
     samplings: tuple[int, ...]
+    is_progressive: bool
 
     @property
     def is_tried(self) -> bool:
@@ -54,7 +58,7 @@ def decode_jpeg(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.uint8] | N
     frame = _read_frame(data)
     if frame is None or (frame.width, frame.height) != size or not frame.is_tried:
         return None
-    return _decoded(data) if _agrees_with_pillow() else None
+    return _decoded(data) if _agrees_with_pillow(frame.is_progressive) else None
 
 
 def _decoded(data: bytes) -> npt.NDArray[np.uint8] | None:
@@ -82,7 +86,7 @@ def _read_frame(data: bytes) -> _Frame | None:
         if kind not in _SEGMENTS:
             return None
         if kind in _FRAMES:
-            found = _frame_of(segment)
+            found = _frame_of(segment, is_progressive=kind == _PROGRESSIVE)
             if found is None:
                 return None
             frames.append(found)
@@ -98,7 +102,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         at = end
 
 
-def _frame_of(segment: bytes) -> _Frame | None:
+def _frame_of(segment: bytes, *, is_progressive: bool) -> _Frame | None:
     if len(segment) < _SIZE.size:
         return None
     bits, height, width, components = _SIZE.unpack_from(segment)
@@ -106,17 +110,19 @@ def _frame_of(segment: bytes) -> _Frame | None:
         return None
     if components not in (_GRAY_COMPONENTS, _COLOUR_COMPONENTS):
         return None
-    return _Frame(width, height, tuple(segment[_SIZE.size + 1 :: 3]))
+    return _Frame(width, height, tuple(segment[_SIZE.size + 1 :: 3]), is_progressive)
 
 
 @cache
-def _agrees_with_pillow() -> bool:
+def _agrees_with_pillow(is_progressive: bool) -> bool:  # noqa: FBT001  # of a cache
     """Returns whether torchvision decodes probe images to Pillow's pixels; tried once a process.
 
-    Both carry a JPEG library of their own, and which one depends on the build.
+    Both carry a JPEG library of their own, and which one depends on the build. Those of
+    torchvision 0.21 and Pillow smooth progressive files that lack scans in different ways.
     """
+    probes = _progressive_probes() if is_progressive else _sequential_probes()
     try:
-        return all(_is_equal(data) for data in _probes())
+        return all(_is_equal(data) for data in probes)
     except (ImportError, OSError, RuntimeError, AttributeError):  # a build without JPEG, or broken
         return False
 
@@ -128,25 +134,35 @@ def _is_equal(data: bytes) -> bool:
     return found is not None and np.array_equal(found, expected)
 
 
-def _probes() -> Iterator[bytes]:
-    """Yields JPEG files of every kind that is decoded: noise, smooth colours and sharp edges."""
+def _sequential_probes() -> Iterator[bytes]:
+    for image in _images():
+        yield from _layouts(image, quality=75)
+        yield from _layouts(image, quality=98, restart_marker_blocks=4)
+
+
+def _progressive_probes() -> Iterator[bytes]:
+    """Yields whole files, and files that end before a scan."""
+    for image in _images():
+        for data in _layouts(image, quality=40, progressive=True):
+            yield data
+            for scan in [*re.finditer(b"\xff\xda", data)][1:]:
+                yield data[: scan.start()] + _END
+
+
+def _images() -> Iterator[Image.Image]:
+    """Yields noise, smooth colours and sharp edges."""
     random = np.random.default_rng(0)
-    noise = random.integers(0, 256, (53, 77, 3), np.uint8)
+    yield Image.fromarray(random.integers(0, 256, (53, 77, 3), np.uint8))
     coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8))
-    smooth = coarse.resize((77, 53), Image.Resampling.BICUBIC)
-    for image in (
-        Image.fromarray(noise),
-        smooth,
-        coarse.resize((75, 50), Image.Resampling.NEAREST),
-    ):
-        for quality, more in ((75, {}), (98, {"restart_marker_blocks": 4}), (40, _PROGRESSIVE)):
-            options: dict[str, Any] = {"quality": quality, **more}
-            yield _encoded(image.convert("L"), **options)
-            for subsampling in range(len(_SAMPLINGS)):
-                yield _encoded(image, subsampling=subsampling, **options)
+    yield coarse.resize((77, 53), Image.Resampling.BICUBIC)
+    yield coarse.resize((75, 50), Image.Resampling.NEAREST)
 
 
-_PROGRESSIVE = {"progressive": True}
+def _layouts(image: Image.Image, **options: Any) -> Iterator[bytes]:
+    """Yields JPEG files of an image in every layout that is decoded."""
+    yield _encoded(image.convert("L"), **options)
+    for subsampling in range(len(_SAMPLINGS)):
+        yield _encoded(image, subsampling=subsampling, **options)
 
 
 def _encoded(image: Image.Image, **options: Any) -> bytes:

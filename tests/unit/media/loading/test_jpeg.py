@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torchvision.io  # its import takes seconds
+from packaging.version import Version
 from PIL import Image, ImageFile, ImageOps
 
 from tests.conftest import NIGHTLY
@@ -19,6 +21,7 @@ from vlmcollate.errors import MediaError
 from vlmcollate.media.loading import images, jpeg
 from vlmcollate.media.loading.pixel_images import PixelImage
 
+PROGRESSIVE_IS_FAST = jpeg._agrees_with_pillow(True)
 SIZES = [(16, 16), (1, 1), (17, 31), (33, 7), (8, 200), (640, 480)]
 
 
@@ -62,9 +65,24 @@ def test_ordinary_files_are_decoded_fast_and_alike(size: tuple[int, int], qualit
         {"restart_marker_blocks": 3},
         {"restart_marker_rows": 1, "progressive": True},
     ):
+        fast = PROGRESSIVE_IS_FAST or "progressive" not in layout
         for subsampling in (0, 1, 2):
-            check(written(image, quality=quality, subsampling=subsampling, **layout), fast=True)
-        check(written(image.convert("L"), quality=quality, **layout), fast=True)
+            check(written(image, quality=quality, subsampling=subsampling, **layout), fast=fast)
+        check(written(image.convert("L"), quality=quality, **layout), fast=fast)
+
+
+def test_this_torchvision_decodes_both_kinds() -> None:
+    assert jpeg._agrees_with_pillow(False)
+    if Version(torchvision.__version__) >= Version("0.29"):
+        assert jpeg._agrees_with_pillow(True)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_progressive_files_that_lack_scans_have_pillows_pixels(subsampling: int) -> None:
+    whole = written(photo((70, 50)), subsampling=subsampling, progressive=True)
+    scans = [found.start() for found in re.finditer(b"\xff\xda", whole)]
+    for scan in scans[1:]:
+        check(whole[:scan] + b"\xff\xd9", fast=PROGRESSIVE_IS_FAST)
 
 
 def test_a_large_photo() -> None:
@@ -155,7 +173,7 @@ def test_a_truncated_file_has_pillows_error(
 def test_another_decoder_is_used_only_if_it_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     data = written(photo((40, 30)))
     agrees = jpeg._agrees_with_pillow.__wrapped__
-    assert agrees()
+    assert agrees(False)
     decode = torchvision.io.decode_jpeg
     for other in (
         lambda *a, **k: decode(*a, **k) ^ 1,
@@ -163,9 +181,25 @@ def test_another_decoder_is_used_only_if_it_agrees(monkeypatch: pytest.MonkeyPat
     ):
         with monkeypatch.context() as patch:
             patch.setattr(torchvision.io, "decode_jpeg", other)
-            assert not agrees()
+            assert not agrees(False)
             patch.setattr(jpeg, "_agrees_with_pillow", agrees)
             check(data, fast=False)
+
+
+def test_a_decoder_that_smooths_otherwise_decodes_no_progressive_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agrees, decode = jpeg._agrees_with_pillow.__wrapped__, torchvision.io.decode_jpeg
+
+    def smooths(encoded: Any, **options: Any) -> Any:
+        data = bytes(encoded)
+        changed = b"\xff\xc2" in data and data.count(b"\xff\xda") == 2
+        return decode(encoded, **options) ^ changed
+
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", smooths)
+    monkeypatch.setattr(jpeg, "_agrees_with_pillow", agrees)
+    check(written(photo((40, 30))), fast=True)
+    check(written(photo((40, 30)), progressive=True), fast=False)
 
 
 def test_mutated_files_give_pillows_pixels_or_errors() -> None:
