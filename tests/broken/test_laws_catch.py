@@ -11,6 +11,7 @@ from tests.broken import collators as broken
 from tests.broken import (
     mischosen,
     misclassified,
+    miscompleted,
     misgenerated,
     misignored,
     misjoined,
@@ -58,6 +59,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     broken.PositionsRunOn: "check_packed_documents_stay_apart",
     **mischosen.CAUGHT_BY,
     **misclassified.CAUGHT_BY,
+    **miscompleted.CAUGHT_BY,
     **misgenerated.CAUGHT_BY,
     **misignored.CAUGHT_BY,
     **misjoined.CAUGHT_BY,
