@@ -138,8 +138,8 @@ class KTOCollator(PreferenceBase[EncodedAnswer]):
         if len(encoded) < 2:
             raise ConfigError(
                 "a batch of one row has no other answer for its prompt, so its KL estimate would "
-                "be that of its own; raise the batch size, or set with_kl=False for a loss "
-                "without the estimate"
+                "be that of its own; raise the batch size, set with_kl=False for a loss without "
+                "the estimate, or replace bad rows by Resample(dataset) rather than skipping them"
             )
         return [
             self._with_answer(answer, other)
