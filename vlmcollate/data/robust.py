@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, SampleError, TooManyFailuresError
-from vlmcollate.mixture import MixtureCollator, MixtureRow
+from vlmcollate.mixture import MixtureCollator
+from vlmcollate.mixture.row_digest import add_to_digest
 from vlmcollate.preference.base import PreferenceBase
 from vlmcollate.validators import at_least_one, one_of
 
@@ -54,7 +55,7 @@ class Resample:
         for attempt in range(self.max_retries):
             digest = hashlib.blake2b(digest_size=8)
             digest.update(f"{self.seed} {attempt} ".encode())
-            example_digest(example, digest)
+            add_to_digest(example, digest)
             drawn.append(int.from_bytes(digest.digest(), "big") % len(self.dataset))
         return drawn
 
@@ -178,29 +179,3 @@ class RobustCollator:
             f"{policy.max_retries} other samples failed in place of this one: {error}; the last: "
             f"{last}"
         ) from last
-
-
-def example_digest(value: object, digest: Any, *, depth: int = 64) -> None:
-    """Feeds what distinguishes examples and is the same in every process."""
-    if not depth:  # nested too deeply, or inside itself
-        return
-    if isinstance(value, MixtureRow):
-        value = value.source, value.index
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            example_digest(key, digest, depth=depth - 1)
-            example_digest(item, digest, depth=depth - 1)
-    elif isinstance(value, list | tuple):
-        digest.update(str(len(value)).encode())
-        for item in value:
-            example_digest(item, digest, depth=depth - 1)
-    elif isinstance(value, bytes):
-        digest.update(value[:4096])
-    elif isinstance(value, int):
-        digest.update(f"{value:x}".encode())
-    elif isinstance(value, str | float | None):
-        digest.update(repr(value).encode("utf-8", "surrogatepass"))
-    else:  # media: an object's size is the same in every process, its address is not
-        size = getattr(value, "shape", getattr(value, "size", None))
-        shown = tuple(size) if isinstance(size, tuple) else ""
-        digest.update(f"{type(value).__name__}{shown}".encode())
