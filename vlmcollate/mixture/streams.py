@@ -121,7 +121,7 @@ class StreamReader:
             count_of(state, name) for name in ("epoch", "before", "done")
         )
         self._given, self._is_split = state.get("dataset"), state.get("is_split")
-        self.digest = state.get("digest", "")
+        self.digest = str(state.get("digest") or "")
 
     def _next(self) -> Any:
         if self._rows is None:
