@@ -6,11 +6,12 @@ Shapes: B examples, N completions of all examples, T padded tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import attrs
 import torch
 
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import EmptyBatchError
 from vlmcollate.formats.base import row_of
 from vlmcollate.objectives.completion_rows import read_answers
@@ -28,6 +29,8 @@ class EncodedCompletions:
     Attributes:
         samples: The sample of the prompt with each completion.
     """
+
+    STACKED_BY: ClassVar[str] = "CompletionsCollator.stack"
 
     samples: tuple[EncodedSample, ...]
 
@@ -94,8 +97,10 @@ class CompletionsCollator(PreferenceBase[EncodedCompletions]):
 
         Raises:
             EmptyBatchError: There is no row.
-            ConfigError: The layout is `"shared_prefix"`, and completions hold media.
+            ConfigError: An item is of another kind; or the layout is `"shared_prefix"`, and
+                completions hold media.
         """
+        check_stackable(encoded, EncodedCompletions, of=self)
         if not encoded:
             raise EmptyBatchError("no completion to stack; the batch is empty")
         if self.layout == "rows":

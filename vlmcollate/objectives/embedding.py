@@ -6,12 +6,13 @@ Shapes: B examples, N negatives of all examples, R = 2B + N rows, T padded token
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import attrs
 import torch
 
 from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.formats.base import row_of
@@ -33,6 +34,8 @@ class EncodedGroup:
         positive: The sample of what belongs to it.
         negatives: The samples of what does not.
     """
+
+    STACKED_BY: ClassVar[str] = "EmbeddingCollator.stack"
 
     anchor: EncodedSample
     positive: EncodedSample
@@ -138,8 +141,10 @@ class EmbeddingCollator(InputCollator[EncodedGroup]):
 
         Raises:
             EmptyBatchError: There is no row.
-            ConfigError: The layout is `"columns"`, and the rows differ in their negatives.
+            ConfigError: An item is of another kind; or the layout is `"columns"`, and the rows
+                differ in their negatives.
         """
+        check_stackable(encoded, EncodedGroup, of=self)
         if not encoded:
             raise EmptyBatchError("no row to stack; the batch is empty")
         anchors, positives = [g.anchor for g in encoded], [g.positive for g in encoded]
