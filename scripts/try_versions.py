@@ -2,7 +2,9 @@
 
     python scripts/try_versions.py lowest --python python3.10
     python scripts/try_versions.py highest --python python3.13
+    python scripts/try_versions.py lowest trainers --python python3.10
 
+The trainers have environments of their own, since TRL needs a newer pyarrow than the library.
 Each run has an environment of its own, of several GB. Its result goes into
 `docs/reference/compatibility.json`, from which `docs/reference/compatibility.md` is written.
 """
@@ -33,18 +35,28 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/reference/compatibility.json"
 PAGE = ROOT / "docs/reference/compatibility.md"
 EXTRAS = ("audio", "cli", "object-stores", "prepare", "testing", "video")
-TESTS = (
-    *("tests/conformance", "tests/properties", "tests/unit"),
-    "--ignore=tests/conformance/test_automodel_wheel.py",  # of a trainer
-    "--ignore=tests/unit/preference/test_trainers.py",
-    "--ignore=tests/unit/integrations",
-)
+RUNS = {"library": EXTRAS, "trainers": ("examples", "ray")}
+"""The extras whose versions each run tries, beside those of the core."""
+TESTS = {
+    "library": (
+        *("tests/conformance", "tests/properties", "tests/unit"),
+        "--ignore=tests/conformance/test_automodel_wheel.py",  # of a trainer
+        "--ignore=tests/unit/preference/test_trainers.py",
+        "--ignore=tests/unit/integrations",
+    ),
+    "trainers": (
+        *("tests/examples", "tests/unit/data", "tests/unit/integrations", "tests/unit/mixture"),
+        *("tests/unit/pixels", "tests/unit/preference", "tests/conformance/test_finish_pixels.py"),
+        *("-m", "ray or not ray"),
+    ),
+}
 HEAD = """# Tested versions
 
 Each row is a run of the tests by `scripts/try_versions.py`, with the lowest or with the highest
-versions that the ranges of `pyproject.toml` allow. A skipped test needs a processor that this
-transformers does not have, something else that torch or transformers had not yet, or a package of
-another extra.
+versions that the ranges of `pyproject.toml` allow. The runs of the trainers are of the tests that
+need the extras `examples` and `ray`, with the newest versions of the other extras. A skipped test
+needs a processor or a feature that its transformers or torch does not have, or a package that its
+run does not install.
 
 """
 SHOWN = ("torch", "transformers", "numpy", "pillow")
@@ -74,19 +86,19 @@ def lowest(requirement: Requirement) -> str:
     return f"{requirement.name}=={ends[0]}"
 
 
-def install(python: str, folder: Path, constraints: Iterable[str]) -> Path:
-    """Makes an environment with the library and its extras, and returns its Python."""
+def install(python: str, folder: Path, extras: Iterable[str], constraints: Iterable[str]) -> Path:
+    """Makes an environment with the library and some extras, and returns its Python."""
     subprocess.run([python, "-m", "venv", folder], check=True)
     inside, limits = folder / "bin/python", folder / "constraints.txt"
     limits.write_text("\n".join(constraints), "utf-8")
     pip: list[str | Path] = [inside, "-m", "pip", "install", "--quiet", "--constraint", limits]
     subprocess.run([*pip, "--upgrade", "pip"], check=True)
     others = ["datasets", "num2words", "protobuf", "pytest-xdist", "sentencepiece", "tiktoken"]
-    subprocess.run([*pip, f"{ROOT}[{','.join(EXTRAS)}]", *others], check=True)
+    subprocess.run([*pip, f"{ROOT}[{','.join(extras)}]", *others], check=True)
     return inside
 
 
-def run_tests(python: Path, *, processes: int) -> dict[str, int]:
+def run_tests(python: Path, tests: Iterable[str], *, processes: int) -> dict[str, int]:
     """Runs the tests, and returns how many had each outcome.
 
     Raises:
@@ -94,7 +106,7 @@ def run_tests(python: Path, *, processes: int) -> dict[str, int]:
     """
     # old packages use what others deprecate
     options = ["-q", "-n", str(processes), "-W", "ignore::DeprecationWarning"]
-    command: list[str | Path] = [python, "-m", "pytest", *options, *TESTS]
+    command: list[str | Path] = [python, "-m", "pytest", *options, *tests]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -112,8 +124,8 @@ def run_tests(python: Path, *, processes: int) -> dict[str, int]:
     return {"passed": found["passed"], "failed": failed, "skipped": found.get("skipped", 0)}
 
 
-def versions(python: Path) -> dict[str, str]:
-    """Returns the version of Python and of each package in an environment."""
+def versions(python: Path, extras: Iterable[str]) -> dict[str, str]:
+    """Returns the version of Python and of each package of the core and of these extras."""
     listed = subprocess.run(
         [python, "-m", "pip", "list", "--format", "json"],
         check=True,
@@ -122,7 +134,7 @@ def versions(python: Path) -> dict[str, str]:
     )
     code = "import platform; print(platform.python_version())"
     number = subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
-    names = {requirement.name for requirement in requirements(EXTRAS)}
+    names = {requirement.name for requirement in requirements(extras)}
     found = {one["name"].lower(): one["version"] for one in json.loads(listed.stdout)}
     return {"python": number.stdout.strip(), **{n: found[n] for n in sorted(names & found.keys())}}
 
@@ -150,6 +162,7 @@ def main() -> None:
     """Tries one environment, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("versions", choices=["lowest", "highest"])
+    parser.add_argument("tests", choices=[*RUNS], nargs="?", default="library")
     parser.add_argument("--python", default=sys.executable, help="the Python of the environment")
     parser.add_argument("--constraint", action="append", default=[], help="such as torch==2.14.1")
     parser.add_argument("--folder", type=Path, help="where it is made, or found, and kept")
@@ -157,12 +170,15 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary) / "venv"
-        ends = [*map(lowest, requirements(EXTRAS))] if asked.versions == "lowest" else []
-        python = install(asked.python, folder, [*ends, *asked.constraint])
-        tests = run_tests(python, processes=asked.processes)
+        extras = RUNS[asked.tests]
+        ends = [*map(lowest, requirements(extras))] if asked.versions == "lowest" else []
+        installed = {*EXTRAS, *extras}
+        python = install(asked.python, folder, sorted(installed), [*ends, *asked.constraint])
+        tests = run_tests(python, TESTS[asked.tests], processes=asked.processes)
         results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-        results[asked.versions] = {
-            "versions": versions(python),
+        name = asked.versions if asked.tests == "library" else f"{asked.versions}, {asked.tests}"
+        results[name] = {
+            "versions": versions(python, extras),
             "tests": tests,
             "system": f"{platform.system()} {platform.machine()}",
             "date": datetime.date.today().isoformat(),
