@@ -22,7 +22,7 @@ _ESCAPED = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}", re.IGNORECASE
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """The keys of a message that hold its reasoning."""
 Silence = str | tuple[()] | None
-"""What a template takes for the content of calls without any; `()` stands for an empty list."""
+"""What a template takes for the content of calls without any: text, or `()` for an empty list."""
 _SPLIT = re.compile(f"({_PRIVATE_USE.pattern})")
 
 
@@ -272,7 +272,8 @@ def template_inputs(
             chat[i] = _as_text(chat[i], None)
         is_silent = "tool_calls" in given.extra and not (given.content or chat[i]["content"])
         if is_silent and not (given.is_string and given.role not in as_parts):
-            chat[i]["content"] = [] if silence == () else silence
+            del chat[i]["content"]
+            chat[i] |= {} if silence is None else {"content": [] if silence == () else silence}
     return chat, tools
 
 

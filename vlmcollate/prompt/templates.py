@@ -202,15 +202,18 @@ def _written_call(processor: Any, arguments: Any, contents: Sequence[Any] = ()) 
     Args:
         processor: A processor with the template.
         arguments: The arguments of the call.
-        contents: The contents to try beside the call; by default all that are usual.
+        contents: The contents to try beside the call, `None` for none; by default all that are
+            usual.
     """
     call = {
         "type": "function",
         "id": "call00000",
         "function": {"name": "f", "arguments": arguments},
     }
-    answers: list[dict[str, Any]] = [{"content": content} for content in contents]
-    answers = answers or [{}, {"content": ""}, {"content": None}, {"content": []}]
+    contents = contents or (None, "", [])
+    answers: list[dict[str, Any]] = [
+        {} if content is None else {"content": content} for content in contents
+    ]
     takes_text = _WORD in _probe(processor, [], "user", _WORD)
     asked = {"role": "user", "content": "a" if takes_text else [_part("a")]}
     for answer in answers:
@@ -290,14 +293,12 @@ def _first_rendered(
     processor: Any, chats: Sequence[list[dict[str, Any]]], given: Sequence[dict[str, Any]]
 ) -> str | None:
     """Returns the text of the first chat that a template takes, or `None`."""
+    taken = (_attempted(processor, chat, **tools) for tools in given for chat in chats)
+    found = next((text for text in taken if text is not None), None)
+    if found is not None or chats[0][0]["role"] == "system":
+        return found
     opening = _opening(processor)
-    for tools in given:
-        for chat in chats:
-            whole = chat if chat[0]["role"] == "system" else [*opening, *chat]
-            text = _attempted(processor, whole, **tools)
-            if text is not None:
-                return text
-    return None
+    return _first_rendered(processor, [[*opening, *c] for c in chats], given) if opening else None
 
 
 def _opening(processor: Any) -> list[dict[str, Any]]:
