@@ -135,7 +135,8 @@ SINGLE, MULTI, NUMBERS = LABELS
 @pytest.mark.parametrize(
     ("problem_type", "label", "message"),
     [
-        (SINGLE, True, "expected the number of a class, found bool True"),
+        (SINGLE, True, "expected the number of a class, found bool True; convert it to an int"),
+        (SINGLE, (1,), "found tuple .*for other numbers set problem_type"),
         (SINGLE, 1.0, "found float 1.0; for other numbers set problem_type"),
         (SINGLE, [1], "found list .*for other numbers set problem_type"),
         (SINGLE, float("nan"), "has no label"),
@@ -236,6 +237,44 @@ def test_a_model_with_other_outputs_or_padding_is_refused():
         collator_of(SINGLE, collator_for(PROCESSOR, model_config=config))
     config.text_config.pad_token_id = PROCESSOR.tokenizer.pad_token_id
     collator_of(SINGLE, collator_for(PROCESSOR, model_config=config))
+
+
+@pytest.mark.parametrize("stated", [None, *LABELS])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("problem_type", LABELS)
+def test_the_model_computes_the_loss_of_the_labels_or_is_refused(problem_type, number, stated):
+    """Without a problem_type, a model takes several numbers to predict for several classes."""
+    model = model_of(num_labels=number, problem_type=stated)
+    label = {SINGLE: 0, MULTI: [1] * number, NUMBERS: [0.5] * number}[problem_type]
+    rows = [{"text": text, "label": label} for text in ("a", "b b")]
+    collator = collator_for(PROCESSOR, model_config=model.config)
+    try:
+        collate = ClassificationCollator(collator, problem_type=problem_type, num_labels=number)
+    except ConfigError as error:
+        assert "set the same problem_type in both" in str(error)
+        assert stated != problem_type
+        return
+    batch = collate(rows)
+    with torch.no_grad():
+        found = model(**batch)
+    losses: dict[str, Any] = {
+        SINGLE: torch.nn.functional.cross_entropy,
+        MULTI: torch.nn.functional.binary_cross_entropy_with_logits,
+        NUMBERS: torch.nn.functional.mse_loss,
+    }
+    logits = found.logits[:, 0] if problem_type == NUMBERS and number == 1 else found.logits
+    torch.testing.assert_close(found.loss, losses[problem_type](logits, batch["labels"]))
+
+
+def test_a_model_with_other_numbers_of_the_names_is_refused():
+    config = tiny_model(PROCESSOR).config
+    config.num_labels = len(LABEL2ID)
+    collator = collator_for(PROCESSOR, model_config=config)
+    ClassificationCollator(collator, label2id=LABEL2ID)  # the model's names are LABEL_0 and so on
+    config.label2id = {name: 2 - number for number, name in enumerate(LABEL2ID)}
+    with pytest.raises(ConfigError, match=r"differs from that of the model: .*config.label2id"):
+        ClassificationCollator(collator, label2id=LABEL2ID)
+    ClassificationCollator(collator, label2id=config.label2id)
 
 
 def test_what_is_too_long_follows_the_policy():
