@@ -23,8 +23,10 @@ from vlmcollate.errors import (
     EmptyBatchError,
     MediaError,
     MediaMismatchError,
+    SampleError,
     SampleTooLongError,
 )
+from vlmcollate.formats import TextFormat
 from vlmcollate.objectives import DocumentCollator
 from vlmcollate.packing import unpack
 from vlmcollate.sample import IGNORE_INDEX
@@ -303,3 +305,61 @@ def test_images_that_are_tiled_by_their_number_are_not_split():
     small = DocumentCollator(attrs.evolve(whole, max_length=9))
     with pytest.raises(MediaMismatchError, match=r"content\[0\]: .* so it cannot be split"):
         small([row])
+
+
+def test_media_beside_content_fills_its_empty_parts_and_tags():
+    whole = {"content": [image(0), text("One")]}
+    rows = [
+        {"content": [{"type": "image"}, text("One")], "images": [IMAGES[0]]},
+        {"content": "<image>One", "images": [IMAGES[0]]},
+        {"content": ["One"], "image": IMAGES[0]},
+    ]
+    (expected,) = collate_of(64).packs([whole])
+    for row in rows:
+        (pack,) = collate_of(64).packs([row])
+        assert torch.equal(pack.input_ids, expected.input_ids)
+        assert torch.equal(pack.media["pixel_values"], expected.media["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("row", "where", "message"),
+    [
+        ({**ROWS[0], "images": [IMAGES[5]]}, "images", "1 given, but the messages hold 0 empty"),
+        ({**ROWS[1], "audios": [np.zeros(9)]}, "audios", "is media without a place among"),
+        ({"texts": ["One", None], "image": [None, IMAGES[0]]}, "image", "is media without a place"),
+        (
+            {"content": [{**text("One"), "weight": 0}, text("two")]},
+            "content",
+            "a part has a weight, but all text of a document trains alike",
+        ),
+        ({"texts": ["One"], "weight": 0}, None, "nothing is trained"),
+    ],
+)
+def test_nothing_beside_the_parts_is_ignored(row, where, message):
+    with pytest.raises(SampleError, match=message) as caught:
+        collate_of(64).encode(row)
+    assert caught.value.where == where
+
+
+def test_a_weight_is_that_of_the_text():
+    for row in ({"content": ["One"]}, {"texts": ["One"]}, {"text": "One"}):
+        (pack,) = collate_of(64).packs([{**row, "weight": 0.5}])
+        assert set(pack.tokens["loss_weights"][pack.labels != IGNORE_INDEX].tolist()) == {0.5}
+
+
+def test_the_column_and_the_folder_are_those_of_the_format(tmp_path):
+    IMAGES[0].save(tmp_path / "a.png")
+    format_ = TextFormat(column="body", media_root=tmp_path)
+    rows = [
+        {"body": "<image>One", "images": ["a.png"]},
+        {"content": [{"type": "image", "image": "a.png"}, text("One")]},
+        {"texts": [None, "One"], "images": ["a.png", None]},
+    ]
+    (expected,) = collate_of(64).packs([{"content": [image(0), text("One")]}])
+    for row in rows:
+        (pack,) = collate_of(64, format=format_).packs([row])
+        assert torch.equal(pack.input_ids, expected.input_ids)
+    with pytest.raises(ConversationError, match="'texts' beside 'images', and 'body'"):
+        collate_of(64, format=format_).encode({"text": "One"})
+    with pytest.raises(ConfigError, match="reads documents: found format='llava'"):
+        collate_of(64, format="llava")
