@@ -13,7 +13,13 @@ from torch.utils.data import DataLoader
 from transformers import Gemma3ForSequenceClassification
 
 from vlmcollate import BlockCausalMask, ConfigError, PadToLongest, collator_for
-from vlmcollate.errors import ConversationError, EmptyBatchError, SampleTooLongError
+from vlmcollate.errors import (
+    ConversationError,
+    EmptyBatchError,
+    SampleTooLongError,
+    UnreadKeyWarning,
+)
+from vlmcollate.formats import MessagesFormat
 from vlmcollate.objectives import ClassificationCollator
 from vlmcollate.testing import tiny_model, tiny_processor
 
@@ -314,3 +320,36 @@ def test_a_text_and_media_alone_are_a_message_of_the_user(row, content):
     expected = COLLATOR.prompt([{"role": "user", "content": content}]).encoded
     assert torch.equal(found.sample.input_ids, expected.input_ids)
     assert found.label == 1
+
+
+def test_metadata_beside_a_text_is_no_other_format():
+    plain, noted = (
+        collator_of(SINGLE).encode({"text": "A cat", "label": "dog", **beside})
+        for beside in ({}, {"id": 7, "source": "web"})
+    )
+    assert torch.equal(plain.sample.input_ids, noted.sample.input_ids)
+    image = collator_of(SINGLE).encode({"image": IMAGE, "idx": 7, "label": "dog"})
+    assert image.sample.media_counts == {"image": 1}
+    with pytest.warns(UnreadKeyWarning, match="nothing reads the key 'title'"):
+        collator_of(SINGLE).encode({"text": "A cat", "title": "Cats", "label": "dog"})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": ["One.", "Two."]}, "text: expected a string, found list"),
+        ({"text": "A review.", "instruction": "Is it good?"}, "text: stands beside a question"),
+        ({"image": IMAGE, "caption": "A cat"}, "expected a list of messages, or a dict in one"),
+    ],
+)
+def test_no_text_of_a_row_is_lost(row, message):
+    with pytest.raises(ConversationError, match=message):
+        collator_of(SINGLE).encode({**row, "label": "dog"})
+
+
+def test_media_of_a_text_is_read_from_the_folder_of_the_format(tmp_path):
+    IMAGE.save(tmp_path / "a.png")
+    format_ = MessagesFormat(media_root=tmp_path)
+    collate = collator_of(SINGLE, collator_for(PROCESSOR, format=format_))
+    found = collate.encode({"text": "It?", "image": "a.png", "label": "dog"})
+    assert found.sample.media_counts == {"image": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import attrs
 import numpy as np
@@ -49,7 +50,7 @@ def image(k):
     return {"type": "image", "image": IMAGES[k]}
 
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"content": [text("A bird that sings "), image(0), image(1), text(" in the old garden")]},
     {"texts": [None, "One", None, "two"], "images": [IMAGES[2], None, IMAGES[3], None]},
     {"text": "The emu <image> runs", "images": [IMAGES[4]]},
