@@ -62,6 +62,11 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
         super().__attrs_post_init__()
         if self.collator.max_length is None:
             raise ConfigError("DocumentCollator needs the length of a pack; set max_length")
+        if self.collator.max_length < 2:
+            raise ConfigError(
+                f"a pack of max_length={self.collator.max_length} trains nothing, since no token "
+                "precedes its first; raise it"
+            )
         if self.collator.padding.separates_by is None:
             raise ConfigError(
                 "DocumentCollator makes packs, whose documents would attend to each other with "

@@ -257,6 +257,7 @@ def test_documents_that_fit_no_pack_may_be_dropped():
     ("options", "message"),
     [
         ({"padding": BlockCausalMask()}, "needs the length of a pack; set max_length"),
+        ({"max_length": 1, "padding": BlockCausalMask()}, "a pack of max_length=1 trains nothing"),
         ({"max_length": 9}, "makes packs, whose documents would attend to each other"),
         (
             {"max_length": 9, "padding": BlockCausalMask(), "on_overlong": "truncate"},
