@@ -48,7 +48,9 @@ class InputRow:
 
 def is_image(value: Any) -> bool:
     """Returns whether a value is an image, decoded or not, but no path."""
-    if isinstance(value, np.ndarray | torch.Tensor):
+    if isinstance(value, np.ndarray):  # datasets stack messages as arrays of objects
+        return value.ndim > 1 and value.dtype.kind in "biuf"
+    if isinstance(value, torch.Tensor):
         return value.ndim > 1
     is_stored = isinstance(value, Mapping) and value.get("bytes") is not None
     return isinstance(value, Image.Image) or (is_stored and value.keys() <= {"bytes", "path"})

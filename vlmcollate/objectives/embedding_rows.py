@@ -6,9 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
-
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.builtin import MESSAGE_LIST
 from vlmcollate.formats.fields import as_list, is_hollow, parsed
@@ -82,10 +79,8 @@ def _pop(rest: dict[str, Any], side: Side) -> list[tuple[str, Any]]:
 
 def _read(value: Any, where: str) -> Any:
     """Returns an input, or several, as plain Python, but for images."""
-    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 4:
-        return list(value)  # datasets with a format stack images of one size
-    if is_image(value):
-        return value
+    if is_image(value):  # of which datasets with a format stack several of one size
+        return list(value) if getattr(value, "ndim", 0) == 4 else value
     value = unwrap(value)
     is_json = isinstance(value, str) and MESSAGE_LIST.match(value)
     return parsed(value, where, "[") if is_json else value

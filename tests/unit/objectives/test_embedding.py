@@ -306,6 +306,15 @@ def test_an_array_of_images_is_one_input_each():
     alike({"positive": "B", "negatives": array}, {"positive": "B", "negatives": list(array)})
 
 
+def test_messages_in_arrays_are_no_images():
+    """As datasets with the format of NumPy holds them."""
+    message = {"role": "user", "content": "B"}
+    nested = np.empty((2, 1), dtype=object)
+    nested[0, 0], nested[1, 0] = message, {**message, "content": "C"}
+    row = {"positive_messages": nested[:1], "negative_messages": nested}
+    alike(row, {"positive": "B", "negatives": ["B", "C"]})
+
+
 def test_media_of_the_positive_and_the_negatives_as_in_ms_swift():
     row: dict[str, Any] = {
         "messages": [{"role": "user", "content": "A"}],
