@@ -10,11 +10,10 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaPart, Message
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats.fields import as_list, is_hollow
-from vlmcollate.formats.media_columns import COLUMNS
+from vlmcollate.formats.media_columns import ALL_COLUMNS
 from vlmcollate.plain_values import describe, show_all, unwrap
 
 _COLUMNS = ("completions", "completion")
-_MEDIA = {key for keys in COLUMNS.values() for key in keys}
 
 
 @attrs.frozen(kw_only=True)
@@ -96,7 +95,7 @@ def _read_prompt(
     try:
         return read({**rest, "completion": "."}).messages[:-1]
     except ConversationError as error:
-        if error.where not in _MEDIA:
+        if error.where not in ALL_COLUMNS:
             raise
         raise ConversationError(
             f"{error.problem}; all of this column belongs to the prompt, and completions hold "
@@ -131,21 +130,12 @@ def _read_answer(
             "put the media of a completion into its parts",
             where=name,
         )
-    placed = [_with_places(message, _place(name)) for message in answer]
+    placed = [message.placed(_place(name)) for message in answer]
     return attrs.evolve(found, messages=(*prompt, *placed))
 
 
 def _number_of_media(messages: Sequence[Message]) -> int:
     return sum(isinstance(part, MediaPart) for message in messages for part in message.content)
-
-
-def _with_places(message: Message, place: Callable[[str | None], str | None]) -> Message:
-    """Returns a message whose media has its path in the dataset's row."""
-    content = [
-        attrs.evolve(part, where=place(part.where) or "") if isinstance(part, MediaPart) else part
-        for part in message.content
-    ]
-    return attrs.evolve(message, content=tuple(content))
 
 
 def _place(name: str) -> Callable[[str | None], str | None]:

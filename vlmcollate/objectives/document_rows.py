@@ -7,18 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import attrs
-
 from vlmcollate.conversation import Conversation, MediaPart, Message, Part, TextPart
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats import MessagesFormat, TextFormat, UnreadPolicy, read_example
 from vlmcollate.formats.fields import Fields, as_list, is_filler, is_hollow, parsed
-from vlmcollate.formats.media_columns import COLUMNS, PLAIN_TEXT
+from vlmcollate.formats.media_columns import ALL_COLUMNS, PLAIN_TEXT
 from vlmcollate.formats.weights import SPELLINGS, pop_weight
 from vlmcollate.plain_values import describe, is_missing, show_all, unwrap
 
 _CONTENT = "messages[0].content"
-_MEDIA = [key for keys in COLUMNS.values() for key in keys]
 _PART_LIST = re.compile(r'\s*\[\s*\{\s*"type"\s*:')
 """The beginning of a JSON list of parts."""
 
@@ -58,7 +55,7 @@ def _read(
 ) -> Conversation:
     if form not in ("content", "texts"):
         return read_example(row, text_format, on_unread=on_unread)
-    columns = {key: row[key] for key in _MEDIA if key in row}
+    columns = {key: row[key] for key in ALL_COLUMNS if key in row}
     if form == "texts":
         columns = _without_images(columns)
         names, parts = _interleaved(row)
@@ -162,10 +159,7 @@ def _document(
             "weight to the row",
             where="content",
         )
-    return tuple(
-        attrs.evolve(part, where=place(part.where) or "") if isinstance(part, MediaPart) else part
-        for part in message.content
-    )
+    return message.placed(place).content
 
 
 def plain_document(content: Sequence[Part], weight: float = 1.0) -> Conversation:

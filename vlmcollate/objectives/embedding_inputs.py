@@ -12,8 +12,9 @@ from PIL import Image
 
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.fields import is_hollow
+from vlmcollate.formats.media_columns import ALL_COLUMNS
 from vlmcollate.formats.unread import METADATA
-from vlmcollate.objectives.user_rows import MEDIA, user_row
+from vlmcollate.objectives.user_rows import user_row
 from vlmcollate.plain_values import describe, plain_text, unwrap
 
 Side = Literal["anchor", "positive", "negative"]
@@ -137,7 +138,7 @@ def _fields(value: Any, where: str) -> dict[str, Any]:
 def _pop_instruction(given: dict[str, Any], where: str) -> str:
     """Removes the instruction beside a text or media, as Qwen3-VL-Embedding has it."""
     others = given.keys() - {"instruction"}
-    if len(others) == len(given) or not others or not others <= {"text", *MEDIA, *METADATA}:
+    if len(others) == len(given) or not others or not others <= {"text", *ALL_COLUMNS, *METADATA}:
         return ""
     text = unwrap(given.pop("instruction"))
     if not isinstance(text, str):

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmcollate.errors import ConversationError
-from vlmcollate.formats.media_columns import COLUMNS
+from vlmcollate.formats.media_columns import ALL_COLUMNS
 from vlmcollate.formats.pairs import missing_answer
 from vlmcollate.formats.registry import REGISTERED
 from vlmcollate.formats.unread import METADATA
 from vlmcollate.plain_values import describe, unwrap
-
-MEDIA = {key for keys in COLUMNS.values() for key in keys}
-"""The names of all columns of media."""
 
 
 def user_row(fields: Mapping[str, Any], where: str = "text") -> dict[str, Any] | None:
@@ -33,7 +30,8 @@ def user_row(fields: Mapping[str, Any], where: str = "text") -> dict[str, Any] |
     """
     rest = {key: value for key, value in fields.items() if key != "text"}
     if "text" not in fields:
-        is_media = any(key in MEDIA for key in rest) and rest.keys() <= MEDIA | METADATA
+        others = rest.keys() - {*ALL_COLUMNS}
+        is_media = len(others) < len(rest) and others <= METADATA
         return {"messages": [{"role": "user", "content": ""}], **rest} if is_media else None
     if any(known.reads(fields) for known in REGISTERED.values() if known.is_automatic):
         return None
