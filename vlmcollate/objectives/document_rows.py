@@ -12,10 +12,15 @@ from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats import MessagesFormat, TextFormat, UnreadPolicy, read_example
 from vlmcollate.formats.fields import Fields, as_list, is_filler, is_hollow, parsed
 from vlmcollate.formats.media_columns import ALL_COLUMNS, PLAIN_TEXT
+from vlmcollate.formats.pairs import MESSAGE_COLUMNS
+from vlmcollate.formats.unread import METADATA, report_unread
 from vlmcollate.formats.weights import SPELLINGS, pop_weight
 from vlmcollate.plain_values import describe, is_missing, show_all, unwrap
 
 _CONTENT = "messages[0].content"
+_OF_CHATS = tuple(key for key in MESSAGE_COLUMNS if key != "texts")
+_READ = frozenset({"content", "texts", *ALL_COLUMNS, *SPELLINGS, *METADATA})
+"""The columns of which none is reported as unread."""
 _PART_LIST = re.compile(r'\s*\[\s*\{\s*"type"\s*:')
 """The beginning of a JSON list of parts."""
 
@@ -36,8 +41,8 @@ def read_document(
         ConversationError: The row is no document, or is empty.
     """
     known = ("content", "texts", text_format.column)
-    forms = [name for name in known if name in row]
-    if len(forms) != 1:
+    forms = [name for name in (*known, *_OF_CHATS) if name in row]
+    if len(forms) != 1 or forms[0] in _OF_CHATS:
         raise ConversationError(
             f"is no document: found a dict with {show_all(row)}, expected one of 'content', "
             f"'texts' beside 'images', and {text_format.column!r}; rename the columns"
@@ -62,6 +67,8 @@ def _read(
     else:
         parts = _parts(row)
         names = [f"content[{k}]" for k in range(len(parts))]
+    if on_unread == "raise":
+        report_unread({k: v for k, v in row.items() if k not in _READ}, on_unread)
     messages = {"messages": [{"role": "user", "content": parts}], **columns}
     read = partial(
         read_example,

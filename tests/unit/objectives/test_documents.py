@@ -335,6 +335,8 @@ def test_media_beside_content_fills_its_empty_parts_and_tags():
             "a part has a weight, but all text of a document trains alike",
         ),
         ({"texts": ["One"], "weight": 0}, None, "nothing is trained"),
+        ({"content": "One", "messages": []}, None, "is no document: .*'messages'"),
+        ({"messages": [{"role": "user", "content": "One"}]}, None, "is no document"),
     ],
 )
 def test_nothing_beside_the_parts_is_ignored(row, where, message):
@@ -365,3 +367,12 @@ def test_the_column_and_the_folder_are_those_of_the_format(tmp_path):
         collate_of(64, format=format_).encode({"text": "One"})
     with pytest.raises(ConfigError, match="reads documents: found format='llava'"):
         collate_of(64, format="llava")
+
+
+@pytest.mark.parametrize("form", [{"content": "One"}, {"texts": ["One"]}, {"text": "One"}])
+def test_other_columns_are_refused_if_the_policy_says_so(form):
+    row = {**form, "title": "A"}
+    with pytest.raises(ConversationError, match="nothing reads the key 'title'"):
+        collate_of(64, on_unread="raise").encode(row)
+    collate_of(64, on_unread="allow").encode(row)
+    collate_of(64, on_unread="raise").encode({**form, "id": 3})
