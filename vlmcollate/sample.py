@@ -6,7 +6,7 @@ Shapes: L a sample's tokens, M its media items.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import attrs
 import torch
@@ -68,6 +68,8 @@ class EncodedSample:
         pixel_tables: For each key of `media` that holds pixels as bytes, what the processor makes
             of them.
     """
+
+    STACKED_BY: ClassVar[str] = "BaseCollator.stack"
 
     tokens: Mapping[str, Tensor]
     message_ids: Tensor

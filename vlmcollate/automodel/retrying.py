@@ -16,8 +16,8 @@ from vlmcollate.automodel.fake_image import (
     _conversation_has_media,
     inject_fake_image_into_conversation,
 )
-from vlmcollate.data.robust import example_digest
 from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.mixture.row_digest import add_to_digest
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -71,7 +71,7 @@ def _draw(example: Any, attempt: int, row: int, dataset: Any) -> int:
             "the dataset is empty: found no samples to replace a batch with; add samples to it"
         )
     digest = hashlib.blake2b(f"{attempt} {row} ".encode(), digest_size=8)
-    example_digest(example, digest)
+    add_to_digest(example, digest)
     return int.from_bytes(digest.digest(), "big") % len(dataset)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from vlmcollate.cli.flags import in_flags
 from vlmcollate.cli.option_values import value_of
 from vlmcollate.cli.yaml_files import read_yaml
 from vlmcollate.collator import BaseCollator
@@ -40,6 +41,10 @@ class DataPart:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def shown(self, message: str) -> str:
+        """Returns the message of an error, with flags unless the options are those of a source."""
+        return message if self.source else in_flags(message)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """Yields each row after its number; a `SampleError` if it cannot be read."""

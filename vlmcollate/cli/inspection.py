@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from vlmcollate.cli.data_parts import data_parts
+from vlmcollate.cli.data_parts import DataPart, data_parts
 from vlmcollate.cli.flags import in_flags
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import (
@@ -126,12 +126,12 @@ def inspect_rows(
     for part in data_parts(collator, data, rows):
         other = attrs.evolve(part.collator, labels=STRATEGIES[diff]()) if diff else None
         for number, row in part:
-            for found in _inspect_row(part.collator, other, number, row):
+            for found in _inspect_row(part, other, number, row):
                 yield attrs.evolve(found, source=part.source)
 
 
 def _inspect_row(
-    collator: BaseCollator, other: BaseCollator | None, number: int, row: Any
+    part: DataPart, other: BaseCollator | None, number: int, row: Any
 ) -> Iterator[InspectedRow]:
     try:
         if isinstance(row, SampleError):
@@ -140,14 +140,14 @@ def _inspect_row(
             # the explanation reports it
             warnings.simplefilter("ignore", TemplateOmissionWarning)
             warnings.simplefilter("ignore", SpelledTokenWarning)
-            explanations = collator.explain_all(row)
+            explanations = part.collator.explain_all(row)
             encoders = other.turn_encoders(row) if other is not None else []
             pairs = [
                 (found, "") if other is None else _compare(found, other, encoders[place])
                 for place, found in enumerate(explanations)
             ]
     except SampleError as error:
-        yield InspectedRow(number=number, error=in_flags(str(error)))
+        yield InspectedRow(number=number, error=part.shown(str(error)))
         return
     for place, (explanation, note) in enumerate(pairs, 1):
         sample = (place, len(pairs)) if len(pairs) > 1 else None

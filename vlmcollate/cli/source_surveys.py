@@ -26,9 +26,12 @@ class SourceSurvey:
 
 
 def shares(surveys: Sequence[SourceSurvey]) -> list[tuple[float, float, float]]:
-    """Computes each source's share of the rows, the tokens and the trained tokens of a mixture."""
+    """Computes each source's share of the rows, the tokens and the trained tokens of a mixture.
+
+    A row that fails is drawn, too, and has no tokens; a row may have several samples.
+    """
     weights = np.array([found.weight for found in surveys])
-    lengths = weights * [found.survey.lengths.mean() for found in surveys]
-    trained = weights * [found.survey.trained.mean() for found in surveys]
+    lengths = weights * [found.survey.lengths.sum() / found.survey.drawn for found in surveys]
+    trained = weights * [found.survey.trained.sum() / found.survey.drawn for found in surveys]
     parts = [values / (values.sum() or 1) for values in (weights, lengths, trained)]
     return list(zip(*(part.tolist() for part in parts), strict=True))

@@ -125,7 +125,7 @@ def _surveys(console: Console, collator: BaseCollator, data: str, rows: str) -> 
             disable=not console.is_terminal,
         )
         try:
-            survey = survey_rows(part.collator, listed)
+            survey = survey_rows(part.collator, listed, part.shown)
         except ConfigError as error:
             if not part.source:
                 raise

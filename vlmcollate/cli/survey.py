@@ -15,12 +15,36 @@ import numpy as np
 
 from vlmcollate.cli.flags import in_flags
 from vlmcollate.collator import BaseCollator
+from vlmcollate.encode.trace import Trace
 from vlmcollate.errors import ConfigError, SampleError, TemplateOmissionWarning
 from vlmcollate.packing import plan_packs
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.tokens.vocabulary import Ints
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+
+@attrs.frozen(kw_only=True)
+class Shortened:
+    """What `on_overlong` cuts off to fit `max_length`.
+
+    Attributes:
+        rows: The number of shortened rows.
+        tokens: The tokens that they lose.
+        trained: The trained tokens among these.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    trained: int = 0
+
+    def plus(self, whole: EncodedSample, sample: EncodedSample) -> Shortened:
+        """Returns the sum with one more row."""
+        return Shortened(
+            rows=self.rows + 1,
+            tokens=self.tokens + len(whole) - len(sample),
+            trained=self.trained + _trained(whole) - _trained(sample),
+        )
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -33,6 +57,8 @@ class Survey:
         media: (N,) int64, its media tokens.
         items: The number of media items of each kind.
         failures: The number of failed rows and the first message, for each class of error.
+        shortened: What rows lose to fit `max_length`.
+        drawn: The number of rows, of which some may fail and others have several samples.
     """
 
     lengths: Ints
@@ -40,6 +66,8 @@ class Survey:
     media: Ints
     items: dict[str, int]
     failures: dict[str, tuple[int, str]]
+    shortened: Shortened = Shortened()
+    drawn: int = 0
 
     def padding_waste(self, batch_size: int, *, grouped: bool = False) -> float:
         """Computes the share of padding among all tokens, with batches padded to their longest row.
@@ -84,28 +112,33 @@ class Survey:
 class _Tally:
     """The counts of a survey that is under way."""
 
+    shown: Callable[[str], str] = in_flags
+    drawn: int = 0
+    shortened: Shortened = Shortened()
     rows: list[tuple[int, int, int]] = attrs.field(factory=list)
     items: Counter[str] = attrs.field(factory=Counter)
     failures: dict[str, tuple[int, str]] = attrs.field(factory=dict)
 
     def add(self, sample: EncodedSample) -> None:
-        trained = int((sample.labels != IGNORE_INDEX).sum())
-        self.rows.append((len(sample), trained, int((sample.media_ids >= 0).sum())))
+        media = int((sample.media_ids >= 0).sum())
+        self.rows.append((len(sample), _trained(sample), media))
         self.items.update(sample.media_counts)
 
     def add_or_fail(self, number: int, encode: Callable[[], EncodedSample]) -> None:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), Trace() as trace:
                 warnings.simplefilter("ignore", TemplateOmissionWarning)
                 sample = encode()
         except SampleError as error:
             self.fail(number, error)
         else:
             self.add(sample)
+            if "shorten" in trace.results:
+                self.shortened = self.shortened.plus(trace.first("postprocess"), sample)
 
     def fail(self, number: int, error: SampleError) -> None:
         name = type(error).__name__
-        count, first = self.failures.get(name, (0, f"row {number}: {in_flags(str(error))}"))
+        count, first = self.failures.get(name, (0, f"row {number}: {self.shown(str(error))}"))
         self.failures[name] = (count + 1, first)
 
     def survey(self) -> Survey:
@@ -119,27 +152,39 @@ class _Tally:
             media=media,
             items=dict(self.items),
             failures=self.failures,
+            shortened=self.shortened,
+            drawn=self.drawn,
         )
 
 
-def survey_rows(collator: BaseCollator, rows: Iterable[tuple[int, Any]]) -> Survey:
+def survey_rows(
+    collator: BaseCollator,
+    rows: Iterable[tuple[int, Any]],
+    shown: Callable[[str], str] = in_flags,
+) -> Survey:
     """Encodes rows and counts their tokens.
 
     Args:
         collator: Encodes the rows.
         rows: Numbered rows, from `Rows`.
+        shown: A function from the message of an error to the one that is shown.
 
     Raises:
         ConfigError: No row is good.
     """
-    tally = _Tally()
+    tally = _Tally(shown=shown)
     for number, row in rows:
+        tally.drawn += 1
         try:
             for encode in _encoders(collator, row):
                 tally.add_or_fail(number, encode)
         except SampleError as error:
             tally.fail(number, error)
     return tally.survey()
+
+
+def _trained(sample: EncodedSample) -> int:
+    return int((sample.labels != IGNORE_INDEX).sum())
 
 
 def _encoders(collator: BaseCollator, row: Any) -> list[Callable[[], EncodedSample]]:

@@ -30,6 +30,11 @@ def survey_document(survey: Survey) -> dict[str, Any]:
             for size in BATCH_SIZES
         ],
         "packing": [_packing(survey, length) for length in survey.pack_lengths],
+        "shortened": {
+            "rows": survey.shortened.rows,
+            "tokens": survey.shortened.tokens,
+            "trained_tokens": survey.shortened.trained,
+        },
         "dropped": [
             {"error": name, "rows": count, "first": first}
             for name, (count, first) in survey.failures.items()

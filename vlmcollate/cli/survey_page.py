@@ -58,6 +58,11 @@ def _notes(survey: Survey) -> str:
         f"<li><b>{count:,} {html.escape(kind)}</b>, the first: {html.escape(first)}</li>"
         for kind, (count, first) in survey.failures.items()
     )
+    if (lost := survey.shortened).rows:
+        notes += (
+            f"<li><b>{lost.rows:,} rows shortened</b> to fit max_length, by {lost.tokens:,} "
+            f"tokens, of which {lost.trained:,} train</li>"
+        )
     return f'<ul class="notes">{notes}</ul>' if notes else ""
 
 

@@ -17,6 +17,8 @@ from vlmcollate.explain.mask_text import visible
 def survey_tables(survey: Survey) -> list[Table]:
     """Builds the tables of a survey."""
     tables = [_rows(survey), _padding(survey), _packing(survey)]
+    if survey.shortened.rows:
+        tables.append(_shortened(survey))
     return [*tables, _failures(survey)] if survey.failures else tables
 
 
@@ -66,6 +68,15 @@ def _packing(survey: Survey) -> Table:
     for length in survey.pack_lengths:
         fill, packs, overlong = survey.packing_fill(length)
         table.add_row(f"{length:,}", f"{packs:,}", f"{fill:.1%}" if packs else "-", f"{overlong:,}")
+    return table
+
+
+def _shortened(survey: Survey) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("shortened rows", "tokens cut off", "trained tokens cut off"):
+        table.add_column(name, justify="right")
+    found = survey.shortened
+    table.add_row(*(f"{number:,}" for number in (found.rows, found.tokens, found.trained)))
     return table
 
 

@@ -31,7 +31,8 @@ def a_collator(_: object, __: object, value: Any) -> None:
     """Refuses a value that is no collator of examples, or of a mixture's rows."""
     if not isinstance(value, BaseCollator | MixtureCollator):
         raise ConfigError(
-            f"collator must be a collator, such as collator_for(processor); found {value!r:.80}"
+            "collator must be a collator of single conversations, such as collator_for(processor); "
+            f"found {value!r:.80}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.data.encoded import a_collator
 from vlmcollate.errors import ConfigError, SampleError, TooManyFailuresError
-from vlmcollate.mixture import MixtureCollator, MixtureRow
-from vlmcollate.sample import EncodedSample
+from vlmcollate.mixture import MixtureCollator
+from vlmcollate.mixture.row_digest import add_to_digest
+from vlmcollate.preference.base import PreferenceBase
 from vlmcollate.validators import at_least_one, one_of
 
 ErrorPolicy = Literal["raise", "skip", "dummy_sample"]
+Collator = BaseCollator | MixtureCollator | PreferenceBase[Any]
 
 
 @attrs.frozen(eq=False)
@@ -54,7 +55,7 @@ class Resample:
         for attempt in range(self.max_retries):
             digest = hashlib.blake2b(digest_size=8)
             digest.update(f"{self.seed} {attempt} ".encode())
-            example_digest(example, digest)
+            add_to_digest(example, digest)
             drawn.append(int.from_bytes(digest.digest(), "big") % len(self.dataset))
         return drawn
 
@@ -67,10 +68,11 @@ class RobustCollator:
     memory or an interrupt passes through.
 
     Args:
-        collator: The collator, also of a mixture.
+        collator: The collator, also of a mixture, of preferences or of other objectives.
         on_error: The policy for bad samples: `"raise"`; `"skip"`, which makes the batch smaller;
             `"dummy_sample"`, which replaces them with the collator's `dummy_sample`, so that the
-            batch keeps its rows and no rank waits for another, even if a whole batch is bad; or
+            batch keeps its rows and no rank waits for another, even if a whole batch is bad, and
+            which collators of preferences and other objectives do not have; or
             `Resample(dataset)`.
         max_failures: The maximum number of bad samples in a row, across batches, before
             `TooManyFailuresError`. Each worker of a DataLoader counts its own.
@@ -84,10 +86,17 @@ class RobustCollator:
         1
     """
 
-    collator: BaseCollator | MixtureCollator = attrs.field(validator=a_collator)
+    collator: Collator = attrs.field()
     on_error: ErrorPolicy | Resample = attrs.field(default="skip")
     max_failures: int = attrs.field(default=100, validator=at_least_one)
     _in_a_row: int = attrs.field(default=0, init=False)
+
+    @collator.validator
+    def _check_collator(self, _: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, BaseCollator | MixtureCollator | PreferenceBase):
+            raise ConfigError(
+                f"collator must be a collator, such as collator_for(processor); found {value!r:.80}"
+            )
 
     @on_error.validator
     def _check_on_error(self, option: attrs.Attribute[Any], value: object) -> None:
@@ -95,13 +104,21 @@ class RobustCollator:
             one_of("raise", "skip", "dummy_sample")(self, option, value)
 
     def __attrs_post_init__(self) -> None:
-        """Refuses `"dummy_sample"` for a collator that drops or splits samples."""
-        if self.on_error == "dummy_sample" and self.collator.split_turns:
+        """Refuses `"dummy_sample"` for a collator that has none, or drops or splits samples."""
+        if self.on_error != "dummy_sample":
+            return
+        if isinstance(self.collator, PreferenceBase):
+            raise ConfigError(
+                f'on_error="dummy_sample" has no row that trains nothing for '
+                f'{type(self.collator).__name__}; set on_error="skip", or to Resample(dataset), '
+                "which keeps the number of rows"
+            )
+        if self.collator.split_turns:
             raise ConfigError(
                 'on_error="dummy_sample" keeps the rows of a batch, but a collator with '
                 'split_turns makes several rows of an example; set on_error="skip"'
             )
-        if self.on_error == "dummy_sample" and self.collator.on_overlong == "drop":
+        if self.collator.on_overlong == "drop":
             raise ConfigError(
                 'on_error="dummy_sample" keeps the rows of a batch, but a collator with '
                 'on_overlong="drop" drops some; set on_overlong="raise", which also replaces '
@@ -126,7 +143,7 @@ class RobustCollator:
             return {**self.collator(examples), "n_failed_samples": torch.tensor(0)}
         failed: list[int] = []
 
-        def replace(error: SampleError) -> list[EncodedSample]:
+        def replace(error: SampleError) -> list[Any]:
             index = error.index or 0
             if index != (failed[-1] + 1 if failed else 0):  # a good one was in between
                 self._in_a_row = 0
@@ -139,19 +156,19 @@ class RobustCollator:
             self._in_a_row = 0
         return {**batch, "n_failed_samples": torch.tensor(len(failed))}
 
-    def _replace(self, error: SampleError, example: object) -> list[EncodedSample]:
+    def _replace(self, error: SampleError, example: object) -> list[Any]:
         if self._in_a_row > self.max_failures:
             raise TooManyFailuresError(
                 f"{self._in_a_row} samples in a row failed, more than "
                 f"max_failures={self.max_failures}; the last: {error}"
             ) from error
-        if self.on_error == "dummy_sample":
+        if self.on_error == "dummy_sample" and not isinstance(self.collator, PreferenceBase):
             return [self.collator.dummy_sample()]
         if isinstance(self.on_error, Resample):
             return self._draw(self.on_error, example, error)
         return []
 
-    def _draw(self, policy: Resample, example: object, error: SampleError) -> list[EncodedSample]:
+    def _draw(self, policy: Resample, example: object, error: SampleError) -> list[Any]:
         last = error
         for index in policy.draws(example):
             try:
@@ -162,29 +179,3 @@ class RobustCollator:
             f"{policy.max_retries} other samples failed in place of this one: {error}; the last: "
             f"{last}"
         ) from last
-
-
-def example_digest(value: object, digest: Any, *, depth: int = 64) -> None:
-    """Feeds what distinguishes examples and is the same in every process."""
-    if not depth:  # nested too deeply, or inside itself
-        return
-    if isinstance(value, MixtureRow):
-        value = value.source, value.index
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            example_digest(key, digest, depth=depth - 1)
-            example_digest(item, digest, depth=depth - 1)
-    elif isinstance(value, list | tuple):
-        digest.update(str(len(value)).encode())
-        for item in value:
-            example_digest(item, digest, depth=depth - 1)
-    elif isinstance(value, bytes):
-        digest.update(value[:4096])
-    elif isinstance(value, int):
-        digest.update(f"{value:x}".encode())
-    elif isinstance(value, str | float | None):
-        digest.update(repr(value).encode("utf-8", "surrogatepass"))
-    else:  # media: an object's size is the same in every process, its address is not
-        size = getattr(value, "shape", getattr(value, "size", None))
-        shown = tuple(size) if isinstance(size, tuple) else ""
-        digest.update(f"{type(value).__name__}{shown}".encode())

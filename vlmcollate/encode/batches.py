@@ -18,6 +18,7 @@ from vlmcollate.conversation import MediaKind
 from vlmcollate.encode.media_counts import MediaCounts
 from vlmcollate.encode.padding import pad_rows
 from vlmcollate.encode.pixel_path import pixel_path
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.family import Packable
 from vlmcollate.media import MediaRequest
@@ -47,10 +48,11 @@ class Batches(MediaCounts):
 
         Raises:
             EmptyBatchError: There is no sample.
-            ConfigError: A sample is a pack, and the padding keeps no documents apart; or it trains
-                without log probabilities, and others have them.
+            ConfigError: An item is no sample; or it is a pack, and the padding keeps no documents
+                apart; or it trains without log probabilities, and others have them.
             MediaMismatchError: The media of two samples cannot be joined.
         """
+        check_stackable(samples, EncodedSample, of=self)
         if not samples:
             raise EmptyBatchError("no example to collate; the batch is empty")
         if self.dummy_media == "batch" and not any(s.documents for s in samples):
@@ -96,9 +98,10 @@ class Batches(MediaCounts):
 
         Raises:
             EmptyBatchError: There is no sample.
-            ConfigError: The model cannot be trained on packs, a sample is a pack already, or some
-                samples lack log probabilities.
+            ConfigError: The model cannot be trained on packs, an item is no sample or a pack
+                already, or some samples lack log probabilities.
         """
+        check_stackable(samples, EncodedSample, of=self)
         if not samples:
             raise EmptyBatchError("no sample to pack")
         samples, positions = self._packable(samples)
@@ -124,9 +127,10 @@ class Batches(MediaCounts):
 
         Raises:
             EmptyBatchError: There are fewer than two samples.
-            ConfigError: The model cannot be trained on packs, a sample is a pack already, or the
-                samples do not begin alike.
+            ConfigError: The model cannot be trained on packs, an item is no sample or a pack
+                already, or the samples do not begin alike.
         """
+        check_stackable(samples, EncodedSample, of=self)
         if len(samples) < 2:
             raise EmptyBatchError(f"expected at least two samples to join, found {len(samples)}")
         samples, positions = self._packable(samples)

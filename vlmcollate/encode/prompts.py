@@ -28,6 +28,7 @@ from vlmcollate.encode.rollouts import (
     with_media_of,
     without_first,
 )
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.encode.stages import untraced
 from vlmcollate.encode.unread import report_unread_by_template
 from vlmcollate.errors import (
@@ -128,8 +129,10 @@ class Prompts(Pieces):
 
         Raises:
             EmptyBatchError: There is no prompt.
+            ConfigError: An item is no prompt.
             MediaMismatchError: The media of two prompts cannot be joined.
         """
+        check_stackable(prompts, Prompt, of=self)
         if not prompts:
             raise EmptyBatchError("no prompt to stack; the batch is empty")
         batch = stack_samples(

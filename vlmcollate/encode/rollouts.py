@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -64,6 +64,8 @@ class Prompt:
     Attributes:
         reference: The last answer of the example, or `None` if it has none.
     """
+
+    STACKED_BY: ClassVar[str] = "stack_prompts, or its `encoded` to stack"
 
     reference: Message | None = None
     pieces: tuple[Piece, ...] = attrs.field(repr=False)

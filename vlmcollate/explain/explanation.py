@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -60,6 +60,8 @@ class Explanation:
         format: The name of the format in which the example was read.
         other: The labels of another strategy for comparison, (L,) int64, or `None`.
     """
+
+    STACKED_BY: ClassVar[str] = "no stack, but its `sample` to BaseCollator.stack"
 
     sample: EncodedSample
     prompt: str

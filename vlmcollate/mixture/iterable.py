@@ -39,10 +39,11 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
     WebDataset, has to distribute its rows among workers itself, and to be split among ranks. Of any
     other iterable, each worker reads all rows and keeps its own.
 
-    `state_dict` holds the place in each stream, or the stream's own state if it has one. Another
-    number of ranks or workers can resume it if no stream distributes its rows itself and all ranks
-    and workers have drawn the same number. The state of a stream of `datasets` lacks the rows that
-    wait in its shuffle buffer, which are lost; shuffle only its shards, by `buffer_size=1`.
+    `state_dict` holds the place in each stream with a digest of the rows before it, or the stream's
+    own state if it has one. A stream that comes in another order when it resumes is refused.
+    Another number of ranks or workers can resume if no stream distributes its rows itself and all
+    ranks and workers have drawn the same number. The state of a stream of `datasets` lacks the rows
+    that wait in its shuffle buffer, which are lost; shuffle only its shards, by `buffer_size=1`.
 
     Args:
         sources: A dataset and its weight, by name. A dataset is map-style, an iterable, or a
@@ -133,7 +134,12 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
 
     def _make_readers(self, epoch: int) -> dict[str, StreamReader]:
         return {
-            name: StreamReader(name=name, dataset=self.sources[name].dataset, mixture_epoch=epoch)
+            name: StreamReader(
+                name=name,
+                dataset=self.sources[name].dataset,
+                mixture_epoch=epoch,
+                num_ranks=self.num_ranks,
+            )
             for name in self.drawn
             if not is_map_style(self.sources[name].dataset)
         }

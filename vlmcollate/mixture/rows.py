@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -32,6 +32,8 @@ class MixtureRow:
             distributes its rows itself.
         row: The row.
     """
+
+    STACKED_BY: ClassVar[str] = "the collator that `mixture.collator` makes"
 
     source: str
     index: int

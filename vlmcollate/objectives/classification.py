@@ -6,12 +6,13 @@ Shapes: B examples, T padded tokens, C classes or numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
 
 from vlmcollate.batch.stacking import fill_values
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.formats.base import row_of
 from vlmcollate.objectives.inputs import InputCollator, encode_input, read_input, stack_inputs
@@ -29,6 +30,8 @@ class EncodedInput:
         sample: The sample of the conversation.
         label: The number of its class, or one number for each output of the model.
     """
+
+    STACKED_BY: ClassVar[str] = "ClassificationCollator.stack"
 
     sample: EncodedSample
     label: Label
@@ -164,7 +167,9 @@ class ClassificationCollator(InputCollator[EncodedInput]):
 
         Raises:
             EmptyBatchError: There is no row.
+            ConfigError: An item is of another kind.
         """
+        check_stackable(encoded, EncodedInput, of=self)
         if not encoded:
             raise EmptyBatchError("no row to stack; the batch is empty")
         batch = stack_inputs(self.collator, [item.sample for item in encoded])

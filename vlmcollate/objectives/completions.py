@@ -6,11 +6,12 @@ Shapes: B examples, N completions of all examples, T padded tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import attrs
 import torch
 
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import ConversationError, EmptyBatchError
 from vlmcollate.formats.base import row_of
 from vlmcollate.objectives.completion_rows import Answers, read_answers
@@ -29,6 +30,8 @@ class EncodedCompletions:
         samples: The sample of the prompt with each completion.
         prompt_length: The number of messages of the prompt.
     """
+
+    STACKED_BY: ClassVar[str] = "CompletionsCollator.stack"
 
     samples: tuple[EncodedSample, ...]
     prompt_length: int
@@ -99,9 +102,10 @@ class CompletionsCollator(PreferenceBase[EncodedCompletions]):
 
         Raises:
             EmptyBatchError: There is no row.
-            ConfigError: The layout is `"shared_prefix"`, and the completions of a row do not begin
-                alike, since another collator encoded them.
+            ConfigError: An item is of another kind; or the layout is `"shared_prefix"`, and the
+                completions of a row do not begin alike, since another collator encoded them.
         """
+        check_stackable(encoded, EncodedCompletions, of=self)
         if not encoded:
             raise EmptyBatchError("no completion to stack; the batch is empty")
         if self.layout == "rows":

@@ -16,6 +16,7 @@ from torch import Tensor
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.each import raise_error
 from vlmcollate.encode.labelling import check_trains
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError
 from vlmcollate.formats import TextFormat, format_of
 from vlmcollate.formats.base import row_of
@@ -152,8 +153,10 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
 
         Raises:
             EmptyBatchError: There is no document.
+            ConfigError: An item is of another kind.
             MediaMismatchError: The processor makes other tokens of the media of a piece alone.
         """
+        check_stackable(encoded, EncodedDocument, of=self)
         if not encoded:
             raise EmptyBatchError("no document to stack; the batch is empty")
         packs = [self.collator.pack(pieces) for pieces in fill_packs(encoded, self._limit)]

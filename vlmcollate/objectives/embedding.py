@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import attrs
 import torch
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import ConfigError, ConversationError, EmptyBatchError, SampleError
 from vlmcollate.formats import MessagesFormat, TextFormat, format_of
 from vlmcollate.formats.base import row_of
@@ -36,6 +37,8 @@ class EncodedGroup:
         positive: The sample of what belongs to it.
         negatives: The samples of what does not.
     """
+
+    STACKED_BY: ClassVar[str] = "EmbeddingCollator.stack"
 
     anchor: EncodedSample
     positive: EncodedSample
@@ -184,8 +187,10 @@ class EmbeddingCollator(InputCollator[EncodedGroup]):
 
         Raises:
             EmptyBatchError: There is no row.
-            ConfigError: The layout is `"columns"`, and the rows differ in their negatives.
+            ConfigError: An item is of another kind; or the layout is `"columns"`, and the rows
+                differ in their negatives.
         """
+        check_stackable(encoded, EncodedGroup, of=self)
         if not encoded:
             raise EmptyBatchError("no row to stack; the batch is empty")
         anchors, positives = [g.anchor for g in encoded], [g.positive for g in encoded]

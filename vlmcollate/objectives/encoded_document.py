@@ -5,6 +5,8 @@ Shapes: L a document's tokens, C its cuts.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import numpy as np
 import torch
@@ -30,6 +32,8 @@ class EncodedDocument:
         starts: (C,) int64, the token with which the next piece begins: the same, or the one before
             it if it is text, which predicts the next.
     """
+
+    STACKED_BY: ClassVar[str] = "DocumentCollator.stack"
 
     sample: EncodedSample
     conversation: Conversation

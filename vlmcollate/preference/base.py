@@ -124,6 +124,17 @@ class PreferenceBase(ABC, Generic[E]):
                 raise
         return []
 
+    def encode_all(self, example: object) -> list[E]:
+        """Encodes one example, as a list, as `BaseCollator.encode_all` does.
+
+        Args:
+            example: The row.
+
+        Raises:
+            SampleError: As in `encode`.
+        """
+        return [self.encode(example)]
+
     def encode_alike(
         self,
         conversations: Sequence[Conversation],

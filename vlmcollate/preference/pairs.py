@@ -6,11 +6,12 @@ Shapes: B pairs, T padded tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
 
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import (
     ConfigError,
     ConversationError,
@@ -43,6 +44,8 @@ class EncodedPair:
         rejected: The sample of the rejected answer.
         numbers: Further numbers of the row, such as a margin, by the key in the batch.
     """
+
+    STACKED_BY: ClassVar[str] = "PreferenceCollator.stack or RewardCollator.stack"
 
     chosen: EncodedSample
     rejected: EncodedSample
@@ -179,9 +182,11 @@ class PreferenceCollator(_Pairs):
 
         Raises:
             EmptyBatchError: There is no pair.
-            ConfigError: An answer has a fractional weight, which the layout `"trl"` cannot hold;
-                or the layout is `"shared_prefix"` and the sides have media of their own.
+            ConfigError: An item is of another kind; an answer has a fractional weight, which the
+                layout `"trl"` cannot hold; or the layout is `"shared_prefix"` and the sides have
+                media of their own.
         """
+        check_stackable(encoded, EncodedPair, of=self)
         if not encoded:
             raise EmptyBatchError("no pair to stack; the batch is empty")
         chosen = [pair.chosen for pair in encoded]
@@ -240,7 +245,9 @@ class RewardCollator(_Pairs):
 
         Raises:
             EmptyBatchError: There is no pair.
+            ConfigError: An item is of another kind.
         """
+        check_stackable(encoded, EncodedPair, of=self)
         if not encoded:
             raise EmptyBatchError("no pair to stack; the batch is empty")
         samples = [pair.chosen for pair in encoded] + [pair.rejected for pair in encoded]

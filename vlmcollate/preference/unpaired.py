@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaPart
+from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import (
     ConfigError,
     ConversationError,
@@ -38,6 +39,8 @@ class EncodedAnswer:
         prompt_length: The number of messages of the prompt.
         encode: A function that encodes the prompt with other answers, and shares its media.
     """
+
+    STACKED_BY: ClassVar[str] = "KTOCollator.stack"
 
     sample: EncodedSample
     is_desirable: bool
@@ -117,9 +120,10 @@ class KTOCollator(PreferenceBase[EncodedAnswer]):
 
         Raises:
             EmptyBatchError: There is no answer.
-            ConfigError: A single answer has no other half, or an answer with media would be the
-                answer to another prompt there.
+            ConfigError: An item is of another kind, a single answer has no other half, or an
+                answer with media would be the answer to another prompt there.
         """
+        check_stackable(encoded, EncodedAnswer, of=self)
         if not encoded:
             raise EmptyBatchError("no answer to stack; the batch is empty")
         batch = completions(self.collator, [answer.sample for answer in encoded])
@@ -138,8 +142,8 @@ class KTOCollator(PreferenceBase[EncodedAnswer]):
         if len(encoded) < 2:
             raise ConfigError(
                 "a batch of one row has no other answer for its prompt, so its KL estimate would "
-                "be that of its own; raise the batch size, or set with_kl=False for a loss "
-                "without the estimate"
+                "be that of its own; raise the batch size, set with_kl=False for a loss without "
+                "the estimate, or replace bad rows by Resample(dataset) rather than skipping them"
             )
         return [
             self._with_answer(answer, other)

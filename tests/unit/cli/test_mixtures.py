@@ -64,8 +64,9 @@ def test_stats_counts_each_source_and_its_share(mixed, tmp_path):
     assert found["charts"]["rows"] == 3
     assert found["chat"]["rows"] == 5
     assert found["charts"]["share"]["rows"] == 0.25
-    means = {name: each["tokens"]["mean"] for name, each in found.items()}
-    share = means["charts"] / (means["charts"] + 3 * means["chat"])
+    # a bad row is drawn, too, and has no tokens
+    charts = found["charts"]["tokens"]["all"] / (3 + found["charts"]["dropped"][0]["rows"])
+    share = charts / (charts + 3 * found["chat"]["tokens"]["mean"])
     assert found["charts"]["share"]["tokens"] == pytest.approx(share)
     assert "<h2>charts</h2>" in file.read_text()
     assert file.read_text().count("<svg") > 6
@@ -73,6 +74,66 @@ def test_stats_counts_each_source_and_its_share(mixed, tmp_path):
     assert ["charts: 3 rows with 1 image item"] in lines
     assert ["source", "share of rows", "share of tokens", "share of trained tokens"] in lines
     assert any(line[:2] == ["chat", "75.0%"] for line in lines)
+
+
+OVERLONG = """
+sources:
+  whole: {data: long.jsonl, weight: 1}
+  dropped: {data: long.jsonl, weight: 1, max_length: 150, on_overlong: drop}
+  cut: {data: long.jsonl, weight: 1, max_length: 150, on_overlong: truncate}
+  turns: {data: long.jsonl, weight: 1, max_length: 150, on_overlong: drop_turns}
+"""
+
+
+@pytest.fixture(scope="module")
+def overlong(data_folder):
+    def said(k):
+        texts = [("user", "Hi " * k), ("assistant", "word " * 10 * k)]
+        return [{"role": role, "content": text} for role, text in texts * 2]
+
+    rows = [json.dumps({"messages": said(k)}) for k in range(1, 6)]
+    (data_folder / "long.jsonl").write_text("\n".join(rows))
+    (data_folder / "long.yaml").write_text(OVERLONG)
+    return data_folder / "long.yaml"
+
+
+def test_stats_reports_what_each_source_loses_by_its_own_options(mixed, overlong, tmp_path):
+    page = tmp_path / "stats.html"
+    result = mixed("stats", "--json", "--html", str(page), file=overlong)
+    found = json.loads(result.stdout)["sources"]
+    whole, cut = found["whole"], found["cut"]
+    assert whole["shortened"] == {"rows": 0, "tokens": 0, "trained_tokens": 0}
+    assert whole["dropped"] == found["cut"]["dropped"] == []
+    assert cut["shortened"] == {
+        "rows": 4,
+        "tokens": whole["tokens"]["all"] - cut["tokens"]["all"],
+        "trained_tokens": whole["trained_tokens"]["all"] - cut["trained_tokens"]["all"],
+    }
+    (refused,) = found["dropped"]["dropped"]
+    assert (refused["error"], refused["rows"]) == ("SampleTooLongError", 4)
+    assert found["dropped"]["shortened"]["rows"] == 0
+    assert found["turns"]["shortened"]["rows"] == 3  # two turns of one row are too long by far
+    tokens = {name: each["tokens"]["all"] for name, each in found.items()}
+    for name, each in found.items():  # of equally many rows
+        assert each["share"]["rows"] == 0.25
+        assert each["share"]["tokens"] == pytest.approx(tokens[name] / sum(tokens.values()))
+    assert "4 rows shortened" in page.read_text()
+    lines = [line.split("\t") for line in mixed("stats", file=overlong).stdout.splitlines()]
+    assert lines.count(["shortened rows", "tokens cut off", "trained tokens cut off"]) == 2
+    lost = cut["shortened"]
+    assert [f"{lost[key]:,}" for key in ("rows", "tokens", "trained_tokens")] in lines
+
+
+def test_the_options_of_a_source_are_named_as_in_its_file(mixed, overlong):
+    printed = mixed("stats", file=overlong).stdout
+    assert "longer than max_length=150; raise it to 154, or set on_overlong" in printed
+    rows = [
+        json.loads(line)
+        for line in mixed("inspect", "--json", file=overlong).stdout.split("\n")[:-1]
+    ]
+    errors = {row["source"]: row["error"] for row in rows if row.get("error")}
+    assert errors.keys() == {"dropped", "turns"}
+    assert all("max_length=150" in error and "--" not in error for error in errors.values())
 
 
 @pytest.mark.parametrize(

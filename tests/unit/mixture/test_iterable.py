@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tests.unit.mixture.sources import Numbers, numbers_mixture
 from vlmcollate import ConfigError
@@ -244,3 +244,64 @@ def test_each_epoch_has_orders_of_its_own():
     resumed.load_state_dict(mixture.state_dict())
     resumed.set_epoch(1)  # as trainers call it
     assert [*head, *found(resumed)] == second
+
+
+class Split(IterableDataset[int]):
+    """Gives each worker every n-th of its rows, as streams of `datasets` and WebDataset do."""
+
+    def __init__(self, rows) -> None:
+        self.rows = rows
+
+    def __iter__(self):
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        return islice(self.rows, number, None, workers)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_function_may_return_a_stream_that_distributes_its_rows(workers):
+    mixture = IterableMixture({"web": (lambda: Split(range(12)), 1)}, seed=1)
+    loader = DataLoader(mixture, batch_size=None, num_workers=workers)
+    assert sorted(row.row for row in loader) == list(range(12))
+
+
+def test_such_a_stream_resumes_with_the_same_workers_alone():
+    def make():
+        return IterableMixture({"web": (lambda: Split(range(12)), 1)}, seed=1)
+
+    mixture = make()
+    rows = iter(mixture)
+    assert [next(rows).row for _ in range(5)] == [0, 1, 2, 3, 4]
+    state = json.loads(json.dumps(mixture.state_dict()))
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert [row.row for row in resumed] == list(range(5, 12))
+    other = make()
+    other.load_state_dict(state)
+    with pytest.raises(ConfigError, match="distributes its rows itself"):
+        next(iter(DataLoader(other, batch_size=None, num_workers=2)))
+
+
+def test_a_stream_in_another_order_is_not_resumed():
+    def make(rows):
+        return IterableMixture({"web": (lambda: iter(rows), 1)}, seed=1, samples=20)
+
+    mixture = make([3, 1, 2, 0])
+    rows = iter(mixture)
+    for _ in range(6):
+        next(rows)
+    state = mixture.state_dict()
+    resumed = make([3, 1, 0, 2])  # which begins alike
+    resumed.load_state_dict(state)
+    assert [row.row for row in islice(resumed, 3)] == [0, 2, 3]
+    again = resumed.state_dict()
+    for order in ([1, 3, 0, 2], [2, 1, 0, 3]):
+        other = make(order)
+        other.load_state_dict(state)
+        with pytest.raises(ConfigError, match="another order than when the state was saved"):
+            next(iter(other))
+    del state["streams"]["web"]["digest"]
+    random = make([1, 3, 0, 2])
+    random.load_state_dict(state)
+    assert next(iter(random)).row == 0
+    assert again["streams"]["web"]["done"] == 1

@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 from tests.models.by_family import tiny_model
 from tests.processors import build
-from vlmcollate import collator_for, testing
+from vlmcollate import RobustCollator, collator_for, testing
 from vlmcollate.preference import KTOCollator, PreferenceCollator, RewardCollator
 from vlmcollate.testing import tiny_processor
 
@@ -205,3 +205,30 @@ def test_a_reward_model_of_trl_takes_the_batch(tmp_path):
     assert torch.isfinite(loss)
     alone = model(**{key: value[:1] for key, value in batch.items()}).logits[0, 0]
     assert torch.allclose(alone, rewards[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_trainer_continues_after_a_row_that_is_skipped(name, tmp_path):
+    kind, config, row, collator = CASES[name]
+    counted = []
+
+    def broken(number):
+        return {**row(number), "images": ["/nowhere/missing.png"] if number == 3 else [image(0)]}
+
+    def robust(processor):
+        options = {"with_kl": False} if collator is KTOCollator else {}
+        skip = RobustCollator(collator=collator(collator_for(processor), **options))
+
+        def collated(rows):
+            batch = skip(rows)
+            counted.append(int(batch["n_failed_samples"]))
+            return batch
+
+        return collated
+
+    options = {"loss_type": "apo_zero_unpaired"} if collator is KTOCollator else {}
+    trainer = trainer_of(kind, config, "qwen2_5_vl", broken, robust, tmp_path, **options)
+    found = losses(trainer)
+    assert len(found) == STEPS
+    assert np.isfinite(found).all()
+    assert sum(counted) == 1

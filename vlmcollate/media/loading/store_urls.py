@@ -7,8 +7,9 @@ from urllib.parse import unquote
 
 from vlmcollate.errors import ConfigError
 from vlmcollate.media.loading.options import as_names
-from vlmcollate.media.loading.urls import without_secrets
+from vlmcollate.media.loading.urls import has_user, without_secrets
 
+_MAX_DECODINGS = 4
 _ELSEWHERE = {
     "file": 'local files need no store; set root="..." in LocalMedia',
     "local": 'local files need no store; set root="..." in LocalMedia',
@@ -46,13 +47,20 @@ def _as_prefix(name: Any) -> str:
 
 def problem_of(url: str) -> str:
     """The reason why a URL is refused whatever is allowed, or ""."""
-    rest = url.partition("://")[2]
+    scheme, _, rest = url.partition("://")
     if any(ord(c) < 32 or ord(c) == 127 for c in url):
         return "it holds control characters"
     if "::" in url:
         return "it holds a chain of file systems, written with '::'"
-    if ".." in unquote(rest).replace("\\", "/").split("/"):
+    if ".." in _decoded(rest).replace("\\", "/").split("/"):
         return "it leads to a folder above, with '..'"
-    if "@" in rest.partition("/")[0]:
+    if has_user(scheme, rest.partition("/")[0]):
         return "it holds a user name"
     return ""
+
+
+def _decoded(text: str) -> str:
+    """Returns a text without percent-encoding, also if it was encoded more than once."""
+    for _ in range(_MAX_DECODINGS):
+        text = unquote(text)
+    return text

@@ -26,8 +26,8 @@ class ObjectStores:
 
     Args:
         prefixes: The allowed buckets, or folders in them, such as `"s3://bucket/images"`,
-            `"gs://bucket"` or `"memory://folder"`. The package of a store, such as `s3fs` or
-            `gcsfs`, is installed separately.
+            `"abfs://container@account.dfs.core.windows.net"` or `"memory://folder"`. The package of
+            a store, such as `s3fs` or `adlfs`, is installed separately.
         max_bytes: The maximum number of bytes of an object, checked before reading.
         timeout: The maximum number of seconds for an object.
         options: The options of a file system by its scheme, such as `{"s3": {"anon": True}}`.
@@ -69,10 +69,11 @@ class ObjectStores:
                 )
 
     def allows(self, url: str) -> bool:
-        """Whether a URL is below one of the prefixes."""
+        """Whether a URL is below one of the prefixes, and holds nothing that is refused."""
         scheme, _, rest = url.partition("://")
         name = f"{scheme.lower()}://{rest}"
-        return any(name.startswith(f"{prefix}/") for prefix in self.prefixes)
+        is_below = any(name.startswith(f"{prefix}/") for prefix in self.prefixes)
+        return is_below and not problem_of(url)
 
     def read(self, url: str, *, where: str) -> bytes:
         """Reads one object.

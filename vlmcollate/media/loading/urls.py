@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import attrs
@@ -9,6 +10,9 @@ import attrs
 _KEPT = "%/:=&?~+!$,;'@()*[]|"
 """The characters of a path or a query that are not quoted, besides letters and digits."""
 _PORTS = {"http": 80, "https": 443}
+_AZURE = ("abfs", "abfss", "az")
+"""The schemes whose URLs name a container and its account as `container@account`."""
+_CONTAINER = re.compile(r"\$?[a-z0-9-]+")
 
 
 @attrs.frozen
@@ -108,11 +112,29 @@ def ascii_host(host: str) -> str:
         raise ValueError(f"its host {host[:100]!r} cannot be spelled in ASCII ({error})") from error
 
 
+def has_user(scheme: str, authority: str) -> bool:
+    """Whether the authority of a URL holds a user name, which a container of Azure is not.
+
+    Args:
+        scheme: The scheme, without `://`.
+        authority: What stands between `://` and the path.
+
+    Example:
+        >>> has_user("abfs", "container@account.dfs.core.windows.net"), has_user("s3", "me@bucket")
+        (False, True)
+    """
+    name, separator, _ = authority.rpartition("@")
+    is_container = scheme.lower() in _AZURE and _CONTAINER.fullmatch(name)
+    return bool(separator) and not is_container
+
+
 def without_secrets(url: str) -> str:
     """Cuts the user name and the query of a URL, and the rest to a readable length."""
     scheme, separator, rest = url.partition("?")[0].partition("#")[0].partition("//")
     authority, slash, path = rest.partition("/")
-    text = scheme + separator + authority.rpartition("@")[2] + slash + path
+    if has_user(scheme.rstrip(":"), authority):
+        authority = authority.rpartition("@")[2]
+    text = scheme + separator + authority + slash + path
     return text if len(text) <= 200 else f"{text[:60]}... ({len(text)} characters)"
 
 

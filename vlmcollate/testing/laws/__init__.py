@@ -8,7 +8,9 @@ from vlmcollate.testing.laws import (
     batching,
     choices,
     completeness,
+    completions,
     construction,
+    embedding,
     exchanges,
     generation,
     item_options,
@@ -49,6 +51,8 @@ LAWS: tuple[Law, ...] = tuple(
         packing,
         generation,
         objectives,
+        completions,
+        embedding,
     )
     for name, law in vars(module).items()
     if name.startswith("check_") and law.__module__ == module.__name__

@@ -30,7 +30,7 @@ def check_sides_of_pairs_are_encoded_as_alone(collator: BaseCollator, trial: Tri
         rejected = {**answer, "content": [{"type": "text", "text": _REJECTED}]}
         sides = [[*prompt, answer], [*prompt, rejected]]
         found = pairs.encode({"chosen": sides[0], "rejected": sides[1]})
-        alone = [subject.collator.encode([*map(_untrained, prompt), side[-1]]) for side in sides]
+        alone = [subject.collator.encode([*map(untrained, prompt), side[-1]]) for side in sides]
         differs = first_difference(
             [with_float_pixels(found.chosen), with_float_pixels(found.rejected)],
             [with_float_pixels(sample) for sample in alone],
@@ -124,5 +124,6 @@ def plain_rows(subject: Subject) -> Subject:
     return attrs.evolve(subject, collator=attrs.evolve(subject.collator, **changed))
 
 
-def _untrained(message: Any) -> Any:
+def untrained(message: Any) -> Any:
+    """Returns a message with the weight 0, if it is an answer."""
     return {**message, "weight": 0} if message["role"] == "assistant" else message

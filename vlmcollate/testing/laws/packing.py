@@ -35,7 +35,7 @@ _WINDOW = 4096
 
 def check_packed_documents_stay_apart(collator: BaseCollator, trial: Trial) -> None:
     """A pack holds whole documents with their own positions and labels."""
-    subject = _packable(collator)
+    subject = packable(collator)
 
     def check(examples: list[Chat]) -> None:
         samples = [subject.collator.encode(messages) for messages in examples]
@@ -53,7 +53,7 @@ def check_packed_documents_stay_apart(collator: BaseCollator, trial: Trial) -> N
 
 def check_no_document_attends_to_another(collator: BaseCollator, trial: Trial) -> None:
     """The layout separates the documents of a pack and joins no others."""
-    subject = _packable(collator)
+    subject = packable(collator)
     packs = with_layout(subject.collator)
 
     def check(examples: list[Chat]) -> None:
@@ -84,7 +84,7 @@ def check_no_document_attends_to_another(collator: BaseCollator, trial: Trial) -
     forall(trial, batches(short_chats(subject), min_size=2), check)
 
 
-def _packable(collator: BaseCollator) -> Subject:
+def packable(collator: BaseCollator) -> Subject:
     """Returns the subject of a collator that packs."""
     subject = Subject.of(collator)
     if collator.packing_refusal:
@@ -195,7 +195,7 @@ def _check_own_joins(
 
 def _leak(mask: Any, lengths: list[int]) -> str | None:
     """Returns the first error of a mask, or `None`."""
-    attends = _dense(mask, sum(lengths))
+    attends = dense_mask(mask, sum(lengths))
     if attends is None:
         return None
     starts = [0, *accumulate(lengths)]
@@ -208,16 +208,16 @@ def _leak(mask: Any, lengths: list[int]) -> str | None:
     return None
 
 
-def _dense(mask: Any, length: int) -> Tensor | None:
-    """Converts a mask to (T, T) bool; `None` if its kind is unknown."""
+def dense_mask(mask: Any, length: int, row: int = 0) -> Tensor | None:
+    """Converts the mask of a row to (T, T) bool; `None` if its kind is unknown."""
     if isinstance(mask, Tensor) and mask.ndim == 4:
-        attends = mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] == 0
+        attends = mask[row, 0] if mask.dtype == torch.bool else mask[row, 0] == 0
     elif isinstance(mask, Tensor):  # the number of each token's document
-        attends = (mask[0][:, None] == mask[0][None]) & (mask[0] > 0)
+        attends = (mask[row][:, None] == mask[row][None]) & (mask[row] > 0)
         attends = attends.tril()
     elif hasattr(mask, "mask_mod"):  # the mask of FlexAttention
-        zero, index = torch.tensor(0), torch.arange(length)
-        attends = mask.mask_mod(zero, zero, index[:, None], index[None])
+        batch, head, index = torch.tensor(row), torch.tensor(0), torch.arange(length)
+        attends = mask.mask_mod(batch, head, index[:, None], index[None])
     else:
         return None
     return attends[:length, :length]

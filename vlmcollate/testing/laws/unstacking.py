@@ -18,6 +18,7 @@ from vlmcollate.packing import split_microbatches
 from vlmcollate.pixels import dtype_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import batches
+from vlmcollate.testing.laws.alone import check_row_is
 from vlmcollate.testing.laws.failure_messages import failure
 from vlmcollate.testing.laws.for_all import Chat, LawFailure, Trial, forall
 from vlmcollate.testing.laws.joins import is_built_in, join_by_definition
@@ -37,7 +38,7 @@ def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -
         rows = split_rows(plain, samples, batch)
         for row, (sample, found) in enumerate(zip(samples, rows, strict=True)):
             for key in found:
-                _check_row(key, row, found[key], sample.tokens.get(key), examples[row])
+                check_row_is(key, row, found[key], sample.tokens.get(key), examples[row])
         for key in dict.fromkeys(key for sample in samples for key in sample.media):
             _check_media(key, whole, samples, batch, examples)
 
@@ -48,20 +49,6 @@ def check_unstacking_returns_the_samples(collator: BaseCollator, trial: Trial) -
         *unequal_images(subject),
     ]
     forall(trial, batches(few), check, also=also)
-
-
-def _check_row(key: str, row: int, found: Tensor, value: Tensor | None, messages: Chat) -> None:
-    if value is None:
-        return  # a key of another sample, such as loss_weights
-    inside = found[tuple(slice(size) for size in value.shape)]  # further axes may be padded, too
-    if not torch.equal(inside, value):
-        raise failure(
-            f"{key} of row {row} differs from the encoded sample",
-            "let stack pad the tensors without changing them",
-            messages=messages,
-            expected=value.tolist(),
-            found=inside.tolist(),
-        )
 
 
 def _check_media(

@@ -12,6 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 from PIL import Image
 
 from vlmcollate import ConfigError, LocalMedia, ObjectStores, collator_for
@@ -83,6 +84,16 @@ def test_a_collator_reads_objects():
         ("memory://images/../private/a.png", "leads to a folder above"),
         ("memory://images/%2e%2E/private/a.png", "leads to a folder above"),
         ("memory://images/sub/..", "leads to a folder above"),
+        ("memory://images/%252e%252E/private/a.png", "leads to a folder above"),
+        ("memory://images/..%2Fprivate/a.png", "leads to a folder above"),
+        ("memory://images/..%5cprivate/a.png", "leads to a folder above"),
+        ("memory://images//..//private/a.png", "leads to a folder above"),
+        ("MEMORY://private/a.png", "is not below the allowed"),
+        ("memory://images%2f..%2fprivate/a.png", "leads to a folder above"),
+        ("memory:////images/a.png", "is not below the allowed"),
+        ("memory://private//images/a.png", "is not below the allowed"),
+        ("memory://images@private/a.png", "it holds a user name"),
+        ("memory://images/@private/../a.png", "leads to a folder above"),
         ("memory://images/a.png::memory://private/a.png", "holds a chain of file systems"),
         ("memory://images/a\x00.png", "holds control characters"),
         ("memory://key:secret@images/a.png", "it holds a user name"),
@@ -96,6 +107,91 @@ def test_what_is_not_allowed_or_no_image_is_refused(url, message):
         LocalMedia(stores=stores()).load_image(url, where="images[0]")
     assert caught.value.where == "images[0]"
     assert "secret" not in str(caught.value)
+
+
+def test_what_is_refused_is_not_allowed():
+    allowed = stores()
+    assert allowed.allows("Memory://images/a.png")
+    for url in (
+        "memory://images/../private/a.png",
+        "memory://images/%2e%2e/private/a.png",
+        "memory://images/a.png::memory://private/a.png",
+        "memory://images",
+    ):
+        assert not allowed.allows(url), url
+
+
+class AzureStandIn(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """Reads URLs as adlfs does: a container before the host of its account, or alone."""
+
+    protocol = ("abfs", "abfss")
+    store: dict[str, Any] = {}
+    pseudo_dirs = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        if "://" not in path:
+            return super()._strip_protocol(path)
+        authority, slash, rest = path.rpartition("://")[2].partition("/")
+        return "/" + authority.partition("@")[0] + slash + rest
+
+
+ACCOUNT = "abfs://shots@account.dfs.core.windows.net"
+
+
+@pytest.fixture
+def azure():
+    for scheme in AzureStandIn.protocol:
+        fsspec.register_implementation(scheme, AzureStandIn, clobber=True)
+    fsspec.filesystem("abfs").store.clear()
+    for name in ("shots/images/a.png", "shots/private/a.png", "other/images/a.png"):
+        fsspec.filesystem("abfs").pipe(f"abfs://{name}", png())
+    yield
+    for scheme in AzureStandIn.protocol:
+        _registry.pop(scheme)
+
+
+@pytest.mark.usefixtures("azure")
+def test_a_container_before_its_account_is_no_user_name():
+    media = LocalMedia(stores=stores(prefixes=[f"{ACCOUNT}/images"]))
+    for url in (f"{ACCOUNT}/images/a.png", f"ABFS{ACCOUNT[4:]}/images/a.png"):
+        assert media.load_image(url, where="images[0]").size == (56, 56)
+
+
+@pytest.mark.usefixtures("azure")
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (f"{ACCOUNT}/private/a.png", r"'abfs://shots@account\..*is not below the allowed"),
+        ("abfs://other@account.dfs.core.windows.net/images/a.png", "is not below the allowed"),
+        ("abfs://shots@attacker.dfs.core.windows.net/images/a.png", "is not below the allowed"),
+        ("abfs://shots/images/a.png", "is not below the allowed"),
+        ("abfss://shots@account.dfs.core.windows.net/images/a.png", "is not below the allowed"),
+        ("abfs://account.dfs.core.windows.net/images/a.png", "is not below the allowed"),
+        (f"{ACCOUNT}.example.org/images/a.png", "is not below the allowed"),
+        (f"{ACCOUNT}/images/../private/a.png", "leads to a folder above"),
+        (f"{ACCOUNT}/images/%2e%2e/private/a.png", "leads to a folder above"),
+        (f"{ACCOUNT}//images/a.png", "is not below the allowed"),
+        ("abfs://shots:secret@account.dfs.core.windows.net/images/a.png", "holds a user name"),
+        ("abfs://x@shots@account.dfs.core.windows.net/images/a.png", "holds a user name"),
+        ("abfs://@account.dfs.core.windows.net/images/a.png", "holds a user name"),
+        ("s3://shots@account.dfs.core.windows.net/images/a.png", "holds a user name"),
+    ],
+)
+def test_another_container_or_account_is_refused(url, message):
+    media = LocalMedia(stores=stores(prefixes=[f"{ACCOUNT}/images"]))
+    with pytest.raises(MediaError, match=message) as caught:
+        media.load_image(url, where="images[0]")
+    assert "secret" not in str(caught.value)
+
+
+def test_adlfs_reads_the_container_and_the_account_of_an_allowed_url():
+    adlfs = pytest.importorskip("adlfs", reason="pip install adlfs")
+    allowed = ObjectStores(prefixes=ACCOUNT)
+    url = f"{ACCOUNT}/images/a b%20c.png"
+    assert allowed.allows(url)
+    assert adlfs.AzureBlobFileSystem._strip_protocol(url) == "shots/images/a b%20c.png"
+    assert adlfs.AzureBlobFileSystem._get_kwargs_from_urls(url) == {"account_name": "account"}
 
 
 def test_a_chain_of_file_systems_reaches_no_local_file(tmp_path):
