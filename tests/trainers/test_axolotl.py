@@ -170,3 +170,5 @@ def test_the_length_and_the_template_are_those_of_the_configuration(folder):
 def test_an_unknown_option_is_refused(folder):
     with pytest.raises(ConfigError, match="'pad'"):
         _collator(folder, vlmcollate={"pad": 1})
+    with pytest.raises(ConfigError, match="shift_labels does not suit Axolotl"):
+        _collator(folder, vlmcollate={"shift_labels": True})

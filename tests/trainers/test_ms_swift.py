@@ -187,6 +187,8 @@ def test_a_row_that_is_too_long_is_dropped_or_truncated(folder):
         ({"truncation_strategy": "left"}, "found 'left', expected 'delete' or 'right'; change it"),
         ({"padding_side": "left"}, "found 'left', expected 'right'; change it"),
         ({"options": {"pad": 1}}, "'pad'"),
+        ({"options": {"shift_labels": True}}, "since ms-swift shifts labels itself"),
+        ({"options": {"split_turns": True}}, "split_turns does not suit the template"),
         ({"max_pixels": 3136}, "max_pixels does not suit the template: found 3136"),
         ({"use_chat_template": False}, "use_chat_template does not suit"),
         ({"enable_thinking": True}, "enable_thinking does not suit"),

@@ -134,6 +134,11 @@ def build_collator(
     if cfg.excess_length_strategy:
         options["on_overlong"] = cfg.excess_length_strategy
     given = dict(cfg.vlmcollate or {})
+    if given.get("shift_labels"):
+        raise ConfigError(
+            "vlmcollate.shift_labels does not suit Axolotl, whose models shift labels themselves; "
+            "remove it"
+        )
     variables = {**(cfg.chat_template_kwargs or {}), **(given.get("template_kwargs") or {})}
     options["padding"] = _padding(cfg, pad_to_multiple_of)
     return collator_for(processor, **{**options, **given, "template_kwargs": variables})

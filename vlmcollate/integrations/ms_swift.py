@@ -40,6 +40,11 @@ _SUITABLE: Mapping[str, tuple[Any, ...]] = {
     "response_prefix": (None,),
 }
 """The values of the options of ms-swift that the template can serve."""
+_UNSUITABLE = {
+    "shift_labels": "ms-swift shifts labels itself",
+    "split_turns": "a row is one sample; choose turns with train_on",
+}
+"""The options of a collator that ms-swift cannot follow."""
 _TRAIN_ON = {"default": "all_turns", "last_round": "last_turn"}
 """The choice of a collator for each `loss_scale` that it has."""
 _COLUMNS = ("tools", "images", "videos", "audios", "objects", "chat_template_kwargs")
@@ -84,6 +89,12 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
                 f"loss_scale does not suit the template: found {self._turns!r}, expected "
                 f"{' or '.join(map(repr, _TRAIN_ON))}; set train_on in register_collator"
             )
+        for name, why in _UNSUITABLE.items():
+            if self.template_meta.options.get(name):
+                raise ConfigError(
+                    f"{name} does not suit the template, since {why}; remove it from "
+                    "register_collator"
+                )
         _ = self.padded  # its options are checked before the first row
 
     @property

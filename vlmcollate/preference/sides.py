@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from vlmcollate.conversation import Conversation, Message, Part, TextPart
+from vlmcollate.conversation import Conversation, MediaPart, Message, Part, TextPart
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.preference.rows import SIDES, SideRow, same_value
 
@@ -139,8 +139,9 @@ def _check(a: tuple[Message, ...], b: tuple[Message, ...], length: int) -> None:
 
 
 def _words(message: Message) -> str:
-    text = message.text
-    return f"{text[:40] + '...' if len(text) > 40 else text!r} ({message.role})"
+    text, media = message.text, sum(isinstance(part, MediaPart) for part in message.content)
+    shown = f", with {media} media item(s)" if media else ""
+    return f"{text[:40] + '...' if len(text) > 40 else text!r} ({message.role}{shown})"
 
 
 def _number_alike(a: tuple[Message, ...], b: tuple[Message, ...], *, with_media: bool) -> int:
