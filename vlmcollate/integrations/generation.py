@@ -79,10 +79,13 @@ class EvaluationCollator:
 
     @cached_property
     def _whole(self) -> BaseCollator:
-        """The collator, which cuts no answer."""
-        if self.collator.on_overlong != "truncate":
-            return self.collator
-        whole: BaseCollator = attrs.evolve(self.collator, on_overlong="raise")
+        """The collator, which cuts no answer and splits no turns."""
+        changes: dict[str, Any] = {}
+        if self.collator.on_overlong == "truncate":
+            changes["on_overlong"] = "raise"
+        if self.collator.split_turns:
+            changes["split_turns"] = False
+        whole: BaseCollator = attrs.evolve(self.collator, **changes) if changes else self.collator
         return whole
 
 

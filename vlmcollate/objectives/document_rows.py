@@ -40,19 +40,28 @@ def read_document(
     Raises:
         ConversationError: The row is no document, or is empty.
     """
-    known = ("content", "texts", text_format.column)
-    forms = [name for name in (*known, *_OF_CHATS) if name in row]
-    if len(forms) != 1 or forms[0] in _OF_CHATS:
-        raise ConversationError(
-            f"is no document: found a dict with {show_all(row)}, expected one of 'content', "
-            f"'texts' beside 'images', and {text_format.column!r}; rename the columns"
-        )
-    form = forms[0]
+    form = form_of(row, text_format)
     is_empty = is_hollow(row[form]) and is_hollow(row.get("images"))
     conversation = None if is_empty else _read(row, form, on_unread, text_format)
     if conversation is None or not any(_holds(message) for message in conversation.messages):
         raise ConversationError("is empty, expected text or media; drop the row", where=form)
     return conversation
+
+
+def form_of(row: Mapping[str, Any], text_format: TextFormat) -> str:
+    """Returns the column that holds the text of a document.
+
+    Raises:
+        ConversationError: There is none, or there are two.
+    """
+    known = ("content", "texts", text_format.column)
+    forms = [name for name in (*known, *_OF_CHATS) if name in row]
+    if len(forms) == 1 and forms[0] not in _OF_CHATS:
+        return forms[0]
+    raise ConversationError(
+        f"is no document: found a dict with {show_all(row)}, expected one of 'content', "
+        f"'texts' beside 'images', and {text_format.column!r}; rename the columns"
+    )
 
 
 def _read(

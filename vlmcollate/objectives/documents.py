@@ -22,7 +22,7 @@ from vlmcollate.formats import TextFormat, format_of
 from vlmcollate.formats.base import row_of
 from vlmcollate.objectives.document_cuts import find_cuts
 from vlmcollate.objectives.document_packs import check_fits, fill_packs
-from vlmcollate.objectives.document_rows import read_document
+from vlmcollate.objectives.document_rows import form_of, read_document
 from vlmcollate.objectives.encoded_document import EncodedDocument
 from vlmcollate.preference.base import PreferenceBase
 from vlmcollate.sample import EncodedSample
@@ -124,9 +124,16 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
             SampleError: The row is no document, holds media that is longer than a pack, or has the
                 weight 0.
         """
-        conversation = read_document(row_of(example), self.collator.on_unread, self._text_format)
+        row = row_of(example)
+        conversation = read_document(row, self.collator.on_unread, self._text_format)
         encode = self._whole.sharing([conversation])
-        sample = encode(conversation)
+        try:
+            sample = encode(conversation)
+        except SampleError as error:  # a document is one message inside
+            where = error.where
+            if where is not None and where.startswith("messages[0]"):
+                where = form_of(row, self._text_format)
+            raise type(error)(error.problem, where=where) from error.__cause__
         if self.collator.require_labels:
             check_trains(sample)
         cuts, starts = find_cuts(sample, conversation, encode)

@@ -122,6 +122,18 @@ def test_a_reference_is_the_whole_last_answer():
         EvaluationCollator(short)([chat])
 
 
+def test_examples_are_whole_if_training_splits_their_turns():
+    (chat,) = chats(1)
+    several = [*chat, *chat]
+    plain, splitting = (
+        EvaluationCollator(collator_for(tiny_processor(), split_turns=splits))([several])
+        for splits in (False, True)
+    )
+    assert torch.equal(plain["labels"], splitting["labels"])
+    assert torch.equal(plain["references"], splitting["references"])
+    assert torch.equal(plain["prompts"]["input_ids"], splitting["prompts"]["input_ids"])
+
+
 def test_the_end_is_that_of_the_generation_config(tmp_path):
     """What follows it is padding, whose token may be any."""
     seen: list[Any] = []

@@ -376,3 +376,12 @@ def test_other_columns_are_refused_if_the_policy_says_so(form):
         collate_of(64, on_unread="raise").encode(row)
     collate_of(64, on_unread="allow").encode(row)
     collate_of(64, on_unread="raise").encode({**form, "id": 3})
+
+
+@pytest.mark.parametrize("form", ["content", "texts", "text"])
+def test_an_error_of_the_text_names_its_column(form):
+    words = "One <|im_end|>"
+    row = {form: [words] if form == "texts" else words}
+    with pytest.raises(ConversationError) as caught:
+        collate_of(64, special_tokens_in_text="error").encode(row)
+    assert caught.value.where == form
