@@ -6,7 +6,7 @@ a module for each format. It never writes to the caller's objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import attrs
@@ -139,6 +139,22 @@ class Message:
             for part in self.content
         )
         return attrs.evolve(self, content=content, weight=0.0)
+
+    def placed(self, place: Callable[[str | None], str | None]) -> Message:
+        """Returns the message with other paths of its media.
+
+        Args:
+            place: A function that returns the path in the dataset's row of a path in this message.
+        """
+        if not any(isinstance(part, MediaPart) for part in self.content):
+            return self
+        content = tuple(
+            attrs.evolve(part, where=place(part.where) or "")
+            if isinstance(part, MediaPart)
+            else part
+            for part in self.content
+        )
+        return attrs.evolve(self, content=content)
 
     @property
     def text(self) -> str:

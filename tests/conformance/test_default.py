@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from tests.decoding import trained_texts
+from tests.processors import BUILDERS
 from tests.processors.tokenizers import tokenizer
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.models.default import DefaultCollator
@@ -112,6 +113,21 @@ def test_a_processor_that_changes_the_words_around_its_media_is_refused():
         collator_for(processor).encode(chat((64, 48)))
     text = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     assert collator_for(processor).encode(text).label_strategy == "RenderedSpanLabels"
+
+
+@pytest.mark.parametrize("name", ["pixtral", "llava_next"])
+def test_a_tokenizer_without_a_padding_token_is_named(name):
+    """As those of Mistral's checkpoints; it is no fault of the collator."""
+    processor = BUILDERS[name]()
+    processor.tokenizer.pad_token = None
+    chat = [
+        {"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (56, 56))}]},
+        {"role": "assistant", "content": "Yes"},
+    ]
+    with pytest.raises(ConfigError, match=r"no padding token, .* set processor\.tokenizer\.pad_t"):
+        collator_for(processor)([chat])
+    processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    assert len(collator_for(processor)([chat])["labels"]) == 1
 
 
 def test_encoder_decoder_models_are_refused():

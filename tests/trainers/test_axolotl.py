@@ -35,7 +35,13 @@ def _config(folder, **options) -> dict[str, Any]:
         "skip_prepare_dataset": True,
         "remove_unused_columns": False,
         "datasets": [
-            {"path": str(folder / "rows.jsonl"), "ds_type": "json", "type": "chat_template"}
+            {
+                "path": str(folder / "rows.jsonl"),
+                "ds_type": "json",
+                "type": "chat_template",
+                "field_messages": "messages",
+                "roles_to_train": ["assistant"],
+            }
         ],
         "dataset_prepared_path": str(folder / "prepared"),
         "output_dir": str(folder / "output"),
@@ -135,6 +141,15 @@ def test_packs_are_documents_of_one_row(folder):
         ({"skip_prepare_dataset": False}, "found False, expected true.*skip_prepare_dataset: true"),
         ({"sample_packing": True}, "found True, expected false.*set sample_packing: false"),
         ({"train_on_inputs": True}, "found True, expected false.*set train_on_inputs: false"),
+        ({"image_size": 512}, "image_size has no effect with the plugin: found 512; set the size"),
+        (
+            {"datasets": [{"path": "rows.jsonl", "roles_to_train": ["user", "assistant"]}]},
+            r"datasets\[0\].roles_to_train has no effect .* set vlmcollate.train_on",
+        ),
+        (
+            {"datasets": [{"path": "rows.jsonl", "field_messages": "turns"}]},
+            "field_messages has no effect .* rename the column",
+        ),
     ],
 )
 def test_misconfigurations_are_refused(folder, monkeypatch, options, message):
@@ -142,6 +157,18 @@ def test_misconfigurations_are_refused(folder, monkeypatch, options, message):
         _loaded(folder, monkeypatch, **options)
 
 
+def test_the_length_and_the_template_are_those_of_the_configuration(folder):
+    kwargs = {"enable_thinking": False}
+    collator = _collator(
+        folder, vlmcollate={}, excess_length_strategy="truncate", chat_template_kwargs=kwargs
+    )
+    assert collator.on_overlong == "truncate"
+    assert collator.template_kwargs == kwargs
+    assert _collator(folder, vlmcollate={}).on_overlong == "raise"
+
+
 def test_an_unknown_option_is_refused(folder):
     with pytest.raises(ConfigError, match="'pad'"):
         _collator(folder, vlmcollate={"pad": 1})
+    with pytest.raises(ConfigError, match="shift_labels does not suit Axolotl"):
+        _collator(folder, vlmcollate={"shift_labels": True})

@@ -180,6 +180,23 @@ def test_misconfigurations_are_refused(rows):
     _dataset(rows, _encoder(unbounded, pack_length=64), packing_buffer_size=4)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"collator": 5}, "collator is wrong: found int, expected a collator of conversations"),
+        ({"example": "json"}, "example is wrong: found 'json', expected a function"),
+        ({"pack_length": 0}, "pack_length must be an integer of at least 1, not 0"),
+        ({"pack_length": "64"}, "pack_length must be an integer of at least 1, not '64'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    from vlmcollate.integrations.energon import CollatorTaskEncoder
+
+    given = {"collator": collator_for(tiny_processor()), **arguments}
+    with pytest.raises(ConfigError, match=message):
+        CollatorTaskEncoder(given.pop("collator"), **given)
+
+
 def test_a_sample_without_json_is_refused():
     from vlmcollate.integrations.energon import Row, json_row
 

@@ -11,6 +11,7 @@ import torch
 
 from tests.trainers.rows import read_rows, save_checkpoint, write_rows
 from vlmcollate import ConfigError, collator_for
+from vlmcollate.errors import ConversationError
 from vlmcollate.testing import tiny_model, tiny_processor
 
 pytest.importorskip("swift.template", reason="run scripts/try_trainer.py ms_swift")
@@ -143,6 +144,28 @@ def test_weights_are_the_loss_scale(folder):
     assert set(batch["loss_scale"].unique().tolist()) == {0.0, 0.5}
 
 
+def test_the_last_round_and_the_system_message_are_those_of_ms_swift(folder):
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}] * 2
+    expected = collator_for(tiny_processor(), train_on="last_turn")
+    row = {"messages": chat}
+    encoded = _template(folder, loss_scale="last_round").encode(row)
+    assert encoded["labels"] == expected.encode(chat).labels.tolist()
+    template = _template(folder, default_system="Be brief.")
+    system = {"role": "system", "content": "Be brief."}
+    whole = collator_for(tiny_processor()).encode([system, *chat])
+    assert template.encode(row)["input_ids"] == whole.input_ids.tolist()
+    own = {"messages": [{"role": "system", "content": "Mine."}, *chat]}
+    whole = collator_for(tiny_processor()).encode(own)
+    assert template.encode(own)["input_ids"] == whole.input_ids.tolist()
+
+
+def test_the_boxes_of_objects_are_not_ignored(folder):
+    chat = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "<bbox>"}]
+    row = {"messages": chat, "objects": {"bbox": [[1, 2, 3, 4]], "ref": []}}
+    with pytest.raises(ConversationError, match=r"objects: .* whose boxes the text has to spell"):
+        _template(folder).encode(row)
+
+
 def test_a_row_that_is_too_long_is_dropped_or_truncated(folder):
     from swift.template import MaxLengthError
 
@@ -164,6 +187,14 @@ def test_a_row_that_is_too_long_is_dropped_or_truncated(folder):
         ({"truncation_strategy": "left"}, "found 'left', expected 'delete' or 'right'; change it"),
         ({"padding_side": "left"}, "found 'left', expected 'right'; change it"),
         ({"options": {"pad": 1}}, "'pad'"),
+        ({"options": {"shift_labels": True}}, "since ms-swift shifts labels itself"),
+        ({"options": {"split_turns": True}}, "split_turns does not suit the template"),
+        ({"max_pixels": 3136}, "max_pixels does not suit the template: found 3136"),
+        ({"use_chat_template": False}, "use_chat_template does not suit"),
+        ({"enable_thinking": True}, "enable_thinking does not suit"),
+        ({"response_prefix": "<think>"}, "response_prefix does not suit"),
+        ({"loss_scale": "all"}, "found 'all', expected 'default' or 'last_round'; set train_on"),
+        ({"loss_scale": "ignore_empty_think"}, "loss_scale does not suit"),
     ],
 )
 def test_misconfigurations_are_refused(folder, arguments, message):

@@ -33,6 +33,8 @@ COLUMNS: Mapping[MediaKind, tuple[str, ...]] = {
     ),
 }
 """The names of the columns of each kind of media."""
+ALL_COLUMNS = tuple(key for keys in COLUMNS.values() for key in keys)
+"""The names of all columns of media."""
 PLAIN_TEXT = "text"
 """The role of a plain text, which is no chat."""
 TAG = re.compile("<(image|video|audio)>")

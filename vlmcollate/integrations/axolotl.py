@@ -23,6 +23,23 @@ _NEEDED = {
     "sample_packing": (False, "since it packs tokenized rows; set batch_flattening to pack"),
     "train_on_inputs": (False, "since only answers train; see train_on and weights"),
 }
+_READ_OTHERWISE: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "image_size": ((), "set the size of the processor"),
+    "image_resize_algorithm": ((), "set the resampling of the processor"),
+    "role_boundaries": ((), "turns are found by the chat template"),
+    "eot_tokens": ((), "set vlmcollate.stop_tokens"),
+    "roles_to_train": ((["assistant"],), "set vlmcollate.train_on, or weights of messages"),
+    "train_on_eos": (("turn",), "the end of each answer trains"),
+    "train_on_eot": (("turn",), "the end of each answer trains"),
+    "field_messages": (("messages", "conversations"), "rename the column to 'messages'"),
+    "message_property_mappings": (
+        ({"role": "role", "content": "content"}, {"role": "from", "content": "value"}),
+        "rename the keys of the messages",
+    ),
+    "message_field_training": ((), "rename the key to 'weight'"),
+    "message_field_training_detail": ((), "give the parts of a message weights"),
+}
+"""The options that Axolotl's preparation of rows reads, with the values that change nothing."""
 
 
 class CollatorArgs(BaseModel):
@@ -38,7 +55,8 @@ class CollatorArgs(BaseModel):
 class CollatorPlugin(BasePlugin):  # type: ignore[misc]  # axolotl has no types here
     """Collates with the collator of the model's processor.
 
-    `sequence_len` is its `max_length`. The padding follows `pad_to_sequence_len` and
+    `sequence_len` is its `max_length`, `excess_length_strategy`, if it is set, its `on_overlong`,
+    and `chat_template_kwargs` its `template_kwargs`. The padding follows `pad_to_sequence_len` and
     `pad_to_multiple_of`; with `batch_flattening` a batch is one row of documents instead.
 
     Example:
@@ -53,7 +71,7 @@ class CollatorPlugin(BasePlugin):  # type: ignore[misc]  # axolotl has no types 
         """Checks the configuration.
 
         Raises:
-            ConfigError: Another option of Axolotl contradicts the collator.
+            ConfigError: Another option of Axolotl contradicts the collator, or has no effect.
         """
         if not cfg.get("processor_type"):
             raise ConfigError(
@@ -66,6 +84,9 @@ class CollatorPlugin(BasePlugin):  # type: ignore[misc]  # axolotl has no types 
                     f"{key} is wrong: found {cfg.get(key)!r}, expected {str(expected).lower()}, "
                     f"{why}; set {key}: {str(expected).lower()}"
                 )
+        _refuse_ignored(cfg, "")
+        for number, dataset in enumerate(cfg.get("datasets") or []):
+            _refuse_ignored(dataset, f"datasets[{number}].")
 
     def get_collator_cls_and_kwargs(
         self,
@@ -75,6 +96,17 @@ class CollatorPlugin(BasePlugin):  # type: ignore[misc]  # axolotl has no types 
         """See `BasePlugin`; Axolotl calls the function with its tokenizer."""
         del is_eval
         return build_collator, {"cfg": cfg}
+
+
+def _refuse_ignored(options: Mapping[str, Any], where: str) -> None:
+    """Refuses options that the preparation of Axolotl would read, which the plugin skips."""
+    for key, (known, remedy) in _READ_OTHERWISE.items():
+        found = options.get(key)
+        if found is not None and found not in known:
+            raise ConfigError(
+                f"{where}{key} has no effect with the plugin: found {found!r:.60}; {remedy}, and "
+                "remove it"
+            )
 
 
 def build_collator(
@@ -99,8 +131,17 @@ def build_collator(
         options["model_config"] = AutoConfig.from_pretrained(
             cfg.base_model_config or cfg.base_model, trust_remote_code=bool(cfg.trust_remote_code)
         )
+    if cfg.excess_length_strategy:
+        options["on_overlong"] = cfg.excess_length_strategy
+    given = dict(cfg.vlmcollate or {})
+    if given.get("shift_labels"):
+        raise ConfigError(
+            "vlmcollate.shift_labels does not suit Axolotl, whose models shift labels themselves; "
+            "remove it"
+        )
+    variables = {**(cfg.chat_template_kwargs or {}), **(given.get("template_kwargs") or {})}
     options["padding"] = _padding(cfg, pad_to_multiple_of)
-    return collator_for(processor, **{**options, **dict(cfg.vlmcollate or {})})
+    return collator_for(processor, **{**options, **given, "template_kwargs": variables})
 
 
 def _padding(cfg: Any, multiple_of: int) -> PaddingStrategy:

@@ -21,6 +21,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.packing import plan_packs
 from vlmcollate.sample import EncodedSample
+from vlmcollate.validators import check_count
 
 
 @edataclass
@@ -89,6 +90,18 @@ class CollatorTaskEncoder(TaskEncoder):  # type: ignore[misc]
         pack_length: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(collator, BaseCollator):
+            raise ConfigError(
+                f"collator is wrong: found {type(collator).__name__}, expected a collator of "
+                "conversations; pass collator_for(processor)"
+            )
+        if not callable(example):
+            raise ConfigError(
+                f"example is wrong: found {example!r:.60}, expected a function that returns the "
+                "example of a sample"
+            )
+        if pack_length is not None:
+            check_count("pack_length", pack_length)
         self.collator, self.example = collator, example
         self.pack_length = collator.max_length if pack_length is None else pack_length
 

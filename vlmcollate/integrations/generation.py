@@ -25,6 +25,7 @@ from vlmcollate.errors import (
     SampleTooLongError,
 )
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.validators import an_instance_of
 
 _PROMPTS, _REFERENCES = "prompts", "references"
 
@@ -37,7 +38,7 @@ class EvaluationCollator:
         collator: The collator of the examples.
     """
 
-    collator: BaseCollator
+    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
 
     def __call__(self, examples: Sequence[object]) -> dict[str, Any]:
         """Collates examples with their prompts and references.
@@ -78,10 +79,13 @@ class EvaluationCollator:
 
     @cached_property
     def _whole(self) -> BaseCollator:
-        """The collator, which cuts no answer."""
-        if self.collator.on_overlong != "truncate":
-            return self.collator
-        whole: BaseCollator = attrs.evolve(self.collator, on_overlong="raise")
+        """The collator, which cuts no answer and splits no turns."""
+        changes: dict[str, Any] = {}
+        if self.collator.on_overlong == "truncate":
+            changes["on_overlong"] = "raise"
+        if self.collator.split_turns:
+            changes["split_turns"] = False
+        whole: BaseCollator = attrs.evolve(self.collator, **changes) if changes else self.collator
         return whole
 
 
@@ -112,7 +116,8 @@ class GenerationMixin:
         generation_kwargs: The arguments of `model.generate`, such as `{"max_new_tokens": 64}`.
 
     Raises:
-        ConfigError: The `data_collator` is no collator of this library.
+        ConfigError: The `data_collator` is no collator of this library, or `generation_kwargs`
+            asks for several answers, or for more than tokens.
 
     Example:
         >>> from transformers import Trainer
@@ -177,11 +182,29 @@ class GenerationMixin:
         """Returns the new tokens, (B, N), with -100 behind the end of each."""
         with torch.no_grad(), _whole(self.model):
             options = {"synced_gpus": _are_synced(self.model), **self.generation_kwargs}
+            _check_options(options)
             found: Tensor = self.model.generate(**prompts, **options)
-        ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
+        given = options.get("generation_config") or self.model.generation_config
+        ends = options.get("eos_token_id", given.eos_token_id)
         if not self.model.config.is_encoder_decoder:
             found = found[:, prompts["input_ids"].shape[1] :]
         return _without_padding(found, ends)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuses arguments of `generate` that return anything but one answer to each prompt.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    config = options.get("generation_config")
+    for name, known in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
+        found = options.get(name, getattr(config, name, None))
+        if found not in (None, known):
+            raise ConfigError(
+                f"{name} does not suit an evaluation: found {found!r}, expected {known!r}; remove "
+                "it from generation_kwargs"
+            )
 
 
 def _without_padding(tokens: Tensor, ends: Any) -> Tensor:

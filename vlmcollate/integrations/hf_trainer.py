@@ -60,7 +60,7 @@ class WeightedLossMixin:
             ("compute_loss_func", self.compute_loss_func is not None),
             ("label_smoothing_factor", getattr(own, "label_smoother", None) is not None),
             (f"loss_type={loss_type!r}", loss_type not in (None, "nll")),
-            ("shift_labels of the collator", getattr(own.data_collator, "shift_labels", False)),
+            ("shift_labels of the collator", _shifts_labels(own.data_collator)),
         ):
             if is_set:
                 raise ConfigError(
@@ -104,3 +104,13 @@ class WeightedLossMixin:
                 "the model returned no logits, which the weighted loss needs; turn off fused losses"
             )
         return weighted_loss(logits, labels, self._loss_weights, total=num_items_in_batch)
+
+
+def _shifts_labels(collate: Any) -> bool:
+    """Returns whether a collator shifts labels, or one inside it, such as of completions."""
+    while collate is not None:
+        collate = getattr(collate, "__self__", collate)  # `collator.stack`, for packs
+        if getattr(collate, "shift_labels", False):
+            return True
+        collate = getattr(collate, "collator", None)
+    return False

@@ -33,8 +33,21 @@ _SUITABLE: Mapping[str, tuple[Any, ...]] = {
     "truncation_strategy": tuple(_ON_OVERLONG),
     "sequence_parallel_size": (1,),
     "padding_side": ("right",),
+    "max_pixels": (None,),
+    "use_chat_template": (True,),
+    "enable_thinking": (False,),
+    "preserve_thinking": (None,),
+    "response_prefix": (None,),
 }
-_COLUMNS = ("tools", "images", "videos", "audios", "chat_template_kwargs")
+"""The values of the options of ms-swift that the template can serve."""
+_UNSUITABLE = {
+    "shift_labels": "ms-swift shifts labels itself",
+    "split_turns": "a row is one sample; choose turns with train_on",
+}
+"""The options of a collator that ms-swift cannot follow."""
+_TRAIN_ON = {"default": "all_turns", "last_round": "last_turn"}
+"""The choice of a collator for each `loss_scale` that it has."""
+_COLUMNS = ("tools", "images", "videos", "audios", "objects", "chat_template_kwargs")
 
 
 @dataclass
@@ -47,9 +60,10 @@ class CollatorTemplateMeta(TemplateMeta):  # type: ignore[misc]  # ms-swift has 
 class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
     """Encodes rows and makes batches with the collator of the model's processor.
 
-    It trains causal language models; inference needs the model's own template. `max_length` and
-    `truncation_strategy` are those of ms-swift. With `packing` or `padding_free`, a batch is one
-    row of documents.
+    It trains causal language models; inference needs the model's own template. `max_length`,
+    `truncation_strategy` and `system` are those of ms-swift, and so is a `loss_scale` of
+    `last_round`, unless `train_on` is set. With `packing` or `padding_free`, a batch is one row of
+    documents.
 
     Raises:
         ConfigError: An option of ms-swift or of the collator does not suit.
@@ -70,7 +84,25 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
                     f"{name} does not suit the template: found {found!r}, expected {expected}; "
                     "change it, or use another template"
                 )
+        if self._turns not in _TRAIN_ON:
+            raise ConfigError(
+                f"loss_scale does not suit the template: found {self._turns!r}, expected "
+                f"{' or '.join(map(repr, _TRAIN_ON))}; set train_on in register_collator"
+            )
+        for name, why in _UNSUITABLE.items():
+            if self.template_meta.options.get(name):
+                raise ConfigError(
+                    f"{name} does not suit the template, since {why}; remove it from "
+                    "register_collator"
+                )
         _ = self.padded  # its options are checked before the first row
+
+    @property
+    def _turns(self) -> str:
+        """The `loss_scale` of ms-swift, by its name."""
+        scale = self.loss_scale
+        plain = type(scale).__name__ == "LossScale"
+        return str(scale.base_strategy) if plain else type(scale).__name__
 
     @cached_property
     def padded(self) -> BaseCollator:
@@ -87,6 +119,7 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
             "max_length": self.max_length,
             "on_overlong": _ON_OVERLONG[self.truncation_strategy],
             "counts": False,
+            "train_on": _TRAIN_ON[self._turns],
         }
         return collator_for(self.processor, **{**given, **self.template_meta.options, **options})
 
@@ -98,7 +131,7 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
             )
         try:
             with torch.inference_mode(mode=False):  # or training cannot save the tensors
-                sample = self.padded.encode(example_of(inputs))
+                sample = self.padded.encode(example_of(inputs, self._system))
         except SampleTooLongError as error:  # which ms-swift drops, unless strict is set
             raise MaxLengthError(str(error)) from error
         return {
@@ -107,6 +140,12 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
             "length": len(sample),
             "sample": sample,
         }
+
+    @property
+    def _system(self) -> str | None:
+        """The system message of rows without one, as `--system` sets it."""
+        default: str | None = self.template_meta.default_system
+        return default
 
     def _data_collator(
         self, batch: Sequence[Mapping[str, Any]], *, padding_to: int | None = None
@@ -125,13 +164,16 @@ class CollatorTemplate(Template):  # type: ignore[misc]  # likewise
         return found
 
 
-def example_of(inputs: StdTemplateInputs) -> dict[str, Any]:
+def example_of(inputs: StdTemplateInputs, default_system: str | None = None) -> dict[str, Any]:
     """Returns the example of a row of ms-swift.
 
     Args:
         inputs: The row, whose text has a tag for each media item, such as `<image>`.
+        default_system: The system message of a row without one; `None` for that of the chat
+            template.
     """
-    system = [] if inputs.system is None else [{"role": "system", "content": inputs.system}]
+    text = default_system if inputs.system is None else inputs.system
+    system = [] if text is None else [{"role": "system", "content": text}]
     columns = {name: getattr(inputs, name) for name in _COLUMNS}
     return {
         "messages": [*system, *inputs.messages],

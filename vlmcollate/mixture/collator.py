@@ -17,9 +17,18 @@ from vlmcollate.mixture.reading import named_error
 from vlmcollate.mixture.rows import MixtureRow
 from vlmcollate.mixture.source_options import collator_of
 from vlmcollate.sample import EncodedSample
-from vlmcollate.validators import an_instance_of
 
 T = TypeVar("T")
+
+
+def _checked_collator(value: Any) -> BaseCollator:
+    if isinstance(value, BaseCollator):
+        return value
+    raise ConfigError(
+        f"collator is wrong: found {type(value).__name__}, expected a collator of conversations "
+        "such as collator_for(processor); pass others the rows themselves: "
+        "lambda rows: collate([row.row for row in rows])"
+    )
 
 
 @attrs.frozen(eq=False)
@@ -40,7 +49,7 @@ class MixtureCollator:
         ConfigError: An option is unknown or wrong.
     """
 
-    collator: BaseCollator = attrs.field(validator=an_instance_of(BaseCollator))
+    collator: BaseCollator = attrs.field(converter=_checked_collator)
     per_source: Mapping[str, Mapping[str, Any]]
     collators: Mapping[str, BaseCollator] = attrs.field(init=False, repr=False)
     sizes: Mapping[str, Sizes] = attrs.field(init=False, repr=False)

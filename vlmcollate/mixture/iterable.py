@@ -120,7 +120,7 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
         """Starts an epoch, or resumes from the state that was loaded."""
         self._take_epoch()
         if not self._resumes:
-            self._position, self._readers = 0, self._make_readers()
+            self._position, self._readers = 0, self._make_readers(self._epoch)
         elif self._shards not in (None, shards) and any(
             reader.distributes_itself for reader in self._readers.values()
         ):
@@ -132,12 +132,12 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
         map_style = [name for name in self.drawn if name not in self._readers]
         self._ends = tuple(self.ends_of(map_style, self._epoch))
 
-    def _make_readers(self) -> dict[str, StreamReader]:
+    def _make_readers(self, epoch: int) -> dict[str, StreamReader]:
         return {
             name: StreamReader(
                 name=name,
                 dataset=self.sources[name].dataset,
-                mixture_epoch=self._epoch,
+                mixture_epoch=epoch,
                 num_ranks=self.num_ranks,
             )
             for name in self.drawn
@@ -199,12 +199,18 @@ class IterableMixture(MixtureSettings, IterableDataset[MixtureRow]):
         Raises:
             ConfigError: The state is of another mixture.
         """
-        self._position = position_of(state, self.identity())
-        self._epoch, streams = count_of(state, "epoch"), state.get("streams", {})
-        self._shared_epoch.set(self._epoch)
-        self._shards = None if state.get("shards") is None else count_of(state, "shards")
-        self._readers = self._make_readers()
-        for name, reader in self._readers.items():
-            if name in streams:
+        position, epoch = position_of(state, self.identity()), count_of(state, "epoch")
+        shards = None if state.get("shards") is None else count_of(state, "shards")
+        streams = state.get("streams")
+        readers = self._make_readers(epoch)
+        for name, reader in readers.items():
+            if isinstance(streams, Mapping) and name in streams:
                 reader.load_state_dict(streams[name])
-        self._resumes = True
+            elif position:
+                raise ConfigError(
+                    f"the state has no place in the stream {name!r}: found streams="
+                    f"{streams!r:.60}, expected a result of state_dict; pass one"
+                )
+        self._shared_epoch.set(epoch)
+        self._epoch, self._position, self._shards = epoch, position, shards
+        self._readers, self._resumes = readers, True

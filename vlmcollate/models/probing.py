@@ -69,6 +69,11 @@ def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
 
 
 def _refusal(processor: Any, kind: MediaKind, error: Exception) -> ConfigError:
+    if processor.tokenizer.pad_token is None:
+        return ConfigError(
+            f"the tokenizer of {type(processor).__name__} has no padding token, with which the "
+            "processor pads; set processor.tokenizer.pad_token, to its eos_token for example"
+        )
     return ConfigError(
         f"{type(processor).__name__} does not take {kind} media from the default collator; "
         f"write a collator for it: {error}"

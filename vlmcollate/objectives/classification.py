@@ -16,6 +16,7 @@ from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import ConfigError, EmptyBatchError
 from vlmcollate.formats.base import row_of
 from vlmcollate.objectives.inputs import InputCollator, encode_input, read_input, stack_inputs
+from vlmcollate.objectives.label_model import check_model_loss, check_model_names
 from vlmcollate.objectives.labels import READ_LABEL, Label, ProblemType, pop_label
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of, one_of
@@ -58,7 +59,8 @@ class ClassificationCollator(InputCollator[EncodedInput]):
 
     Args:
         collator: The collator of single conversations. Its `model_config`, if it is set, is
-            compared with the other options and the padding.
+            compared with the other options and the padding, so that the model computes the loss
+            of these labels.
         problem_type: The kind of label, as in the model's configuration:
             `"single_label_classification"`, the number or the name of a class;
             `"multi_label_classification"`, the names of all classes that hold, or a number from 0
@@ -112,13 +114,15 @@ class ClassificationCollator(InputCollator[EncodedInput]):
             )
 
     def _check_config(self, config: Any) -> None:
-        """Refuses a model that has other outputs, or pools a token of the padding."""
+        """Refuses a model with other outputs or another loss, or that pools a padding token."""
         number = getattr(config, "num_labels", self.outputs)
         if number != self.outputs:
             raise ConfigError(
                 f"the model has {number} outputs, but labels have {self.outputs} classes or "
                 "numbers; set num_labels in both"
             )
+        check_model_loss(config, self.problem_type, self.outputs)
+        check_model_names(config, self.label2id)
         pad = fill_values(self.collator.processor.tokenizer)["input_ids"]
         ignored = config.get_text_config().pad_token_id
         if ignored != pad:

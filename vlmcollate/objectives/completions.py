@@ -12,11 +12,11 @@ import attrs
 import torch
 
 from vlmcollate.encode.stackable import check_stackable
-from vlmcollate.errors import EmptyBatchError
+from vlmcollate.errors import ConversationError, EmptyBatchError
 from vlmcollate.formats.base import row_of
-from vlmcollate.objectives.completion_rows import read_answers
+from vlmcollate.objectives.completion_rows import Answers, read_answers
 from vlmcollate.preference.base import PreferenceBase, refuse_for_shared_prefix
-from vlmcollate.sample import IGNORE_INDEX, EncodedSample
+from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import one_of
 
 Layout = Literal["rows", "shared_prefix"]
@@ -28,11 +28,13 @@ class EncodedCompletions:
 
     Attributes:
         samples: The sample of the prompt with each completion.
+        prompt_length: The number of messages of the prompt.
     """
 
     STACKED_BY: ClassVar[str] = "CompletionsCollator.stack"
 
     samples: tuple[EncodedSample, ...]
+    prompt_length: int
 
 
 @attrs.frozen(eq=False)
@@ -41,7 +43,8 @@ class CompletionsCollator(PreferenceBase[EncodedCompletions]):
 
     A row holds `prompt`, a string or messages, and `completions`, a list of strings, of messages or
     of lists of messages; or `completion`, a single one, as in TRL. The media of the prompt is
-    decoded and processed once, and none of the prompt trains. A message may have a `weight`.
+    decoded and processed once, and none of the prompt trains. Columns of media, such as `images`,
+    belong to the prompt. A message may have a `weight`.
 
     Args:
         collator: The collator of single conversations, whose options hold for each completion. If
@@ -79,10 +82,12 @@ class CompletionsCollator(PreferenceBase[EncodedCompletions]):
                 the path of the error begins with the completion.
         """
         answers = read_answers(row_of(example), self.collator.read_conversation)
+        if self.layout == "shared_prefix" and len(answers.conversations) > 1:
+            _refuse_media(answers)
         alike = self.encode_alike(
             answers.conversations, answers.prompt_length, places=answers.places
         )
-        return EncodedCompletions(samples=tuple(alike.samples))
+        return EncodedCompletions(samples=tuple(alike.samples), prompt_length=alike.prompt_length)
 
     def stack(self, encoded: Sequence[EncodedCompletions]) -> dict[str, Any]:
         """Makes a batch of the completions of some rows.
@@ -97,21 +102,34 @@ class CompletionsCollator(PreferenceBase[EncodedCompletions]):
 
         Raises:
             EmptyBatchError: There is no row.
-            ConfigError: An item is of another kind; or the layout is `"shared_prefix"`, and
-                completions hold media.
+            ConfigError: An item is of another kind; or the layout is `"shared_prefix"`, and the
+                completions of a row do not begin alike, since another collator encoded them.
         """
         check_stackable(encoded, EncodedCompletions, of=self)
         if not encoded:
             raise EmptyBatchError("no completion to stack; the batch is empty")
         if self.layout == "rows":
             return self.collator.stack([s for row in encoded for s in row.samples])
-        return self.collator.stack([self._pack(row.samples) for row in encoded])
+        return self.collator.stack([self._pack(row) for row in encoded])
 
-    def _pack(self, samples: Sequence[EncodedSample]) -> EncodedSample:
-        if len(samples) > 1:
-            return self.collator.pack_branches(samples)
-        pack = self.collator.pack(samples)
-        trains = (pack.labels != IGNORE_INDEX).nonzero()
+    def _pack(self, row: EncodedCompletions) -> EncodedSample:
+        if len(row.samples) > 1:
+            return self.collator.pack_branches(row.samples)
+        pack = self.collator.pack(row.samples)
+        is_answer = (pack.message_ids >= row.prompt_length).long()
+        start = int(is_answer.argmax()) if is_answer.any() else len(pack)
         branch_ids = torch.zeros_like(pack.input_ids)
-        branch_ids[int(trains[0]) - 1 :] = 1  # with the token that predicts the first
+        branch_ids[max(start, 1) - 1 :] = 1  # with the token that predicts the first
         return attrs.evolve(pack, tokens={**pack.tokens, "branch_ids": branch_ids})
+
+
+def _refuse_media(answers: Answers) -> None:
+    """Refuses completions with media, which a row that holds its media once has no place for."""
+    for conversation in answers.conversations:
+        for at, part in conversation.media:
+            if at >= answers.prompt_length:
+                raise ConversationError(
+                    'is media in one of several completions, for which layout="shared_prefix" has '
+                    'no place; choose layout="rows", or drop the row',
+                    where=part.where,
+                )

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.encode.each import raise_error
+from vlmcollate.encode.labelling import check_trains
 from vlmcollate.encode.stackable import check_stackable
 from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError
+from vlmcollate.formats import TextFormat, format_of
 from vlmcollate.formats.base import row_of
 from vlmcollate.objectives.document_cuts import find_cuts
 from vlmcollate.objectives.document_packs import check_fits, fill_packs
-from vlmcollate.objectives.document_rows import read_document
+from vlmcollate.objectives.document_rows import form_of, read_document
 from vlmcollate.objectives.encoded_document import EncodedDocument
 from vlmcollate.preference.base import PreferenceBase
 from vlmcollate.sample import EncodedSample
@@ -33,7 +35,8 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
     A row holds `content`, a list of parts such as `{"type": "text", "text": ...}` and
     `{"type": "image", "image": ...}`; or `texts` and `images`, lists of one length with `None` in
     one of them at each place, as in OBELICS; or `text` with tags such as `<image>`, as in
-    `TextFormat`. Other columns are not read.
+    `TextFormat`. Media beside `content` fills its empty parts, as beside messages. A `weight` is
+    that of the text in the loss. Other columns are not read.
 
     All text trains, and so does the tokenizer's end token behind each document. Media never trains.
     Packs are filled in the order of the documents, and a document that does not fit is continued in
@@ -41,8 +44,9 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
     predicts the second; or before media, which is never cut.
 
     Args:
-        collator: The collator of single conversations. Its `max_length` is that of a pack, and its
-            `padding` keeps documents apart, such as `BlockCausalMask()`.
+        collator: The collator of single conversations. Its `max_length` is that of a pack, its
+            `padding` keeps documents apart, such as `BlockCausalMask()`, and its `format` may be a
+            `TextFormat` with a `column` and a `media_root`.
 
     Example:
         >>> from vlmcollate import BlockCausalMask, collator_for
@@ -59,6 +63,11 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
         super().__attrs_post_init__()
         if self.collator.max_length is None:
             raise ConfigError("DocumentCollator needs the length of a pack; set max_length")
+        if self.collator.max_length < 2:
+            raise ConfigError(
+                f"a pack of max_length={self.collator.max_length} trains nothing, since no token "
+                "precedes its first; raise it"
+            )
         if self.collator.padding.separates_by is None:
             raise ConfigError(
                 "DocumentCollator makes packs, whose documents would attend to each other with "
@@ -71,11 +80,21 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
                 f'"{self.collator.on_overlong}"; set it to "raise", or to "drop" for documents '
                 "with media that is longer than a pack"
             )
+        if not isinstance(format_of(self.collator.format), TextFormat | None):
+            raise ConfigError(
+                f"DocumentCollator reads documents: found format={self.collator.format!r:.60}, "
+                'expected "auto" or TextFormat(), whose media_root holds for all forms; remove it'
+            )
         if self.collator.dummy_media != "never":
             raise ConfigError(
                 "packs of documents have no place for dummy media: found dummy_media="
                 f'"{self.collator.dummy_media}"; set it to "never"'
             )
+
+    @property
+    def _text_format(self) -> TextFormat:
+        given = format_of(self.collator.format)
+        return given if isinstance(given, TextFormat) else TextFormat()
 
     @property
     def _limit(self) -> int:
@@ -102,11 +121,21 @@ class DocumentCollator(PreferenceBase[EncodedDocument]):
             example: The row; see the class.
 
         Raises:
-            SampleError: The row is no document, or holds media that is longer than a pack.
+            SampleError: The row is no document, holds media that is longer than a pack, or has the
+                weight 0.
         """
-        conversation = read_document(row_of(example), self.collator.on_unread)
+        row = row_of(example)
+        conversation = read_document(row, self.collator.on_unread, self._text_format)
         encode = self._whole.sharing([conversation])
-        sample = encode(conversation)
+        try:
+            sample = encode(conversation)
+        except SampleError as error:  # a document is one message inside
+            where = error.where
+            if where is not None and where.startswith("messages[0]"):
+                where = form_of(row, self._text_format)
+            raise type(error)(error.problem, where=where) from error.__cause__
+        if self.collator.require_labels:
+            check_trains(sample)
         cuts, starts = find_cuts(sample, conversation, encode)
         document = EncodedDocument(
             sample=sample,

@@ -6,19 +6,22 @@ Shapes: B examples, N negatives of all examples, R = 2B + N rows, T padded token
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
 import attrs
 import torch
 
+from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.encode.stackable import check_stackable
-from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError
-from vlmcollate.formats import read_example
+from vlmcollate.errors import ConfigError, ConversationError, EmptyBatchError, SampleError
+from vlmcollate.formats import MessagesFormat, TextFormat, format_of
 from vlmcollate.formats.base import row_of
 from vlmcollate.objectives.embedding_inputs import InputRow, Side
 from vlmcollate.objectives.embedding_rows import input_rows
 from vlmcollate.objectives.inputs import InputCollator, encode_input, read_input, stack_inputs
+from vlmcollate.plain_values import plain_text
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of, one_of
 
@@ -51,6 +54,11 @@ def _instructions(instance: object, attribute: Any, value: object) -> None:
             f"instructions is wrong: found {value!r:.60}, expected a dict of texts with the keys "
             f"{list(get_args(Side))}"
         )
+    for side, text in value.items():
+        try:
+            plain_text(text, f"instructions[{side!r}]")
+        except ConversationError as error:
+            raise ConfigError(str(error)) from None
 
 
 @attrs.frozen(eq=False)
@@ -58,10 +66,12 @@ class EmbeddingCollator(InputCollator[EncodedGroup]):
     """Collates anchors with a positive and any number of negatives, for contrastive losses.
 
     A row holds `anchor` or `query`, `positive` or `pos`, and `negative`, `negatives` or `neg`, if
-    there are any, also as `negative_1`, `negative_2`. Each is a text, an image, a list of messages,
-    a dict with `text` and `image`, as for Qwen3-VL-Embedding, or a row in any format of
-    `vlmcollate.formats`. `messages`, `positive_messages` and `negative_messages`, as in ms-swift,
-    are read too. Other columns, such as `images`, belong to the anchor.
+    there are any, also as `negative_1`, `negative_2`. Each is a text, an image, a list of messages
+    or of the parts of one, a dict with `text`, `image` and `instruction`, as for
+    Qwen3-VL-Embedding, or a row in any format of `vlmcollate.formats`. `messages`,
+    `positive_messages` and `negative_messages`, as in ms-swift, are read too, with
+    `positive_images` and `negative_images`, a list for each of them. Other columns, such as
+    `images`, belong to the anchor.
 
     Args:
         collator: The collator of single conversations.
@@ -70,7 +80,7 @@ class EmbeddingCollator(InputCollator[EncodedGroup]):
             `anchor_`, `positive_` and `negative_`, or `negative_1_` and so on; its rows need
             equally many negatives.
         instructions: The system message of each kind of input, `"anchor"`, `"positive"` or
-            `"negative"`, if it has none of its own.
+            `"negative"`, if it has none of its own and no `instruction`.
         generation_prompt: Whether the generation prompt follows an input that ends with a question,
             as in Qwen3-VL-Embedding.
 
@@ -92,6 +102,15 @@ class EmbeddingCollator(InputCollator[EncodedGroup]):
     generation_prompt: bool = attrs.field(
         default=True, validator=an_instance_of(bool), kw_only=True
     )
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses options of the collator that have no meaning here."""
+        super().__attrs_post_init__()
+        if self.instructions and self._text_column is not None:
+            raise ConfigError(
+                "instructions are system messages, which plain texts have not: found format="
+                f"{self.collator.format!r:.60}; remove one of the two"
+            )
 
     def encode(self, example: object) -> EncodedGroup:
         """Encodes the inputs of one row.
@@ -116,16 +135,43 @@ class EmbeddingCollator(InputCollator[EncodedGroup]):
             raise type(error)(error.problem, where=where) from error.__cause__
 
     def _read(self, given: InputRow) -> Conversation:
-        if given.form != "row":
-            read = read_example(given.row, "messages", on_unread=self.collator.on_unread)
-            conversation = self.collator.read_conversation(read)
-        else:
+        if given.form == "row":
             conversation = read_input(self.untrained, given.row)
-        text = self.instructions.get(given.side)
-        if not text or conversation.is_plain_text or conversation.messages[0].role == "system":
+        elif self._text_column is not None:
+            conversation = self.untrained.read_conversation(self._plain_row(given))
+        else:
+            conversation = self._messages.read_conversation(given.row)
+        text = given.instruction or self.instructions.get(given.side)
+        if not text or conversation.messages[0].role == "system":
             return conversation
         system = Message(role="system", content=(TextPart(text),), is_string=True)
         return attrs.evolve(conversation, messages=(system, *conversation.messages))
+
+    @cached_property
+    def _messages(self) -> BaseCollator:
+        """The collator of messages, which reads media from the folder of the collator's format."""
+        read, own = MessagesFormat(), format_of(self.collator.format)
+        if own is not None:
+            read = attrs.evolve(
+                read, media_root=own.media_root, keep_none_arguments=own.keep_none_arguments
+            )
+        changed: BaseCollator = attrs.evolve(self.untrained, format=read)
+        return changed
+
+    @property
+    def _text_column(self) -> str | None:
+        """The column of a format of plain texts; `None` for one of messages."""
+        own = format_of(self.collator.format)
+        return own.column if isinstance(own, TextFormat) else None
+
+    def _plain_row(self, given: InputRow) -> Mapping[str, Any]:
+        if given.form != "text" or given.instruction:
+            raise ConversationError(
+                f"holds messages or an instruction, but format={self.collator.format!r:.60} reads "
+                "plain texts; remove the format, or write one text"
+            )
+        row = {key: value for key, value in given.row.items() if key != "messages"}
+        return {**row, str(self._text_column): given.row["messages"][0]["content"]}
 
     def stack(self, encoded: Sequence[EncodedGroup]) -> dict[str, Any]:
         """Makes a batch of encoded rows.

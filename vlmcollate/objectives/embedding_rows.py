@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmcollate.errors import ConversationError
-from vlmcollate.objectives.embedding_inputs import ROLES, InputRow, Side, input_row, is_image
+from vlmcollate.formats.builtin import MESSAGE_LIST
+from vlmcollate.formats.fields import as_list, is_hollow, parsed
+from vlmcollate.objectives.embedding_inputs import (
+    InputRow,
+    Side,
+    input_row,
+    is_image,
+    is_one_input,
+    is_parts,
+)
 from vlmcollate.plain_values import show_all, unwrap
 
 _COLUMNS: dict[Side, tuple[str, ...]] = {
@@ -16,6 +25,7 @@ _COLUMNS: dict[Side, tuple[str, ...]] = {
     "negative": ("negative", "negatives", "neg", "negative_messages"),
 }
 _NUMBERED = re.compile(r"negative_[0-9]+")
+_MEDIA = ("images", "videos", "audios")
 
 
 def input_rows(fields: Mapping[str, Any]) -> list[InputRow]:
@@ -28,17 +38,21 @@ def input_rows(fields: Mapping[str, Any]) -> list[InputRow]:
         ConversationError: An input is missing, empty, or no conversation.
     """
     rest = dict(fields)
-    anchors, positives, negatives = (_pop(rest, side) for side in _COLUMNS)
-    for side, found in (("anchor", anchors), ("positive", positives)):
-        if len(found) != 1:
-            names = " or ".join(map(repr, _COLUMNS[side]))  # type: ignore[index]  # one of its keys
+    inputs = {side: _pop(rest, side) for side in _COLUMNS}
+    for side in ("anchor", "positive"):
+        if len(inputs[side]) != 1:
+            names = " or ".join(map(repr, _COLUMNS[side]))
             raise ConversationError(
-                f"has {len(found)} inputs for {side!r}: found a dict with {show_all(fields)}, "
-                f"expected one under {names}; make a row of each {side}"
+                f"has {len(inputs[side])} inputs for {side!r}: found a dict with "
+                f"{show_all(fields)}, expected one under {names}; make a row of each {side}"
             )
-    rows = [input_row("anchor", *anchors[0], rest)]
-    rows.append(input_row("positive", *positives[0], {}))
-    return rows + [input_row("negative", where, value, {}) for where, value in negatives]
+    media = {side: _pop_media(rest, side, len(inputs[side])) for side in _COLUMNS}
+    media["anchor"] = [rest]
+    return [
+        input_row(side, where, value, beside)
+        for side in _COLUMNS
+        for (where, value), beside in zip(inputs[side], media[side], strict=True)
+    ]
 
 
 def _pop(rest: dict[str, Any], side: Side) -> list[tuple[str, Any]]:
@@ -48,19 +62,44 @@ def _pop(rest: dict[str, Any], side: Side) -> list[tuple[str, Any]]:
         names += sorted(filter(_NUMBERED.fullmatch, rest), key=lambda name: int(name[9:]))
     found: list[tuple[str, Any]] = []
     for name in names:
-        given = rest.pop(name)
-        value = given if is_image(given) else unwrap(given)
-        if side == "anchor" or not isinstance(value, list | tuple) or _is_chat(value):
+        value = _read(rest.pop(name), name)
+        if side == "anchor" or not isinstance(value, list | tuple) or is_one_input(value):
+            if side == "negative" and is_parts(value):
+                raise ConversationError(
+                    "is a list of parts, of one input or of several; write each input as a list "
+                    "of messages, or a list of its parts inside this one",
+                    where=name,
+                )
             found.append((name, value))
         else:
-            found += [
-                (f"{name}[{k}]", item if is_image(item) else unwrap(item))
-                for k, item in enumerate(value)
-            ]
+            places = [f"{name}[{k}]" for k in range(len(value))]
+            found += [(at, _read(item, at)) for at, item in zip(places, value, strict=True)]
     return found
 
 
-def _is_chat(value: Any) -> bool:
-    """Returns whether a list holds messages, rather than inputs."""
-    first = unwrap(value[0]) if value else None
-    return isinstance(first, Mapping) and any(key in first for key in ROLES)
+def _read(value: Any, where: str) -> Any:
+    """Returns an input, or several, as plain Python, but for images."""
+    if is_image(value):  # of which datasets with a format stack several of one size
+        return list(value) if getattr(value, "ndim", 0) == 4 else value
+    value = unwrap(value)
+    is_json = isinstance(value, str) and MESSAGE_LIST.match(value)
+    return parsed(value, where, "[") if is_json else value
+
+
+def _pop_media(rest: dict[str, Any], side: Side, number: int) -> list[dict[str, Any]]:
+    """Removes the media of the inputs of one side, as in ms-swift: a list for each of them."""
+    found: list[dict[str, Any]] = [{} for _ in range(number)]
+    for key in _MEDIA if side != "anchor" else ():
+        name = f"{side}_{key}"
+        if is_hollow(rest.get(name)):
+            rest.pop(name, None)
+            continue
+        lists = as_list(rest.pop(name), name)
+        if len(lists) != number:
+            raise ConversationError(
+                f"has {len(lists)} items, expected {number}, a list for each {side}; correct it",
+                where=name,
+            )
+        for beside, items in zip(found, lists, strict=True):
+            beside.update({} if is_hollow(items) else {key: items})
+    return found

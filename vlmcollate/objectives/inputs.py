@@ -15,6 +15,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.overlong import cut, length_without_cut_media
 from vlmcollate.errors import ConfigError, SampleTooLongError
+from vlmcollate.formats import MessagesFormat, format_of
 from vlmcollate.formats.pairs import missing_answer
 from vlmcollate.objectives.user_rows import user_row
 from vlmcollate.preference.base import COUNTS, PreferenceBase
@@ -59,9 +60,10 @@ def read_input(collator: BaseCollator, row: Mapping[str, Any]) -> Conversation:
     Raises:
         ConversationError: The row is no conversation.
     """
-    if collator.format == "auto" and (asked := user_row(row)) is not None:
+    own = format_of(collator.format)
+    if isinstance(own, MessagesFormat | None) and (asked := user_row(row)) is not None:
         return collator.read_conversation(asked)
-    column = missing_answer(row) if collator.format == "auto" else None
+    column = missing_answer(row) if own is None else None
     if column is None:
         return collator.read_conversation(row)
     answered = collator.read_conversation({**row, column: "."})

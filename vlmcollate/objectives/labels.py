@@ -49,9 +49,10 @@ def read_class(value: Any, where: str, ids: Mapping[str, int], number: int) -> L
     if isinstance(value, str):
         return id_of(value, where, ids)
     if isinstance(value, bool) or not isinstance(value, int):
-        hint = "; for other numbers set problem_type" if isinstance(value, float | list) else ""
+        is_other = isinstance(value, float | list | tuple)
+        hint = "for other numbers set problem_type" if is_other else "convert it to an int"
         raise ConversationError(
-            f"expected the number of a class, found {describe(value)}{hint}", where=where
+            f"expected the number of a class, found {describe(value)}; {hint}", where=where
         )
     if not 0 <= value < number:
         raise ConversationError(

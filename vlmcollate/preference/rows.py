@@ -13,7 +13,7 @@ from vlmcollate.errors import ConversationError
 from vlmcollate.formats.base import row_of
 from vlmcollate.formats.builtin import MESSAGE_LIST
 from vlmcollate.formats.fields import as_list, is_hollow, parsed, present_fields
-from vlmcollate.formats.media_columns import COLUMNS
+from vlmcollate.formats.media_columns import ALL_COLUMNS
 from vlmcollate.formats.pairs import ANSWERS
 from vlmcollate.formats.roles import ROLES
 from vlmcollate.formats.unread import OBJECTS
@@ -26,8 +26,7 @@ _ANSWER_COLUMNS = ("response", *ANSWERS.values())
 _LISTS = ("messages", "conversation", "chat", "conversations")
 _REJECTED = ("rejected_response", "rejected_messages")
 """What stands beside a whole conversation, whose last answer was chosen."""
-_MEDIA = [key for keys in COLUMNS.values() for key in keys]
-_REJECTED_COLUMNS = {f"rejected_{key}": key for key in (*_MEDIA, "tools", "system", OBJECTS)}
+_REJECTED_COLUMNS = {f"rejected_{key}": key for key in (*ALL_COLUMNS, "tools", "system", OBJECTS)}
 """The columns of the rejected side alone, and those whose place they take there."""
 
 
@@ -221,7 +220,7 @@ def _with_rejected_columns(row: Mapping[str, Any], given: Sequence[str]) -> tupl
     else:
         sides = _with_another_answer(chosen, row.get("rejected_response"))
     rejected = attrs.evolve(
-        sides[1], row={**sides[1].row, **own}, has_own_media=any(key in own for key in _MEDIA)
+        sides[1], row={**sides[1].row, **own}, has_own_media=any(key in own for key in ALL_COLUMNS)
     )
     return sides[0], rejected
 

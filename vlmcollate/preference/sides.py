@@ -41,33 +41,14 @@ def read_sides(rows: tuple[SideRow, SideRow], read: Callable[[object], Conversat
     found = []
     for row in rows:
         try:
-            found.append(_with_places(read(row.row), row))
+            side = read(row.row)
+            messages = tuple(message.placed(row.place) for message in side.messages)
+            found.append(attrs.evolve(side, messages=messages))
         except SampleError as error:
             raise type(error)(error.problem, where=row.place(error.where)) from error.__cause__
     chosen, rejected = found
     _check_stated(rows[0].stated, chosen)
     return common_prompt(chosen, rejected, media_differs=any(row.has_own_media for row in rows))
-
-
-def _with_places(conversation: Conversation, row: SideRow) -> Conversation:
-    """Returns a conversation whose media has its path in the dataset's row."""
-    if not any(True for _ in conversation.media):
-        return conversation
-    return attrs.evolve(
-        conversation,
-        messages=tuple(
-            attrs.evolve(
-                message,
-                content=tuple(
-                    attrs.evolve(part, where=row.place(part.where))
-                    if isinstance(part, MediaPart)
-                    else part
-                    for part in message.content
-                ),
-            )
-            for message in conversation.messages
-        ),
-    )
 
 
 def _check_stated(stated: Mapping[str, str], conversation: Conversation) -> None:
@@ -158,8 +139,9 @@ def _check(a: tuple[Message, ...], b: tuple[Message, ...], length: int) -> None:
 
 
 def _words(message: Message) -> str:
-    text = message.text
-    return f"{text[:40] + '...' if len(text) > 40 else text!r} ({message.role})"
+    text, media = message.text, sum(isinstance(part, MediaPart) for part in message.content)
+    shown = f", with {media} media item(s)" if media else ""
+    return f"{text[:40] + '...' if len(text) > 40 else text!r} ({message.role}{shown})"
 
 
 def _number_alike(a: tuple[Message, ...], b: tuple[Message, ...], *, with_media: bool) -> int:

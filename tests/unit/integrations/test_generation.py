@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 from typing import Any
@@ -121,7 +122,44 @@ def test_a_reference_is_the_whole_last_answer():
         EvaluationCollator(short)([chat])
 
 
+def test_examples_are_whole_if_training_splits_their_turns():
+    (chat,) = chats(1)
+    several = [*chat, *chat]
+    plain, splitting = (
+        EvaluationCollator(collator_for(tiny_processor(), split_turns=splits))([several])
+        for splits in (False, True)
+    )
+    assert torch.equal(plain["labels"], splitting["labels"])
+    assert torch.equal(plain["references"], splitting["references"])
+    assert torch.equal(plain["prompts"]["input_ids"], splitting["prompts"]["input_ids"])
+
+
+def test_the_end_is_that_of_the_generation_config(tmp_path):
+    """What follows it is padding, whose token may be any."""
+    seen: list[Any] = []
+
+    def metrics(found):
+        seen.append(found.predictions)
+        return {}
+
+    trainer = trainer_of(tmp_path, metrics)
+    trainer.evaluate()
+    last = int(seen[0][0][2])  # the token after which the first answer shall end
+    config = copy.deepcopy(trainer.model.generation_config)
+    config.eos_token_id, config.pad_token_id, config.max_new_tokens = last, 7, 6
+    trainer.generation_kwargs = {"generation_config": config, "do_sample": False}
+    trainer.evaluate()
+    first = seen[1][0].tolist()
+    assert first[first.index(last) + 1 :] == [-100] * (len(first) - first.index(last) - 1)
+    for options in ({"num_return_sequences": 2, "num_beams": 2}, {"return_dict_in_generate": True}):
+        trainer.generation_kwargs = options
+        with pytest.raises(ConfigError, match="does not suit an evaluation"):
+            trainer.evaluate()
+
+
 def test_another_collator_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="collator must be"):
+        EvaluationCollator(dict)  # type: ignore[arg-type]
     trainer = trainer_of(tmp_path, None)
     trainer.data_collator = dict
     with pytest.raises(ConfigError, match="needs prompts: found the data_collator type"):

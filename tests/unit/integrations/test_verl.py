@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.trainers.rows import read_rows, save_checkpoint, write_rows
-from vlmcollate import ConfigError, collator_for
+from vlmcollate import ConfigError, PadToLongest, collator_for
+from vlmcollate.errors import ConversationError, LabelError
 from vlmcollate.integrations.verl import CollatorDataset
 from vlmcollate.testing import tiny_model, tiny_processor
 
@@ -92,11 +93,71 @@ def test_rows_are_chosen(folder):
         ({"pad_mode": "right"}, "found 'right', expected 'no_padding'; set data.pad_mode=no_pad"),
         ({"truncation": "left"}, "found 'left', expected 'error' or 'right'"),
         ({"vlmcollate": {"pad": 1}}, "'pad'"),
+        ({"vlmcollate": {"padding": PadToLongest()}}, "since verl pads and packs; remove data"),
+        ({"vlmcollate": {"shift_labels": True}}, "found True, expected False, since verl shifts"),
+        ({"vlmcollate": {"split_turns": True}}, "split_turns does not suit the dataset"),
+        ({"vlmcollate": {"on_overlong": "drop"}}, "since verl cannot skip a row"),
+        ({"vlmcollate": {"dummy_media": "batch"}}, "expected 'never' or 'sample', since a sample"),
     ],
 )
 def test_misconfigurations_are_refused(folder, config, message):
     with pytest.raises(ConfigError, match=message):
         _dataset(folder, **config)
+
+
+def _of_rows(folder, rows, **config):
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), folder / "named.parquet")
+    processor = tiny_processor()
+    processor.tokenizer.name_or_path = str(folder)
+    path = str(folder / "named.parquet")
+    return CollatorDataset(path, processor.tokenizer, config, processor)
+
+
+def test_columns_have_the_names_of_the_configuration(folder):
+    row = read_rows(folder / "rows.jsonl")[0]
+    renamed = {"chat": row["messages"], "pics": row["images"]}
+    found = _of_rows(folder, [renamed], messages_key="chat", image_key="pics")[0]
+    expected = _of_rows(folder, [{"messages": row["messages"], "images": row["images"]}])[0]
+    assert torch.equal(found["input_ids"], expected["input_ids"])
+    assert found["multi_modal_inputs"].keys() == expected["multi_modal_inputs"].keys()
+
+
+def test_dummy_media_has_its_tensors(folder):
+    dataset = _dataset(folder, vlmcollate={"dummy_media": "sample"})
+    for sample in (dataset[i] for i in range(7)):
+        assert "image_grid_thw" in sample["multi_modal_inputs"] or (
+            "video_grid_thw" in sample["multi_modal_inputs"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("rows", "config", "message"),
+    [
+        ([{"messages": None}], {"messages_key": "chat"}, r"^sample 0: has no messages: found"),
+        ([{"chat": [], "messages": []}], {"messages_key": "chat"}, "'chat' and 'messages'; keep"),
+    ],
+)
+def test_missing_columns_are_named(folder, rows, config, message):
+    with pytest.raises(ConversationError, match=message):
+        _of_rows(folder, rows, **config)[0]
+
+
+def test_an_error_holds_the_row(folder):
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    dataset = _of_rows(folder, [{"messages": chat}, {"messages": chat[:1]}])
+    with pytest.raises(LabelError, match=r"^sample 1: nothing is trained"):
+        dataset[1]
+
+
+def test_template_variables_are_those_of_verl(folder):
+    dataset = _dataset(folder, apply_chat_template_kwargs={"enable_thinking": False})
+    assert dataset.collator.template_kwargs == {"enable_thinking": False}
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    rows = [{"messages": chat, "thinks": True}]
+    renamed = _of_rows(folder, rows, enable_thinking_key="thinks")._renamed(rows[0])
+    assert renamed == {"messages": chat, "chat_template_kwargs": {"enable_thinking": True}}
 
 
 def test_a_tokenizer_alone_is_refused():

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from torch.multiprocessing.spawn import start_processes
 from transformers import Trainer, TrainingArguments
 
-from vlmcollate import ConfigError, collator_for
+from vlmcollate import ConfigError, RobustCollator, collator_for
 from vlmcollate.integrations import WeightedLossMixin, sum_of_weights, weighted_loss
+from vlmcollate.mixture import Mixture
+from vlmcollate.objectives import CompletionsCollator
 from vlmcollate.testing import tiny_model, tiny_processor
 
 RATE = 0.5
@@ -185,12 +187,23 @@ def test_other_losses_of_trl_are_refused(loss_type, message, tmp_path):
         WeightedTrainer(tiny_model(tiny_processor()), arguments, collator_for(tiny_processor()))
 
 
-def test_labels_that_are_shifted_already_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda collator: collator,
+        lambda collator: collator.stack,
+        CompletionsCollator,
+        lambda collator: RobustCollator(collator=collator),
+        lambda collator: Mixture({"a": ([1], 1)}).collator(collator),
+    ],
+)
+def test_labels_that_are_shifted_already_are_refused(tmp_path, wrap):
+    """Also by a collator inside another, or they would be shifted twice."""
     with pytest.raises(ConfigError, match="shift_labels of the collator"):
         WeightedTrainer(
             model=tiny_model(tiny_processor()),
             args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
-            data_collator=collator_for(tiny_processor(), shift_labels=True),
+            data_collator=wrap(collator_for(tiny_processor(), shift_labels=True)),
         )
 
 

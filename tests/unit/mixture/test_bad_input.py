@@ -186,6 +186,8 @@ def test_a_stream_that_became_shorter_is_refused():
         ({"shards": "2"}, "the state's shards must be an integer of at least 0"),
         ({"streams": {"a": {}}}, "the state's epoch must be an integer of at least 0"),
         ({"streams": {"a": None}}, "the state's epoch must be an integer of at least 0"),
+        ({"streams": {}}, "the state has no place in the stream 'a': found streams={}"),
+        ({"streams": 3}, "the state has no place in the stream 'a': found streams=3"),
     ],
 )
 def test_a_damaged_state_of_streams_is_refused(change, message):

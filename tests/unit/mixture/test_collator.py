@@ -28,6 +28,7 @@ from vlmcollate.data import EncodedDataset, EncodedIterableDataset
 from vlmcollate.errors import ConversationError, MediaError, SampleTooLongError
 from vlmcollate.mixture import IterableMixture, Mixture, MixtureRow
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
+from vlmcollate.objectives import ClassificationCollator
 from vlmcollate.testing import tiny_processor
 
 
@@ -252,3 +253,11 @@ def test_rows_without_a_source_and_collators_without_a_mixture_are_refused(colla
         mixture.collator(collator)([MixtureRow(source="b", index=0, row=chat("Hi"))])
     with pytest.raises(ConversationError, match=r"collate it with mixture.collator\(collator\)"):
         collator([mixture[0]])
+
+
+@pytest.mark.parametrize("per_source", [{}, {"a": {"format": "llava"}}])
+def test_a_collator_of_another_objective_is_refused(collator, per_source):
+    mixture = Mixture({"a": ([chat("Hi")], 1)}, per_source=per_source)
+    for other in (ClassificationCollator(collator, num_labels=2), 5):
+        with pytest.raises(ConfigError, match="pass others the rows themselves"):
+            mixture.collator(other)  # type: ignore[arg-type]

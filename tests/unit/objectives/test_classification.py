@@ -13,7 +13,13 @@ from torch.utils.data import DataLoader
 from transformers import Gemma3ForSequenceClassification
 
 from vlmcollate import BlockCausalMask, ConfigError, PadToLongest, collator_for
-from vlmcollate.errors import ConversationError, EmptyBatchError, SampleTooLongError
+from vlmcollate.errors import (
+    ConversationError,
+    EmptyBatchError,
+    SampleTooLongError,
+    UnreadKeyWarning,
+)
+from vlmcollate.formats import MessagesFormat
 from vlmcollate.objectives import ClassificationCollator
 from vlmcollate.testing import tiny_model, tiny_processor
 
@@ -135,7 +141,8 @@ SINGLE, MULTI, NUMBERS = LABELS
 @pytest.mark.parametrize(
     ("problem_type", "label", "message"),
     [
-        (SINGLE, True, "expected the number of a class, found bool True"),
+        (SINGLE, True, "expected the number of a class, found bool True; convert it to an int"),
+        (SINGLE, (1,), "found tuple .*for other numbers set problem_type"),
         (SINGLE, 1.0, "found float 1.0; for other numbers set problem_type"),
         (SINGLE, [1], "found list .*for other numbers set problem_type"),
         (SINGLE, float("nan"), "has no label"),
@@ -238,6 +245,44 @@ def test_a_model_with_other_outputs_or_padding_is_refused():
     collator_of(SINGLE, collator_for(PROCESSOR, model_config=config))
 
 
+@pytest.mark.parametrize("stated", [None, *LABELS])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("problem_type", LABELS)
+def test_the_model_computes_the_loss_of_the_labels_or_is_refused(problem_type, number, stated):
+    """Without a problem_type, a model takes several numbers to predict for several classes."""
+    model = model_of(num_labels=number, problem_type=stated)
+    label = {SINGLE: 0, MULTI: [1] * number, NUMBERS: [0.5] * number}[problem_type]
+    rows = [{"text": text, "label": label} for text in ("a", "b b")]
+    collator = collator_for(PROCESSOR, model_config=model.config)
+    try:
+        collate = ClassificationCollator(collator, problem_type=problem_type, num_labels=number)
+    except ConfigError as error:
+        assert "set the same problem_type in both" in str(error)
+        assert stated != problem_type
+        return
+    batch = collate(rows)
+    with torch.no_grad():
+        found = model(**batch)
+    losses: dict[str, Any] = {
+        SINGLE: torch.nn.functional.cross_entropy,
+        MULTI: torch.nn.functional.binary_cross_entropy_with_logits,
+        NUMBERS: torch.nn.functional.mse_loss,
+    }
+    logits = found.logits[:, 0] if problem_type == NUMBERS and number == 1 else found.logits
+    torch.testing.assert_close(found.loss, losses[problem_type](logits, batch["labels"]))
+
+
+def test_a_model_with_other_numbers_of_the_names_is_refused():
+    config = tiny_model(PROCESSOR).config
+    config.num_labels = len(LABEL2ID)
+    collator = collator_for(PROCESSOR, model_config=config)
+    ClassificationCollator(collator, label2id=LABEL2ID)  # the model's names are LABEL_0 and so on
+    config.label2id = {name: 2 - number for number, name in enumerate(LABEL2ID)}
+    with pytest.raises(ConfigError, match=r"differs from that of the model: .*config.label2id"):
+        ClassificationCollator(collator, label2id=LABEL2ID)
+    ClassificationCollator(collator, label2id=config.label2id)
+
+
 def test_what_is_too_long_follows_the_policy():
     rows = rows_of(LABELS[SINGLE])
     length = len(collator_of(SINGLE).encode(rows[1]).sample)
@@ -275,3 +320,36 @@ def test_a_text_and_media_alone_are_a_message_of_the_user(row, content):
     expected = COLLATOR.prompt([{"role": "user", "content": content}]).encoded
     assert torch.equal(found.sample.input_ids, expected.input_ids)
     assert found.label == 1
+
+
+def test_metadata_beside_a_text_is_no_other_format():
+    plain, noted = (
+        collator_of(SINGLE).encode({"text": "A cat", "label": "dog", **beside})
+        for beside in ({}, {"id": 7, "source": "web"})
+    )
+    assert torch.equal(plain.sample.input_ids, noted.sample.input_ids)
+    image = collator_of(SINGLE).encode({"image": IMAGE, "idx": 7, "label": "dog"})
+    assert image.sample.media_counts == {"image": 1}
+    with pytest.warns(UnreadKeyWarning, match="nothing reads the key 'title'"):
+        collator_of(SINGLE).encode({"text": "A cat", "title": "Cats", "label": "dog"})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": ["One.", "Two."]}, "text: expected a string, found list"),
+        ({"text": "A review.", "instruction": "Is it good?"}, "text: stands beside a question"),
+        ({"image": IMAGE, "caption": "A cat"}, "expected a list of messages, or a dict in one"),
+    ],
+)
+def test_no_text_of_a_row_is_lost(row, message):
+    with pytest.raises(ConversationError, match=message):
+        collator_of(SINGLE).encode({**row, "label": "dog"})
+
+
+def test_media_of_a_text_is_read_from_the_folder_of_the_format(tmp_path):
+    IMAGE.save(tmp_path / "a.png")
+    format_ = MessagesFormat(media_root=tmp_path)
+    collate = collator_of(SINGLE, collator_for(PROCESSOR, format=format_))
+    found = collate.encode({"text": "It?", "image": "a.png", "label": "dog"})
+    assert found.sample.media_counts == {"image": 1}

@@ -153,7 +153,11 @@ def test_what_is_too_long_drops_the_row():
             r"completions\[1\]: is empty: found nothing",
         ),
         ({"prompt": "A?", "completions": ["B", ""]}, ConversationError, r"completions\[1\]: is em"),
-        ({"prompt": "A?", "completions": [3]}, ConversationError, r"completions\[0\]: expected"),
+        (
+            {"prompt": "A?", "completions": [3]},
+            ConversationError,
+            r"completions\[0\]: expected a string, a message or a list of messages, found int 3",
+        ),
         (
             {"prompt": "A?", "completions": ["B", {"role": "user", "content": "C"}]},
             ConversationError,
@@ -207,3 +211,71 @@ def test_options_that_the_layout_cannot_have_are_refused(options, message):
 def test_an_empty_batch_is_refused():
     with pytest.raises(EmptyBatchError):
         CompletionsCollator(COLLATOR).stack([])
+
+
+SHOWN = [{"role": "assistant", "content": [{"type": "image", "image": IMAGE}]}]
+
+
+@pytest.mark.parametrize(
+    ("row", "where", "message"),
+    [
+        (
+            {"prompt": "A?", "images": [IMAGE], "completions": ["B", "C <image>"]},
+            "completions[1]",
+            "takes media from a column beside the prompt",
+        ),
+        (
+            {"prompt": "A?", "images": [IMAGE], "completion": "C <image>"},
+            "completion",
+            "takes media from a column beside the prompt",
+        ),
+        (
+            {
+                "prompt": [{"role": "user", "content": [{"type": "image"}]}],
+                "completions": [[{"role": "assistant", "content": [{"type": "image"}]}]],
+                "images": [IMAGE, IMAGE],
+            },
+            "images",
+            "2 given, .* completions hold their media in their parts",
+        ),
+    ],
+)
+def test_the_media_of_the_prompt_is_not_that_of_a_completion(row, where, message):
+    with pytest.raises(ConversationError, match=message) as caught:
+        CompletionsCollator(COLLATOR).encode(row)
+    assert caught.value.where == where
+
+
+def test_media_in_completions_has_its_place():
+    row = {"prompt": "A?", "completions": ["B", SHOWN]}
+    samples = CompletionsCollator(COLLATOR).encode(row).samples
+    assert [dict(sample.media_counts) for sample in samples] == [{}, {"image": 1}]
+    broken = [{"role": "assistant", "content": [{"type": "image", "image": "/no/such.png"}]}]
+    with pytest.raises(MediaError) as caught:
+        CompletionsCollator(COLLATOR).encode({"prompt": "A?", "completions": ["B", broken]})
+    assert caught.value.where == "completions[1][0].content[0]"
+
+
+def test_a_row_with_media_in_one_of_several_completions_can_be_skipped():
+    rows = [ROWS[1], {"prompt": "A?", "completions": ["B", SHOWN]}, ROWS[1]]
+    seen = []
+
+    def skip(error):
+        seen.append((error.index, error.where))
+        return []
+
+    assert len(packs().collate(rows, on_error=skip)["labels"]) == 2
+    assert seen == [(1, "completions[1][0].content[0]")]
+
+
+def test_branches_are_the_completion_whatever_trains():
+    """Of a single completion, too, which may hold turns that do not train."""
+    row = {"prompt": "A?", "completions": [CALL, "B"]}
+    several = packs(train_on="last_turn")([row])["branch_ids"][0].tolist()
+    one = packs(train_on="last_turn")([{**row, "completions": [CALL]}])["branch_ids"][0].tolist()
+    assert one.count(1) == several.count(1)
+    assert one.count(0) == several.count(0)
+    untrained = {"role": "assistant", "content": "B", "weight": 0}
+    batch = packs(require_labels=False)([{"prompt": "A?", "completion": untrained}])
+    trained = packs()([{"prompt": "A?", "completion": "B"}])
+    assert torch.equal(batch["branch_ids"], trained["branch_ids"])

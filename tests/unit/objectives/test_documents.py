@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import attrs
 import numpy as np
@@ -23,8 +24,10 @@ from vlmcollate.errors import (
     EmptyBatchError,
     MediaError,
     MediaMismatchError,
+    SampleError,
     SampleTooLongError,
 )
+from vlmcollate.formats import TextFormat
 from vlmcollate.objectives import DocumentCollator
 from vlmcollate.packing import unpack
 from vlmcollate.sample import IGNORE_INDEX
@@ -47,7 +50,7 @@ def image(k):
     return {"type": "image", "image": IMAGES[k]}
 
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"content": [text("A bird that sings "), image(0), image(1), text(" in the old garden")]},
     {"texts": [None, "One", None, "two"], "images": [IMAGES[2], None, IMAGES[3], None]},
     {"text": "The emu <image> runs", "images": [IMAGES[4]]},
@@ -254,6 +257,7 @@ def test_documents_that_fit_no_pack_may_be_dropped():
     ("options", "message"),
     [
         ({"padding": BlockCausalMask()}, "needs the length of a pack; set max_length"),
+        ({"max_length": 1, "padding": BlockCausalMask()}, "a pack of max_length=1 trains nothing"),
         ({"max_length": 9}, "makes packs, whose documents would attend to each other"),
         (
             {"max_length": 9, "padding": BlockCausalMask(), "on_overlong": "truncate"},
@@ -303,3 +307,81 @@ def test_images_that_are_tiled_by_their_number_are_not_split():
     small = DocumentCollator(attrs.evolve(whole, max_length=9))
     with pytest.raises(MediaMismatchError, match=r"content\[0\]: .* so it cannot be split"):
         small([row])
+
+
+def test_media_beside_content_fills_its_empty_parts_and_tags():
+    whole = {"content": [image(0), text("One")]}
+    rows = [
+        {"content": [{"type": "image"}, text("One")], "images": [IMAGES[0]]},
+        {"content": "<image>One", "images": [IMAGES[0]]},
+        {"content": ["One"], "image": IMAGES[0]},
+    ]
+    (expected,) = collate_of(64).packs([whole])
+    for row in rows:
+        (pack,) = collate_of(64).packs([row])
+        assert torch.equal(pack.input_ids, expected.input_ids)
+        assert torch.equal(pack.media["pixel_values"], expected.media["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("row", "where", "message"),
+    [
+        ({**ROWS[0], "images": [IMAGES[5]]}, "images", "1 given, but the messages hold 0 empty"),
+        ({**ROWS[1], "audios": [np.zeros(9)]}, "audios", "is media without a place among"),
+        ({"texts": ["One", None], "image": [None, IMAGES[0]]}, "image", "is media without a place"),
+        (
+            {"content": [{**text("One"), "weight": 0}, text("two")]},
+            "content",
+            "a part has a weight, but all text of a document trains alike",
+        ),
+        ({"texts": ["One"], "weight": 0}, None, "nothing is trained"),
+        ({"content": "One", "messages": []}, None, "is no document: .*'messages'"),
+        ({"messages": [{"role": "user", "content": "One"}]}, None, "is no document"),
+    ],
+)
+def test_nothing_beside_the_parts_is_ignored(row, where, message):
+    with pytest.raises(SampleError, match=message) as caught:
+        collate_of(64).encode(row)
+    assert caught.value.where == where
+
+
+def test_a_weight_is_that_of_the_text():
+    for row in ({"content": ["One"]}, {"texts": ["One"]}, {"text": "One"}):
+        (pack,) = collate_of(64).packs([{**row, "weight": 0.5}])
+        assert set(pack.tokens["loss_weights"][pack.labels != IGNORE_INDEX].tolist()) == {0.5}
+
+
+def test_the_column_and_the_folder_are_those_of_the_format(tmp_path):
+    IMAGES[0].save(tmp_path / "a.png")
+    format_ = TextFormat(column="body", media_root=tmp_path)
+    rows = [
+        {"body": "<image>One", "images": ["a.png"]},
+        {"content": [{"type": "image", "image": "a.png"}, text("One")]},
+        {"texts": [None, "One"], "images": ["a.png", None]},
+    ]
+    (expected,) = collate_of(64).packs([{"content": [image(0), text("One")]}])
+    for row in rows:
+        (pack,) = collate_of(64, format=format_).packs([row])
+        assert torch.equal(pack.input_ids, expected.input_ids)
+    with pytest.raises(ConversationError, match="'texts' beside 'images', and 'body'"):
+        collate_of(64, format=format_).encode({"text": "One"})
+    with pytest.raises(ConfigError, match="reads documents: found format='llava'"):
+        collate_of(64, format="llava")
+
+
+@pytest.mark.parametrize("form", [{"content": "One"}, {"texts": ["One"]}, {"text": "One"}])
+def test_other_columns_are_refused_if_the_policy_says_so(form):
+    row = {**form, "title": "A"}
+    with pytest.raises(ConversationError, match="nothing reads the key 'title'"):
+        collate_of(64, on_unread="raise").encode(row)
+    collate_of(64, on_unread="allow").encode(row)
+    collate_of(64, on_unread="raise").encode({**form, "id": 3})
+
+
+@pytest.mark.parametrize("form", ["content", "texts", "text"])
+def test_an_error_of_the_text_names_its_column(form):
+    words = "One <|im_end|>"
+    row = {form: [words] if form == "texts" else words}
+    with pytest.raises(ConversationError) as caught:
+        collate_of(64, special_tokens_in_text="error").encode(row)
+    assert caught.value.where == form

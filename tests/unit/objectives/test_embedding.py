@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ from torch.utils.data import DataLoader
 
 from vlmcollate import ConfigError, PadToLongest, collator_for
 from vlmcollate.errors import (
-    CollateError,
     ConversationError,
     EmptyBatchError,
     MediaError,
     SampleTooLongError,
 )
+from vlmcollate.formats import MessagesFormat
 from vlmcollate.objectives import EmbeddingCollator
 from vlmcollate.testing import tiny_model, tiny_processor
 
@@ -212,8 +213,12 @@ def test_hundreds_of_negatives_are_rows():
             r"positive, image\[0\]: ",
         ),
         ({"anchor": "A", "positive": {"role": "user"}}, ConversationError, "positive"),
-        ({"anchor": "A", "positive": "B", "positive_images": [IMAGE]}, CollateError, "positive_im"),
-        ({"anchor": {"text": 3}, "positive": "B"}, ConversationError, "anchor: expected a list"),
+        (
+            {"anchor": "A", "positive": "B", "positive_images": [[IMAGE], []]},
+            ConversationError,
+            "positive_images: has 2 items, expected 1, a list for each positive",
+        ),
+        ({"anchor": {"text": 3}, "positive": "B"}, ConversationError, r"anchor\.text: expected"),
         (
             {
                 "anchor": "A",
@@ -261,3 +266,127 @@ def test_an_image_may_be_an_array_or_stored():
     assert len(set(texts_of(group))) == 1
     pixels = [sample.media["pixel_values"] for sample in (group.anchor, group.positive)]
     assert torch.equal(*pixels)
+
+
+def alike(row, other, **options):
+    collate = EmbeddingCollator(COLLATOR, **options)
+    assert texts_of(collate.encode({"anchor": "A", **row})) == texts_of(
+        collate.encode({"anchor": "A", **other})
+    )
+
+
+def test_an_input_may_have_its_own_instruction():
+    """As in Qwen3-VL-Embedding; a text beside it must not be lost."""
+    collate = EmbeddingCollator(COLLATOR, instructions={"positive": "Other."})
+    row = {"anchor": {"text": "A", "instruction": "Find."}, "positive": "B"}
+    assert texts_of(collate.encode(row)) == [prompt("A", "Find."), prompt("B", "Other.")]
+    row = {"anchor": "A", "positive": {"image": IMAGE, "instruction": "Show."}}
+    assert texts_of(collate.encode(row))[1].startswith("<|im_start|>system\nShow.<|im_end|>")
+    row = {"anchor": "A", "positive": {"text": "B", "instruction": ["Show."]}}
+    with pytest.raises(ConversationError, match=r"positive\.instruction: expected a string"):
+        collate.encode(row)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ('[{"role": "user", "content": "B"}]', [{"role": "user", "content": "B"}]),
+        ([{"type": "text", "text": "B"}, "b"], "Bb"),
+        ({"type": "text", "text": "B"}, "B"),
+        ({"text": "B", "id": 7}, "B"),
+    ],
+)
+def test_the_spellings_of_one_input_are_read(given, read):
+    alike({"positive": given}, {"positive": read})
+    alike({"positive": "C", "negatives": ["D", given]}, {"positive": "C", "negatives": ["D", read]})
+
+
+def test_an_array_of_images_is_one_input_each():
+    array = np.zeros((2, 64, 64, 3), np.uint8)
+    alike({"positive": "B", "negatives": array}, {"positive": "B", "negatives": list(array)})
+
+
+def test_messages_in_arrays_are_no_images():
+    """As datasets with the format of NumPy holds them."""
+    message = {"role": "user", "content": "B"}
+    nested = np.empty((2, 1), dtype=object)
+    nested[0, 0], nested[1, 0] = message, {**message, "content": "C"}
+    row = {"positive_messages": nested[:1], "negative_messages": nested}
+    alike(row, {"positive": "B", "negatives": ["B", "C"]})
+
+
+def test_media_of_the_positive_and_the_negatives_as_in_ms_swift():
+    row: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "A"}],
+        "positive_messages": [[{"role": "user", "content": "<image>B"}]],
+        "positive_images": [[IMAGE]],
+        "negative_messages": [
+            [{"role": "user", "content": "C"}],
+            [{"role": "user", "content": "D<image>"}],
+        ],
+        "negative_images": [[], [OTHER]],
+    }
+    expected = {
+        "anchor": "A",
+        "positive": {"text": "<image>B", "images": [IMAGE]},
+        "negatives": ["C", {"text": "D<image>", "image": OTHER}],
+    }
+    collate = EmbeddingCollator(COLLATOR)
+    assert texts_of(collate.encode(row)) == texts_of(collate.encode(expected))
+    row["negative_images"][1] = ["/no/such.png"]
+    with pytest.raises(MediaError, match=r"^negative_messages\[1\], images\[0\]: no file"):
+        collate.encode(row)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"anchor": {"text": "A", "images": [IMAGE]}, "images": [OTHER], "positive": "B"},
+            "anchor: holds 'images', and so does the row beside it; keep one",
+        ),
+        (
+            {"anchor": "A", "positive": {"text": ["B", "C"]}},
+            r"positive\.text: expected a string, found list",
+        ),
+        (
+            {"anchor": "A", "positive": {"text": "B", "question": "C?"}},
+            r"positive\.text: stands beside a question",
+        ),
+        (
+            {"anchor": "A", "positive": "B", "negatives": [{"type": "text", "text": "C"}, "D"]},
+            "negatives: is a list of parts, of one input or of several",
+        ),
+    ],
+)
+def test_no_text_and_no_media_is_lost(row, message):
+    with pytest.raises(ConversationError, match=message):
+        EmbeddingCollator(COLLATOR).encode(row)
+
+
+def test_media_is_read_from_the_folder_of_the_format(tmp_path):
+    IMAGE.save(tmp_path / "a.png")
+    row = {
+        "anchor": [{"role": "user", "content": [{"type": "image", "image": "a.png"}]}],
+        "positive": {"image": "a.png"},
+    }
+    format_ = MessagesFormat(media_root=tmp_path)
+    group = EmbeddingCollator(collator_for(PROCESSOR, format=format_)).encode(row)
+    assert texts_of(group)[0] == texts_of(group)[1]
+
+
+def test_plain_texts_are_read_if_the_format_says_so():
+    collator = collator_for(PROCESSOR, format="text")
+    collate = EmbeddingCollator(collator)
+    group = collate.encode({"anchor": "A", "positive": {"text": "<image>", "image": IMAGE}})
+    assert texts_of(group)[0] == "A<|im_end|>"
+    assert "user" not in texts_of(group)[1] and group.positive.media_counts == {"image": 1}
+    with pytest.raises(ConversationError, match="anchor: holds messages or an instruction, but"):
+        collate.encode({"anchor": [{"role": "user", "content": "A"}], "positive": "B"})
+    with pytest.raises(ConfigError, match="instructions are system messages"):
+        EmbeddingCollator(collator, instructions={"anchor": "Find."})
+
+
+def test_an_instruction_that_no_tokenizer_encodes_is_refused():
+    with pytest.raises(ConfigError, match=r"instructions\['anchor'\]: holds a lone surrogate"):
+        EmbeddingCollator(COLLATOR, instructions={"anchor": "\ud800"})

@@ -226,6 +226,10 @@ BAD = {
         {"chosen": [user("Hi?"), answer("Yes")], "rejected": [user("Ho?"), answer("No")]},
         "rejected: has no prompt in common with the chosen side: found 'Ho?' (user)",
     ),
+    "an image in one answer": (
+        {"prompt": "Hi?", "chosen": "Yes <image>", "rejected": "No", "images": [IMAGE]},
+        "found 'Hi?' (user, with 1 media item(s)) as its first message, expected 'Hi?' (user)",
+    ),
     "other later questions": (
         {
             "chosen": [user("Hi?"), answer("Yes"), user("So?"), answer("Yes")],

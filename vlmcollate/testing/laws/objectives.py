@@ -58,12 +58,13 @@ def check_documents_are_split_without_loss(collator: BaseCollator, trial: Trial)
     if not subject.collator.declared.needs_chat_template:
         raise NotApplicable("it takes no plain text")
     changed: dict[str, Any] = {"split_turns": False, "shift_labels": False, "require_labels": False}
+    changed["format"] = "auto"  # a document has none of the formats of conversations
     packs = with_layout(attrs.evolve(subject.collator, **changed))
 
     def check(messages: Chat) -> None:
         row = {"content": [part for message in messages for part in _parts(message)]}
         whole = DocumentCollator(attrs.evolve(packs, max_length=1_000_000)).encode(row)
-        limit = max(len(whole) // 2, whole.longest_part)
+        limit = max(len(whole) // 2, whole.longest_part, 2)
         split = DocumentCollator(attrs.evolve(packs, max_length=limit))
         try:
             pieces = [piece for pack in split.packs([row]) for piece in unpack(pack)]
