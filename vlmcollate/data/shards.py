@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -43,8 +42,6 @@ class _File:
     Its reads do not move a position, so that threads and forked processes share it.
     """
 
-    _mapped: npt.NDArray[np.uint8] | None
-
     def __init__(self, file: Path | str) -> None:
         self._file, self._number = file, -1
         self._number = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -54,12 +51,9 @@ class _File:
         if self._number >= 0:
             close(self._number)
 
-    def __getattr__(self, name: str) -> Any:
-        """Maps the file into memory when that is first asked for."""
-        if name != "_mapped":
-            raise AttributeError(name)
-        self._mapped = _mapped(self._file, self.size)
-        return self._mapped
+    @cached_property
+    def _mapped(self) -> npt.NDArray[np.uint8] | None:
+        return _map(self._file, self.size)
 
     def view(self, start: int, size: int) -> npt.NDArray[np.uint8] | None:
         """Returns bytes of the file without a copy, or `None` if the system maps no files.
@@ -104,7 +98,7 @@ class _File:
             return data.readinto(out) or 0
 
 
-def _mapped(file: Path | str, size: int) -> npt.NDArray[np.uint8] | None:
+def _map(file: Path | str, size: int) -> npt.NDArray[np.uint8] | None:
     """Maps a file into memory, so that what is written there does not change the file.
 
     Python's own mapping would keep the file open for as long as any of its samples.

@@ -161,7 +161,7 @@ def test_large_rows_share_the_memory_of_their_file(with_pixels, collator, monkey
     first, second = PreparedDataset(folder, collator), PreparedDataset(folder, collator)
     places = [first[3].media["pixel_values"].data_ptr() for _ in range(2)]
     assert places[0] == places[1]
-    monkeypatch.setattr("vlmcollate.data.shards._mapped", lambda file, size: None)
+    monkeypatch.setattr("vlmcollate.data.shards._map", lambda file, size: None)
     assert all(equal(second[row], sample) for row, sample in enumerate(expected))
 
 
