@@ -125,10 +125,12 @@ def collator() -> BaseCollator:
 
 @pytest.fixture(autouse=True)
 def _within_two_seconds(collator: BaseCollator) -> Iterator[None]:
+    """Nothing takes two seconds of work, nor waits; other processes may take this one's time."""
     del collator
-    start = time.monotonic()
+    start, worked = time.monotonic(), time.process_time()
     yield
-    assert time.monotonic() - start < 2
+    assert time.process_time() - worked < 2
+    assert time.monotonic() - start < 20
 
 
 def chat(kind: str, source: Any) -> list[dict[str, Any]]:

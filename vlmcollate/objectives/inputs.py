@@ -36,10 +36,15 @@ class InputCollator(PreferenceBase[E]):
         """Refuses options of the collator that have no meaning without labels of tokens."""
         super().__attrs_post_init__()
         name = type(self).__name__
-        if self.collator.shift_labels:
-            raise ConfigError(
-                f"{name} makes no labels of tokens, which shift_labels would shift; remove it"
-            )
+        for option, is_set in (
+            ("shift_labels", self.collator.shift_labels),
+            ("train_on", self.collator.train_on != "all_turns"),
+            ("empty_reasoning", self.collator.empty_reasoning == "mask"),
+        ):
+            if is_set:
+                raise ConfigError(
+                    f"{name} makes no labels of tokens, which {option} would change; remove it"
+                )
         if self.collator.padding.separates_by is not None:
             raise ConfigError(
                 f"{name} makes a row for each conversation, found padding="

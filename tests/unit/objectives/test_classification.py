@@ -222,7 +222,9 @@ def test_bad_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shift_labels": True}, "which shift_labels would shift"),
+        ({"shift_labels": True}, "which shift_labels would change"),
+        ({"train_on": "last_turn"}, "which train_on would change"),
+        ({"empty_reasoning": "mask"}, "which empty_reasoning would change"),
         ({"split_turns": True}, "split_turns would take apart"),
         ({"padding": BlockCausalMask(sliding_window=64)}, "found padding=BlockCausalMask"),
         ({"dummy_media": "batch"}, "dummy media stands behind the last token"),
