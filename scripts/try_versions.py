@@ -52,14 +52,14 @@ TESTS = {
 }
 HEAD = """# Tested versions
 
-Each row is a run of the tests by `scripts/try_versions.py`, with the lowest or with the highest
+Each column is a run of the tests by `scripts/try_versions.py`, with the lowest or with the highest
 versions that the ranges of `pyproject.toml` allow. The runs of the trainers are of the tests that
 need the extras `examples` and `ray`, with the newest versions of the other extras. A skipped test
 needs a processor or a feature that its transformers or torch does not have, or a package that its
 run does not install.
 
 """
-SHOWN = ("torch", "transformers", "numpy", "pillow")
+FIRST = ("python", "torch", "transformers")
 
 
 def requirements(extras: Iterable[str]) -> Iterator[Requirement]:
@@ -140,22 +140,18 @@ def versions(python: Path, extras: Iterable[str]) -> dict[str, str]:
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the page of the results."""
-    lines = [
-        f"| versions | Python | {' | '.join(SHOWN)} | passed | failed | skipped | on |",
-        f"| --- | --- | {'--- | ' * len(SHOWN)}--- | --- | --- | --- |",
+    """Returns the page of the results, with a column for each run."""
+    runs = list(results.values())
+    packages = {name for run in runs for name in run["versions"]} - {*FIRST}
+    rows = [(name, [run["versions"].get(name, "") for run in runs]) for name in FIRST]
+    rows += [(name, [run["versions"].get(name, "") for run in runs]) for name in sorted(packages)]
+    rows += [
+        (f"tests {key}", [f"{run['tests'][key]:,}" for run in runs])
+        for key in ("passed", "failed", "skipped")
     ]
-    for name, result in results.items():
-        found, counts = result["versions"], result["tests"]
-        cells = [name, found["python"], *(found[package] for package in SHOWN)]
-        cells += [f"{counts[key]:,}" for key in ("passed", "failed", "skipped")]
-        lines.append(f"| {' | '.join(cells)} | {result['system']}, {result['date']} |")
-    others = {name: result["versions"] for name, result in results.items()}
-    lines += ["", "The other packages of these runs:", ""]
-    for name, found in others.items():
-        packages = (f"{k} {v}" for k, v in found.items() if k not in (*SHOWN, "python"))
-        lines.append(f"- {name}: {', '.join(packages)}")
-    return HEAD + "\n".join(lines) + "\n"
+    rows += [(key, [run[key] for run in runs]) for key in ("system", "date")]
+    lines = [("", list(results)), ("---", ["---"] * len(runs)), *rows]
+    return HEAD + "".join(f"| {name} | {' | '.join(cells)} |\n" for name, cells in lines)
 
 
 def main() -> None:
