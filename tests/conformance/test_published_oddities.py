@@ -145,3 +145,21 @@ def test_a_template_that_demands_a_system_message_gets_strings_if_it_takes_nothi
     ).replace("messages[0].content", "(messages[0].content if messages[0].role == 'system')")
     found = trained(template, [said("system", "Be kind."), *CHAT], stop_tokens=["<|z|>"])
     assert found == ["One<|z|>", "Two<|z|>"]
+
+
+PRINTS_DICTS = (
+    "{% for m in messages %}<|a|>{{ m.role }} "
+    + TEXT.replace("{% else %}", "{% elif m.content %}")
+    + "{% for c in m.tool_calls or [] %}"
+    "{{ c.function.name + c.function.arguments | string }}{% endfor %}<|z|>{% endfor %}" + ASKED
+)
+
+
+def test_a_template_that_prints_dicts_gets_json_and_a_dict_is_reported():
+    asked, spelled = said("user", "Where?"), '{"at":  "Bern"}'
+    called = said("assistant", "", tool_calls=[CALL])
+    with pytest.warns(UserWarning, match=r"messages\[1\]\.tool_calls\[0\].* as Python does"):
+        assert trained(PRINTS_DICTS, [asked, called]) == ['look{"at": "Bern"}<|z|>']
+    function = {"name": "look", "arguments": spelled}
+    called = said("assistant", "", tool_calls=[{"type": "function", "function": function}])
+    assert trained(PRINTS_DICTS, [asked, called]) == [f"look{spelled}<|z|>"]

@@ -23,6 +23,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.call_arguments import in_form_for
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 from vlmcollate.prompt.literals import refuse_tested_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
@@ -40,7 +41,6 @@ from vlmcollate.prompt.templates import (
     plain_variables,
     silence_of,
     unseparable,
-    wants_json_arguments,
     wants_lists,
     wants_strings,
 )
@@ -85,9 +85,7 @@ class ChatRenderer:
     probes: ProbeCache = attrs.field(factory=ProbeCache, repr=False)
     _plans: dict[Any, RenderingPlan] = attrs.field(factory=dict, init=False)
     _starts: dict[Any, KnownStarts] = attrs.field(factory=dict, init=False)
-    _known_forms: dict[Any, tuple[frozenset[str], frozenset[str]]] = attrs.field(
-        factory=dict, init=False
-    )
+    _known_forms: dict[Any, _Forms] = attrs.field(factory=dict, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
         """Renders one conversation.
@@ -186,18 +184,19 @@ class ChatRenderer:
         template = template or chat_template_of(self.processor)
         as_text, as_parts = self._forms(template, {m.role for m in conversation.messages})
         has_calls = any("tool_calls" in m.extra for m in conversation.messages)
+        if has_calls:
+            conversation = in_form_for(self.processor, template, conversation, marks)
         return template_inputs(
             conversation,
             marks,
             as_text=as_text,
             as_parts=as_parts,
-            json_arguments=has_calls and wants_json_arguments(self.processor, template),
             silence=silence_of(self.processor, template) if has_calls else (),
             placeholders=self.placeholders if self.string_content_with_media else None,
             answer_end=self.answer_end if self._leaves_turns_open else "",
         )
 
-    def _forms(self, template: str, roles: Set[str]) -> tuple[frozenset[str], frozenset[str]]:
+    def _forms(self, template: str, roles: Set[str]) -> _Forms:
         """Returns the roles whose content the template takes as a string only, and as a list."""
         key = template, frozenset(roles)
         if key not in self._known_forms:
@@ -390,6 +389,7 @@ _STRUCTURES = IdentityCache[dict[Any, Structure]]()
 _TURN_ENDS = IdentityCache[dict[Any, TurnEnds]]()
 _MOST_STRUCTURES = 64
 _MOST_PLANS = 4096
+_Forms = tuple[frozenset[str], frozenset[str]]
 _NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """The names of tokens that no template writes inside an answer."""
 

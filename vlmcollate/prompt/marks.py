@@ -240,7 +240,6 @@ def template_inputs(
     *,
     as_text: Collection[str] = (),
     as_parts: Collection[str] = (),
-    json_arguments: bool = False,
     placeholders: Mapping[MediaKind, str] | None = None,
     answer_end: str = "",
     silence: Silence = (),
@@ -253,15 +252,13 @@ def template_inputs(
         as_text: The roles whose content the template takes as a string only.
         as_parts: The roles whose content the template takes as a list only. The content of the
             others keeps the form that it has in the example.
-        json_arguments: Whether the template takes the arguments of calls as a JSON string.
         placeholders: The placeholders of media in such a string; `None` leaves media to the
             template.
         answer_end: The text to add to every answer, as if the template did.
         silence: The content of calls without any in the example.
     """
     tools: Any = conversation.tools if marks is None else marks.guard(conversation.tools)
-    messages = enumerate(conversation.messages)
-    chat = [_for_template(_with_json(m) if json_arguments else m, i, marks) for i, m in messages]
+    chat = [_for_template(m, i, marks) for i, m in enumerate(conversation.messages)]
     for message in chat if answer_end else ():
         if message["role"] == "assistant":
             _end(message["content"], answer_end)
@@ -296,22 +293,6 @@ def _as_text(
         return message
     texts = (p["text"] if p["type"] == "text" else (placeholders or {})[p["type"]] for p in parts)
     return {**message, "content": "".join(texts)}
-
-
-def _with_json(message: Message) -> Message:
-    """Returns the message with the arguments of its calls as JSON strings."""
-    calls = message.extra.get("tool_calls")
-    if not isinstance(calls, list):
-        return message
-    changed = []
-    for call in calls:
-        function = dict(call["function"])
-        arguments = function["arguments"]
-        if not isinstance(arguments, str):
-            text = getattr(arguments, "text", None) or json.dumps(arguments, ensure_ascii=False)
-            function["arguments"] = text
-        changed.append({**call, "function": function})
-    return attrs.evolve(message, extra={**message.extra, "tool_calls": changed})
 
 
 def _for_template(message: Message, index: int, marks: Marks | None) -> dict[str, Any]:

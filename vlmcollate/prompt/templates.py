@@ -135,7 +135,6 @@ def plain_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 _WANTS_STRINGS: dict[tuple[str, str], bool] = {}
-_WANTS_JSON: dict[str, bool] = {}
 _SILENCE: dict[str, Silence] = {}
 _WANTS_LISTS: dict[tuple[str, str], bool] = {}
 _PROBED: dict[tuple[str, str], str | None] = {}
@@ -164,39 +163,27 @@ def wants_lists(processor: Any, template: str, role: str) -> bool:
     if key not in _WANTS_LISTS:
         as_text = role != "user" and not wants_lists(processor, template, "user")
         before = [[]] if role == "user" else _contexts(role, as_text)
-        written = (_probe(processor, messages, role, _WORD) for messages in before)
-        _WANTS_LISTS[key] = not any(_WORD in text for text in written)
+        written = (_probe(processor, messages, role, WORD) for messages in before)
+        _WANTS_LISTS[key] = not any(WORD in text for text in written)
     return _WANTS_LISTS[key]
-
-
-def wants_json_arguments(processor: Any, template: str) -> bool:
-    """Returns whether a template takes the arguments of calls as a JSON string only."""
-    if template not in _WANTS_JSON:
-        as_dict = _written_call(processor, {_WORD: 1})
-        # a dict that is joined with text shows as Python writes it
-        dict_is_good = _WORD in as_dict and f"{{'{_WORD}'" not in as_dict
-        _WANTS_JSON[template] = not dict_is_good and (
-            _ARGUMENTS in _written_call(processor, _ARGUMENTS)
-        )
-    return _WANTS_JSON[template]
 
 
 def silence_of(processor: Any, template: str) -> Silence:
     """Returns the first content with which a template writes all of a call and nothing else."""
     if template not in _SILENCE:
-        with_string = _written_call(processor, {_WORD: 1}, [""])
+        with_string = written_call(processor, {WORD: 1}, [""])
         _SILENCE[template] = ""
         tried: tuple[tuple[Silence, Any, str], ...] = ((None, None, "None"), ((), [], "[]"))
         for silence, content, printed in tried:
-            text = _written_call(processor, {_WORD: 1}, [content])
-            is_whole = text and (_WORD in text or _WORD not in with_string)
+            text = written_call(processor, {WORD: 1}, [content])
+            is_whole = text and (WORD in text or WORD not in with_string)
             if is_whole and text.count(printed) <= with_string.count(printed):
                 _SILENCE[template] = silence
                 break
     return _SILENCE[template]
 
 
-def _written_call(processor: Any, arguments: Any, contents: Sequence[Any] = ()) -> str:
+def written_call(processor: Any, arguments: Any, contents: Sequence[Any] = ()) -> str:
     """Returns what a template writes of a call, whatever form it takes of the messages.
 
     Args:
@@ -214,7 +201,7 @@ def _written_call(processor: Any, arguments: Any, contents: Sequence[Any] = ()) 
     answers: list[dict[str, Any]] = [
         {} if content is None else {"content": content} for content in contents
     ]
-    takes_text = _WORD in _probe(processor, [], "user", _WORD)
+    takes_text = WORD in _probe(processor, [], "user", WORD)
     asked = {"role": "user", "content": "a" if takes_text else [_part("a")]}
     for answer in answers:
         chat = [asked, {"role": "assistant", "tool_calls": [call], **answer}]
@@ -245,20 +232,19 @@ def _takes_strings_alone(
 ) -> bool | None:
     """Returns whether only strings are kept unchanged; `None` if nothing is."""
     for before in contexts:
-        in_parts = _probe(processor, before, role, [_part(_WORD)])
-        if _WORD in in_parts and not re.search(f"['\"]{_WORD}['\"]", in_parts):
+        in_parts = _probe(processor, before, role, [_part(WORD)])
+        if WORD in in_parts and not re.search(f"['\"]{WORD}['\"]", in_parts):
             return False
-        if _WORD in _probe(processor, before, role, _WORD):
+        if WORD in _probe(processor, before, role, WORD):
             return True
     return None
 
 
-_WORD = "probe"
+WORD = "probe"
 _TOOL = {
     "type": "function",
     "function": {"name": "f", "description": "f", "parameters": {"properties": {}}},
 }
-_ARGUMENTS = f'{{"{_WORD}": 1}}'
 
 
 def _part(text: str) -> dict[str, str]:
