@@ -286,6 +286,7 @@ def test_a_collator_with_options_is_checked_as_it_is():
     collator = collator_for(
         PROCESSOR,
         train_on="last_turn",
+        empty_reasoning="mask",
         max_length=512,
         on_overlong="drop",
         special_tokens_in_text="error",

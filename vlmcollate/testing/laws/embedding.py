@@ -18,14 +18,14 @@ from vlmcollate.testing.laws.alone import check_rows_are
 from vlmcollate.testing.laws.choices import first_difference
 from vlmcollate.testing.laws.failure_messages import failure
 from vlmcollate.testing.laws.for_all import Chat, Trial, forall
-from vlmcollate.testing.laws.generation import plain_rows
+from vlmcollate.testing.laws.generation import rows_of_inputs
 from vlmcollate.testing.laws.packing import short_chats
 from vlmcollate.testing.laws.subject import Subject
 
 
 def check_embedded_inputs_are_encoded_as_alone(collator: BaseCollator, trial: Trial) -> None:
     """Each anchor, positive and negative is the row of its own chat, and none of them trains."""
-    subject = plain_rows(Subject.of(collator))
+    subject = rows_of_inputs(Subject.of(collator))
     embed = EmbeddingCollator(subject.collator)
 
     def check(examples: list[Chat]) -> None:

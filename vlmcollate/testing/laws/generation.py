@@ -124,6 +124,15 @@ def plain_rows(subject: Subject) -> Subject:
     return attrs.evolve(subject, collator=attrs.evolve(subject.collator, **changed))
 
 
+def rows_of_inputs(subject: Subject) -> Subject:
+    """Returns a subject whose collator makes rows without an option of labels of tokens."""
+    plain = plain_rows(subject)
+    changed: dict[str, Any] = {"train_on": "all_turns"}
+    if plain.collator.empty_reasoning == "mask":
+        changed["empty_reasoning"] = "train"
+    return attrs.evolve(plain, collator=attrs.evolve(plain.collator, **changed))
+
+
 def untrained(message: Any) -> Any:
     """Returns a message with the weight 0, if it is an answer."""
     return {**message, "weight": 0} if message["role"] == "assistant" else message

@@ -20,14 +20,14 @@ from vlmcollate.testing.generators import batches
 from vlmcollate.testing.laws.choices import first_difference
 from vlmcollate.testing.laws.failure_messages import failure
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
-from vlmcollate.testing.laws.generation import plain_rows
+from vlmcollate.testing.laws.generation import rows_of_inputs
 from vlmcollate.testing.laws.packing import short_chats, with_layout
 from vlmcollate.testing.laws.subject import Subject
 
 
 def check_a_class_is_read_off_the_last_token(collator: BaseCollator, trial: Trial) -> None:
     """The last token of a row that is no padding token is the last of its conversation."""
-    subject = plain_rows(Subject.of(collator))
+    subject = rows_of_inputs(Subject.of(collator))
     classify = ClassificationCollator(subject.collator, num_labels=1)
     pad = fill_values(subject.tokenizer)["input_ids"]
 
