@@ -35,7 +35,9 @@ _CACHED_GROUPS = 2048
 class PreparedDataset(Dataset[EncodedSample]):
     """A map-style dataset of the samples that `prepare_dataset` wrote.
 
-    Pass `collator.stack` to the DataLoader as its `collate_fn`.
+    Pass `collator.stack` to the DataLoader as its `collate_fn`, which copies what it stacks. The
+    large tensors of a sample are memory of its mapped shard, which another sample of the same row
+    shares: clone them before you write to them.
 
     Args:
         folder: The folder of the samples.

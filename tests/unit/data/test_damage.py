@@ -159,8 +159,8 @@ def test_rows_with_pixels_are_read_alone_and_bit_for_bit(with_pixels, collator):
 def test_large_rows_share_the_memory_of_their_file(with_pixels, collator, monkeypatch):
     folder, expected = with_pixels
     first, second = PreparedDataset(folder, collator), PreparedDataset(folder, collator)
-    places = [first[3].media["pixel_values"].data_ptr() for _ in range(2)]
-    assert places[0] == places[1]
+    one, other = first[3].media["pixel_values"], first[3].media["pixel_values"]
+    assert one.data_ptr() == other.data_ptr()
     monkeypatch.setattr("vlmcollate.data.shards._map", lambda file, size: None)
     assert all(equal(second[row], sample) for row, sample in enumerate(expected))
 
