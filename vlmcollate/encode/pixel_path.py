@@ -20,7 +20,7 @@ from PIL.Image import core  # type: ignore[attr-defined]  # not in Pillow's type
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.encode.merged_options import merged_options, merges_as_usual
+from vlmcollate.encode.direct_call import DirectCalls, call_directly
 from vlmcollate.encode.pixel_probe import (
     ALL_SHORTCUTS,
     NO_SHORTCUTS,
@@ -63,11 +63,13 @@ class PixelPath:
         is_joint: Whether that holds for several items of one sample, too. Processors that pad
             items to one size after normalising pad with a value that no byte has.
         shortcuts: What the processor's copy leaves out, without which its output is the same.
+        calls: What the calls of the processor's copy have in common.
     """
 
     tables: Tables = attrs.field(factory=dict)
     is_joint: bool = False
     shortcuts: Shortcuts = NO_SHORTCUTS
+    calls: DirectCalls = attrs.field(factory=DirectCalls)
 
 
 def process_as_bytes(
@@ -89,6 +91,7 @@ def process_as_bytes(
         for item in request.items
     )
     shortcuts = NO_SHORTCUTS if is_resized else ALL_SHORTCUTS
+    calls = DirectCalls()
     for kind in dict.fromkeys(request.kinds):
         if kind == "audio":
             continue
@@ -102,8 +105,8 @@ def process_as_bytes(
             other = tables.setdefault(key, table)
             if other is not table and other != table:
                 return None
-        shortcuts &= path.shortcuts
-    return _processed(process, _bare(request, shortcuts), tables) if tables else None
+        shortcuts, calls = shortcuts & path.shortcuts, path.calls
+    return _processed(process, _bare(request, shortcuts, calls), tables) if tables else None
 
 
 def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> PixelPath:
@@ -128,8 +131,10 @@ def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any)
     table = table_of(part)
     if table is None:
         return PixelPath()
-    tables, is_joint, shortcuts = probe_pixels(process, request, kind, table, _bare)
-    return PixelPath(tables=tables, is_joint=is_joint, shortcuts=shortcuts)
+    calls = DirectCalls()
+    strip = partial(_bare, calls=calls)
+    tables, is_joint, shortcuts = probe_pixels(process, request, kind, table, strip)
+    return PixelPath(tables=tables, is_joint=is_joint, shortcuts=shortcuts, calls=calls)
 
 
 def _kept(known: dict[Any, PixelPath], key: Any, path: PixelPath) -> PixelPath:
@@ -146,20 +151,21 @@ def _options(processor: Any, kind: MediaKind) -> str:
     Any option of its own may, such as the number of tiles, to which it pads some images.
     """
     part = getattr(processor, f"{kind}_processor", None)
-    return repr(([getattr(part, name, None) for name in _OPTIONS], getattr(part, "__dict__", None)))
+    declared = getattr(processor, "valid_processor_kwargs", None)
+    given = [getattr(processor, name, None) for name in (f"{kind}s_kwargs", "common_kwargs")]
+    own = [getattr(part, name, None) for name in _OPTIONS]
+    return repr((own, getattr(part, "__dict__", None), given, getattr(declared, "_defaults", None)))
 
 
 _KNOWN = IdentityCache[dict[Any, PixelPath]]()
 
 
-def _bare(request: MediaRequest, shortcuts: Shortcuts) -> MediaRequest:
+def _bare(request: MediaRequest, shortcuts: Shortcuts, calls: DirectCalls) -> MediaRequest:
     """Returns a request with a copy of its processor that neither rescales nor normalises."""
     bare = copy.copy(request.processor)
     if Shortcuts.WITHOUT_TOKENS in shortcuts:
         bare.tokenizer = _NoTokens(bare.tokenizer)
         bare._check_special_mm_tokens = _unchecked
-    if Shortcuts.MERGED_OPTIONS in shortcuts and merges_as_usual(request.processor.__class__):
-        bare._merge_kwargs = partial(merged_options, request.processor)
     for name in ("image_processor", "video_processor"):
         part = getattr(bare, name, None)
         if part is not None:
@@ -175,6 +181,9 @@ def _bare(request: MediaRequest, shortcuts: Shortcuts) -> MediaRequest:
                 method = _resized if cuts_as_qwen(part.__class__) else _resized_planes
                 stripped.resize = partial(method, part.resize)  # which refers to no copy
             setattr(bare, name, stripped)
+    only_images = set(request.kinds) == {"image"} and _only_converts(bare.image_processor.__class__)
+    if Shortcuts.DIRECT_CALLS in shortcuts and only_images:
+        call_directly(bare, calls)
     items = request.items
     if Shortcuts.AS_TENSORS in shortcuts:
         shares = Shortcuts.SHARED_MEMORY in shortcuts
@@ -235,10 +244,9 @@ def _resized_planes(resize: Callable[..., Tensor], *given: Any, **options: Any) 
     words = whole.movedim(-3, -1).numpy().view("<u4")[..., 0]
     for top in range(0, words.shape[-2], _BAND):
         band = np.s_[..., top : top + _BAND, :]
-        word = words[band]
-        for channel in channels:
-            channel[band] = word  # its lowest byte
-            word = word >> 8
+        shifted = np.empty_like(words[band])
+        for n, channel in enumerate(channels):
+            channel[band] = np.right_shift(words[band], 8 * n, out=shifted)  # its lowest byte
     return torch.from_numpy(planes)
 
 

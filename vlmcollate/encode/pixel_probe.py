@@ -27,8 +27,8 @@ class Shortcuts(Flag):
 
     SHARED_MEMORY = auto()
     """The tensors of images are Pillow's own memory, which saves a copy of them."""
-    MERGED_OPTIONS = auto()
-    """Options that were merged and validated once are not again, if nothing of them changed."""
+    DIRECT_CALLS = auto()
+    """Images go to the methods that process them, without what a call does around these."""
     WITHOUT_TOKENS = auto()
     """It does not tokenize its text, of which only the replacements of placeholders are used."""
     AS_TENSORS = auto()
@@ -49,7 +49,8 @@ _BY_LIKELIHOOD: tuple[Channels, ...] = ("first", "last", "flat")
 _TRIED = tuple(
     shortcuts
     for shortcuts in map(Shortcuts, range(ALL_SHORTCUTS.value, -1, -1))
-    if Shortcuts.SHARED_MEMORY not in shortcuts or Shortcuts.AS_TENSORS in shortcuts
+    if Shortcuts.AS_TENSORS in shortcuts
+    or not shortcuts & (Shortcuts.SHARED_MEMORY | Shortcuts.DIRECT_CALLS)
 )
 
 
@@ -129,10 +130,11 @@ class _Trial:
         bare = self.process(stripped)
         if not all(map(np.array_equal, given, map(_memory_of, stripped.items))):
             return None  # a processor that writes to what it is given
-        if own.replacements != bare.replacements or own.tensors.keys() != bare.tensors.keys():
+        keys = own.tensors.keys() - NOT_MEDIA
+        if own.replacements != bare.replacements or keys != bare.tensors.keys() - NOT_MEDIA:
             return None
         tables = {}
-        for key in own.tensors.keys() - NOT_MEDIA:
+        for key in keys:
             a, b = as_tensor(own.tensors[key]), as_tensor(bare.tensors[key])
             if a.dtype == b.dtype and torch.equal(a, b):
                 continue
