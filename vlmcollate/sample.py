@@ -81,7 +81,7 @@ class EncodedSample:
     pixel_tables: Mapping[str, PixelTable] = attrs.field(factory=dict)
 
     def __len__(self) -> int:
-        return len(self.message_ids)
+        return self.message_ids.numel()
 
     @property
     def axes(self) -> dict[str, Axis]:

@@ -6,23 +6,20 @@ Shapes: S samples, L a sample's tokens, R its runs of equal values, N all tokens
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import attrs
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
+from vlmcollate.data.runs import Ints, Runs, edges_of, is_start, joined
 from vlmcollate.data.tensors import TensorBytes
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
-Ints = npt.NDArray[np.int64]
 _GRIDS = ("_grid_thw", "_grid_hws", "grid_thws")
-_SMALL = 64
-"""At most this many tokens are always stored as runs, so that short rows need nothing else."""
 RAW_BYTES = 16 << 10
 """The minimum bytes of media of a sample that is stored raw; such a row is alone in its group."""
 FORM, REST = "form", "rest"
@@ -66,30 +63,28 @@ def batch_from_samples(
     """
     import pyarrow as pa
 
-    edges = _edges([len(sample) for sample in samples])
-    ids = _joined([sample.input_ids.numpy() for sample in samples])
+    edges = edges_of([len(sample) for sample in samples])
+    ids = joined([sample.input_ids for sample in samples])
     spans, span_edges, exact = _label_spans(samples, ids, edges)
     raw = [is_raw(sample) for sample in samples]
-    runs = _runs(
-        [{} if r else _along_tokens(sample) for sample, r in zip(samples, raw, strict=True)],
-        exact,
-        edges,
-    )
-    parts = [pair[part] for found in runs for part in (0, 1) for pair in found.values()]
-    forms, rests = zip(*map(_form_and_rest, samples, runs, exact, raw), strict=True)
+    others = [
+        {} if r else _beside_ids(sample, has_labels=not e)
+        for sample, r, e in zip(samples, raw, exact, strict=True)
+    ]
+    runs = Runs.of(others, np.diff(edges))
+    forms, rests = zip(*map(_form_and_rest, samples, runs.names, exact, raw), strict=True)
     counts = [list(sample.media_counts.items()) for sample in samples]
-    per_row = [2 * sum(len(values) for values, _ in found.values()) for found in runs]
     schema = arrow_schema()
     arrays = {
-        "source_rows": _lists(_integers(source_rows), _edges(list(map(len, source_rows)))),
+        "source_rows": _lists(_integers(source_rows), edges_of(list(map(len, source_rows)))),
         "input_ids": _lists(ids.astype(np.int32), edges),
         "label_spans": _lists(spans, span_edges),
-        "runs": _lists(_joined(parts), _edges(per_row)),
+        "runs": _lists(runs.data, runs.edges),
         "length": _array(np.diff(edges).astype(np.int32)),
         "media_counts": _map(counts, lambda found: _array(np.asarray(found, np.int32))),
         "grids": _map(
             list(map(_grids, samples)),
-            lambda found: _lists(_integers(found), _edges(list(map(len, found)))),
+            lambda found: _lists(_integers(found), edges_of(list(map(len, found)))),
         ),
         FORM: _text(forms),
         REST: _tensors(rests),
@@ -103,13 +98,14 @@ def is_raw(sample: EncodedSample) -> bool:
     This is the fastest to read, and takes at most a sixteenth more space.
     """
     media = sum(tensor.nbytes for tensor in sample.media.values())
-    others = sum(tensor.nbytes for tensor in _along_tokens(sample).values())
-    return media >= max(RAW_BYTES, 16 * others)
+    if media < RAW_BYTES:
+        return False
+    return media >= 16 * sum(tensor.nbytes for tensor in _along_tokens(sample).values())
 
 
 def _form_and_rest(
     sample: EncodedSample,
-    runs: Mapping[str, Any],
+    runs: tuple[str, ...],
     is_exact: bool,  # noqa: FBT001  # map passes it
     raw: bool,  # noqa: FBT001
 ) -> tuple[bytes, TensorBytes | None]:
@@ -118,21 +114,45 @@ def _form_and_rest(
     tokens = {key: value for key, value in _along_tokens(sample).items() if key not in known}
     tensors = {f"tokens.{key}": value for key, value in tokens.items()}
     tensors |= {f"media.{key}": value for key, value in sample.media.items()}
-    facts = json.dumps(
-        {
-            "tokens": list(sample.tokens),
-            "media": list(sample.media),
-            "runs": list(runs),
-            "is_exact": is_exact,
-            "media_counts": dict(sample.media_counts),
-            "label_strategy": sample.label_strategy,
-            "documents": [attrs.asdict(document) for document in sample.documents],
-            "pixel_tables": {key: table.to_dict() for key, table in sample.pixel_tables.items()},
-        }
-    )
+    facts = _form(sample, runs, is_exact=is_exact)
     if raw:
         return b"", TensorBytes.of(tensors, facts)
     return facts.encode(), TensorBytes.of(tensors, "") if tensors else None
+
+
+def _form(sample: EncodedSample, runs: tuple[str, ...], *, is_exact: bool) -> str:
+    """Returns the facts about a sample's tensors as JSON."""
+    keys, counts = (tuple(sample.tokens), tuple(sample.media)), tuple(sample.media_counts.items())
+    facts, text = _common_form(*keys, runs, counts, sample.label_strategy, is_exact=is_exact)
+    if not sample.documents and not sample.pixel_tables:
+        return text
+    documents = [attrs.asdict(document) for document in sample.documents]
+    tables = {key: table.to_dict() for key, table in sample.pixel_tables.items()}
+    return json.dumps({**facts, "documents": documents, "pixel_tables": tables})
+
+
+@lru_cache(maxsize=256)
+def _common_form(
+    tokens: tuple[str, ...],
+    media: tuple[str, ...],
+    runs: tuple[str, ...],
+    media_counts: tuple[tuple[str, int], ...],
+    label_strategy: str,
+    *,
+    is_exact: bool,
+) -> tuple[dict[str, Any], str]:
+    """Returns the facts about a sample that is no pack and has no table, and them as JSON."""
+    facts = {
+        "tokens": tokens,
+        "media": media,
+        "runs": runs,
+        "is_exact": is_exact,
+        "media_counts": dict(media_counts),
+        "label_strategy": label_strategy,
+        "documents": [],
+        "pixel_tables": {},
+    }
+    return facts, json.dumps(facts)
 
 
 def _along_tokens(sample: EncodedSample) -> dict[str, Tensor]:
@@ -143,66 +163,31 @@ def _along_tokens(sample: EncodedSample) -> dict[str, Tensor]:
     }
 
 
+def _beside_ids(sample: EncodedSample, *, has_labels: bool) -> dict[str, Tensor]:
+    """Returns the tensors along the tokens without the ids and labels that follow from them."""
+    found = _along_tokens(sample)
+    del found["input_ids"]
+    if not has_labels:
+        found.pop("labels", None)
+    return found
+
+
 def _label_spans(
     samples: Sequence[EncodedSample], ids: Ints, edges: Ints
 ) -> tuple[npt.NDArray[np.int32], Ints, list[bool]]:
     """Returns the spans of trained tokens, their edges by row, and whether they are the labels."""
-    labels = _joined([sample.labels.numpy() for sample in samples])
+    labels = joined([sample.labels for sample in samples])
     trained = labels != IGNORE_INDEX
-    wrong = _edges(trained & (labels != ids))[edges]
+    wrong = edges_of(trained & (labels != ids))[edges]
     exact = np.diff(wrong) == 0
     trained &= np.repeat(exact, np.diff(edges))
     starts, ends = trained.copy(), trained.copy()
-    starts[1:] &= ~trained[:-1] | _is_start(edges)[1:]
-    ends[:-1] &= ~trained[1:] | _is_start(edges)[1:]
+    starts[1:] &= ~trained[:-1] | is_start(edges)[1:]
+    ends[:-1] &= ~trained[1:] | is_start(edges)[1:]
     places = np.stack([np.flatnonzero(starts), np.flatnonzero(ends) + 1], axis=1)
     bounds = np.searchsorted(places[:, 0], edges)
     places -= np.repeat(edges[:-1], np.diff(bounds))[:, None]
     return places.reshape(-1).astype(np.int32), 2 * bounds, exact.tolist()
-
-
-def _runs(
-    tensors: Sequence[Mapping[str, Tensor]], exact: Sequence[bool], edges: Ints
-) -> list[dict[str, tuple[Ints, Ints]]]:
-    """Returns the values and the counts of each tensor that takes less space as runs, by sample."""
-    found: list[dict[str, tuple[Ints, Ints]]] = [{} for _ in tensors]
-    lengths = np.diff(edges).tolist()
-    for key in dict.fromkeys(key for some in tensors for key in some if key != "input_ids"):
-        rows = [
-            row
-            for row, some in enumerate(tensors)
-            if key in some
-            and some[key].dtype == torch.int64
-            and some[key].shape == (lengths[row],)
-            and not (key == "labels" and exact[row])
-        ]
-        if rows:
-            runs = _runs_by_row([tensors[row][key].numpy() for row in rows])
-            for row, (values, counts) in zip(rows, runs, strict=True):
-                if 2 * len(values) + 2 <= max(lengths[row], _SMALL):
-                    found[row][key] = values, counts
-    return found
-
-
-def _runs_by_row(arrays: Sequence[Ints]) -> list[tuple[Ints, Ints]]:
-    """Returns the values and the lengths of the runs of each array."""
-    data, edges = _joined(arrays), _edges([len(array) for array in arrays])
-    begins = _is_start(edges)
-    begins[1:] |= data[1:] != data[:-1]
-    starts = np.flatnonzero(begins)
-    values, counts = data[starts], np.diff(starts, append=len(data))
-    bounds = np.searchsorted(starts, edges).tolist()
-    return [
-        (values[start:end], counts[start:end])
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
-
-
-def _is_start(edges: Ints) -> npt.NDArray[np.bool_]:
-    """Returns (N,) whether a row starts at each place."""
-    found = np.zeros(edges[-1] + 1, np.bool_)
-    found[edges[:-1]] = True
-    return found[:-1]
 
 
 def _grids(sample: EncodedSample) -> list[tuple[str, list[int]]]:
@@ -211,14 +196,6 @@ def _grids(sample: EncodedSample) -> list[tuple[str, list[int]]]:
         for key, value in sample.media.items()
         if key.endswith(_GRIDS)
     ]
-
-
-def _edges(counts: Any) -> Ints:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-
-
-def _joined(arrays: Sequence[Ints]) -> Ints:
-    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
 
 
 def _integers(rows: Sequence[Sequence[int]]) -> Ints:
@@ -242,7 +219,7 @@ def _lists(values: npt.NDArray[Any], edges: Ints) -> Any:
 def _map(rows: Sequence[Sequence[tuple[str, Any]]], values: Callable[[list[Any]], Any]) -> Any:
     import pyarrow as pa
 
-    edges = _array(_edges(list(map(len, rows))).astype(np.int32))
+    edges = _array(edges_of(list(map(len, rows))).astype(np.int32))
     keys = _text([key.encode() for row in rows for key, _ in row])
     return pa.MapArray.from_arrays(edges, keys, values([value for row in rows for _, value in row]))
 
@@ -250,7 +227,7 @@ def _map(rows: Sequence[Sequence[tuple[str, Any]]], values: Callable[[list[Any]]
 def _text(values: Sequence[bytes]) -> Any:
     import pyarrow as pa
 
-    edges = _edges(list(map(len, values))).astype(np.int32)
+    edges = edges_of(list(map(len, values))).astype(np.int32)
     buffers = [None, pa.py_buffer(edges), pa.py_buffer(b"".join(values))]
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
@@ -258,7 +235,7 @@ def _text(values: Sequence[bytes]) -> Any:
 def _tensors(values: Sequence[TensorBytes | None]) -> Any:
     import pyarrow as pa
 
-    edges = _edges([0 if value is None else value.size for value in values])
+    edges = edges_of([0 if value is None else value.size for value in values])
     data = np.empty(edges[-1], np.uint8)
     for value, start, end in zip(values, edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if value is not None:

@@ -39,9 +39,10 @@ class _Tally:
     rejected: list[dict[str, Any]] = attrs.field(factory=list)
 
     def add(self, sample: EncodedSample) -> None:
-        self.tokens += len(sample)
+        length = len(sample)
+        self.tokens += length
         self.trained_tokens += int(np.count_nonzero(sample.labels.numpy() != IGNORE_INDEX))
-        self.lengths[str(1 << max(len(sample) - 1, 0).bit_length())] += 1
+        self.lengths[str(1 << max(length - 1, 0).bit_length())] += 1
 
     def drop(self, error: SampleError, piece: Piece, offset: int) -> None:
         name = type(error).__name__
