@@ -155,11 +155,11 @@ PRINTS_DICTS = (
 )
 
 
-def test_a_template_that_prints_dicts_gets_json_and_a_dict_is_reported():
+def test_a_dict_that_a_template_prints_is_spelled_as_it_prints_it_and_reported():
     asked, spelled = said("user", "Where?"), '{"at":  "Bern"}'
     called = said("assistant", "", tool_calls=[CALL])
     with pytest.warns(UserWarning, match=r"messages\[1\]\.tool_calls\[0\].* as Python does"):
-        assert trained(PRINTS_DICTS, [asked, called]) == ['look{"at": "Bern"}<|z|>']
+        assert trained(PRINTS_DICTS, [asked, called]) == ["look{'at': 'Bern'}<|z|>"]
     function = {"name": "look", "arguments": spelled}
     called = said("assistant", "", tool_calls=[{"type": "function", "function": function}])
     assert trained(PRINTS_DICTS, [asked, called]) == [f"look{spelled}<|z|>"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import attrs
@@ -16,7 +17,7 @@ from vlmcollate.prompt.templates import WORD, written_call
 
 _Form = Literal["dict", "json", "printed"]
 _FORMS: dict[str, _Form] = {}
-_JSON = f'{{"{WORD}": 1}}'
+_ARGUMENTS = {WORD: 1}
 
 
 def in_form_for(
@@ -35,24 +36,32 @@ def in_form_for(
         return conversation
     if form == "printed" and marks is not None:
         _report_dicts(conversation)
-    return attrs.evolve(conversation, messages=tuple(map(_with_json, conversation.messages)))
+    spell = str if form == "printed" else partial(json.dumps, ensure_ascii=False)
+    messages = tuple(_with_text(message, spell) for message in conversation.messages)
+    return attrs.evolve(conversation, messages=messages)
 
 
 def _form_of(processor: Any, template: str) -> _Form:
     """Returns the form that a template takes; `"printed"` if it writes dicts as Python does."""
     if template not in _FORMS:
-        as_dict = written_call(processor, {WORD: 1})
-        is_printed = f"{{'{WORD}'" in as_dict  # a dict that is joined with text
-        is_dict = WORD in as_dict and not is_printed
-        if is_dict or _JSON not in written_call(processor, _JSON):
+        as_dict = written_call(processor, _ARGUMENTS)
+        as_json, printed = json.dumps(_ARGUMENTS), str(_ARGUMENTS)
+        if printed in as_dict and written_call(processor, printed) == as_dict:
+            _FORMS[template] = "printed"  # such as a dict that is joined with text
+        elif WORD in as_dict or as_json not in written_call(processor, as_json):
             _FORMS[template] = "dict"
         else:
-            _FORMS[template] = "printed" if is_printed else "json"
+            _FORMS[template] = "json"
     return _FORMS[template]
 
 
-def _with_json(message: Message) -> Message:
-    """Returns the message with the arguments of its calls as JSON strings."""
+def _with_text(message: Message, spell: Callable[[Any], str]) -> Message:
+    """Returns the message with the arguments of its calls as text, as they were given if they were.
+
+    Args:
+        message: The message.
+        spell: Converts arguments that were given as a dict.
+    """
     calls = message.extra.get("tool_calls")
     if not isinstance(calls, list):
         return message
@@ -61,8 +70,7 @@ def _with_json(message: Message) -> Message:
         function = dict(call["function"])
         arguments = function["arguments"]
         if not isinstance(arguments, str):
-            text = getattr(arguments, "text", None) or json.dumps(arguments, ensure_ascii=False)
-            function["arguments"] = text
+            function["arguments"] = getattr(arguments, "text", None) or spell(arguments)
         changed.append({**call, "function": function})
     return attrs.evolve(message, extra={**message.extra, "tool_calls": changed})
 
@@ -71,8 +79,9 @@ def _report_dicts(conversation: Conversation) -> None:
     place = next(_dicts(conversation), None)
     if place is not None:
         warnings.warn(
-            f"{place} is a dict, which the chat template would write as Python does, with single "
-            "quotes, so it gets JSON; give the arguments as a JSON string to choose their spelling",
+            f"{place} is a dict, which the chat template writes as Python does, with single "
+            "quotes, and the model learns to write it so; give the arguments as a JSON string, "
+            "such as json.dumps(arguments), for JSON",
             stacklevel=stack_level(),
         )
 
