@@ -138,13 +138,12 @@ def test_a_greeting_before_which_a_template_writes_no_system_message_has_the_usu
     assert trained(template, messages) == ["Hello<|z|>", "One<|z|>", "Two<|z|>"]
 
 
-def test_a_template_that_demands_a_system_message_gets_strings_if_it_takes_nothing_else():
+def test_a_template_that_demands_a_system_message_is_read_with_one():
     template = (
         "{{ '<|b|>' + messages[0].content + '<|z|>' }}{% for m in messages[1:] %}"
         "{{ '<|a|>' + m.role + ' ' + m.content + '<|z|>' }}{% endfor %}" + ASKED
     ).replace("messages[0].content", "(messages[0].content if messages[0].role == 'system')")
-    found = trained(template, [said("system", "Be kind."), *CHAT], stop_tokens=["<|z|>"])
-    assert found == ["One<|z|>", "Two<|z|>"]
+    assert trained(template, [said("system", "Be kind."), *CHAT]) == ["One<|z|>", "Two<|z|>"]
 
 
 PRINTS_DICTS = (
@@ -163,3 +162,11 @@ def test_a_dict_that_a_template_prints_is_spelled_as_it_prints_it_and_reported()
     function = {"name": "look", "arguments": spelled}
     called = said("assistant", "", tool_calls=[{"type": "function", "function": function}])
     assert trained(PRINTS_DICTS, [asked, called]) == [f"look{spelled}<|z|>"]
+
+
+def test_a_token_behind_every_chat_is_no_part_of_the_prompt():
+    template = (
+        "{% for m in messages %}<|a|>{{ m.role }} " + TEXT + "<|z|>{% endfor %}" + ASKED + "<|b|>"
+    )
+    assert trained(template, CHAT) == ["One<|z|>", "Two<|z|>"]
+    assert trained(template, CHAT[:2]) == ["One<|z|>"]

@@ -83,7 +83,7 @@ class ChatRenderer:
     ends_with_words: bool = False
     media_tokens: Collection[str] = ()
     probes: ProbeCache = attrs.field(factory=ProbeCache, repr=False)
-    _plans: dict[Any, RenderingPlan] = attrs.field(factory=dict, init=False)
+    _plans: dict[Any, RenderingPlan | None] = attrs.field(factory=dict, init=False)
     _starts: dict[Any, KnownStarts] = attrs.field(factory=dict, init=False)
     _known_forms: dict[Any, _Forms] = attrs.field(factory=dict, init=False)
 
@@ -119,7 +119,8 @@ class ChatRenderer:
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
-            self._plans[key] = RenderingPlan.of(trace, rendering)
+            headers = self._known_starts(conversation, template).all_headers
+            self._plans[key] = RenderingPlan.of(trace, rendering, headers)
         return rendering
 
     def render(
@@ -278,7 +279,7 @@ class ChatRenderer:
         if not self.last_turn_end and not self.answer_end:
             return False
         probe = [{"role": "user", "content": "Seven?"}, {"role": "assistant", "content": "Eight."}]
-        bare = attrs.evolve(self, last_turn_end="", answer_end="").render(read_example(probe), None)
+        bare = attrs.evolve(self, last_turn_end="", answer_end="").probe(read_example(probe), None)
         return not bare.rstrip().endswith(tuple(self.stop_tokens))
 
     def _key(self, conversation: Conversation, template: str) -> tuple[Any, ...]:
@@ -358,9 +359,8 @@ class ChatRenderer:
         """Returns whether the prompt is the same without the tools."""
         if not conversation.tools or names_tools(conversation, trace):
             return False
-        bare = attrs.evolve(conversation, tools=None)
         try:
-            return self.render(bare, None) == trace.text
+            return self.render(attrs.evolve(conversation, tools=None), None) == trace.text
         except ConversationError:
             return False
 

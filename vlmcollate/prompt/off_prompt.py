@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import attrs
 
@@ -12,6 +13,8 @@ from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.turn_headers import OffPromptError, TurnHeaders
 
 OffPromptPolicy = Literal["error", "train"]
+StartWith = Callable[[Mapping[str, Any]], int]
+"""Returns the start of a turn with further template variables."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -20,6 +23,7 @@ class OffPromptStarts(TurnHeaders):
 
     def _start_off_prompt(self, k: int, header: str, written: str, error: LabelError) -> int:
         """Returns the start of a turn whose prompt agrees only up to its role."""
+        self.apart.add(k)
         messages = self.conversation.messages
         same, asked = self._aligned(written, header)
         is_earlier = any(message.is_assistant for message in messages[k + 1 :])
@@ -37,6 +41,49 @@ class OffPromptStarts(TurnHeaders):
             raise error
         self._note_off_prompt(k, header[asked:])
         return same
+
+    def _switched(self, k: int, start_with: StartWith, *, agreeing: bool = False) -> int | None:
+        """Returns the start of turn `k` with the first variable that leaves the chat the same.
+
+        Args:
+            k: The turn.
+            start_with: A function that returns its start with further template variables.
+            agreeing: Whether the turn must agree with its prompt then. If it may not, and lacks the
+                end of the prompt with each variable, a note says so.
+        """
+        found: tuple[int, TurnNote] | None = None
+        for variables in self.switches():
+            self.notes.pop(k, None)
+            try:
+                start = start_with(variables)
+            except SampleError:
+                continue
+            lacks_end = self._is_off_prompt(k)
+            if (lacks_end and (agreeing or found)) or not self._keeps_chat(k, variables):
+                continue
+            if lacks_end:
+                found = start, self.notes[k]
+                continue
+            ((name, value),) = variables.items()
+            self.notes[k] = TurnNote("switch", f"{name}={value!r}")
+            return start
+        self.notes.pop(k, None)
+        if found is None:
+            return None
+        start, self.notes[k] = found
+        return start
+
+    def _keeps_chat(self, k: int, variables: Mapping[str, Any]) -> bool:
+        """Returns whether the chat of turn `k` is rendered the same with further variables."""
+        self.apart.add(k)
+        key = tuple(variables.items())
+        if key not in self.keeps:
+            try:
+                text = self._render_with(variables, self.conversation, None)
+            except SampleError:
+                text = ""
+            self.keeps[key] = text == self.trace.text
+        return self.keeps[key]
 
     def _note_off_prompt(self, k: int, rest: str) -> None:
         if rest.strip():
@@ -108,7 +155,7 @@ class OffPromptStarts(TurnHeaders):
         """Returns the start of turn `k` if it differs from its generation prompt."""
         same, asked = self._aligned(written, header)
         rest = header[asked:]
-        if not rest:
+        if not rest or self._ends_every_chat(rest):
             return same
         spaced = len(written) - len(written[same:].lstrip())
         if rest.isspace() or same > len(written.rstrip()):
@@ -120,6 +167,11 @@ class OffPromptStarts(TurnHeaders):
             raise self._unlike(header, written, where)
         self._note_off_prompt(k, rest)
         return same
+
+    def _ends_every_chat(self, rest: str) -> bool:
+        """Returns whether the template writes a prompt's rest behind the last turn, too."""
+        end = max((slot.end for slot in self.trace.slots), default=0)
+        return bool(rest.strip()) and self.trace.text[end:].rstrip().endswith(rest.strip())
 
     def _aligned(self, written: str, header: str) -> tuple[int, int]:
         """Returns how far a turn and its prompt agree, except for whitespace."""

@@ -6,8 +6,8 @@ same shape, its own strings are put in the same places, and the result must equa
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Collection
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -25,6 +25,16 @@ class RenderingPlan:
 
     A position is a slot and the number of characters after its end; slot 0 is the beginning of the
     prompt.
+
+    Attributes:
+        pieces: The text of the template before, between and behind the words.
+        places: The place of each of the words in the conversation.
+        media: The media, each with the position of its placeholder's start and end.
+        turns: The message of each turn, and the positions of its start and end.
+        dropped: The paths of the strings that the template omits.
+        notes: What is unusual about the turns.
+        unwritten: What generation prompts end with and the template does not write before a turn.
+            A turn whose words begin with that begins behind it.
     """
 
     pieces: tuple[str, ...]
@@ -33,12 +43,27 @@ class RenderingPlan:
     turns: tuple[tuple[int, Any, Any], ...]
     dropped: tuple[str, ...]
     notes: tuple[TurnNote, ...]
+    unwritten: tuple[str, ...]
 
     @classmethod
-    def of(cls, trace: MarkedText, rendering: Rendering) -> RenderingPlan:
-        """Makes the plan of one traced rendering."""
+    def of(
+        cls, trace: MarkedText, rendering: Rendering, headers: Iterable[str]
+    ) -> RenderingPlan | None:
+        """Makes the plan of one traced rendering.
+
+        Args:
+            trace: The marked text.
+            rendering: What was found in it.
+            headers: What stands between the words before turns and the end of their prompts.
+
+        Returns:
+            The plan, or `None` if a turn begins or ends inside its words.
+        """
         ends = [0, *(slot.end for slot in trace.slots)]
         starts = [*(slot.start for slot in trace.slots), len(trace.text)]
+        edges = (edge for turn in rendering.turns for edge in (turn.start, turn.end))
+        if any(edge < ends[bisect_left(starts, edge)] for edge in edges):
+            return None
 
         def relative(char: int) -> tuple[int, int]:
             slot = bisect_right(ends, char) - 1
@@ -51,6 +76,7 @@ class RenderingPlan:
             turns=tuple((t.message, relative(t.start), relative(t.end)) for t in rendering.turns),
             dropped=rendering.dropped,
             notes=rendering.notes,
+            unwritten=tuple({*_unwritten(trace, rendering, headers)}),
         )
 
     def fill(self, conversation: Conversation, plain: str) -> Rendering | None:
@@ -64,6 +90,8 @@ class RenderingPlan:
             if place.part is not None:
                 part = conversation.messages[place.message].content[place.part]
                 core = part.text.strip() if isinstance(part, TextPart) else ""
+            if self.unwritten and core.startswith(self.unwritten):
+                return None
             texts += [core, piece]
             given.append(CallerSpan(at, at + len(core), place.message, place.part, place.key))
             ends.append(at + len(core))
@@ -81,6 +109,19 @@ class RenderingPlan:
             dropped=self.dropped,
             notes=self.notes,
         )
+
+
+def _unwritten(trace: MarkedText, rendering: Rendering, headers: Iterable[str]) -> Iterator[str]:
+    """Yields the ends of headers that the template does not write before the words of turns."""
+    known = {header.lstrip() for header in headers}
+    answers = {turn.message for turn in rendering.turns}
+    end = 0
+    for slot in trace.slots:
+        if slot.message in answers:
+            written = trace.text[end : slot.start].lstrip()
+            rest = (header[len(written) :] for header in known if header.startswith(written))
+            yield from filter(None, map(str.strip, rest))
+        end = slot.end
 
 
 def shapes_of(conversation: Conversation, template: str) -> tuple[Any, ...]:

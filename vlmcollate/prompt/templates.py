@@ -78,7 +78,12 @@ def apply_template(processor: Any, conversation: Conversation, given: TemplateIn
 
 
 def apply_to_probe(processor: Any, conversation: Conversation, given: TemplateInput) -> str:
-    """Renders a chat as `apply_template` does, but refuses one in less time."""
+    """Renders a chat as `apply_template` does, but refuses one in less time.
+
+    A template that demands a system message gets one before the chat.
+    """
+    if given.chat[0]["role"] != "system":
+        given = given._replace(chat=[*_opening(processor), *given.chat])
     chat, tools, variables, asks = given
     try:
         text = render_directly(processor, chat, tools, variables, asks=asks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,7 @@ class KnownStarts:
         is_certain: Whether the generation prompt depends on nothing but the kind of turn, so that
             what is known holds for all chats with the same variables.
         headers: The text from the words before a turn to the end of its generation prompt, by kind.
+        switched: The same with another value of one of the template's variables, by that, too.
         starts: The number of characters from the turn's start to its own words, and any note, by
             the kind, the text between the words before and its own, and how its message begins. If
             the turn starts behind the whitespace at the beginning of that text, the key is without.
@@ -48,6 +49,7 @@ class KnownStarts:
 
     is_certain: bool
     headers: dict[Kind, str] = attrs.field(factory=dict)
+    switched: dict[Kind, dict[Kind, str]] = attrs.field(factory=dict)
     starts: dict[tuple[Kind, Kind], tuple[int, TurnNote | None]] = attrs.field(factory=dict)
 
     def keep(self, kind: Kind, written: Kind, length: int, note: TurnNote | None) -> None:
@@ -55,6 +57,17 @@ class KnownStarts:
         if len(self.starts) >= _MOST_STARTS:
             self.starts.clear()
         self.starts[kind, written] = length, note
+
+    def headers_of(self, kind: Kind) -> Iterator[str]:
+        """Yields all headers that turns of a kind may have."""
+        if kind in self.headers:
+            yield self.headers[kind]
+        yield from self.switched.get(kind, {}).values()
+
+    @property
+    def all_headers(self) -> set[str]:
+        """The headers of all kinds."""
+        return {*self.headers.values()}.union(*(some.values() for some in self.switched.values()))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -73,6 +86,9 @@ class TurnHeaders:
             may make the generation prompt agree with a turn.
         known: What is known of turns of each kind.
         notes: What is unusual about turns that were found, by their message.
+        apart: The turns whose starts depend on the whole chat, as they differ from their prompt.
+        starts: The starts of those, as in `KnownStarts`, by whether they are the last turn, too.
+        keeps: Whether the chat is rendered the same with other values of variables.
     """
 
     conversation: Conversation
@@ -85,6 +101,9 @@ class TurnHeaders:
     switches: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     known: KnownStarts = attrs.field(factory=lambda: KnownStarts(is_certain=False))
     notes: dict[int, TurnNote] = attrs.field(factory=dict, init=False)
+    apart: set[int] = attrs.field(factory=set, init=False)
+    starts: dict[Any, tuple[int, TurnNote | None]] = attrs.field(factory=dict, init=False)
+    keeps: dict[Any, bool] = attrs.field(factory=dict, init=False)
 
     @cached_property
     def last_turn(self) -> int:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Any
 
 import attrs
 
-from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.errors import LabelError
 from vlmcollate.prompt.marks import Slot, Span
 from vlmcollate.prompt.notes import TurnNote
-from vlmcollate.prompt.off_prompt import OffPromptStarts
+from vlmcollate.prompt.off_prompt import OffPromptStarts, StartWith
 from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError
 from vlmcollate.tokens.vocabulary import token_pattern
-
-StartWith = Callable[[Mapping[str, Any]], int]
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -144,9 +142,7 @@ class TurnFinder(OffPromptStarts):
             return at
         kind, written = self._kind(k), trace.text[at:first]
         rest = written.lstrip()  # behind the whitespace of the words before
-        shapes = self._shapes(k, kind, written, first)
-        found = (self.known.starts.get((kind, shape)) for shape in shapes)
-        known = next(filter(None, found), None) if self._is_repeated(k) else None
+        known = self._known_start(k, kind, self._shapes(k, kind, written, first))
         if known is None:
             start = self._start_of_named(k, at, first, where)
             if start is None:
@@ -154,21 +150,39 @@ class TurnFinder(OffPromptStarts):
             if trace.of(k):  # without words, what was written goes on to the end of the chat
                 shapes = self._shapes(k, kind, written, first)  # its header is known now
                 shape = shapes[0 if start > first - len(rest) else -1]
-                self.known.keep(kind, shape, first - start, self.notes.get(k))
+                if k in self.apart:
+                    found = first - start, self.notes.get(k)
+                    self.starts[k == self.last_turn, kind, shape] = found
+                else:
+                    self.known.keep(kind, shape, first - start, self.notes.get(k))
             return start
         length, note = known
         if note is not None:
             self.notes[k] = note
         return first - length
 
+    def _known_start(
+        self, k: int, kind: Kind, shapes: Sequence[Kind]
+    ) -> tuple[int, TurnNote | None] | None:
+        """Returns what is known of the start of a turn like turn `k`."""
+        if not self._is_repeated(k):
+            return None
+        is_last = k == self.last_turn
+        of_chat = (self.starts.get((is_last, kind, shape)) for shape in shapes)
+        of_others = (self.known.starts.get((kind, shape)) for shape in shapes)
+        return next(filter(None, chain(of_chat, of_others)), None)
+
     def _shapes(self, k: int, kind: Kind, written: str, first: int) -> list[Kind]:
         """Returns what `KnownStarts` knows a turn by: without whitespace at first, and with it."""
         rest = written.lstrip()
-        header = self.known.headers.get(kind, "").lstrip()
-        more = header[len(rest) :] if header.startswith(rest) else ""
-        # an answer's own words may begin as the generation prompt ends
-        begins = (bool(more) and self.trace.text.startswith(more, first), *self._own_beginning(k))
-        return [(text, *begins) for text in dict.fromkeys((rest, written))]
+        headers = (header.lstrip() for header in self.known.headers_of(kind))
+        more = {header[len(rest) :] for header in headers if header.startswith(rest)}
+        # an answer's own words may begin as a generation prompt ends
+        begins = frozenset(
+            text for text in more if text and self.trace.text.startswith(text, first)
+        )
+        own = self._own_beginning(k)
+        return [(text, begins, *own) for text in dict.fromkeys((rest, written))]
 
     def _start_of_named(self, k: int, at: int, first: int, where: str) -> int | None:
         """Returns the start of a turn whose header holds the name of its message, or `None`."""
@@ -212,7 +226,12 @@ class TurnFinder(OffPromptStarts):
             self._check_header(k, at + len(header), header, where)
 
         def start(variables: Mapping[str, Any]) -> int:
-            own = self._header(k, anchor, where, variables) if variables else header
+            own = header
+            if variables:
+                known, key = self.known.switched.setdefault(kind, {}), tuple(variables.items())
+                if key not in known or not self._is_repeated(k):
+                    known[key] = self._header(k, anchor, where, variables)
+                own = known[key]
             return self._behind_header(k, at, first, own, where)
 
         try:
@@ -290,11 +309,11 @@ class TurnFinder(OffPromptStarts):
         if not self._is_off_prompt(k):
             return start
         note = self.notes.pop(k)
-        switched = self._switched(k, start_with)
-        if switched is not None and not self._is_off_prompt(k):
-            return switched
-        self.notes[k] = note
-        return start
+        switched = self._switched(k, start_with, agreeing=True)
+        if switched is None:
+            self.notes[k] = note
+            return start
+        return switched
 
     def _start_of_switched(
         self, k: int, at: int, first: int, header: str, start_with: StartWith, error: LabelError
@@ -329,32 +348,6 @@ class TurnFinder(OffPromptStarts):
             return self._behind_header(k, begins, first, header, f"messages[{k}]")
         except OffPromptError:
             raise error from None
-
-    def _switched(self, k: int, start_with: StartWith) -> int | None:
-        """Returns the start of turn `k` with the first variable that leaves the chat the same.
-
-        If the turn lacks the end of its prompt with each of them, a note says so.
-        """
-        found: tuple[int, TurnNote] | None = None
-        for variables in self.switches():
-            self.notes.pop(k, None)
-            try:
-                start = start_with(variables)
-                if self._render_with(variables, self.conversation, None) != self.trace.text:
-                    continue
-            except SampleError:
-                continue
-            if self._is_off_prompt(k):
-                found = found or (start, self.notes[k])
-                continue
-            ((name, value),) = variables.items()
-            self.notes[k] = TurnNote("switch", f"{name}={value!r}")
-            return start
-        self.notes.pop(k, None)
-        if found is None:
-            return None
-        start, self.notes[k] = found
-        return start
 
     def _check_header(self, k: int, start: int, header: str, where: str) -> None:
         """Refuses a header that would be trained for lack of a generation prompt."""
