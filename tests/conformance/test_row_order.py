@@ -53,16 +53,27 @@ def prompt_ends(processor: Any, *, in_parts: bool) -> list[str]:
 
 
 def rows(processor: Any) -> Iterator[Row]:
-    """Chats with one and with two answers, of which one is unusual."""
+    """Chats with one and with two answers, of which one is unusual, and with whitespace."""
     ends = [end for form in (False, True) for end in prompt_ends(processor, in_parts=form)]
     for beginning in dict.fromkeys(["", THOUGHT, "<think></think>", *ends]):
         answer = f"{beginning}Numbat"
         for answers in ([answer], ["Plain", answer], [answer, "Plain"]):
-            yield [
-                {"role": role, "content": content}
-                for said in answers
-                for role, content in (("user", "Quokka?"), ("assistant", said))
-            ]
+            yield [message for words in answers for message in (asked(), said(words))]
+    for space in ("\n", " ", "\n\n"):
+        yield [asked(space), said("Numbat")]
+        yield [asked(), said(f"{space}Numbat"), asked(space), said("Plain")]
+        yield [said(f"{THOUGHT}Hello"), asked(space), said(f"{space}Numbat")]
+        yield [said("Hello"), asked(space), said("<think>\nNumbat")]
+
+
+def asked(space: str = "") -> dict[str, Any]:
+    """A question that ends with whitespace."""
+    return {"role": "user", "content": f"Quokka?{space}"}
+
+
+def said(words: str) -> dict[str, Any]:
+    """An answer."""
+    return {"role": "assistant", "content": words}
 
 
 def check_order(processor: Any) -> None:
@@ -81,27 +92,47 @@ def test_no_template_makes_rows_depend_on_earlier_ones(name: str) -> None:
     check_order(judge(TEMPLATES[name]).processor)
 
 
-@pytest.mark.parametrize("name", BUILDERS if NIGHTLY else ["qwen3_5", "gemma4", "kimi_k25"])
-def test_no_family_makes_rows_depend_on_earlier_ones(name: str) -> None:
-    check_order(processor_of(name))
-
-
 UNTESTED = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
 """It opens the reasoning in the prompt, and tests no word of an answer."""
 
+SWITCHED = UNTESTED.replace(
+    "<think>\n{% endif %}", "<think>\n{% if not enable_thinking %}</think>{% endif %}{% endif %}"
+)
+WITHOUT_HEADER = (
+    "{% for m in messages %}{{ m.content }}"
+    "{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [UNTESTED, SWITCHED, WITHOUT_HEADER])
+def test_an_unusual_template_makes_no_row_depend_on_earlier_ones(template: str) -> None:
+    check_order(judge(template).processor)
+
+
+def test_whitespace_is_that_of_the_words_before_it_where_no_header_is_written() -> None:
+    processor = judge(WITHOUT_HEADER).processor
+    chat = [asked("\n"), said("Numbat"), asked(), said("\nPlain")]
+    sample = collator_for(processor).encode(chat)
+    trained = processor.tokenizer.decode(sample.input_ids[sample.labels != -100])
+    assert trained == "Numbat<|im_end|>\nPlain<|im_end|>"
+
+
+@pytest.mark.parametrize("name", BUILDERS if NIGHTLY else ["qwen3_5", "gemma4", "kimi_k25"])
+def test_no_family_makes_rows_depend_on_earlier_ones(name: str) -> None:
+    check_order(processor_of(name))
+
 
 def test_an_answer_that_begins_as_the_prompt_ends_starts_behind_it() -> None:
     processor = judge(UNTESTED).processor
-    asked = {"role": "user", "content": "Quokka?"}
-    said = ["A plain answer of many words", THOUGHT + "Numbat", "Another plain answer"]
-    chats = [[asked, {"role": "assistant", "content": words}] for words in (*said, *said[::-1])]
+    answers = ["A plain answer of many words", THOUGHT + "Numbat", "Another plain answer"]
+    chats = [[asked(), said(words)] for words in (*answers, *answers[::-1])]
     collator = collator_for(processor)
     trained = [
         processor.tokenizer.decode(sample.input_ids[sample.labels != -100])
         for sample in map(collator.encode, chats)
     ]
-    behind = [words.removeprefix("<think>\n") + "<|im_end|>" for words in said]
+    behind = [words.removeprefix("<think>\n") + "<|im_end|>" for words in answers]
     assert trained == [*behind, *behind[::-1]]

@@ -17,6 +17,7 @@ from vlmcollate.prompt.marks import MarkedText, Place, Span
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering
 from vlmcollate.prompt.template_syntax import quoted_strings, tested_literals
+from vlmcollate.prompt.turn_headers import unwritten
 
 
 @attrs.frozen(eq=False)
@@ -119,8 +120,7 @@ def _unwritten(trace: MarkedText, rendering: Rendering, headers: Iterable[str]) 
     for slot in trace.slots:
         if slot.message in answers:
             written = trace.text[end : slot.start].lstrip()
-            rest = (header[len(written) :] for header in known if header.startswith(written))
-            yield from filter(None, map(str.strip, rest))
+            yield from filter(None, (unwritten(header, written).strip() for header in known))
         end = slot.end
 
 

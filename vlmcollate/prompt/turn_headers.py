@@ -307,6 +307,19 @@ class TurnHeaders:
         return marks.read(self.render(conversation, marks, upto=upto))
 
 
+def unwritten(header: str, written: str) -> str:
+    """Returns the end of a header that a template does not write before the words of a turn.
+
+    Args:
+        header: The header, which begins with the whole of `written` or inside it.
+        written: What the template writes before the words.
+    """
+    if header.startswith(written):
+        return header[len(written) :]
+    sizes = range(min(len(header), len(written)), 0, -1)
+    return next((header[size:] for size in sizes if written.endswith(header[:size])), "")
+
+
 def _without_leading_space(message: Message, key: str) -> Message:
     """Returns the message without whitespace before its first word, at `key`."""
     if isinstance(message.extra.get(key), str):

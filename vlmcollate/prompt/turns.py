@@ -12,7 +12,7 @@ from vlmcollate.errors import LabelError
 from vlmcollate.prompt.marks import Slot, Span
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.off_prompt import OffPromptStarts, StartWith
-from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError
+from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError, unwritten
 from vlmcollate.tokens.vocabulary import token_pattern
 
 
@@ -141,6 +141,9 @@ class TurnFinder(OffPromptStarts):
         if anchor is not None and self._is_continued(anchor, trace.text[at:first]):
             return at
         kind, written = self._kind(k), trace.text[at:first]
+        if not self.known.headers.get(kind, "unknown").strip():
+            # nothing else tells whose the whitespace around it is
+            kind = (*kind, _space_at_end(self.conversation.messages[k - 1].text) if k else "")
         rest = written.lstrip()  # behind the whitespace of the words before
         known = self._known_start(k, kind, self._shapes(k, kind, written, first))
         if known is None:
@@ -175,8 +178,7 @@ class TurnFinder(OffPromptStarts):
     def _shapes(self, k: int, kind: Kind, written: str, first: int) -> list[Kind]:
         """Returns what `KnownStarts` knows a turn by: without whitespace at first, and with it."""
         rest = written.lstrip()
-        headers = (header.lstrip() for header in self.known.headers_of(kind))
-        more = {header[len(rest) :] for header in headers if header.startswith(rest)}
+        more = {unwritten(header.lstrip(), rest) for header in self.known.headers_of(kind)}
         # an answer's own words may begin as a generation prompt ends
         begins = frozenset(
             text for text in more if text and self.trace.text.startswith(text, first)
@@ -231,7 +233,7 @@ class TurnFinder(OffPromptStarts):
                 known, key = self.known.switched.setdefault(kind, {}), tuple(variables.items())
                 if key not in known or not self._is_repeated(k):
                     known[key] = self._header(k, anchor, where, variables)
-                own = known[key]
+                own = _space_at_start(header) + known[key].lstrip()  # as the words before end
             return self._behind_header(k, at, first, own, where)
 
         try:
@@ -272,6 +274,8 @@ class TurnFinder(OffPromptStarts):
 
         def start(variables: Mapping[str, Any]) -> int:
             begins, header = self._header_of_another(at, first, error, variables)
+            known = self.known.switched.setdefault(self._kind(k), {})
+            known[("usual", *variables.items())] = header
             found = self._behind_header(k, begins, first, header, f"messages[{k}]")
             return self._behind_own_words(k, found, first)
 
@@ -364,3 +368,11 @@ class TurnFinder(OffPromptStarts):
                 f"{''.join(between)!r}; use another label strategy",
                 where=where,
             )
+
+
+def _space_at_start(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())]
+
+
+def _space_at_end(text: str) -> str:
+    return text[len(text.rstrip()) :]
