@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +62,14 @@ def diagnose(collator: BaseCollator) -> Diagnosis:
     from vlmcollate.cli.diagnosis_facts import facts_of
 
     collator = attrs.evolve(collator, on_template_omission="allow", on_unread="allow")
-    probes = {chat: _probe(collator, example) for chat, example in chats_for(collator)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of chats that are not the user's
+        probes = {chat: _probe(collator, example) for chat, example in chats_for(collator)}
+        facts = tuple(facts_of(collator, probes))
     return Diagnosis(
         processor=type(collator.processor).__name__,
         collator=type(collator).__name__,
-        facts=tuple(facts_of(collator, probes)),
+        facts=facts,
         findings=tuple(_findings(probes)),
     )
 

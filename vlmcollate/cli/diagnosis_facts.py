@@ -12,6 +12,7 @@ from vlmcollate.cli.diagnosis_values import Fact, Probe
 from vlmcollate.encode.off_prompt import lacking_prompt
 from vlmcollate.errors import CollateError
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.call_arguments import prints_dicts
 from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.template_syntax import switches_of
 from vlmcollate.prompt.turn_ends import agreement
@@ -56,6 +57,10 @@ def facts_of(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fa
     yield from _turns(collator, probes)
     if _has_template(collator):
         yield from _switches(collator)
+        if prints_dicts(collator.processor):
+            text = "a dict is written as Python does, with single quotes"
+            remedy = "give the arguments as a JSON string"
+            yield Fact(topic="arguments of calls", text=text, remedy=remedy, level="choice")
     refused = [chat for chat, probe in probes.items() if probe.error]
     if refused:
         text = f"{', '.join(refused)}; the reasons are below"

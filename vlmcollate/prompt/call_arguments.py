@@ -12,6 +12,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation, Message
 from vlmcollate.errors import stack_level
+from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.marks import Marks
 from vlmcollate.prompt.templates import WORD, written_call
 
@@ -39,6 +40,11 @@ def in_form_for(
     spell = str if form == "printed" else partial(json.dumps, ensure_ascii=False)
     messages = tuple(_with_text(message, spell) for message in conversation.messages)
     return attrs.evolve(conversation, messages=messages)
+
+
+def prints_dicts(processor: Any) -> bool:
+    """Returns whether a processor's chat template writes a dict of arguments as Python does."""
+    return _form_of(processor, chat_template_of(processor)) == "printed"
 
 
 def _form_of(processor: Any, template: str) -> _Form:

@@ -195,3 +195,17 @@ def test_a_switch_that_agrees_with_the_turns_is_the_remedy():
     (switch,) = known["switch for thinking"]
     removed = repr("<think>\n</think>\n")
     assert switch["text"] == f"enable_thinking: True removes {removed} from the generation prompt"
+
+
+def test_a_template_that_prints_dicts_is_reported():
+    processor = tiny_processor()
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }} {{ c.function.arguments }}"
+        "{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    (fact,) = facts(attrs.asdict(diagnose(collator_for(processor))))["arguments of calls"]
+    assert fact["remedy"] == "give the arguments as a JSON string"
+    usual = facts(attrs.asdict(diagnose(collator_for(tiny_processor()))))
+    assert "arguments of calls" not in usual
