@@ -46,7 +46,7 @@ _OPTIONS = (
 _MOST_PATHS = 32
 _WEIGHTED = frozenset({1, 2, 3, "LANCZOS", "BILINEAR", "BICUBIC"})
 """The numbers and the names of interpolations that weight pixels."""
-_BAND = 64
+_BAND = 128
 """The number of rows whose channels are separated at a time, so that they stay in the cache."""
 _STRIP_BYTES = 1 << 18
 """The size of the strips in which large images are copied, so that they stay in the cache."""
@@ -244,9 +244,10 @@ def _resized_planes(resize: Callable[..., Tensor], *given: Any, **options: Any) 
     words = whole.movedim(-3, -1).numpy().view("<u4")[..., 0]
     for top in range(0, words.shape[-2], _BAND):
         band = np.s_[..., top : top + _BAND, :]
-        shifted = np.empty_like(words[band])
+        word = words[band]
         for n, channel in enumerate(channels):
-            channel[band] = np.right_shift(words[band], 8 * n, out=shifted)  # its lowest byte
+            word = word >> 8 if n else word
+            channel[band] = word  # its lowest byte
     return torch.from_numpy(planes)
 
 
