@@ -202,6 +202,7 @@ class TurnFinder(OffPromptStarts):
         finder = attrs.evolve(self, conversation=nameless, trace=trace)
         start = finder._start(k, where)
         self.notes.update(finder.notes)
+        self.apart.update(finder.apart)
         own = trace.text[start : trace.of(k)[0].start]
         return first - len(own) if self.trace.text.endswith(own, at, first) else None
 
