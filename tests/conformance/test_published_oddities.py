@@ -6,7 +6,7 @@ import pytest
 
 from tests.decoding import trained_texts
 from vlmcollate import collator_for
-from vlmcollate.errors import LabelError
+from vlmcollate.errors import ConversationError, LabelError
 from vlmcollate.testing import tiny_processor
 
 TEXT = "{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}"
@@ -170,3 +170,63 @@ def test_a_token_behind_every_chat_is_no_part_of_the_prompt():
     )
     assert trained(template, CHAT) == ["One<|z|>", "Two<|z|>"]
     assert trained(template, CHAT[:2]) == ["One<|z|>"]
+
+
+@pytest.mark.parametrize("trailer", ["<|b|>", "<|a|>assistant <|b|>"])
+def test_a_token_behind_every_chat_does_not_stand_in_for_a_generation_prompt(trailer):
+    """Behind the first, no prompt is known; the second is a prompt that is always written."""
+    template = "{% for m in messages %}<|a|>{{ m.role }} " + TEXT + "<|z|>{% endfor %}" + trailer
+    with pytest.raises(LabelError, match="generation prompt"):
+        trained(template, CHAT[:2], off_prompt="error")
+
+
+OPENS = "<|a|>{{ m.role }} " + TEXT
+GUARDED = "{% if add_generation_prompt and messages[-1].role == 'user' %}<|a|>assistant {% endif %}"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "<|z|>{% endfor %}",
+        "{% if not loop.last or add_generation_prompt %}<|z|>{% endif %}{% endfor %}",
+    ],
+)
+def test_the_header_of_a_turn_behind_an_answer_does_not_train(end):
+    template = "{% for m in messages %}" + OPENS + end + GUARDED
+    twice = [*CHAT[:2], said("assistant", "Two")]
+    found = trained(template, twice, stop_tokens=["<|z|>"], unclosed_turns="append_eos")
+    assert [text.removesuffix("<|z|>").removesuffix("<|im_end|>") for text in found] == [
+        "One",
+        "Two",
+    ]
+
+
+def test_words_of_a_header_do_not_train_behind_a_system_message():
+    template = (
+        "{% for m in messages %}{{ m.role }}: "
+        + TEXT
+        + "<|z|>{% endfor %}"
+        + GUARDED.replace("<|a|>assistant ", "assistant:")
+    )
+    messages = [said("system", "Be kind."), said("assistant", "Hello"), *CHAT[:2]]
+    assert trained(template, messages) == [" Hello<|z|>", " One<|z|>"]
+
+
+FORCED = "{% for m in messages %}" + OPENS + "<|z|>{% endfor %}" + ASKED.replace(" {%", " <|b|>{%")
+
+
+@pytest.mark.parametrize("name", ["assistant", "a", "Bob", None])
+def test_a_name_changes_no_start_inside_the_words(name):
+    answer = said("assistant", "<|b|>One", **({"name": name} if name else {}))
+    assert trained(FORCED, [CHAT[0], answer], on_unread="allow") == ["One<|z|>"]
+
+
+def test_a_variable_that_is_set_after_a_refusal_counts():
+    template = "{{ start_of_chat + '' }}{% for m in messages %}" + OPENS + "<|z|>{% endfor %}"
+    processor = with_tokens(template + ASKED)
+    with pytest.raises(ConversationError, match="undefined"):
+        collator_for(processor).encode(CHAT)
+    collator = collator_for(processor, template_kwargs={"start_of_chat": "<|b|>"})
+    sample = collator.encode(CHAT)
+    found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+    assert found == ["One<|z|>", "Two<|z|>"]

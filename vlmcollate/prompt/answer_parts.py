@@ -112,7 +112,10 @@ def _turns(rendering: Rendering) -> Iterator[tuple[Span, list[CallerSpan], int]]
     starts = [span.start for span in spans]
     for turn in rendering.turns:
         first, behind = bisect_left(starts, turn.start), bisect_left(starts, turn.end)
-        own = [span for span in spans[first:behind] if span.message == turn.message]
+        if first and spans[first - 1].end > turn.start:
+            first -= 1  # the first words of the message may be a part of its prompt
+        inside = (span for span in spans[first:behind] if span.message == turn.message)
+        own = [attrs.evolve(span, start=max(span.start, turn.start)) for span in inside]
         yield turn, own, spans[first - 1].end if first else 0
 
 
@@ -123,24 +126,41 @@ def _thought(
     given = [span.end for span in own if span.key in REASONING_KEYS]
     if given:
         return _given_thought(text, turn, own, given[-1], forms)
+    words = next((span.start for span in own if not span.key), turn.start)
+    for form in forms if words > turn.start else ():  # behind text of the template
+        found = form.split(text[words : turn.end])
+        if found is not None:
+            return _closed(turn, words, form, *found)
     header = text[before : turn.start].rstrip()
     for form in forms:
         is_open = header.endswith(form.opening)
         start = before + len(header) - len(form.opening) if is_open else turn.start
         found = form.split(text[start : turn.end])
         if found is not None:
-            inside, rest = found
-            closing = turn.end - len(rest) - len(form.closing)
-            return _Thought(start, closing, closing + len(form.closing), not inside.strip())
-    words = text[turn.start : turn.end]
-    begun = turn.start + len(words) - len(words.lstrip())
-    if any(words.lstrip().startswith(form.opening) for form in forms):  # nothing closes it
+            return _closed(turn, start, form, *found)
+    whole = text[turn.start : turn.end]
+    begun = turn.start + len(whole) - len(whole.lstrip())
+    if any(whole.lstrip().startswith(form.opening) for form in forms):  # nothing closes it
         end = max((s.end for s in own if not s.key), default=begun)
         return _Thought(begun, end, end, is_empty=False)
     for form in forms:  # some templates write no more than the closing of an empty block
         if text.startswith(form.closing, begun):
             return _Thought(begun, begun, begun + len(form.closing), is_empty=True)
     return None
+
+
+def _closed(turn: Span, start: int, form: ReasoningForm, inside: str, rest: str) -> _Thought:
+    """Returns reasoning in the text of a turn.
+
+    Args:
+        turn: The turn.
+        start: The start of what opens the reasoning.
+        form: What opens and closes it.
+        inside: The reasoning.
+        rest: The text of the turn behind what closes it.
+    """
+    closing = turn.end - len(rest) - len(form.closing)
+    return _Thought(start, closing, closing + len(form.closing), not inside.strip())
 
 
 def _given_thought(

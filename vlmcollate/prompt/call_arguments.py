@@ -52,6 +52,8 @@ def _form_of(processor: Any, template: str) -> _Form:
     if template not in _FORMS:
         as_dict = written_call(processor, _ARGUMENTS)
         as_json, printed = json.dumps(_ARGUMENTS), str(_ARGUMENTS)
+        if not as_dict and not written_call(processor, as_json):
+            return "dict"  # the template takes no calls, or lacks a variable
         if printed in as_dict and written_call(processor, printed) == as_dict:
             _FORMS[template] = "printed"  # such as a dict that is joined with text
         elif WORD in as_dict or as_json not in written_call(processor, as_json):

@@ -155,7 +155,7 @@ class OffPromptStarts(TurnHeaders):
         """Returns the start of turn `k` if it differs from its generation prompt."""
         same, asked = self._aligned(written, header)
         rest = header[asked:]
-        if not rest or self._ends_every_chat(rest):
+        if not rest or self._ends_every_chat(k, header, rest):
             return same
         spaced = len(written) - len(written[same:].lstrip())
         if rest.isspace() or same > len(written.rstrip()):
@@ -168,10 +168,19 @@ class OffPromptStarts(TurnHeaders):
         self._note_off_prompt(k, rest)
         return same
 
-    def _ends_every_chat(self, rest: str) -> bool:
-        """Returns whether the template writes a prompt's rest behind the last turn, too."""
+    def _ends_every_chat(self, k: int, header: str, rest: str) -> bool:
+        """Returns whether a prompt's rest, but not the prompt, stands behind the last turn, too.
+
+        Args:
+            k: The turn.
+            header: The text from the words before the turn to the end of its prompt.
+            rest: The end of the header.
+        """
+        self.apart.add(k)
         end = max((slot.end for slot in self.trace.slots), default=0)
-        return bool(rest.strip()) and self.trace.text[end:].rstrip().endswith(rest.strip())
+        behind = self.trace.text[end:].rstrip()
+        is_prompt = behind.endswith(header.strip())
+        return bool(rest.strip()) and behind.endswith(rest.strip()) and not is_prompt
 
     def _aligned(self, written: str, header: str) -> tuple[int, int]:
         """Returns how far a turn and its prompt agree, except for whitespace."""

@@ -64,6 +64,8 @@ def apply_template(processor: Any, conversation: Conversation, given: TemplateIn
         )
     except TEMPLATE_ERRORS as error:
         # the row's variables may collide with arguments of the call
+        if isinstance(error, jinja2.UndefinedError):  # such as of a token that will be set
+            _forget(chat_template_of(processor))
         is_taken = conversation.template_kwargs and "multiple values for" in str(error)
         if not is_taken and not is_template_error(error):
             raise
@@ -146,6 +148,16 @@ _PROBED: dict[tuple[str, str], str | None] = {}
 """What templates make of the chats that several functions try."""
 _OPENINGS: dict[str, list[dict[str, Any]]] = {}
 _MOST_PROBED = 1024
+
+
+def _forget(template: str) -> None:
+    """Forgets what a template made of the chats that were tried, since it may take them now."""
+    _SILENCE.pop(template, None)
+    _OPENINGS.pop(template, None)
+    known: tuple[dict[Any, Any], ...] = (_WANTS_STRINGS, _WANTS_LISTS, _PROBED)
+    for found in known:
+        for key in [key for key in found if key[0] == template]:
+            del found[key]
 
 
 def wants_strings(processor: Any, template: str, role: str) -> bool:

@@ -31,6 +31,8 @@ class OffPromptError(LabelError):
 
 Kind = tuple[Any, ...]
 _MOST_STARTS = 4096
+_USUAL: Kind = ("usual",)
+"""The key of the header of answers to a question, of which no kind of turn has the form."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -288,6 +290,31 @@ class TurnHeaders:
         token = tokens[opener].group()
         return header[: header.index(token) + len(token)], header
 
+    def _behind_usual_header(self, start: int, first: int) -> int:
+        """Returns the start of a turn without a header that its prompt lacks.
+
+        Args:
+            start: The end of the prompt, which may be that of the turn before.
+            first: The start of the turn's words.
+        """
+        own = self.trace.text[start:first].rstrip()
+        usual = self._header_of_answers if own else ""
+        if not usual.strip() or not own.endswith(usual.rstrip()):
+            return start
+        end, space = start + len(own), space_at_end(usual)
+        return end + len(space) if self.trace.text.startswith(space, end) else end
+
+    @property
+    def _header_of_answers(self) -> str:
+        """The end of the header of answers to a question, behind the end of the turn before."""
+        if _USUAL not in self.known.headers:
+            try:
+                header = self._usual_header(LabelError("no question has a prompt"), {})[1]
+            except LabelError:
+                header = ""
+            self.known.headers[_USUAL] = header[self._end_of_stop(header) :].lstrip()
+        return self.known.headers[_USUAL]
+
     def _usual_words(self) -> str:
         """Returns what the template writes between the header of an answer and its words."""
         chat = [
@@ -318,6 +345,16 @@ def unwritten(header: str, written: str) -> str:
         return header[len(written) :]
     sizes = range(min(len(header), len(written)), 0, -1)
     return next((header[size:] for size in sizes if written.endswith(header[:size])), "")
+
+
+def space_at_start(text: str) -> str:
+    """Returns the whitespace that a text begins with."""
+    return text[: len(text) - len(text.lstrip())]
+
+
+def space_at_end(text: str) -> str:
+    """Returns the whitespace that a text ends with."""
+    return text[len(text.rstrip()) :]
 
 
 def _without_leading_space(message: Message, key: str) -> Message:

@@ -12,7 +12,14 @@ from vlmcollate.errors import LabelError
 from vlmcollate.prompt.marks import Slot, Span
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.off_prompt import OffPromptStarts, StartWith
-from vlmcollate.prompt.turn_headers import Kind, NoPromptError, OffPromptError, unwritten
+from vlmcollate.prompt.turn_headers import (
+    Kind,
+    NoPromptError,
+    OffPromptError,
+    space_at_end,
+    space_at_start,
+    unwritten,
+)
 from vlmcollate.tokens.vocabulary import token_pattern
 
 
@@ -143,13 +150,14 @@ class TurnFinder(OffPromptStarts):
         kind, written = self._kind(k), trace.text[at:first]
         if not self.known.headers.get(kind, "unknown").strip():
             # nothing else tells whose the whitespace around it is
-            kind = (*kind, _space_at_end(self.conversation.messages[k - 1].text) if k else "")
+            kind = (*kind, space_at_end(self.conversation.messages[k - 1].text) if k else "")
         rest = written.lstrip()  # behind the whitespace of the words before
         known = self._known_start(k, kind, self._shapes(k, kind, written, first))
         if known is None:
             start = self._start_of_named(k, at, first, where)
             if start is None:
                 start = self._start_behind(k, kind, anchor, first, where)
+                start = self._behind_usual_header(start, first)
             if trace.of(k):  # without words, what was written goes on to the end of the chat
                 shapes = self._shapes(k, kind, written, first)  # its header is known now
                 shape = shapes[0 if start > first - len(rest) else -1]
@@ -203,8 +211,10 @@ class TurnFinder(OffPromptStarts):
         start = finder._start(k, where)
         self.notes.update(finder.notes)
         self.apart.update(finder.apart)
-        own = trace.text[start : trace.of(k)[0].start]
-        return first - len(own) if self.trace.text.endswith(own, at, first) else None
+        words = trace.of(k)[0].start
+        own = trace.text[start:words]
+        is_same = self.trace.text.endswith(own, at, first)
+        return first + start - words if is_same else None  # which may lie inside its words
 
     def _is_continued(self, anchor: Slot, written: str) -> bool:
         """Returns whether a turn goes on behind words of an earlier one that were moved there."""
@@ -234,7 +244,7 @@ class TurnFinder(OffPromptStarts):
                 known, key = self.known.switched.setdefault(kind, {}), tuple(variables.items())
                 if key not in known or not self._is_repeated(k):
                     known[key] = self._header(k, anchor, where, variables)
-                own = _space_at_start(header) + known[key].lstrip()  # as the words before end
+                own = space_at_start(header) + known[key].lstrip()  # as the words before end
             return self._behind_header(k, at, first, own, where)
 
         try:
@@ -369,11 +379,3 @@ class TurnFinder(OffPromptStarts):
                 f"{''.join(between)!r}; use another label strategy",
                 where=where,
             )
-
-
-def _space_at_start(text: str) -> str:
-    return text[: len(text) - len(text.lstrip())]
-
-
-def _space_at_end(text: str) -> str:
-    return text[len(text.rstrip()) :]

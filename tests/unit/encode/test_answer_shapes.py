@@ -16,6 +16,7 @@ from vlmcollate.prompt.answer_parts import answer_parts
 from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.reasoning import PLAIN_FORM
 from vlmcollate.prompt.rendering import CallerSpan, Rendering
+from vlmcollate.testing import tiny_processor
 
 _ASK = {"role": "user", "content": "Quokka?"}
 _CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "Lyon"}}}
@@ -155,3 +156,40 @@ def test_reasoning_whose_end_is_unknown_is_refused():
         ("</think>", "reasoning_end"),
         ("Numbat<e>", "text"),
     ]
+
+
+_INLINE, _NOTHING = "<think>\nHm\n</think>\n\nYes", "<think>\n\n</think>\n\nYes"
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "expected"),
+    [
+        ({"train_on": Reasoning(train=False)}, _INLINE, ["\n\nYes<|im_end|>"]),
+        ({"train_on": PartWeights(text=0)}, _INLINE, ["Hm\n</think>"]),
+        ({"empty_reasoning": "mask"}, _NOTHING, ["Yes<|im_end|>"]),
+        ({"empty_reasoning": "drop"}, _NOTHING, ["Yes<|im_end|>"]),
+    ],
+)
+def test_reasoning_in_the_text_has_its_parts_where_the_prompt_opens_it(options, answer, expected):
+    assert _with_markers("", "<think>\n", answer, **options) == expected
+
+
+def test_reasoning_in_the_text_has_its_parts_behind_a_token_of_the_template():
+    options: dict[str, Any] = {"train_on": Reasoning(train=False)}
+    assert _with_markers("<|note|>", "", _INLINE, **options) == ["\n\nYes<|im_end|>"]
+    assert _with_markers("<|note|>", "", "Yes", **options) == ["<|note|>Yes<|im_end|>"]
+
+
+def _with_markers(written: str, asked: str, answer: str, **options: Any) -> list[str]:
+    """Trains on an answer before which a template writes a text, and ends its prompt with one."""
+    processor = tiny_processor()
+    tokens = ["<think>", "</think>", "<|note|>"]
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        f"{{% if m.role == 'assistant' %}}{written}{{% endif %}}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        f"{{% if add_generation_prompt %}}<|im_start|>assistant\n{asked}{{% endif %}}"
+    )
+    sample = collator_for(processor, **options).encode([_ASK, _answer(answer)])
+    return trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
