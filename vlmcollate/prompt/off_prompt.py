@@ -176,11 +176,12 @@ class OffPromptStarts(TurnHeaders):
             header: The text from the words before the turn to the end of its prompt.
             rest: The end of the header.
         """
-        self.apart.add(k)
         end = max((slot.end for slot in self.trace.slots), default=0)
         behind = self.trace.text[end:].rstrip()
-        is_prompt = behind.endswith(header.strip())
-        return bool(rest.strip()) and behind.endswith(rest.strip()) and not is_prompt
+        if not rest.strip() or not behind.endswith(rest.strip()):
+            return False
+        self.apart.add(k)
+        return not behind.endswith(header.strip())
 
     def _aligned(self, written: str, header: str) -> tuple[int, int]:
         """Returns how far a turn and its prompt agree, except for whitespace."""
