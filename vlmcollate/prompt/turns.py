@@ -149,7 +149,7 @@ class TurnFinder(OffPromptStarts):
             return at
         kind, written = self._kind(k), trace.text[at:first]
         if not self.known.headers.get(kind, "unknown").strip():
-            # nothing else tells whose the whitespace around it is
+            # nothing but its message shows whose the whitespace around it is
             kind = (*kind, space_at_end(self.conversation.messages[k - 1].text) if k else "")
         rest = written.lstrip()  # behind the whitespace of the words before
         known = self._known_start(k, kind, self._shapes(k, kind, written, first))
