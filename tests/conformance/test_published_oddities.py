@@ -201,6 +201,18 @@ def test_the_header_of_a_turn_behind_an_answer_does_not_train(end):
     ]
 
 
+def test_a_header_in_a_greeting_does_not_train_where_a_prompt_is_always_written():
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|b|>"
+        + TEXT
+        + "<|b|>{% else %}<|a|>"
+        + TEXT
+        + "<|z|>{% endif %}{% endfor %}<|a|>"
+    )
+    found = trained(template, [said("assistant", "Hello"), *CHAT[:2]], stop_tokens=["<|z|>"])
+    assert found == ["Hello<|z|>", "One<|z|>"]
+
+
 def test_words_of_a_header_do_not_train_behind_a_system_message():
     template = (
         "{% for m in messages %}{{ m.role }}: "

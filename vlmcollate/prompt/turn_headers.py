@@ -290,16 +290,20 @@ class TurnHeaders:
         token = tokens[opener].group()
         return header[: header.index(token) + len(token)], header
 
-    def _behind_usual_header(self, start: int, first: int) -> int:
+    def _behind_usual_header(self, k: int, start: int, first: int) -> int:
         """Returns the start of a turn without a header that its prompt lacks.
 
         Args:
-            start: The end of the prompt, which may be that of the turn before.
-            first: The start of the turn's words.
+            k: The turn.
+            start: The end of its prompt, which may be that of the turn before.
+            first: The start of its words.
         """
         own = self.trace.text[start:first].rstrip()
         usual = self._header_of_answers if own else ""
-        if not usual.strip() or not own.endswith(usual.rstrip()):
+        is_header = own.endswith(usual.rstrip())
+        if self.trace.last_before(k) is None:  # a question's end may stand before its header
+            is_header = is_header or usual.rstrip().endswith(own)
+        if not usual.strip() or not is_header:
             return start
         end, space = start + len(own), space_at_end(usual)
         return end + len(space) if self.trace.text.startswith(space, end) else end

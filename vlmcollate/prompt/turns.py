@@ -157,7 +157,7 @@ class TurnFinder(OffPromptStarts):
             start = self._start_of_named(k, at, first, where)
             if start is None:
                 start = self._start_behind(k, kind, anchor, first, where)
-                start = self._behind_usual_header(start, first)
+                start = self._behind_usual_header(k, start, first)
             if trace.of(k):  # without words, what was written goes on to the end of the chat
                 shapes = self._shapes(k, kind, written, first)  # its header is known now
                 shape = shapes[0 if start > first - len(rest) else -1]
