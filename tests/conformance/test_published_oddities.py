@@ -110,6 +110,70 @@ def test_the_token_before_that_of_every_role_ends_a_turn_though_a_prompt_is_alwa
         trained(ALWAYS_ASKS, CHAT)
 
 
+def test_the_end_of_a_turn_is_found_before_a_prompt_of_words_that_is_always_written():
+    template = "{% for m in messages %}{{ m.role }}: " + TEXT + "<|z|>{% endfor %}assistant: "
+    assert trained(template, CHAT) == ["One<|z|>", "Two<|z|>"]
+    assert trained(template, [said("system", "Rules"), *CHAT[1:]]) == ["One<|z|>", "Two<|z|>"]
+
+
+NEVER_ASKS = [
+    "{% for m in messages %}<|a|>{{ m.role }}\n" + TEXT + "<|z|>\n{% endfor %}",
+    "{% for m in messages %}<|{{ m.role }}|>\n"
+    + TEXT
+    + "{{ '<|z|>' if m.role == 'assistant' else '' }}\n{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("template", NEVER_ASKS)
+def test_without_a_generation_prompt_the_header_is_that_of_questions_in_another_name(template):
+    roles = ["<|user|>", "<|assistant|>", "<|system|>"]
+    processor = with_tokens(template)
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": roles})
+    collator = collator_for(processor)
+    greeting, spelled = said("assistant", "Hello"), said("assistant", "Not <|assistant|> nor <|a|>")
+    chats = [CHAT, [said("system", "Rules"), *CHAT], [greeting, *CHAT], [*CHAT[:3], spelled]]
+    for messages in chats:
+        sample = collator.encode(messages)
+        found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+        assert found == [f"{m['content']}<|z|>" for m in messages if m["role"] == "assistant"]
+    (note,) = collator.explain(chats[2]).turn_notes
+    header = "<|a|>assistant" if "<|a|>" in template else "<|assistant|>"
+    assert (note.kind, note.detail, note.messages) == ("no_prompt", header, (0, 2, 4))
+    spelled_ids = collator.encode(chats[3]).input_ids.tolist()
+    token = processor.tokenizer.convert_tokens_to_ids(header.removesuffix("assistant") or header)
+    plain_ids = collator.encode(CHAT).input_ids.tolist()
+    assert spelled_ids.count(token) == plain_ids.count(token)
+
+
+def test_what_a_template_without_generation_prompt_writes_into_answers_trains():
+    template = NEVER_ASKS[0].replace(TEXT, "{{ '<|b|>' if m.role == 'assistant' else '' }}" + TEXT)
+    assert trained(template, CHAT) == ["<|b|>One<|z|>", "<|b|>Two<|z|>"]
+
+
+def test_a_turn_may_have_a_token_before_its_header_that_its_prompt_lacks():
+    template = (
+        "{% for m in messages %}<|a|>{% if m.role == 'assistant' %}<|b|>"
+        "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+        "{% endif %}" + TEXT + "<|z|>{% endfor %}{% if add_generation_prompt %}<|b|>\n{% endif %}"
+    )
+    assert trained(template, CHAT) == ["One<|z|>", "Two<|z|>"]
+    thinking = [CHAT[0], said("assistant", "One", reasoning_content="So"), *CHAT[2:]]
+    assert trained(template, thinking) == ["<think>So</think>One<|z|>", "Two<|z|>"]
+
+
+@pytest.mark.parametrize("role", ["assistant", "system"])
+def test_words_that_end_a_question_before_its_answer_are_no_part_of_the_header(role):
+    template = (
+        "{% for m in messages %}{{ '<|a|>' if m.role == 'user' else '<|b|>' }}"
+        "{% if m.role == 'system' %}<|a|>{% endif %}" + TEXT + "{% if m.role == 'user' %}"
+        " /think{% else %}<|z|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|b|>{% endif %}"
+    )
+    first = [said("system", "Rules")] if role == "system" else []
+    found = trained(template, [*first, said("assistant", "Hello"), *CHAT])
+    assert found == ["Hello<|z|>", "One<|z|>", "Two<|z|>"]
+
+
 def test_a_prompt_that_goes_on_with_words_behind_the_end_of_the_question_is_noted():
     template = (
         "{% for m in messages %}{{ '<|a|>' if m.role == 'user' else '' }}"

@@ -407,12 +407,15 @@ def test_a_template_without_end_token_is_refused():
         collator_for(processor).encode(turn("a", "b"))
 
 
-def test_a_template_without_generation_prompt_is_refused():
+NEVER_ASKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% for p in m.content %}{{ p.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+)
+
+
+def test_a_template_without_generation_prompt_is_refused_if_its_headers_are_unlike():
     processor = tiny_processor("qwen2_5_vl")
-    processor.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-        "{% for p in m.content %}{{ p.text }}{% endfor %}<|im_end|>\n{% endfor %}"
-    )
+    processor.chat_template = NEVER_ASKS.replace("m.role", "'q' if loop.index is odd else 'a'")
     with pytest.raises(LabelError, match="no generation prompt"):
         collator_for(processor).encode(turn("a", "b"))
 

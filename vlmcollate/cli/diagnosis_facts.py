@@ -157,7 +157,7 @@ def _turns(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fact
     for chat, explanation in explained.items():
         for note in explanation.turn_notes:
             kinds.setdefault(note.kind, (note, []))[1].append(chat)
-    if "off_prompt" not in kinds and not is_refused:
+    if kinds.keys().isdisjoint(("off_prompt", "no_prompt")) and not is_refused:
         yield Fact(topic=_OFF_PROMPT, text="none: each follows its generation prompt")
     for note, found in kinds.values():
         chats = list(dict.fromkeys(found))

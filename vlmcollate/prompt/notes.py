@@ -7,10 +7,13 @@ from typing import Literal
 
 import attrs
 
-NoteKind = Literal["off_prompt", "other_header", "in_parts", "switch", "moved", "empty_reasoning"]
+NoteKind = Literal[
+    "off_prompt", "other_header", "no_prompt", "in_parts", "switch", "moved", "empty_reasoning"
+]
 _TOPICS: dict[NoteKind, str] = {
     "off_prompt": "turns off their prompt",
     "other_header": "headers of the turns",
+    "no_prompt": "prompt of the turns",
     "in_parts": "place of the answers",
     "switch": "prompt of the turns",
     "moved": "place of the system message",
@@ -54,6 +57,8 @@ class TurnNote:
             return f"set {self.detail} for generation, too"
         if self.kind == "empty_reasoning":
             return 'set empty_reasoning="mask" to exclude it from the loss, or "drop" to remove it'
+        if self.kind == "no_prompt":
+            return f"write {self.detail!r} at the end of a prompt to generate"
         if self.kind == "in_parts":
             return "write text and tool calls as messages of their own to train them in their order"
         if self.has_last:
@@ -76,7 +81,7 @@ class TurnNote:
         """What is unusual, without the numbers of the turns."""
         if self.kind == "empty_reasoning":
             return self._fact("answers without reasoning are")
-        is_whole = self.has_last or self.kind in ("switch", "in_parts")
+        is_whole = self.has_last or self.kind in ("switch", "in_parts", "no_prompt")
         return self._fact("answers are" if is_whole else "earlier answers are")
 
     def _fact(self, subject: str) -> str:
@@ -89,6 +94,8 @@ class TurnNote:
             return f"{subject} trained after the generation prompt with {self.detail}"
         if self.kind == "empty_reasoning":
             return f"{subject} trained to write the empty block {self.detail} in place of reasoning"
+        if self.kind == "no_prompt":
+            return f"{subject} trained behind {self.detail!r}, as the template has no prompt"
         if self.kind == "in_parts":
             return f"{subject} written in parts, of which some follow later messages"
         if self.kind == "other_header":

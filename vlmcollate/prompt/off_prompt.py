@@ -10,7 +10,8 @@ import attrs
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.notes import TurnNote
-from vlmcollate.prompt.turn_headers import OffPromptError, TurnHeaders
+from vlmcollate.prompt.turn_headers import OffPromptError
+from vlmcollate.prompt.usual_headers import UsualHeaders
 
 OffPromptPolicy = Literal["error", "train"]
 StartWith = Callable[[Mapping[str, Any]], int]
@@ -18,7 +19,7 @@ StartWith = Callable[[Mapping[str, Any]], int]
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class OffPromptStarts(TurnHeaders):
+class OffPromptStarts(UsualHeaders):
     """The starts of turns unlike their generation prompt; see `TurnHeaders` for its attributes."""
 
     def _start_off_prompt(self, k: int, header: str, written: str, error: LabelError) -> int:
@@ -135,22 +136,6 @@ class OffPromptStarts(TurnHeaders):
             return True
         return bool(before.strip()) and written.rstrip().endswith(before.rstrip())
 
-    def _has_own_marker(self, header: str) -> bool:
-        """Returns whether a header opens a turn as those of no other role do."""
-        found = list(self.vocabulary.pattern.finditer(header))
-        openers = [m.start() for m in found if m.group() in self.structure.openers]
-        # where no token opens turns, the one that ends a question stands before an answer alone
-        ends = [m.start() for m in found if m.group() in self.structure.tokens]
-        if not openers and not ends:
-            return False
-        opener = max(openers or ends)
-        end, others = 0, []
-        for slot in self.trace.slots:
-            before, end = self.trace.text[end : slot.start], slot.end
-            if slot.message >= 0 and not self.conversation.messages[slot.message].is_assistant:
-                others.append(before)
-        return bool(others) and not any(header[opener:] in before for before in others)
-
     def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
         """Returns the start of turn `k` if it differs from its generation prompt."""
         same, asked = self._aligned(written, header)
@@ -162,6 +147,8 @@ class OffPromptStarts(TurnHeaders):
             kept = self._kept_whitespace(k)
             if rest.isspace() and self._is_words(written[spaced:]):
                 return spaced - kept  # the same header, with other whitespace
+            if rest.isspace() and header[:asked].endswith(tuple(self.structure.openers)):
+                return same
             same = min(same, spaced - kept)
         if not self._is_forced(rest) or not header[:asked].strip():
             raise self._unlike(header, written, where)

@@ -146,6 +146,12 @@ class StructureReader:
             return None
         prompt, *openings = (tokens[len(closed) :] for tokens in (asked[-1], first, last))
         opening = self._behind_end(turned, end, prompt[:1])
+        if prompt and opening[:1] != prompt[:1]:  # turns may have more before their role
+            openings = [t[t.index(prompt[0]) if prompt[0] in t else 0 :] for t in openings]
+        is_asked = bool(prompt) or not openings[0]
+        is_header = not closed or openings[0][:1] == opening[:1]
+        if not is_asked and is_header:  # of a template without generation prompt
+            prompt = openings[0]
         header = prompt[: len(opening)]  # the rest of the prompt is forced, such as <think>
         for tokens in filter(None, openings):
             header = header[: agreement(header, tokens)]

@@ -162,6 +162,8 @@ class _Behind:
         """
         before = self.render(read_example([_ASK]), None).partition("wombat")[0]
         opener = self.vocabulary.pattern.findall(before)[-1:]
+        if not opener:  # words open them
+            return TurnEnds(tokens=tuple(end[-1:]), is_known=True, asks_always=True)
         at = next((i for i, token in enumerate(end) if token in opener), 0)
         return TurnEnds(tokens=tuple(end[at - 1 : at]), is_known=True, asks_always=bool(at))
 

@@ -13,7 +13,7 @@ from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.marks import MarkedText, Marks, Slot
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.structure import Structure
-from vlmcollate.tokens.vocabulary import Vocabulary, token_pattern
+from vlmcollate.tokens.vocabulary import Vocabulary
 
 Render = Callable[..., str]
 
@@ -31,8 +31,6 @@ class OffPromptError(LabelError):
 
 Kind = tuple[Any, ...]
 _MOST_STARTS = 4096
-_USUAL: Kind = ("usual",)
-"""The key of the header of answers to a question, of which no kind of turn has the form."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -235,103 +233,6 @@ class TurnHeaders:
                 "the template omits messages before this turn from the prompt", where=where
             )
         return prompt.text[found.end if found else 0 :]
-
-    def _header_of_another(
-        self, at: int, first: int, error: LabelError, variables: Mapping[str, Any]
-    ) -> tuple[int, str]:
-        """Returns where the header of a turn begins, and the header, as another turn has it.
-
-        Args:
-            at: The end of the words before the turn, before which the template renders no prompt.
-            first: The start of its words.
-            error: What to raise if no other turn shows the header.
-            variables: Further template variables.
-        """
-        opening, header = self._usual_header(error, variables)
-        written = self.trace.text[at:first]
-        ended = self._end_of_stop(written)
-        found = written.find(header if header in written[ended:] else opening, ended)
-        if not opening:
-            ends = [m.end() for m in self.vocabulary.pattern.finditer(written)]
-            found = ends[-1] if ends else 0
-            # words of the template, such as a default system message, are no part of the turn
-            found = -1 if written[found:].strip() else found
-        if found < 0:
-            raise error
-        return at + found, header
-
-    def _end_of_stop(self, text: str) -> int:
-        """Returns the end of the last stop token in a text, or 0."""
-        return max((m.end() for m in token_pattern(self.stop_tokens).finditer(text)), default=0)
-
-    def _usual_header(self, error: LabelError, variables: Mapping[str, Any]) -> tuple[str, str]:
-        """Returns how the header of an answer to a question begins, and the header.
-
-        Args:
-            error: What to raise if the template renders no prompt behind a question.
-            variables: Further template variables.
-        """
-        words = Message(role="user", content=(TextPart("wombat"),))
-        asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
-        try:
-            prompt = self._render_with(variables, asking, None, upto=1)
-        except SampleError:
-            raise error from None
-        behind = prompt.rpartition("wombat")[2]
-        tokens = list(self.vocabulary.pattern.finditer(behind))
-        openers = [i for i, m in enumerate(tokens) if m.group() in self.structure.openers]
-        if not openers:  # the header is words, such as `Assistant:`, or nothing
-            header = behind[tokens[-1].end() if tokens else 0 :].lstrip()
-            return header, header
-        ended = [i for i, m in enumerate(tokens) if m.group() in self.stop_tokens]
-        opener = next((i for i in openers if ended and i > ended[-1]), openers[-1])
-        # the role may stand before the token, as in `assistant<|role_sep|>`
-        header = behind[tokens[opener - 1].end() if opener else 0 :].lstrip()
-        token = tokens[opener].group()
-        return header[: header.index(token) + len(token)], header
-
-    def _behind_usual_header(self, k: int, start: int, first: int) -> int:
-        """Returns the start of a turn without a header that its prompt lacks.
-
-        Args:
-            k: The turn.
-            start: The end of its prompt, which may be that of the turn before.
-            first: The start of its words.
-        """
-        own = self.trace.text[start:first].rstrip()
-        usual = self._header_of_answers if own else ""
-        is_header = own.endswith(usual.rstrip())
-        if self.trace.last_before(k) is None:  # a question's end may stand before its header
-            is_header = is_header or usual.rstrip().endswith(own)
-        if not usual.strip() or not is_header:
-            return start
-        end, space = start + len(own), space_at_end(usual)
-        return end + len(space) if self.trace.text.startswith(space, end) else end
-
-    @property
-    def _header_of_answers(self) -> str:
-        """The end of the header of answers to a question, behind the end of the turn before."""
-        if _USUAL not in self.known.headers:
-            try:
-                header = self._usual_header(LabelError("no question has a prompt"), {})[1]
-            except LabelError:
-                header = ""
-            self.known.headers[_USUAL] = header[self._end_of_stop(header) :].lstrip()
-        return self.known.headers[_USUAL]
-
-    def _usual_words(self) -> str:
-        """Returns what the template writes between the header of an answer and its words."""
-        chat = [
-            Message(role=role, content=(TextPart(word),))
-            for role, word in (("user", "wombat"), ("assistant", "numbat"))
-        ]
-        answered = attrs.evolve(self.conversation, messages=tuple(chat), tools=None)
-        try:
-            asked = self.render(answered, None, upto=1).rpartition("wombat")[2]
-            between = self.render(answered, None).rpartition("wombat")[2].partition("numbat")[0]
-        except SampleError:
-            return ""
-        return between.removeprefix(asked) if between.startswith(asked) else ""
 
     def _read(self, conversation: Conversation, upto: int | None = None) -> MarkedText | None:
         marks: Marks = self.trace.marks.renewed()

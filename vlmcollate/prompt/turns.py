@@ -236,7 +236,8 @@ class TurnFinder(OffPromptStarts):
                 return self._start_without_prompt(k, at, first, error)
             self.known.headers[kind] = header
         if trace.text.startswith(header, at):
-            self._check_header(k, at + len(header), header, where)
+            header += self._unasked_of(k, at + len(header), header, where)
+            self.known.headers[kind] = header
 
         def start(variables: Mapping[str, Any]) -> int:
             own = header
@@ -260,6 +261,8 @@ class TurnFinder(OffPromptStarts):
             start = at + len(header)
         else:
             start = at + self._start_unlike(k, header, written, where)
+        if self._unasked_header and header.endswith(self._unasked_header):
+            self.notes[k] = TurnNote("no_prompt", self._unasked_header.strip())
         # behind a prompt that opens the turn, whatever the template writes belongs to the turn
         is_opened = written.startswith(header) and self._opens_turn(header)
         if trace.of(k) and not is_opened and self._opens_again(trace.text[start:first]):
@@ -364,18 +367,29 @@ class TurnFinder(OffPromptStarts):
         except OffPromptError:
             raise error from None
 
-    def _check_header(self, k: int, start: int, header: str, where: str) -> None:
-        """Refuses a header that would be trained for lack of a generation prompt."""
+    def _unasked_of(self, k: int, start: int, header: str, where: str) -> str:
+        """Returns the header of turn `k` behind a generation prompt that lacks it, if any.
+
+        Args:
+            k: The turn.
+            start: The end of its prompt.
+            header: The text from the words before the turn to there.
+            where: The path of its message.
+        """
         first = next((slot.start for slot in self.trace.of(k)), start)
         between = self.vocabulary.pattern.findall(self.trace.text, start, first)
         special = [token for token in between if self.vocabulary.is_special(token)]
         if not special or special[0] not in self.structure.unasked:
-            return
+            return ""
         before = self.conversation.messages[:k]
         closed = self._read(attrs.evolve(self.conversation, messages=before)) if k else None
-        if closed is None or closed.text.endswith(header):
-            raise LabelError(
-                f"the template has no generation prompt, so it is unknown whether the model writes "
-                f"{''.join(between)!r}; use another label strategy",
-                where=where,
-            )
+        if closed is not None and not closed.text.endswith(header):
+            return ""
+        unasked = self._unasked_header
+        if unasked and self.trace.text.startswith(unasked, start):
+            return unasked
+        raise LabelError(
+            f"the template has no generation prompt, so it is unknown whether the model writes "
+            f"{''.join(between)!r}; use another label strategy",
+            where=where,
+        )
