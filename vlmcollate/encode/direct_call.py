@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import attrs
+from torch import Tensor
 
 from vlmcollate.media.processing.result import NOT_MEDIA
 
@@ -69,8 +70,10 @@ class _CallsDirectly:
             return super().__call__(images=images, text=text, **options)  # type: ignore[misc,no-any-return]  # of the other class
         (items,) = images
         output = self.image_processor._preprocess(list(items), **calls.preprocessing)
+        # Python tries to multiply a text by a tensor's number as torch does, which raises first
+        counts = {k: v if k in calls.keys else _numbers(v) for k, v in output.items()}
         replacements = [
-            {"replacement": self.replace_image_token(output, image_idx=i, **calls.replacing)}
+            {"replacement": self.replace_image_token(counts, image_idx=i, **calls.replacing)}
             for i in range(len(items))
         ]
         media = {key: output[key] for key in calls.keys}
@@ -87,6 +90,11 @@ class _CallsDirectly:
         calls.keys = frozenset(output) - NOT_MEDIA
         calls.options = options
         return output
+
+
+def _numbers(value: Any) -> Any:
+    """Returns a tensor as an array."""
+    return value.numpy() if isinstance(value, Tensor) else value
 
 
 def _noting(method: Callable[..., Any], options: _Options) -> Callable[..., Any]:
