@@ -7,42 +7,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from typing import Any
 
 import attrs
 import numpy as np
 import torch
 from torch import Tensor
 
+from vlmcollate.conversation import Conversation
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
 from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.prompt.marks import REASONING_KEYS
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
 _DEPTHS = range(1, 5)
-_PROBES: tuple[tuple[tuple[str, str], ...], ...] = (
-    (("user", "Seven?"), ("assistant", "Eight.")),
-    (
-        ("system", "Be brief."),
-        ("user", "A red door"),
-        ("assistant", "12 windows"),
-        ("user", "Why so many\n"),
-        ("assistant", "(light)"),
-        ("user", "Ok"),
-        ("assistant", "Sure thing"),
-    ),
-    (
-        ("user", "Look it up"),
-        ("assistant", "I will"),
-        ("tool", "found: 3"),
-        ("assistant", "Three"),
-        ("user", "Thanks!"),
-        ("assistant", "Gladly"),
-    ),
+
+
+def _said(role: str, text: str, reasoning: str = "") -> dict[str, Any]:
+    extra = {"reasoning_content": reasoning} if reasoning else {}
+    return {"role": role, "content": [{"type": "text", "text": text}], **extra}
+
+
+_PROBES = (
+    [_said("user", "Seven?"), _said("assistant", "Eight.")],
+    [
+        _said("system", "Be brief."),
+        _said("user", "A red door"),
+        _said("assistant", "12 windows"),
+        _said("user", "Why so many\n"),
+        _said("assistant", "(light)"),
+        _said("user", "Ok"),
+        _said("assistant", "Sure thing"),
+    ],
+    [
+        _said("user", "Look it up"),
+        _said("assistant", "I will"),
+        _said("tool", "found: 3"),
+        _said("assistant", "Three"),
+        _said("user", "Thanks!"),
+        _said("assistant", "Gladly"),
+    ],
 )
+_THINKING = [
+    _said("user", "How far?"),
+    _said("assistant", "9 miles", "By train"),
+    _said("user", "And back"),
+    _said("assistant", "As far", "The same way"),
+]
 
 
 @attrs.frozen
@@ -54,11 +70,13 @@ class TurnMarkers:
         stops: The ids that may end a turn.
         unfinished: Runs of ids that occur only if the newline at an opener's end was merged with
             the answer's first word.
+        with_reasoning: Whether they hold for answers with reasoning, too. Those of gpt-oss do not.
     """
 
     openers: tuple[tuple[int, ...], ...]
     stops: tuple[int, ...]
     unfinished: tuple[tuple[int, ...], ...] = ()
+    with_reasoning: bool = True
 
     def scan(self, input_ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Marks the assistant's tokens in ids, such as a pre-tokenized dataset's.
@@ -152,10 +170,13 @@ class TemplateMarkerLabels(LabelStrategy):
         """Finds the assistant turns; see `LabelStrategy`.
 
         Raises:
-            LabelError: The template has no such marker, or the number of turns differs from that
-                of the assistant's messages.
+            LabelError: The template has no such marker, or none for answers with reasoning, or the
+                number of turns differs from that of the assistant's messages.
         """
-        found = self.markers(context).turns(prompt.ids)
+        markers = self.markers(context)
+        if not markers.with_reasoning:
+            _check_without_reasoning(context.conversation)
+        found = markers.turns(prompt.ids)
         messages = [turn.message for turn in prompt.rendering.turns]
         messages = messages or assistant_indices(context.conversation)
         if len(found) != len(messages):
@@ -180,17 +201,41 @@ class TemplateMarkerLabels(LabelStrategy):
 _KNOWN = IdentityCache[dict[tuple[Vocabulary, str], TurnMarkers]]()
 
 
+def _check_without_reasoning(conversation: Conversation) -> None:
+    for k in assistant_indices(conversation):
+        if any(conversation.messages[k].extra.get(key) for key in REASONING_KEYS):
+            raise LabelError(
+                "no marker distinguishes the start of the template's answers with reasoning; use "
+                "another label strategy",
+                where=f"messages[{k}]",
+            )
+
+
 def _derive(context: LabelContext) -> TurnMarkers:
     prompts = (_probe(chat, context) for chat in _PROBES)
     probes = [prompt for prompt in prompts if prompt is not None]
     if not probes:
         raise LabelError("the chat template refuses all probe chats, so its markers are unknown")
+    thinking = _probe(_THINKING, context)
+    found = _markers([*probes, thinking], context) if thinking is not None else None
+    if found is None:
+        found = _markers(probes, context)
+        found = found and attrs.evolve(found, with_reasoning=False)
+    if found is None:
+        raise LabelError("no marker distinguishes the template's assistant turns from the others")
+    return found
+
+
+def _markers(probes: list[EncodedPrompt], context: LabelContext) -> TurnMarkers | None:
+    """Returns the shortest markers that find all turns of some prompts and nothing else."""
     truth = [[(turn.start, turn.end) for turn in probe.turns] for probe in probes]
     vocabulary = Vocabulary.known(context.processor.tokenizer)
+    # words of a chat are no part of a marker, so those of some chats have to hold for another
+    shown = [*zip(probes, truth, strict=True)][len(probes) > 1 :]
     for depth in _DEPTHS:
         openers = {
             opener
-            for probe, turns in zip(probes, truth, strict=True)
+            for probe, turns in shown
             for start, _ in turns
             if (opener := _opener(probe.ids[:start], depth, vocabulary)) is not None
         }
@@ -203,7 +248,7 @@ def _derive(context: LabelContext) -> TurnMarkers:
         )
         if openers and _finds(markers, probes, truth):
             return markers
-    raise LabelError("no marker distinguishes the template's assistant turns from the others")
+    return None
 
 
 def _finds(
@@ -215,11 +260,9 @@ def _finds(
         return False
 
 
-def _probe(chat: Sequence[tuple[str, str]], context: LabelContext) -> EncodedPrompt | None:
+def _probe(chat: list[dict[str, Any]], context: LabelContext) -> EncodedPrompt | None:
     """Returns the prompt of a probe chat, or `None` if it is refused."""
-    conversation = read_example(
-        [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in chat]
-    )
+    conversation = read_example(chat)
     try:
         rendering = context.render(conversation)
         prompt = context.encode(conversation, rendering, ProcessedMedia())

@@ -21,7 +21,8 @@ class TextSearchLabels(LabelStrategy):
     """Tokenizes each answer and finds it in the prompt, followed by a stop token.
 
     This works without the template, but only if there is one way to place all answers in order: an
-    answer that also occurs elsewhere, followed by a stop token, is refused.
+    answer that also occurs elsewhere, followed by a stop token, is refused. What the template
+    writes into answers, such as an empty think block, does not train.
     """
 
     def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:

@@ -1,0 +1,68 @@
+"""Label strategies train the same on published templates, or say that they do not apply."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.template_corpus import CHATS, Judge, templates
+from vlmcollate import TemplateMarkerLabels, TextSearchLabels
+from vlmcollate.errors import CollateError, LabelError
+
+TEMPLATES = [
+    "trl/deepseekv3",
+    "trl/gptoss",
+    "trl/llama3_2",
+    "trl/nemotron_3_5_lightning",
+    "trl/nemotron_3_nano",
+    "trl/qwen3",
+    "trl/qwen3_5_nothink_training",
+    "unsloth/gemma-4",
+    "unsloth/gemma4_empty_thought",
+]
+PLAIN = ["one turn", "system and three turns"]
+
+
+def samples(template, strategy, chats=tuple(CHATS)):
+    """The samples of both strategies for the chats that neither refuses."""
+    text = templates()[template]
+    usual, other = Judge(text).collator, Judge(text, {"labels": strategy})
+    for name in chats:
+        row = other.row(name, "strings")
+        try:
+            yield name, usual.encode(row), other.collator.encode(row)
+        except CollateError:  # of the template, or of the strategy
+            continue
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_markers_train_what_is_followed_through_the_template(template):
+    chats = [name for name in CHATS if "image" not in name]
+    found = [*samples(template, TemplateMarkerLabels(), chats)]
+    assert {*PLAIN} <= {name for name, _, _ in found}
+    for name, usual, other in found:
+        assert other.labels.tolist() == usual.labels.tolist(), name
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("template", ["trl/gptoss", "unsloth/gemma-4"])
+def test_markers_that_reasoning_hides_are_not_used_for_it(template):
+    judge = Judge(templates()[template], {"labels": TemplateMarkerLabels()})
+    with pytest.raises(LabelError, match=r"messages\[1\]: no marker .* with reasoning"):
+        judge.collator.encode(judge.row("reasoning", "strings"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_search_for_words_trains_nothing_else(template):
+    found = [*samples(template, TextSearchLabels(), PLAIN)]
+    assert found
+    for _, usual, other in found:
+        trained = other.labels != -100
+        assert other.labels[trained].tolist() == usual.labels[trained].tolist()
+
+
+def test_a_marker_holds_no_words_of_a_question():
+    judge = Judge(templates()["mistral-common/v2"], {"labels": TemplateMarkerLabels()})
+    with pytest.raises(LabelError, match="no marker distinguishes the template's assistant turns"):
+        judge.collator.encode(judge.row("one turn", "strings"))
