@@ -306,3 +306,24 @@ def test_a_variable_that_is_set_after_a_refusal_counts():
     sample = collator.encode(CHAT)
     found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
     assert found == ["One<|z|>", "Two<|z|>"]
+
+
+COMPARES_NAMES = (
+    "{% set names = tools | map(attribute='function.name') | list if tools else [] %}"
+    "{% if tools %}<|b|>{{ tools | tojson }}<|z|>{% endif %}"
+    "{% for m in messages %}<|a|>{{ m.role }} "
+    + TEXT.replace("{% else %}", "{% elif m.content %}")
+    + "{% for c in m.tool_calls or [] %}"
+    "{{ 'call ' if c.function.name in names else 'unknown ' }}{{ c.function.name }}"
+    "{{ c.function.arguments | tojson }}{% endfor %}<|z|>{% endfor %}" + ASKED
+)
+
+
+@pytest.mark.parametrize("names", [["look"], ["look at", "look"], ["see"]])
+def test_the_names_of_calls_may_be_compared_with_those_of_the_tools(names):
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    called = said("assistant", "", tool_calls=[CALL])
+    messages = [said("user", "Where?"), called, said("tool", "look: Bern"), CHAT[1]]
+    found = trained(COMPARES_NAMES, {"messages": messages, "tools": tools})
+    first = "call" if "look" in names else "unknown"
+    assert found == [f'{first} look{{"at": "Bern"}}<|z|>', "One<|z|>"]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import cached_property, partial
-from itertools import product
 from typing import Any
 
 import attrs
@@ -25,7 +24,7 @@ from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaM
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.call_arguments import in_form_for
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
-from vlmcollate.prompt.literals import refuse_tested_literals
+from vlmcollate.prompt.literals import refuse_tested_literals, unmarked_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
@@ -33,7 +32,7 @@ from vlmcollate.prompt.plan import RenderingPlan, shapes_of
 from vlmcollate.prompt.probe_cache import ProbeCache
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, without_end
 from vlmcollate.prompt.structure import Structure, StructureReader
-from vlmcollate.prompt.template_syntax import prompt_is_constant, switches_of, tested_literals
+from vlmcollate.prompt.template_syntax import prompt_is_constant, switches_of
 from vlmcollate.prompt.templates import (
     TemplateInput,
     apply_template,
@@ -289,13 +288,13 @@ class ChatRenderer:
 
     def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
         vocabulary = Vocabulary.known(self.processor.tokenizer)
-        for render, splits in product((self._render_directly, self.render), (False, True)):
-            literals = tested_literals(template) if splits else None
-            marks = Marks(conversation, vocabulary.pattern, literals)
-            text = render(conversation, marks, template=template)
-            trace = None if text is None else marks.read(text)
-            if trace is not None and trace.text == plain:
-                return trace
+        for render in (self._render_directly, self.render):
+            for literals in unmarked_literals(conversation, template):
+                marks = Marks(conversation, vocabulary.pattern, literals)
+                text = render(conversation, marks, template=template)
+                trace = None if text is None else marks.read(text)
+                if trace is not None and trace.text == plain:
+                    return trace
         problem = "the chat template's own text depends on the words of a message"
         refuse_tested_literals(conversation, plain, self.render, template, problem)
         raise ConversationError(unseparable(plain))

@@ -13,9 +13,9 @@ from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.direct import chat_template_of
+from vlmcollate.prompt.literals import unmarked_literals
 from vlmcollate.prompt.marks import Marks, Span
 from vlmcollate.prompt.rendering import Rendering
-from vlmcollate.prompt.template_syntax import tested_literals
 from vlmcollate.prompt.templates import unseparable
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -37,7 +37,7 @@ def rendered_prompt(renderer: ChatRenderer, conversation: Conversation) -> Rende
     template, upto = chat_template_of(renderer.processor), len(conversation.messages)
     vocabulary = Vocabulary.known(renderer.processor.tokenizer)
     plain = renderer.render(conversation, None, upto=upto, template=template)
-    for literals in (None, tested_literals(template)):
+    for literals in unmarked_literals(conversation, template):
         marks = Marks(conversation, vocabulary.pattern, literals)
         trace = marks.read(renderer.render(conversation, marks, upto=upto, template=template))
         if trace is not None and trace.text == plain:

@@ -1,20 +1,45 @@
-"""Refuses messages with a string for which a chat template tests."""
+"""Strings for which a chat template tests, such as `</think>` or the name of a tool."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.prompt.marks import map_strings
-from vlmcollate.prompt.template_syntax import constants_of
+from vlmcollate.prompt.template_syntax import constants_of, tested_literals
 
 Render = Callable[..., str]
 
 _BREAK = "\U0010fffd"
 """A private-use character that no template tests for."""
+
+
+def unmarked_literals(
+    conversation: Conversation, template: str
+) -> Iterator[re.Pattern[str] | None]:
+    """Yields patterns of what may stay unmarked in answers, for `Marks`, the fewest first.
+
+    Args:
+        conversation: The conversation, with whose tools a template may compare the names of calls.
+        template: The chat template.
+    """
+    yield None
+    tested = tested_literals(template)
+    yield tested
+    names = {name for tool in conversation.tools or () if (name := _name_of(tool))}
+    if names:
+        longest_first = sorted(map(re.escape, names), key=len, reverse=True)
+        yield re.compile("|".join([*longest_first, tested.pattern]))
+
+
+def _name_of(tool: object) -> str:
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def refuse_tested_literals(
