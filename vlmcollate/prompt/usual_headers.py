@@ -17,6 +17,8 @@ _USUAL: Kind = ("usual",)
 _UNASKED: Kind = ("unasked",)
 """The same of the header of a template that writes no generation prompt."""
 
+_NO_VARIABLES: Mapping[str, Any] = {}
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class UsualHeaders(TurnHeaders):
@@ -77,10 +79,8 @@ class UsualHeaders(TurnHeaders):
             error: What to raise if the template renders no prompt behind a question.
             variables: Further template variables.
         """
-        words = Message(role="user", content=(TextPart("wombat"),))
-        asking = attrs.evolve(self.conversation, messages=(words,), tools=None)
         try:
-            prompt = self._render_with(variables, asking, None, upto=1)
+            prompt = self._of_words(("user", "wombat"), upto=1, variables=variables)
         except SampleError:
             raise error from None
         behind = prompt.rpartition("wombat")[2] + self._unasked_header
@@ -138,12 +138,10 @@ class UsualHeaders(TurnHeaders):
         return self.known.headers[_UNASKED]
 
     def _read_unasked_header(self) -> str:
-        words = (("user", "wombat"), ("assistant", "numbat"), ("user", "bilby"))
-        chat = tuple(Message(role=role, content=(TextPart(word),)) for role, word in words)
-        asking = attrs.evolve(self.conversation, messages=chat, tools=None)
+        chat = (("user", "wombat"), ("assistant", "numbat"), ("user", "bilby"))
         try:
-            prompt = self.render(asking, None, upto=1).rpartition("wombat")[2]
-            text = self.render(asking, None)
+            prompt = self._of_words(*chat, upto=1).rpartition("wombat")[2]
+            text = self._of_words(*chat)
         except SampleError:
             return ""
         before, _, behind = text.rpartition("wombat")[2].partition("numbat")
@@ -155,14 +153,21 @@ class UsualHeaders(TurnHeaders):
 
     def _usual_words(self) -> str:
         """Returns what the template writes between the header of an answer and its words."""
-        chat = [
-            Message(role=role, content=(TextPart(word),))
-            for role, word in (("user", "wombat"), ("assistant", "numbat"))
-        ]
-        answered = attrs.evolve(self.conversation, messages=tuple(chat), tools=None)
+        chat = (("user", "wombat"), ("assistant", "numbat"))
         try:
-            asked = self.render(answered, None, upto=1).rpartition("wombat")[2]
-            between = self.render(answered, None).rpartition("wombat")[2].partition("numbat")[0]
+            asked = self._of_words(*chat, upto=1).rpartition("wombat")[2]
+            between = self._of_words(*chat).rpartition("wombat")[2].partition("numbat")[0]
         except SampleError:
             return ""
         return between.removeprefix(asked) if between.startswith(asked) else ""
+
+    def _of_words(
+        self,
+        *chat: tuple[str, str],
+        upto: int | None = None,
+        variables: Mapping[str, Any] = _NO_VARIABLES,
+    ) -> str:
+        """Renders a chat of roles and words, without tools."""
+        messages = tuple(Message(role=role, content=(TextPart(word),)) for role, word in chat)
+        asking = attrs.evolve(self.conversation, messages=messages, tools=None)
+        return self._render_with(variables, asking, None, upto=upto)
