@@ -125,6 +125,7 @@ REASONS = {
     "does not begin with the generation prompt": "a turn differs from its generation prompt",
     "has no generation prompt": "the template has no generation prompt",
     "the prompt before this turn cannot be rendered": "no prompt can be rendered before a turn",
+    "omits messages before this turn": "no prompt can be rendered before a turn",
     "own text depends on": "the template's own text depends on a message's words",
     "refuses this conversation": "the template refuses the form of the content",
 }
