@@ -391,7 +391,8 @@ def _encode(backend: Backend, text: str, offset: int, spans: TokenSpans | None =
 
 
 def _state(tokenizer: Any, backend: Backend) -> object:
-    """Returns a value that changes with every change of added tokens."""
+    """Returns a value that changes with every change of added tokens, or of those with names."""
+    named = tokenizer.bos_token, tokenizer.eos_token
     if isinstance(backend, PythonBackend):
-        return tokenizer.bos_token, dict(tokenizer.added_tokens_decoder)
-    return tokenizer.bos_token, backend.get_added_tokens_decoder()
+        return *named, dict(tokenizer.added_tokens_decoder)
+    return *named, backend.get_added_tokens_decoder()

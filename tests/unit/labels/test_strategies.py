@@ -185,6 +185,21 @@ def test_tokens_added_later_are_noticed():
     assert (after.labels == new).sum() == 1
 
 
+def test_another_eos_token_is_noticed():
+    processor = tiny_processor("qwen2_5_vl")
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content[0].text + eos_token }}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    collator = collator_for(processor)
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for token in ("<|im_end|>", "<|endoftext|>"):
+        processor.tokenizer.eos_token = token
+        sample = collator.encode(chat)
+        found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
+        assert found == [f"b{token}"]
+
+
 def test_a_processor_that_cannot_be_hashed_is_served():
     """A class that defines `__eq__` has no hash, as some of remote code."""
     processor = tiny_processor("qwen2_5_vl")
