@@ -57,12 +57,14 @@ class Structure:
         openers: The first tokens of turn headers; empty if the template does not show them.
         unasked: The tokens that the template writes before every answer, but at no generation
             prompt.
+        never_asks: Whether the template ignores that a generation prompt is asked for.
     """
 
     tokens: frozenset[str]
     written: frozenset[str] = frozenset()
     openers: frozenset[str] = frozenset()
     unasked: frozenset[str] = frozenset()
+    never_asks: bool = False
 
 
 @attrs.frozen
@@ -116,6 +118,7 @@ class StructureReader:
             written=frozenset((mentioned | answers) - tokens),
             openers=frozenset() if turns is None else turns.openers,
             unasked=self._unasked(),
+            never_asks=self._never_asks(),
         )
 
     def _tested(self, tokens: Collection[str]) -> set[str]:
@@ -132,6 +135,16 @@ class StructureReader:
             return frozenset()
         return frozenset(answered[1]) - {*asked[-1]}
 
+    def _never_asks(self) -> bool:
+        """Returns whether a question is rendered alike with and without a generation prompt."""
+        if not self.template or self.asks_always:
+            return False
+        question = read_example([_USER])
+        try:
+            return bool(self.render(question, None, upto=1) == self.render(question, None))
+        except SampleError:
+            return False
+
     def _turns(self) -> _Turns | None:
         """Returns the tokens of turns, or `None` if a probe chat is refused."""
         asked = self._around(_USER, _ANSWER, upto=1)
@@ -141,16 +154,18 @@ class StructureReader:
             return None
         before, first, turned, last, end = *whole[:-1], self._closing(whole[-1])
         # the end of a user's turn; some templates write more at the end of a chat
-        closed = self._closing(alone[-1][: agreement(alone[-1], asked[-1])])
+        closed = alone[-1][: agreement(alone[-1], asked[-1])]
+        unasked = whole[-1][len(end) :]  # a generation prompt that is always written
+        is_asked = bool(unasked) and closed[-len(unasked) :] == unasked
+        closed = closed[: -len(unasked)] if is_asked else self._closing(closed)
         if any(tokens[: len(closed)] != closed for tokens in (asked[-1], first, last)):
             return None
         prompt, *openings = (tokens[len(closed) :] for tokens in (asked[-1], first, last))
         opening = self._behind_end(turned, end, prompt[:1])
         if prompt and opening[:1] != prompt[:1]:  # turns may have more before their role
             openings = [t[t.index(prompt[0]) if prompt[0] in t else 0 :] for t in openings]
-        is_asked = bool(prompt) or not openings[0]
         is_header = not closed or openings[0][:1] == opening[:1]
-        if not is_asked and is_header:  # of a template without generation prompt
+        if not prompt and is_header:  # of a template without generation prompt
             prompt = openings[0]
         header = prompt[: len(opening)]  # the rest of the prompt is forced, such as <think>
         for tokens in filter(None, openings):
@@ -170,7 +185,9 @@ class StructureReader:
         if not self.asks_always:
             return tokens
         stops = set(self.stop_tokens)
-        return tokens[: next((i + 1 for i, token in enumerate(tokens) if token in stops), 0)]
+        first = next((i for i, token in enumerate(tokens) if token in stops), 0)
+        rest = (i for i, token in enumerate(tokens) if i >= first and token not in stops)
+        return tokens[: next(rest, len(tokens))]
 
     def _of_rich_answers(self, is_closed: bool, roles: set[str]) -> set[str]:  # noqa: FBT001
         """Returns the tokens of rich answers, and adds a call's end to `roles`."""

@@ -142,7 +142,7 @@ class _Behind:
         same = agreement(middle, end)
         rest = end[same:]  # of the prompt, which no other role's header continues with
         if not rest and self.has_prompt(end):
-            return self._before_opener(end)
+            return self._before_header(end)
         prompt = self("wombat", "", _ASK) if rest else None
         answered = self("wombat", "numbat", _ASK, _ANSWER) if rest else None
         if not prompt or not answered or prompt[-len(rest) :] != rest:
@@ -154,18 +154,20 @@ class _Behind:
         closing = end[: min(same, len(end) - shared + 1)]
         return TurnEnds(tokens=tuple(closing[-1:]), is_known=True, asks_always=bool(closing))
 
-    def _before_opener(self, end: list[str]) -> TurnEnds:
-        """Returns what ends turns before the token that opens those of every role.
+    def _before_header(self, end: list[str]) -> TurnEnds:
+        """Returns what ends turns before a header that is that of every role.
 
         Args:
             end: The tokens behind the last answer of a chat, with those of a generation prompt.
         """
         before = self.render(read_example([_ASK]), None).partition("wombat")[0]
-        opener = self.vocabulary.pattern.findall(before)[-1:]
-        if not opener:  # words open them
-            return TurnEnds(tokens=tuple(end[-1:]), is_known=True, asks_always=True)
-        at = next((i for i, token in enumerate(end) if token in opener), 0)
-        return TurnEnds(tokens=tuple(end[at - 1 : at]), is_known=True, asks_always=bool(at))
+        first = self.vocabulary.pattern.findall(before)
+        # all messages have a header alike, the first of the chat perhaps behind a bos token
+        firsts = first, first[1:]
+        sizes = range(len(end), 0, -1)
+        size = next((n for n in sizes if any(f[:n] == end[-n:] for f in firsts)), 0)
+        closing = end[: len(end) - size]
+        return TurnEnds(tokens=tuple(closing[-1:]), is_known=True, asks_always=bool(closing))
 
     def has_prompt(self, end: list[str]) -> bool:
         """Returns whether the template writes a generation prompt that was not asked for.
@@ -176,8 +178,8 @@ class _Behind:
             end: The tokens behind the last answer of a chat.
         """
         try:
-            asked, unasked, answered = (
-                self.render(read_example(list(chat)), None, upto=upto).rpartition("wombat")[2]
+            (before, _, asked), (_, _, unasked), (_, _, answered) = (
+                self.render(read_example(list(chat)), None, upto=upto).rpartition("wombat")
                 for chat, upto in (((_ASK,), 1), ((_ASK,), None), ((_ASK, _ANSWER), None))
             )
         except SampleError:
@@ -185,6 +187,9 @@ class _Behind:
         if asked != unasked:
             return False
         prompt = self.vocabulary.pattern.findall(asked)
+        opened = {*self.vocabulary.pattern.findall(before)}
+        if opened.isdisjoint(prompt) and not self.vocabulary.pattern.split(asked)[-1].strip():
+            return False  # it only ends the question
         shared = agreement(prompt[::-1], end[::-1])
         header = answered.partition("numbat")[0]
         # one shared token may be that which ends the turns of every role

@@ -194,7 +194,8 @@ class TurnHeaders:
         parts = tuple("text" if isinstance(p, TextPart) else p.kind for p in before.content)
         # messages without words, which the template's text before the turn spans
         silent = tuple(m.role for m in messages[anchor.message + 1 if anchor else 0 : k])
-        return before.role, before.is_string, parts[-1:], tuple(before.extra), silent
+        form = before.role, before.is_string, parts[-1:], tuple(before.extra)
+        return *form, silent, anchor is None
 
     def _own_beginning(self, k: int) -> Kind:
         """Returns what may decide whose the whitespace before the words of turn `k` is."""

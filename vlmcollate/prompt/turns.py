@@ -157,7 +157,7 @@ class TurnFinder(OffPromptStarts):
             start = self._start_of_named(k, at, first, where)
             if start is None:
                 start = self._start_behind(k, kind, anchor, first, where)
-                start = self._behind_usual_header(k, start, first)
+                start = self._behind_usual_header(k, start, self._until_words(k, start))
             if trace.of(k):  # without words, what was written goes on to the end of the chat
                 shapes = self._shapes(k, kind, written, first)  # its header is known now
                 shape = shapes[0 if start > first - len(rest) else -1]
@@ -265,7 +265,7 @@ class TurnFinder(OffPromptStarts):
             self.notes[k] = TurnNote("no_prompt", self._unasked_header.strip())
         # behind a prompt that opens the turn, whatever the template writes belongs to the turn
         is_opened = written.startswith(header) and self._opens_turn(header)
-        if trace.of(k) and not is_opened and self._opens_again(trace.text[start:first]):
+        if not is_opened and self._opens_again(trace.text[start : self._until_words(k, start)]):
             raise self._unlike(header, written, where)
         return start
 
@@ -366,30 +366,3 @@ class TurnFinder(OffPromptStarts):
             return self._behind_header(k, begins, first, header, f"messages[{k}]")
         except OffPromptError:
             raise error from None
-
-    def _unasked_of(self, k: int, start: int, header: str, where: str) -> str:
-        """Returns the header of turn `k` behind a generation prompt that lacks it, if any.
-
-        Args:
-            k: The turn.
-            start: The end of its prompt.
-            header: The text from the words before the turn to there.
-            where: The path of its message.
-        """
-        first = next((slot.start for slot in self.trace.of(k)), start)
-        between = self.vocabulary.pattern.findall(self.trace.text, start, first)
-        special = [token for token in between if self.vocabulary.is_special(token)]
-        if not special or special[0] not in self.structure.unasked:
-            return ""
-        before = self.conversation.messages[:k]
-        closed = self._read(attrs.evolve(self.conversation, messages=before)) if k else None
-        if closed is not None and not closed.text.endswith(header):
-            return ""
-        unasked = self._unasked_header
-        if unasked and self.trace.text.startswith(unasked, start):
-            return unasked
-        raise LabelError(
-            f"the template has no generation prompt, so it is unknown whether the model writes "
-            f"{''.join(between)!r}; use another label strategy",
-            where=where,
-        )

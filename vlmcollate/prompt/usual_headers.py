@@ -16,8 +16,13 @@ _USUAL: Kind = ("usual",)
 """The key of the header of answers to a question, of which no kind of turn has the form."""
 _UNASKED: Kind = ("unasked",)
 """The same of the header of a template that writes no generation prompt."""
+_MARKER: Kind = ("marker",)
+"""The same of the token that no other role's header has."""
 
 _NO_VARIABLES: Mapping[str, Any] = {}
+_THREE = (("user", "wombat"), ("assistant", "numbat"), ("user", "bilby"))
+_ROLE_NAMES = (("user", "assistant"), ("User", "Assistant"), ("USER", "ASSISTANT"))
+_UNKNOWN = "\0"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -44,10 +49,9 @@ class UsualHeaders(TurnHeaders):
             found = ends[-1] if ends else 0
             # words of the template, such as a default system message, are no part of the turn
             found = -1 if written[found:].strip() else found
-        marker = next(iter(self.vocabulary.pattern.findall(opening)[-1:]), "")
-        if found < 0 and marker and self._has_own_marker(marker):
-            # words before it end a question, such as a switch for thinking
-            found, header = written.find(marker, ended), header[header.index(marker) :]
+        marker = self._own_marker(opening) if found < 0 else ""
+        if marker:  # words before it end a question, such as a switch for thinking
+            found, header = written.rfind(marker, ended), header[header.index(marker) :]
         if found < 0:
             raise error
         return at + found, header
@@ -83,7 +87,7 @@ class UsualHeaders(TurnHeaders):
             prompt = self._of_words(("user", "wombat"), upto=1, variables=variables)
         except SampleError:
             raise error from None
-        behind = prompt.rpartition("wombat")[2] + self._unasked_header
+        behind = prompt.rpartition("wombat")[2] + (self._unasked_header or "")
         tokens = list(self.vocabulary.pattern.finditer(behind))
         openers = [i for i, m in enumerate(tokens) if m.group() in self.structure.openers]
         if not openers:  # the header is words, such as `Assistant:`, or nothing
@@ -122,34 +126,110 @@ class UsualHeaders(TurnHeaders):
                 header = self._usual_header(LabelError("no question has a prompt"), {})[1]
             except LabelError:
                 header = ""
-            self.known.headers[_USUAL] = header[self._end_of_stop(header) :].lstrip()
+            header = header[self._end_of_stop(header) :].lstrip()
+            self.known.headers[_USUAL] = header or self._asked_header()
         return self.known.headers[_USUAL]
 
-    @property
-    def _unasked_header(self) -> str:
-        """The header of answers if the template writes no generation prompt, or an empty text.
-
-        It is known only if it is that of questions but for the name of the role.
-        """
-        if self.structure.unasked.isdisjoint(self.structure.openers):
-            return ""
-        if _UNASKED not in self.known.headers:
-            self.known.headers[_UNASKED] = self._read_unasked_header()
-        return self.known.headers[_UNASKED]
-
-    def _read_unasked_header(self) -> str:
-        chat = (("user", "wombat"), ("assistant", "numbat"), ("user", "bilby"))
+    def _asked_header(self) -> str:
+        """Returns what a template writes behind a question only if a prompt is asked for."""
+        question = ("user", "wombat")
         try:
-            prompt = self._of_words(*chat, upto=1).rpartition("wombat")[2]
-            text = self._of_words(*chat)
+            closed, asked = self._of_words(question), self._of_words(question, upto=1)
         except SampleError:
             return ""
-        before, _, behind = text.rpartition("wombat")[2].partition("numbat")
-        between = behind.partition("bilby")[0]
-        asked = between[self._end_of_stop(between) :].lstrip()
-        header = asked.replace("user", "assistant")
-        is_known = asked.count("user") == 1 and self.vocabulary.pattern.match(header)
-        return header if is_known and before.startswith(prompt + header) else ""
+        return asked[len(closed) :].lstrip() if asked.startswith(closed) else ""
+
+    def _own_marker(self, opening: str) -> str:
+        """Returns the last token of how a header begins, or "" if questions have it, too."""
+        if _MARKER not in self.known.headers:
+            marker = next(iter(self.vocabulary.pattern.findall(opening)[-1:]), "")
+            between = self._before_another_question()
+            self.known.headers[_MARKER] = marker if between and marker not in between else ""
+        return self.known.headers[_MARKER]
+
+    def _before_another_question(self) -> str:
+        """Returns what the template writes between an answer and the next question."""
+        try:
+            text = self._of_words(*_THREE)
+        except SampleError:
+            return ""
+        return text.rpartition("numbat")[2].rpartition("bilby")[0]
+
+    @property
+    def _unasked_header(self) -> str | None:
+        """The header of answers of a template that writes no generation prompt.
+
+        It is empty if there is none, or if the template writes a prompt, and `None` if it is
+        unknown, as it is not that of questions with the name of the other role.
+        """
+        if not self.structure.never_asks:
+            return ""
+        if _UNASKED not in self.known.headers:
+            header = self._read_unasked_header()
+            self.known.headers[_UNASKED] = _UNKNOWN if header is None else header
+        found = self.known.headers[_UNASKED]
+        return None if found == _UNKNOWN else found
+
+    def _unasked_of(self, k: int, start: int, header: str, where: str) -> str:
+        """Returns the header of turn `k` behind a generation prompt that lacks it, if any.
+
+        Args:
+            k: The turn.
+            start: The end of its prompt.
+            header: The text from the words before the turn to there.
+            where: The path of its message.
+        """
+        unasked = self._unasked_header
+        if unasked and self.trace.text.startswith(unasked, start):
+            return unasked
+        between = self.trace.text[start : self._until_words(k, start)]
+        special = [
+            t for t in self.vocabulary.pattern.findall(between) if self.vocabulary.is_special(t)
+        ]
+        if unasked == "":
+            if not special or special[0] not in self.structure.unasked:
+                return ""
+            before = self.conversation.messages[:k]
+            closed = self._read(attrs.evolve(self.conversation, messages=before)) if k else None
+            if closed is not None and not closed.text.endswith(header):
+                return ""
+        if not between.strip():
+            return ""
+        raise LabelError(
+            f"the template has no generation prompt, so it is unknown whether the model writes "
+            f"{''.join(special) or between.strip()!r}; use another label strategy",
+            where=where,
+        )
+
+    def _until_words(self, k: int, start: int) -> int:
+        """Returns the start of the words of turn `k`, or of its stop token if it has none."""
+        if self.trace.of(k):
+            return self.trace.of(k)[0].start
+        later = self.trace.first_after(k)
+        limit = later.start if later else len(self.trace.text)
+        found = token_pattern(self.stop_tokens).search(self.trace.text, start, limit)
+        return found.start() if found else start
+
+    def _read_unasked_header(self) -> str | None:
+        try:
+            prompt = self._of_words(*_THREE, upto=1).rpartition("wombat")[2]
+            before = self._of_words(*_THREE).rpartition("wombat")[2].partition("numbat")[0]
+        except SampleError:
+            return None
+        if not before.startswith(prompt):
+            return None
+        written = before[len(prompt) :]
+        if not written.strip():
+            return ""
+        between = self._before_another_question()
+        asked = header = between[self._end_of_stop(between) :].lstrip()
+        for role, name in _ROLE_NAMES:
+            header = header.replace(role, name)
+        rest = written[len(header) :].lstrip()
+        # other words may belong to the header, or to each answer
+        is_known = not rest or self.vocabulary.pattern.match(rest) is not None
+        is_alike = asked.lower().count("user") == 1 and written.startswith(header)
+        return header if is_known and is_alike else None
 
     def _usual_words(self) -> str:
         """Returns what the template writes between the header of an answer and its words."""
