@@ -136,6 +136,22 @@ class OffPromptStarts(UsualHeaders):
             return True
         return bool(before.strip()) and written.rstrip().endswith(before.rstrip())
 
+    def _has_own_marker(self, header: str) -> bool:
+        """Returns whether a header opens a turn as those of no other role do."""
+        found = list(self.vocabulary.pattern.finditer(header))
+        openers = [m.start() for m in found if m.group() in self.structure.openers]
+        # where no token opens turns, the one that ends a question stands before an answer alone
+        ends = [m.start() for m in found if m.group() in self.structure.tokens]
+        if not openers and not ends:
+            return False
+        opener = max(openers or ends)
+        end, others = 0, []
+        for slot in self.trace.slots:
+            before, end = self.trace.text[end : slot.start], slot.end
+            if slot.message >= 0 and not self.conversation.messages[slot.message].is_assistant:
+                others.append(before)
+        return bool(others) and not any(header[opener:] in before for before in others)
+
     def _start_unlike(self, k: int, header: str, written: str, where: str) -> int:
         """Returns the start of turn `k` if it differs from its generation prompt."""
         same, asked = self._aligned(written, header)

@@ -60,22 +60,6 @@ class UsualHeaders(TurnHeaders):
         """Returns the end of the last stop token in a text, or 0."""
         return max((m.end() for m in token_pattern(self.stop_tokens).finditer(text)), default=0)
 
-    def _has_own_marker(self, header: str) -> bool:
-        """Returns whether a header opens a turn as those of no other role do."""
-        found = list(self.vocabulary.pattern.finditer(header))
-        openers = [m.start() for m in found if m.group() in self.structure.openers]
-        # where no token opens turns, the one that ends a question stands before an answer alone
-        ends = [m.start() for m in found if m.group() in self.structure.tokens]
-        if not openers and not ends:
-            return False
-        opener = max(openers or ends)
-        end, others = 0, []
-        for slot in self.trace.slots:
-            before, end = self.trace.text[end : slot.start], slot.end
-            if slot.message >= 0 and not self.conversation.messages[slot.message].is_assistant:
-                others.append(before)
-        return bool(others) and not any(header[opener:] in before for before in others)
-
     def _usual_header(self, error: LabelError, variables: Mapping[str, Any]) -> tuple[str, str]:
         """Returns how the header of an answer to a question begins, and the header.
 
