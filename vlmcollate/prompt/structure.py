@@ -44,6 +44,7 @@ _CALLING: tuple[dict[str, Any], ...] = tuple(
     }
     for given in ({"a": "b"}, '{"a": "b"}')  # some templates take one, some the other
 )
+_ROLE_NAMES = (("user", "assistant"), ("User", "Assistant"), ("USER", "ASSISTANT"))
 _THINKING = [{**_ANSWER, key: "so"} for key in REASONING_KEYS]
 
 
@@ -164,9 +165,10 @@ class StructureReader:
         opening = self._behind_end(turned, end, prompt[:1])
         if prompt and opening[:1] != prompt[:1]:  # turns may have more before their role
             openings = [t[t.index(prompt[0]) if prompt[0] in t else 0 :] for t in openings]
-        is_header = not closed or openings[0][:1] == opening[:1]
-        if not prompt and is_header:  # of a template without generation prompt
-            prompt = openings[0]
+        if not prompt and openings[0]:  # of a template without generation prompt
+            token = opening[0] if opening else ""
+            is_header = not closed or openings[0][0] in (token, answer_header(token))
+            prompt = openings[0] if is_header else []
         header = prompt[: len(opening)]  # the rest of the prompt is forced, such as <think>
         for tokens in filter(None, openings):
             header = header[: agreement(header, tokens)]
@@ -256,3 +258,16 @@ class StructureReader:
                 return None
             found.append(self.vocabulary.pattern.findall(before))
         return [*found, self.vocabulary.pattern.findall(text)]
+
+
+def answer_header(text: str) -> str:
+    """Returns the header of questions with the role of answers, or "" if it names no user.
+
+    Args:
+        text: The header, or its token, in which `user` may be capitalised.
+    """
+    if text.lower().count("user") != 1:
+        return ""
+    for role, name in _ROLE_NAMES:
+        text = text.replace(role, name)
+    return text

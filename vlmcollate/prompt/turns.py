@@ -359,6 +359,10 @@ class TurnFinder(OffPromptStarts):
 
     def _start_behind_usual_header(self, k: int, at: int, first: int, error: LabelError) -> int:
         """Returns the start of turn `k` behind the header that answers to a question have."""
+        if not self.trace.of(k):  # its words would end its header
+            usual = self._usual_header(error, {})[1]
+            found = self.trace.text.find(usual, at, first)
+            first = found + len(usual) if found >= 0 else first
         begins, header = self._header_of_another(at, first, error, {})
         if not self._opens_again(header):
             raise error

@@ -9,6 +9,7 @@ import attrs
 
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.prompt.structure import answer_header
 from vlmcollate.prompt.turn_headers import Kind, TurnHeaders, space_at_end
 from vlmcollate.tokens.vocabulary import token_pattern
 
@@ -21,7 +22,6 @@ _MARKER: Kind = ("marker",)
 
 _NO_VARIABLES: Mapping[str, Any] = {}
 _THREE = (("user", "wombat"), ("assistant", "numbat"), ("user", "bilby"))
-_ROLE_NAMES = (("user", "assistant"), ("User", "Assistant"), ("USER", "ASSISTANT"))
 _UNKNOWN = "\0"
 
 
@@ -75,7 +75,7 @@ class UsualHeaders(TurnHeaders):
         tokens = list(self.vocabulary.pattern.finditer(behind))
         openers = [i for i, m in enumerate(tokens) if m.group() in self.structure.openers]
         if not openers:  # the header is words, such as `Assistant:`, or nothing
-            header = behind[tokens[-1].end() if tokens else 0 :].lstrip()
+            header = behind[tokens[-1].end() if tokens else 0 :].lstrip() or self._asked_header()
             return header, header
         ended = [i for i, m in enumerate(tokens) if m.group() in self.stop_tokens]
         opener = next((i for i in openers if ended and i > ended[-1]), openers[-1])
@@ -94,13 +94,22 @@ class UsualHeaders(TurnHeaders):
         """
         own = self.trace.text[start:first].rstrip()
         usual = self._header_of_answers if own else ""
-        is_header = own.endswith(usual.rstrip())
-        if self.trace.last_before(k) is None:  # a question's end may stand before its header
-            is_header = is_header or usual.rstrip().endswith(own)
-        if not usual.strip() or not is_header:
+        size = len(usual.rstrip())
+        at = own.rfind(usual.rstrip()) if size else -1
+        if at >= 0 and self._begins_part(own[at + size :]):
+            end = start + at + size
+        elif size and self.trace.last_before(k) is None and usual.rstrip().endswith(own):
+            end = start + len(own)  # a question's end may stand before its header
+        else:
             return start
-        end, space = start + len(own), space_at_end(usual)
+        space = space_at_end(usual)
         return end + len(space) if self.trace.text.startswith(space, end) else end
+
+    def _begins_part(self, text: str) -> bool:
+        """Returns whether a text is blank, or begins with a token that only answers have."""
+        token = self.vocabulary.pattern.match(text.lstrip())
+        is_own = token is not None and token.group() in self.structure.written
+        return is_own or not text.strip()
 
     @property
     def _header_of_answers(self) -> str:
@@ -110,8 +119,7 @@ class UsualHeaders(TurnHeaders):
                 header = self._usual_header(LabelError("no question has a prompt"), {})[1]
             except LabelError:
                 header = ""
-            header = header[self._end_of_stop(header) :].lstrip()
-            self.known.headers[_USUAL] = header or self._asked_header()
+            self.known.headers[_USUAL] = header[self._end_of_stop(header) :].lstrip()
         return self.known.headers[_USUAL]
 
     def _asked_header(self) -> str:
@@ -164,6 +172,8 @@ class UsualHeaders(TurnHeaders):
             where: The path of its message.
         """
         unasked = self._unasked_header
+        if unasked and header.endswith(unasked):  # of an earlier turn of its kind
+            return ""
         if unasked and self.trace.text.startswith(unasked, start):
             return unasked
         between = self.trace.text[start : self._until_words(k, start)]
@@ -206,14 +216,11 @@ class UsualHeaders(TurnHeaders):
         if not written.strip():
             return ""
         between = self._before_another_question()
-        asked = header = between[self._end_of_stop(between) :].lstrip()
-        for role, name in _ROLE_NAMES:
-            header = header.replace(role, name)
+        header = answer_header(between[self._end_of_stop(between) :].lstrip())
         rest = written[len(header) :].lstrip()
         # other words may belong to the header, or to each answer
         is_known = not rest or self.vocabulary.pattern.match(rest) is not None
-        is_alike = asked.lower().count("user") == 1 and written.startswith(header)
-        return header if is_known and is_alike else None
+        return header if header and written.startswith(header) and is_known else None
 
     def _usual_words(self) -> str:
         """Returns what the template writes between the header of an answer and its words."""
