@@ -54,6 +54,11 @@ ASKS_BEHIND_QUESTIONS = (
     "{{ '<|z|>' if m.role == 'assistant' else '' }}{% endfor %}"
     "{% if add_generation_prompt and messages[-1].role == 'user' %}<|b|>{% endif %}"
 )
+ASKS_FOR_PARTS = (
+    "<|a|>{{ m.role }}<|m|>{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>"
+    "{% endif %}{{ m.content }}<|z|>{% endfor %}"
+    "{% if add_generation_prompt and messages[-1].role == 'user' %}<|a|>assistant<|m|>{% endif %}"
+)
 CASES = {
     "silent": (NEVER_ASKS_IN_LINES, [U, SILENT], ["<|z|>"]),
     "blank": (NEVER_ASKS_IN_LINES, [U, BLANK], ["  <|z|>"]),
@@ -69,6 +74,27 @@ CASES = {
     "always asks in words": (ALWAYS_ASKS_IN_WORDS, [U, SILENT], [" <|z|>"]),
     "two ends": (ALWAYS_ASKS_WITH_TWO_ENDS, [A, U, A], [" Yes<|z|></s>"] * 2),
     "another end": (ALWAYS_ASKS_AFTER_ANOTHER_END, [A, U, A], ["<think></think>Yes<|z|>"] * 2),
+    "a part in a second answer": (
+        ASKS_FOR_PARTS,
+        [U, A, {**A, "reasoning_content": "So"}],
+        ["Yes<|z|>", "<think>So</think>Yes<|z|>"],
+    ),
+    "a part behind a system message": (
+        ASKS_FOR_PARTS,
+        [U, {"role": "system", "content": "Rules"}, {**A, "reasoning_content": "So"}],
+        ["<think>So</think>Yes<|z|>"],
+    ),
+    "a silent second answer": (ASKS_FOR_PARTS, [U, A, SILENT], ["Yes<|z|>", "<|z|>"]),
+    "a part at first": (
+        ASKS_BEHIND_QUESTIONS.replace("{{ m.content }}", "<think>{{ m.content }}"),
+        [{**A, "content": "so</think>Yes"}, U, A],
+        ["<think>so</think>Yes<|z|>", "<think>Yes<|z|>"],
+    ),
+    "the words of a prompt": (
+        ENDS_WITH_WORDS,
+        [{"role": "system", "content": "<|b|>"}, A, U, A],
+        ["Yes<|z|>", "Yes<|z|>"],
+    ),
     "two answers": (ASKS_BEHIND_QUESTIONS, [U, A, A], ["Yes<|z|>", "Yes<|z|>"]),
 }
 

@@ -177,15 +177,11 @@ class UsualHeaders(TurnHeaders):
         if unasked and self.trace.text.startswith(unasked, start):
             return unasked
         between = self.trace.text[start : self._until_words(k, start)]
-        special = [
-            t for t in self.vocabulary.pattern.findall(between) if self.vocabulary.is_special(t)
-        ]
+        tokens = self.vocabulary.pattern.findall(between)
+        special = [token for token in tokens if self.vocabulary.is_special(token)]
         if unasked == "":
-            if not special or special[0] not in self.structure.unasked:
-                return ""
-            before = self.conversation.messages[:k]
-            closed = self._read(attrs.evolve(self.conversation, messages=before)) if k else None
-            if closed is not None and not closed.text.endswith(header):
+            is_unasked = special and special[0] in self.structure.unasked
+            if not is_unasked or not self._is_unprompted(k, header):
                 return ""
         if not between.strip():
             return ""
@@ -194,6 +190,15 @@ class UsualHeaders(TurnHeaders):
             f"{''.join(special) or between.strip()!r}; use another label strategy",
             where=where,
         )
+
+    def _is_unprompted(self, k: int, header: str) -> bool:
+        """Returns whether what stands before turn `k` is no generation prompt."""
+        messages = self.conversation.messages[:k]
+        closed = self._read(attrs.evolve(self.conversation, messages=messages)) if k else None
+        if closed is None:
+            return True
+        words = max((slot.end for slot in closed.slots), default=0)
+        return closed.text[words:].endswith(header)
 
     def _until_words(self, k: int, start: int) -> int:
         """Returns the start of the words of turn `k`, or of its stop token if it has none."""
