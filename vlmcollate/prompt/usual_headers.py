@@ -94,11 +94,14 @@ class UsualHeaders(TurnHeaders):
         """
         own = self.trace.text[start:first].rstrip()
         usual = self._header_of_answers if own else ""
-        size = len(usual.rstrip())
-        at = own.rfind(usual.rstrip()) if size else -1
-        if at >= 0 and self._begins_part(own[at + size :]):
-            end = start + at + size
-        elif size and self.trace.last_before(k) is None and usual.rstrip().endswith(own):
+        bare = usual.rstrip()
+        if not bare:
+            return start
+        if own.startswith(bare) and self._begins_part(own[len(bare) :]):
+            end = start + len(bare)
+        elif own.endswith(bare):
+            end = start + len(own)
+        elif self.trace.last_before(k) is None and bare.endswith(own):
             end = start + len(own)  # a question's end may stand before its header
         else:
             return start
