@@ -45,11 +45,14 @@ def test_markers_train_what_is_followed_through_the_template(template):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("template", ["trl/gptoss", "unsloth/gemma-4"])
-def test_markers_that_reasoning_hides_are_not_used_for_it(template):
+@pytest.mark.parametrize(
+    ("template", "key"), [("trl/gptoss", "thinking"), ("unsloth/gemma-4", "reasoning_content")]
+)
+def test_markers_that_reasoning_hides_are_not_used_for_it(template, key):
     judge = Judge(templates()[template], {"labels": TemplateMarkerLabels()})
+    answer = {"role": "assistant", "content": "Numbat one", key: "Thinkish"}
     with pytest.raises(LabelError, match=r"messages\[1\]: no marker .* with reasoning"):
-        judge.collator.encode(judge.row("reasoning", "strings"))
+        judge.collator.encode([{"role": "user", "content": "Quokka?"}, answer])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -29,7 +29,7 @@ _DEPTHS = range(1, 5)
 
 
 def _said(role: str, text: str, reasoning: str = "") -> dict[str, Any]:
-    extra = {"reasoning_content": reasoning} if reasoning else {}
+    extra = dict.fromkeys(REASONING_KEYS, reasoning) if reasoning else {}  # the template reads one
     return {"role": role, "content": [{"type": "text", "text": text}], **extra}
 
 

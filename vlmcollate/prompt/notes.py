@@ -32,7 +32,7 @@ class TurnNote:
             `"switch"` if turns agree with their prompt only with a template variable, `"moved"` if
             the template writes system messages or tools behind turns, `"empty_reasoning"` if turns
             without reasoning train an empty block for it.
-        detail: The missing text, the variable with its value, or the empty block.
+        detail: The missing text or header, the variable with its value, or the empty block.
         messages: The turns.
         has_last: Whether one of them is the last turn of its chat, which no question follows.
     """
@@ -95,7 +95,8 @@ class TurnNote:
         if self.kind == "empty_reasoning":
             return f"{subject} trained to write the empty block {self.detail} in place of reasoning"
         if self.kind == "no_prompt":
-            return f"{subject} trained behind {self.detail!r}, as the template has no prompt"
+            header = repr(self.detail)
+            return f"{subject} trained behind {header}, as the template has no generation prompt"
         if self.kind == "in_parts":
             return f"{subject} written in parts, of which some follow later messages"
         if self.kind == "other_header":

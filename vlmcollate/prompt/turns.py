@@ -262,7 +262,7 @@ class TurnFinder(OffPromptStarts):
         else:
             start = at + self._start_unlike(k, header, written, where)
         if self._unasked_header and header.endswith(self._unasked_header):
-            self.notes[k] = TurnNote("no_prompt", self._unasked_header.strip())
+            self.notes[k] = TurnNote("no_prompt", self._unasked_header)
         # behind a prompt that opens the turn, whatever the template writes belongs to the turn
         is_opened = written.startswith(header) and self._opens_turn(header)
         if not is_opened and self._opens_again(trace.text[start : self._until_words(k, start)]):
