@@ -132,6 +132,11 @@ class _Behind:
         between, behind, _ = rest.partition(until) if until else (rest, "end", "")
         return self.vocabulary.pattern.findall(between) if found and behind else None
 
+    def before_question(self) -> list[str]:
+        """Returns the tokens before a question that opens a chat."""
+        text = self.render(read_example([_ASK]), None)
+        return self.vocabulary.pattern.findall(text.partition("wombat")[0])
+
     def before_prompt(self, middle: list[str], end: list[str]) -> TurnEnds:
         """Returns what ends the turns of a template that always writes a generation prompt.
 
@@ -151,7 +156,8 @@ class _Behind:
             return TurnEnds()
         shared = agreement(prompt[::-1], end[::-1])
         # the first token of the prompt may be that which ends the turns of every role
-        closing = end[: min(same, len(end) - shared + 1)]
+        is_end = shared == len(prompt) and prompt[0] not in self.before_question()
+        closing = end[: min(same, len(end) - shared + is_end)]
         return TurnEnds(tokens=tuple(closing[-1:]), is_known=True, asks_always=bool(closing))
 
     def _before_header(self, end: list[str]) -> TurnEnds:
@@ -160,8 +166,7 @@ class _Behind:
         Args:
             end: The tokens behind the last answer of a chat, with those of a generation prompt.
         """
-        before = self.render(read_example([_ASK]), None).partition("wombat")[0]
-        first = self.vocabulary.pattern.findall(before)
+        first = self.before_question()
         # all messages have a header alike, the first of the chat perhaps behind a bos token
         firsts = first, first[1:]
         sizes = range(len(end), 0, -1)

@@ -75,7 +75,7 @@ class UsualHeaders(TurnHeaders):
         tokens = list(self.vocabulary.pattern.finditer(behind))
         openers = [i for i, m in enumerate(tokens) if m.group() in self.structure.openers]
         if not openers:  # the header is words, such as `Assistant:`, or nothing
-            header = behind[tokens[-1].end() if tokens else 0 :].lstrip() or self._asked_header()
+            header = self._asked_header() or behind[tokens[-1].end() if tokens else 0 :].lstrip()
             return header, header
         ended = [i for i, m in enumerate(tokens) if m.group() in self.stop_tokens]
         opener = next((i for i in openers if ended and i > ended[-1]), openers[-1])
@@ -126,10 +126,13 @@ class UsualHeaders(TurnHeaders):
         return self.known.headers[_USUAL]
 
     def _asked_header(self) -> str:
-        """Returns what a template writes behind a question only if a prompt is asked for."""
-        question = ("user", "wombat")
+        """Returns what a template writes as a prompt, and not as the end of a turn."""
+        chat = ("user", "wombat"), ("assistant", "numbat")
         try:
-            closed, asked = self._of_words(question), self._of_words(question, upto=1)
+            closed, asked = self._of_words(chat[0]), self._of_words(chat[0], upto=1)
+            if asked == closed and not self.structure.never_asks:  # it is always written
+                behind = self._of_words(*chat).rpartition("numbat")[2]
+                return behind[self._end_of_stop(behind) :].lstrip()
         except SampleError:
             return ""
         return asked[len(closed) :].lstrip() if asked.startswith(closed) else ""
