@@ -84,6 +84,13 @@ CASES = {
         [U, {"role": "system", "content": "Rules"}, {**A, "reasoning_content": "So"}],
         ["<think>So</think>Yes<|z|>"],
     ),
+    "a part behind words": (
+        ASKS_FOR_PARTS.replace("<|a|>{{ m.role }}<|m|>", "\n{{ m.role }}: ").replace(
+            "<|a|>assistant<|m|>", "\nassistant: "
+        ),
+        [U, {"role": "system", "content": "Rules"}, {**A, "reasoning_content": "So"}],
+        ["<think>So</think>Yes<|z|>"],
+    ),
     "a silent second answer": (ASKS_FOR_PARTS, [U, A, SILENT], ["Yes<|z|>", "<|z|>"]),
     "a part at first": (
         ASKS_BEHIND_QUESTIONS.replace("{{ m.content }}", "<think>{{ m.content }}"),

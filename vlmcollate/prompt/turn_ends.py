@@ -155,8 +155,9 @@ class _Behind:
         if agreement(prompt, answered) <= len(prompt) - len(rest):
             return TurnEnds()
         shared = agreement(prompt[::-1], end[::-1])
-        # the first token of the prompt may be that which ends the turns of every role
-        is_end = shared == len(prompt) and prompt[0] not in self.before_question()
+        # the first token of the prompt may be that which ends the turns of every role, unless a
+        # chat opens with it, perhaps behind a bos token
+        is_end = shared == len(prompt) and prompt[0] not in self.before_question()[:2]
         closing = end[: min(same, len(end) - shared + is_end)]
         return TurnEnds(tokens=tuple(closing[-1:]), is_known=True, asks_always=bool(closing))
 

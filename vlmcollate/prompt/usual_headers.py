@@ -10,7 +10,7 @@ import attrs
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.structure import answer_header
-from vlmcollate.prompt.turn_headers import Kind, TurnHeaders, space_at_end
+from vlmcollate.prompt.turn_headers import Kind, TurnHeaders, space_at_end, space_at_start
 from vlmcollate.tokens.vocabulary import token_pattern
 
 _USUAL: Kind = ("usual",)
@@ -97,8 +97,9 @@ class UsualHeaders(TurnHeaders):
         bare = usual.rstrip()
         if not bare:
             return start
-        if own.startswith(bare) and self._begins_part(own[len(bare) :]):
-            end = start + len(bare)
+        begun = len(space_at_start(own)) + len(bare)
+        if own[:begun].endswith(bare) and self._begins_part(own[begun:]):
+            end = start + begun
         elif own.endswith(bare):
             end = start + len(own)
         elif self.trace.last_before(k) is None and bare.endswith(own):
