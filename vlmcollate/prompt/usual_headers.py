@@ -98,7 +98,7 @@ class UsualHeaders(TurnHeaders):
         if not bare:
             return start
         begun = len(space_at_start(own)) + len(bare)
-        if own[:begun].endswith(bare) and self._begins_part(own[begun:]):
+        if own[:begun].endswith(bare):
             end = start + begun
         elif own.endswith(bare):
             end = start + len(own)
@@ -108,12 +108,6 @@ class UsualHeaders(TurnHeaders):
             return start
         space = space_at_end(usual)
         return end + len(space) if self.trace.text.startswith(space, end) else end
-
-    def _begins_part(self, text: str) -> bool:
-        """Returns whether a text is blank, or begins with a token that only answers have."""
-        token = self.vocabulary.pattern.match(text.lstrip())
-        is_own = token is not None and token.group() in self.structure.written
-        return is_own or not text.strip()
 
     @property
     def _header_of_answers(self) -> str:
