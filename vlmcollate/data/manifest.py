@@ -35,6 +35,7 @@ MANIFEST = "manifest.json"
 _SEAL = "manifest_seal"
 _TOTALS = ("samples", "tokens", "trained_tokens")
 _PLAN = ("fingerprint", "source", "options")
+_MOST_SETTINGS = 1000
 _OF_BATCHES = {"processor", "padding", "shift_labels", "pixels", "counts"}
 """Options that change only batches, and the processor, which is hashed by its parts."""
 _KEEPING = {
@@ -290,7 +291,7 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
     return {
         "collator": f"{type(collator).__module__}.{type(collator).__qualname__}",
         **{f"option {name}": value for name, value in found.items()},
-        "tokenizer": _hash(Vocabulary.of(processor.tokenizer).backend.to_str()),
+        "tokenizer": _hash(_tokens(Vocabulary.of(processor.tokenizer).backend.to_str())),
         "special tokens": json.dumps(special, sort_keys=True),
         "family": _stable(repr(family)),
         "stop tokens": json.dumps(stops),
@@ -301,6 +302,12 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
         **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},
         "version of tokenizers": _version("tokenizers"),
     }
+
+
+def _tokens(text: str) -> str:
+    """Returns a tokenizer's JSON without its padding and truncation, which each call may set."""
+    before, key, behind = text.partition('"added_tokens"')
+    return behind if key and len(before) < _MOST_SETTINGS else text
 
 
 def _layers(collator: BaseCollator) -> str:

@@ -6,16 +6,20 @@ its text. For the images of one sample none of that changes from call to call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import attrs
 from torch import Tensor
 
+from vlmcollate.media.processing.overrides import is_changed
 from vlmcollate.media.processing.result import NOT_MEDIA
 
 _Options = dict[str, Any]
+
+_CALLED = frozenset({"_preprocess", "process_image", "replace_image_token"})
+"""The methods that a direct call does not skip, and that always get tensors."""
 
 
 @attrs.define
@@ -33,6 +37,26 @@ class DirectCalls:
     preprocessing: _Options = attrs.field(factory=dict)
     replacing: _Options = attrs.field(factory=dict)
     keys: frozenset[str] = frozenset()
+
+
+def is_own_code(processor: Any) -> bool:
+    """Returns whether a subclass of a processor, or of its image processor, replaces methods.
+
+    What they do may depend on whether they get an image or a tensor, and a call may not skip them.
+
+    Args:
+        processor: A processor that was not stripped.
+    """
+    parts = (processor, getattr(processor, "image_processor", None))
+    return any(part is not None and is_changed(part, but=_CALLED) for part in parts)
+
+
+@cache
+def only_converts(kind: Hashable) -> bool:
+    """Returns whether `process_image` of an image processor only makes (3, H, W) of an image."""
+    from transformers.image_processing_backends import TorchvisionBackend
+
+    return getattr(kind, "process_image", None) is TorchvisionBackend.process_image
 
 
 def call_directly(processor: Any, calls: DirectCalls) -> None:

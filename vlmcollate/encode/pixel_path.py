@@ -20,7 +20,7 @@ from PIL.Image import core  # type: ignore[attr-defined]  # not in Pillow's type
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.encode.direct_call import DirectCalls, call_directly
+from vlmcollate.encode.direct_call import DirectCalls, call_directly, is_own_code, only_converts
 from vlmcollate.encode.pixel_probe import (
     ALL_SHORTCUTS,
     NO_SHORTCUTS,
@@ -90,7 +90,9 @@ def process_as_bytes(
         RESIZED in getattr(item, "info", ()) or getattr(item, "is_resized", False)
         for item in request.items
     )
-    shortcuts = NO_SHORTCUTS if is_resized else ALL_SHORTCUTS
+    is_own = is_own_code(request.processor)
+    shortcuts = Shortcuts.WITHOUT_TOKENS if is_own else ALL_SHORTCUTS
+    shortcuts = NO_SHORTCUTS if is_resized else shortcuts
     calls = DirectCalls()
     for kind in dict.fromkeys(request.kinds):
         if kind == "audio":
@@ -120,7 +122,8 @@ def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> Pixe
     part = getattr(request.processor, f"{kind}_processor", None)
     if part is None:
         return PixelPath()
-    name = getattr(process, "__qualname__", repr(process))
+    function = getattr(process, "__func__", process)  # of a bound method
+    name = function if isinstance(function, Hashable) else repr(function)
     key = kind, name, _options(request.processor, kind)
     known = _KNOWN.get_or_make(request.processor, dict)
     found = known.get(key)
@@ -145,16 +148,20 @@ def _kept(known: dict[Any, PixelPath], key: Any, path: PixelPath) -> PixelPath:
     return path
 
 
-def _options(processor: Any, kind: MediaKind) -> str:
-    """Returns the options of a processor that may decide what it makes of media.
+def _options(processor: Any, kind: MediaKind) -> tuple[type, type, str]:
+    """Returns the classes and options of a processor that may decide what it makes of media.
 
-    Any option of its own may, such as the number of tiles, to which it pads some images.
+    Any option of its own may, such as the number of tiles, to which it pads some images, or the
+    size of Pixtral's patches, which is one of the whole processor.
     """
     part = getattr(processor, f"{kind}_processor", None)
     declared = getattr(processor, "valid_processor_kwargs", None)
     given = [getattr(processor, name, None) for name in (f"{kind}s_kwargs", "common_kwargs")]
     own = [getattr(part, name, None) for name in _OPTIONS]
-    return repr((own, getattr(part, "__dict__", None), given, getattr(declared, "_defaults", None)))
+    settings = getattr(processor, "__dict__", {}).items()
+    numbers = [(key, number) for key, number in settings if isinstance(number, int | float)]
+    given += [getattr(declared, "_defaults", None), getattr(part, "__dict__", None), numbers]
+    return processor.__class__, part.__class__, repr((own, given))
 
 
 _KNOWN = IdentityCache[dict[Any, PixelPath]]()
@@ -173,7 +180,7 @@ def _bare(request: MediaRequest, shortcuts: Shortcuts, calls: DirectCalls) -> Me
             stripped.do_rescale = stripped.do_normalize = False
             if cuts_as_qwen(part.__class__):
                 stripped.patchify = cut_patches
-            if Shortcuts.AS_TENSORS in shortcuts and _only_converts(part.__class__):
+            if Shortcuts.AS_TENSORS in shortcuts and only_converts(part.__class__):
                 stripped.process_image = _unchanged
             if Shortcuts.AS_TENSORS in shortcuts and _only_permutes(part.__class__):
                 stripped._prepare_input_videos = _permuted
@@ -181,7 +188,7 @@ def _bare(request: MediaRequest, shortcuts: Shortcuts, calls: DirectCalls) -> Me
                 method = _resized if cuts_as_qwen(part.__class__) else _resized_planes
                 stripped.resize = partial(method, part.resize)  # which refers to no copy
             setattr(bare, name, stripped)
-    only_images = set(request.kinds) == {"image"} and _only_converts(bare.image_processor.__class__)
+    only_images = set(request.kinds) == {"image"} and only_converts(bare.image_processor.__class__)
     if Shortcuts.DIRECT_CALLS in shortcuts and only_images:
         call_directly(bare, calls)
     items = request.items
@@ -189,14 +196,6 @@ def _bare(request: MediaRequest, shortcuts: Shortcuts, calls: DirectCalls) -> Me
         shares = Shortcuts.SHARED_MEMORY in shortcuts
         items = [_as_tensor(item, shares=shares) for item in items]
     return attrs.evolve(request, processor=bare, items=items)
-
-
-@cache
-def _only_converts(kind: Hashable) -> bool:
-    """Returns whether `process_image` of an image processor only makes (3, H, W) of an image."""
-    from transformers.image_processing_backends import TorchvisionBackend
-
-    return getattr(kind, "process_image", None) is TorchvisionBackend.process_image
 
 
 def _unchanged(image: Tensor, **options: Any) -> Tensor:

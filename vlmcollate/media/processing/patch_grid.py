@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmcollate.media.processing.overrides import is_changed
 from vlmcollate.media.processing.per_item import process_per_item
 from vlmcollate.media.processing.request import MediaRequest
 from vlmcollate.media.processing.resizing import RESIZED
@@ -23,7 +24,8 @@ def process_patch_grids(request: MediaRequest) -> ProcessedMedia:
     """Processes media for a model whose placeholder repeats once per merged patch.
 
     Images alone go to the image processor: the processor around it would tokenize all placeholders
-    only to count them. Other media, and samples with images of their own size, go to the processor.
+    only to count them. Other media, samples with images of their own size, and all media of a
+    processor with methods of its own go to the processor.
 
     Args:
         request: The media of one sample; the image processor returns `image_grid_thw`.
@@ -31,7 +33,9 @@ def process_patch_grids(request: MediaRequest) -> ProcessedMedia:
     Source:
         transformers, `Qwen2VLImageProcessor` and `Qwen2_5_VLProcessor.replace_image_token`.
     """
-    if any(kind != "image" for kind in request.kinds):
+    # a copy without tokens checks none
+    is_own = is_changed(request.processor, but={"_check_special_mm_tokens"})
+    if is_own or any(kind != "image" for kind in request.kinds):
         return process_together(request)
     for image in request.items:
         if RESIZED in getattr(image, "info", ()):  # a tensor has none
@@ -70,9 +74,14 @@ def cut_patches(
     Returns:
         The patches (B, H W / P^2, C P^2) uint8, and their number along H and W.
 
+    Raises:
+        ValueError: The images are no bytes, as where a subclass calculates in floats.
+
     Source:
         transformers, `Qwen2VLImageProcessor.patchify`.
     """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"patches are cut from bytes, found {images.dtype}")
     del temporal_patch_size  # the frames are repeated when the batch is made
     count, channels, height, width = images.shape
     rows, columns = height // patch_size, width // patch_size

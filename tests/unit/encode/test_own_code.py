@@ -1,0 +1,166 @@
+"""Methods and settings of a processor that somebody changed count for the pixels of each sample."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from PIL import Image
+
+from tests.processors import build
+from vlmcollate import collator_for
+from vlmcollate.data import PreparedDataset, prepare_dataset
+from vlmcollate.encode import stages
+from vlmcollate.extend import Family, MediaRequest, ProcessedMedia, process_together
+from vlmcollate.models.default import DefaultCollator
+
+LARGEST = 1500  # beyond the images of the probe
+SIZE = (2400, 600)
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(hf.ProcessorMixin, "replace_image_token"),
+    reason="the calls of this transformers have no such methods",
+)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def chat(*images: Any) -> list[dict[str, Any]]:
+    question = [{"type": "image", "image": image} for image in images]
+    return [
+        {"role": "user", "content": [*question, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "This."}]},
+    ]
+
+
+def shrunk(images: Any) -> Any:
+    if isinstance(images, list | tuple):
+        return [shrunk(image) for image in images]
+    if isinstance(images, Image.Image):
+        images = images.copy()
+        images.thumbnail((LARGEST, LARGEST))
+    return images
+
+
+def changed(part: Any, **methods: Any) -> Any:
+    """A copy of an object of a subclass with some methods."""
+    found = copy.copy(part)
+    found.__class__ = type(type(part).__name__, (type(part),), methods)
+    return found
+
+
+def shrinking(name: str, kind: type) -> Any:
+    def method(self: Any, images: Any = None, *given: Any, **options: Any) -> Any:
+        return getattr(kind, name)(self, shrunk(images), *given, **options)
+
+    return method
+
+
+@pytest.mark.parametrize("family", ["internvl", "llava_next", "gemma3", "qwen2_vl"])
+@pytest.mark.parametrize("where", ["processor", "image_processor"])
+def test_a_method_that_matters_only_for_large_images_is_called(family: str, where: str) -> None:
+    processor = build(family)
+    if where == "processor":
+        processor = changed(processor, __call__=shrinking("__call__", type(processor)))
+    else:
+        part = processor.image_processor
+        method = shrinking("preprocess", type(part))
+        processor.image_processor = changed(part, preprocess=method)
+    messages = chat(noise(*SIZE))
+    text = processor.apply_chat_template(messages)
+    images = [messages[0]["content"][0]["image"]]
+    own = processor(text=[text], images=[images], add_special_tokens=False, return_tensors="pt")
+    batch = collator_for(processor)([messages])
+    assert torch.equal(batch["input_ids"], own["input_ids"])
+    assert torch.equal(batch["pixel_values"], own["pixel_values"])
+
+
+def test_a_method_that_resizes_in_floats_is_not_cut_as_bytes() -> None:
+    processor = build("qwen2_vl")
+    kind = type(processor.image_processor)
+
+    def resize(self: Any, images: Any, size: Any, **options: Any) -> Any:
+        large = max(images.shape[-2:]) > LARGEST
+        return kind.resize(self, images.float() if large else images, size, **options)
+
+    processor.image_processor = changed(processor.image_processor, resize=resize)
+    messages = chat(noise(*SIZE))
+    images = [messages[0]["content"][0]["image"]]
+    text = processor.apply_chat_template(messages)
+    own = processor(text=[text], images=[images], return_tensors="pt")
+    assert torch.equal(collator_for(processor)([messages])["pixel_values"], own["pixel_values"])
+
+
+def test_videos_of_unlike_length_are_padded_as_by_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    videos = [random.integers(0, 256, (n, 48, 64, 3), np.uint8) for n in (6, 4)]
+    question = [{"type": "video", "video": video} for video in videos]
+    text = [{"type": "text", "text": "What?"}]
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "This."}]}
+    messages = [{"role": "user", "content": [*question, *text]}, answer]
+    batch = collator_for(build("smolvlm"))([messages])
+    monkeypatch.setattr(stages, "process_as_bytes", lambda *_: None)
+    own = collator_for(build("smolvlm"))([messages])
+    assert torch.equal(batch["pixel_values"], own["pixel_values"])
+
+
+def test_functions_of_one_name_are_tried_apart() -> None:
+    processor = build("internvl")
+
+    def collating(changes: bool) -> Any:
+        def process(request: MediaRequest) -> ProcessedMedia:
+            found = process_together(request)
+            pixels = found.tensors["pixel_values"]
+            changed = {
+                **found.tensors,
+                "pixel_values": pixels - pixels.amax() if changes else pixels,
+            }
+            return attrs.evolve(found, tensors=changed)
+
+        @attrs.frozen(kw_only=True, eq=False)
+        class Collator(DefaultCollator):
+            @property
+            def family(self) -> Family:
+                known = super().family
+                return attrs.evolve(known, process=process, takes_pixel_bytes=True)
+
+        return Collator(processor=processor)
+
+    messages = chat(noise(64, 48))
+    plain, shifted = (collating(changes)([messages])["pixel_values"] for changes in (False, True))
+    assert torch.equal(plain - plain.amax(), shifted)
+
+
+def test_a_used_collator_reads_what_it_prepared(tmp_path: Path) -> None:
+    noise(97, 61).save(tmp_path / "image.png")
+    row = {"messages": chat(str(tmp_path / "image.png"))}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    folder = tmp_path / "prepared"
+    prepare_dataset(tmp_path / "rows.jsonl", folder, collator=collator_for(build("internvl")))
+    used = collator_for(build("internvl"), pixels="uint8")
+    used([row])
+    assert len(PreparedDataset(folder, used)) == 1
+
+
+def test_a_setting_of_the_processor_itself_counts_at_once() -> None:
+    processor, messages = build("pixtral"), chat(noise(640, 480))
+    collate = collator_for(processor)
+    collate([messages])
+    processor.patch_size *= 2
+    other = build("pixtral")
+    other.patch_size *= 2
+    for one in (collate, collator_for(processor)):
+        found, expected = one([messages]), collator_for(other)([messages])
+        assert torch.equal(found["input_ids"], expected["input_ids"])
+        assert torch.equal(found["pixel_values"], expected["pixel_values"])
