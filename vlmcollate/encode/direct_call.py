@@ -40,15 +40,16 @@ class DirectCalls:
 
 
 def is_own_code(processor: Any) -> bool:
-    """Returns whether a subclass of a processor, or of its image processor, replaces methods.
+    """Returns whether a subclass of a processor, or of one of its parts, replaces methods.
 
     What they do may depend on whether they get an image or a tensor, and a call may not skip them.
 
     Args:
         processor: A processor that was not stripped.
     """
-    parts = (processor, getattr(processor, "image_processor", None))
-    return any(part is not None and is_changed(part, but=_CALLED) for part in parts)
+    names = "image_processor", "video_processor"
+    parts = (processor, *(getattr(processor, name, None) for name in names))
+    return any(is_changed(part, but=_CALLED) for part in parts)
 
 
 @cache

@@ -90,9 +90,8 @@ def process_as_bytes(
         RESIZED in getattr(item, "info", ()) or getattr(item, "is_resized", False)
         for item in request.items
     )
-    is_own = is_own_code(request.processor)
-    shortcuts = Shortcuts.WITHOUT_TOKENS if is_own else ALL_SHORTCUTS
-    shortcuts = NO_SHORTCUTS if is_resized else shortcuts
+    is_whole = is_resized or is_own_code(request.processor)
+    shortcuts = NO_SHORTCUTS if is_whole else ALL_SHORTCUTS
     calls = DirectCalls()
     for kind in dict.fromkeys(request.kinds):
         if kind == "audio":

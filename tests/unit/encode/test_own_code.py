@@ -18,6 +18,7 @@ from tests.processors import build
 from vlmcollate import collator_for
 from vlmcollate.data import PreparedDataset, prepare_dataset
 from vlmcollate.encode import stages
+from vlmcollate.encode.direct_call import is_own_code
 from vlmcollate.extend import Family, MediaRequest, ProcessedMedia, process_together
 from vlmcollate.models.default import DefaultCollator
 
@@ -82,6 +83,17 @@ def test_a_method_that_matters_only_for_large_images_is_called(family: str, wher
     batch = collator_for(processor)([messages])
     assert torch.equal(batch["input_ids"], own["input_ids"])
     assert torch.equal(batch["pixel_values"], own["pixel_values"])
+
+
+@pytest.mark.parametrize("name", ["processor", "image_processor", "video_processor"])
+def test_a_part_with_a_method_of_its_own_is_found(name: str) -> None:
+    processor = build("qwen2_5_vl")
+    assert not is_own_code(processor)
+    if name == "processor":
+        processor = changed(processor, __call__=lambda _: None)
+    else:
+        setattr(processor, name, changed(getattr(processor, name), preprocess=lambda _: None))
+    assert is_own_code(processor)
 
 
 def test_a_method_that_resizes_in_floats_is_not_cut_as_bytes() -> None:
