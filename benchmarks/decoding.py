@@ -26,8 +26,8 @@ from rich.table import Table
 from tests.clips import encode
 from tests.jpeg_bytes import photo
 from vlmcollate import FrameSampling, LocalMedia
-from vlmcollate.encode.pixel_path import pixels_of
 from vlmcollate.media.loading import video_decoding
+from vlmcollate.media.loading.pixel_memory import pixels_of
 
 Row = tuple[str, float, float, float]
 MEDIA = LocalMedia()

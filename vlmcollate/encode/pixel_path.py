@@ -6,33 +6,28 @@ its output and the table give exactly what the processor itself returns is tried
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Hashable, Sequence
-from functools import cache, partial
-from types import SimpleNamespace
+import pickle
+from collections.abc import Hashable, Sequence
+from functools import partial, reduce
+from operator import and_
 from typing import Any
 
 import attrs
 import numpy as np
 import torch
-from PIL import Image
-from PIL.Image import core  # type: ignore[attr-defined]  # not in Pillow's types
 from torch import Tensor
 
 from vlmcollate.conversation import MediaKind
-from vlmcollate.encode.direct_call import DirectCalls, call_directly, is_own_code, only_converts
+from vlmcollate.encode.direct_call import DirectCalls, is_own_code
 from vlmcollate.encode.pixel_probe import (
-    ALL_SHORTCUTS,
     NO_SHORTCUTS,
     Process,
     Shortcuts,
     Tables,
     probe_pixels,
 )
+from vlmcollate.encode.stripping import stripped
 from vlmcollate.media import MediaRequest, ProcessedMedia, Video
-from vlmcollate.media.loading.arrow_capsules import ArrowArray, address_in_capsule
-from vlmcollate.media.loading.pixel_images import PixelImage, Pixels
-from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
 from vlmcollate.media.processing.resizing import RESIZED
 from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.pixels import PixelTable, as_bytes, table_of
@@ -43,15 +38,8 @@ _OPTIONS = (
     *("patch_size", "merge_size", "size"),
 )
 """Options that a processor may have from its class."""
+_NUMBERS = int, float
 _MOST_PATHS = 32
-_WEIGHTED = frozenset({1, 2, 3, "LANCZOS", "BILINEAR", "BICUBIC"})
-"""The numbers and the names of interpolations that weight pixels."""
-_BAND = 128
-"""The number of rows whose channels are separated at a time, so that they stay in the cache."""
-_STRIP_BYTES = 1 << 18
-"""The size of the strips in which large images are copied, so that they stay in the cache."""
-_LARGE = 1 << 22
-"""The number of bytes from which on strips are faster than one copy."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -90,9 +78,7 @@ def process_as_bytes(
         RESIZED in getattr(item, "info", ()) or getattr(item, "is_resized", False)
         for item in request.items
     )
-    is_whole = is_resized or is_own_code(request.processor)
-    shortcuts = NO_SHORTCUTS if is_whole else ALL_SHORTCUTS
-    calls = DirectCalls()
+    paths: list[PixelPath] = []
     for kind in dict.fromkeys(request.kinds):
         if kind == "audio":
             continue
@@ -106,8 +92,13 @@ def process_as_bytes(
             other = tables.setdefault(key, table)
             if other is not table and other != table:
                 return None
-        shortcuts, calls = shortcuts & path.shortcuts, path.calls
-    return _processed(process, _bare(request, shortcuts, calls), tables) if tables else None
+        paths.append(path)
+    if not tables:
+        return None
+    shortcuts = NO_SHORTCUTS
+    if not is_resized and not is_own_code(request.processor):
+        shortcuts = reduce(and_, (path.shortcuts for path in paths))
+    return _processed(process, stripped(request, shortcuts, paths[-1].calls), tables)
 
 
 def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> PixelPath:
@@ -134,7 +125,7 @@ def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any)
     if table is None:
         return PixelPath()
     calls = DirectCalls()
-    strip = partial(_bare, calls=calls)
+    strip = partial(stripped, calls=calls)
     tables, is_joint, shortcuts = probe_pixels(process, request, kind, table, strip)
     return PixelPath(tables=tables, is_joint=is_joint, shortcuts=shortcuts, calls=calls)
 
@@ -147,7 +138,7 @@ def _kept(known: dict[Any, PixelPath], key: Any, path: PixelPath) -> PixelPath:
     return path
 
 
-def _options(processor: Any, kind: MediaKind) -> tuple[type, type, str]:
+def _options(processor: Any, kind: MediaKind) -> Hashable:
     """Returns the classes and options of a processor that may decide what it makes of media.
 
     Any option of its own may, such as the number of tiles, to which it pads some images, or the
@@ -158,213 +149,20 @@ def _options(processor: Any, kind: MediaKind) -> tuple[type, type, str]:
     given = [getattr(processor, name, None) for name in (f"{kind}s_kwargs", "common_kwargs")]
     own = [getattr(part, name, None) for name in _OPTIONS]
     settings = getattr(processor, "__dict__", {}).items()
-    numbers = [(key, number) for key, number in settings if isinstance(number, int | float)]
+    numbers = [(key, number) for key, number in settings if isinstance(number, _NUMBERS)]
     given += [getattr(declared, "_defaults", None), getattr(part, "__dict__", None), numbers]
-    return processor.__class__, part.__class__, repr((own, given))
+    return processor.__class__, part.__class__, _exact((own, given))
+
+
+def _exact(values: Any) -> Hashable:
+    """Returns a key that differs if any of the values does."""
+    try:
+        return pickle.dumps(values)
+    except Exception:  # noqa: BLE001  # of any object, such as a function without a name
+        return repr(values)
 
 
 _KNOWN = IdentityCache[dict[Any, PixelPath]]()
-
-
-def _bare(request: MediaRequest, shortcuts: Shortcuts, calls: DirectCalls) -> MediaRequest:
-    """Returns a request with a copy of its processor that neither rescales nor normalises."""
-    bare = copy.copy(request.processor)
-    if Shortcuts.WITHOUT_TOKENS in shortcuts:
-        bare.tokenizer = _NoTokens(bare.tokenizer)
-        bare._check_special_mm_tokens = _unchecked
-    for name in ("image_processor", "video_processor"):
-        part = getattr(bare, name, None)
-        if part is not None:
-            stripped = copy.copy(part)
-            stripped.do_rescale = stripped.do_normalize = False
-            if cuts_as_qwen(part.__class__):
-                stripped.patchify = cut_patches
-            if Shortcuts.AS_TENSORS in shortcuts and only_converts(part.__class__):
-                stripped.process_image = _unchanged
-            if Shortcuts.AS_TENSORS in shortcuts and _only_permutes(part.__class__):
-                stripped._prepare_input_videos = _permuted
-            if Shortcuts.SHARED_MEMORY in shortcuts and _resizes_tensors(part.__class__):
-                method = _resized if cuts_as_qwen(part.__class__) else _resized_planes
-                stripped.resize = partial(method, part.resize)  # which refers to no copy
-            setattr(bare, name, stripped)
-    only_images = set(request.kinds) == {"image"} and only_converts(bare.image_processor.__class__)
-    if Shortcuts.DIRECT_CALLS in shortcuts and only_images:
-        call_directly(bare, calls)
-    items = request.items
-    if Shortcuts.AS_TENSORS in shortcuts:
-        shares = Shortcuts.SHARED_MEMORY in shortcuts
-        items = [_as_tensor(item, shares=shares) for item in items]
-    return attrs.evolve(request, processor=bare, items=items)
-
-
-def _unchanged(image: Tensor, **options: Any) -> Tensor:
-    """Returns an image that is (3, H, W) already, without the copy to planes of colour."""
-    del options
-    return image
-
-
-@cache
-def _resizes_tensors(kind: Hashable) -> bool:
-    """Returns whether a class of image processors resizes by a method of transformers on torch."""
-    from transformers.image_processing_backends import TorchvisionBackend
-
-    method = getattr(kind, "resize", None)
-    return (
-        isinstance(kind, type)
-        and issubclass(kind, TorchvisionBackend)
-        and getattr(method, "__module__", "").startswith("transformers.")
-        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    )
-
-
-def _resized(resize: Callable[..., Tensor], *given: Any, **options: Any) -> Tensor:
-    """Resizes images by a processor's method, with the fourth byte of each pixel if it has one.
-
-    Each channel is resized by itself, and torch's vectors hold four. Only the nearest neighbours of
-    four channels are found by code of their own, which rounds otherwise.
-    """
-    resample = options.get("resample")
-    if getattr(resample, "name", resample) in _WEIGHTED:
-        given, options = tuple(map(_whole, given)), {k: _whole(v) for k, v in options.items()}
-    return resize(*given, **options)[..., :3, :, :]
-
-
-def _resized_planes(resize: Callable[..., Tensor], *given: Any, **options: Any) -> Tensor:
-    """Returns what `_resized` does as planes of colour, which torch pads and stacks faster."""
-    resized = _resized(resize, *given, **options)
-    if resized.stride(-3) != 1:
-        return resized
-    planes = np.empty(resized.shape, np.uint8)
-    channels, whole = np.moveaxis(planes, -3, 0), _whole(resized)
-    if whole is resized:
-        planes[...] = resized.numpy()
-        return torch.from_numpy(planes)
-    words = whole.movedim(-3, -1).numpy().view("<u4")[..., 0]
-    for top in range(0, words.shape[-2], _BAND):
-        band = np.s_[..., top : top + _BAND, :]
-        word = words[band]
-        for n, channel in enumerate(channels):
-            word = word >> 8 if n else word
-            channel[band] = word  # its lowest byte
-    return torch.from_numpy(planes)
-
-
-def _whole(value: Any) -> Any:
-    """Returns four channels for images (..., 3, H, W) that lie in memory of four bytes a pixel."""
-    if not isinstance(value, Tensor) or value.shape[-3:-2] != (3,):
-        return value
-    strides = value.stride()
-    if (strides[-3], strides[-1]) != (1, 4):
-        return value
-    return value.as_strided((*value.shape[:-3], 4, *value.shape[-2:]), strides)
-
-
-@cache
-def _only_permutes(kind: Hashable) -> bool:
-    """Returns whether a class of video processors first makes (T, 3, H, W) by the usual method."""
-    from transformers.video_processing_utils import BaseVideoProcessor
-
-    known = getattr(BaseVideoProcessor, "_prepare_input_videos", None)
-    return known is not None and getattr(kind, "_prepare_input_videos", None) is known
-
-
-def _permuted(videos: Sequence[Any], **options: Any) -> list[Any]:
-    """Returns frames (T, H, W, 3) as (T, 3, H, W), without the copy to planes of colour."""
-    del options
-    return [
-        torch.from_numpy(video).permute(0, 3, 1, 2) if isinstance(video, np.ndarray) else video
-        for video in videos
-    ]
-
-
-class _NoTokens:
-    """A tokenizer that makes no token of any text."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def __call__(self, text: Sequence[str], **options: Any) -> dict[str, Any]:
-        """Returns an empty row for each text."""
-        del options
-        return {"input_ids": [[] for _ in text], "attention_mask": [[] for _ in text]}
-
-
-def _unchecked(*arguments: Any, **options: Any) -> None:
-    """Compares no number of tokens."""
-
-
-def _as_tensor(item: Any, *, shares: bool) -> Any:
-    """Returns an RGB image as (3, H, W) uint8, whose channels are the innermost in memory."""
-    if not isinstance(item, Image.Image):
-        return item
-    pixels = shared_pixels(item) if shares else None
-    if pixels is None:
-        pixels = pixels_of(item)
-    return torch.from_numpy(pixels).permute(2, 0, 1)[:3]
-
-
-def shared_pixels(image: Image.Image) -> Pixels | None:
-    """Returns Pillow's own memory of an RGB image, which keeps four bytes of each pixel.
-
-    Args:
-        image: A loaded image of mode RGB.
-
-    Returns:
-        (H, W, 4) uint8, which must not be written to; the memory lives as long as the array. `None`
-        if the memory is not in one piece, is not Pillow's, or is not exported by this Pillow.
-    """
-    if type(image).__array_interface__ is not Image.Image.__array_interface__:
-        return None  # such as a PixelImage
-    if core.get_alignment() != 1:
-        return None
-    image.load()
-    if image.im.readonly:  # memory of others, with which Pillow before 13 crashes
-        return None
-    try:
-        _, capsule = image.__arrow_c_array__()
-    except ValueError:
-        return None
-    column = ArrowArray.from_address(address_in_capsule(capsule, b"arrow_array"))
-    width, height = image.size
-    if (column.n_children, column.length, column.offset) != (1, width * height, 0):
-        return None
-    values = column.children[0].contents
-    if (values.n_buffers, values.length, values.offset) != (2, 4 * width * height, 0):
-        return None
-    interface = {
-        "data": (values.buffers[1], False),  # writable, as torch demands
-        "shape": (height, width, 4),
-        "typestr": "|u1",
-        "version": 3,
-    }
-    return np.asarray(SimpleNamespace(__array_interface__=interface, capsule=capsule))
-
-
-def pixels_of(image: Image.Image) -> Pixels:
-    """Returns the pixels of an RGB image with at most one copy.
-
-    Args:
-        image: A loaded image of mode RGB.
-
-    Returns:
-        (H, W, 3) uint8, contiguous. It is the array of a `PixelImage`, so it must not be written
-        to, and otherwise a copy.
-    """
-    pixels = image.pixels if isinstance(image, PixelImage) else None
-    if pixels is not None:
-        return pixels
-    width, height = image.size
-    if width * height * 3 < _LARGE:
-        return np.asarray(image).copy()  # whose memory is writable, as torch demands
-    pixels = np.empty((height, width, 3), np.uint8)
-    rows = max(_STRIP_BYTES // (width * 3), 1)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
-    return pixels
 
 
 def _processed(process: Process, request: MediaRequest, tables: Tables) -> ProcessedMedia | None:
@@ -383,7 +181,7 @@ def _processed(process: Process, request: MediaRequest, tables: Tables) -> Proce
             return None
         tensors[key] = _own_memory(found_pixels, request.items)
     kept = {key: table for key, table in tables.items() if key in tensors}
-    return attrs.evolve(found, tensors=tensors, pixel_tables=kept)
+    return ProcessedMedia(replacements=found.replacements, tensors=tensors, pixel_tables=kept)
 
 
 def _own_memory(pixels: Tensor, items: Sequence[Any]) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import Flag, auto
 from functools import cache
+from itertools import product
+from operator import and_
 from typing import Any
 
 import attrs
@@ -22,21 +23,30 @@ from vlmcollate.pixels import Channels, PixelTable, as_bytes
 Process = Callable[[MediaRequest], ProcessedMedia]
 
 
-class Shortcuts(Flag):
-    """What a copy of a processor leaves out; the first are the first that are given up."""
+@attrs.frozen
+class Shortcuts:
+    """What a copy of a processor leaves out; the last are the first that are given up.
 
-    SHARED_MEMORY = auto()
-    """The tensors of images are Pillow's own memory, which saves a copy of them."""
-    DIRECT_CALLS = auto()
-    """Images go to the methods that process them, without what a call does around these."""
-    WITHOUT_TOKENS = auto()
-    """It does not tokenize its text, of which only the replacements of placeholders are used."""
-    AS_TENSORS = auto()
-    """It gets images and frames as tensors, which saves two copies."""
+    Attributes:
+        as_tensors: It gets images and frames as tensors, which saves two copies.
+        without_tokens: It does not tokenize its text, of which only the replacements of
+            placeholders are used.
+        direct_calls: Images go to the methods that process them, without what a call does around
+            these; they have to be tensors.
+        shared_memory: The tensors of images are Pillow's own memory, which saves a copy of them.
+    """
+
+    as_tensors: bool = False
+    without_tokens: bool = False
+    direct_calls: bool = False
+    shared_memory: bool = False
+
+    def __and__(self, other: Shortcuts) -> Shortcuts:
+        """Returns what both leave out."""
+        return Shortcuts(*map(and_, attrs.astuple(self), attrs.astuple(other)))
 
 
-NO_SHORTCUTS = Shortcuts(0)
-ALL_SHORTCUTS = ~NO_SHORTCUTS
+NO_SHORTCUTS = Shortcuts()
 
 Strip = Callable[[MediaRequest, Shortcuts], MediaRequest]
 """Returns a request with a copy of its processor that neither rescales nor normalises."""
@@ -47,10 +57,9 @@ _SIZES = ((64, 48), (640, 480), (300, 900), (1200, 500))
 _BY_LIKELIHOOD: tuple[Channels, ...] = ("first", "last", "flat")
 """A width that three divides may be three channels, so "flat" is tried last."""
 _TRIED = tuple(
-    shortcuts
-    for shortcuts in map(Shortcuts, range(ALL_SHORTCUTS.value, -1, -1))
-    if Shortcuts.AS_TENSORS in shortcuts
-    or not shortcuts & (Shortcuts.SHARED_MEMORY | Shortcuts.DIRECT_CALLS)
+    Shortcuts(*given)
+    for given in product((True, False), repeat=len(attrs.fields(Shortcuts)))
+    if given[0] or not any(given[2:])
 )
 
 

@@ -26,6 +26,7 @@ _ENCODER_DECODER = frozenset(
         "UdopTokenizer",
     }
 )
+_EMPTY = Family()
 _IMAGES = frozenset({"image"})
 _EXACT: dict[str, frozenset[str]] = {
     **dict.fromkeys(
@@ -98,7 +99,7 @@ class DefaultCollator(BaseCollator):
     @property
     def declared(self) -> Family:
         """An empty family, so that a prompt is written without probing the processor."""
-        return Family()
+        return _EMPTY
 
     def counts_media(self, kinds: Sequence[MediaKind]) -> bool:
         """See `BaseCollator`."""

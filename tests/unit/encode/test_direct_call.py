@@ -14,7 +14,6 @@ from PIL import Image
 
 from tests.processors import build
 from vlmcollate import collator_for
-from vlmcollate.encode.pixel_probe import Shortcuts
 
 pytestmark = pytest.mark.skipif(
     not hasattr(hf.ProcessorMixin, "replace_image_token"),
@@ -55,7 +54,7 @@ def test_a_call_is_made_once(family: str, monkeypatch: pytest.MonkeyPatch) -> No
     row = [chat((90, 200))]
     collate(row)
     (path,) = collate._pixel_paths.values()
-    assert Shortcuts.DIRECT_CALLS in path.shortcuts
+    assert path.shortcuts.direct_calls
     calls = counted(processor, monkeypatch)
     collate(row)
     assert not calls

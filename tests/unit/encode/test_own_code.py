@@ -176,3 +176,15 @@ def test_a_setting_of_the_processor_itself_counts_at_once() -> None:
         found, expected = one([messages]), collator_for(other)([messages])
         assert torch.equal(found["input_ids"], expected["input_ids"])
         assert torch.equal(found["pixel_values"], expected["pixel_values"])
+
+
+def test_any_digit_of_a_setting_counts_at_once() -> None:
+    processor, messages = build("internvl"), chat(noise(640, 480))
+    collate, found = collator_for(processor), []
+    for mean in (0.5, 0.5 + 1e-6):  # a tensor shows four digits
+        other = build("internvl")
+        for each in (processor, other):
+            each.image_processor.image_mean = torch.tensor([mean] * 3)
+        found.append(collate([messages])["pixel_values"])
+        assert torch.equal(found[-1], collator_for(other)([messages])["pixel_values"])
+    assert not torch.equal(*found)

@@ -22,10 +22,10 @@ from PIL import Image
 from tests.jpeg_bytes import photo
 from tests.processors import build
 from vlmcollate import collator_for
-from vlmcollate.encode import pixel_path
-from vlmcollate.encode.pixel_path import _resized, pixels_of, shared_pixels
-from vlmcollate.encode.pixel_probe import Shortcuts
+from vlmcollate.encode import pixel_path, stripping
+from vlmcollate.encode.stripping import _resized
 from vlmcollate.media.loading.pixel_images import PixelImage
+from vlmcollate.media.loading.pixel_memory import pixels_of, shared_pixels
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -186,7 +186,7 @@ def test_a_sample_keeps_nothing_of_its_image(name: str, monkeypatch: pytest.Monk
         images.append(shared_pixels(image))
         return images[-1]
 
-    monkeypatch.setattr(pixel_path, "shared_pixels", remembered)
+    monkeypatch.setattr(stripping, "shared_pixels", remembered)
     collate = collator_for(build(name))
     source = noise(160, 120)
     before = np.array(source)
@@ -223,4 +223,4 @@ def test_a_processor_that_writes_to_its_images_gets_copies(
     assert media["pixel_values"].dtype == torch.uint8
     assert np.array_equal(np.asarray(source), before)
     (path,) = pixel_path._KNOWN.get_or_make(processor, dict).values()
-    assert not Shortcuts.SHARED_MEMORY & path.shortcuts
+    assert not path.shortcuts.shared_memory

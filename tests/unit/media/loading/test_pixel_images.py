@@ -16,9 +16,10 @@ from PIL import Image, ImageOps
 from tests.jpeg_bytes import photo
 from tests.processors import build
 from vlmcollate import LocalMedia, collator_for
-from vlmcollate.encode.pixel_path import pixels_of, process_as_bytes
+from vlmcollate.encode.pixel_path import process_as_bytes
 from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.media.loading.pixel_images import PixelImage
+from vlmcollate.media.loading.pixel_memory import pixels_of
 
 EXPECTED = np.asarray(photo((60, 40)))
 
