@@ -130,6 +130,18 @@ def test_a_tokenizer_without_a_padding_token_is_named(name):
     assert len(collator_for(processor)([chat])["labels"]) == 1
 
 
+def test_the_refusal_of_a_processor_that_cannot_make_a_batch_is_one_line():
+    processor = BUILDERS["pixtral"]()
+    processor.image_processor.do_pad = False
+    image = {"type": "image", "image": Image.new("RGB", (64, 48))}
+    row = [{"role": "user", "content": [image]}, {"role": "assistant", "content": "It is black."}]
+    with pytest.raises(ConfigError, match="PixtralProcessor does not take") as caught:
+        collator_for(processor)([row])
+    message = str(caught.value)
+    assert message.count("write a collator for it") == 1
+    assert "\n" not in message
+
+
 def test_encoder_decoder_models_are_refused():
     processor = hf.Blip2Processor(hf.BlipImageProcessor(), hf.T5Tokenizer(), num_query_tokens=4)
     processor.chat_template = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"

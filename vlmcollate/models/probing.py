@@ -53,7 +53,7 @@ def check_prompt(collator: BaseCollator, kind: MediaKind) -> None:
         output = collator.processor(
             text=[rendering.text], add_special_tokens=False, **processor_inputs([kind], media)
         )
-    except torch.OutOfMemoryError:  # it shows nothing about the processor
+    except (CollateError, torch.OutOfMemoryError):  # which shows nothing about the processor
         raise
     except _PROCESSOR_ERRORS as error:
         raise _refusal(collator.processor, kind, error) from error
@@ -74,9 +74,10 @@ def _refusal(processor: Any, kind: MediaKind, error: Exception) -> ConfigError:
             f"the tokenizer of {type(processor).__name__} has no padding token, with which the "
             "processor pads; set processor.tokenizer.pad_token, to its eos_token for example"
         )
+    reason, _, _ = str(error).partition("\n")  # advice to callers of the processor follows
     return ConfigError(
         f"{type(processor).__name__} does not take {kind} media from the default collator; "
-        f"write a collator for it: {error}"
+        f"write a collator for it: {reason}"
     )
 
 
