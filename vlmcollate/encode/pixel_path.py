@@ -6,7 +6,6 @@ its output and the table give exactly what the processor itself returns is tried
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Hashable, Sequence
 from functools import partial, reduce
 from operator import and_
@@ -26,6 +25,7 @@ from vlmcollate.encode.pixel_probe import (
     Tables,
     probe_pixels,
 )
+from vlmcollate.encode.processor_settings import settings_of
 from vlmcollate.encode.stripping import stripped
 from vlmcollate.media import MediaRequest, ProcessedMedia, Video
 from vlmcollate.media.processing.resizing import RESIZED
@@ -33,13 +33,8 @@ from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.pixels import PixelTable, as_bytes, table_of
 from vlmcollate.tokens.identity_cache import IdentityCache
 
-_OPTIONS = (
-    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample"),
-    *("patch_size", "merge_size", "size"),
-)
-"""Options that a processor may have from its class."""
-_NUMBERS = int, float
 _MOST_PATHS = 32
+"""The most settings of a processor that are tried."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -82,10 +77,10 @@ def process_as_bytes(
     for kind in dict.fromkeys(request.kinds):
         if kind == "audio":
             continue
-        options = _options(request.processor, kind)
-        path = known.get((kind, options))
+        settings = settings_of(request.processor, kind)
+        path = known.get(settings)
         if path is None:
-            path = _kept(known, (kind, options), pixel_path(process, request, kind))
+            path = _kept(known, settings, pixel_path(process, request, kind))
         if not path.tables or not (path.is_joint or list(request.kinds).count(kind) == 1):
             return None
         for key, table in path.tables.items():
@@ -114,10 +109,13 @@ def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> Pixe
         return PixelPath()
     function = getattr(process, "__func__", process)  # of a bound method
     name = function if isinstance(function, Hashable) else repr(function)
-    key = kind, name, _options(request.processor, kind)
-    known = _KNOWN.get_or_make(request.processor, dict)
-    found = known.get(key)
-    return found or _kept(known, key, _probed(process, request, kind, part))
+    key = name, settings_of(request.processor, kind)
+    tried = _TRIED.get_or_make(request.processor, _Tried)
+    found = tried.paths.get(key)
+    if found is None and len(tried.paths) < _MOST_PATHS and tried.changes < 2:
+        found = tried.paths[key] = _probed(process, request, kind, part)
+        tried.changes += key[1] != settings_of(request.processor, kind)
+    return found or PixelPath()  # trying again and again would take longer than floats
 
 
 def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any) -> PixelPath:
@@ -131,38 +129,27 @@ def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any)
 
 
 def _kept(known: dict[Any, PixelPath], key: Any, path: PixelPath) -> PixelPath:
-    """Keeps and returns a result, among a limited number if options change again and again."""
+    """Keeps and returns a result, among a limited number if settings change again and again."""
     if len(known) >= _MOST_PATHS:
         known.clear()
     known[key] = path
     return path
 
 
-def _options(processor: Any, kind: MediaKind) -> Hashable:
-    """Returns the classes and options of a processor that may decide what it makes of media.
+@attrs.define
+class _Tried:
+    """What was tried on a processor.
 
-    Any option of its own may, such as the number of tiles, to which it pads some images, or the
-    size of Pixtral's patches, which is one of the whole processor.
+    Attributes:
+        paths: What was found, by the function that processes media and the settings.
+        changes: How often a call of the processor changed its settings, as the first call may.
     """
-    part = getattr(processor, f"{kind}_processor", None)
-    declared = getattr(processor, "valid_processor_kwargs", None)
-    given = [getattr(processor, name, None) for name in (f"{kind}s_kwargs", "common_kwargs")]
-    own = [getattr(part, name, None) for name in _OPTIONS]
-    settings = getattr(processor, "__dict__", {}).items()
-    numbers = [(key, number) for key, number in settings if isinstance(number, _NUMBERS)]
-    given += [getattr(declared, "_defaults", None), getattr(part, "__dict__", None), numbers]
-    return processor.__class__, part.__class__, _exact((own, given))
+
+    paths: dict[Any, PixelPath] = attrs.field(factory=dict)
+    changes: int = 0
 
 
-def _exact(values: Any) -> Hashable:
-    """Returns a key that differs if any of the values does."""
-    try:
-        return pickle.dumps(values)
-    except Exception:  # noqa: BLE001  # of any object, such as a function without a name
-        return repr(values)
-
-
-_KNOWN = IdentityCache[dict[Any, PixelPath]]()
+_TRIED = IdentityCache[_Tried]()
 
 
 def _processed(process: Process, request: MediaRequest, tables: Tables) -> ProcessedMedia | None:

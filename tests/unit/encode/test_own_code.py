@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from PIL import Image
 from tests.processors import build
 from vlmcollate import collator_for
 from vlmcollate.data import PreparedDataset, prepare_dataset
-from vlmcollate.encode import stages
+from vlmcollate.encode import pixel_path, stages
 from vlmcollate.encode.direct_call import is_own_code
+from vlmcollate.encode.pixel_probe import probe_pixels
+from vlmcollate.encode.processor_settings import settings_of
 from vlmcollate.extend import Family, MediaRequest, ProcessedMedia, process_together
 from vlmcollate.models.default import DefaultCollator
 
@@ -178,13 +182,81 @@ def test_a_setting_of_the_processor_itself_counts_at_once() -> None:
         assert torch.equal(found["pixel_values"], expected["pixel_values"])
 
 
-def test_any_digit_of_a_setting_counts_at_once() -> None:
-    processor, messages = build("internvl"), chat(noise(640, 480))
+def _hold_a_lock(processor: Any) -> None:
+    processor.image_processor.lock = threading.Lock()  # which cannot be pickled
+
+
+def _set_as_tensor(processor: Any, mean: float) -> None:
+    processor.image_processor.image_mean = torch.tensor([mean] * 3)
+
+
+def _set_at_the_tokenizer(processor: Any, mean: float) -> None:
+    processor.tokenizer.init_kwargs["image_mean"] = [mean] * 3
+
+
+def _set_at_the_processor(processor: Any, mean: float) -> None:
+    processor.options = {"image_mean": (mean,) * 3}
+
+
+class OwnOptions(hf.Gemma3Processor):
+    options: dict[str, Any] = {}
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return super().__call__(*arguments, **options, **self.options)
+
+
+class Counting(hf.Gemma3ImageProcessor):  # type: ignore[misc]  # it is Any
+    calls = 0
+
+    def _preprocess(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        return super()._preprocess(*arguments, **options)
+
+
+@pytest.mark.parametrize("prepare", [lambda _: None, _hold_a_lock])
+@pytest.mark.parametrize("change", [_set_as_tensor, _set_at_the_tokenizer, _set_at_the_processor])
+def test_any_digit_of_a_setting_counts_at_once(prepare: Any, change: Any) -> None:
+    processor, messages = build("gemma3"), chat(noise(640, 480))
+    processor.__class__ = OwnOptions
+    prepare(processor)
     collate, found = collator_for(processor), []
     for mean in (0.5, 0.5 + 1e-6):  # a tensor shows four digits
-        other = build("internvl")
+        other = build("gemma3")
+        other.__class__ = OwnOptions
         for each in (processor, other):
-            each.image_processor.image_mean = torch.tensor([mean] * 3)
+            change(each, mean)
         found.append(collate([messages])["pixel_values"])
         assert torch.equal(found[-1], collator_for(other)([messages])["pixel_values"])
     assert not torch.equal(*found)
+
+
+def test_a_change_of_a_large_setting_counts_though_it_is_not_read() -> None:
+    processor = build("gemma3")
+    processor.image_processor.lookup = torch.zeros(1 << 20)
+    keys: list[Any] = [settings_of(processor, "image")]
+    assert keys[0] == settings_of(processor, "image")
+    processor.image_processor.lookup[3] = 1
+    keys.append(settings_of(processor, "image"))
+    processor.image_processor.lookup = processor.image_processor.lookup.clone()
+    keys.append(settings_of(processor, "image"))
+    assert len(set(keys)) == 3
+    assert max(len(pickle.dumps(key[-1][0])) for key in keys) < 1 << 14
+
+
+def test_a_processor_that_changes_itself_is_not_tried_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processor, messages = build("gemma3"), chat(noise(64, 48))
+    processor.image_processor.__class__ = Counting
+    tried = []
+
+    def probed(*arguments: Any) -> Any:
+        tried.append(arguments)
+        return probe_pixels(*arguments)
+
+    monkeypatch.setattr(pixel_path, "probe_pixels", probed)
+    collate = collator_for(processor)
+    found = [collate([messages])["pixel_values"] for _ in range(5)]
+    assert len(tried) == 2
+    expected = collator_for(build("gemma3"))([messages])["pixel_values"]
+    assert all(torch.equal(pixels, expected) for pixels in found)

@@ -222,5 +222,5 @@ def test_a_processor_that_writes_to_its_images_gets_copies(
     media = collate.encode(chat).media
     assert media["pixel_values"].dtype == torch.uint8
     assert np.array_equal(np.asarray(source), before)
-    (path,) = pixel_path._KNOWN.get_or_make(processor, dict).values()
+    (path,) = pixel_path._TRIED.get_or_make(processor, pixel_path._Tried).paths.values()
     assert not path.shortcuts.shared_memory
