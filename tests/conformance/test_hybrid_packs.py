@@ -28,7 +28,7 @@ from vlmcollate import (
     TransformerEngineTHD,
     collator_for,
 )
-from vlmcollate.data.manifest import fingerprint_of
+from vlmcollate.data.fingerprint import fingerprint_of
 from vlmcollate.packing.token_mixing import token_mixing
 from vlmcollate.testing import tiny_model as kit_model
 from vlmcollate.testing import tiny_processor

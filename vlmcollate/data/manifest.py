@@ -5,14 +5,11 @@ Shapes: S shards.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +17,15 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from vlmcollate.collator import BaseCollator
 from vlmcollate.data.sealing import UNSEALED, DamagedError, add_seal, checksum, verify_seal
 from vlmcollate.data.writing import partial_file
-from vlmcollate.encode.processor_facts import stop_tokens_of
 from vlmcollate.errors import ConfigError
-from vlmcollate.media import LocalMedia
-from vlmcollate.packing.token_mixing import token_mixing
-from vlmcollate.prompt.direct import chat_template_of
-from vlmcollate.tokens.vocabulary import Vocabulary
 
-SCHEMA = 4
+SCHEMA = 5
 MANIFEST = "manifest.json"
 _SEAL = "manifest_seal"
 _TOTALS = ("samples", "tokens", "trained_tokens")
 _PLAN = ("fingerprint", "source", "options")
-_MOST_SETTINGS = 1000
-_OF_BATCHES = {"processor", "padding", "shift_labels", "pixels", "counts"}
-"""Options that change only batches, and the processor, which is hashed by its parts."""
-_KEEPING = {
-    "max_length",
-    "on_overlong",
-    "on_template_omission",
-    "require_labels",
-    "special_tokens_in_text",
-}
-"""Options that select samples, or shorten them."""
-_REFUSING = {
-    "root",
-    "max_pixels",
-    "max_bytes",
-    "formats",
-    "max_video_bytes",
-    "video_limits",
-    "max_audio_seconds",
-    "fetcher",
-    "stores",
-}
-"""The options of `LocalMedia` that find or refuse media without changing it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -273,76 +241,6 @@ def run_id(plan: Mapping[str, Any]) -> str:
     return checksum(plan_text(plan))
 
 
-def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
-    """What the tensors of a sample that is kept depend on, each as a short text."""
-    processor = collator.processor
-    special = {name: str(token) for name, token in processor.tokenizer.special_tokens_map.items()}
-    found = {
-        field.name: _shown(getattr(collator, field.name))
-        for field in attrs.fields(type(collator))
-        if field.name not in _OF_BATCHES | _KEEPING
-    }
-    found["media"] = _media(collator, refusing=False)
-    found["model_config"] = _layers(collator)
-    family = collator.family
-    stops = list(stop_tokens_of(processor.tokenizer, collator.stop_tokens, family))
-    if collator.dummy_media == "batch":  # which is added as a batch is made
-        found["dummy_media"] = repr("never")
-    return {
-        "collator": f"{type(collator).__module__}.{type(collator).__qualname__}",
-        **{f"option {name}": value for name, value in found.items()},
-        "tokenizer": _hash(_tokens(Vocabulary.of(processor.tokenizer).backend.to_str())),
-        "special tokens": json.dumps(special, sort_keys=True),
-        "family": _stable(repr(family)),
-        "stop tokens": json.dumps(stops),
-        "media tokens": json.dumps(dict(collator.traits.media_tokens), sort_keys=True),
-        "placeholders": json.dumps(dict(collator.traits.placeholders), sort_keys=True),
-        "chat template": _hash(chat_template_of(processor) if family.needs_chat_template else ""),
-        "processor": f"{type(processor).__name__} {_hash(_stable(_settings(processor)))}",
-        **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},
-        "version of tokenizers": _version("tokenizers"),
-    }
-
-
-def _tokens(text: str) -> str:
-    """Returns a tokenizer's JSON without its padding and truncation, which each call may set."""
-    before, key, behind = text.partition('"added_tokens"')
-    return behind if key and len(before) < _MOST_SETTINGS else text
-
-
-def _layers(collator: BaseCollator) -> str:
-    """Returns the part of the model's configuration that packs depend on."""
-    if collator.model_config is None:
-        return "None"
-    mixing = token_mixing(collator.model_config)
-    return json.dumps(
-        [mixing.model, sorted(mixing.kinds), sorted(mixing.separates_by), mixing.window]
-    )
-
-
-def keeping_options(collator: BaseCollator) -> dict[str, Any]:
-    """Returns the options that select samples, which may differ when the dataset is read."""
-    return {
-        **{name: getattr(collator, name) for name in sorted(_KEEPING)},
-        "media": _media(collator, refusing=True),
-    }
-
-
-def _media(collator: BaseCollator, *, refusing: bool) -> str:
-    """Returns the media strategy's options that find or refuse media, or the other ones."""
-    media = collator.media
-    if type(media) is not LocalMedia:
-        return "" if refusing else _stable(repr(media))
-    parts = {
-        field.name: getattr(media, field.name)
-        for field in attrs.fields(LocalMedia)
-        if (field.name in _REFUSING) == refusing
-    }
-    if refusing and media.root is not None:
-        parts["root"] = str(media.root.resolve())
-    return _stable(f"LocalMedia({', '.join(f'{key}={part!r}' for key, part in parts.items())})")
-
-
 def check_same(
     expected: Mapping[str, Any], found: Mapping[str, Any], problem: str, remedy: str
 ) -> None:
@@ -360,35 +258,6 @@ def check_same(
         raise ConfigError(f"{problem}: {listed}. {remedy}")
 
 
-def _settings(processor: Any) -> str:
-    to_dict = getattr(processor, "to_dict", None)
-    return json.dumps(to_dict(), sort_keys=True, default=repr) if to_dict else repr(processor)
-
-
-def _shown(option: object) -> str:
-    """Returns the repr of an option, and a hash of the code of functions in it."""
-    functions = [f for f in (option if isinstance(option, tuple) else (option,)) if callable(f)]
-    codes = (getattr(function, "__code__", None) for function in functions)
-    facts = [(code.co_code, code.co_names, code.co_consts) for code in codes if code is not None]
-    return _stable(repr(option)) + (f" {_hash(_stable(repr(facts)))}" if facts else "")
-
-
-def _stable(text: str) -> str:
-    """Removes addresses from a repr, since they differ between processes."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-
 def _short(value: object) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) < 60 else f"{text[:57]}..."
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from vlmcollate.collator import BaseCollator
+from vlmcollate.data.fingerprint import fingerprint_of
 from vlmcollate.data.groups import Group
-from vlmcollate.data.manifest import Manifest, ShardTable, check_same, fingerprint_of, shard_name
+from vlmcollate.data.manifest import Manifest, ShardTable, check_same, shard_name
 from vlmcollate.data.shards import Shard, read_lengths
 from vlmcollate.data.sources import import_parquet
 from vlmcollate.errors import ConfigError

@@ -14,12 +14,11 @@ import attrs
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoder import PieceEncoder
+from vlmcollate.data.fingerprint import fingerprint_of, keeping_options
 from vlmcollate.data.locking import lock_folder
 from vlmcollate.data.manifest import (
     Manifest,
     ShardFacts,
-    fingerprint_of,
-    keeping_options,
     run_id,
     shard_name,
 )

@@ -46,7 +46,7 @@ def settings_of(processor: Any, kind: MediaKind) -> Hashable:
         kind,
         [getattr(part, name, None) for name in _OPTIONS],
         of_part,
-        [(name, value) for name, value in of_processor.items() if not _is_part(value)],
+        [(name, value) for name, value in of_processor.items() if not is_part(value)],
         [getattr(processor, name, None) for name in (f"{kind}s_kwargs", "common_kwargs")],
         getattr(declared, "_defaults", None),
         # those of images count for images, too
@@ -55,7 +55,7 @@ def settings_of(processor: Any, kind: MediaKind) -> Hashable:
     return processor.__class__, part.__class__, _key_of(settings)
 
 
-def _is_part(value: object) -> bool:
+def is_part(value: object) -> bool:
     """Returns whether a value is a part of a processor, such as its tokenizer."""
     return hasattr(value, "push_to_hub")
 

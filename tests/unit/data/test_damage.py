@@ -288,11 +288,11 @@ def test_an_invalid_manifest_is_refused(prepared, collator, rows, tmp_path):
         (resealed({**facts, "fingerprint": [1]}), "damaged, or no manifest"),
         (resealed({**facts, "shards": [{"rows": 4}]}), "damaged, or no manifest"),
         (resealed({**facts, "shards": {"a": 1}}), "damaged, or no manifest"),
-        (resealed({**facts, "schema": 2}), "has the wrong schema: found 2, expected 4; prepare"),
+        (resealed({**facts, "schema": 2}), "has the wrong schema: found 2, expected 5; prepare"),
         *((whole[:size], "damaged, or no manifest") for size in (0, 1, 500, len(whole) - 2)),
         *(
             (text, "damaged, or no manifest")
-            for text in (b"[]", b"3", b"null", b"\xff\xfe\x00", b"[" * 100_000, b'{"schema": 4}')
+            for text in (b"[]", b"3", b"null", b"\xff\xfe\x00", b"[" * 100_000, b'{"schema": 5}')
         ),
         (b"9" * 5000, "damaged, or no manifest"),
     ]:

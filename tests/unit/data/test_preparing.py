@@ -35,8 +35,8 @@ from vlmcollate.data import (
     prepare_dataset,
 )
 from vlmcollate.data.columns import batch_from_samples
+from vlmcollate.data.fingerprint import fingerprint_of
 from vlmcollate.data.groups import Group
-from vlmcollate.data.manifest import fingerprint_of
 from vlmcollate.data.shard_writing import _message
 from vlmcollate.data.shards import Shard
 from vlmcollate.errors import SampleTooLongError
@@ -390,7 +390,7 @@ def test_a_plan_that_was_cut_off_is_written_again(tmp_path, source, collator):
         b"// theirs",
         b"[]",
         b"[" * 100_000,
-        plan.replace(b'"schema": 4', b'"schema": 2'),
+        plan.replace(b'"schema": 5', b'"schema": 2'),
     ):
         out.mkdir()
         (out / "plan.json").write_bytes(text)
@@ -482,6 +482,11 @@ def test_a_reader_may_differ_in_options_that_only_select_samples(tmp_path, chats
         prepare_dataset(named, tmp_path / "out", collator=other)
 
 
+def _subclass(part: Any) -> type:
+    kind = type(part)
+    return type(kind.__name__, (kind,), {"scale": 2, "__module__": "a_model"})
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -491,6 +496,10 @@ def test_a_reader_may_differ_in_options_that_only_select_samples(tmp_path, chats
         lambda p: setattr(p, "video_token_id", 1),
         lambda p: p.tokenizer.add_tokens(["<think>"]),
         lambda p: setattr(p.image_processor, "image_mean", [0, 0, 0]),
+        lambda p: setattr(p.image_processor, "image_mean", torch.tensor([0.5, 0.5, 0.5 + 1e-7])),
+        lambda p: setattr(p, "vision_start_token", "<|im_start|>"),
+        lambda p: setattr(p, "options", {"image_mean": [0, 0, 0]}),
+        lambda p: setattr(p.image_processor, "__class__", _subclass(p.image_processor)),
     ],
 )
 def test_another_processor_has_another_fingerprint(collator, change):

@@ -198,7 +198,7 @@ def _set_at_the_processor(processor: Any, mean: float) -> None:
     processor.options = {"image_mean": (mean,) * 3}
 
 
-class OwnOptions(hf.Gemma3Processor):
+class OwnOptions(hf.Gemma3Processor):  # type: ignore[misc]  # it is Any
     options: dict[str, Any] = {}
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from tests.processors.slow_tokenizer_stand_in import (
     slow_tokenizer_stand_in,
 )
 from vlmcollate import ConfigError, collator_for
-from vlmcollate.data.manifest import fingerprint_of
+from vlmcollate.data.fingerprint import fingerprint_of
 from vlmcollate.testing import check_collator
 from vlmcollate.tokens.vocabulary import Vocabulary
 
