@@ -42,7 +42,8 @@ def prepare_dataset(
             that `Dataset.save_to_disk` wrote; a map-style dataset, such as a `datasets.Dataset`; or
             a stream: an iterable of rows, such as a `datasets.IterableDataset`, or a function that
             returns one. A resumed run reads a stream from the start, and compares the rows that it
-            skips.
+            skips. A stream may reuse the dictionaries and lists of a row for the next one, but
+            not its images and arrays.
         output_dir: The folder; created if it is missing.
         collator: Encodes the samples. With `on_overlong="drop"`, samples that are too long are
             dropped and counted.

@@ -9,6 +9,7 @@ from typing import Any
 from vlmcollate.data.source_hash import UnknownContentError, hash_rows
 from vlmcollate.data.sources import Piece
 from vlmcollate.errors import ConfigError
+from vlmcollate.mixture.row_snapshot import snapshot
 
 
 def is_stream(source: object) -> bool:
@@ -33,7 +34,7 @@ def cut_stream(source: Any, rows_per_shard: int) -> Iterator[Piece]:
             f"the source is wrong: found a function that returns {type(stream).__name__}, expected "
             "one that returns an iterable of rows"
         )
-    rows = iter(stream)
+    rows = map(snapshot, stream)  # a stream may write to what it yielded before
     for first in count(0, rows_per_shard):
         found = list(islice(rows, rows_per_shard))
         if found:

@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 from vlmcollate.errors import ConfigError
 from vlmcollate.mixture.reading import read_row
 from vlmcollate.mixture.row_digest import digest_after
+from vlmcollate.mixture.row_snapshot import snapshot
 from vlmcollate.mixture.states import count_of
 
 _END = object()
@@ -100,7 +101,7 @@ class StreamReader:
                 self.before, self.done, self.epoch = self.before + self.done, 0, self.epoch + 1
                 self._rows, self.digest = None, ""
             elif self.distributes_itself or self.before + self.done > times:
-                return self.done - 1, row
+                return self.done - 1, snapshot(row)  # a loader draws more before it collates
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the place in the stream, and the stream's own state if it has one."""

@@ -28,7 +28,8 @@ def stream_packs(
     fit, so that none waits for more than `buffer_size` packs.
 
     Args:
-        samples: Encoded samples, or anything that `length` measures.
+        samples: Encoded samples, or anything that `length` measures. They wait, so the iterable
+            must not write to one that it yielded before.
         max_length: The maximum number of tokens of a pack.
         buffer_size: The maximum number of samples that wait.
         on_overlong: The policy for longer samples: `"raise"` an error, `"own_pack"`, or

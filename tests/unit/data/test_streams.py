@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -71,6 +72,48 @@ def test_every_kind_of_stream_is_read(tmp_path, collator):
         prepare(stream, tmp_path / str(number), collator)
         prepared = PreparedDataset(tmp_path / str(number), collator)
         assert prepared.lengths.tolist() == expected
+
+
+def reusing_the_row():
+    row: dict[str, Any] = {}
+    for fresh in rows():
+        row.update(fresh)
+        yield row
+
+
+def reusing_an_inner_list():
+    messages: list[Any] = []
+    for fresh in rows():
+        messages[:] = fresh["messages"]
+        yield {"messages": messages}
+
+
+def reusing_an_ordered_dict():
+    row: OrderedDict[str, Any] = OrderedDict()
+    for fresh in rows():
+        row["messages"] = tuple(fresh["messages"])
+        yield row
+
+
+def reusing_a_message():
+    row: Any = next(rows(1))
+    for fresh in rows():
+        for message, new in zip(row["messages"], fresh["messages"], strict=True):
+            message.update(new)
+        yield (row, row)[0]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [reusing_the_row, reusing_an_inner_list, reusing_an_ordered_dict, reusing_a_message],
+)
+def test_a_stream_may_reuse_its_containers(tmp_path, collator, stream):
+    prepare(stream, tmp_path / "out", collator)
+    prepared = PreparedDataset(tmp_path / "out", collator)
+    for number, row in enumerate(rows()):
+        assert torch.equal(prepared[number].input_ids, collator.encode(row).input_ids)
+    (tmp_path / "out" / "000001.arrow").unlink()
+    prepare(stream, tmp_path / "out", collator)  # and the hashes of the others agree
 
 
 @pytest.mark.parametrize("missing", [[1], [0, 2], [0, 1, 2]])
