@@ -5,6 +5,7 @@ Shapes: N rows, S shards.
 
 from __future__ import annotations
 
+import operator
 import os
 from bisect import bisect_right
 from functools import lru_cache
@@ -104,9 +105,10 @@ class PreparedDataset(Dataset[EncodedSample]):
 
         Raises:
             IndexError: There is no such row.
+            TypeError: The index is no integer.
             ConfigError: The shard of the row is missing or damaged.
         """
-        total = len(self.lengths)
+        index, total = operator.index(index), len(self.lengths)
         if not -total <= index < total:
             raise IndexError(f"row {index} of {total}")
         index %= total

@@ -5,6 +5,7 @@ Shapes: N samples, P packs.
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, overload
@@ -48,6 +49,7 @@ class PackPlan(Sequence[Ints]):
     def __getitem__(self, index: int | slice) -> Ints | list[Ints]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"pack {index} of {len(self)}")
         index %= len(self)
