@@ -222,25 +222,38 @@ def _check_format(image: Image.Image, name: str, formats: Sequence[str], where: 
 
 
 def _check_open(image: Image.Image, name: str, where: str) -> None:
-    if not isinstance(image, ImageFile.ImageFile) or image.fp is not None:
+    # an image that was loaded or unpickled has no file, and needs none
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
         return
-    # Pillow counts the frames of a GIF late, and needs the file for it
-    if image.tile or image.format == "GIF":
-        raise MediaError(
-            f"{name} has a file that was closed before it was read to its end; pass image.copy() "
-            "made while the file is open, or the path",
-            where=where,
-        )
+    if getattr(image, "fp", None) is None:
+        raise _closed_error(name, where)
 
 
 def _check_still(image: Image.Image, name: str, where: str) -> None:
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    if image.format != "MPO" and _is_animated(image, name, where):
         raise MediaError(
             f"{name} is animated or has several pages ({getattr(image, 'n_frames', '?')} frames), "
             "expected one image; pick a frame (image.seek(0); image = image.copy()), or pass "
             "it as a video",
             where=where,
         )
+
+
+def _is_animated(image: Image.Image, name: str, where: str) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except ValueError as error:  # Pillow counts the frames of a GIF late, and reads its file
+        if "closed" not in str(error):
+            raise
+        raise _closed_error(name, where) from error
+
+
+def _closed_error(name: str, where: str) -> MediaError:
+    return MediaError(
+        f"{name} has a file that was closed before it was read to its end; pass image.copy() made "
+        "while the file is open, or the path",
+        where=where,
+    )
 
 
 @contextmanager
