@@ -28,8 +28,8 @@ def as_file(file: Any) -> str | Path:
 
 
 def suffix_of(file: str | Path) -> str:
-    """Returns the suffix of a file's name."""
-    return PurePosixPath(file).suffix if isinstance(file, str) else file.suffix
+    """Returns the suffix of a file's name in lower case."""
+    return (PurePosixPath(file) if isinstance(file, str) else file).suffix.lower()
 
 
 def open_file(file: str | Path) -> BinaryIO:
@@ -53,30 +53,27 @@ def parquet_input(file: str | Path) -> AbstractContextManager[Any]:
     return nullcontext(file) if isinstance(file, Path) else open_file(file)
 
 
-def files_at(file: str, suffixes: tuple[str, ...]) -> list[str] | None:
-    """Lists the files that a URL names.
+def files_below(url: str) -> list[str] | None:
+    """Lists the files in a folder of a store and below it.
 
     Args:
-        file: The URL of a file, or of a folder.
-        suffixes: The suffixes of the files that count in a folder.
+        url: The URL of a file, or of a folder.
 
     Returns:
-        The file, or those of the folder in order; `None` if there is neither.
+        The names of the files after that of the folder; an empty list if the URL names a file, and
+        `None` if it names nothing.
 
     Raises:
         ConfigError: The store cannot be read.
     """
-    files, path = locate(file, {})
+    files, path = locate(url, {})
     try:
         if files.isfile(path):
-            return [file]
+            return []
         if not files.isdir(path):
             return None
-        names = [entry["name"] for entry in files.ls(path, detail=True) if entry["type"] == "file"]
+        names: list[str] = files.find(path)
     except Exception as error:  # clients of stores have errors of their own, without a base
-        raise ConfigError(f"cannot read '{file}': {message_of(error)}") from error
-    return [
-        f"{file.rstrip('/')}/{PurePosixPath(name).name}"
-        for name in sorted(names)
-        if PurePosixPath(name).suffix in suffixes
-    ]
+        raise ConfigError(f"cannot read '{url}': {message_of(error)}") from error
+    top = str(path).rstrip("/") + "/"
+    return [name.removeprefix(top) for name in names if name.startswith(top)]

@@ -8,27 +8,15 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
-from vlmcollate.data.source_files import (
-    as_file,
-    files_at,
-    open_file,
-    parquet_input,
-    suffix_of,
-)
+from vlmcollate.data.source_files import as_file, open_file, parquet_input, suffix_of
+from vlmcollate.data.source_folders import SUFFIXES, Kind, find_files
 from vlmcollate.data.source_hash import UnknownContentError, hash_file, hash_rows
 from vlmcollate.errors import ConfigError, ConversationError
 
-Kind = Literal["json lines", "parquet", "dataset", "stream"]
-_SUFFIXES: dict[str, Kind] = {
-    ".jsonl": "json lines",
-    ".ndjson": "json lines",
-    ".json": "json lines",
-    ".parquet": "parquet",
-}
 _SAVED = ("dataset_info.json", "dataset_dict.json")
 
 
@@ -94,17 +82,14 @@ class Source:
             raise ConfigError("the source is an empty list: no rows")
         if len(paths) == 1 and _is_saved(paths[0]):
             return cls._of_dataset(_load_saved(paths[0]), rows_per_shard)
-        if len(paths) == 1 and _holds_list(paths[0]):
-            listed = cls._of_dataset(_read_list(paths[0]), rows_per_shard)
-            return attrs.evolve(listed, files=(paths[0],))
-        files = [file for path in paths for file in _find_files(path)]
-        names = {str(file if isinstance(file, str) else file.resolve()) for file in files}
-        if len(names) < len(files):
-            raise ConfigError("the source names a file twice; name each file once")
+        files = find_files(paths)
+        if files == tuple(paths) and len(files) == 1 and _holds_list(files[0]):
+            listed = cls._of_dataset(_read_list(files[0]), rows_per_shard)
+            return attrs.evolve(listed, files=files)
         pieces = [piece for file in files for piece in _cut_file(file, rows_per_shard)]
         if not pieces:
             raise ConfigError(f"{', '.join(map(str, paths))}: no rows")
-        return cls(pieces=tuple(pieces), files=tuple(files))
+        return cls(pieces=tuple(pieces), files=files)
 
     @classmethod
     def _of_dataset(cls, dataset: Any, rows_per_shard: int) -> Source:
@@ -206,41 +191,8 @@ def import_parquet() -> Any:
     return parquet
 
 
-def _find_files(path: str | Path) -> list[str | Path]:
-    if isinstance(path, str):
-        return [*_find_urls(path)]
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
-        if not found:
-            raise ConfigError(f"'{path}' holds no {' or '.join(_SUFFIXES)} files")
-        return [*found]
-    if not path.is_file():
-        raise ConfigError(f"there is no file '{path}'")
-    _check_suffix(path)
-    return [path]
-
-
-def _find_urls(url: str) -> list[str]:
-    found = files_at(url, tuple(_SUFFIXES))
-    if found is None:
-        raise ConfigError(f"there is no file '{url}'")
-    if not found:
-        raise ConfigError(f"'{url}' holds no {' or '.join(_SUFFIXES)} files")
-    if found == [url]:
-        _check_suffix(url)
-    return found
-
-
-def _check_suffix(file: str | Path) -> None:
-    if suffix_of(file) not in _SUFFIXES:
-        raise ConfigError(
-            f"'{file}' has the wrong suffix: expected one of {', '.join(_SUFFIXES)}; convert or "
-            "rename it"
-        )
-
-
 def _cut_file(file: str | Path, rows_per_shard: int) -> Iterator[Piece]:
-    if _SUFFIXES[suffix_of(file)] == "parquet":
+    if SUFFIXES[suffix_of(file)] == "parquet":
         try:
             with parquet_input(file) as data:
                 total = import_parquet().ParquetFile(data).metadata.num_rows
@@ -335,7 +287,7 @@ def _load_saved(folder: Any) -> Any:
 
 
 def _holds_list(file: str | Path) -> bool:
-    if suffix_of(file) != ".json" or (isinstance(file, Path) and not file.is_file()):
+    if suffix_of(file) != ".json":
         return False
     with open_file(file) as data:
         return data.read(4).removeprefix(b"\xef\xbb\xbf")[:1] == b"["

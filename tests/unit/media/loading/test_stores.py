@@ -16,7 +16,7 @@ from fsspec.registry import _registry
 from PIL import Image
 
 from vlmcollate import ConfigError, LocalMedia, ObjectStores, collator_for
-from vlmcollate.data.source_files import files_at, open_file
+from vlmcollate.data.source_files import files_below, open_file
 from vlmcollate.errors import MediaError
 from vlmcollate.testing import tiny_processor
 
@@ -286,7 +286,7 @@ def test_errors_of_a_stores_client_are_named():
     keyed = stores(prefixes="faulty://a", options={"faulty": {"key": 3}})
     with pytest.raises(ConfigError, match=r"faulty:// cannot be made: ClientError: no such key"):
         keyed.read("faulty://a/b.png", where="images[0]")
-    for read in (open_file, lambda url: files_at(url, (".jsonl",))):
+    for read in (open_file, files_below):
         with pytest.raises(ConfigError, match=r"cannot read 'faulty://a/b.jsonl': access denied"):
             read("faulty://a/b.jsonl")
 
