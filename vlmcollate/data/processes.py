@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.interrupting import defer_interrupts
 from vlmcollate.data.manifest import ShardFacts
+from vlmcollate.data.sending import pickle_encoder, pickle_task, receive
 from vlmcollate.data.sources import Piece
 from vlmcollate.errors import ConfigError
 
@@ -28,6 +30,7 @@ _SECONDS = 0.2
 _START_METHOD = "spawn"
 """A forked process would inherit the locks of torch's and the tokenizer's threads."""
 _NAME = "vlmcollate-encoder"
+_NO_MORE = pickle.dumps(None)
 _UNGUARDED = 78
 """The exit code of a process that ran the script down to its call of `prepare_dataset`."""
 
@@ -55,9 +58,9 @@ def write_shards(
         The facts of each shard, as soon as it is complete.
 
     Raises:
-        ConfigError: A process died.
+        ConfigError: A process died, or something cannot be sent to one.
     """
-    data, left = pickle.dumps(encoder), iter(tasks)
+    data, left = pickle_encoder(encoder), iter(tasks)
     context = multiprocessing.get_context(_START_METHOD)
     read = context.RawArray("q", num_proc)
     processes: dict[Any, BaseProcess] = {}
@@ -106,9 +109,10 @@ def _send_encoder(
 ) -> None:
     """Sends the encoder and a first task to each process; waits for their imports."""
     for pipe, process in processes.items():
+        task = pickle_task(*next(tasks))
         with _report_death(process):
             pipe.send_bytes(encoder)
-            pipe.send(next(tasks))
+            pipe.send_bytes(task)
 
 
 def _collect(
@@ -126,8 +130,9 @@ def _collect(
                 error, its_traceback = failure
                 raise error from RuntimeError(its_traceback)
             task = next(tasks, None)
+            data = _NO_MORE if task is None else pickle_task(*task)
             with _report_death(working[pipe]):
-                pipe.send(task)
+                pipe.send_bytes(data)
             if task is None:
                 del working[pipe]
             yield facts
@@ -177,8 +182,8 @@ def _serve(pipe: Any, read: Any, place: int) -> None:
         read[place] += 1
 
     try:
-        encoder = pickle.loads(pipe.recv_bytes())  # noqa: S301  # the parent pickled it
-        for piece, file in iter(pipe.recv, None):
+        encoder = receive(pipe)
+        for piece, file in iter(partial(receive, pipe), None):
             pipe.send((encoder.write(piece, file, count), None))
     except Exception as error:  # noqa: BLE001  # the parent raises it
         with suppress(OSError):  # the parent is gone

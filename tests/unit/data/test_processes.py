@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib import import_module
 
 import pytest
 
@@ -73,3 +74,107 @@ def test_a_script_without_a_guard_is_one_error(tmp_path):
     run.end()
     assert error.count("Traceback") == 1
     assert 'expected one below `if __name__ == "__main__":`; write that line' in error
+
+
+def label_all(message):
+    """A function that a process can import."""
+    return message.role == "assistant"
+
+
+def nested_choice():
+    def train(message):
+        return message.role == "assistant"
+
+    return train
+
+
+@pytest.mark.parametrize("choice", [lambda message: True, nested_choice()])
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_an_option_that_no_process_can_take_is_named(tmp_path, choice, as_stream):
+    collator = collator_for(tiny_processor(), train_on=choice)
+    rows, out = [CHAT] * 4, tmp_path / "out"
+    message = (
+        r"the collator's train_on cannot be sent to an encoding process: found <function .*"
+        r"; define it with def or class at the top level of a module, or set num_proc=1"
+    )
+    with pytest.raises(ConfigError, match=message):
+        prepare_dataset(
+            iter(rows) if as_stream else rows,
+            out,
+            collator=collator,
+            num_proc=2,
+            rows_per_shard=2,
+        )
+    assert [path.name for path in out.iterdir()] == ["plan.json"]
+    assert prepare_dataset(rows, tmp_path / "one", collator=collator, rows_per_shard=2).samples == 4
+    named = collator_for(tiny_processor(), train_on=label_all)
+    manifest = prepare_dataset(
+        rows, tmp_path / "named", collator=named, num_proc=2, rows_per_shard=2
+    )
+    assert manifest.samples == 4
+
+
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_a_row_that_no_process_can_take_is_named(tmp_path, as_stream):
+    rows = [{"messages": CHAT, "id": number} for number in range(8)]
+    rows[5]["id"] = (number for number in range(3))
+    message = (
+        rf"{'stream' if as_stream else 'dataset'}, row 5 cannot be sent to an encoding process: "
+        r"TypeError: cannot pickle 'generator' object; remove that object from the row, or set "
+        "num_proc=1"
+    )
+    with pytest.raises(ConfigError, match=message):
+        prepare_dataset(
+            iter(rows) if as_stream else rows,
+            tmp_path / "out",
+            collator=collator_for(tiny_processor()),
+            num_proc=2,
+            rows_per_shard=2,
+        )
+
+
+class Guarded(list[object]):
+    """A dataset that holds an open file."""
+
+    _fingerprint = "guarded"
+
+    def __init__(self, rows, file):
+        super().__init__(rows)
+        self.file = file
+
+
+def test_a_dataset_that_no_process_can_take_is_named(tmp_path):
+    with (tmp_path / "open").open("w") as file:
+        rows = Guarded([CHAT] * 4, file)
+        with pytest.raises(ConfigError, match="the dataset, a Guarded, cannot be sent to an enc"):
+            prepare_dataset(
+                rows,
+                tmp_path / "out",
+                collator=collator_for(tiny_processor()),
+                num_proc=2,
+                rows_per_shard=2,
+            )
+
+
+class Unloadable:
+    """An object that a process can be sent and cannot load."""
+
+    def __reduce__(self):
+        return import_module, ("no_such_module",)
+
+
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_what_a_process_cannot_load_is_a_config_error(tmp_path, as_stream):
+    rows = [{"messages": CHAT, "id": Unloadable()} for _ in range(4)]
+    message = (
+        "an encoding process cannot load what was sent to it: ModuleNotFoundError: No module named "
+        "'no_such_module'; define functions and classes at the top level of a module"
+    )
+    with pytest.raises(ConfigError, match=message):
+        prepare_dataset(
+            iter(rows) if as_stream else rows,
+            tmp_path / "out",
+            collator=collator_for(tiny_processor()),
+            num_proc=2,
+            rows_per_shard=2,
+        )

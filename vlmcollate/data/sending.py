@@ -1,0 +1,105 @@
+"""Sending objects to encoding processes, with errors that name what cannot be sent."""
+
+from __future__ import annotations
+
+import pickle
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import attrs
+
+from vlmcollate.data.encoder import PieceEncoder
+from vlmcollate.data.sources import Piece, row_label
+from vlmcollate.errors import ConfigError
+
+
+def pickle_encoder(encoder: PieceEncoder) -> bytes:
+    """Pickles an encoder.
+
+    Raises:
+        ConfigError: An option of its collator, or its dataset, cannot be pickled.
+    """
+    try:
+        return pickle.dumps(encoder)
+    except Exception as error:
+        raise _encoder_error(encoder, _checked(error)) from error
+
+
+def pickle_task(piece: Piece, file: Any) -> Any:
+    """Pickles a task as a pipe does.
+
+    Raises:
+        ConfigError: A row of its piece cannot be pickled.
+    """
+    try:
+        return ForkingPickler.dumps((piece, file))
+    except Exception as error:
+        for offset, row in enumerate(piece.examples):
+            if (problem := _problem_of(row)) is not None:
+                raise _row_error(row_label(piece, offset), problem) from problem
+        raise _row_error(f"a row of '{piece.source}'", _checked(error)) from error
+
+
+def receive(pipe: Any) -> Any:
+    """Receives an object in an encoding process.
+
+    Raises:
+        ConfigError: It cannot be loaded there.
+    """
+    data = pipe.recv_bytes()
+    try:
+        return pickle.loads(data)  # noqa: S301  # the parent pickled it
+    except Exception as error:
+        raise ConfigError(
+            f"an encoding process cannot load what was sent to it: {_shown(_checked(error))}; "
+            "define functions and classes at the top level of a module that a new process can "
+            "import, or set num_proc=1"
+        ) from error
+
+
+def _encoder_error(encoder: PieceEncoder, error: Exception) -> ConfigError:
+    """Names the option, the row or the dataset that cannot be pickled."""
+    collator, rows = encoder.collator, encoder.dataset
+    for field in attrs.fields(type(collator)):
+        value = getattr(collator, field.name)
+        if (problem := _problem_of(value)) is not None:
+            return ConfigError(
+                f"the collator's {field.name} cannot be sent to an encoding process: found "
+                f"{value!r:.80} ({_shown(problem)}), expected what pickle supports; define it with "
+                "def or class at the top level of a module, or set num_proc=1"
+            )
+    if type(rows) is list:
+        for number, row in enumerate(rows):
+            if (problem := _problem_of(row)) is not None:
+                return _row_error(f"dataset, row {number}", problem)
+    what = "the collator" if _problem_of(collator) else f"the dataset, a {type(rows).__name__},"
+    return ConfigError(
+        f"{what} cannot be sent to an encoding process: {_shown(error)}; remove what pickle does "
+        "not support, or set num_proc=1"
+    )
+
+
+def _row_error(row: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{row} cannot be sent to an encoding process: {_shown(error)}; remove that object from "
+        "the row, or set num_proc=1"
+    )
+
+
+def _problem_of(value: object) -> Exception | None:
+    """Returns the error of pickling a value, or `None`."""
+    try:
+        ForkingPickler.dumps(value)
+    except Exception as error:  # noqa: BLE001  # a class of another author may raise anything
+        return _checked(error)
+    return None
+
+
+def _checked(error: Exception) -> Exception:
+    if isinstance(error, MemoryError):
+        raise error
+    return error
+
+
+def _shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
