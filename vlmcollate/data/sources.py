@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from vlmcollate.data.dataset_checks import check_dataset
 from vlmcollate.data.source_files import as_file, open_file, parquet_input, suffix_of
 from vlmcollate.data.source_folders import SUFFIXES, Kind, find_files
 from vlmcollate.data.source_hash import UnknownContentError, hash_file, hash_rows
@@ -93,13 +94,7 @@ class Source:
 
     @classmethod
     def _of_dataset(cls, dataset: Any, rows_per_shard: int) -> Source:
-        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-            raise ConfigError(
-                f"the source is wrong: found {type(dataset).__name__}, expected paths, or a "
-                "dataset with __len__ and __getitem__"
-            )
-        if hasattr(dataset, "keys"):
-            raise ConfigError(f"the source holds the splits {', '.join(dataset)}; pass one of them")
+        check_dataset(dataset)
         pieces = tuple(
             Piece(
                 source="dataset",
