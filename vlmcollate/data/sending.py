@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import attrs
+from PIL import ImageFile
 
 from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.sources import Piece, row_label
 from vlmcollate.errors import ConfigError
+from vlmcollate.media.loading.images import FRAMES
 
 
-def pickle_encoder(encoder: PieceEncoder) -> bytes:
+def pickle_encoder(encoder: PieceEncoder) -> Any:
     """Pickles an encoder.
 
     Raises:
         ConfigError: An option of its collator, or its dataset, cannot be pickled.
     """
     try:
-        return pickle.dumps(encoder)
+        return _pickled(encoder, _Pickler)
     except Exception as error:
         raise _encoder_error(encoder, _checked(error)) from error
 
@@ -32,7 +36,7 @@ def pickle_task(piece: Piece, file: Any) -> Any:
         ConfigError: A row of its piece cannot be pickled.
     """
     try:
-        return ForkingPickler.dumps((piece, file))
+        return _pickled((piece, file), _PipePickler)
     except Exception as error:
         for offset, row in enumerate(piece.examples):
             if (problem := _problem_of(row)) is not None:
@@ -55,6 +59,42 @@ def receive(pipe: Any) -> Any:
             "define functions and classes at the top level of a module that a new process can "
             "import, or set num_proc=1"
         ) from error
+
+
+class _Pickler(pickle.Pickler):
+    """Keeps the number of frames of an image, of which Pillow sends one without a note."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Reduces an image of several frames; every other object as usual."""
+        frames = _frames_of(value) if isinstance(value, ImageFile.ImageFile) else 1
+        if frames == 1:
+            return NotImplemented
+        make, arguments, state = value.__reduce_ex__(4)[:3]
+        return _animated, (make, arguments, state, frames)
+
+
+class _PipePickler(_Pickler, ForkingPickler):
+    """Pickles as a pipe does, which shares the memory of tensors."""
+
+
+def _animated(make: Callable[..., Any], arguments: Any, state: Any, frames: int) -> Any:
+    image = make(*arguments)
+    image.__setstate__(state)
+    image.info[FRAMES] = frames
+    return image
+
+
+def _frames_of(image: Any) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except (OSError, SyntaxError, ValueError):  # its file is broken or closed
+        return 0
+
+
+def _pickled(value: object, pickler: type[_Pickler]) -> Any:
+    buffer = io.BytesIO()
+    pickler(buffer, pickle.DEFAULT_PROTOCOL).dump(value)
+    return buffer.getbuffer()
 
 
 def _encoder_error(encoder: PieceEncoder, error: Exception) -> ConfigError:
@@ -89,7 +129,7 @@ def _row_error(row: str, error: Exception) -> ConfigError:
 def _problem_of(value: object) -> Exception | None:
     """Returns the error of pickling a value, or `None`."""
     try:
-        ForkingPickler.dumps(value)
+        _pickled(value, _PipePickler)
     except Exception as error:  # noqa: BLE001  # a class of another author may raise anything
         return _checked(error)
     return None

@@ -25,6 +25,8 @@ from vlmcollate.media.loading.png import check_png, significant_bits_of_png
 _JPEG_FORMATS = ("JPEG", "MPO")
 """Many cameras write an MPO, which is a JPEG followed by further views."""
 
+FRAMES = "vlmcollate frames"
+"""The key in `info` of the number of frames that an image had when it was pickled, 0 if unknown."""
 
 _Factory = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]
 
@@ -232,20 +234,26 @@ def _check_open(image: Image.Image, name: str, where: str) -> None:
 def _check_still(image: Image.Image, name: str, where: str) -> None:
     if image.format != "MPO" and _is_animated(image, name, where):
         raise MediaError(
-            f"{name} is animated or has several pages ({getattr(image, 'n_frames', '?')} frames), "
-            "expected one image; pick a frame (image.seek(0); image = image.copy()), or pass "
+            f"{name} is animated or has several pages ({_frames_of(image)} frames), expected one "
+            "image; pick a frame (image.seek(0); image = image.copy()), or pass "
             "it as a video",
             where=where,
         )
 
 
 def _is_animated(image: Image.Image, name: str, where: str) -> bool:
+    if image.info.get(FRAMES) == 0:
+        raise _closed_error(name, where)
     try:
-        return bool(getattr(image, "is_animated", False))
+        return FRAMES in image.info or bool(getattr(image, "is_animated", False))
     except ValueError as error:  # Pillow counts the frames of a GIF late, and reads its file
         if "closed" not in str(error):
             raise
         raise _closed_error(name, where) from error
+
+
+def _frames_of(image: Image.Image) -> Any:
+    return image.info.get(FRAMES) or getattr(image, "n_frames", "?")
 
 
 def _closed_error(name: str, where: str) -> MediaError:
