@@ -38,12 +38,13 @@ def prepare_dataset(
     uninterrupted run, for any `num_proc`.
 
     Args:
-        source: One or several paths of `.jsonl` or `.parquet` files or folders of them; a folder
-            that `Dataset.save_to_disk` wrote; a map-style dataset, such as a `datasets.Dataset`; or
-            a stream: an iterable of rows, such as a `datasets.IterableDataset`, or a function that
+        source: One or several paths of `.jsonl` or `.parquet` files or folders of them, none of
+            which may hold further files of data, such as in a subfolder; a folder that
+            `Dataset.save_to_disk` wrote; a map-style dataset, such as a `datasets.Dataset`; or a
+            stream: an iterable of rows, such as a `datasets.IterableDataset`, or a function that
             returns one. A resumed run reads a stream from the start, and compares the rows that it
-            skips. A stream may reuse the dictionaries and lists of a row for the next one, but
-            not its images and arrays.
+            skips. A stream may reuse the dictionaries and lists of a row for the next one, but not
+            its images and arrays.
         output_dir: The folder; created if it is missing.
         collator: Encodes the samples. With `on_overlong="drop"`, samples that are too long are
             dropped and counted.
@@ -63,8 +64,9 @@ def prepare_dataset(
         lists each dropped row with its reason and remedy, and is up to date after every shard.
 
     Raises:
-        ConfigError: The source is not readable, the options do not fit, the folder holds a
-            different run or is locked by another, or one of its shards is damaged.
+        ConfigError: The source is not readable or would be read in part, the options do not fit or
+            cannot be sent to a process, the folder holds a different run or is locked by another,
+            or one of its shards is damaged.
         SampleError: A sample is bad; the error names its file and row.
     """
     exit_if_unguarded()

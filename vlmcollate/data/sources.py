@@ -70,7 +70,8 @@ class Source:
             rows_per_shard: The maximum rows of a piece.
 
         Raises:
-            ConfigError: There is no such file, its format is unknown, or the source has no rows.
+            ConfigError: There is no such file, its format is unknown, a folder would be read in
+                part, or the source has no rows or no rows by number.
         """
         if isinstance(source, str | os.PathLike):
             source = [source]
