@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,6 +107,22 @@ class DropsTheNewest(Qwen2_5_VLCollator):
         return super().encode(example)
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class HalvesTheQuestion(Qwen2_5_VLCollator):
+    """Starts at any message of a user, though it is the second half of a question."""
+
+    def encode(self, example: Any) -> EncodedSample:  # type: ignore[misc]
+        if self.on_overlong != "drop_turns":
+            return super().encode(example)
+        strict = attrs.evolve(self, on_overlong="raise")
+        system = [m for m in example[:1] if m["role"] == "system"]
+        for place, message in enumerate(example):
+            with contextlib.suppress(SampleTooLongError):
+                if message["role"] == "user":
+                    return strict.encode([*system, *example[place:]])
+        return strict.encode(example)
+
+
 @attrs.frozen(kw_only=True)
 class Buckets(PaddingStrategy):
     """Pads to the smallest bucket that fits."""
@@ -187,6 +204,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     KeepsPixels: "check_truncation_cuts_no_media",
     NeverTruncates: "check_truncation_cuts_no_media",
     NeverDropsTurns: "check_dropping_turns_keeps_the_newest",
+    HalvesTheQuestion: "check_dropping_turns_keeps_the_newest",
     DropsTheNewest: "check_dropping_turns_keeps_the_newest",
     PadsToTheLargestBucket: "check_padded_length_is_the_smallest",
     PadsBetweenBuckets: "check_padded_length_is_the_smallest",

@@ -12,6 +12,7 @@ import attrs
 import torch
 
 from vlmcollate.conversation import Conversation
+from vlmcollate.encode.exchanges import first_that_fits, with_messages, without_oldest
 from vlmcollate.errors import LabelError, SampleTooLongError
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
@@ -88,16 +89,15 @@ def drop_oldest_turns(
     Returns:
         The sample, or `None` if not even the last exchange fits.
     """
-    roles = [message.role for message in conversation.messages]
-    starts = [i for i, role in enumerate(roles) if role == "user"]
-    for start in starts[1:]:
-        kept = {i for i in range(len(roles)) if i >= start or i < starts[0]}
+
+    def attempt(kept: tuple[int, ...]) -> S | None:
         items = [m for m, (i, _) in zip(media, conversation.media, strict=True) if i in kept]
-        messages = tuple(conversation.messages[i] for i in sorted(kept))
-        sample = encode(attrs.evolve(conversation, messages=messages), items)
-        if len(sample) <= limit:
-            return sample
-    return None
+        sample = encode(with_messages(conversation, kept), items)
+        return sample if len(sample) <= limit else None
+
+    holders = {i for i, _ in conversation.media}
+    choices = without_oldest(conversation.messages)
+    return first_that_fits(choices, attempt, holders.intersection)
 
 
 def length_without_cut_media(sample: EncodedSample, most: int) -> int:

@@ -15,6 +15,7 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.encode.each import encode_each, raise_error
+from vlmcollate.encode.exchanges import first_that_fits, with_messages, without_oldest
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import (
     ConfigError,
@@ -155,26 +156,34 @@ class PreferenceBase(ABC, Generic[E]):
         drops_turns = self.collator.on_overlong == "drop_turns"
         collator = self._strict if drops_turns else self.collator
         encode = collator.sharing(conversations)
-        prompt = conversations[0].messages[:prompt_length]
-        users = [k for k, message in enumerate(prompt) if message.role == "user"] or [0]
         too_long: list[SampleTooLongError] = []
-        for start in users if drops_turns else users[:1]:
-            shorter = [_without(c, users[0], start) for c in conversations]
+
+        def attempt(kept: Sequence[int]) -> Alike | None:
+            shorter = [
+                with_messages(c, (*kept, *range(prompt_length, len(c.messages))))
+                for c in conversations
+            ]
             try:
                 samples = [
                     _encode_at(place, encode, conversation)
                     for place, conversation in zip(places, shorter, strict=True)
                 ]
             except SampleTooLongError as error:
-                if not drops_turns:
-                    raise
                 too_long.append(error)
-                continue
-            length = prompt_length - (start - users[0])
+                return None
             return Alike(
-                samples=samples, conversations=shorter, prompt_length=length, encode=encode
+                samples=samples, conversations=shorter, prompt_length=len(kept), encode=encode
             )
-        raise too_long[0]
+
+        prompt = with_messages(conversations[0], range(prompt_length))
+        choices = [tuple(range(prompt_length))]
+        if drops_turns:
+            choices += without_oldest(prompt.messages)
+        holders = {i for i, _ in prompt.media}
+        found = first_that_fits(choices, attempt, holders.intersection)
+        if found is None:
+            raise too_long[0]
+        return found
 
     @cached_property
     def _strict(self) -> BaseCollator:
@@ -195,12 +204,6 @@ def _encode_at(
         return encode(conversation)
     except SampleError as error:
         raise type(error)(error.problem, where=place(error.where)) from error.__cause__
-
-
-def _without(conversation: Conversation, first: int, start: int) -> Conversation:
-    """Returns a conversation without the messages from `first` up to `start`."""
-    messages = conversation.messages
-    return attrs.evolve(conversation, messages=(*messages[:first], *messages[start:]))
 
 
 def refuse_for_trl(collator: BaseCollator, name: str) -> None:

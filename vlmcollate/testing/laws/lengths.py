@@ -79,7 +79,7 @@ def check_truncation_cuts_no_media(collator: BaseCollator, trial: Trial) -> None
 
 
 def check_dropping_turns_keeps_the_newest(collator: BaseCollator, trial: Trial) -> None:
-    """`"drop_turns"` removes as few of the oldest exchanges as needed."""
+    """`"drop_turns"` removes as few of the oldest exchanges as needed, each as a whole."""
     subject = Subject.of(collator)
     if subject.turns == 1:
         raise NotApplicable("it accepts only one answer")
@@ -92,9 +92,11 @@ def check_dropping_turns_keeps_the_newest(collator: BaseCollator, trial: Trial) 
                 continue
             expected = next(s for s in shorter if len(s) <= len(sample))
             _check_dropped(case, len(sample), expected)
+        if shorter:
+            _check_dropped(case, min(map(len, shorter)) - 1, None)
 
     few = subject.chats(max_turns=3, max_images=min(1, subject.images))
-    forall(trial, few, check, also=[subject.chat("Yes", "No", "A cat")])
+    forall(trial, few, check, also=[subject.chat("Yes", "No", "A cat"), *_divided(subject)])
 
 
 def _check_passes(case: _Case, length: int, policy: str) -> None:
@@ -269,22 +271,45 @@ def _is_media_token(collator: BaseCollator, sample: EncodedSample) -> torch.Tens
 def _without_oldest(subject: Subject, messages: Chat) -> list[Chat]:
     """Returns the conversation without its oldest exchanges, one by one."""
     first = 1 if messages[0]["role"] == "system" else 0
-    starts = range(first + 2, len(messages), 2)
+    roles = [message["role"] for message in messages]
+    starts = [
+        place
+        for place in range(first + 1, len(messages))
+        if (roles[place - 1], roles[place]) == ("assistant", "user")
+    ]
     found = [[*messages[:first], *messages[start:]] for start in starts]
     return [chat for chat in found if subject.text_only or images_of(chat)]
 
 
-def _check_dropped(case: _Case, limit: int, expected: EncodedSample) -> None:
+def _divided(subject: Subject) -> list[Chat]:
+    """Makes a conversation whose last question is two messages, if the collator takes it."""
+    question, answer = subject.chat("No")
+    parts = question["content"][:-1] or [{"type": "text", "text": "Look closely."}]
+    halves = [{**question, "content": half} for half in (parts, question["content"][-1:])]
+    chat = [*subject.chat("Yes"), *halves, answer]
     try:
-        found: EncodedSample | None = case.limited(limit, "drop_turns").encode(case.messages)
+        subject.collator.encode(chat)
+    except SampleError:
+        return []
+    return [chat]
+
+
+def _check_dropped(case: _Case, limit: int, expected: EncodedSample | None) -> None:
+    """Checks what is left with a limit; `None` is a refusal."""
+    found, problem = None, ""
+    try:
+        found = case.limited(limit, "drop_turns").encode(case.messages)
     except SampleError as error:
-        found, problem = None, str(error)
-    if found is None or not (
-        equal_tensors(list(found.tokens.values()), list(expected.tokens.values()))
-        and equal_tensors(*(list(s.media.values()) for s in (found, expected)))
-    ):
+        problem = str(error)
+    if found is None or expected is None:
+        agrees = found is expected
+    else:
+        agrees = equal_tensors(
+            *(list(s.tokens.values()) for s in (found, expected))
+        ) and equal_tensors(*(list(s.media.values()) for s in (found, expected)))
+    if not agrees:
         raise case.failure(
             f"max_length={limit} and on_overlong='drop_turns' do not keep the newest exchanges",
-            expected=f"{len(expected)} tokens",
+            expected="a refusal" if expected is None else f"{len(expected)} tokens",
             found=problem if found is None else f"{len(found)} tokens",
         )
