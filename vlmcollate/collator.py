@@ -21,7 +21,7 @@ from vlmcollate.encode.processor_facts import tokenizer_of
 from vlmcollate.encode.prompts import Prompts
 from vlmcollate.encode.stages import Process, run_stage, untraced
 from vlmcollate.encode.trace import Trace
-from vlmcollate.encode.turn_splitting import SharedMedia
+from vlmcollate.encode.turn_splitting import SharedMedia, encode_turn
 from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,
@@ -226,10 +226,9 @@ class BaseCollator(Prompts):
     def _encode(self, example: object) -> EncodedSample:
         """Runs the stages in their order."""
         conversation = run_stage("read", self.read_conversation, example)
-        if self.split_turns:
-            conversation = self._only_turn(conversation)
-        media = run_stage("load", self.load, conversation)
-        return self._encode_loaded(conversation, media)
+        turn = self._only_turn(conversation) if self.split_turns else conversation
+        media = run_stage("load", self.load, turn)
+        return encode_turn(lambda turn: self._encode_loaded(turn, media), turn, conversation)
 
     def _encode_loaded(
         self, conversation: Conversation, media: Sequence[Any], process: Process | None = None
@@ -282,9 +281,10 @@ class BaseCollator(Prompts):
     def _turn_encoders(self, example: object) -> list[Callable[[], EncodedSample]]:
         if not self.split_turns:
             return [partial(self._encode, example)]
-        turns = self._each_turn(self.read_conversation(example))
+        conversation = self.read_conversation(example)
+        turns = self._each_turn(conversation)
         encode = self.sharing(turns)
-        return [partial(encode, turn) for turn in turns]
+        return [partial(encode_turn, encode, turn, conversation) for turn in turns]
 
     @final
     def sharing(

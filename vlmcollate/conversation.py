@@ -117,6 +117,8 @@ class Message:
             not train, and no end is written behind it.
         is_string: Whether the content was one string, which a template may write unlike a list, or
             unlike no content if it is empty.
+        trains_apart: Whether it is an answer that trains in another sample, which `split_turns`
+            makes.
         extra: Further keys for the template, such as `tool_calls`, `reasoning_content` and `name`.
     """
 
@@ -126,6 +128,7 @@ class Message:
     extra: Mapping[str, Any] = attrs.field(factory=dict)
     is_prefix: bool = False
     is_string: bool = attrs.field(default=False, eq=False)
+    trains_apart: bool = attrs.field(default=False, eq=False)
 
     @property
     def is_assistant(self) -> bool:

@@ -17,7 +17,6 @@ from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.encode.batches import Batches
 from vlmcollate.encode.dummy_media import bare_placeholders
 from vlmcollate.encode.rollouts import Piece
-from vlmcollate.encode.stages import Stages
 from vlmcollate.errors import MediaMismatchError
 from vlmcollate.formats.roles import RESULTS
 from vlmcollate.media import ProcessedMedia
@@ -121,11 +120,6 @@ class Pieces(Batches):
             for some in (images, images[:1], images[1:])
         )
         return together.replacements == (*each[0].replacements, *each[1].replacements)
-
-    @property
-    def _renders_chats(self) -> bool:
-        """Whether the processor's chat template writes prompts, and no code of the family."""
-        return self.declared.render is None and type(self).render is Stages.render
 
 
 def _own_tokens(prompt: EncodedPrompt, *, keeps_prefix: bool) -> slice:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar, final
 import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
-from vlmcollate.encode.answer_weights import last_turn_trains
 from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.expansion_tokens import expansion_tokens
 from vlmcollate.encode.item_options import FinalSize, Shape, final_size
@@ -26,8 +25,8 @@ from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
 from vlmcollate.encode.train_on import PartWeights, part_weights
-from vlmcollate.encode.turn_splitting import each_turn, without_earlier_omissions
-from vlmcollate.errors import ConfigError, MediaError, SampleError
+from vlmcollate.encode.turn_splitting import each_turn, may_train, without_earlier_omissions
+from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.family import Family
 from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext, RenderedSpanLabels
@@ -176,19 +175,20 @@ class Stages(CollatorOptions):
         return turns[0]
 
     def _may_train(self, conversation: Conversation) -> bool:
-        """Returns whether the last turn may have a part with a weight."""
-        weights = self._part_weights
-        if weights is None or weights.are_positive:
-            return True
-        try:
-            return last_turn_trains(
-                self._render(conversation),
-                weights,
-                self._tools.reasoning_forms,
-                masks_empty_reasoning=self.empty_reasoning == "mask",
-            )
-        except SampleError:  # which its sample will raise
-            return True
+        """Returns whether the last turn may have a token that trains."""
+        return may_train(
+            conversation,
+            self._render,
+            self._part_weights,
+            lambda: self._tools.reasoning_forms,
+            masks_empty_reasoning=self.empty_reasoning == "mask",
+            finds_turns=self._renders_chats,
+        )
+
+    @property
+    def _renders_chats(self) -> bool:
+        """Whether the processor's chat template writes prompts, and no code of the family."""
+        return self.declared.render is None and type(self).render is Stages.render
 
     def _place_turns(
         self, prompt: EncodedPrompt, conversation: Conversation

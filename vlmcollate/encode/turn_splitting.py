@@ -6,18 +6,22 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from operator import is_
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import torch
 
 from vlmcollate.batch.microbatches import split_microbatches
 from vlmcollate.conversation import Conversation, Message, TextPart
-from vlmcollate.encode.train_on import TrainOn, choose_messages
-from vlmcollate.errors import ConfigError
+from vlmcollate.encode.answer_weights import last_turn_trains
+from vlmcollate.encode.train_on import PartWeights, TrainOn, choose_messages
+from vlmcollate.errors import ConfigError, ConversationError, LabelError, SampleError
 from vlmcollate.media import Concatenate, Join, ProcessedMedia
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
+from vlmcollate.prompt.reasoning import ReasoningForm
 from vlmcollate.prompt.rendering import Rendering
+
+T = TypeVar("T")
 
 
 def each_turn(
@@ -40,21 +44,87 @@ def each_turn(
     if conversation.is_plain_text or not trained:
         return [conversation]
     untrained = tuple(m.untrained() if m.is_assistant else m for m in messages)
-    turns = [attrs.evolve(conversation, messages=(*untrained[:k], messages[k])) for k in trained]
-    return list(filter(may_train, turns)) or [conversation]
+    ends = {k: attrs.evolve(conversation, messages=(*untrained[:k], messages[k])) for k in trained}
+    kept = {k: turn for k, turn in ends.items() if may_train(turn)}
+    earlier = tuple(attrs.evolve(m, trains_apart=k in kept) for k, m in enumerate(untrained))
+    turns = [attrs.evolve(turn, messages=(*earlier[:k], messages[k])) for k, turn in kept.items()]
+    return turns or [conversation]
+
+
+def may_train(
+    conversation: Conversation,
+    render: Callable[[Conversation], Rendering],
+    weights: PartWeights | None,
+    forms: Callable[[], Sequence[ReasoningForm]],
+    *,
+    masks_empty_reasoning: bool,
+    finds_turns: bool,
+) -> bool:
+    """Returns whether the last turn of a conversation may have a token that trains.
+
+    Args:
+        conversation: The conversation.
+        render: The stage that writes its prompt.
+        weights: The weights of the parts of answers; `None` if all are 1.
+        forms: A function that returns how reasoning may be written.
+        masks_empty_reasoning: Whether blocks without reasoning do not train.
+        finds_turns: Whether a prompt has all turns that the template does not leave empty.
+    """
+    last = len(conversation.messages) - 1
+    try:
+        rendering = render(conversation)
+        if rendering.turn_error is not None:
+            return True  # its sample names the reason
+        if finds_turns and all(turn.message != last for turn in rendering.turns):
+            return False
+        return (
+            weights is None
+            or weights.are_positive
+            or last_turn_trains(
+                rendering, weights, forms(), masks_empty_reasoning=masks_empty_reasoning
+            )
+        )
+    except SampleError:  # which its sample will raise
+        return _may_write(conversation.messages[last], weights or PartWeights())
+
+
+def _may_write(answer: Message, weights: PartWeights) -> bool:
+    """Returns whether a template may write a part of an answer that has a weight."""
+    needs_calls = not any(weights.of(k) for k in ("text", "reasoning", "reasoning_end"))
+    return not needs_calls or bool(answer.extra.get("tool_calls"))
+
+
+def encode_turn(encode: Callable[[Conversation], T], turn: Conversation, whole: Conversation) -> T:
+    """Encodes a turn, and names its message in errors that concern all of the sample.
+
+    Args:
+        encode: A function that returns the sample of a conversation.
+        turn: The conversation of the sample.
+        whole: The conversation of which it is the beginning.
+    """
+    try:
+        return encode(turn)
+    except (ConversationError, LabelError) as error:
+        last = len(turn.messages) - 1
+        if error.where is not None or len(turn.messages) == len(whole.messages):
+            raise
+        raise type(error)(
+            f"{error.problem}; split_turns makes a sample that ends with messages[{last}]: set "
+            "the weight of that message to 0, or remove split_turns"
+        ) from error.__cause__
 
 
 def without_earlier_omissions(rendering: Rendering, conversation: Conversation) -> Rendering:
-    """Returns a rendering that names no omissions in the answers before the last.
+    """Returns a rendering that names no omissions in answers that have a sample of their own.
 
-    What a template omits of them, such as their reasoning, trains in a sample of its own.
+    What a template omits of them, such as their reasoning, trains in that sample.
     """
     last = len(conversation.messages) - 1
 
     def is_own(path: str) -> bool:
         found = re.match(r"messages\[(\d+)\]", path)
         k = int(found[1]) if found else last
-        return k == last or not conversation.messages[k].is_assistant
+        return not conversation.messages[k].trains_apart
 
     return attrs.evolve(
         rendering,
