@@ -68,6 +68,7 @@ class BaseCollator(Prompts):
             allowed_special_tokens=self.allowed_special_tokens,
             structure=lambda: self.renderer.structure,
             expansion_tokens=lambda: self.prompt_encoder.expansion_tokens(),
+            template_kwargs=self.template_kwargs,
         )
         if self.padding.separates_by is not None:
             self._check_packs()

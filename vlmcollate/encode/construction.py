@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import ConfigError
+from vlmcollate.formats.variables import taken_name
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -19,6 +20,7 @@ def check_options(
     allowed_special_tokens: Sequence[str],
     structure: Callable[[], Structure],
     expansion_tokens: Callable[[], frozenset[str]],
+    template_kwargs: Iterable[str],
 ) -> None:
     """Refuses options that conflict or that the tokenizer does not support.
 
@@ -30,12 +32,15 @@ def check_options(
         allowed_special_tokens: The tokens that every message may spell.
         structure: A function that returns the special tokens of the chat template.
         expansion_tokens: A function that returns the tokens that media expands to.
+        template_kwargs: The names of the template's variables.
 
     Raises:
         ConfigError: An option is wrong.
     """
     if max_length is None and on_overlong != "raise":
         raise ConfigError(f"on_overlong={on_overlong!r} has no effect without max_length")
+    if problem := taken_name(template_kwargs):
+        raise ConfigError(f"template_kwargs: {problem}")
     unknown = [t for t in stop_tokens if vocabulary.id_of(t) is None]
     if unknown:
         raise ConfigError(f"stop_tokens {unknown} are not tokens of the tokenizer")

@@ -10,6 +10,7 @@ import attrs
 
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of
+from vlmcollate.encode.unread import report_unread_variables
 from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family, UnclosedTurns
 from vlmcollate.prompt.chat import ChatRenderer
@@ -73,8 +74,12 @@ class PromptTools:
             vocabulary: The tokenizer's tokens.
             template: The chat template.
             expansion_tokens: A function that returns the control tokens that media expands to.
+
+        Raises:
+            ConfigError: A variable must not be ignored, or the tokenizer lacks a token.
         """
         tokenizer = processor.tokenizer
+        report_unread_variables(options.template_kwargs, template, options.on_unread)
         declared = stop_tokens_of(tokenizer, options.stop_tokens, family)
         bare = ChatRenderer(
             processor=processor,

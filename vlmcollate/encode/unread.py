@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from vlmcollate.conversation import Conversation
-from vlmcollate.errors import ConversationError, UnreadKeyWarning, stack_level
+from vlmcollate.errors import ConfigError, ConversationError, UnreadKeyWarning, stack_level
 from vlmcollate.formats.roles import ROLES, TRIED
 from vlmcollate.formats.trainable import find_trainable, is_media_key
 from vlmcollate.formats.unread import METADATA, UnreadPolicy, report_unread
@@ -55,11 +56,38 @@ def report_unread_by_template(
                 _reads_field(template, key) and _is_written(value, prompt)
             ):
                 unread[path] = value
-    for name, value in conversation.template_kwargs.items():
-        if re.search(rf"\b{re.escape(name)}\b", template) is None:
-            unread[f"chat_template_kwargs.{name}"] = value
+    for name in _unnamed(conversation.template_kwargs, template):
+        unread[f"chat_template_kwargs.{name}"] = conversation.template_kwargs[name]
     if unread:
         report_unread(unread, policy)
+
+
+def report_unread_variables(
+    variables: Mapping[str, Any], template: str, policy: UnreadPolicy
+) -> None:
+    """Refuses, or warns of, variables of a collator that the template does not name.
+
+    Args:
+        variables: The collator's `template_kwargs`.
+        template: The chat template; empty if there is none.
+        policy: See `report_unread`.
+
+    Raises:
+        ConfigError: A variable must not be ignored.
+    """
+    for name in _unnamed(variables, template):
+        try:
+            report_unread({f"template_kwargs.{name}": variables[name]}, policy)
+        except ConversationError as error:
+            raise ConfigError(
+                f"template_kwargs: the chat template reads no variable {name!r}; rename or remove "
+                'it, or set on_unread="warn"'
+            ) from error
+
+
+def _unnamed(variables: Iterable[str], template: str) -> list[str]:
+    """Returns the variables that a template does not name."""
+    return [n for n in variables if re.search(rf"\b{re.escape(n)}\b", template) is None]
 
 
 def _is_written(value: Any, prompt: str) -> bool:
