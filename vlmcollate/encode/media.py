@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import attrs
 import numpy as np
 from PIL import Image
 from torch import Tensor
@@ -17,7 +18,7 @@ from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.errors import CollateError, ConfigError, MediaError
 from vlmcollate.family import Family
 from vlmcollate.media import MediaStrategy, ProcessedMedia, Video
-from vlmcollate.media.processing.refusals import refuses_media
+from vlmcollate.media.processing.refusals import refuses_media, refuses_number
 from vlmcollate.media.processing.resizing import RESIZED, without_mark
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.prompt.rendering import Rendering
@@ -109,12 +110,32 @@ def process_or_refuse(
     except CollateError:
         raise
     except ValueError as error:
-        if not refuses_media(error, processor, media, partial(process, rendering)):
+        name, places = type(processor).__name__, [part.where for _, part in conversation.media]
+        if refuses_media(error, processor, media, partial(process, rendering)):
+            problem = f"{name} refuses the media of this sample: {error}"
+        elif refuses_number(
+            error,
+            processor,
+            media,
+            [span.kind for span in rendering.media],
+            lambda chosen, items: process(_only(rendering, chosen), items),
+        ):
+            problem = (
+                f"{name} refuses {len(media)} media items in one sample: "
+                f"{str(error).rstrip('.')}; remove some, or drop the row"
+            )
+        else:
             raise
-        places = ", ".join(part.where for _, part in conversation.media)
-        raise MediaError(
-            f"{type(processor).__name__} refuses the media of this sample: {error}", where=places
-        ) from error
+        raise MediaError(problem, where=", ".join(places)) from error
+
+
+def _only(rendering: Rendering, chosen: Sequence[int]) -> Rendering:
+    """Returns a prompt of some of the placeholders of another, and nothing else."""
+    spans, text = [], ""
+    for span in (rendering.media[place] for place in chosen):
+        start, text = len(text), text + rendering.text[span.start : span.end]
+        spans.append(attrs.evolve(span, start=start, end=len(text)))
+    return Rendering(text=text, caller_spans=(), media=tuple(spans))
 
 
 def media_tensors(output: Mapping[str, Any], family: Family, *, collator: str) -> dict[str, Tensor]:

@@ -140,7 +140,7 @@ class SharedMedia:
     Equal lists of items are processed once. The media before one turn are the first items of those
     before a later turn. If the processor's output is one run of rows for each item, they are cut
     from that of all items; otherwise, they are processed again, since padding and tiles may depend
-    on the other items.
+    on the other items, or the processor may refuse so many.
 
     Args:
         process: The stage that calls the processor.
@@ -171,7 +171,11 @@ class SharedMedia:
         everything = self.render_all()
         if len(everything.media) != len(self.items):
             return self.process(rendering, media)
-        cut = self._cut(self(everything, self.items), everything, len(media))
+        try:
+            whole = self(everything, self.items)
+        except ValueError:  # which the sample that holds them all raises
+            return self.process(rendering, media)
+        cut = self._cut(whole, everything, len(media))
         return self.process(rendering, media) if cut is None else cut
 
     @property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
 from typing import Any
 
 import attrs
@@ -39,6 +41,61 @@ def refuses_media(
     except Exception:  # noqa: BLE001  # whatever it is, it is not the media's fault
         return False
     return True
+
+
+def refuses_number(
+    error: Exception,
+    processor: Any,
+    media: Sequence[Any],
+    kinds: Sequence[str],
+    process: Callable[[Sequence[int], list[Any]], object],
+) -> bool:
+    """Whether an exception from processing means that the processor takes fewer items at once.
+
+    Only a `ValueError` counts that a `raise` statement of the processor itself raises, and only if
+    as many plain items raise the same one, while it takes one plain item of each kind alone.
+
+    Args:
+        error: What was raised.
+        processor: The processor.
+        media: The decoded items that were processed.
+        kinds: The kind of each.
+        process: Processes other items in the place of those with the given indices.
+    """
+    if len(media) < 2 or not _is_raised_by(error, processor):
+        return False
+    plain = list(map(_plain, media))
+    try:
+        process(range(len(plain)), plain)
+    except ValueError as other:
+        if str(other) != str(error) or not _is_raised_by(other, processor):
+            return False
+    except Exception:  # noqa: BLE001  # a bug
+        return False
+    else:
+        return False
+    try:
+        for place in {kind: place for place, kind in enumerate(kinds)}.values():
+            process([place], [plain[place]])
+    except Exception:  # noqa: BLE001  # the processor takes no media of the kind, or has a bug
+        return False
+    return True
+
+
+def _is_raised_by(error: Exception, processor: Any) -> bool:
+    """Whether a `raise` statement in a method of the processor raised a `ValueError`."""
+    if not isinstance(error, ValueError) or error.__traceback__ is None:
+        return False
+    *_, last = _steps(error.__traceback__)
+    code = last.tb_frame.f_code.co_code
+    is_own = last.tb_frame.f_locals.get("self") is processor
+    return is_own and code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
+    while step is not None:
+        yield step
+        step = step.tb_next
 
 
 def _comes_from_a_part(error: Exception, processor: Any) -> bool:
