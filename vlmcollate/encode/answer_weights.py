@@ -19,7 +19,7 @@ def part_factors(
 ) -> list[tuple[int, int, float]]:
     """Returns the parts of the answers: first token, last + 1, weight.
 
-    A token belongs to the part in which it starts.
+    A token belongs to the last part of which it holds more than whitespace.
 
     Args:
         prompt: The encoded prompt.
@@ -32,9 +32,8 @@ def part_factors(
     if prompt.rendering.turn_error is not None:
         raise prompt.rendering.turn_error
     parts = list(answer_parts(prompt.rendering, forms))
-    starts = prompt.tokens_at([part.start for part in parts])
-    ends = prompt.tokens_at([part.end for part in parts])
-    return [(a, b, weights.of(p.kind)) for p, a, b in zip(parts, starts, ends, strict=True)]
+    places = prompt.tokens_of([(part.start, part.end) for part in parts])
+    return [(a, b, weights.of(p.kind)) for p, (a, b) in zip(parts, places, strict=True)]
 
 
 def reasoning_weights(
@@ -57,7 +56,7 @@ def reasoning_weights(
             weights[k] = first.weight
     blocks = reasoning_blocks(prompt.rendering, forms) if weights else []
     blocks = [block for block in blocks if block.message in weights]
-    places = prompt.tokens_inside(blocks)
+    places = prompt.tokens_apart(blocks)
     return [(a, b, weights[s.message]) for s, (a, b) in zip(blocks, places, strict=True)]
 
 
@@ -97,11 +96,10 @@ def empty_reasoning_tokens(
 ) -> list[tuple[int, int]]:
     """Returns the blocks without reasoning that begin answers: first token, last + 1.
 
-    A token that begins with the whitespace behind a block, and holds text of the answer, is none of
-    its tokens.
+    A token that also holds text of the answer behind a block is none of its tokens.
 
     Args:
         prompt: The encoded prompt.
         forms: How reasoning may be written.
     """
-    return prompt.tokens_inside(empty_reasoning(prompt.rendering, forms))
+    return prompt.tokens_apart(empty_reasoning(prompt.rendering, forms))

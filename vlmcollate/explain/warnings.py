@@ -77,12 +77,12 @@ def turn_notes(
     is_trained = (sample.labels != IGNORE_INDEX).numpy()
     trained = set(sample.message_ids[is_trained].tolist())
     yield from filter(None, (note.among(trained) for note in rendering.notes))
-    places = np.sort(chars[0, is_trained])
+    starts, ends = np.sort(chars[:, is_trained])
     blocks = {}
     for block in empty_reasoning(rendering, forms):
         text = rendering.text[block.start : block.end].rstrip()
-        first, behind = places.searchsorted([block.start, block.start + len(text)])
-        if first < behind:
+        first = starts.searchsorted(block.start)
+        if first < ends.searchsorted(block.start + len(text), "right"):  # a whole token of it
             blocks[block.message] = TurnNote("empty_reasoning", repr(text.lstrip()))
     yield from merged(blocks, max(blocks, default=-1))
 

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, Literal, NamedTuple
 
 import attrs
@@ -27,6 +27,7 @@ from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.rendering import CallerSpan, Rendering
 from vlmcollate.prompt.spelled_turns import report_spelled_turns
 from vlmcollate.prompt.structure import Structure
+from vlmcollate.prompt.token_parts import Stretch, tokens_of
 from vlmcollate.tokens.tokens import Ints, Tokens
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -79,48 +80,56 @@ class EncodedPrompt:
     def part_weights(self) -> list[tuple[int, int, float]]:
         """The parts of answers with a weight of their own: first token, last + 1, weight.
 
-        A token belongs to the part of its first character that is not the template's.
+        A token belongs to the last part of which it holds more than whitespace.
         """
-        before = self._before
-        starts, ends = self._tokens.starts, self._tokens.ends
-        found = []
-        done = 0  # the end of the words before
-        for (start, end, _), span in zip(
-            self._text.caller_spans, self.rendering.caller_spans, strict=True
-        ):
+        spans, weights = [], []
+        for place, span in zip(self._text.caller_spans, self.rendering.caller_spans, strict=True):
             part = _answer_part(self.conversation, span)
-            if part is not None and part.weight is not None:
-                # the span begins behind the whitespace of the part
-                space = part.text[: len(part.text) - len(part.text.lstrip())]
-                if self.rendering.text.endswith(space, 0, span.start):
-                    start -= len(space)
-                space = part.text[len(part.text.rstrip()) :]
-                if self.rendering.text.startswith(space, span.end):
-                    end += len(space)
-                first, behind = starts.searchsorted([start, end]).tolist()
-                if first and ends[first - 1] > start and starts[first - 1] >= done:
-                    first -= 1  # a token that begins with the template's space
-                a, b = (self._prefix + before[[first, behind]]).tolist()
-                found.append((a, b, part.weight))
-            done = end
-        return found
+            weights.append(None if part is None else part.weight)
+            spans.append(self._with_space(place[:2], span, "" if part is None else part.text))
+        return [
+            (start, end, weight)
+            for (start, end), weight in zip(self._tokens_of(spans), weights, strict=True)
+            if weight is not None
+        ]
+
+    def _with_space(self, place: Stretch, span: CallerSpan, text: str) -> Stretch:
+        """Returns the place of a part with the whitespace around it, which its span lacks."""
+        (start, end), whole = place, self.rendering.text
+        space = text[: len(text) - len(text.lstrip())]
+        if whole.endswith(space, 0, span.start):
+            start -= len(space)
+        space = text[len(text.rstrip()) :]
+        return start, end + len(space) * whole.startswith(space, span.end)
+
+    def _tokens_of(self, places: Sequence[Stretch]) -> list[Stretch]:
+        """Returns the tokens of parts of the text with shortened runs: first, last + 1."""
+        found = tokens_of(places, self._text.text, self._tokens)
+        counts = self._prefix + self._before[np.array(found, np.int64).reshape(-1, 2)]
+        return [(a, b) for a, b in counts.tolist()]
 
     def token_at(self, char: int) -> int:
         """Returns the first token at or after a character of the rendering."""
-        return self.tokens_at([char])[0]
+        place = self._tokens.starts.searchsorted(self._text.place(char))
+        return self._prefix + int(self._before[place])
 
-    def tokens_at(self, chars: Sequence[int]) -> list[int]:
-        """Returns, for each character of the rendering, the first token at or after it."""
-        places = self._tokens.starts.searchsorted([self._text.place(char) for char in chars])
-        found: list[int] = (self._prefix + self._before[places]).tolist()
-        return found
+    def tokens_of(self, spans: Sequence[Stretch]) -> list[Stretch]:
+        """Returns the tokens of each part of the rendering: first, last + 1.
 
-    def tokens_inside(self, spans: Sequence[Span]) -> list[tuple[int, int]]:
-        """Returns the tokens that lie inside each stretch of characters: first, last + 1."""
-        ends = [self._text.place(span.end) for span in spans]
-        behind = self._before[self._tokens.ends.searchsorted(ends, "right")] + self._prefix
-        firsts = self.tokens_at([span.start for span in spans])
-        return [(a, max(a, b)) for a, b in zip(firsts, behind.tolist(), strict=True)]
+        A token that several parts touch belongs to the last one of which it holds more than
+        whitespace.
+
+        Args:
+            spans: The start and end of each part, in order, without overlaps.
+        """
+        place = self._text.place
+        return self._tokens_of([(place(start), place(end)) for start, end in spans])
+
+    def tokens_apart(self, spans: Sequence[Span]) -> list[Stretch]:
+        """Returns the tokens of each stretch of characters, if all others are parts as well."""
+        edges = [0, *(edge for span in spans for edge in (span.start, span.end))]
+        edges.append(len(self.rendering.text))
+        return self.tokens_of(list(pairwise(edges)))[1::2]
 
     @property
     def chars(self) -> Ints:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.decoding import trained_texts
+from tests.processors import build
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
 from vlmcollate.errors import ConfigError
@@ -92,3 +93,10 @@ def test_an_empty_answer_keeps_its_stop_token():
 def test_another_policy_is_refused():
     with pytest.raises(ConfigError, match="empty_reasoning must be one of"):
         collator_for(processor_with("qwen3"), empty_reasoning="keep")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("policy", "noted"), [("train", 1), ("mask", 0), ("drop", 0)])
+def test_a_block_is_noted_if_a_token_of_its_own_trains(policy, noted):
+    chat = [_CHAT[0], {"role": "assistant", "content": "<think></think>Numbat one"}]
+    collator = collator_for(build("qwen2_5_vl"), empty_reasoning=policy)  # joins the end and Num
+    assert [n.kind for n in collator.explain(chat).turn_notes] == ["empty_reasoning"] * noted
