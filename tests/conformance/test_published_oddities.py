@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.decoding import trained_texts
-from vlmcollate import collator_for
+from vlmcollate import PartWeights, Reasoning, collator_for
 from vlmcollate.errors import ConversationError, LabelError
 from vlmcollate.testing import tiny_processor
 
@@ -327,3 +327,23 @@ def test_the_names_of_calls_may_be_compared_with_those_of_the_tools(names):
     found = trained(COMPARES_NAMES, {"messages": messages, "tools": tools})
     first = "call" if "look" in names else "unknown"
     assert found == [f'{first} look{{"at": "Bern"}}<|z|>', "One<|z|>"]
+
+
+CALLS_FIRST = (
+    "{% for m in messages %}<|a|>{{ m.role }} {% for c in m.tool_calls or [] %}"
+    "<call>{{ c.function.name }} {{ c.function.arguments.at }}</call>{% endfor %}{% if m.reasoning_content %}"
+    "<think>\n{{ m.reasoning_content }}\n</think>\n{% endif %}" + TEXT + "<|z|>{% endfor %}" + ASKED
+)
+
+
+def test_calls_that_the_template_writes_before_the_reasoning_are_calls():
+    answer = said("assistant", "One", reasoning_content="Ponder", tool_calls=[CALL])
+    chat = [CHAT[0], answer]
+    assert trained(CALLS_FIRST, chat, train_on="tool_calls") == ["<call>look Bern</call>", "<|z|>"]
+    assert trained(CALLS_FIRST, chat, train_on=Reasoning(train=False)) == [
+        "<call>look Bern</call>",
+        "\nOne<|z|>",
+    ]
+    assert trained(CALLS_FIRST, chat, train_on=PartWeights(text=0, tool_calls=0)) == [
+        "<think>\nPonder\n</think>"
+    ]

@@ -32,9 +32,9 @@ class PartWeights:
     """The weights in the loss of the parts of an answer, by which those of messages are multiplied.
 
     The reasoning includes the token that opens it, if the model generates it; a tool call includes
-    all that the template writes around it; a stop token has the weight of the part before it. A
-    token that several parts touch has the weight of the last one of which it holds more than
-    whitespace.
+    all that the template writes around it. A stop token has the weight of the tool calls if its
+    turn has any, otherwise that of the part before it. A token that several parts touch has the
+    weight of the last one of which it holds more than whitespace.
 
     Args:
         text: The weight of the text.

@@ -40,7 +40,7 @@ def answer_parts(rendering: Rendering, forms: Sequence[ReasoningForm]) -> Iterat
     """Yields the parts of all assistant turns, which cover each turn without gaps.
 
     Text that the template writes belongs to the part behind it; behind the last words, such as the
-    stop token, to the last part.
+    stop token, to the tool calls if the turn has any, otherwise to the last part.
 
     Args:
         rendering: The prompt, whose turns are known.
@@ -50,9 +50,14 @@ def answer_parts(rendering: Rendering, forms: Sequence[ReasoningForm]) -> Iterat
         thought = _thought(rendering.text, turn, own, before, forms)
         start = turn.start
         if thought is not None:
-            yield AnswerPart(start, max(start, thought.closing), "reasoning")
+            earlier = [s for s in own if s.key == "tool_calls" and s.end <= thought.start]
+            if earlier:  # the template writes the calls before the text
+                yield AnswerPart(start, thought.start, "tool_calls")
+                start = thought.start
+            closing = max(start, thought.closing)
+            yield AnswerPart(start, closing, "reasoning")
             start = max(start, thought.end)
-            yield AnswerPart(max(turn.start, thought.closing), start, "reasoning_end")
+            yield AnswerPart(closing, start, "reasoning_end")
         yield from _behind_reasoning(start, turn.end, own)
 
 
@@ -123,9 +128,10 @@ def _thought(
     text: str, turn: Span, own: Sequence[CallerSpan], before: int, forms: Sequence[ReasoningForm]
 ) -> _Thought | None:
     """Returns the reasoning at the beginning of a turn, if there is any."""
-    given = [span.end for span in own if span.key in REASONING_KEYS]
+    given = [span for span in own if span.key in REASONING_KEYS]
     if given:
-        return _given_thought(text, turn, own, given[-1], forms)
+        start = _start_of_given(text, turn, own, given[0], forms)
+        return _given_thought(text, attrs.evolve(turn, start=start), own, given[-1].end, forms)
     words = next((span.start for span in own if not span.key), turn.start)
     for form in forms if words > turn.start else ():  # behind text of the template
         found = form.split(text[words : turn.end])
@@ -163,6 +169,17 @@ def _closed(turn: Span, start: int, form: ReasoningForm, inside: str, rest: str)
     return _Thought(start, closing, closing + len(form.closing), not inside.strip())
 
 
+def _start_of_given(
+    text: str, turn: Span, own: Sequence[CallerSpan], words: Span, forms: Sequence[ReasoningForm]
+) -> int:
+    """Returns the start of the reasoning of a key, before which the template may write calls."""
+    calls = [span.end for span in own if span.key == "tool_calls" and span.end <= words.start]
+    if not calls:
+        return turn.start
+    opened = max(text.rfind(form.opening, calls[-1], words.start) for form in forms)
+    return opened if opened >= 0 else words.start
+
+
 def _given_thought(
     text: str, turn: Span, own: Sequence[CallerSpan], end: int, forms: Sequence[ReasoningForm]
 ) -> _Thought:
@@ -184,7 +201,10 @@ def _given_thought(
 
 
 def _behind_reasoning(start: int, end: int, own: Sequence[CallerSpan]) -> Iterator[AnswerPart]:
-    """Yields the text and the tool calls of a turn behind its reasoning."""
+    """Yields the text and the tool calls of a turn behind its reasoning.
+
+    What ends a turn with tool calls belongs to them, also behind text.
+    """
     kind: PartKind | None = None
     done = start
     for span in own:
@@ -196,4 +216,8 @@ def _behind_reasoning(start: int, end: int, own: Sequence[CallerSpan]) -> Iterat
             yield AnswerPart(start, border, kind)
             start = border
         kind, done = other, span.end
-    yield AnswerPart(start, end, kind or "text")
+    ends_calls = kind != "tool_calls" and any(span.key == "tool_calls" for span in own)
+    behind = max(start, done) if ends_calls else end
+    yield AnswerPart(start, behind, kind or "text")
+    if ends_calls:
+        yield AnswerPart(behind, end, "tool_calls")
