@@ -331,8 +331,9 @@ def test_the_names_of_calls_may_be_compared_with_those_of_the_tools(names):
 
 CALLS_FIRST = (
     "{% for m in messages %}<|a|>{{ m.role }} {% for c in m.tool_calls or [] %}"
-    "<call>{{ c.function.name }} {{ c.function.arguments.at }}</call>{% endfor %}{% if m.reasoning_content %}"
-    "<think>\n{{ m.reasoning_content }}\n</think>\n{% endif %}" + TEXT + "<|z|>{% endfor %}" + ASKED
+    "<call>{{ c.function.name }} {{ c.function.arguments.at }}</call>{% endfor %}"
+    "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n{% endif %}"
+    f"{TEXT}<|z|>{{% endfor %}}{ASKED}"
 )
 
 

@@ -13,10 +13,12 @@ from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of
 from vlmcollate.encode.unread import report_unread_variables
 from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family, UnclosedTurns
+from vlmcollate.prompt.answer_parts import empty_reasoning, without
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.encoder import PromptEncoder
 from vlmcollate.prompt.plain_text import PlainTextRenderer
 from vlmcollate.prompt.reasoning import PLAIN_FORM, ReasoningForm, read_reasoning_form
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.turn_ends import TurnEnds
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -32,6 +34,7 @@ class PromptTools:
         renderer: The renderer of conversations.
         encoder: The encoder of rendered prompts.
         plain_text: The renderer of plain text.
+        drops_empty_reasoning: Whether blocks without reasoning are removed from answers.
     """
 
     vocabulary: Vocabulary
@@ -40,6 +43,7 @@ class PromptTools:
     renderer: ChatRenderer
     encoder: PromptEncoder
     plain_text: PlainTextRenderer
+    drops_empty_reasoning: bool = False
 
     @cached_property
     def reasoning(self) -> ReasoningForm | None:
@@ -52,6 +56,12 @@ class PromptTools:
     def reasoning_forms(self) -> tuple[ReasoningForm, ...]:
         """The ways in which an answer may hold reasoning, the template's own first."""
         return (PLAIN_FORM,) if self.reasoning is None else (self.reasoning, PLAIN_FORM)
+
+    def finished(self, rendering: Rendering) -> Rendering:
+        """Returns a rendering without what `empty_reasoning="drop"` removes of its turns."""
+        if not self.drops_empty_reasoning:
+            return rendering
+        return without(rendering, empty_reasoning(rendering, self.reasoning_forms))
 
     @classmethod
     def of(
@@ -118,6 +128,7 @@ class PromptTools:
             renderer=renderer,
             encoder=encoder,
             plain_text=PlainTextRenderer(renderer=renderer, end_token=tokenizer.eos_token or ""),
+            drops_empty_reasoning=options.empty_reasoning == "drop",
         )
 
 

@@ -179,9 +179,9 @@ class Prompts(Pieces):
         if asked.messages[-1].is_prefix:
             return self._render(asked)
         if self._renders_chats:
-            return rendered_prompt(self.renderer, asked)
+            return self._tools.finished(rendered_prompt(self.renderer, asked))
         answered = attrs.evolve(asked, messages=(*asked.messages, _SOME_ANSWER))
-        return before_the_answer(self._render(answered))
+        return self._tools.finished(before_the_answer(self.render(answered)))
 
     def _shortened(
         self, asked: Conversation, media: Sequence[Any], length: int, most: int

@@ -31,7 +31,6 @@ from vlmcollate.family import Family
 from vlmcollate.formats import read_example
 from vlmcollate.labels import LabelContext, RenderedSpanLabels
 from vlmcollate.media import MediaRequest, ProcessedMedia
-from vlmcollate.prompt.answer_parts import empty_reasoning, without
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
@@ -156,9 +155,7 @@ class Stages(CollatorOptions):
                 f"{type(self).__name__} takes no plain text: found the format "
                 f"{conversation.format!r}, expected prompts with answers; choose another format"
             )
-        if self.empty_reasoning != "drop":
-            return rendering
-        return without(rendering, empty_reasoning(rendering, self._tools.reasoning_forms))
+        return self._tools.finished(rendering)
 
     def _each_turn(self, conversation: Conversation) -> list[Conversation]:
         """Returns the conversation of each sample that `split_turns` makes."""

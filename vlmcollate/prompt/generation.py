@@ -57,20 +57,21 @@ def _with_earlier_turns(
 
 
 def before_the_answer(rendering: Rendering) -> Rendering:
-    """Returns the part of a rendering up to its last turn, without turns.
+    """Returns the part of a rendering up to its last turn, with the turns before it.
 
     Raises:
         LabelError: The turn cannot be placed.
     """
     if rendering.turn_error is not None:
         raise rendering.turn_error
-    end = rendering.turns[-1].start
+    *earlier, last = rendering.turns
+    end = last.start
     return attrs.evolve(
         rendering,
         text=rendering.text[:end],
         caller_spans=tuple(span for span in rendering.caller_spans if span.end <= end),
         media=tuple(span for span in rendering.media if span.end <= end),
-        turns=(),
+        turns=tuple(earlier),
         notes=(),
     )
 

@@ -10,6 +10,7 @@ from tests.processors import build
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
 from vlmcollate.errors import ConfigError
+from vlmcollate.models.default import DefaultCollator
 
 _CHAT = [
     {"role": "user", "content": "Quokka?"},
@@ -100,3 +101,43 @@ def test_a_block_is_noted_if_a_token_of_its_own_trains(policy, noted):
     chat = [_CHAT[0], {"role": "assistant", "content": "<think></think>Numbat one"}]
     collator = collator_for(build("qwen2_5_vl"), empty_reasoning=policy)  # joins the end and Num
     assert [n.kind for n in collator.explain(chat).turn_notes] == ["empty_reasoning"] * noted
+
+
+_EMPTY_ANSWERS = ("<think></think>Numbat one", "<think>\n\n</think>\n\nNumbat one", "Numbat one")
+
+
+class _OwnRender(DefaultCollator):
+    """Overrides the stage that renders."""
+
+    def render(self, conversation):
+        return super().render(conversation)
+
+
+@pytest.mark.parametrize("policy", ["train", "mask", "drop"])
+@pytest.mark.parametrize("make", [collator_for, _OwnRender])
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3", "qwen3_5_think", "glm4moe", "gemma4"])
+@pytest.mark.parametrize("first", _EMPTY_ANSWERS)
+def test_a_prompt_holds_earlier_answers_as_they_train(policy, make, template, first):
+    chat = [_CHAT[0], {"role": "assistant", "content": first}, *_CHAT[2:]]
+    collator = make(
+        processor=processor_with(template), empty_reasoning=policy, on_template_omission="allow"
+    )
+    decode = collator.processor.tokenizer.decode
+    trained = decode(collator.encode(chat).input_ids)
+    prompt = decode(collator.prompt(chat).encoded.input_ids)
+    before, question, _ = trained.partition("Bilby?")
+    assert question
+    assert prompt.startswith(before + question)
+
+
+@pytest.mark.parametrize("policy", ["train", "mask", "drop"])
+@pytest.mark.parametrize("first", _EMPTY_ANSWERS)
+def test_a_rollout_holds_given_answers_as_they_train(policy, first):
+    processor = processor_with("qwen2_5")
+    collator = collator_for(processor, empty_reasoning=policy)
+    given = [*_CHAT[2:3], {"role": "assistant", "content": first}, _CHAT[0]]
+    prompt = collator.prompt(_CHAT[:1]).extended(processor.tokenizer("Yes<|im_end|>").input_ids)
+    chat = [_CHAT[0], {"role": "assistant", "content": "Yes"}, *given]
+    whole = collator.prompt(chat)
+    assert prompt.followed_by(given).text.endswith(whole.text.partition("Yes<|im_end|>")[2])
+    assert ("<think>" in whole.text) == ("<think>" in first and policy != "drop")
