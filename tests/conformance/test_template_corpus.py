@@ -31,9 +31,10 @@ def test_no_template_is_wrong(name):
 
 
 @pytest.mark.parametrize("name", TRIED)
-def test_the_last_turn_begins_where_generation_does(name):
+@pytest.mark.parametrize("options", [{}, {"empty_reasoning": "drop"}], ids=["as is", "drop"])
+def test_the_last_turn_begins_where_generation_does(name, options):
     """The text before it ends like a generation prompt, with some value of each switch."""
-    strict = Judge(TEMPLATES[name], {"off_prompt": "error"})
+    strict = Judge(TEMPLATES[name], {"off_prompt": "error", **options})
     for chat in TRIED_CHATS:
         for form in FORMS:
             if judge(TEMPLATES[name])(chat, form) == EXACT:

@@ -9,7 +9,6 @@ import attrs
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.errors import SampleError
-from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.marks import REASONING_KEYS
 from vlmcollate.prompt.notes import TurnNote
@@ -48,7 +47,8 @@ def check_last_turn(
     turn = next(turn for turn in rendering.turns if turn.message == last)
     remedies = [
         *_reasoning(note.detail, conversation, last, tools),
-        *_switch(conversation, tools.renderer),
+        *_switch(conversation, tools),
+        *_kept_block(conversation, tools),
         "use a chat template whose turns and prompt agree",
     ]
     found = rendering.text[turn.start : turn.end][:40]
@@ -71,14 +71,21 @@ def _reasoning(
         yield f"give the answer its reasoning as {form.key!r}"
 
 
-def _switch(conversation: Conversation, renderer: ChatRenderer) -> Iterator[str]:
+def _switch(conversation: Conversation, tools: PromptTools) -> Iterator[str]:
     """Yields the first template variable with which the last turn follows its prompt."""
-    for switch in switches_of(chat_template_of(renderer.processor)):
+    for switch in switches_of(chat_template_of(tools.renderer.processor)):
         own = {**conversation.template_kwargs, **switch}
+        given = attrs.evolve(conversation, template_kwargs=own)
         try:
-            rendering = renderer(attrs.evolve(conversation, template_kwargs=own))
+            rendering = tools.finished(tools.renderer(given), given)
         except SampleError:
             continue
         if rendering.turn_error is None and lacking_prompt(rendering) is None:
             yield f"set template_kwargs={dict(switch)!r}"
             return
+
+
+def _kept_block(conversation: Conversation, tools: PromptTools) -> Iterator[str]:
+    """Yields the remedy if the turn lost what its prompt holds of a block without reasoning."""
+    if tools.drops_empty_reasoning and lacking_prompt(tools.renderer(conversation)) is None:
+        yield 'set empty_reasoning="mask"'

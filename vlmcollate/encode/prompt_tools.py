@@ -8,13 +8,14 @@ from typing import Any
 
 import attrs
 
+from vlmcollate.conversation import Conversation
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of
 from vlmcollate.encode.unread import report_unread_variables
 from vlmcollate.errors import ConfigError
 from vlmcollate.family import Family, UnclosedTurns
-from vlmcollate.prompt.answer_parts import empty_reasoning, without
 from vlmcollate.prompt.chat import ChatRenderer
+from vlmcollate.prompt.dropped_blocks import without_empty_reasoning
 from vlmcollate.prompt.encoder import PromptEncoder
 from vlmcollate.prompt.plain_text import PlainTextRenderer
 from vlmcollate.prompt.reasoning import PLAIN_FORM, ReasoningForm, read_reasoning_form
@@ -57,11 +58,11 @@ class PromptTools:
         """The ways in which an answer may hold reasoning, the template's own first."""
         return (PLAIN_FORM,) if self.reasoning is None else (self.reasoning, PLAIN_FORM)
 
-    def finished(self, rendering: Rendering) -> Rendering:
+    def finished(self, rendering: Rendering, conversation: Conversation) -> Rendering:
         """Returns a rendering without what `empty_reasoning="drop"` removes of its turns."""
         if not self.drops_empty_reasoning:
             return rendering
-        return without(rendering, empty_reasoning(rendering, self.reasoning_forms))
+        return without_empty_reasoning(rendering, conversation, self.reasoning_forms)
 
     @classmethod
     def of(

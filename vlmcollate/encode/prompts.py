@@ -179,9 +179,9 @@ class Prompts(Pieces):
         if asked.messages[-1].is_prefix:
             return self._render(asked)
         if self._renders_chats:
-            return self._tools.finished(rendered_prompt(self.renderer, asked))
+            return self._tools.finished(rendered_prompt(self.renderer, asked), asked)
         answered = attrs.evolve(asked, messages=(*asked.messages, _SOME_ANSWER))
-        return self._tools.finished(before_the_answer(self.render(answered)))
+        return self._tools.finished(before_the_answer(self.render(answered)), asked)
 
     def _shortened(
         self, asked: Conversation, media: Sequence[Any], length: int, most: int

@@ -155,7 +155,7 @@ class Stages(CollatorOptions):
                 f"{type(self).__name__} takes no plain text: found the format "
                 f"{conversation.format!r}, expected prompts with answers; choose another format"
             )
-        return self._tools.finished(rendering)
+        return self._tools.finished(rendering, conversation)
 
     def _each_turn(self, conversation: Conversation) -> list[Conversation]:
         """Returns the conversation of each sample that `split_turns` makes."""

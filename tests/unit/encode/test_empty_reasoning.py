@@ -9,7 +9,7 @@ from tests.decoding import trained_texts
 from tests.processors import build
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
-from vlmcollate.errors import ConfigError
+from vlmcollate.errors import ConfigError, LabelError
 from vlmcollate.models.default import DefaultCollator
 
 _CHAT = [
@@ -141,3 +141,25 @@ def test_a_rollout_holds_given_answers_as_they_train(policy, first):
     whole = collator.prompt(chat)
     assert prompt.followed_by(given).text.endswith(whole.text.partition("Yes<|im_end|>")[2])
     assert ("<think>" in whole.text) == ("<think>" in first and policy != "drop")
+
+
+def test_a_last_turn_that_loses_the_end_of_its_prompt_is_refused_or_noted():
+    """The prompt opens the block that the template closes in the answer."""
+    options = {"processor": processor_with("qwen3_5_think"), "empty_reasoning": "drop"}
+    with pytest.raises(LabelError, match="lacks the end of its generation prompt") as caught:
+        collator_for(**options, off_prompt="error").encode(_CHAT)
+    assert "expected '<think>' before it" in str(caught.value)
+    assert 'set empty_reasoning="mask"' in str(caught.value)
+    assert "set template_kwargs={'enable_thinking': False}" in str(caught.value)
+    (note,) = collator_for(**options).explain(_CHAT[:2]).turn_notes
+    assert (note.kind, note.detail, note.has_last) == ("off_prompt", "<think>", True)
+    for remedy in ({"template_kwargs": {"enable_thinking": False}}, {"empty_reasoning": "mask"}):
+        collator_for(**{**options, **remedy}, off_prompt="error").encode(_CHAT)
+
+
+def test_an_earlier_turn_that_loses_the_end_of_its_prompt_is_noted_as_such():
+    collator = collator_for(
+        processor_with("qwen3_5_think"), empty_reasoning="drop", off_prompt="error"
+    )
+    (note,) = collator.explain([*_CHAT[:3], _REASONS[3]]).turn_notes
+    assert (note.kind, note.messages, note.has_last) == ("off_prompt", (1,), False)
