@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
+from tests.conftest import NIGHTLY
+from tests.decoding import trained_texts
 from tests.template_corpus import CHATS, Judge, templates
-from vlmcollate import TemplateMarkerLabels, TextSearchLabels
-from vlmcollate.errors import CollateError, LabelError
+from vlmcollate import PrefixMaskLabels, TemplateMarkerLabels, TextSearchLabels
+from vlmcollate.errors import CollateError, LabelError, SampleError
 
 TEMPLATES = [
     "trl/deepseekv3",
@@ -63,6 +67,45 @@ def test_the_search_for_words_trains_nothing_else(template):
     for _, usual, other in found:
         trained = other.labels != -100
         assert other.labels[trained].tolist() == usual.labels[trained].tolist()
+
+
+_FUNCTION = {"name": "lookup", "arguments": {"place": "Bern"}}
+_OMITTED = [
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": _FUNCTION}],
+    },
+    {"role": "assistant", "content": "", "reasoning_content": "Thinkish"},
+]
+_ASKED, _ANSWER = {"role": "user", "content": "Quokka?"}, {"role": "assistant", "content": "Numbat"}
+WITHOUT_CALLS = [name for name, text in templates().items() if "tool_calls" not in text]
+
+
+@pytest.mark.parametrize("strategy", [TemplateMarkerLabels(), PrefixMaskLabels()], ids=repr)
+@pytest.mark.parametrize("template", WITHOUT_CALLS if NIGHTLY else WITHOUT_CALLS[::4])
+def test_no_strategy_trains_an_answer_that_the_template_omits(template, strategy):
+    """Not even its end, which may be all that the template writes of it."""
+    options = {"on_template_omission": "allow", "on_unread": "allow", "require_labels": False}
+    judge = Judge(templates()[template], options)
+    other = Judge(templates()[template], {**options, "labels": strategy})
+    for omitted in _OMITTED:
+        turn = [_ASKED, omitted]
+        for chat in (turn, [*turn, _ASKED, _ANSWER], [_ASKED, _ANSWER, *turn], [*turn, *turn]):
+            with suppress(SampleError):
+                usual = judge.collator.encode(chat)
+                with suppress(LabelError):
+                    found = other.collator.encode(chat)
+                    assert found.labels.tolist() == usual.labels.tolist()
+
+
+@pytest.mark.parametrize("omitted", _OMITTED)
+def test_an_answer_that_the_template_omits_is_no_reason_to_refuse_others(omitted):
+    options = {"on_template_omission": "allow", "labels": TemplateMarkerLabels()}
+    judge = Judge(templates()["axolotl/chatml"], options)
+    sample = judge.collator.encode([_ASKED, omitted, _ASKED, _ANSWER])
+    trained = trained_texts(judge.processor.tokenizer, sample.input_ids, sample.labels)
+    assert trained == ["Numbat<|im_end|>"]
 
 
 def test_a_marker_holds_no_words_of_a_question():

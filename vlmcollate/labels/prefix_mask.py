@@ -31,6 +31,8 @@ class PrefixMaskLabels(LabelStrategy):
                 "PrefixMaskLabels needs exactly one assistant message, the last one; found "
                 f"{len(answers)} in {last + 1} messages"
             )
+        if not prompt.turns:  # the template omits all that the answer says
+            return []
         ((message, start, _),) = prompt.turns
         stops = start + np.flatnonzero(np.isin(prompt.ids[start:], context.stop_ids))
         return [Turn(message, start, int(stops[-1]) + 1)]

@@ -22,6 +22,7 @@ from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
 from vlmcollate.prompt.marks import REASONING_KEYS
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
@@ -177,11 +178,16 @@ class TemplateMarkerLabels(LabelStrategy):
         if not markers.with_reasoning:
             _check_without_reasoning(context.conversation)
         found = markers.turns(prompt.ids)
+        answers = assistant_indices(context.conversation)
         messages = [turn.message for turn in prompt.rendering.turns]
-        messages = messages or assistant_indices(context.conversation)
+        omitted = {k for k in answers if k not in messages and _is_omitted(k, prompt.rendering)}
+        messages = messages or [k for k in answers if k not in omitted]
+        if len(found) == len(messages) + len(omitted):  # the template writes their bare turns
+            messages = sorted([*messages, *omitted])
         if len(found) != len(messages):
             raise LabelError(f"found {len(found)} assistant turns, expected {len(messages)}")
-        return [Turn(message, *span) for message, span in zip(messages, found, strict=True)]
+        turns = [Turn(message, *span) for message, span in zip(messages, found, strict=True)]
+        return [turn for turn in turns if turn.message not in omitted]
 
     def markers(self, context: LabelContext) -> TurnMarkers:
         """Returns the markers of a processor's template, derived once per process.
@@ -199,6 +205,13 @@ class TemplateMarkerLabels(LabelStrategy):
 
 
 _KNOWN = IdentityCache[dict[tuple[Vocabulary, str], TurnMarkers]]()
+
+
+def _is_omitted(k: int, rendering: Rendering) -> bool:
+    """Returns whether the template omits all that a message says."""
+    if not any(path.startswith(f"messages[{k}]") for path in rendering.dropped):
+        return False
+    return all(span.message != k for span in (*rendering.caller_spans, *rendering.media))
 
 
 def _check_without_reasoning(conversation: Conversation) -> None:
