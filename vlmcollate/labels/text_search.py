@@ -11,6 +11,7 @@ from vlmcollate.conversation import MediaPart, Message, TextPart
 from vlmcollate.errors import LabelError
 from vlmcollate.labels.base import LabelContext, LabelStrategy, assistant_indices
 from vlmcollate.prompt.encoder import EncodedPrompt, Turn
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.tokens.vocabulary import Ints, Vocabulary
 
 Hit = tuple[int, int]
@@ -22,7 +23,8 @@ class TextSearchLabels(LabelStrategy):
 
     This works without the template, but only if there is one way to place all answers in order: an
     answer that also occurs elsewhere, followed by a stop token, is refused. What the template
-    writes into answers, such as an empty think block, does not train.
+    writes into answers, such as an empty think block, does not train. If the prompt lacks the
+    beginning of an answer, such as an empty block that is dropped, the rest is searched for.
     """
 
     def find_turns(self, prompt: EncodedPrompt, context: LabelContext) -> list[Turn]:
@@ -34,15 +36,13 @@ class TextSearchLabels(LabelStrategy):
         """
         vocabulary = Vocabulary.known(context.processor.tokenizer)
         answers = assistant_indices(context.conversation)
-        options = [
-            _hits(
-                prompt.ids,
-                _spellings(context.conversation.messages[k], k),
-                vocabulary,
-                context.stop_ids,
-            )
-            for k in answers
-        ]
+        options = []
+        for k in answers:
+            text = _text(context.conversation.messages[k], k)
+            hits = _hits(prompt.ids, text, vocabulary, context.stop_ids)
+            if not hits and (rest := _rest_in_prompt(text, k, prompt.rendering)):
+                hits = _hits(prompt.ids, rest, vocabulary, context.stop_ids)
+            options.append(hits)
         first, last = _place(options), _place(options, backwards=True)
         turns = []
         for k, a, b in zip(answers, first, last, strict=True):
@@ -53,8 +53,8 @@ class TextSearchLabels(LabelStrategy):
         return turns
 
 
-def _spellings(message: Message, k: int) -> tuple[str, ...]:
-    """Returns an answer's spellings, with or without a space, trimmed or not."""
+def _text(message: Message, k: int) -> str:
+    """Returns the text of an answer."""
     if message.extra or any(isinstance(part, MediaPart) for part in message.content):
         raise LabelError(
             "text search finds only the words of an answer, not its tool calls, reasoning or media",
@@ -67,15 +67,21 @@ def _spellings(message: Message, k: int) -> tuple[str, ...]:
             "trim whitespace before it; strip the answer",
             where=f"messages[{k}]",
         )
-    return tuple(dict.fromkeys((f" {text}", text, f" {text.rstrip()}", text.rstrip())))
+    return text
 
 
-def _hits(
-    ids: Ints, spellings: tuple[str, ...], vocabulary: Vocabulary, stop_ids: Sequence[int]
-) -> list[Hit]:
-    """Returns the places of any spelling that a stop token follows."""
+def _rest_in_prompt(text: str, k: int, rendering: Rendering) -> str:
+    """Returns the end of an answer that the prompt holds without its beginning, or nothing."""
+    own = [span for span in rendering.caller_spans if span.message == k]
+    rest = rendering.text[own[0].start : own[-1].end].strip() if own else ""
+    words = text.rstrip()
+    return text[len(words) - len(rest) :] if rest and words.endswith(rest) else ""
+
+
+def _hits(ids: Ints, text: str, vocabulary: Vocabulary, stop_ids: Sequence[int]) -> list[Hit]:
+    """Returns the places of a text, with or without a space, trimmed or not, before a stop."""
     found: dict[int, int] = {}  # the start of the longest spelling, by its end
-    for spelling in spellings:
+    for spelling in dict.fromkeys((f" {text}", text, f" {text.rstrip()}", text.rstrip())):
         pattern = vocabulary.encode(spelling).ids
         starts = find_pattern(ids[:-1], pattern)
         for start in starts[np.isin(ids[starts + len(pattern)], stop_ids)].tolist():

@@ -8,7 +8,7 @@ import torch
 from tests.decoding import trained_texts
 from tests.processors import build
 from tests.processors.published_templates import processor_with
-from vlmcollate import collator_for
+from vlmcollate import TemplateMarkerLabels, TextSearchLabels, collator_for
 from vlmcollate.errors import ConfigError, LabelError
 from vlmcollate.models.default import DefaultCollator
 
@@ -163,3 +163,13 @@ def test_an_earlier_turn_that_loses_the_end_of_its_prompt_is_noted_as_such():
     )
     (note,) = collator.explain([*_CHAT[:3], _REASONS[3]]).turn_notes
     assert (note.kind, note.messages, note.has_last) == ("off_prompt", (1,), False)
+
+
+@pytest.mark.parametrize("policy", ["train", "mask", "drop"])
+@pytest.mark.parametrize("answer", [*_EMPTY_ANSWERS, "<think></think>Numbat one\n"])
+@pytest.mark.parametrize("strategy", [TextSearchLabels(), TemplateMarkerLabels()], ids=repr)
+def test_strategies_agree_on_a_block_that_the_answer_spells(policy, answer, strategy):
+    chat = [_CHAT[0], {"role": "assistant", "content": answer}, *_CHAT[2:]]
+    usual = _sample("qwen2_5", chat, empty_reasoning=policy)
+    found = _sample("qwen2_5", chat, empty_reasoning=policy, labels=strategy)
+    assert torch.equal(found.labels, usual.labels)
