@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import NIGHTLY
 from tests.template_corpus import TOOLS, judge, templates
 from vlmcollate import PartWeights, collator_for
-from vlmcollate.errors import ConversationError, LabelError
+from vlmcollate.errors import SampleError
 
 TEMPLATES = templates()
 WITH_CALLS = [name for name, template in TEMPLATES.items() if "tool_calls" in template]
@@ -77,7 +77,7 @@ def _collated(processor, messages, splits):
         warnings.simplefilter("ignore")
         try:
             return collator, collator.encode_all({"messages": messages, "tools": TOOLS})
-        except (ConversationError, LabelError):
+        except SampleError:
             return collator, []
 
 
