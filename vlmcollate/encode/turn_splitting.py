@@ -18,7 +18,7 @@ from vlmcollate.encode.train_on import PartWeights, TrainOn, choose_messages
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, SampleError
 from vlmcollate.media import Concatenate, Join, ProcessedMedia
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
-from vlmcollate.prompt.reasoning import ReasoningForm
+from vlmcollate.prompt.reasoning import TAGGED, ReasoningForm
 from vlmcollate.prompt.rendering import Rendering
 
 T = TypeVar("T")
@@ -71,21 +71,21 @@ def may_train(
         finds_turns: Whether a prompt has all turns that the template does not leave empty.
     """
     last = len(conversation.messages) - 1
+    weights = weights or PartWeights()
+    text = conversation.messages[last].text
+    if weights.are_positive and text.strip() and not TAGGED.match(text):
+        return True  # a template writes words; if one does not, the sample names the turn
     try:
         rendering = render(conversation)
         if rendering.turn_error is not None:
             return True  # its sample names the reason
         if finds_turns and all(turn.message != last for turn in rendering.turns):
             return False
-        return (
-            weights is None
-            or weights.are_positive
-            or last_turn_trains(
-                rendering, weights, forms(), masks_empty_reasoning=masks_empty_reasoning
-            )
+        return weights.are_positive or last_turn_trains(
+            rendering, weights, forms(), masks_empty_reasoning=masks_empty_reasoning
         )
     except SampleError:  # which its sample will raise
-        return _may_write(conversation.messages[last], weights or PartWeights())
+        return _may_write(conversation.messages[last], weights)
 
 
 def _may_write(answer: Message, weights: PartWeights) -> bool:
@@ -109,8 +109,8 @@ def encode_turn(encode: Callable[[Conversation], T], turn: Conversation, whole: 
         if error.where is not None or len(turn.messages) == len(whole.messages):
             raise
         raise type(error)(
-            f"{error.problem}; split_turns makes a sample that ends with messages[{last}]: set "
-            "the weight of that message to 0, or remove split_turns"
+            f"{error.problem.rstrip('.')}; split_turns makes a sample that ends with "
+            f"messages[{last}]: set the weight of that message to 0, or remove split_turns"
         ) from error.__cause__
 
 

@@ -21,6 +21,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "call": {"content": "Let me see.", "tool_calls": CALL},
     "bare call": {"content": "", "tool_calls": CALL},
     "nothing": {"content": ""},
+    "thought": {"content": "<think>Ponder</think>"},
 }
 CHOICES: list[Any] = ["all_turns", "last_turn", "tool_calls", Reasoning(train=False)]
 
