@@ -286,10 +286,9 @@ def test_an_object_that_contains_itself_is_refused():
 
 
 def test_the_variables_of_a_collator_are_plain_too():
-    with pytest.raises(ConfigError, match=r"template_kwargs\.x: found bytes"):
-        collator_for(processor_of("qwen3_vl"), template_kwargs={"x": b"<|im_end|>"}).encode(
-            [USER, ANSWER]
-        )
+    variables = {"add_vision_id": b"<|im_end|>"}  # which the template reads
+    with pytest.raises(ConfigError, match=r"template_kwargs\.add_vision_id: found bytes"):
+        collator_for(processor_of("qwen3_vl"), template_kwargs=variables).encode([USER, ANSWER])
 
 
 def nested(levels, leaf):
