@@ -130,9 +130,14 @@ def test_a_tokenizer_without_a_padding_token_is_named(name):
     assert len(collator_for(processor)([chat])["labels"]) == 1
 
 
+class NoBatches(PixtralImageProcessor):  # type: ignore[misc]  # it is Any
+    def preprocess(self, *_, **__):
+        raise ValueError("the images have several sizes\nYou can try: padding=True")
+
+
 def test_the_refusal_of_a_processor_that_cannot_make_a_batch_is_one_line():
     processor = BUILDERS["pixtral"]()
-    processor.image_processor.do_pad = False
+    processor.image_processor.__class__ = NoBatches
     image = {"type": "image", "image": Image.new("RGB", (64, 48))}
     row = [{"role": "user", "content": [image]}, {"role": "assistant", "content": "It is black."}]
     with pytest.raises(ConfigError, match="PixtralProcessor does not take") as caught:
