@@ -62,13 +62,15 @@ def _check(processor, chat, parts, sample):
     ]
 
 
+def _chat(answer):
+    texts = {"user": "q", "assistant": answer}
+    return [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in texts.items()]
+
+
 @pytest.mark.parametrize("name", PROCESSORS)
 @given(reasoning=TEXTS, text=TEXTS)
 def test_reasoning_and_text(name, reasoning, text):
-    processor = build(name)
-    answer = f"<think>{reasoning}</think>{text}z"
-    chat = [{"role": "user", "content": [{"type": "text", "text": "q"}]}]
-    chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    processor, chat = build(name), _chat(f"<think>{reasoning}</think>{text}z")
     weights = PartWeights(reasoning=0.25, reasoning_end=0.5, text=0.75)
     sample = collator_for(processor, train_on=weights).encode(chat)
     parts = [(f"<think>{reasoning}", 0.25), ("</think>", 0.5), (f"{text}z", 0.75)]
@@ -78,10 +80,7 @@ def test_reasoning_and_text(name, reasoning, text):
 @pytest.mark.parametrize("name", PROCESSORS)
 @given(reasoning=TEXTS, text=TEXTS)
 def test_text_that_trains_never_loses_its_first_word(name, reasoning, text):
-    processor = build(name)
-    answer = f"<think>{reasoning}</think>{text}z"
-    chat = [{"role": "user", "content": [{"type": "text", "text": "q"}]}]
-    chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    processor, chat = build(name), _chat(f"<think>{reasoning}</think>{text}z")
     for choice, kept in (
         (Reasoning(train=False), f"{text}z"),
         (Reasoning(train=False, train_end=True), f"</think>{text}z"),

@@ -64,6 +64,7 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
         found["dummy_media"] = repr("never")
     return {
         "collator": f"{type(collator).__module__}.{type(collator).__qualname__}",
+        "code of the collator": content_hash(type(collator)),
         **{f"option {name}": value for name, value in found.items()},
         "tokenizer": _hash(_tokens(Vocabulary.of(processor.tokenizer).backend.to_str())),
         "special tokens": json.dumps(special, sort_keys=True),
@@ -71,9 +72,7 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
         "stop tokens": json.dumps(stops),
         "media tokens": json.dumps(dict(collator.traits.media_tokens), sort_keys=True),
         "placeholders": json.dumps(dict(collator.traits.placeholders), sort_keys=True),
-        "chat template": content_hash(
-            [chat_template_of(processor) if family.needs_chat_template else ""]
-        ),
+        "chat template": _hash(chat_template_of(processor) if family.needs_chat_template else ""),
         "processor": f"{type(processor).__name__} {content_hash(_settings(processor))}",
         **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},
         "version of tokenizers": _version("tokenizers"),
@@ -108,7 +107,8 @@ def _media(collator: BaseCollator, *, refusing: bool) -> str:
     """Returns the media strategy's options that find or refuse media, or the other ones."""
     media = collator.media
     if type(media) is not LocalMedia:
-        return "" if refusing else _shown(media)
+        # its state may be a cache, or the place of files
+        return "" if refusing else f"{content_hash(type(media))} {without_addresses(repr(media))}"
     parts = {
         field.name: getattr(media, field.name)
         for field in attrs.fields(LocalMedia)
@@ -116,6 +116,8 @@ def _media(collator: BaseCollator, *, refusing: bool) -> str:
     }
     if refusing and media.root is not None:
         parts["root"] = str(media.root.resolve())
+    if not refusing:
+        return ", ".join(f"{key}={_shown(part)}" for key, part in parts.items())
     shown = (f"{key}={without_addresses(repr(part))}" for key, part in parts.items())
     return f"LocalMedia({', '.join(shown)})"
 
@@ -136,7 +138,7 @@ def _shown(option: object) -> str:
     """Returns an option as text, or its name and a hash of its content."""
     if is_plain(option):
         return repr(option)
-    name = getattr(option, "__qualname__", type(option).__qualname__)
+    name = getattr(option, "__name__", type(option).__name__)
     return f"{name} {content_hash(option)}"
 
 

@@ -40,6 +40,7 @@ from vlmcollate.data.groups import Group
 from vlmcollate.data.shard_writing import _message
 from vlmcollate.data.shards import Shard
 from vlmcollate.errors import SampleTooLongError
+from vlmcollate.extend import MediaStrategy
 from vlmcollate.testing import tiny_processor
 
 ROWS = 23
@@ -661,3 +662,42 @@ def test_any_samples_survive_their_group(samples):
 
 def _array(message: memoryview) -> np.ndarray[Any, Any]:
     return np.frombuffer(bytearray(message), np.uint8)
+
+
+def collator_that_scales(collator: Any, factor: int) -> Any:
+    kind: Any = type(collator)
+
+    class Scaling(kind):  # type: ignore[misc]  # it is Any
+        def postprocess(self, sample: Any) -> Any:
+            return attrs.evolve(sample, message_ids=sample.message_ids * factor)
+
+    return Scaling(processor=collator.processor)
+
+
+def test_the_code_of_a_subclass_counts(tmp_path, collator):
+    one, same, other = (collator_that_scales(collator, factor) for factor in (1, 1, 2))
+    prepare_dataset([chat(1)], tmp_path / "out", collator=one)
+    assert len(PreparedDataset(tmp_path / "out", same)) == 1
+    with pytest.raises(ConfigError, match="encodes differently: code of the collator: "):
+        PreparedDataset(tmp_path / "out", other)
+
+
+class CachingMedia(MediaStrategy):
+    """A strategy that keeps what it loaded."""
+
+    cache: dict[str, Any]
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "cache", {})
+
+    def load_image(self, source: Any, *, where: str) -> Any:
+        return self.cache.setdefault(where, LocalMedia().load_image(source, where=where))
+
+
+def test_the_state_of_a_media_strategy_does_not_count(tmp_path, collator):
+    image = {"type": "image", "image": Image.new("RGB", (56, 56))}
+    row = [{"role": "user", "content": [image]}, {"role": "assistant", "content": "It is black."}]
+    caching = attrs.evolve(collator, media=CachingMedia())
+    prepare_dataset([row], tmp_path / "out", collator=caching)
+    assert caching.media.cache
+    assert len(PreparedDataset(tmp_path / "out", caching)) == 1

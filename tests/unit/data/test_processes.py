@@ -114,6 +114,11 @@ def test_an_option_that_no_process_can_take_is_named(tmp_path, choice, as_stream
     assert manifest.samples == 4
 
 
+def prepare_with_two(rows, folder):
+    collator = collator_for(tiny_processor())
+    return prepare_dataset(rows, folder / "out", collator=collator, num_proc=2, rows_per_shard=2)
+
+
 @pytest.mark.parametrize("as_stream", [False, True])
 def test_a_row_that_no_process_can_take_is_named(tmp_path, as_stream):
     rows = [{"messages": CHAT, "id": number} for number in range(8)]
@@ -124,13 +129,7 @@ def test_a_row_that_no_process_can_take_is_named(tmp_path, as_stream):
         "num_proc=1"
     )
     with pytest.raises(ConfigError, match=message):
-        prepare_dataset(
-            iter(rows) if as_stream else rows,
-            tmp_path / "out",
-            collator=collator_for(tiny_processor()),
-            num_proc=2,
-            rows_per_shard=2,
-        )
+        prepare_with_two(iter(rows) if as_stream else rows, tmp_path)
 
 
 class Guarded(list[object]):
@@ -147,13 +146,7 @@ def test_a_dataset_that_no_process_can_take_is_named(tmp_path):
     with (tmp_path / "open").open("w") as file:
         rows = Guarded([CHAT] * 4, file)
         with pytest.raises(ConfigError, match="the dataset, a Guarded, cannot be sent to an enc"):
-            prepare_dataset(
-                rows,
-                tmp_path / "out",
-                collator=collator_for(tiny_processor()),
-                num_proc=2,
-                rows_per_shard=2,
-            )
+            prepare_with_two(rows, tmp_path)
 
 
 class Unloadable:
@@ -171,10 +164,4 @@ def test_what_a_process_cannot_load_is_a_config_error(tmp_path, as_stream):
         "'no_such_module'; define functions and classes at the top level of a module"
     )
     with pytest.raises(ConfigError, match=message):
-        prepare_dataset(
-            iter(rows) if as_stream else rows,
-            tmp_path / "out",
-            collator=collator_for(tiny_processor()),
-            num_proc=2,
-            rows_per_shard=2,
-        )
+        prepare_with_two(iter(rows) if as_stream else rows, tmp_path)
