@@ -42,7 +42,7 @@ def weights_of_words(collator, sample):
 
 @pytest.mark.parametrize("name", TRIED)
 def test_every_word_has_the_weight_of_its_part(name):
-    processor = judge(TEMPLATES[name]).processor
+    processor, served = judge(TEMPLATES[name]).processor, 0
     for kind, answer in ANSWERS.items():
         if kind == "text" and "gptoss" in name:  # which writes text before a call as reasoning
             continue
@@ -52,6 +52,9 @@ def test_every_word_has_the_weight_of_its_part(name):
             collator, samples = _collated(processor, messages, splits)
             for word, found in _found(collator, samples):
                 assert found <= {OF_WORDS[word]}, (kind, word)
+                served += bool(found)
+    if not served:
+        pytest.skip("every chat is refused")
 
 
 @pytest.mark.parametrize("name", TRIED)
