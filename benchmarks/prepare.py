@@ -137,9 +137,12 @@ def encode_each(rows: list[Any], collator: BaseCollator) -> None:
         collator.encode(row)
 
 
-def ratios_to_encoding(rows: list[Any], collator: BaseCollator) -> dict[str, float]:
-    """The rates of preparing and reading rows of text, as multiples of encoding them."""
-    found: dict[str, list[float]] = {}
+def preparing_and_reading(rows: list[Any], collator: BaseCollator) -> tuple[float, float, float]:
+    """The rate of preparing rows of text, as a multiple of encoding them, and rows read a second.
+
+    They are read at random, with a cache that holds all groups and without one.
+    """
+    found: list[tuple[float, float, float]] = []
     order = np.random.default_rng(0).permutation(len(rows)).tolist()
     for _ in range(int(os.environ.get("ROUNDS", "3"))):
         with tempfile.TemporaryDirectory() as folder:
@@ -148,18 +151,11 @@ def ratios_to_encoding(rows: list[Any], collator: BaseCollator) -> dict[str, flo
             cached = PreparedDataset(folder, collator)
             with patch.object(prepared, "_CACHED_GROUPS", 0):
                 uncached = PreparedDataset(folder, collator)
-            reading = {
-                "prepare": writing,
-                "read at random, with a cache that holds all": seconds(
-                    lambda: [cached[index] for index in order]  # noqa: B023
-                ),
-                "read at random, without a cache": seconds(
-                    lambda: [uncached[index] for index in order]  # noqa: B023
-                ),
-            }
-        for name, spent in reading.items():
-            found.setdefault(name, []).append(live / spent)
-    return {name: median(ratios) for name, ratios in found.items()}
+            kept = seconds(lambda: [cached[index] for index in order])  # noqa: B023
+            anew = seconds(lambda: [uncached[index] for index in order])  # noqa: B023
+            found.append((live / writing, len(rows) / kept, len(rows) / anew))
+    first, second, third = map(median, zip(*found, strict=True))
+    return first, second, third
 
 
 def ratio_of_preparing(rows: list[Any], collator: BaseCollator) -> float:
@@ -213,13 +209,15 @@ def main() -> None:
         ratio = f"{checked / unchecked:.2f}"
         table.add_row(name, f"{checked:.0f}/s", f"{unchecked:.0f}/s", ratio)
     Console().print(table)
-    table = Table("CPU time, as a multiple", "ratio", "goal")
-    goals = ("at least 0.8", "at least 1.9", "at least 1.9")
-    for number in (2000, 10_000):  # each run hashes the tokenizer once
-        ratios = ratios_to_encoding(text_rows(number), collator)
-        for (kind, multiple), goal in zip(ratios.items(), goals, strict=True):
-            name = f"{number:,} rows of text: {kind}, of the rate of encoding"
-            table.add_row(name, f"{multiple:.2f}", goal)
+    table = Table("CPU time", "found", "goal")
+    for number in (2000, 10_000):
+        multiple, kept, anew = preparing_and_reading(text_rows(number), collator)
+        name = f"{number:,} rows of text"
+        table.add_row(
+            f"{name}: prepare, of the rate of encoding", f"{multiple:.2f}", "at least 0.8"
+        )
+        table.add_row(f"{name}: read at random, all cached", f"{kept:,.0f}/s", "at least 5,000/s")
+        table.add_row(f"{name}: read at random, no cache", f"{anew:,.0f}/s", "at least 5,000/s")
     multiple = ratio_of_preparing(rows, collator)
     table.add_row("image: prepare, of the rate of encoding", f"{multiple:.2f}", "at least 0.8")
     for side, number in ((448, 40), (560, 25), (1344, 8)):  # the second has the pixels of 640 x 480

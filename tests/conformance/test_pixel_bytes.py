@@ -16,6 +16,7 @@ from tests.processors import build
 from tests.processors.cases import CASES, in_turns
 from vlmcollate import collator_for
 from vlmcollate.batch.media import with_float_pixels
+from vlmcollate.encode.processor_settings import settings_of
 from vlmcollate.errors import CollateError
 from vlmcollate.media import Concatenate, MediaRequest, Video
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
@@ -81,6 +82,12 @@ def _check(collator, kind, items):
     return bool(found.pixel_tables)
 
 
+def _copies(collator):
+    """The settings of the copies of the processor that a collator keeps."""
+    copies = [p.processor for p in collator._pixel_plans.values() if p.processor is not None]
+    return [settings_of(copy, kind) for copy in copies for kind in ("image", "video")]
+
+
 def _rendering(collator, kind, count):
     from vlmcollate.prompt.rendering import MediaSpan, Rendering
 
@@ -94,17 +101,18 @@ def _rendering(collator, kind, count):
 @pytest.mark.parametrize("name", in_turns(_taking("image"), 2))
 def test_images_are_those_of_the_processor(name):
     collator = _collator(name)
+    used, kept = [], []
     try:
-        used = [
-            _check(collator, "image", [_image(*size, seed)])
-            for seed, size in enumerate([(31, 57), (500, 333), (770, 130)])
-        ]
+        for seed, size in enumerate([(31, 57), (500, 333), (770, 130)]):
+            used.append(_check(collator, "image", [_image(*size, seed)]))
+            kept.append(_copies(collator))
         two = [_image(90, 40, 5), _image(64, 300, 6)]
         if CASES[name].most.get("image", 2) > 1:
             _check(collator, "image", two)
     except CollateError as error:
         pytest.skip(str(error))
     assert all(used) == (name not in NO_BYTES)
+    assert kept[0] == kept[2] == _copies(collator), "the call of a copy changed it"
 
 
 @pytest.mark.parametrize("name", in_turns(_taking("video"), 2))
@@ -114,10 +122,14 @@ def test_videos_are_those_of_the_processor(name):
     count = np.arange(6)
     frames = random.integers(0, 256, (6, 112, 224, 3), np.uint8)
     video = Video(frames=frames, times=count / 2, indices=count, total_frames=6, duration=3.0)
+    small = attrs.evolve(video, frames=frames[:, ::2, ::2].copy())
     try:
         _check(collator, "video", [video])
+        kept = _copies(collator)
+        _check(collator, "video", [small])
     except CollateError as error:
         pytest.skip(str(error))
+    assert kept == _copies(collator), "the call of a copy changed it"
 
 
 @settings(deadline=None)

@@ -16,13 +16,14 @@ from vlmcollate.encode.processor_settings import is_part
 from vlmcollate.media import LocalMedia
 from vlmcollate.packing.token_mixing import token_mixing
 from vlmcollate.prompt.direct import chat_template_of
+from vlmcollate.tokens.backends import PythonBackend
+from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 _APART = {"tokenizer", "chat_template"}
 """The parts of a processor that are hashed by themselves."""
 _NAMES = {"image_processor_type", "video_processor_type", "feature_extractor_type"}
 """The names of the classes of parts, which only those have that were loaded."""
-_MOST_SETTINGS = 1000
 _OF_BATCHES = {"processor", "padding", "shift_labels", "pixels", "counts"}
 """Options that change only batches, and the processor, which is hashed by its parts."""
 _KEEPING = {
@@ -45,6 +46,8 @@ _REFUSING = {
     "stores",
 }
 """The options of `LocalMedia` that find or refuse media without changing it."""
+_MODELS = IdentityCache[str]()
+"""The hashes of the models of tokenizers: their vocabulary and merges."""
 
 
 def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
@@ -62,27 +65,38 @@ def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
     stops = list(stop_tokens_of(processor.tokenizer, collator.stop_tokens, family))
     if collator.dummy_media == "batch":  # which is added as a batch is made
         found["dummy_media"] = repr("never")
+    template = chat_template_of(processor) if family.needs_chat_template else ""
     return {
         "collator": f"{type(collator).__module__}.{type(collator).__qualname__}",
         "code of the collator": content_hash(type(collator)),
         **{f"option {name}": value for name, value in found.items()},
-        "tokenizer": _hash(_tokens(Vocabulary.of(processor.tokenizer).backend.to_str())),
+        "tokenizer": content_hash(_tokenizer(Vocabulary.of(processor.tokenizer))),
         "special tokens": json.dumps(special, sort_keys=True),
         "family": _shown(family),
         "stop tokens": json.dumps(stops),
         "media tokens": json.dumps(dict(collator.traits.media_tokens), sort_keys=True),
         "placeholders": json.dumps(dict(collator.traits.placeholders), sort_keys=True),
-        "chat template": _hash(chat_template_of(processor) if family.needs_chat_template else ""),
+        "chat template": _hash(template.encode("utf-8", "surrogatepass")),
         "processor": f"{type(processor).__name__} {content_hash(_settings(processor))}",
         **{f"version of {name}": _version(name) for name in ("vlmcollate", "transformers")},
         "version of tokenizers": _version("tokenizers"),
     }
 
 
-def _tokens(text: str) -> str:
-    """Returns a tokenizer's JSON without its padding and truncation, which each call may set."""
-    before, key, behind = text.partition('"added_tokens"')
-    return behind if key and len(before) < _MOST_SETTINGS else text
+def _tokenizer(vocabulary: Vocabulary) -> list[Any]:
+    """Returns what tokens depend on, which padding and truncation do not belong to.
+
+    The vocabulary and the merges, which take tens of milliseconds, are hashed once a process.
+    """
+    backend = vocabulary.backend
+    if isinstance(backend, PythonBackend):
+        return [_MODELS.get_or_make(vocabulary, lambda: _hash(backend.to_str().encode()))]
+    model = backend.model
+    found = _MODELS.get_or_make(vocabulary, lambda: _hash(model.__getstate__()))
+    options = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
+    parts = backend.normalizer, backend.pre_tokenizer, backend.post_processor, backend.decoder
+    added = {i: repr(token) for i, token in backend.get_added_tokens_decoder().items()}
+    return [found, {k: v for k, v in options.items() if is_plain(v)}, *parts, added]
 
 
 def _layers(collator: BaseCollator) -> str:
@@ -142,8 +156,8 @@ def _shown(option: object) -> str:
     return f"{name} {content_hash(option)}"
 
 
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=12).hexdigest()
 
 
 def _version(name: str) -> str:

@@ -6,6 +6,7 @@ its text. For the images of one sample none of that changes from call to call.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -107,11 +108,13 @@ class _CallsDirectly:
     def _first_call(
         self, images: Sequence[Sequence[Any]], text: Sequence[str], options: _Options
     ) -> Mapping[str, Any]:
-        calls, part = self.direct_calls, self.image_processor
+        calls, noting = self.direct_calls, copy.copy(self)
+        noting.image_processor = part = copy.copy(self.image_processor)
         part._preprocess = _noting(part._preprocess, calls.preprocessing)
-        self.replace_image_token = _noting(self.replace_image_token, calls.replacing)
-        output: Mapping[str, Any] = super().__call__(images=images, text=text, **options)  # type: ignore[misc]  # as above
-        del part._preprocess, self.replace_image_token
+        noting.replace_image_token = _noting(self.replace_image_token, calls.replacing)
+        output: Mapping[str, Any] = super(_CallsDirectly, noting).__call__(  # type: ignore[misc]  # as above
+            images=images, text=text, **options
+        )
         calls.keys = frozenset(output) - NOT_MEDIA
         calls.options = options
         return output

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from functools import partial, reduce
-from operator import and_
+from operator import and_, is_
 from typing import Any
 
 import attrs
@@ -26,7 +26,7 @@ from vlmcollate.encode.pixel_probe import (
     probe_pixels,
 )
 from vlmcollate.encode.processor_settings import settings_of
-from vlmcollate.encode.stripping import stripped
+from vlmcollate.encode.stripping import for_processor, stripped, stripped_processor
 from vlmcollate.media import MediaRequest, ProcessedMedia, Video
 from vlmcollate.media.processing.resizing import RESIZED
 from vlmcollate.media.processing.result import as_tensor
@@ -55,8 +55,37 @@ class PixelPath:
     calls: DirectCalls = attrs.field(factory=DirectCalls)
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class PixelPlan:
+    """How a collator processes samples with media of the same kinds.
+
+    Attributes:
+        tables: The table of each media key that holds pixels; empty if they are not bytes.
+        alone: The kinds of which that holds for a single item only.
+        shortcuts: What the processor's copy leaves out.
+        calls: What the calls of the processor's copy have in common.
+        attributes: Those of the processor, of which a setting may be replaced by an equal one.
+        processor: The copy, or `None` if each sample needs one of its own, since methods of
+            somebody else may change it.
+    """
+
+    tables: Tables = attrs.field(factory=dict)
+    alone: frozenset[MediaKind] = frozenset()
+    shortcuts: Shortcuts = NO_SHORTCUTS
+    calls: DirectCalls = attrs.field(factory=DirectCalls)
+    attributes: tuple[Any, ...] = ()
+    processor: Any = None
+
+    def fits(self, processor: Any) -> bool:
+        """Returns whether the processor, whose settings are equal, has the same parts."""
+        attributes = _attributes(processor)
+        return len(attributes) == len(self.attributes) and all(
+            map(is_, attributes, self.attributes)
+        )
+
+
 def process_as_bytes(
-    process: Process, request: MediaRequest, known: dict[Any, PixelPath]
+    process: Process, request: MediaRequest, known: dict[Hashable, PixelPlan]
 ) -> ProcessedMedia | None:
     """Processes one sample's media, with the pixels as bytes.
 
@@ -68,32 +97,54 @@ def process_as_bytes(
     Returns:
         The output with its tables, or `None` if the processor's own output has to be used.
     """
-    tables: dict[str, PixelTable] = {}
+    processor, kinds = request.processor, tuple(dict.fromkeys(request.kinds))
     is_resized = any(
         RESIZED in getattr(item, "info", ()) or getattr(item, "is_resized", False)
         for item in request.items
     )
-    paths: list[PixelPath] = []
-    for kind in dict.fromkeys(request.kinds):
+    settings = tuple(settings_of(processor, kind) for kind in kinds if kind != "audio")
+    key = kinds, is_resized, settings
+    plan = known.get(key)
+    if plan is None or not plan.fits(processor):
+        plan = _kept(known, key, _plan(process, request, kinds, is_resized=is_resized))
+    if not plan.tables or any(list(request.kinds).count(kind) > 1 for kind in plan.alone):
+        return None
+    bare = plan.processor
+    if bare is None:
+        bare = stripped_processor(processor, kinds, plan.shortcuts, plan.calls)
+    return _processed(process, for_processor(request, bare, plan.shortcuts), plan.tables)
+
+
+def _attributes(processor: Any) -> tuple[Any, ...]:
+    return tuple(getattr(processor, "__dict__", {}).values())
+
+
+def _plan(
+    process: Process, request: MediaRequest, kinds: Sequence[MediaKind], *, is_resized: bool
+) -> PixelPlan:
+    processor, tables = request.processor, dict[str, PixelTable]()
+    paths: dict[MediaKind, PixelPath] = {}
+    for kind in kinds:
         if kind == "audio":
             continue
-        settings = settings_of(request.processor, kind)
-        path = known.get(settings)
-        if path is None:
-            path = _kept(known, settings, pixel_path(process, request, kind))
-        if not path.tables or not (path.is_joint or list(request.kinds).count(kind) == 1):
-            return None
-        for key, table in path.tables.items():
-            other = tables.setdefault(key, table)
-            if other is not table and other != table:
-                return None
-        paths.append(path)
-    if not tables:
-        return None
-    shortcuts = NO_SHORTCUTS
-    if not is_resized and not is_own_code(request.processor):
-        shortcuts = reduce(and_, (path.shortcuts for path in paths))
-    return _processed(process, stripped(request, shortcuts, paths[-1].calls), tables)
+        path = paths[kind] = pixel_path(process, request, kind)
+        agree = all(tables.setdefault(key, table) == table for key, table in path.tables.items())
+        if not path.tables or not agree:
+            return PixelPlan(attributes=_attributes(processor))
+    shortcuts, calls, bare = NO_SHORTCUTS, DirectCalls(), None
+    if paths and not is_own_code(processor):
+        calls = [*paths.values()][-1].calls
+        if not is_resized:
+            shortcuts = reduce(and_, (path.shortcuts for path in paths.values()))
+        bare = stripped_processor(processor, kinds, shortcuts, calls)
+    return PixelPlan(
+        tables=tables,
+        alone=frozenset(kind for kind, path in paths.items() if not path.is_joint),
+        shortcuts=shortcuts,
+        calls=calls,
+        attributes=_attributes(processor),
+        processor=bare,
+    )
 
 
 def pixel_path(process: Process, request: MediaRequest, kind: MediaKind) -> PixelPath:
@@ -128,12 +179,12 @@ def _probed(process: Process, request: MediaRequest, kind: MediaKind, part: Any)
     return PixelPath(tables=tables, is_joint=is_joint, shortcuts=shortcuts, calls=calls)
 
 
-def _kept(known: dict[Any, PixelPath], key: Any, path: PixelPath) -> PixelPath:
+def _kept(known: dict[Hashable, PixelPlan], key: Hashable, plan: PixelPlan) -> PixelPlan:
     """Keeps and returns a result, among a limited number if settings change again and again."""
     if len(known) >= _MOST_PATHS:
         known.clear()
-    known[key] = path
-    return path
+    known[key] = plan
+    return plan
 
 
 @attrs.define

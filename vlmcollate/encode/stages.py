@@ -6,7 +6,7 @@ Shapes: L a sample's tokens.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, TypeVar, final
@@ -20,7 +20,7 @@ from vlmcollate.encode.item_options import FinalSize, Shape, final_size
 from vlmcollate.encode.labelling import label_sample, place_turns, unlabelled_sample
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
 from vlmcollate.encode.options import CollatorOptions
-from vlmcollate.encode.pixel_path import PixelPath, process_as_bytes
+from vlmcollate.encode.pixel_path import PixelPlan, process_as_bytes
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
@@ -216,11 +216,11 @@ class Stages(CollatorOptions):
         )
         found = None
         if self._keeps_bytes:
-            found = process_as_bytes(family.process, request, self._pixel_paths)
+            found = process_as_bytes(family.process, request, self._pixel_plans)
         return family.process(request) if found is None else found
 
     @cached_property
-    def _pixel_paths(self) -> dict[Any, PixelPath]:
+    def _pixel_plans(self) -> dict[Hashable, PixelPlan]:
         return {}
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:

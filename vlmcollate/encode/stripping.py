@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vlmcollate.conversation import MediaKind
 from vlmcollate.encode.direct_call import DirectCalls, call_directly, only_converts
 from vlmcollate.encode.pixel_probe import Shortcuts
 from vlmcollate.media import MediaRequest
@@ -30,11 +31,42 @@ def stripped(request: MediaRequest, shortcuts: Shortcuts, calls: DirectCalls) ->
         shortcuts: What the copy leaves out.
         calls: What the calls of such copies have in common; updated by the first.
     """
-    bare, items = copy.copy(request.processor), request.items
+    bare = stripped_processor(request.processor, request.kinds, shortcuts, calls)
+    return for_processor(request, bare, shortcuts)
+
+
+def for_processor(request: MediaRequest, bare: Any, shortcuts: Shortcuts) -> MediaRequest:
+    """Returns a request as `stripped` does.
+
+    Args:
+        request: The media of one sample.
+        bare: What `stripped_processor` returned for such media.
+        shortcuts: What the copy leaves out.
+    """
+    items = request.items
+    if shortcuts.as_tensors:
+        items = [_as_tensor(item, shares=shortcuts.shared_memory) for item in items]
+    return MediaRequest(
+        processor=bare, kinds=request.kinds, items=items, texts=request.texts, joins=request.joins
+    )
+
+
+def stripped_processor(
+    processor: Any, kinds: Collection[MediaKind], shortcuts: Shortcuts, calls: DirectCalls
+) -> Any:
+    """Returns a copy of a processor that neither rescales nor normalises.
+
+    Args:
+        processor: The processor.
+        kinds: The kinds of media that the copy gets.
+        shortcuts: What the copy leaves out.
+        calls: What the calls of such copies have in common; updated by the first.
+    """
+    bare = copy.copy(processor)
     if shortcuts.without_tokens:
         bare.tokenizer = _NoTokens(bare.tokenizer)
         bare._check_special_mm_tokens = _unchecked
-    has_videos = "video" in request.kinds
+    has_videos = "video" in kinds
     for name in ("image_processor", "video_processor") if has_videos else ("image_processor",):
         part = getattr(bare, name, None)
         if part is not None:
@@ -44,14 +76,10 @@ def stripped(request: MediaRequest, shortcuts: Shortcuts, calls: DirectCalls) ->
                 method = _resized if cuts_as_qwen(kind) else _resized_planes
                 own.resize = partial(method, part.resize)  # which refers to no copy
             setattr(bare, name, own)
-    only_images = not has_videos and "audio" not in request.kinds
+    only_images = not has_videos and "audio" not in kinds
     if shortcuts.direct_calls and only_images and only_converts(bare.image_processor.__class__):
         call_directly(bare, calls)
-    if shortcuts.as_tensors:
-        items = [_as_tensor(item, shares=shortcuts.shared_memory) for item in items]
-    return MediaRequest(
-        processor=bare, kinds=request.kinds, items=items, texts=request.texts, joins=request.joins
-    )
+    return bare
 
 
 @cache

@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tokenizers import Tokenizer, normalizers
 from torch.utils.data import DataLoader
 
 from tests.conftest import NIGHTLY
@@ -496,6 +497,8 @@ def _subclass(part: Any) -> type:
         lambda p: setattr(p, "image_token", "<|video_pad|>"),
         lambda p: setattr(p, "video_token_id", 1),
         lambda p: p.tokenizer.add_tokens(["<think>"]),
+        lambda p: setattr(p.tokenizer.backend_tokenizer, "normalizer", normalizers.Lowercase()),
+        lambda p: setattr(p.tokenizer.backend_tokenizer.model, "unk_token", "<|im_end|>"),
         lambda p: setattr(p.image_processor, "image_mean", [0, 0, 0]),
         lambda p: setattr(p.image_processor, "image_mean", torch.tensor([0.5, 0.5, 0.5 + 1e-7])),
         lambda p: setattr(p, "vision_start_token", "<|im_start|>"),
@@ -508,6 +511,18 @@ def test_another_processor_has_another_fingerprint(collator, change):
     assert fingerprint_of(collator_for(processor)) == fingerprint_of(collator)
     change(processor)
     assert fingerprint_of(collator_for(processor)) != fingerprint_of(collator)
+
+
+def test_another_vocabulary_has_another_fingerprint(collator):
+    processor = tiny_processor()
+    backend = processor.tokenizer.backend_tokenizer
+    facts = json.loads(backend.to_str())
+    first, second, *_ = facts["model"]["vocab"]
+    vocab = facts["model"]["vocab"]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    processor.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(facts))
+    other = fingerprint_of(collator_for(processor))
+    assert other["tokenizer"] != fingerprint_of(collator)["tokenizer"]
 
 
 def test_damage_is_reported(tmp_path, source, collator):

@@ -230,6 +230,42 @@ def test_any_digit_of_a_setting_counts_at_once(prepare: Any, change: Any) -> Non
     assert not torch.equal(*found)
 
 
+def test_a_copy_serves_all_samples_until_a_part_is_replaced() -> None:
+    processor, messages = build("internvl"), chat(noise(64, 48))
+    collate = collator_for(processor)
+
+    def copies() -> list[Any]:
+        collate([messages, messages])
+        return [plan.processor for plan in collate._pixel_plans.values()]
+
+    (first,) = copies()
+    assert copies() == [first]
+    processor.image_processor = copy.copy(processor.image_processor)
+    (second,) = copies()
+    assert second is not first
+    processor.tokenizer = copy.copy(processor.tokenizer)
+    (third,) = copies()
+    assert third is not second and copies() == [third]
+
+
+def test_a_processor_with_code_of_its_own_gets_a_new_copy_each_time() -> None:
+    processor, images = build("gemma3"), [noise(64, 48), noise(1200, 500)]
+    seen: list[Any] = []
+
+    def preprocess(self: Any, *given: Any, **options: Any) -> Any:
+        seen.append(self.__dict__.setdefault("calls", 0))
+        self.calls += 1
+        return type(self).__mro__[1].preprocess(self, *given, **options)  # type: ignore[attr-defined]
+
+    collate = collator_for(processor)
+    processor.image_processor = changed(processor.image_processor, preprocess=preprocess)
+    collate([chat(image) for image in images])
+    seen.clear()
+    processor.image_processor.__dict__.pop("calls", None)
+    collate([chat(image) for image in images])
+    assert seen == [0, 0]
+
+
 def test_a_change_of_a_large_setting_counts_though_it_is_not_read() -> None:
     processor = build("gemma3")
     processor.image_processor.lookup = torch.zeros(1 << 20)
