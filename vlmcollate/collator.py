@@ -357,7 +357,8 @@ class BaseCollator(Prompts):
         if found is not None and len(found) + self._dummy_room(found) > most:
             found = None  # its media was cut off, and dummy media needs the room
         if found is None or (self.require_labels and not trains(found)):
-            raise too_long(len(sample), room, most, is_untrained=found is not None)
+            policy, is_untrained = self.on_overlong, found is not None
+            raise too_long(len(sample), room, most, policy, is_untrained=is_untrained)
         return found
 
     def _rerender(self, conversation: Conversation, media: Sequence[Any]) -> EncodedSample:

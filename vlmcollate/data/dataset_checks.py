@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlmcollate.errors import ConfigError
+from vlmcollate.errors import ConfigError, SampleError
+from vlmcollate.formats import read_example
 
 _TABLES = {
     ("pyarrow", "Table"): "source.to_pylist()",
@@ -44,12 +45,25 @@ def check_dataset(dataset: Any) -> None:
 def _keyed_error(dataset: Any) -> ConfigError:
     keys = list(dataset.keys())
     more = ["..."] * (len(keys) > _SHOWN)
+    shown = ", ".join([*map(repr, keys[:_SHOWN]), *more])
+    if _is_row(dataset):
+        return ConfigError(
+            f"the source is wrong: found one row, with the keys {shown}, expected rows by number; "
+            "pass [source], a list of rows"
+        )
     if keys and all(isinstance(key, str) for key in keys):
         splits = ", ".join([*keys[:_SHOWN], *more])
         return ConfigError(f"the source holds the splits {splits}; pass one of them")
-    shown = ", ".join([*map(repr, keys[:_SHOWN]), *more])
     return ConfigError(
         f"the source is wrong: found a {type(dataset).__name__} with "
         f"{'the keys ' + shown if shown else 'no keys'}, expected rows by number; pass "
         "list(source.values()) if the values are the rows"
     )
+
+
+def _is_row(dataset: Any) -> bool:
+    try:
+        read_example(dataset, on_unread="allow")
+    except SampleError:
+        return False
+    return True

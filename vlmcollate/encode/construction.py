@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import ConfigError
-from vlmcollate.formats.variables import taken_name
+from vlmcollate.formats.variables import problem_with
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -39,7 +39,7 @@ def check_options(
     """
     if max_length is None and on_overlong != "raise":
         raise ConfigError(f"on_overlong={on_overlong!r} has no effect without max_length")
-    if problem := taken_name(template_kwargs):
+    if problem := problem_with(template_kwargs):
         raise ConfigError(f"template_kwargs: {problem}")
     unknown = [t for t in stop_tokens if vocabulary.id_of(t) is None]
     if unknown:

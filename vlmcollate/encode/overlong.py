@@ -19,15 +19,19 @@ from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 
 S = TypeVar("S", bound=Sized)
 OverlongPolicy = Literal["raise", "drop", "truncate", "drop_turns"]
+_HELPING: tuple[OverlongPolicy, ...] = ("truncate", "drop_turns", "drop")
 
 
-def too_long(length: int, room: int, limit: int, *, is_untrained: bool) -> SampleTooLongError:
+def too_long(
+    length: int, room: int, limit: int, policy: OverlongPolicy, *, is_untrained: bool
+) -> SampleTooLongError:
     """Returns the error for a sample that cannot be shortened.
 
     Args:
         length: Its tokens.
         room: The tokens of the dummy media that it needs.
         limit: The maximum.
+        policy: The policy, which did not help.
         is_untrained: Whether it could be shortened, but nothing that trains would be left.
     """
     return SampleTooLongError(
@@ -35,8 +39,19 @@ def too_long(length: int, room: int, limit: int, *, is_untrained: bool) -> Sampl
         + (f" and {room} of dummy media" if room else "")
         + f", longer than max_length={limit}"
         + (", which would leave nothing to train" if is_untrained else "")
-        + f"; raise it to {length + room}, or set on_overlong"
+        + f"; raise it to {length + room}, or set on_overlong to {others(policy)}"
     )
+
+
+def others(policy: OverlongPolicy, *, cuts: bool = True) -> str:
+    """Returns the policies other than this one that do not raise.
+
+    Args:
+        policy: A policy.
+        cuts: Whether a sample may be truncated.
+    """
+    names = [p for p in _HELPING if p != policy and (cuts or p != "truncate")]
+    return " or ".join(filter(None, (", ".join(map(repr, names[:-1])), repr(names[-1]))))
 
 
 def truncate(

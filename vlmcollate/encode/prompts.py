@@ -16,7 +16,7 @@ from vlmcollate.batch.stacking import fill_values, stack_samples
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.encode.each import encode_each, raise_error
 from vlmcollate.encode.omissions import report_omissions
-from vlmcollate.encode.overlong import drop_oldest_turns
+from vlmcollate.encode.overlong import drop_oldest_turns, others
 from vlmcollate.encode.padding import pad_rows
 from vlmcollate.encode.pieces import Pieces
 from vlmcollate.encode.rollouts import (
@@ -192,7 +192,7 @@ class Prompts(Pieces):
         if found is None:
             raise SampleTooLongError(
                 f"its prompt has {length} tokens, more than max_length={most}; raise it to "
-                f"{length}, or set on_overlong to 'drop_turns' or 'drop'"
+                f"{length}, or set on_overlong to {others(self.on_overlong, cuts=False)}"
             )
         return found
 

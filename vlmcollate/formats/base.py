@@ -19,7 +19,7 @@ from vlmcollate.formats.reading import Reading
 from vlmcollate.formats.roles import ROLES
 from vlmcollate.formats.tools import read_tools
 from vlmcollate.formats.trainable import is_mask_key
-from vlmcollate.formats.variables import taken_name
+from vlmcollate.formats.variables import problem_with
 from vlmcollate.plain_values import describe, plain, plain_text, show_all, unwrap
 from vlmcollate.validators import WithOptions, a_folder, an_instance_of
 
@@ -196,7 +196,7 @@ def _pop_variables(fields: Fields) -> Mapping[str, Any]:
         raise ConversationError(
             f"expected a dict of template variables, found {describe(variables)}", where=_VARIABLES
         )
-    if problem := taken_name(variables):
+    if problem := problem_with(variables):
         raise ConversationError(problem, where=_VARIABLES)
     return variables
 

@@ -1,8 +1,8 @@
-"""The names that variables of a chat template may not have."""
+"""The names and values that variables of a chat template may not have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 _MEANS: Mapping[str, str] = {
     "messages": "remove it, since the messages are those of the example",
@@ -22,12 +22,19 @@ _MEANS: Mapping[str, str] = {
 """The arguments of `apply_chat_template` that the library sets, with the remedy for each."""
 
 
-def taken_name(variables: Iterable[object]) -> str:
-    """Returns what is wrong with the first name that is an argument, or an empty string."""
+def problem_with(variables: Mapping[str, object]) -> str:
+    """Returns what is wrong with variables of a chat template, or an empty string."""
     for name in variables:
         if isinstance(name, str) and name in _MEANS:
             return (
                 f"{name!r} is an argument of apply_chat_template, expected variables of the chat "
                 f"template; {_MEANS[name]}"
             )
-    return ""
+    documents = variables.get("documents")
+    is_list = isinstance(documents, list | tuple)
+    if documents is None or (is_list and all(isinstance(d, Mapping) for d in documents)):
+        return ""
+    return (
+        f"'documents' is {documents!r}, expected a list of dicts, such as "
+        "[{'title': ..., 'text': ...}]"
+    )

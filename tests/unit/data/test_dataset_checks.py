@@ -83,6 +83,23 @@ def test_splits_are_named(tmp_path, source, shown):
         prepare_dataset(source, tmp_path / "out", collator=collator_for(tiny_processor()))
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ({"messages": ROW["messages"]}, "'messages'"),
+        ({"conversations": ROW["messages"], "id": 3}, "'conversations', 'id'"),
+        ({"question": "Why?", "answer": "So."}, "'question', 'answer'"),
+    ],
+)
+def test_one_row_is_named(tmp_path, source, shown):
+    with pytest.raises(ConfigError) as caught:
+        prepare_dataset(source, tmp_path / "out", collator=collator_for(tiny_processor()))
+    assert str(caught.value) == (
+        f"the source is wrong: found one row, with the keys {shown}, expected rows by number; pass "
+        "[source], a list of rows"
+    )
+
+
 def test_arrays_of_rows_are_datasets(tmp_path):
     pa = pytest.importorskip("pyarrow")
     sources = [np.array([ROW] * 3, object), pa.array([ROW] * 3), pa.chunked_array([[ROW] * 3])]

@@ -158,6 +158,25 @@ def test_each_limit_gives_the_longest_rest_that_fits(model):
         assert all(torch.equal(found.pixels(key), expected.pixels(key)) for key in expected.media)
 
 
+@pytest.mark.parametrize(
+    ("policy", "others"),
+    [
+        ("raise", "'truncate', 'drop_turns' or 'drop'"),
+        ("truncate", "'drop_turns' or 'drop'"),
+        ("drop_turns", "'truncate' or 'drop'"),
+        ("drop", "'truncate' or 'drop_turns'"),
+    ],
+)
+def test_what_is_too_long_names_the_other_policies(policy, others):
+    collator = collator_for(PROCESSOR, max_length=30, on_overlong=policy)
+    chat = [user("Question? " * 40), answer("Answer. " * 40)]
+    with pytest.raises(SampleTooLongError, match=f"or set on_overlong to {others}$"):
+        collator.encode(chat)
+    named = others.replace("'truncate', ", "").replace("'truncate' or ", "")
+    with pytest.raises(SampleTooLongError, match=f"or set on_overlong to {named}$"):
+        collator.prompt(chat)
+
+
 def test_a_long_chat_is_searched_by_halves():
     for wanted in range(1, 402):
         tried: list[int] = []

@@ -38,6 +38,16 @@ def test_no_argument_of_the_call_is_a_variable(processor, name, value):
         collator_for(processor, on_unread="raise").encode(row)
 
 
+@pytest.mark.parametrize("documents", [True, "a", ["a"], {"title": "a", "text": "b"}], ids=str)
+def test_documents_are_a_list_of_dicts(processor, documents):
+    expected = r"'documents' is .*, expected a list of dicts, such as \[\{'title': \.\.\., 'text': "
+    with pytest.raises(ConfigError, match=f"template_kwargs: {expected}"):
+        collator_for(processor, template_kwargs={"documents": documents})
+    row = {"messages": CHAT, "chat_template_kwargs": {"documents": documents}}
+    with pytest.raises(ConversationError, match=f"chat_template_kwargs.*{expected}"):
+        collator_for(processor).encode(row)
+
+
 @pytest.mark.parametrize("name", ["enable_thinkin", "Enable_thinking", "documents"])
 def test_a_variable_that_the_template_does_not_read_is_reported_once(processor, name):
     def collator(policy: Any) -> Any:
