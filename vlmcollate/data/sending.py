@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, cast
 
 import attrs
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.sources import Piece, row_label
@@ -62,14 +63,18 @@ def receive(pipe: Any) -> Any:
 
 
 class _Pickler(pickle.Pickler):
-    """Keeps the number of frames of an image, of which Pillow sends one without a note."""
+    """Keeps what Pillow's own pickles lose: the number of frames of an image, and broken ones."""
 
     def reducer_override(self, value: Any) -> Any:
-        """Reduces an image of several frames; every other object as usual."""
-        frames = _frames_of(value) if isinstance(value, ImageFile.ImageFile) else 1
+        """Reduces images; every other object as usual."""
+        if not isinstance(value, ImageFile.ImageFile):
+            return NotImplemented
+        if (data := _broken_file(value)) is not None:
+            return _opened, (data,)
+        frames = _frames_of(value)
         if frames == 1:
             return NotImplemented
-        make, arguments, state = value.__reduce_ex__(4)[:3]
+        make, arguments, state, *_ = cast("tuple[Any, ...]", value.__reduce_ex__(4))
         return _animated, (make, arguments, state, frames)
 
 
@@ -82,6 +87,23 @@ def _animated(make: Callable[..., Any], arguments: Any, state: Any, frames: int)
     image.__setstate__(state)
     image.info[FRAMES] = frames
     return image
+
+
+def _broken_file(image: ImageFile.ImageFile) -> bytes | None:
+    """Returns the file of an image that cannot be decoded, or `None`."""
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError):  # as Pillow's decoders raise
+        if image.fp is not None:
+            with suppress(OSError, ValueError):  # it is closed
+                image.fp.seek(0)
+                return image.fp.read()
+    return None
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Opens the file of an image, which is refused when it is decoded."""
+    return Image.open(io.BytesIO(data))
 
 
 def _frames_of(image: Any) -> int:

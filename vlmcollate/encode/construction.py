@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import ConfigError
@@ -20,7 +20,7 @@ def check_options(
     allowed_special_tokens: Sequence[str],
     structure: Callable[[], Structure],
     expansion_tokens: Callable[[], frozenset[str]],
-    template_kwargs: Iterable[str],
+    template_kwargs: Mapping[str, object],
 ) -> None:
     """Refuses options that conflict or that the tokenizer does not support.
 
@@ -32,7 +32,7 @@ def check_options(
         allowed_special_tokens: The tokens that every message may spell.
         structure: A function that returns the special tokens of the chat template.
         expansion_tokens: A function that returns the tokens that media expands to.
-        template_kwargs: The names of the template's variables.
+        template_kwargs: The variables of the template.
 
     Raises:
         ConfigError: An option is wrong.

@@ -31,8 +31,8 @@ def problem_with(variables: Mapping[str, object]) -> str:
                 f"template; {_MEANS[name]}"
             )
     documents = variables.get("documents")
-    is_list = isinstance(documents, list | tuple)
-    if documents is None or (is_list and all(isinstance(d, Mapping) for d in documents)):
+    listed = documents if isinstance(documents, list | tuple) else [documents]
+    if documents is None or (listed is documents and all(isinstance(d, Mapping) for d in listed)):
         return ""
     return (
         f"'documents' is {documents!r}, expected a list of dicts, such as "

@@ -60,6 +60,23 @@ def test_images_of_several_frames_are_refused_in_every_process(tmp_path, as_stre
     assert written[0] == written[1]
 
 
+def test_a_broken_image_is_refused_alike_in_every_process(tmp_path):
+    collator = collator_for(tiny_processor())
+    whole = encoded(Image.effect_noise((56, 56), 90), "JPEG")
+    written = []
+    for num_proc in (1, 2):
+        files = (whole, whole[: len(whole) // 2], whole)
+        source = [row(Image.open(io.BytesIO(data))) for data in files]
+        out = tmp_path / str(num_proc)
+        manifest = prepare_dataset(
+            source, out, collator=collator, num_proc=num_proc, rows_per_shard=1, on_error="skip"
+        )
+        assert (manifest.samples, dict(manifest.dropped)) == (2, {"MediaError": 1})
+        written.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert "cannot be decoded" in written[0]["rejected.jsonl"].decode()
+    assert written[0] == written[1]
+
+
 def test_an_image_is_sent_as_it_is(tmp_path):
     from vlmcollate.data.sending import pickle_task
     from vlmcollate.data.sources import Piece
