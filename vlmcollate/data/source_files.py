@@ -48,6 +48,21 @@ def open_file(file: str | Path) -> BinaryIO:
     return opened
 
 
+def facts_of(url: str) -> dict[str, Any]:
+    """Returns what a store knows about a file now, such as its size.
+
+    Raises:
+        ConfigError: The store cannot be read.
+    """
+    files, path = locate(url, {})
+    try:
+        for cached in (path, path.rpartition("/")[0]):  # the listing may be of the start
+            files.invalidate_cache(cached)
+        return dict(files.info(path))
+    except Exception as error:  # clients of stores have errors of their own, without a base
+        raise ConfigError(f"cannot read '{url}': {message_of(error)}") from error
+
+
 def parquet_input(file: str | Path) -> AbstractContextManager[Any]:
     """Returns a context with what pyarrow reads fastest: a local path, or an open file of a URL."""
     return nullcontext(file) if isinstance(file, Path) else open_file(file)

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from vlmcollate.data.dataset_checks import check_dataset
+from vlmcollate.data.source_changes import check_unchanged, stamp_of, unchanged_rows
 from vlmcollate.data.source_files import as_file, open_file, parquet_input, suffix_of
 from vlmcollate.data.source_folders import SUFFIXES, Kind, find_files
 from vlmcollate.data.source_hash import UnknownContentError, hash_file, hash_rows
@@ -33,6 +34,7 @@ class Piece:
         start: The position of its first byte, in JSON Lines.
         examples: Its rows, if it is of a stream.
         digest: The hash of these rows, or "" if their content cannot be hashed.
+        stamp: What the system kept about the file when its rows were counted.
     """
 
     source: str
@@ -42,6 +44,7 @@ class Piece:
     start: int = 0
     examples: tuple[Any, ...] = ()
     digest: str = ""
+    stamp: str = ""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -51,11 +54,13 @@ class Source:
     Attributes:
         pieces: The pieces, in order.
         files: The files that hold the examples.
+        stamps: What the system kept about each file before it was read.
         dataset: The dataset that holds the examples, or `None`.
     """
 
     pieces: tuple[Piece, ...] = ()
     files: tuple[str | Path, ...] = ()
+    stamps: tuple[str, ...] = ()
     dataset: Any = None
 
     @classmethod
@@ -85,13 +90,18 @@ class Source:
         if len(paths) == 1 and _is_saved(paths[0]):
             return cls._of_dataset(_load_saved(paths[0]), rows_per_shard)
         files = find_files(paths)
+        stamps = tuple(map(stamp_of, files))
         if files == tuple(paths) and len(files) == 1 and _holds_list(files[0]):
             listed = cls._of_dataset(_read_list(files[0]), rows_per_shard)
-            return attrs.evolve(listed, files=files)
-        pieces = [piece for file in files for piece in _cut_file(file, rows_per_shard)]
+            return attrs.evolve(listed, files=files, stamps=stamps)
+        pieces = [
+            attrs.evolve(piece, stamp=stamp)
+            for file, stamp in zip(files, stamps, strict=True)
+            for piece in _cut_file(file, rows_per_shard)
+        ]
         if not pieces:
             raise ConfigError(f"{', '.join(map(str, paths))}: no rows")
-        return cls(pieces=tuple(pieces), files=files)
+        return cls(pieces=tuple(pieces), files=files, stamps=stamps)
 
     @classmethod
     def _of_dataset(cls, dataset: Any, rows_per_shard: int) -> Source:
@@ -117,11 +127,17 @@ class Source:
         Returns:
             The hash of each file or of the dataset, and why a changed dataset would go unnoticed,
             or "".
+
+        Raises:
+            ConfigError: A file was changed since its rows were counted.
         """
         if not self.pieces:
             return {"stream": "compared shard by shard"}, ""
         if self.files:
-            return {str(file): hash_file(file) for file in self.files}, ""
+            hashes = {str(file): hash_file(file) for file in self.files}
+            for file, stamp in zip(self.files, self.stamps, strict=True):
+                check_unchanged(file, stamp)
+            return hashes, ""
         rows = f"{type(self.dataset).__name__} of {len(self.dataset)} rows"
         fingerprint = getattr(self.dataset, "_fingerprint", None)
         if fingerprint is not None:
@@ -137,18 +153,24 @@ def read_piece(piece: Piece, dataset: Any = None) -> Iterator[Any]:
 
     Yields:
         Each row, or a `ConversationError` if its line is no JSON.
+
+    Raises:
+        ConfigError: The file is damaged, or was changed since its rows were counted.
     """
     if piece.kind == "dataset":
         yield from (dataset[index] for index in range(piece.first, piece.first + piece.rows))
     elif piece.kind == "stream":
         yield from piece.examples
-    elif piece.kind == "parquet":
-        yield from _parquet_rows(piece)
     else:
-        with open_file(as_file(piece.source)) as file:
-            file.seek(piece.start)
-            lines = (line for line in file if line.strip())
-            yield from map(parse_line, islice(lines, piece.rows))
+        rows = _parquet_rows(piece) if piece.kind == "parquet" else _json_rows(piece)
+        yield from unchanged_rows(rows, as_file(piece.source), piece.stamp, piece.rows)
+
+
+def _json_rows(piece: Piece) -> Iterator[Any]:
+    with open_file(as_file(piece.source)) as file:
+        file.seek(piece.start)
+        lines = (line for line in file if line.strip())
+        yield from map(parse_line, islice(lines, piece.rows))
 
 
 def parse_line(line: bytes) -> Any:
