@@ -131,7 +131,7 @@ def run(
 
 def read_input() -> Iterator[Any]:
     """Reads the rows of JSON lines from the standard input."""
-    from vlmcollate.data.sources import parse_line
+    from vlmcollate.data.json_rows import parse_line
 
     return (parse_line(line) for line in sys.stdin.buffer if line.strip())
 

@@ -21,8 +21,8 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.data.fingerprint import fingerprint_of
 from vlmcollate.data.groups import Group
 from vlmcollate.data.manifest import Manifest, ShardTable, check_same, shard_name
+from vlmcollate.data.parquet_rows import import_parquet
 from vlmcollate.data.shards import Shard, read_lengths
-from vlmcollate.data.sources import import_parquet
 from vlmcollate.errors import ConfigError
 from vlmcollate.sample import EncodedSample
 from vlmcollate.validators import an_instance_of

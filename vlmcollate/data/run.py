@@ -22,10 +22,11 @@ from vlmcollate.data.manifest import (
     run_id,
     shard_name,
 )
+from vlmcollate.data.parquet_rows import import_parquet
 from vlmcollate.data.processes import Task
 from vlmcollate.data.rejected import write_rejected
 from vlmcollate.data.shards import Shard
-from vlmcollate.data.sources import Piece, Source, import_parquet
+from vlmcollate.data.sources import Piece, Source
 from vlmcollate.data.streams import cut_stream, is_stream
 from vlmcollate.data.writing import DiskFullError, shown_bytes
 from vlmcollate.errors import ConfigError

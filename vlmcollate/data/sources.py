@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -13,11 +11,13 @@ from typing import Any
 import attrs
 
 from vlmcollate.data.dataset_checks import check_dataset
+from vlmcollate.data.json_rows import holds_list, line_starts, parse_line, read_list
+from vlmcollate.data.parquet_rows import count_rows, read_rows
 from vlmcollate.data.source_changes import check_unchanged, stamp_of, unchanged_rows
-from vlmcollate.data.source_files import as_file, open_file, parquet_input, suffix_of
+from vlmcollate.data.source_files import as_file, open_file, suffix_of
 from vlmcollate.data.source_folders import SUFFIXES, Kind, find_files
 from vlmcollate.data.source_hash import UnknownContentError, hash_file, hash_rows
-from vlmcollate.errors import ConfigError, ConversationError
+from vlmcollate.errors import ConfigError
 
 _SAVED = ("dataset_info.json", "dataset_dict.json")
 
@@ -91,8 +91,9 @@ class Source:
             return cls._of_dataset(_load_saved(paths[0]), rows_per_shard)
         files = find_files(paths)
         stamps = tuple(map(stamp_of, files))
-        if files == tuple(paths) and len(files) == 1 and _holds_list(files[0]):
-            listed = cls._of_dataset(_read_list(files[0]), rows_per_shard)
+        lists = [SUFFIXES[suffix_of(file)] != "parquet" and holds_list(file) for file in files]
+        if files == tuple(paths) and lists == [True]:
+            listed = cls._of_dataset(read_list(files[0]), rows_per_shard)
             return attrs.evolve(listed, files=files, stamps=stamps)
         pieces = [
             attrs.evolve(piece, stamp=stamp)
@@ -162,30 +163,17 @@ def read_piece(piece: Piece, dataset: Any = None) -> Iterator[Any]:
     elif piece.kind == "stream":
         yield from piece.examples
     else:
-        rows = _parquet_rows(piece) if piece.kind == "parquet" else _json_rows(piece)
-        yield from unchanged_rows(rows, as_file(piece.source), piece.stamp, piece.rows)
+        file, count = as_file(piece.source), piece.rows
+        is_parquet = piece.kind == "parquet"
+        rows = read_rows(file, piece.first, count) if is_parquet else _lines_of(file, piece)
+        yield from unchanged_rows(rows, file, piece.stamp, count)
 
 
-def _json_rows(piece: Piece) -> Iterator[Any]:
-    with open_file(as_file(piece.source)) as file:
-        file.seek(piece.start)
-        lines = (line for line in file if line.strip())
+def _lines_of(file: str | Path, piece: Piece) -> Iterator[Any]:
+    with open_file(file) as data:
+        data.seek(piece.start)
+        lines = (line for line in data if line.strip())
         yield from map(parse_line, islice(lines, piece.rows))
-
-
-def parse_line(line: bytes) -> Any:
-    """Returns the row of a line of JSON, or a `ConversationError` if it is none."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return ConversationError(
-            f"the row is no JSON: {error.msg} at character {error.pos}; write one JSON value per "
-            "line"
-        )
-    except ValueError as error:  # its bytes are no text, or a number has too many digits
-        return ConversationError(f"the row is no JSON: {error}")
-    except RecursionError:
-        return ConversationError("the row is nested too deeply to be read as JSON")
 
 
 def row_label(piece: Piece, offset: int) -> str:
@@ -193,101 +181,18 @@ def row_label(piece: Piece, offset: int) -> str:
     return f"{Path(piece.source).name}, row {piece.first + offset}"
 
 
-def import_parquet() -> Any:
-    """Imports pyarrow's Parquet module.
-
-    Raises:
-        ConfigError: Pyarrow is not installed.
-    """
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError(
-            "pyarrow, which reads and writes Parquet, is not installed; run pip install "
-            "'vlmcollate[prepare]'"
-        ) from error
-    return parquet
-
-
 def _cut_file(file: str | Path, rows_per_shard: int) -> Iterator[Piece]:
-    if SUFFIXES[suffix_of(file)] == "parquet":
-        try:
-            with parquet_input(file) as data:
-                total = import_parquet().ParquetFile(data).metadata.num_rows
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"'{file}' is no complete Parquet file: {error}") from error
-        for first in range(0, total, rows_per_shard):
-            rows = min(rows_per_shard, total - first)
-            yield Piece(source=str(file), kind="parquet", first=first, rows=rows)
-        return
-    starts = _line_starts(file) if isinstance(file, Path) else _starts_of_lines(file)
-    for first in range(0, len(starts), rows_per_shard):
+    kind = SUFFIXES[suffix_of(file)]
+    starts = [] if kind == "parquet" else line_starts(file)
+    total = count_rows(file) if kind == "parquet" else len(starts)
+    for first in range(0, total, rows_per_shard):
         yield Piece(
             source=str(file),
-            kind="json lines",
+            kind=kind,
             first=first,
-            rows=min(rows_per_shard, len(starts) - first),
-            start=starts[first],
+            rows=min(rows_per_shard, total - first),
+            start=starts[first] if starts else 0,
         )
-
-
-def _line_starts(file: Path) -> list[int]:
-    """Returns the position of each line that is not blank."""
-    if not file.stat().st_size:
-        return []
-    starts, position = [], 0
-    with file.open("rb") as lines, mmap.mmap(lines.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:3] == b"\xef\xbb\xbf":
-            position = 3
-        while position < len(data):
-            end = data.find(b"\n", position)
-            end = len(data) if end < 0 else end
-            if data[position:end].strip():
-                starts.append(position)
-            position = end + 1
-    return starts
-
-
-def _starts_of_lines(url: str) -> list[int]:
-    """Returns the position of each line that is not blank, of a file in an object store."""
-    starts, position = [], 0
-    with open_file(url) as lines:
-        for line in lines:
-            text = line.removeprefix(b"\xef\xbb\xbf") if not position else line
-            if text.strip():
-                starts.append(position + len(line) - len(text))
-            position += len(line)
-    return starts
-
-
-def _parquet_rows(piece: Piece) -> Iterator[Any]:
-    reader = import_parquet()
-    try:
-        with parquet_input(as_file(piece.source)) as data:
-            file = reader.ParquetFile(data, page_checksum_verification=True)
-            yield from _rows_of_groups(file, piece)
-    except (OSError, ValueError) as error:  # the bases of pyarrow's errors
-        raise ConfigError(
-            f"'{piece.source}' is damaged: {error}; write the file again, or prepare from another "
-            "source"
-        ) from error
-
-
-def _rows_of_groups(file: Any, piece: Piece) -> Iterator[Any]:
-    before, end = 0, piece.first + piece.rows
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        start, before = before, before + rows
-        if before <= piece.first or start >= end:
-            continue
-        at = start
-        for batch in file.iter_batches(batch_size=64, row_groups=[group]):
-            low, high = max(piece.first - at, 0), min(end - at, len(batch))
-            if low < high:
-                yield from batch.slice(low, high - low).to_pylist()
-            at += len(batch)
-        if at != before:
-            raise ValueError(f"row group {group} holds {at - start} rows, and declares {rows}")
 
 
 def _is_saved(path: str | Path) -> bool:
@@ -302,19 +207,3 @@ def _load_saved(folder: Any) -> Any:
             f"'{folder}' was saved by `datasets`, which is not installed; run pip install datasets"
         ) from error
     return load_from_disk(str(folder))
-
-
-def _holds_list(file: str | Path) -> bool:
-    if suffix_of(file) != ".json":
-        return False
-    with open_file(file) as data:
-        return data.read(4).removeprefix(b"\xef\xbb\xbf")[:1] == b"["
-
-
-def _read_list(file: str | Path) -> list[Any]:
-    try:
-        with open_file(file) as data:
-            rows = json.loads(data.read().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"'{file}' is no JSON: {error}; name JSON lines .jsonl") from error
-    return list(rows)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vlmcollate.errors import ConversationError
+from vlmcollate.formats.strict_json import RepeatedKeyError, parse_json
 from vlmcollate.plain_values import describe, is_missing, show_all, unwrap
 
 FLAGS = ("train", "training", "trainable", "loss", "loss_mask", "train_on_turn", "is_trainable")
@@ -144,7 +145,11 @@ def parsed(value: Any, where: str, opening: str) -> Any:
     if not isinstance(value, str) or value.lstrip()[:1] not in tuple(opening):
         return value
     try:
-        return json.loads(value)
+        return parse_json(value)
+    except RepeatedKeyError as error:
+        raise ConversationError(
+            f"is ambiguous JSON: {error}; keep one of its values", where=where
+        ) from None
     except ValueError as error:
         at = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)

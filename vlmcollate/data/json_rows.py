@@ -1,0 +1,107 @@
+"""Rows in files of JSON: a value per line, or one list."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+from vlmcollate.data.source_files import open_file, suffix_of
+from vlmcollate.errors import ConfigError, ConversationError
+from vlmcollate.formats.strict_json import RepeatedKeyError, parse_json, parse_rows
+
+_BOM = b"\xef\xbb\xbf"
+_SPACE = b" \t\r\n"
+_HEAD = 4096
+
+
+def parse_line(line: bytes) -> Any:
+    """Returns the row of a line of JSON, or a `ConversationError` if it is none."""
+    try:
+        return parse_json(line.decode().removeprefix("\ufeff"))
+    except RepeatedKeyError as error:
+        return _repeated(error)
+    except json.JSONDecodeError as error:
+        return ConversationError(
+            f"the row is no JSON: {error.msg} at character {error.pos}; write one JSON value per "
+            "line"
+        )
+    except ValueError as error:  # its bytes are no text, or a number has too many digits
+        return ConversationError(f"the row is no JSON: {error}")
+    except RecursionError:
+        return ConversationError("the row is nested too deeply to be read as JSON")
+
+
+def holds_list(file: str | Path) -> bool:
+    """Whether a file of JSON holds one list.
+
+    Raises:
+        ConfigError: The file is no UTF-8.
+    """
+    return _first_byte(file) == b"[" and suffix_of(file) == ".json"
+
+
+def read_list(file: str | Path) -> list[Any]:
+    """Reads the list of a file, each row a value or a `ConversationError` if it has a key twice.
+
+    Raises:
+        ConfigError: The file is no JSON.
+    """
+    try:
+        with open_file(file) as data:
+            rows = parse_rows(data.read().removeprefix(_BOM).decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"'{file}' is no JSON: {error}; name JSON lines .jsonl") from error
+    return [_repeated(row) if isinstance(row, RepeatedKeyError) else row for row in rows]
+
+
+def line_starts(file: str | Path) -> list[int]:
+    """Returns the position of each line that is not blank."""
+    return _local_starts(file) if isinstance(file, Path) else _starts_in_store(file)
+
+
+def _repeated(error: RepeatedKeyError) -> ConversationError:
+    return ConversationError(f"the row is ambiguous: {error}; keep one of its values")
+
+
+def _first_byte(file: str | Path) -> bytes:
+    """Returns the first byte behind a mark of the encoding and whitespace, or none."""
+    with open_file(file) as data:
+        head = data.read(_HEAD)
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in head[:4]:
+            raise ConfigError(
+                f"'{file}' is no UTF-8: found the first bytes {head[:4]!r}, as of UTF-16 or "
+                'UTF-32, expected UTF-8; write it with encoding="utf-8"'
+            )
+        head = head.removeprefix(_BOM)
+        while head and not head.strip(_SPACE):
+            head = data.read(_HEAD)
+    return head.lstrip(_SPACE)[:1]
+
+
+def _local_starts(file: Path) -> list[int]:
+    if not file.stat().st_size:
+        return []
+    starts, position = [], 0
+    with file.open("rb") as lines, mmap.mmap(lines.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:3] == _BOM:
+            position = 3
+        while position < len(data):
+            end = data.find(b"\n", position)
+            end = len(data) if end < 0 else end
+            if data[position:end].strip():
+                starts.append(position)
+            position = end + 1
+    return starts
+
+
+def _starts_in_store(url: str) -> list[int]:
+    starts, position = [], 0
+    with open_file(url) as lines:
+        for line in lines:
+            text = line.removeprefix(_BOM) if not position else line
+            if text.strip():
+                starts.append(position + len(line) - len(text))
+            position += len(line)
+    return starts
