@@ -3,7 +3,7 @@
     CollateError
     ├── ConfigError(ValueError)          options that contradict each other or the processor
     ├── EmptyBatchError(ValueError)      no example is left for a batch
-    ├── SourceError(RuntimeError)        a source of a mixture failed
+    ├── SourceError(RuntimeError)        a dataset or a stream failed
     ├── UnfinishedPixelsError(AttributeError)  a model takes pixels that are still bytes
     └── LocatedError                     has `.index` and `.where`
         ├── StrategyError(RuntimeError)  a strategy has a bug; the sample may be good
@@ -43,7 +43,7 @@ class EmptyBatchError(CollateError, ValueError):
 
 
 class SourceError(CollateError, RuntimeError):
-    """A source of a mixture raised an error, which is the cause."""
+    """A dataset or a stream raised an error, which is the cause."""
 
 
 class UnfinishedPixelsError(CollateError, AttributeError):

@@ -68,6 +68,8 @@ def prepare_dataset(
             cannot be sent to a process, the folder holds a different run or is locked by another,
             or one of its shards is damaged.
         SampleError: A sample is bad; the error names its file and row.
+        SourceError: A stream raised an error, or a dataset one that every other row would raise,
+            too, such as that of a full disk; the error names the row.
     """
     exit_if_unguarded()
     check_count("num_proc", num_proc)

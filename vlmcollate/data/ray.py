@@ -71,6 +71,9 @@ def prepare_dataset(
 
     Raises:
         ConfigError: Ray is not installed, or `vlmcollate.data.prepare_dataset` would raise it.
+        SampleError: A sample is bad; the error names its file and row.
+        SourceError: The dataset raised an error that every other row would raise, too, such as that
+            of a full disk; the error names the row.
     """
     try:
         import ray

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vlmcollate.data.failing_rows import row_or_error
 from vlmcollate.data.sealing import FastChecksum
 from vlmcollate.data.source_files import open_file
+from vlmcollate.errors import SampleError
 
 _BLOCK_BYTES = 1 << 20
 
@@ -34,18 +36,29 @@ def hash_file(file: str | Path) -> str:
 def hash_rows(dataset: Any) -> str:
     """Returns a hash of the content of all rows, the same in every process.
 
+    A row that the dataset raises counts by the class of the error.
+
     Raises:
+        SourceError: The dataset raised an error that every other row would raise, too.
         UnknownContentError: The content of a row cannot be hashed.
     """
     digest = FastChecksum()
     for index in range(len(dataset)):
+        row = row_or_error(dataset, index)
         try:
-            _feed(dataset[index], digest)
+            _feed_row(row, digest)
         except RecursionError as error:
             raise UnknownContentError(f"row {index} is nested too deeply") from error
         except UnknownContentError as error:
             raise UnknownContentError(f"row {index} holds {error}") from error
     return digest.digest().hex()
+
+
+def _feed_row(row: Any, digest: Any) -> None:
+    if isinstance(row, SampleError) and row.__cause__ is not None:
+        _feed_header(digest, "unreadable row", type(row.__cause__).__name__)
+    else:
+        _feed(row, digest)
 
 
 def _feed(value: Any, digest: Any) -> None:

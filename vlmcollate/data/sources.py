@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from vlmcollate.data.dataset_checks import check_dataset
+from vlmcollate.data.failing_rows import row_or_error
 from vlmcollate.data.json_rows import holds_list, line_starts, parse_line, read_list
 from vlmcollate.data.parquet_rows import count_rows, read_rows
 from vlmcollate.data.source_changes import check_unchanged, stamp_of, unchanged_rows
@@ -153,13 +154,15 @@ def read_piece(piece: Piece, dataset: Any = None) -> Iterator[Any]:
     """Reads a piece.
 
     Yields:
-        Each row, or a `ConversationError` if its line is no JSON.
+        Each row, or a `SampleError` if its line is no JSON, or if the dataset raised an error.
 
     Raises:
         ConfigError: The file is damaged, or was changed since its rows were counted.
+        SourceError: The dataset raised an error that every other row would raise, too.
     """
     if piece.kind == "dataset":
-        yield from (dataset[index] for index in range(piece.first, piece.first + piece.rows))
+        for index in range(piece.first, piece.first + piece.rows):
+            yield row_or_error(dataset, index)
     elif piece.kind == "stream":
         yield from piece.examples
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from importlib import import_module
 
 import pytest
@@ -22,6 +23,19 @@ class UnsendableError(Exception):
         super().__init__(f"{one} and {two}")
 
 
+class BrokenRow(Mapping[str, object]):
+    """A row that is decoded when it is read, and fails."""
+
+    def __getitem__(self, key):
+        raise UnsendableError("this", "that")
+
+    def __iter__(self):
+        return iter(["messages"])
+
+    def __len__(self):
+        return 1
+
+
 class Failing(list[object]):
     _fingerprint = "failing"
     how = ""
@@ -30,7 +44,7 @@ class Failing(list[object]):
         if index == 5 and self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if index == 5:
-            raise UnsendableError("this", "that")
+            return BrokenRow()
         return super().__getitem__(index)
 
 

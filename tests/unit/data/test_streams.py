@@ -12,6 +12,7 @@ from PIL import Image
 
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import PreparedDataset, Progress, prepare_dataset
+from vlmcollate.errors import SourceError
 from vlmcollate.testing import tiny_processor
 
 ROWS = 11
@@ -162,7 +163,8 @@ def test_bad_rows_and_errors_of_the_stream_name_their_place(tmp_path, collator):
         yield from [*rows(3), {"messages": []}]
         raise OSError("the connection is lost")
 
-    with pytest.raises(OSError, match="the connection is lost"):
+    message = "source 'stream' failed at row 4: OSError: the connection is lost; correct"
+    with pytest.raises(SourceError, match=message):
         prepare(failing, tmp_path / "out", collator, on_error="skip")
     (entry,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
     assert (entry["source"], entry["row"]) == ("stream", 3)
