@@ -187,10 +187,10 @@ def _serve(pipe: Any, read: Any, place: int) -> None:
             pipe.send((encoder.write(piece, file, count), None))
     except Exception as error:  # noqa: BLE001  # the parent raises it
         with suppress(OSError):  # the parent is gone
-            pipe.send((None, _picklable(error)))
+            pipe.send((None, picklable(error)))
 
 
-def _picklable(error: Exception) -> tuple[Exception, str]:
+def picklable(error: Exception) -> tuple[Exception, str]:
     """Returns an error that can be pickled, and its traceback."""
     text = "".join(traceback.format_exception(error))
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +13,11 @@ import attrs
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.manifest import Manifest
-from vlmcollate.data.run import open_run
+from vlmcollate.data.processes import Task, picklable
+from vlmcollate.data.run import Run, open_run
 from vlmcollate.data.sources import Piece
 from vlmcollate.errors import ConfigError
+from vlmcollate.validators import check_count
 
 
 class _Worker:
@@ -33,9 +37,16 @@ class _Worker:
         self._folder = Path(folder)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        for piece, name in zip(batch["piece"], batch["file"], strict=True):
-            self._encoder.write(Piece(**piece), self._folder / name)
-        return {"file": batch["file"]}
+        pairs = zip(batch["piece"], batch["file"], strict=True)
+        return {"failure": [self._write(Piece(**piece), name) for piece, name in pairs]}
+
+    def _write(self, piece: Piece, name: str) -> str:
+        """Writes a shard; returns the error and its traceback in hexadecimal pickle, or ""."""
+        try:
+            self._encoder.write(piece, self._folder / name)
+        except Exception as error:  # noqa: BLE001  # Ray would lose its class
+            return pickle.dumps(picklable(error)).hex()
+        return ""
 
 
 def prepare_dataset(
@@ -75,8 +86,9 @@ def prepare_dataset(
         SourceError: The dataset raised an error that every other row would raise, too, such as that
             of a full disk; the error names the row.
     """
+    check_count("num_actors", num_actors)
     try:
-        import ray
+        import ray  # noqa: F401  # as _write_shards does
     except ImportError as error:
         raise ConfigError("Ray is not installed; run pip install 'vlmcollate[ray]'") from error
     with open_run(
@@ -96,14 +108,25 @@ def prepare_dataset(
             )
         left = list(run.tasks())  # refuses a damaged shard before any work
         if left:
-            encoder = ray.put(run.encoder)  # this reference keeps it until all actors have ended
-            rows = [{"piece": attrs.asdict(piece), "file": file.name} for piece, file in left]
-            ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _Worker,
-                fn_constructor_args=(encoder, str(run.folder.resolve())),
-                batch_size=1,
-                batch_format="default",
-                compute=ray.data.ActorPoolStrategy(size=num_actors),
-                num_cpus=1,
-            ).materialize()
+            _write_shards(run, left, num_actors)
         return run.finish()
+
+
+def _write_shards(run: Run, tasks: Sequence[Task], num_actors: int) -> None:
+    """Writes shards in actors; raises the first error of one as it was."""
+    import ray
+
+    encoder = ray.put(run.encoder)  # this reference keeps it until all actors have ended
+    rows = [{"piece": attrs.asdict(piece), "file": file.name} for piece, file in tasks]
+    written = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Worker,
+        fn_constructor_args=(encoder, str(run.folder.resolve())),
+        batch_size=1,
+        batch_format="default",
+        compute=ray.data.ActorPoolStrategy(size=num_actors),
+        num_cpus=1,
+    )
+    for row in written.iter_rows():
+        if row["failure"]:
+            error, its_traceback = pickle.loads(bytes.fromhex(row["failure"]))  # noqa: S301  # ours
+            raise error from RuntimeError(its_traceback)
