@@ -17,6 +17,7 @@ import pytest
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.data import prepare_dataset, save_sample
 from vlmcollate.data.writing import OutputFile, disk_errors
+from vlmcollate.errors import SourceError
 from vlmcollate.testing import tiny_processor
 
 FULL = r"cannot write '.*': File too large; free some space"
@@ -150,13 +151,13 @@ def test_a_full_disk_leaves_the_earlier_sample(tmp_path, collator, rows):
     assert files_of(tmp_path) == before
 
 
-def test_an_error_of_something_else_passes_through(tmp_path, collator):
+def test_an_error_of_the_dataset_is_none_of_the_output(tmp_path, collator):
     class Broken(list[int]):
         _fingerprint = "broken"
 
         def __getitem__(self, index):
             raise OSError(5, "the caller's")
 
-    with pytest.raises(OSError, match="the caller's"):
+    with pytest.raises(SourceError, match=r"source 'dataset' failed at row 0: .* the caller's"):
         prepare_dataset(Broken([1]), tmp_path / "out", collator=collator)
     assert os.listdir(tmp_path / "out") == ["plan.json"]
