@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,14 @@ def read_list(file: str | Path) -> list[Any]:
 
 def line_starts(file: str | Path) -> list[int]:
     """Returns the position of each line that is not blank."""
-    return _local_starts(file) if isinstance(file, Path) else _starts_in_store(file)
+    starts, position = [], 0
+    with open_file(file) as lines:  # a mapped file that is cut would end the process
+        for line in lines:
+            text = line.removeprefix(_BOM) if not position else line
+            if text.strip():
+                starts.append(position + len(line) - len(text))
+            position += len(line)
+    return starts
 
 
 def _repeated(error: RepeatedKeyError) -> ConversationError:
@@ -78,30 +84,3 @@ def _first_byte(file: str | Path) -> bytes:
         while head and not head.strip(_SPACE):
             head = data.read(_HEAD)
     return head.lstrip(_SPACE)[:1]
-
-
-def _local_starts(file: Path) -> list[int]:
-    if not file.stat().st_size:
-        return []
-    starts, position = [], 0
-    with file.open("rb") as lines, mmap.mmap(lines.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:3] == _BOM:
-            position = 3
-        while position < len(data):
-            end = data.find(b"\n", position)
-            end = len(data) if end < 0 else end
-            if data[position:end].strip():
-                starts.append(position)
-            position = end + 1
-    return starts
-
-
-def _starts_in_store(url: str) -> list[int]:
-    starts, position = [], 0
-    with open_file(url) as lines:
-        for line in lines:
-            text = line.removeprefix(_BOM) if not position else line
-            if text.strip():
-                starts.append(position + len(line) - len(text))
-            position += len(line)
-    return starts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 
 import attrs
@@ -156,3 +157,27 @@ def test_fewer_rows_than_were_counted_are_an_error(tmp_path):
     (piece,) = Source.of(file, rows_per_shard=4).pieces
     with pytest.raises(ConfigError, match=r"found 3, expected 4; prepare the dataset again"):
         list(read_piece(attrs.evolve(piece, rows=4)))
+
+
+def test_a_file_that_is_cut_while_its_lines_are_counted_is_an_error(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines(50_000))
+    seen = []
+
+    def trace(frame, event, _):
+        if not frame.f_code.co_filename.endswith("json_rows.py"):
+            return None
+        seen.append(event)
+        if len(seen) == 1000:
+            os.truncate(file, 100)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        source = Source.of(file, rows_per_shard=50_000)
+    finally:
+        sys.settrace(before)
+    assert source.pieces[0].rows < 50_000
+    with pytest.raises(ConfigError, match="was changed while its rows were read"):
+        source.identity()
