@@ -1,27 +1,41 @@
 """Hashes of values by their content, the same in every process.
 
-Functions count by their code and what it refers to, and objects by their class and state.
+Functions count by their code and everything that it names, and objects by their class and state.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Set
-from functools import partial
+from enum import EnumMeta
+from functools import cached_property, partial, partialmethod, singledispatchmethod
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 from torch import Tensor, uint8
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
-_LIBRARIES = {*sys.stdlib_module_names, "attr", "numpy", "PIL", "torch", "transformers"}
-_LIBRARIES |= {"tokenizers", "vlmcollate"}
-"""The packages whose classes and functions count by name; of some a fingerprint has the version."""
-_LARGE = 10_000
-"""The length from which on what a function's code refers to is data, and none of its settings."""
+from vlmcollate.data.code_names import origin_of, package_of
+from vlmcollate.data.named_values import (
+    LRU_CACHED,
+    PLAIN,
+    Unordered,
+    name_of,
+    setting_of,
+    state_of,
+)
+from vlmcollate.data.references import (
+    Globals,
+    Reference,
+    home_of,
+    is_library_wrapper,
+    references_of,
+)
+
+_AROUND_FUNCTIONS: tuple[type, ...] = (staticmethod, classmethod, property, cached_property)
+_AROUND_FUNCTIONS += (singledispatchmethod, partialmethod, LRU_CACHED)
+_ATTRIBUTES = "fget", "fset", "fdel", "func", "dispatcher", "__wrapped__"
 
 
 def content_hash(value: object) -> str:
@@ -32,14 +46,20 @@ def content_hash(value: object) -> str:
     Args:
         value: Any value. What cannot be pickled counts by its class and its `repr`.
     """
-    return _Hasher()(value)
+    written: Globals = frozenset()
+    while True:  # once more if code writes globals
+        hasher = _Hasher(written)
+        found = hasher.whole(value)
+        if hasher.written <= written:
+            return found
+        written |= hasher.written
 
 
 def is_plain(value: object) -> bool:
     """Returns whether the `repr` of a value shows all of its content."""
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
-    return type(value) in _PLAIN
+    return type(value) in PLAIN
 
 
 def without_addresses(text: str) -> str:
@@ -48,14 +68,39 @@ def without_addresses(text: str) -> str:
 
 
 class _Hasher:
-    """Hashes values, each object once."""
+    """Hashes values, each object once.
 
-    def __init__(self) -> None:
+    The code that functions name is hashed one after the other, so that a long chain of functions
+    needs no deep stack, and a circle of them has one hash.
+
+    Args:
+        unstable: The globals that do not count, since the code that is hashed writes them.
+    """
+
+    def __init__(self, unstable: Globals) -> None:
         self._known: dict[int, tuple[str, object]] = {}  # with the objects, which stay alive
+        self._functions: list[FunctionType] = []
+        self._unstable = unstable
+        self.written: Globals = frozenset()
+
+    def whole(self, value: Any) -> str:
+        """Returns the hash of a value and of all that the functions inside it name."""
+        found = self(value)
+        named = []
+        for function in self._functions:  # which grows
+            references, written = references_of(function)
+            self.written |= written
+            named.append(self([function, *self._settings(references)]))
+        return self([found, *sorted(named)]) if named else found
+
+    def _settings(self, references: Iterable[Reference]) -> Iterator[list[Any]]:
+        for reference in references:
+            for value in reference.stable_value(self._unstable):
+                yield [reference.module, reference.name, setting_of(value, reference.package)]
 
     def __call__(self, value: Any) -> str:
-        if isinstance(value, _PLAIN):  # or of a class of its own, such as an enumeration
-            kind: Any = next(kind for kind in _PLAIN if isinstance(value, kind))
+        if isinstance(value, PLAIN):  # or of a class of its own, such as an enumeration
+            kind: Any = next(kind for kind in PLAIN if isinstance(value, kind))
             return str(kind.__repr__(value))
         known = self._known.get(id(value))
         if known is None:
@@ -68,6 +113,8 @@ class _Hasher:
 
     def _parts(self, value: Any) -> Iterable[str]:
         """Returns texts, the first of which is the kind of the value."""
+        if isinstance(value, Unordered):
+            return "unordered", *sorted(map(self, value))
         if isinstance(value, Mapping):
             return "mapping", *sorted(self([k, v]) for k, v in value.items())
         if isinstance(value, Set):
@@ -103,40 +150,43 @@ class _Hasher:
             yield self([value.func, value.args, value.keywords])
             return
         yield self(type(value))
+        if isinstance(value, LRU_CACHED):
+            yield self(value.__wrapped__)
+            return
         try:
-            reduced = value.__reduce_ex__(4)
+            state = state_of(value)
         except Exception:  # noqa: BLE001  # of any object, such as a lock
             yield without_addresses(repr(value))
             return
-        found = reduced if isinstance(reduced, str) else [_listed(part) for part in reduced[1:]]
-        yield self(found)
+        yield self(state)
 
     def _class(self, kind: type) -> Iterator[str]:
-        yield f"{kind.__module__}.{kind.__qualname__}"
+        yield name_of(kind)
         if _is_of_library(kind):
             return
         yield self(kind.__bases__)
+        is_enum = isinstance(kind, EnumMeta)
+        if isinstance(kind, EnumMeta):
+            members: Mapping[str, Any] = kind.__members__
+            yield self([[name, member.value] for name, member in members.items()])
         for name, value in sorted(vars(kind).items()):
             for found in _functions(value):
                 yield self([name, found])
-            if not name.startswith("__") and _is_setting(value):  # others are the interpreter's
-                yield self([name, value])
+            if not name.startswith("__") and not is_enum:  # others are the interpreter's
+                yield self([name, setting_of(value, package_of(kind.__module__))])
 
     def _function(self, function: FunctionType) -> Iterator[str]:
         if _is_of_library(function):
-            yield f"{function.__module__}.{function.__qualname__}"
+            yield name_of(function)
             return
+        registry = getattr(function, "registry", None)
+        if home_of(function) == "functools" and registry is not None:  # of `singledispatch`
+            yield self(dict(registry))
+            return
+        self._functions.append(function)
         yield self(function.__code__)
         yield self([function.__defaults__, function.__kwdefaults__])
-        for cell in function.__closure__ or ():
-            try:
-                yield self(cell.cell_contents)
-            except ValueError:  # it is empty
-                yield "empty"
-        for name in sorted(_names(function.__code__) & function.__globals__.keys()):
-            value = function.__globals__[name]
-            if _is_setting(value) or _is_neighbour(value, function):
-                yield self([name, value])
+        yield from map(self, _cells(function))
 
     def _code(self, code: CodeType) -> Iterator[str]:
         yield code.co_code.hex()
@@ -145,38 +195,25 @@ class _Hasher:
 
 def _functions(value: Any) -> Iterator[FunctionType]:
     """Yields the functions that an attribute of a class consists of."""
-    names = "__func__", "fget", "fset", "func"  # of methods of the class, and of properties
-    found = (value, *(getattr(value, name, None) for name in names))
-    yield from (function for function in found if isinstance(function, FunctionType))
+    if isinstance(value, FunctionType):
+        yield value
+    elif isinstance(value, _AROUND_FUNCTIONS):
+        for name in _ATTRIBUTES:
+            yield from _functions(getattr(value, name, None))
 
 
-def _listed(value: Any) -> Any:
-    """Returns a list of what an iterator of `__reduce_ex__` yields."""
-    return list(value) if isinstance(value, Iterator) else value
-
-
-def _names(code: CodeType) -> set[str]:
-    """Returns the names that code, and the code inside it, refers to."""
-    inner = (const for const in code.co_consts if isinstance(const, CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+def _cells(function: FunctionType) -> Iterator[Any]:
+    """Yields the variables that a function closes over, and what counts of those of a wrapper."""
+    is_wrapper = is_library_wrapper(function)
+    for cell in function.__closure__ or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # it is empty
+            yield "empty"
+        else:
+            package = package_of(str(function.__module__))
+            yield setting_of(value, package) if is_wrapper else value
 
 
 def _is_of_library(value: Any) -> bool:
-    return str(value.__module__).partition(".")[0] in _LIBRARIES
-
-
-def _is_neighbour(value: Any, function: FunctionType) -> bool:
-    """Returns whether a value is a function or a class of the package of a function."""
-    package = str(function.__module__).partition(".")[0]
-    is_code = isinstance(value, FunctionType | type)
-    return is_code and str(value.__module__).partition(".")[0] == package
-
-
-def _is_setting(value: Any) -> bool:
-    """Returns whether a global or a class attribute is plain, and no data."""
-    if isinstance(value, re.Pattern):
-        return True
-    if isinstance(value, Mapping | Set | list | tuple):
-        items = value.items() if isinstance(value, Mapping) else value
-        return len(value) < _LARGE and all(map(_is_setting, items))
-    return type(value) in _PLAIN
+    return origin_of(str(value.__module__)) == "library"

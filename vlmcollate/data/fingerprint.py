@@ -42,12 +42,15 @@ _REFUSING = {
     "max_video_bytes",
     "video_limits",
     "max_audio_seconds",
+    "max_decoded_audio_bytes",
     "fetcher",
     "stores",
 }
 """The options of `LocalMedia` that find or refuse media without changing it."""
-_MODELS = IdentityCache[str]()
-"""The hashes of the models of tokenizers: their vocabulary and merges."""
+_CHANGING = {"background", "gray_range", "frames", "array_sampling_rate"}
+"""The options of `LocalMedia` that change the media it returns."""
+_MODELS = IdentityCache[dict[str, str]]()
+"""The hashes of the models of tokenizers, their vocabulary and merges, by their options."""
 
 
 def fingerprint_of(collator: BaseCollator) -> dict[str, str]:
@@ -89,14 +92,20 @@ def _tokenizer(vocabulary: Vocabulary) -> list[Any]:
     The vocabulary and the merges, which take tens of milliseconds, are hashed once a process.
     """
     backend = vocabulary.backend
+    hashes = _MODELS.get_or_make(vocabulary, dict)
     if isinstance(backend, PythonBackend):
-        return [_MODELS.get_or_make(vocabulary, lambda: _hash(backend.to_str().encode()))]
+        if not hashes:
+            hashes[""] = _hash(backend.to_str().encode())
+        return list(hashes.values())
     model = backend.model
-    found = _MODELS.get_or_make(vocabulary, lambda: _hash(model.__getstate__()))
-    options = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
+    values = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
+    options = {name: value for name, value in values.items() if is_plain(value)}
+    state = repr(options)  # which the bytes of the model hold, too, such as its dropout
+    if state not in hashes:
+        hashes[state] = _hash(model.__getstate__())
     parts = backend.normalizer, backend.pre_tokenizer, backend.post_processor, backend.decoder
     added = {i: repr(token) for i, token in backend.get_added_tokens_decoder().items()}
-    return [found, {k: v for k, v in options.items() if is_plain(v)}, *parts, added]
+    return [hashes[state], options, *parts, added]
 
 
 def _layers(collator: BaseCollator) -> str:
@@ -126,7 +135,7 @@ def _media(collator: BaseCollator, *, refusing: bool) -> str:
     parts = {
         field.name: getattr(media, field.name)
         for field in attrs.fields(LocalMedia)
-        if (field.name in _REFUSING) == refusing
+        if field.name in (_REFUSING if refusing else _CHANGING)
     }
     if refusing and media.root is not None:
         parts["root"] = str(media.root.resolve())

@@ -25,6 +25,8 @@ SCHEMA = 5
 MANIFEST = "manifest.json"
 _SEAL = "manifest_seal"
 _TOTALS = ("samples", "tokens", "trained_tokens")
+_SHOWN = 60
+"""The number of characters that a message shows of a value that differs."""
 _PLAN = ("fingerprint", "source", "options")
 
 
@@ -251,13 +253,21 @@ def check_same(
     """
     keys = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
     if keys:
-        listed = "; ".join(
-            f"{key}: {_short(expected.get(key))} there, {_short(found.get(key))} now"
-            for key in keys
-        )
+        listed = "; ".join(_difference(key, expected.get(key), found.get(key)) for key in keys)
         raise ConfigError(f"{problem}: {listed}. {remedy}")
 
 
-def _short(value: object) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) < 60 else f"{text[:57]}..."
+def _difference(key: str, there: object, now: object) -> str:
+    """Returns two values as text; of long ones, the part that begins shortly before they differ."""
+    texts = ["nothing" if value is None else str(value) for value in (there, now)]
+    unlike = (i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b)
+    common = next(unlike, min(map(len, texts)))
+    start = 0 if max(map(len, texts)) < _SHOWN else max(common - _SHOWN // 2, 0)
+    one, other = (_part(text, start) for text in texts)
+    return f"{key}: {one} there, {other} now"
+
+
+def _part(text: str, start: int) -> str:
+    """Returns at most `_SHOWN` characters of a text, and dots for those that are left out."""
+    part = text[start:] if not start else f"...{text[start + 3 :]}"
+    return part if len(part) < _SHOWN else f"{part[: _SHOWN - 3]}..."

@@ -36,7 +36,7 @@ from vlmcollate.data import (
     prepare_dataset,
 )
 from vlmcollate.data.columns import batch_from_samples
-from vlmcollate.data.fingerprint import fingerprint_of
+from vlmcollate.data.fingerprint import _CHANGING, _REFUSING, fingerprint_of
 from vlmcollate.data.groups import Group
 from vlmcollate.data.shard_writing import _message
 from vlmcollate.data.shards import Shard
@@ -469,10 +469,12 @@ def test_a_reader_may_differ_in_options_that_only_select_samples(tmp_path, chats
         collator_for(processor, max_length=9, dummy_media="batch", special_tokens_in_text="error"),
         collator_for(processor, media=LocalMedia(root=tmp_path), shift_labels=True),
         collator_for(processor, pixels="bfloat16"),
+        collator_for(processor, media=LocalMedia(max_decoded_audio_bytes=2**31)),
     ):
         assert_equal(PreparedDataset(tmp_path / "out", reader)[0], strict.encode(named[0]))
     others: list[dict[str, Any]] = [
         {"media": LocalMedia(background="black")},
+        {"media": LocalMedia(array_sampling_rate=8000)},
         {"dummy_media": "sample"},
         {"train_on": "last_turn"},
     ]
@@ -482,6 +484,20 @@ def test_a_reader_may_differ_in_options_that_only_select_samples(tmp_path, chats
     other = attrs.evolve(strict, media=attrs.evolve(media, root=tmp_path))
     with pytest.raises(ConfigError, match="other options: media"):
         prepare_dataset(named, tmp_path / "out", collator=other)
+
+
+def test_every_option_of_the_media_either_changes_or_refuses_them():
+    assert sorted([*_CHANGING, *_REFUSING]) == sorted(f.name for f in attrs.fields(LocalMedia))
+
+
+def test_a_difference_behind_long_equal_text_is_shown(tmp_path, source, collator):
+    prepare_dataset(source, tmp_path / "out", collator=collator)
+    other = attrs.evolve(collator, media=LocalMedia(array_sampling_rate=8000))
+    shown = r"array_sampling_rate=None there, \.\.\..*array_sampling_rate=8000 now\. Prepare"
+    with pytest.raises(ConfigError, match=shown):
+        PreparedDataset(tmp_path / "out", other)
+    with pytest.raises(ConfigError, match=r": option media: \.\.\..*8000 now\. Name"):
+        prepare_dataset(source, tmp_path / "out", collator=other)
 
 
 def _subclass(part: Any) -> type:
@@ -523,6 +539,21 @@ def test_another_vocabulary_has_another_fingerprint(collator):
     processor.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(facts))
     other = fingerprint_of(collator_for(processor))
     assert other["tokenizer"] != fingerprint_of(collator)["tokenizer"]
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_an_option_of_the_vocabulary_counts_whenever_it_was_set(collator, is_early):
+    processor = tiny_processor()
+    if is_early:
+        assert fingerprint_of(collator_for(processor)) == fingerprint_of(collator)
+    model = processor.tokenizer.backend_tokenizer.model
+    model.dropout = 0.5
+    fresh = tiny_processor()
+    fresh.tokenizer.backend_tokenizer.model.dropout = 0.5
+    found = fingerprint_of(collator_for(processor))
+    assert found == fingerprint_of(collator_for(fresh)) != fingerprint_of(collator)
+    model.dropout = None
+    assert fingerprint_of(collator_for(processor)) == fingerprint_of(collator)
 
 
 def test_damage_is_reported(tmp_path, source, collator):
