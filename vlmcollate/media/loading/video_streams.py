@@ -28,11 +28,13 @@ class FrameTimes:
         is_on_frames: Whether decoded frames carry these times.
         keys: (K,) int64, rising, the indices of the frames at which decoding may start; none unless
             frames carry their times.
+        end: The time at which the last frame ends, as far as its packet is whole and declares it.
     """
 
     ticks: npt.NDArray[np.int64]
     is_on_frames: bool
     keys: npt.NDArray[np.int64]
+    end: int
 
     def attach(self, frames: Iterable[Any]) -> Iterator[tuple[int | None, Any]]:
         """Pairs each decoded frame with the time at which it is shown.
@@ -97,7 +99,7 @@ def read_frame_times(
     """
     ticks: set[int] = set()
     finder = KeyFrameFinder(container, stream)
-    latest, is_sorted, is_on_frames = -math.inf, True, True
+    latest, is_sorted, is_on_frames, end = -math.inf, True, True, 0
     with decoding_errors(name, where):
         for packet in container.demux(stream):
             if packet.size:
@@ -109,6 +111,7 @@ def read_frame_times(
                 if at is not None:
                     ticks.add(at)
                     is_sorted, latest = is_sorted and at >= latest, at
+                    end = max(end, at + (0 if packet.is_corrupt else packet.duration or 0))
             if len(ticks) > limits.max_frames:
                 raise MediaError(
                     f"{name} has more than max_frames={limits.max_frames} frames; cut it, or raise "
@@ -123,7 +126,7 @@ def read_frame_times(
         is_on_frames = False
     shown = np.array(sorted(ticks), np.int64)
     keys = finder.find(shown)
-    return FrameTimes(shown, is_on_frames, keys if is_on_frames else keys[:0])
+    return FrameTimes(shown, is_on_frames, keys if is_on_frames else keys[:0], end)
 
 
 def _check_frame_size(width: int, height: int, name: str, limits: VideoLimits, where: str) -> None:
