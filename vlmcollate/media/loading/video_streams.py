@@ -95,16 +95,18 @@ def read_frame_times(
         The times of at least one frame.
 
     Raises:
-        MediaError: If the video is broken, has no frames or too many, or is too long.
+        MediaError: If the video is broken, has no frames, no times of frames or too many frames, or
+            is too long.
     """
     ticks: set[int] = set()
     finder = KeyFrameFinder(container, stream)
-    latest, is_sorted, is_on_frames, end = -math.inf, True, True, 0
+    latest, is_sorted, is_on_frames, end, packets = -math.inf, True, True, 0, 0
     with decoding_errors(name, where):
         for packet in container.demux(stream):
             if packet.size:
                 finder.add(packet)
             if packet.size and not packet.is_discard:
+                packets += 1
                 # some formats, such as AVI, hold only the time to decode a frame
                 is_on_frames = is_on_frames and packet.pts is not None
                 at = packet.pts if packet.pts is not None else packet.dts
@@ -119,7 +121,7 @@ def read_frame_times(
                     where=where,
                 )
     if not ticks:
-        raise MediaError(f"{name} has no frames; drop the sample", where=where)
+        raise _without_times(packets, name, where)
     _check_seconds((max(ticks) - min(ticks)) * float(stream.time_base), name, limits, where)
     # times that rise although frames are shown in another order are the times to decode them
     if is_sorted and stream.codec_context.has_b_frames:
@@ -127,6 +129,18 @@ def read_frame_times(
     shown = np.array(sorted(ticks), np.int64)
     keys = finder.find(shown)
     return FrameTimes(shown, is_on_frames, keys if is_on_frames else keys[:0], end)
+
+
+def _without_times(packets: int, name: str, where: str) -> MediaError:
+    """The error for a stream in which no packet has a time."""
+    if not packets:
+        return MediaError(f"{name} has no frames; drop the sample", where=where)
+    return MediaError(
+        f"{name} has {packets} packets and no times of frames, like a raw H.264 or HEVC stream; "
+        "encode it again in a container, at its frame rate (ffmpeg -framerate ... -i in.h264 "
+        "out.mp4), or pass its frames",
+        where=where,
+    )
 
 
 def _check_frame_size(width: int, height: int, name: str, limits: VideoLimits, where: str) -> None:
