@@ -123,10 +123,11 @@ def upright_rgb(
                 return PixelImage(pixels, image.info)
         if not isinstance(image, PixelImage):  # whose pixels stay in their array
             image.load()
-        if image.mode == "RGB" and not image.info:
+        orientation = read_orientation(image)
+        if image.mode == "RGB" and not image.info and orientation == 1:
             return image
         rgb = as_rgb(image, name, background=background, gray_range=gray_range, where=where)
-        return make_upright(rgb, read_orientation(image))
+        return make_upright(rgb, orientation)
 
 
 def _decode_upright_jpeg(encoded: bytes, image: Image.Image) -> Pixels | None:
