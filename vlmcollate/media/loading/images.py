@@ -14,13 +14,17 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from vlmcollate.errors import MediaError
-from vlmcollate.media.loading.depth import SIGNIFICANT_BITS, GrayRange
+from vlmcollate.media.loading.depth import SIGNIFICANT_BITS, UPPER_BITS, GrayRange
 from vlmcollate.media.loading.image_modes import Colour, as_rgb
 from vlmcollate.media.loading.jpeg import decode_jpeg
 from vlmcollate.media.loading.orientation import make_upright, read_orientation, swaps_sides
 from vlmcollate.media.loading.pillow_errors import BROKEN_IMAGE_ERRORS
 from vlmcollate.media.loading.pixel_images import PixelImage, Pixels
-from vlmcollate.media.loading.png import check_png, significant_bits_of_png
+from vlmcollate.media.loading.png import (
+    check_png,
+    is_deep_gray_with_alpha,
+    significant_bits_of_png,
+)
 
 _JPEG_FORMATS = ("JPEG", "MPO")
 """Many cameras write an MPO, which is a JPEG followed by further views."""
@@ -200,6 +204,8 @@ def _open(data: bytes, factory: _Factory, name: str, where: str) -> ImageFile.Im
             check_png(data)
             if (bits := significant_bits_of_png(data)) is not None:
                 image.info[SIGNIFICANT_BITS] = bits
+            if is_deep_gray_with_alpha(data):
+                image.info[UPPER_BITS] = True
         return image
 
 
