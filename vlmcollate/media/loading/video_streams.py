@@ -113,7 +113,7 @@ def read_frame_times(
                 if at is not None:
                     ticks.add(at)
                     is_sorted, latest = is_sorted and at >= latest, at
-                    end = max(end, at + (0 if packet.is_corrupt else packet.duration or 0))
+                    end = max(end, at + _ticks_shown(packet, stream.codec_context.name))
             if len(ticks) > limits.max_frames:
                 raise MediaError(
                     f"{name} has more than max_frames={limits.max_frames} frames; cut it, or raise "
@@ -129,6 +129,13 @@ def read_frame_times(
     shown = np.array(sorted(ticks), np.int64)
     keys = finder.find(shown)
     return FrameTimes(shown, is_on_frames, keys if is_on_frames else keys[:0], end)
+
+
+def _ticks_shown(packet: Any, codec: str) -> int:
+    """The time for which a frame is shown, 0 if its packet is cut or declares none."""
+    # FFmpeg does not mark the last packet of a GIF that was cut, which ends like its blocks or file
+    is_cut = packet.is_corrupt or (codec == "gif" and memoryview(packet)[-1] not in b"\0;")
+    return 0 if is_cut else packet.duration or 0
 
 
 def _without_times(packets: int, name: str, where: str) -> MediaError:

@@ -55,7 +55,12 @@ def test_a_slideshow_is_whole(container, codec):
 
 @pytest.mark.parametrize("last", [100, 1500, 5000])
 def test_the_last_frame_of_a_gif_may_be_shown_for_long(last):
-    assert load(gif(last)).indices.tolist()[-1] == 9
+    data = gif(last)
+    assert load(data).indices.tolist()[-1] == 9
+    assert load(data[:-1]).indices.tolist()[-1] == 9  # without the byte that ends the file
+    if last > 1000:
+        with pytest.raises(MediaError, match="truncated"):
+            load(data[:-60])
 
 
 @pytest.mark.parametrize(("container", "codec"), SLIDESHOWS[2:])
