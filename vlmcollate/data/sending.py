@@ -16,6 +16,11 @@ from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.sources import Piece, row_label
 from vlmcollate.errors import ConfigError
 from vlmcollate.media.loading.images import FRAMES
+from vlmcollate.media.loading.orientation import (
+    has_own_exif,
+    read_orientation,
+    restore_orientation,
+)
 
 
 def pickle_encoder(encoder: PieceEncoder) -> Any:
@@ -63,29 +68,40 @@ def receive(pipe: Any) -> Any:
 
 
 class _Pickler(pickle.Pickler):
-    """Keeps what Pillow's own pickles lose: the number of frames of an image, and broken ones."""
+    """Keeps what Pillow's own pickles lose.
+
+    That is the number of frames of an image, an orientation that was set on it, and broken files.
+    """
 
     def reducer_override(self, value: Any) -> Any:
         """Reduces images; every other object as usual."""
-        if not isinstance(value, ImageFile.ImageFile):
+        if not isinstance(value, Image.Image):
             return NotImplemented
-        if (data := _broken_file(value)) is not None:
-            return _opened, (data,)
-        frames = _frames_of(value)
-        if frames == 1:
+        frames = 1
+        if isinstance(value, ImageFile.ImageFile):
+            if (data := _broken_file(value)) is not None:
+                return _opened, (data,)
+            frames = _frames_of(value)
+        orientation = read_orientation(value) if has_own_exif(value) else None
+        if frames == 1 and orientation is None:
             return NotImplemented
         make, arguments, state, *_ = cast("tuple[Any, ...]", value.__reduce_ex__(4))
-        return _animated, (make, arguments, state, frames)
+        return _restored, (make, arguments, state, frames, orientation)
 
 
 class _PipePickler(_Pickler, ForkingPickler):
     """Pickles as a pipe does, which shares the memory of tensors."""
 
 
-def _animated(make: Callable[..., Any], arguments: Any, state: Any, frames: int) -> Any:
+def _restored(
+    make: Callable[..., Any], arguments: Any, state: Any, frames: int, orientation: int | None
+) -> Any:
     image = make(*arguments)
     image.__setstate__(state)
-    image.info[FRAMES] = frames
+    if frames != 1:
+        image.info[FRAMES] = frames
+    if orientation is not None:
+        restore_orientation(image, orientation)
     return image
 
 

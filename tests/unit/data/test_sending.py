@@ -77,6 +77,25 @@ def test_a_broken_image_is_refused_alike_in_every_process(tmp_path):
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize("data", [None, "JPEG", "PNG", "TIFF"])
+def test_an_orientation_that_is_set_on_an_image_is_sent(data):
+    from vlmcollate.data.sending import pickle_task
+    from vlmcollate.data.sources import Piece
+
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for orientation in (1, 6):
+        image = Image.new("RGB", (8, 4))
+        if data is not None:
+            image = Image.open(io.BytesIO(encoded(image, data, exif=exif)))
+            image.load()  # which turns a TIFF
+        image.getexif()[0x0112] = orientation
+        piece = Piece(source="s", kind="stream", first=0, rows=1, examples=(image,))
+        sent, _ = pickle.loads(pickle_task(piece, None))
+        assert sent.examples[0].getexif().get(0x0112, 1) == orientation
+        assert sent.examples[0].info == image.info
+
+
 def test_an_image_is_sent_as_it_is(tmp_path):
     from vlmcollate.data.sending import pickle_task
     from vlmcollate.data.sources import Piece

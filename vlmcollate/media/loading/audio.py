@@ -11,6 +11,7 @@ from typing import Any
 
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.media.loading.audio_arrays import Samples, whole_rate
+from vlmcollate.media.loading.audio_containers import sample_bytes
 from vlmcollate.media.loading.audio_limits import AudioLimits
 from vlmcollate.media.loading.resampling import INSTALL_AUDIO, mono_from_blocks
 
@@ -33,7 +34,7 @@ def decode_audio(
         (N,) float32 in [-1, 1], at the target rate.
 
     Raises:
-        MediaError: If the audio is broken, empty or too long.
+        MediaError: If the audio is broken, truncated, empty or too long.
         ConfigError: If soundfile, or soxr if it is needed, is not installed.
     """
     soundfile = _soundfile()
@@ -43,6 +44,7 @@ def decode_audio(
             if declared < 1:
                 raise MediaError(f"{name} is empty; drop the sample", where=where)
             limits.check(declared, file.channels, rate, name, where)
+            _check_whole(data, declared, name, where)
             blocks = ((block, rate) for block in _blocks(file))
             mono = mono_from_blocks(blocks, name, target=target, limits=limits, where=where)
             decoded = file.tell()
@@ -59,6 +61,17 @@ def decode_audio(
             where=where,
         )
     return mono
+
+
+def _check_whole(data: bytes, samples: int, name: str, where: str) -> None:
+    """Refuses what libsndfile reads as a shorter file, with a MediaError."""
+    held = sample_bytes(data)
+    if held is not None and held.lacks_samples(samples):
+        raise MediaError(
+            f"{name} is truncated: its header declares {held.declared} bytes of samples, found "
+            f"{held.found}; fetch or encode it again, or drop the sample",
+            where=where,
+        )
 
 
 def _soundfile() -> Any:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from vlmcollate.errors import MediaError
+from vlmcollate.media.loading.tensors import array_of
 from vlmcollate.plain_values import show
 
 Samples = npt.NDArray[np.float32]
@@ -49,7 +50,7 @@ def scaled_samples(array: object, *, channel_axis: int | None = None, where: str
 
     Args:
         array: (N,), or with `channel_axis` (C, N) or (N, C): floats in [-1, 1], or int16, int32 or
-            uint8, which are scaled to that range.
+            uint8, which are scaled to that range; or a list of floats.
         channel_axis: The axis of the channels, 0 or 1, if there are two axes.
         where: The path inside the sample, for errors.
 
@@ -57,8 +58,8 @@ def scaled_samples(array: object, *, channel_axis: int | None = None, where: str
         (N, C) float32.
 
     Raises:
-        MediaError: If the array has another dtype or layout, is empty, or holds NaN, infinity or
-            floats far outside [-1, 1].
+        MediaError: If the array has another dtype or layout, is a list of integers, is empty, or
+            holds NaN, infinity or floats far outside [-1, 1].
     """
     samples = _as_array(array, where)
     if samples.ndim == 2 and channel_axis in (0, 1):
@@ -138,21 +139,37 @@ def _split(source: object, where: str) -> tuple[Any, Any, Any]:
 
 def _as_array(array: object, where: str) -> npt.NDArray[Any]:
     if isinstance(array, torch.Tensor):
-        return array.detach().cpu().numpy()
+        return array_of(array, "an audio", where)
     if isinstance(array, np.ndarray):
         return array
     if isinstance(array, list | tuple):
-        try:
-            return np.asarray(array, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise MediaError(
-                f"an audio list is not a list of numbers ({error})", where=where
-            ) from None
+        return _of_list(array, where)
     raise MediaError(
         f"an audio array is {type(array).__name__}, expected an array of samples "
         "(the array comes before its rate)",
         where=where,
     )
+
+
+def _of_list(samples: Sequence[Any], where: str) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(samples)
+        array = array.astype(np.float32) if array.dtype.kind in "OUS" else array
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MediaError(f"an audio list is not a list of numbers ({error})", where=where) from None
+    if array.dtype.kind in "iu" and isinstance(_first(samples), int):
+        raise MediaError(
+            "an audio list holds integers, which do not show their number of bits; pass "
+            "np.asarray(samples, np.int16) if they have 16, or floats in [-1, 1]",
+            where=where,
+        )
+    return array
+
+
+def _first(samples: Any) -> object:
+    while isinstance(samples, list | tuple):
+        samples = samples[0]
+    return samples
 
 
 def _check_amplitude(samples: npt.NDArray[Any], where: str, start: int) -> None:

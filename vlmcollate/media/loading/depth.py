@@ -11,6 +11,8 @@ from vlmcollate.errors import MediaError
 
 SIGNIFICANT_BITS = "vlmcollate significant bits"
 """The key of an image's info under which the depth that a PNG file declares is kept."""
+UPPER_BITS = "vlmcollate upper bits"
+"""The key in the info of an image of 8 bits that are the upper ones of 16-bit grey in its file."""
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281
 _DOUBTFUL_BITS = 14
 
@@ -61,6 +63,32 @@ def gray_range_of(
             where=where,
         )
     return found
+
+
+def check_upper_bits(
+    image: Image.Image, name: str, *, stated: GrayRange | None, where: str
+) -> None:
+    """Refuses an image of which only the upper bits were decoded, if they may not be the grey.
+
+    Args:
+        image: A loaded image of mode RGBA, of 16-bit grey with alpha.
+        name: The image's name in errors.
+        stated: The range that the user states, or `None`.
+        where: The path inside the sample, for errors.
+
+    Raises:
+        MediaError: If another range than that of 16 bits is stated, or if none is and the pixels
+            would fit into fewer bits.
+    """
+    highest = image.getchannel(0).getextrema()[1]
+    is_dark = isinstance(highest, int) and 0 < highest < 1 << (_DOUBTFUL_BITS - 8)
+    if stated != (0, 0xFFFF) and (is_dark or stated is not None):
+        raise MediaError(
+            f"{name} has 16-bit grey with alpha, of which the upper 8 bits are decoded, up to "
+            f"{highest} of 255, and no range of grey applies; set LocalMedia(gray_range=(0, "
+            "65535)) if it uses all bits, or remove the alpha channel",
+            where=where,
+        )
 
 
 def _declared_white(image: Image.Image) -> int | None:

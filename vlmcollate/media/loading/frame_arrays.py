@@ -16,6 +16,7 @@ from PIL import Image
 from vlmcollate.conversation import MediaOptions
 from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.sampling import FrameSampling, named_times
+from vlmcollate.media.loading.tensors import array_of
 from vlmcollate.media.loading.videos import Video, VideoLimits
 
 
@@ -182,13 +183,13 @@ def channels_last(frames: object, where: str) -> npt.NDArray[np.uint8]:
         raise MediaError(
             f"a video is {type(frames).__name__}, expected an array of frames", where=where
         )
-    pixels = frames.detach().cpu().numpy() if isinstance(frames, torch.Tensor) else frames
-    if pixels.dtype != np.uint8:
+    if frames.dtype not in (torch.uint8, np.dtype(np.uint8)):
         raise MediaError(
-            f"a video array has dtype {pixels.dtype}, expected uint8 from 0 to 255; scale it (0..1 "
+            f"a video array has dtype {frames.dtype}, expected uint8 from 0 to 255; scale it (0..1 "
             "by 255), round and clip, then convert it",
             where=where,
         )
+    pixels = array_of(frames, "a video", where) if isinstance(frames, torch.Tensor) else frames
     shape = pixels.shape
     if len(shape) != 4 or (shape[1] != 3 and shape[3] != 3):
         raise MediaError(

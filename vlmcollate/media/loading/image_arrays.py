@@ -15,6 +15,7 @@ from PIL import Image
 from vlmcollate.errors import MediaError
 from vlmcollate.media.loading.images import check_pixels
 from vlmcollate.media.loading.pixel_images import PixelImage
+from vlmcollate.media.loading.tensors import array_of
 
 _CHANNELS = (3, 4)
 
@@ -38,7 +39,7 @@ def image_from_array(
         MediaError: If the array has another dtype or shape, is empty or too large.
     """
     _check_uint8(array, where)
-    pixels = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+    pixels = array_of(array, "an image", where) if isinstance(array, torch.Tensor) else array
     pixels = _channels_last(pixels, where)
     check_pixels((pixels.shape[1], pixels.shape[0]), "the array", max_pixels, where)
     if pixels.ndim == 3 and pixels.shape[2] == 3:

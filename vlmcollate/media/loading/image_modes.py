@@ -6,7 +6,12 @@ import numpy as np
 from PIL import Image
 
 from vlmcollate.errors import MediaError
-from vlmcollate.media.loading.depth import GrayRange, gray_range_of
+from vlmcollate.media.loading.depth import (
+    UPPER_BITS,
+    GrayRange,
+    check_upper_bits,
+    gray_range_of,
+)
 
 Colour = str | tuple[int, int, int]
 
@@ -41,6 +46,8 @@ def as_rgb(
     """
     if image.mode in _SIXTEEN_BIT_MODES or (image.mode == "F" and gray_range is not None):
         image = _as_eight_bit(image, name, gray_range, where)
+    if image.info.get(UPPER_BITS):
+        check_upper_bits(image, name, stated=gray_range, where=where)
     if image.mode == "F":
         raise MediaError(
             f"{name} has float pixels (mode F), whose range is not known; set "

@@ -14,13 +14,17 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from vlmcollate.errors import MediaError
-from vlmcollate.media.loading.depth import SIGNIFICANT_BITS, GrayRange
+from vlmcollate.media.loading.depth import SIGNIFICANT_BITS, UPPER_BITS, GrayRange
 from vlmcollate.media.loading.image_modes import Colour, as_rgb
 from vlmcollate.media.loading.jpeg import decode_jpeg
 from vlmcollate.media.loading.orientation import make_upright, read_orientation, swaps_sides
 from vlmcollate.media.loading.pillow_errors import BROKEN_IMAGE_ERRORS
 from vlmcollate.media.loading.pixel_images import PixelImage, Pixels
-from vlmcollate.media.loading.png import check_png, significant_bits_of_png
+from vlmcollate.media.loading.png import (
+    check_png,
+    is_deep_gray_with_alpha,
+    significant_bits_of_png,
+)
 
 _JPEG_FORMATS = ("JPEG", "MPO")
 """Many cameras write an MPO, which is a JPEG followed by further views."""
@@ -123,10 +127,11 @@ def upright_rgb(
                 return PixelImage(pixels, image.info)
         if not isinstance(image, PixelImage):  # whose pixels stay in their array
             image.load()
-        if image.mode == "RGB" and not image.info:
+        orientation = read_orientation(image)
+        if image.mode == "RGB" and not image.info and orientation == 1:
             return image
         rgb = as_rgb(image, name, background=background, gray_range=gray_range, where=where)
-        return make_upright(rgb, read_orientation(image))
+        return make_upright(rgb, orientation)
 
 
 def _decode_upright_jpeg(encoded: bytes, image: Image.Image) -> Pixels | None:
@@ -199,6 +204,8 @@ def _open(data: bytes, factory: _Factory, name: str, where: str) -> ImageFile.Im
             check_png(data)
             if (bits := significant_bits_of_png(data)) is not None:
                 image.info[SIGNIFICANT_BITS] = bits
+            if is_deep_gray_with_alpha(data):
+                image.info[UPPER_BITS] = True
         return image
 
 

@@ -219,7 +219,8 @@ class LocalMedia(MediaStrategy):
         Args:
             source: A path or `file://` URI; encoded bytes; a base64 data URI; a dict with `bytes`
                 or `path`; `(array, rate)`; or a dict with `array`, `sampling_rate` and, for an
-                array of two axes, `channel_axis`. Integers are scaled to [-1, 1). A bare array is
+                array of two axes, `channel_axis`. The integers of an array are scaled to [-1, 1). A
+                list holds floats, because integers in it have no width. A bare array is
                 accepted only if the option `array_sampling_rate` is set.
             sampling_rate: The model's audio sampling rate in Hz.
             where: The path inside the sample, for errors.

@@ -39,20 +39,36 @@ def make_upright(image: Image.Image, orientation: int) -> Image.Image:
     return upright
 
 
+def has_own_exif(image: Image.Image) -> bool:
+    """Whether the image object holds EXIF data, which may differ from that in its `info`."""
+    return getattr(image, "_exif", None) is not None
+
+
+def restore_orientation(image: Image.Image, orientation: int) -> None:
+    """Sets the orientation of an image that was pickled, since Pillow's pickles hold only `info`.
+
+    Args:
+        image: The unpickled image.
+        orientation: The orientation that `read_orientation` returned before.
+    """
+    if read_orientation(image) != orientation:
+        image.getexif()[_TAG] = orientation
+
+
 def swaps_sides(orientation: int) -> bool:
     """Whether turning an image upright swaps its width and its height."""
     return orientation in _SWAP_SIDES
 
 
 def read_orientation(image: Image.Image) -> int:
-    """Reads the orientation of an opened image.
+    """Reads the orientation of an image, from its metadata or as it was set on the object.
 
     Returns:
         1 to 8 in the numbering of EXIF; 1, upright, if it is missing or unreadable.
     """
     # getexif() is slow and caches, so it is called only if there is something to read; Pillow turns
     # a TIFF as it loads it
-    if not any(key in image.info for key in _INFO_KEYS):
+    if not has_own_exif(image) and not any(key in image.info for key in _INFO_KEYS):
         return 1
     try:
         found = image.getexif().get(_TAG, 1)

@@ -1,4 +1,4 @@
-"""What Pillow skips in PNG files: checksums, and the depth that the file declares."""
+"""What Pillow skips in PNG files: checksums, and the depth of the pixels."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def check_png(data: bytes) -> None:
             return
         start = end + 4
     raise OSError("PNG file is truncated: it has no end chunk")
+
+
+def is_deep_gray_with_alpha(data: bytes) -> bool:
+    """Whether a PNG file holds 16-bit grey with alpha, which Pillow reads as RGBA of 8 bits."""
+    return data[12:16] == b"IHDR" and data[24:26] == b"\x10\x04"
 
 
 def significant_bits_of_png(data: bytes) -> int | None:

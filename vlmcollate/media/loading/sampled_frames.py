@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmcollate.errors import MediaError
+from vlmcollate.media.loading.display_matrix import upright_pixels
 from vlmcollate.media.loading.frame_arrays import check_kept_bytes
 from vlmcollate.media.loading.videos import VideoLimits
 
@@ -66,7 +67,8 @@ class SampledFrames:
             frame: PyAV's frame.
 
         Raises:
-            MediaError: If the frame is damaged, of another size, or the frames are too large.
+            MediaError: If the frame is damaged, of another size or askew, or the frames are too
+                large.
         """
         if at is None or at not in self._rows:
             return
@@ -91,4 +93,4 @@ class SampledFrames:
                 where=self.where,
             )
         pixels: npt.NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-        return np.rot90(pixels, round(frame.rotation / 90))
+        return upright_pixels(pixels, frame, self.name, self.where)

@@ -59,6 +59,7 @@ def decode_video(
         shown = read_frame_times(container, stream, name, limits, where)
         single_gap = _single_gap(stream)
         times = (shown.ticks - shown.ticks[0]) * float(stream.time_base)
+        end = float((shown.end - shown.ticks[0]) * stream.time_base)
         size = stream.width, stream.height
         # a container's own length counts from 0, and a stream's from its first frame
         start = max(int(shown.ticks[0]), 0) * float(stream.time_base)
@@ -70,7 +71,8 @@ def decode_video(
     if not with_pixels:
         frames = np.broadcast_to(np.uint8(0), (len(indices), *frames.shape[1:]))
     gap = float(times[-1]) / (len(times) - 1) if len(times) > 1 else single_gap
-    _check_whole(float(times[-1]) + late, gap, declared, name, where)
+    last = float(times[-1])
+    _check_whole(last + late, max(last + gap, end) + late, declared, name, where)
     total, duration = sampling.span(times, indices, gap)
     return Video(
         frames=frames,
@@ -123,8 +125,8 @@ def _single_gap(stream: Any) -> float:
     return 1 / float(rate) if rate and rate > 0 else 1.0
 
 
-def _check_whole(last: float, gap: float, declared: float, name: str, where: str) -> None:
-    if last + gap < 0.9 * declared - 1:
+def _check_whole(last: float, end: float, declared: float, name: str, where: str) -> None:
+    if end < 0.9 * declared - 1:
         raise MediaError(
             f"{name} is truncated: its header declares {declared:.1f} s, but the last frame is at "
             f"{last:.1f} s; fetch or encode it again, or drop the sample",

@@ -28,11 +28,13 @@ class FrameTimes:
         is_on_frames: Whether decoded frames carry these times.
         keys: (K,) int64, rising, the indices of the frames at which decoding may start; none unless
             frames carry their times.
+        end: The time at which the last frame ends, as far as its packet is whole and declares it.
     """
 
     ticks: npt.NDArray[np.int64]
     is_on_frames: bool
     keys: npt.NDArray[np.int64]
+    end: int
 
     def attach(self, frames: Iterable[Any]) -> Iterator[tuple[int | None, Any]]:
         """Pairs each decoded frame with the time at which it is shown.
@@ -93,22 +95,25 @@ def read_frame_times(
         The times of at least one frame.
 
     Raises:
-        MediaError: If the video is broken, has no frames or too many, or is too long.
+        MediaError: If the video is broken, has no frames, no times of frames or too many frames, or
+            is too long.
     """
     ticks: set[int] = set()
     finder = KeyFrameFinder(container, stream)
-    latest, is_sorted, is_on_frames = -math.inf, True, True
+    latest, is_sorted, is_on_frames, end, packets = -math.inf, True, True, 0, 0
     with decoding_errors(name, where):
         for packet in container.demux(stream):
             if packet.size:
                 finder.add(packet)
             if packet.size and not packet.is_discard:
+                packets += 1
                 # some formats, such as AVI, hold only the time to decode a frame
                 is_on_frames = is_on_frames and packet.pts is not None
                 at = packet.pts if packet.pts is not None else packet.dts
                 if at is not None:
                     ticks.add(at)
                     is_sorted, latest = is_sorted and at >= latest, at
+                    end = max(end, at + _ticks_shown(packet, stream.codec_context.name))
             if len(ticks) > limits.max_frames:
                 raise MediaError(
                     f"{name} has more than max_frames={limits.max_frames} frames; cut it, or raise "
@@ -116,14 +121,33 @@ def read_frame_times(
                     where=where,
                 )
     if not ticks:
-        raise MediaError(f"{name} has no frames; drop the sample", where=where)
+        raise _without_times(packets, name, where)
     _check_seconds((max(ticks) - min(ticks)) * float(stream.time_base), name, limits, where)
     # times that rise although frames are shown in another order are the times to decode them
     if is_sorted and stream.codec_context.has_b_frames:
         is_on_frames = False
     shown = np.array(sorted(ticks), np.int64)
     keys = finder.find(shown)
-    return FrameTimes(shown, is_on_frames, keys if is_on_frames else keys[:0])
+    return FrameTimes(shown, is_on_frames, keys if is_on_frames else keys[:0], end)
+
+
+def _ticks_shown(packet: Any, codec: str) -> int:
+    """The time for which a frame is shown, 0 if its packet is cut or declares none."""
+    # FFmpeg does not mark the last packet of a GIF that was cut, which ends like its blocks or file
+    is_cut = packet.is_corrupt or (codec == "gif" and memoryview(packet)[-1] not in b"\0;")
+    return 0 if is_cut else packet.duration or 0
+
+
+def _without_times(packets: int, name: str, where: str) -> MediaError:
+    """The error for a stream in which no packet has a time."""
+    if not packets:
+        return MediaError(f"{name} has no frames; drop the sample", where=where)
+    return MediaError(
+        f"{name} has {packets} packets and no times of frames, like a raw H.264 or HEVC stream; "
+        "encode it again in a container, at its frame rate (ffmpeg -framerate ... -i in.h264 "
+        "out.mp4), or pass its frames",
+        where=where,
+    )
 
 
 def _check_frame_size(width: int, height: int, name: str, limits: VideoLimits, where: str) -> None:

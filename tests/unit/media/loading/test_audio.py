@@ -55,6 +55,19 @@ def test_integers_are_scaled(dtype, scale):
     np.testing.assert_allclose(load((samples, RATE)), TONE, atol=2 / 32768)
 
 
+def test_a_list_of_integers_is_refused():
+    quiet = np.array([0, 3, -5, 7, -2] * 320, np.int16)
+    for samples in (quiet.tolist(), tuple(quiet.tolist()), [0, 0], [1 << 40, 0]):
+        with pytest.raises(MediaError, match=r"holds integers, .* np\.asarray\(samples, np\.int16"):
+            load((samples, RATE))
+    channels = {"array": [quiet.tolist()] * 2, "sampling_rate": RATE, "channel_axis": 0}
+    with pytest.raises(MediaError, match="holds integers"):
+        load(channels)
+    # numbers of NumPy show their width, and floats are floats
+    assert np.array_equal(load((list(quiet), RATE)), load((quiet, RATE)))
+    assert load(([0, 0.5, -1], RATE)).tolist() == [0.0, 0.5, -1.0]
+
+
 def test_channels_are_averaged():
     stereo = np.stack([TONE, np.zeros_like(TONE)])
     for source in (

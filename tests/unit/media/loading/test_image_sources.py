@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.unit.media.loading.image_checks import (
     BLACK,
@@ -115,6 +115,21 @@ def test_orientation_in_xmp_and_in_other_modes_is_applied() -> None:
     rgb = Image.new("RGB", (4, 2))
     rgb.info["xmp"] = b'<rdf:Description tiff:Orientation="6"/>'
     assert load(rgb).size == (2, 4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_an_orientation_that_is_set_on_an_image_is_applied(mode: str) -> None:
+    for orientation in range(1, 9):
+        image = Image.effect_noise((6, 4), 90).convert(mode)
+        image.getexif()[0x0112] = orientation
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        assert pixels(load(image)) == pixels(upright)
+        assert LocalMedia().image_size(image, where=WHERE) == upright.size[::-1]
+        assert pixels(load(load(image))) == pixels(upright)
+    # set back, although the file demands a turn
+    turned = Image.open(io.BytesIO(as_png(Image.new("RGB", (4, 2)), 6)[1]))
+    turned.getexif()[0x0112] = 1
+    assert load(turned).size == (4, 2)
 
 
 def test_an_mpo_photo_is_its_first_image() -> None:
