@@ -25,6 +25,7 @@ _CODE = re.compile(
     rf"\{{#.*?#\}}|\{{\{{[-+]?(?P<output>{_BODY})[-+]?\}}\}}|\{{%[-+]?(?P<tag>{_BODY})[-+]?%\}}",
     re.DOTALL,
 )
+_RAW = re.compile(r"\{%[-+]?\s*raw\b")
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _ESCAPED = re.compile(r"\\[^nrt'\"\\/]")
 _ADJACENT = re.compile(r"['\"]\s*['\"]")
@@ -114,7 +115,7 @@ class _Statement:
 @lru_cache(maxsize=16)
 def _statements(template: str) -> tuple[_Statement, ...] | None:
     """Returns the statements of a template, or `None` if they cannot be separated."""
-    if re.search(r"\{%[-+]?\s*raw\b", template):
+    if _RAW.search(template):
         return None
     found = []
     for match in _CODE.finditer(template):
@@ -123,6 +124,13 @@ def _statements(template: str) -> tuple[_Statement, ...] | None:
         elif match["output"] is not None:
             found.append(_Statement(match["output"]))
     return tuple(found)
+
+
+def without_comments(template: str) -> str:
+    """Returns a template without its comments, unless it has parts that are no code."""
+    if _RAW.search(template):
+        return template
+    return _CODE.sub(lambda m: "" if m.group().startswith("{#") else m.group(), template)
 
 
 def _tree_of(
