@@ -28,7 +28,7 @@ from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.media_spans import media_spans
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
-from vlmcollate.prompt.plan import RenderingPlan, shapes_of
+from vlmcollate.prompt.plan import RenderingPlan, form_of, shapes_of
 from vlmcollate.prompt.probe_cache import ProbeCache
 from vlmcollate.prompt.rendering import CallerSpan, Rendering, without_end
 from vlmcollate.prompt.structure import Structure, StructureReader
@@ -44,7 +44,7 @@ from vlmcollate.prompt.templates import (
     wants_strings,
 )
 from vlmcollate.prompt.turn_ends import TurnEnds, read_turn_ends
-from vlmcollate.prompt.turn_headers import KnownStarts, Render
+from vlmcollate.prompt.turn_headers import KnownStarts
 from vlmcollate.prompt.turns import TurnFinder
 from vlmcollate.tokens.identity_cache import IdentityCache
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -85,6 +85,7 @@ class ChatRenderer:
     _plans: dict[Any, RenderingPlan | None] = attrs.field(factory=dict, init=False)
     _starts: dict[Any, KnownStarts] = attrs.field(factory=dict, init=False)
     _known_forms: dict[Any, _Forms] = attrs.field(factory=dict, init=False)
+    _proven: set[Any] = attrs.field(factory=set, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
         """Renders one conversation.
@@ -103,15 +104,17 @@ class ChatRenderer:
             if rendering is not None:
                 return rendering
         try:
-            plain = self.render(conversation, None, template=template)
+            plain = self._plain(conversation)
         except ConversationError as error:
             refuse_tested_literals(conversation, None, self.render, template, error.problem)
             raise
         rendering = plan.fill(conversation, plain) if plan is not None else None
         if rendering is not None:
             return rendering
-        trace, render = self._trace(conversation, plain, template)
-        rendering = self._place(conversation, trace, template, render)
+        trace, is_direct = self._trace(conversation, plain, template)
+        if is_direct:
+            self._proven.add((template, form_of(conversation)))
+        rendering = self._place(conversation, trace, template, is_direct=is_direct)
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
         is_certain = rendering.turn_error is None and trace.marks.literals is None
@@ -135,8 +138,7 @@ class ChatRenderer:
 
         Args:
             conversation: The conversation.
-            marks: The marks around its strings.
-            upto: The number of its messages before the generation prompt.
+                upto: The number of its messages before the generation prompt.
             template: The chat template; by default it is that of the processor.
             is_probe: Whether the prompt is kept for others who render the same conversation.
         """
@@ -158,6 +160,11 @@ class ChatRenderer:
     def probe(self) -> Callable[..., str]:
         """The function `render` for conversations that several readers of a template render."""
         return partial(self.render, is_probe=True)
+
+    def _plain(self, conversation: Conversation) -> str:
+        """Renders as `render` does, without the processor if that agreed for such a chat."""
+        form = chat_template_of(self.processor), form_of(conversation)
+        return (self._render_proven if form in self._proven else self.render)(conversation, None)
 
     def _render_directly(
         self, conversation: Conversation, marks: Marks | None, *, upto: int | None = None
@@ -300,28 +307,27 @@ class ChatRenderer:
 
     def _trace(
         self, conversation: Conversation, plain: str, template: str
-    ) -> tuple[MarkedText, Render]:
-        """Returns a marked rendering, and a function that renders parts of the same chat."""
+    ) -> tuple[MarkedText, bool]:
+        """Returns a marked rendering, and whether it needed no processor."""
         vocabulary = Vocabulary.known(self.processor.tokenizer)
-        renders = (self._render_directly, self._render_proven), (self.render, self.render)
-        for render, render_parts in renders:
+        for render in (self._render_directly, self.render):
             for literals in unmarked_literals(conversation, template):
                 marks = Marks(conversation, vocabulary.pattern, literals)
                 text = render(conversation, marks)
                 trace = None if text is None else marks.read(text)
                 if trace is not None and trace.text == plain:
-                    return trace, render_parts
+                    return trace, render != self.render
         problem = "the chat template's own text depends on the words of a message"
         refuse_tested_literals(conversation, plain, self.render, template, problem)
         raise ConversationError(unseparable(plain))
 
     def _place(
-        self, conversation: Conversation, trace: MarkedText, template: str, render: Render
+        self, conversation: Conversation, trace: MarkedText, template: str, *, is_direct: bool
     ) -> Rendering:
         finder = TurnFinder(
             conversation=conversation,
             trace=trace,
-            render=render,
+            render=self._render_proven if is_direct else self.render,
             probe=self.probe,
             vocabulary=Vocabulary.known(self.processor.tokenizer),
             stop_tokens=self.stop_tokens,
@@ -379,7 +385,7 @@ class ChatRenderer:
         if not conversation.tools or names_tools(conversation, trace):
             return False
         try:
-            return self.render(attrs.evolve(conversation, tools=None), None) == trace.text
+            return self._plain(attrs.evolve(conversation, tools=None)) == trace.text
         except ConversationError:
             return False
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -21,6 +22,11 @@ from jinja2 import nodes
 from vlmcollate.prompt.varying_names import OF_CHATS, varying_names
 
 _PROMPT_VARIABLE = "add_generation_prompt"
+_LAST = nodes.Getitem(nodes.Name("messages", "load"), nodes.Neg(nodes.Const(1)), "load")
+_LAST_ROLES = (
+    nodes.Getitem(_LAST, nodes.Const("role"), "load"),
+    nodes.Getattr(_LAST, "role", "load"),
+)
 _ASKED = nodes.Name(_PROMPT_VARIABLE, "load")
 _STRING = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _BODY = rf"(?:[^'\"]|{_STRING})*?"
@@ -175,7 +181,9 @@ def prompt_is_constant(template: str) -> bool:
     tests = [node for node in _conditions(tree) if _asks(node)]
     guards = [node for node in tests if not _is_closing(node.test, own)]
     uses = [n for n in names if n.name == _PROMPT_VARIABLE and n.ctx == "load"]
-    read = {n.name for node in guards for n in node.find_all(nodes.Name)} & own
+    last = {id(name) for name in _last_roles(tree)}  # which the kind of a turn tells
+    read = {n.name for node in guards for n in node.find_all(nodes.Name) if id(n) not in last}
+    read &= own
     if len(uses) != len(tests) or read & OF_CHATS:
         return False
     changed = {m[1] for s in _statements(template) or () if (m := _ATTRIBUTE.match(s.body))}
@@ -197,6 +205,13 @@ def is_of_prompts(template: str, name: str) -> bool:
             readers += [nodes.Output([node.test]), *(nodes.Output([part]) for part in body)]
     of_prompts = {id(n) for reader in readers for n in reader.find_all(nodes.Name)}
     return all(id(n) in of_prompts for n in tree.find_all(nodes.Name) if n.name == name)
+
+
+def _last_roles(tree: nodes.Template) -> Iterator[nodes.Name]:
+    """Yields the names in expressions for the role of the last message."""
+    for node in chain(tree.find_all(nodes.Getitem), tree.find_all(nodes.Getattr)):
+        if node in _LAST_ROLES:
+            yield from node.find_all(nodes.Name)
 
 
 def _conditions(tree: nodes.Template) -> Iterator[nodes.If | nodes.CondExpr]:
