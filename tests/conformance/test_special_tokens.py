@@ -123,6 +123,47 @@ def test_what_public_templates_show(template, stops, structure, answers):
     assert found.written >= set(answers.split())
 
 
+_SOLUTION = (
+    "{% set first = 'Write <think> Thought </think> and the solution.' %}"
+    "{% if messages[0].role == 'system' %}{% set first = messages[0].content %}"
+    "{% set messages = messages[1:] %}{% endif %}<|im_start|>system<|im_sep|>{{ first }}<|im_end|>"
+    "{% for m in messages %}<|im_start|>{{ m.role }}<|im_sep|>{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}"
+)
+_COMMENT = _SOLUTION.replace("Write <think> Thought </think> and the solution.", "Solve.")
+_COMMENT = "{# what '</think>' and\n<think> end #}" + _COMMENT
+
+
+@pytest.mark.parametrize("template", [_SOLUTION, _COMMENT], ids=["description", "comment"])
+def test_a_mention_in_a_comment_or_a_description_is_no_structure(template):
+    processor = build("qwen3_vl")
+    processor.chat_template = template
+    tokens = ["<|im_sep|>", "<think>", "</think>"]
+    processor.tokenizer.add_special_tokens(
+        {"additional_special_tokens": tokens}, replace_extra_special_tokens=False
+    )
+    chat = _chat("q", "<think>\nso\n</think>\n\na")
+    sample = collator_for(processor).encode(chat)
+    text = processor.apply_chat_template(chat, tokenize=False)
+    own = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert sample.input_ids.tolist() == own
+    asked = _chat("<think>", "a")
+    assert _count(processor, asked, "<think>") == (int(template is _SOLUTION), 0)
+    with pytest.raises(ConfigError, match="open or close turns"):
+        collator_for(processor, allowed_special_tokens=["<|im_sep|>"])
+
+
+def test_a_token_that_no_probe_chat_shows_is_allowed_by_its_name():
+    processor = build("qwen2_5_vl")
+    box = "<|box_start|>"
+    processor.chat_template = f"{{% if tools %}}{box}{{% endif %}}{processor.chat_template}"
+    chat = _chat(box, box)
+    assert _count(processor, chat, box) == (0, 0)
+    assert _count(processor, chat, box, allowed_special_tokens=[box]) == (2, 1)
+    (warning,) = {w for w in collator_for(processor).explain(chat).warnings if "[1]" in w}
+    assert f"set allowed_special_tokens=['{box}']" in warning
+
+
 def test_allowed_tokens_are_made_from_all_text():
     processor = processor_of("qwen3_vl")
     box = "<|box_start|>"

@@ -53,7 +53,10 @@ def _check_allowed(
 ) -> None:
     """Refuses unknown tokens, and tokens that not every message may spell."""
     for reason, refused in (
-        ("open or close turns or stand for media", structure.tokens | (media - structure.written)),
+        (
+            "open or close turns or stand for media",
+            (structure.tokens - structure.unproven) | (media - structure.written),
+        ),
         ("are written by the chat template, so only answers may write them", structure.written),
     ):
         found = [token for token in names if token in refused]

@@ -12,27 +12,27 @@ prompt, after which the model generates.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import cached_property, partial
 from typing import Any
 
 import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
+from vlmcollate.errors import ConfigError, ConversationError, LabelError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.call_arguments import in_form_for
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 from vlmcollate.prompt.literals import refuse_tested_literals, unmarked_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
+from vlmcollate.prompt.media_spans import media_spans
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
-from vlmcollate.prompt.plan import RenderingPlan, shapes_of
+from vlmcollate.prompt.plan import RenderingPlan, form_of, shapes_of
 from vlmcollate.prompt.probe_cache import ProbeCache
-from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, without_end
+from vlmcollate.prompt.rendering import CallerSpan, Rendering, without_end
 from vlmcollate.prompt.structure import Structure, StructureReader
-from vlmcollate.prompt.template_syntax import prompt_is_constant, switches_of
+from vlmcollate.prompt.template_syntax import is_of_prompts, prompt_is_constant, switches_of
 from vlmcollate.prompt.templates import (
     TemplateInput,
     apply_template,
@@ -85,6 +85,7 @@ class ChatRenderer:
     _plans: dict[Any, RenderingPlan | None] = attrs.field(factory=dict, init=False)
     _starts: dict[Any, KnownStarts] = attrs.field(factory=dict, init=False)
     _known_forms: dict[Any, _Forms] = attrs.field(factory=dict, init=False)
+    _proven: set[Any] = attrs.field(factory=set, init=False)
 
     def __call__(self, conversation: Conversation) -> Rendering:
         """Renders one conversation.
@@ -98,20 +99,22 @@ class ChatRenderer:
         key = self._key(conversation, template)
         plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
         if plan is not None:  # it was made of the processor's own prompt, so it proves others
-            direct = self._render_directly(conversation, None, template=template)
+            direct = self._render_directly(conversation, None)
             rendering = None if direct is None else plan.fill(conversation, direct)
             if rendering is not None:
                 return rendering
         try:
-            plain = self.render(conversation, None, template=template)
+            plain = self._plain(conversation)
         except ConversationError as error:
             refuse_tested_literals(conversation, None, self.render, template, error.problem)
             raise
         rendering = plan.fill(conversation, plain) if plan is not None else None
         if rendering is not None:
             return rendering
-        trace = self._trace(conversation, plain, template)
-        rendering = self._place(conversation, trace, template)
+        trace, is_direct = self._trace(conversation, plain, template)
+        if is_direct:
+            self._proven.add((template, form_of(conversation)))
+        rendering = self._place(conversation, trace, template, is_direct=is_direct)
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
         is_certain = rendering.turn_error is None and trace.marks.literals is None
@@ -135,8 +138,7 @@ class ChatRenderer:
 
         Args:
             conversation: The conversation.
-            marks: The marks around its strings.
-            upto: The number of its messages before the generation prompt.
+                upto: The number of its messages before the generation prompt.
             template: The chat template; by default it is that of the processor.
             is_probe: Whether the prompt is kept for others who render the same conversation.
         """
@@ -148,11 +150,7 @@ class ChatRenderer:
         if upto == 0:
             raise ConversationError("no message precedes the turn, and templates need one")
         template = template or chat_template_of(self.processor)
-        chat, tools = self.inputs(conversation, marks, template)
-        variables = {**self.template_kwargs, **conversation.template_kwargs}
-        if marks is not None:
-            variables = marks.guard(variables)
-        given = TemplateInput(chat[:upto], tools, variables, asks=upto is not None)
+        given = self._given(conversation, marks, template, upto)
         applied = apply_to_probe if is_probe else apply_template
         apply = partial(applied, self.processor, conversation, given)
         text = self.probes.get_or_render((template, *given), apply) if is_probe else apply()
@@ -163,19 +161,40 @@ class ChatRenderer:
         """The function `render` for conversations that several readers of a template render."""
         return partial(self.render, is_probe=True)
 
+    def _plain(self, conversation: Conversation) -> str:
+        """Renders as `render` does, without the processor if that agreed for such a chat."""
+        form = chat_template_of(self.processor), form_of(conversation)
+        return (self._render_proven if form in self._proven else self.render)(conversation, None)
+
     def _render_directly(
-        self, conversation: Conversation, marks: Marks | None, *, template: str
+        self, conversation: Conversation, marks: Marks | None, *, upto: int | None = None
     ) -> str | None:
         """Returns a prompt without the processor, or `None`; its marks or a plan prove it."""
+        template = chat_template_of(self.processor)
+        chat, tools, variables, asks = self._given(conversation, marks, template, upto)
+        try:
+            text = render_directly(self.processor, chat, tools, variables, asks=asks)
+        except TEMPLATE_ERRORS:
+            return None
+        return None if text is None else self.completed(text, conversation, upto=upto)
+
+    def _render_proven(
+        self, conversation: Conversation, marks: Marks | None, *, upto: int | None = None
+    ) -> str:
+        """Renders as `render` does, but without the processor if it refuses nothing."""
+        text = self._render_directly(conversation, marks, upto=upto) if upto != 0 else None
+        return self.render(conversation, marks, upto=upto) if text is None else text
+
+    def _given(
+        self, conversation: Conversation, marks: Marks | None, template: str, upto: int | None
+    ) -> TemplateInput:
+        if upto is not None:
+            conversation = attrs.evolve(conversation, messages=conversation.messages[:upto])
         chat, tools = self.inputs(conversation, marks, template)
         variables = {**self.template_kwargs, **conversation.template_kwargs}
         if marks is not None:
             variables = marks.guard(variables)
-        try:
-            text = render_directly(self.processor, chat, tools, variables)
-        except TEMPLATE_ERRORS:
-            return None
-        return None if text is None else self.completed(text, conversation)
+        return TemplateInput(chat, tools, variables, asks=upto is not None)
 
     def inputs(
         self, conversation: Conversation, marks: Marks | None = None, template: str = ""
@@ -286,29 +305,36 @@ class ChatRenderer:
         shapes = shapes_of(conversation, template)
         return template, repr((conversation.tools, conversation.template_kwargs)), shapes
 
-    def _trace(self, conversation: Conversation, plain: str, template: str) -> MarkedText:
+    def _trace(
+        self, conversation: Conversation, plain: str, template: str
+    ) -> tuple[MarkedText, bool]:
+        """Returns a marked rendering, and whether it needed no processor."""
         vocabulary = Vocabulary.known(self.processor.tokenizer)
         for render in (self._render_directly, self.render):
             for literals in unmarked_literals(conversation, template):
                 marks = Marks(conversation, vocabulary.pattern, literals)
-                text = render(conversation, marks, template=template)
+                text = render(conversation, marks)
                 trace = None if text is None else marks.read(text)
                 if trace is not None and trace.text == plain:
-                    return trace
+                    return trace, render != self.render
         problem = "the chat template's own text depends on the words of a message"
         refuse_tested_literals(conversation, plain, self.render, template, problem)
         raise ConversationError(unseparable(plain))
 
-    def _place(self, conversation: Conversation, trace: MarkedText, template: str) -> Rendering:
+    def _place(
+        self, conversation: Conversation, trace: MarkedText, template: str, *, is_direct: bool
+    ) -> Rendering:
         finder = TurnFinder(
             conversation=conversation,
             trace=trace,
-            render=self.render,
+            render=self._render_proven if is_direct else self.render,
+            probe=self.probe,
             vocabulary=Vocabulary.known(self.processor.tokenizer),
             stop_tokens=self.stop_tokens,
             structure=self.structure,
             ends_with_words=self.ends_with_words,
             switches=partial(self._switches, conversation, template),
+            is_of_prompts=partial(is_of_prompts, template),
             known=self._known_starts(conversation, template),
         )
         placed = self.placed(conversation, trace)
@@ -328,7 +354,7 @@ class ChatRenderer:
                 for s in trace.slots
                 for place in (trace.marks.places[s.number],)
             ),
-            media=self._place_media(conversation, trace),
+            media=media_spans(conversation, trace, self.placeholders),
             dropped=tuple(
                 dropped_strings(conversation, trace, self._drops_tools(conversation, trace))
             ),
@@ -359,29 +385,9 @@ class ChatRenderer:
         if not conversation.tools or names_tools(conversation, trace):
             return False
         try:
-            return self.render(attrs.evolve(conversation, tools=None), None) == trace.text
+            return self._plain(attrs.evolve(conversation, tools=None)) == trace.text
         except ConversationError:
             return False
-
-    def _place_media(self, conversation: Conversation, trace: MarkedText) -> tuple[MediaSpan, ...]:
-        found: list[tuple[int, int, MediaKind]] = []
-        for kind, placeholder in self.placeholders.items():
-            if placeholder not in trace.text:
-                continue
-            at = (m.span() for m in re.finditer(re.escape(placeholder), trace.text))
-            found += [(a, b, kind) for a, b in at if not trace.is_given(a, b)]
-        found.sort()
-        media = list(conversation.media)
-        if [kind for *_, kind in found] != [part.kind for _, part in media]:
-            raise MediaMismatchError(
-                f"the conversation holds {_count(p.kind for _, p in media)}, but the chat template "
-                f"wrote placeholders for {_count(k for *_, k in found)}; it may ignore media in "
-                "these messages, or reorder them"
-            )
-        return tuple(
-            MediaSpan(a, b, message, kind)
-            for (a, b, kind), (message, _) in zip(found, media, strict=True)
-        )
 
 
 _STRUCTURES = IdentityCache[dict[Any, Structure]]()
@@ -391,9 +397,3 @@ _MOST_PLANS = 4096
 _Forms = tuple[frozenset[str], frozenset[str]]
 _NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """The names of tokens that no template writes inside an answer."""
-
-
-def _count(kinds: Iterable[MediaKind]) -> str:
-    listed = list(kinds)
-    counts = [f"{listed.count(k)} {k}(s)" for k in dict.fromkeys(listed)]
-    return " and ".join(counts) or "no media"

@@ -262,14 +262,19 @@ class PromptEncoder:
 
     def _may_write(self, is_answer: bool, token: str) -> bool:  # noqa: FBT001
         """Returns whether an answer, or another message, may write a token."""
-        structure = self.structure
-        if token in structure.tokens or not (is_answer or token in self.allowed):
+        structure, is_allowed = self.structure, token in self.allowed
+        if token in structure.tokens:
+            return is_allowed and token in structure.unproven
+        if not (is_answer or is_allowed):
             return False
         return token in structure.written or token not in self.expansion_tokens()
 
     def can_allow(self, token: str) -> bool:
         """Returns whether `allowed` may contain a token."""
-        return token not in self.structure.written and self._may_write(True, token)  # noqa: FBT003
+        structure = self.structure
+        if token in structure.tokens:
+            return token in structure.unproven
+        return token not in structure.written and self._may_write(True, token)  # noqa: FBT003
 
     def _tokenize(self, text: PromptText) -> Tokens:
         tokens = text.vocabulary.encode(text.text)

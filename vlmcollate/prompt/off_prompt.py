@@ -76,6 +76,8 @@ class OffPromptStarts(UsualHeaders):
 
     def _keeps_chat(self, k: int, variables: Mapping[str, Any]) -> bool:
         """Returns whether the chat of turn `k` is rendered the same with further variables."""
+        if all(map(self.is_of_prompts, variables)):
+            return True
         self.apart.add(k)
         key = tuple(variables.items())
         if key not in self.keeps:

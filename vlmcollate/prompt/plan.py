@@ -7,7 +7,7 @@ same shape, its own strings are put in the same places, and the result must equa
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -122,6 +122,15 @@ def _unwritten(trace: MarkedText, rendering: Rendering, headers: Iterable[str]) 
             written = trace.text[end : slot.start].lstrip()
             yield from filter(None, (unwritten(header, written).strip() for header in known))
         end = slot.end
+
+
+def form_of(conversation: Conversation) -> Hashable:
+    """Returns all that a processor looks at before it renders a conversation with its template."""
+    messages = {
+        (m.role, m.is_string, *(getattr(p, "kind", "text") for p in m.content), *m.extra)
+        for m in conversation.messages
+    }
+    return frozenset(messages), frozenset(conversation.template_kwargs)
 
 
 def shapes_of(conversation: Conversation, template: str) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from vlmcollate.conversation import MediaKind
 from vlmcollate.errors import SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.marks import REASONING_KEYS
-from vlmcollate.prompt.template_syntax import literals_with
+from vlmcollate.prompt.template_syntax import literals_with, without_comments
 from vlmcollate.prompt.turn_ends import agreement
 from vlmcollate.tokens.vocabulary import Vocabulary
 
@@ -54,6 +54,8 @@ class Structure:
 
     Attributes:
         tokens: The tokens of roles, turn ends and media, which no text may write.
+        unproven: Those of them that the template mentions, but wrote in no probe chat, so that a
+            user may know better.
         written: The others that the template writes, which only an assistant's text may write.
         openers: The first tokens of turn headers; empty if the template does not show them.
         unasked: The tokens that the template writes before every answer, but at no generation
@@ -62,6 +64,7 @@ class Structure:
     """
 
     tokens: frozenset[str]
+    unproven: frozenset[str] = frozenset()
     written: frozenset[str] = frozenset()
     openers: frozenset[str] = frozenset()
     unasked: frozenset[str] = frozenset()
@@ -104,7 +107,7 @@ class StructureReader:
 
     def __call__(self) -> Structure:
         """Returns the structure, or all special tokens if chats are refused."""
-        mentioned = set(self.vocabulary.pattern.findall(self.template))
+        mentioned = set(self.vocabulary.pattern.findall(without_comments(self.template)))
         special = {token for token in mentioned if self.vocabulary.is_special(token)}
         turns = self._turns() if self.template else None
         sure = {*self.stop_tokens, *self.placeholders.values(), *self.fixed}
@@ -116,6 +119,7 @@ class StructureReader:
         tokens = sure | ((special | set(self.named)) - answers)
         return Structure(
             tokens=frozenset(tokens),
+            unproven=frozenset(tokens - sure - set(self.named) if turns is not None else ()),
             written=frozenset((mentioned | answers) - tokens),
             openers=frozenset() if turns is None else turns.openers,
             unasked=self._unasked(),
@@ -177,6 +181,8 @@ class StructureReader:
         roles = {*closed, *turned, *header, *end}
         answers = set(chain(*(tokens[len(header) :] for tokens in (prompt, *openings)))) - roles
         answers |= self._of_rich_answers(bool(end), roles)
+        described = self._described(before)  # such as the form of an answer
+        answers |= described - roles
         roles |= self._special(before) - answers
         roles |= self._of_other_roles(answers)
         openers = {*header[:1], *opening[:1]}
@@ -200,6 +206,11 @@ class StructureReader:
                 roles |= set(self._closing(around[-1])[-1:] if is_closed else ())
                 found |= {*around[1], *around[2]}
         return found - roles
+
+    def _described(self, before: list[str]) -> set[str]:
+        """Returns the tokens of a system prompt of the template's own, without those around it."""
+        system = self._around(_SYSTEM, _USER, _ANSWER)
+        return set() if system is None else set(before) - {*system[0], *system[1]}
 
     def _of_other_roles(self, answers: set[str]) -> set[str]:
         """Returns the tokens around the words of system and tool messages."""

@@ -9,8 +9,9 @@ be separated is parsed as a whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -18,19 +19,30 @@ import jinja2
 import jinja2.ext
 from jinja2 import nodes
 
+from vlmcollate.prompt.varying_names import OF_CHATS, varying_names
+
 _PROMPT_VARIABLE = "add_generation_prompt"
+_LAST = nodes.Getitem(nodes.Name("messages", "load"), nodes.Neg(nodes.Const(1)), "load")
+_LAST_ROLES = (
+    nodes.Getitem(_LAST, nodes.Const("role"), "load"),
+    nodes.Getattr(_LAST, "role", "load"),
+)
+_ASKED = nodes.Name(_PROMPT_VARIABLE, "load")
 _STRING = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _BODY = rf"(?:[^'\"]|{_STRING})*?"
 _CODE = re.compile(
     rf"\{{#.*?#\}}|\{{\{{[-+]?(?P<output>{_BODY})[-+]?\}}\}}|\{{%[-+]?(?P<tag>{_BODY})[-+]?%\}}",
     re.DOTALL,
 )
+_RAW = re.compile(r"\{%[-+]?\s*raw\b")
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _ESCAPED = re.compile(r"\\[^nrt'\"\\/]")
 _ADJACENT = re.compile(r"['\"]\s*['\"]")
 _QUOTED = re.compile(r"[\n\r\t'\"\\]")
 _ASSIGNMENT = re.compile(r"\s*set\s([\w\s.,()]+?)=(?!=)")
-_ATTRIBUTE = re.compile(r"\s*set\s+\w+\s*\.\s*\w+\s*=(?!=)")  # of a namespace, which binds no name
+_ATTRIBUTE = re.compile(
+    r"\s*set\s+(\w+)\s*\.\s*\w+\s*=(?!=)"
+)  # of a namespace, which binds no name
 _LOOP = re.compile(r"\s*for\s([\w\s,()]+?)\sin\s")
 _TARGET = re.compile(r"(?<![\w.])\w+\b(?!\s*\.)")
 _ENDS = {word: f"end{word}" for word in ("if", "for", "macro", "call", "filter", "with")}
@@ -114,7 +126,7 @@ class _Statement:
 @lru_cache(maxsize=16)
 def _statements(template: str) -> tuple[_Statement, ...] | None:
     """Returns the statements of a template, or `None` if they cannot be separated."""
-    if re.search(r"\{%[-+]?\s*raw\b", template):
+    if _RAW.search(template):
         return None
     found = []
     for match in _CODE.finditer(template):
@@ -123,6 +135,13 @@ def _statements(template: str) -> tuple[_Statement, ...] | None:
         elif match["output"] is not None:
             found.append(_Statement(match["output"]))
     return tuple(found)
+
+
+def without_comments(template: str) -> str:
+    """Returns a template without its comments, unless it has parts that are no code."""
+    if _RAW.search(template):
+        return template
+    return _CODE.sub(lambda m: "" if m.group().startswith("{#") else m.group(), template)
 
 
 def _tree_of(
@@ -155,13 +174,68 @@ def prompt_is_constant(template: str) -> bool:
     if _PROMPT_VARIABLE not in template:
         return True
     tree = _tree_of(template, _around_prompts)
-    own = {"messages", "tools", "documents"}
+    own = set(OF_CHATS)
     own |= {name for s in _statements(template) or () for name in s.bound}
-    own |= {n.name for n in tree.find_all(nodes.Name) if n.ctx in ("store", "param")}
-    guards = [node for node in tree.find_all((nodes.If, nodes.CondExpr)) if _asks(node)]
-    uses = [n for n in tree.find_all(nodes.Name) if n.name == _PROMPT_VARIABLE]
-    read = {n.name for node in guards for n in node.find_all(nodes.Name)}
-    return len(uses) == len(guards) and not read & own
+    names = list(tree.find_all(nodes.Name))
+    own |= {n.name for n in names if n.ctx in ("store", "param")}
+    tests = [node for node in _conditions(tree) if _asks(node)]
+    guards = [node for node in tests if not _is_closing(node.test, own)]
+    uses = [n for n in names if n.name == _PROMPT_VARIABLE and n.ctx == "load"]
+    last = {id(name) for name in _last_roles(tree)}  # which the kind of a turn tells
+    read = {n.name for node in guards for n in node.find_all(nodes.Name) if id(n) not in last}
+    read &= own
+    if len(uses) != len(tests) or read & OF_CHATS:
+        return False
+    changed = {m[1] for s in _statements(template) or () if (m := _ATTRIBUTE.match(s.body))}
+    return not read or not (read & changed or read & varying_names(_parse(template)))
+
+
+@lru_cache
+def is_of_prompts(template: str, name: str) -> bool:
+    """Returns whether a variable decides about nothing but generation prompts."""
+    tree = _parse(template)
+    readers: list[nodes.Node] = [
+        node
+        for node in tree.find_all(nodes.Assign)
+        if isinstance(node.target, nodes.Name) and node.target.name == name  # such as a default
+    ]
+    for node in _conditions(tree):
+        if _ASKED in _conjuncts(node.test):
+            body = node.body if isinstance(node, nodes.If) else [node.expr1]
+            readers += [nodes.Output([node.test]), *(nodes.Output([part]) for part in body)]
+    of_prompts = {id(n) for reader in readers for n in reader.find_all(nodes.Name)}
+    return all(id(n) in of_prompts for n in tree.find_all(nodes.Name) if n.name == name)
+
+
+def _last_roles(tree: nodes.Template) -> Iterator[nodes.Name]:
+    """Yields the names in expressions for the role of the last message."""
+    for node in chain(tree.find_all(nodes.Getitem), tree.find_all(nodes.Getattr)):
+        if node in _LAST_ROLES:
+            yield from node.find_all(nodes.Name)
+
+
+def _conditions(tree: nodes.Template) -> Iterator[nodes.If | nodes.CondExpr]:
+    yield from tree.find_all(nodes.If)
+    yield from tree.find_all(nodes.CondExpr)
+
+
+def _is_closing(test: nodes.Node, own: Set[str]) -> bool:
+    """Returns whether a test holds for some messages of chats that ask for no prompt.
+
+    Args:
+        test: The condition.
+        own: The names that may depend on messages.
+    """
+    parts = _conjuncts(test)
+    read = {name.name for part in parts for name in part.find_all(nodes.Name)}
+    return nodes.Not(_ASKED) in parts and not own.isdisjoint(read)
+
+
+def _conjuncts(test: nodes.Node) -> list[nodes.Node]:
+    """Returns the conditions that all have to hold for a test to hold."""
+    if isinstance(test, nodes.And):
+        return [*_conjuncts(test.left), *_conjuncts(test.right)]
+    return [test]
 
 
 def _around_prompts(statements: Sequence[_Statement]) -> Iterator[str]:

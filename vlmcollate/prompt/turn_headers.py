@@ -78,12 +78,14 @@ class TurnHeaders:
         conversation: The conversation.
         trace: Its rendering.
         render: Renders a conversation: `render(conversation, marks, upto=None)`.
+        probe: The same, for conversations of fixed words.
         vocabulary: The tokenizer's tokens.
         stop_tokens: The tokens that may end a turn.
         structure: The purposes of the template's control tokens.
         ends_with_words: Whether a turn that no token ends is ended by its words.
         switches: A function that returns values of the template's switch for thinking, of which one
             may make the generation prompt agree with a turn.
+        is_of_prompts: Whether a variable of the template decides about generation prompts alone.
         known: What is known of turns of each kind.
         notes: What is unusual about turns that were found, by their message.
         apart: The turns whose starts depend on the whole chat, as they differ from their prompt.
@@ -94,11 +96,13 @@ class TurnHeaders:
     conversation: Conversation
     trace: MarkedText
     render: Render
+    probe: Render
     vocabulary: Vocabulary
     stop_tokens: Sequence[str]
     structure: Structure
     ends_with_words: bool = False
     switches: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+    is_of_prompts: Callable[[str], bool] = attrs.field(default=lambda _: False)
     known: KnownStarts = attrs.field(factory=lambda: KnownStarts(is_certain=False))
     notes: dict[int, TurnNote] = attrs.field(factory=dict, init=False)
     apart: set[int] = attrs.field(factory=set, init=False)
@@ -137,16 +141,19 @@ class TurnHeaders:
         variables: Mapping[str, Any],
         conversation: Conversation,
         marks: Marks | None,
+        render: Render | None = None,
         **more: Any,
     ) -> str:
         """Renders a conversation with further template variables."""
         if variables:
             given = {**conversation.template_kwargs, **variables}
             conversation = attrs.evolve(conversation, template_kwargs=given)
-        return self.render(conversation, marks, **more)
+        return (render or self.render)(conversation, marks, **more)
 
     def _kept_whitespace(self, k: int) -> int:
         """Returns how much whitespace before turn `k`'s first word is its own."""
+        if self._without_leading_space(k) == self.conversation.messages[k]:
+            return 0
         gap, bare_gap = self._gap(self.trace, k), self._gap(self._bare, k)
         if gap is not None and bare_gap is not None:
             return gap - bare_gap
@@ -214,8 +221,16 @@ class TurnHeaders:
     @cached_property
     def _last_of_kinds(self) -> frozenset[int]:
         """The last turn of each kind, whose prompt is rendered to prove what the first showed."""
-        turns = (k for k, m in enumerate(self.conversation.messages) if m.is_assistant)
-        return frozenset({self._kind(k): k for k in turns}.values())
+        return frozenset({self._kind(k): k for k in self._turns}.values())
+
+    @cached_property
+    def _first_of_kinds(self) -> Mapping[Kind, int]:
+        """The first turn of each kind."""
+        return {self._kind(k): k for k in reversed(self._turns)}
+
+    @property
+    def _turns(self) -> list[int]:
+        return [k for k, m in enumerate(self.conversation.messages) if m.is_assistant]
 
     def _header(self, k: int, anchor: Slot | None, where: str, variables: Mapping[str, Any]) -> str:
         """Returns the template's text between earlier messages and answer `k`."""

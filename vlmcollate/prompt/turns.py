@@ -228,8 +228,8 @@ class TurnFinder(OffPromptStarts):
     def _start_behind(self, k: int, kind: Kind, anchor: Slot | None, first: int, where: str) -> int:
         """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
         trace, at = self.trace, anchor.end if anchor else 0
-        header = self.known.headers.get(kind) if self._is_repeated(k) else None
-        if header is None or not trace.text.startswith(header, at):
+        header = self._known_header(kind, trace.text[at:first]) if self._is_repeated(k) else None
+        if header is None:
             try:
                 header = self._header(k, anchor, where, {})
             except NoPromptError as error:
@@ -252,6 +252,20 @@ class TurnFinder(OffPromptStarts):
             return self._start_with_switch(k, start)
         except OffPromptError as error:
             return self._start_of_switched(k, at, first, header, start, error)
+
+    def _known_header(self, kind: Kind, written: str) -> str | None:
+        """Returns what is known of the generation prompt of a turn before which `written` stands.
+
+        It, or that with another value of a variable, stands there behind the whitespace of the
+        words before.
+        """
+        header = self.known.headers.get(kind)
+        if header is None or written.startswith(header) or not header.strip():
+            return header if header is not None and written.startswith(header) else None
+        space = space_at_start(written)
+        known = self.known.headers_of(kind)
+        is_found = any(written.startswith(space + text.lstrip()) for text in known if text.strip())
+        return space + header.lstrip() if is_found else None
 
     def _behind_header(self, k: int, at: int, first: int, header: str, where: str) -> int:
         """Returns the start of turn `k` behind its header, which begins at `at`."""

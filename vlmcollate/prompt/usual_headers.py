@@ -182,7 +182,7 @@ class UsualHeaders(TurnHeaders):
         special = [token for token in tokens if self.vocabulary.is_special(token)]
         if unasked == "":
             is_unasked = special and special[0] in self.structure.unasked
-            if not is_unasked or not self._is_unprompted(k, header):
+            if not is_unasked or self._is_prompted(k, header):
                 return ""
         if not between.strip():
             return ""
@@ -192,14 +192,16 @@ class UsualHeaders(TurnHeaders):
             where=where,
         )
 
-    def _is_unprompted(self, k: int, header: str) -> bool:
-        """Returns whether what stands before turn `k` is no generation prompt."""
-        messages = self.conversation.messages[:k]
-        closed = self._read(attrs.evolve(self.conversation, messages=messages)) if k else None
+    def _is_prompted(self, k: int, header: str) -> bool:
+        """Returns whether what stands before turn `k`, or one like it, is a generation prompt."""
+        messages = self.conversation.messages[: self._first_of_kinds[self._kind(k)]]
+        closed = (
+            self._read(attrs.evolve(self.conversation, messages=messages)) if messages else None
+        )
         if closed is None:
-            return True
+            return False
         words = max((slot.end for slot in closed.slots), default=0)
-        return closed.text[words:].endswith(header)
+        return not closed.text[words:].endswith(header)
 
     def _until_words(self, k: int, start: int) -> int:
         """Returns the start of the words of turn `k`, or of its stop token if it has none."""
@@ -247,4 +249,4 @@ class UsualHeaders(TurnHeaders):
         """Renders a chat of roles and words, without tools."""
         messages = tuple(Message(role=role, content=(TextPart(word),)) for role, word in chat)
         asking = attrs.evolve(self.conversation, messages=messages, tools=None)
-        return self._render_with(variables, asking, None, upto=upto)
+        return self._render_with(variables, asking, None, self.probe, upto=upto)
