@@ -12,9 +12,9 @@ import attrs
 import torch
 
 from vlmcollate.batch.microbatches import split_microbatches
-from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.conversation import Conversation, Message
 from vlmcollate.encode.answer_weights import last_turn_trains
-from vlmcollate.encode.train_on import PartWeights, TrainOn, choose_messages
+from vlmcollate.encode.train_on import PartWeights, TrainOn, trained_messages
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, SampleError
 from vlmcollate.media import Concatenate, Join, ProcessedMedia
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
@@ -39,8 +39,7 @@ def each_turn(
     """
     messages = conversation.messages
     answers = [k for k, m in enumerate(messages) if m.is_assistant and not m.is_prefix]
-    chosen = choose_messages(conversation, answers, train_on)
-    trained = [k for k in answers if chosen[k] and _trains(messages[k])]
+    trained = trained_messages(conversation, answers, train_on)
     if conversation.is_plain_text or not trained:
         return [conversation]
     untrained = tuple(m.untrained() if m.is_assistant else m for m in messages)
@@ -206,8 +205,3 @@ class SharedMedia:
             tensors={key: part[key] for key in given if key in part},
             pixel_tables={k: table for k, table in whole.pixel_tables.items() if k in part},
         )
-
-
-def _trains(message: Message) -> bool:
-    parts = (part.weight for part in message.content if isinstance(part, TextPart))
-    return bool(message.weight) or any(parts)

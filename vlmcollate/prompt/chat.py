@@ -20,14 +20,14 @@ from typing import Any
 import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaMismatchError
+from vlmcollate.errors import ConfigError, ConversationError, MediaMismatchError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.call_arguments import in_form_for
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 from vlmcollate.prompt.literals import refuse_tested_literals, unmarked_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
-from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
+from vlmcollate.prompt.placing import with_turns
 from vlmcollate.prompt.plan import RenderingPlan, shapes_of
 from vlmcollate.prompt.probe_cache import ProbeCache
 from vlmcollate.prompt.rendering import CallerSpan, MediaSpan, Rendering, without_end
@@ -311,13 +311,7 @@ class ChatRenderer:
             switches=partial(self._switches, conversation, template),
             known=self._known_starts(conversation, template),
         )
-        placed = self.placed(conversation, trace)
-        found: dict[str, Any] = {}
-        try:
-            found["turns"] = tuple(finder())
-        except LabelError as error:
-            found["turn_error"] = error
-        return attrs.evolve(placed, **found, notes=merged(finder.notes, finder.last_turn))
+        return with_turns(self.placed(conversation, trace), finder)
 
     def placed(self, conversation: Conversation, trace: MarkedText) -> Rendering:
         """Returns the rendering of a marked text, without its turns."""

@@ -9,6 +9,7 @@ import attrs
 
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.prompt.marks import Slot
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.turn_headers import OffPromptError
 from vlmcollate.prompt.usual_headers import UsualHeaders
@@ -89,6 +90,29 @@ class OffPromptStarts(UsualHeaders):
     def _note_off_prompt(self, k: int, rest: str) -> None:
         if rest.strip():
             self.notes[k] = TurnNote("off_prompt", rest.strip()[:40])
+
+    def _first_slots(self, k: int) -> list[Slot]:
+        """Returns the words of message `k`, without those that the template repeats."""
+        # such as the name of a tool, which stands before its result once more
+        return [slot for slot in self.trace.of(k) if self.trace.find(slot.number) is slot]
+
+    def _is_late(self, slot: Slot) -> bool:
+        """Returns whether words stand behind those of a later message."""
+        later = self.trace.first_after(slot.message)
+        return later is not None and later.start < slot.start
+
+    def _shared_start(self, k: int, first: int) -> int:
+        """Returns how far turn `k` agrees with its generation prompt, if that opens a turn.
+
+        Args:
+            k: The turn.
+            first: The start of its words, which is returned otherwise.
+        """
+        anchor = self._anchor(k, first)
+        at = anchor.end if anchor else 0
+        header = self.known.headers.get(self._kind(k), "")
+        same, asked = self._aligned(self.trace.text[at:first], header)
+        return at + same if self._opens_again(header[:asked]) else first
 
     def _is_off_prompt(self, k: int) -> bool:
         """Returns whether turn `k` was found to lack the end of its generation prompt."""

@@ -89,6 +89,7 @@ class TurnHeaders:
         apart: The turns whose starts depend on the whole chat, as they differ from their prompt.
         starts: The starts of those, as in `KnownStarts`, by whether they are the last turn, too.
         keeps: Whether the chat is rendered the same with other values of variables.
+        uncertain: Why turns begin or end at an unknown place, by their message.
     """
 
     conversation: Conversation
@@ -104,6 +105,7 @@ class TurnHeaders:
     apart: set[int] = attrs.field(factory=set, init=False)
     starts: dict[Any, tuple[int, TurnNote | None]] = attrs.field(factory=dict, init=False)
     keeps: dict[Any, bool] = attrs.field(factory=dict, init=False)
+    uncertain: dict[int, LabelError] = attrs.field(factory=dict, init=False)
 
     @cached_property
     def last_turn(self) -> int:
