@@ -311,7 +311,7 @@ class ChatRenderer:
             switches=partial(self._switches, conversation, template),
             known=self._known_starts(conversation, template),
         )
-        return with_turns(self.placed(conversation, trace), finder)
+        return with_turns(self.placed(conversation, trace), finder, template)
 
     def placed(self, conversation: Conversation, trace: MarkedText) -> Rendering:
         """Returns the rendering of a marked text, without its turns."""

@@ -243,14 +243,9 @@ class OffPromptStarts(UsualHeaders):
         return self._opens_again(header[self._end_of_stop(header) :])
 
     def _unlike(self, header: str, written: str, where: str) -> LabelError:
-        hint = (
-            "set the template's variables, such as template_kwargs={'enable_thinking': False}"
-            if "think" in header + written
-            else "check whether roles are swapped, or the template repeats a message here"
-        )
         return OffPromptError(
             f"this turn does not begin with the generation prompt: found {written[:80]!r}, "
-            f"expected {header!r}; {hint}",
+            f"expected {header!r}",
             where=where,
         )
 

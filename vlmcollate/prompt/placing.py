@@ -8,11 +8,13 @@ import attrs
 
 from vlmcollate.errors import LabelError
 from vlmcollate.prompt.notes import merged
+from vlmcollate.prompt.off_prompt_advice import advised
 from vlmcollate.prompt.rendering import Rendering, UncertainTurns
+from vlmcollate.prompt.turn_headers import OffPromptError
 from vlmcollate.prompt.turns import TurnFinder
 
 
-def with_turns(rendering: Rendering, finder: TurnFinder) -> Rendering:
+def with_turns(rendering: Rendering, finder: TurnFinder, template: str) -> Rendering:
     """Returns a rendering with the turns that a finder finds in it.
 
     If some begin or end at an unknown place, the rendering has an error, and turns that hold if
@@ -21,18 +23,30 @@ def with_turns(rendering: Rendering, finder: TurnFinder) -> Rendering:
     Args:
         rendering: The rendering without turns.
         finder: The finder of its turns.
+        template: The chat template.
     """
     try:
         turns = tuple(finder())
     except LabelError as error:
-        first = next(iter(finder.uncertain.values()), error)
-        return attrs.evolve(rendering, turn_error=first)
+        return attrs.evolve(rendering, turn_error=_first_error(finder, template) or error)
     notes = merged(finder.notes, finder.last_turn)
     if not finder.uncertain:
         return attrs.evolve(rendering, turns=turns, notes=notes)
     uncertain = UncertainTurns(turns, frozenset(finder.uncertain))
-    reason = next(iter(finder.uncertain.values()))
-    return attrs.evolve(rendering, turn_error=reason, uncertain=uncertain, notes=notes)
+    error = _first_error(finder, template)
+    return attrs.evolve(rendering, turn_error=error, uncertain=uncertain, notes=notes)
+
+
+def _first_error(finder: TurnFinder, template: str) -> LabelError | None:
+    """Returns the error of the first turn that is uncertain, with what serves it."""
+    messages = finder.conversation.messages
+    weights = {k: messages[k].weight for k in finder.uncertain}
+    k = next(iter(filter(weights.get, weights)), next(iter(weights), None))
+    if k is None:
+        return None
+    error = finder.uncertain[k]
+    is_off_prompt = isinstance(error, OffPromptError) and weights[k]
+    return advised(error, k, finder, template) if is_off_prompt else error
 
 
 def without_untrained_errors(

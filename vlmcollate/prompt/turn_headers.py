@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -15,6 +15,7 @@ from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary
 
+Finder = TypeVar("Finder", bound="TurnHeaders")
 Render = Callable[..., str]
 
 _GLOBAL = ("system", "developer")
@@ -116,6 +117,20 @@ class TurnHeaders:
             if message.is_assistant and not (message.is_prefix or self.trace.is_left_out(k)):
                 return k
         return -1
+
+    def of_another(self: Finder, conversation: Conversation) -> Finder | None:
+        """Returns a finder of the turns of another conversation, or `None` if it has no trace.
+
+        Args:
+            conversation: The conversation, with the same messages but for what they hold.
+        """
+        trace = self._read(conversation)
+        known = KnownStarts(is_certain=False)
+        if trace is None:
+            return None
+        return attrs.evolve(
+            self, conversation=conversation, trace=trace, known=known, switches=tuple
+        )
 
     def _anchor(self, k: int, first: int) -> Slot | None:
         """Returns the last words before turn `k`, whose own begin at `first`."""
