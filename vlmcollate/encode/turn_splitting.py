@@ -42,12 +42,31 @@ def each_turn(
     trained = trained_messages(conversation, answers, train_on)
     if conversation.is_plain_text or not trained:
         return [conversation]
-    untrained = tuple(m.untrained() if m.is_assistant else m for m in messages)
+    untrained = tuple(m.untrained() if k in trained else m for k, m in enumerate(messages))
     ends = {k: attrs.evolve(conversation, messages=(*untrained[:k], messages[k])) for k in trained}
     kept = {k: turn for k, turn in ends.items() if may_train(turn)}
     earlier = tuple(attrs.evolve(m, trains_apart=k in kept) for k, m in enumerate(untrained))
     turns = [attrs.evolve(turn, messages=(*earlier[:k], messages[k])) for k, turn in kept.items()]
     return turns or [conversation]
+
+
+def may_end(
+    render: Callable[[Conversation], Rendering], conversation: Conversation, k: int
+) -> bool:
+    """Returns whether a turn can be trained in a chat that ends with it.
+
+    Args:
+        render: The stage that writes a prompt.
+        conversation: The conversation.
+        k: The message of the turn.
+    """
+    messages = conversation.messages
+    earlier = (m.untrained() if m.is_assistant else m for m in messages[:k])
+    ended = attrs.evolve(conversation, messages=(*earlier, messages[k]))
+    try:
+        return render(ended).turn_error is None
+    except SampleError:
+        return False
 
 
 def may_train(

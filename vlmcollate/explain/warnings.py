@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import attrs
 import numpy as np
 
 from vlmcollate.conversation import Conversation
@@ -64,7 +65,11 @@ def _left_out(
 
 
 def turn_notes(
-    sample: EncodedSample, rendering: Rendering, forms: Sequence[ReasoningForm], chars: Ints
+    sample: EncodedSample,
+    rendering: Rendering,
+    forms: Sequence[ReasoningForm],
+    chars: Ints,
+    may_end: Callable[[int], bool],
 ) -> Iterator[TurnNote]:
     """Yields what is unusual about the turns that train.
 
@@ -73,10 +78,14 @@ def turn_notes(
         rendering: Its prompt.
         forms: How an answer may hold reasoning.
         chars: (2, L) int64, the start and end of each token in the prompt, or -1.
+        may_end: A function that returns whether a chat may end with a turn.
     """
     is_trained = (sample.labels != IGNORE_INDEX).numpy()
     trained = set(sample.message_ids[is_trained].tolist())
-    yield from filter(None, (note.among(trained) for note in rendering.notes))
+    for note in filter(None, (note.among(trained) for note in rendering.notes)):
+        turns = note.messages or sorted(trained)
+        splits = not note.concerns_earlier_turns or all(map(may_end, turns))
+        yield attrs.evolve(note, splits=splits)
     starts, ends = np.sort(chars[:, is_trained])
     blocks = {}
     for block in empty_reasoning(rendering, forms):
@@ -95,7 +104,9 @@ def _cut(sample: EncodedSample, first: EncodedPrompt, before: int, after: int) -
 def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator[str]:
     trained = set(sample.message_ids[sample.labels != IGNORE_INDEX].tolist())
     for index, message in enumerate(conversation.messages):
-        if message.is_assistant and index not in trained:
+        if message.trains_apart:
+            yield f"the assistant's messages[{index}] trains in a sample of its own"
+        elif message.is_assistant and index not in trained:
             why = " (its weight is 0)" if not message.weight else ""
             yield f"the assistant's messages[{index}] is not trained{why}"
 

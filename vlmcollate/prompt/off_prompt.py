@@ -32,7 +32,7 @@ class OffPromptStarts(UsualHeaders):
         differs_in_a_word = header[asked : asked + 1].isalnum() and written[same:][:1].isalnum()
         is_opened = self._has_own_marker(header[:asked]) and not differs_in_a_word
         if is_earlier and is_opened and not self._opens_again(written[same:]):
-            self._note_off_prompt(k, header[asked:])
+            self._note_off_prompt(k, header[asked:], written[same:])
             return same
         if self._goes_on(written[same:], header[asked:], error):
             self.notes[k] = TurnNote("other_header")
@@ -87,9 +87,11 @@ class OffPromptStarts(UsualHeaders):
             self.keeps[key] = text == self.trace.text
         return self.keeps[key]
 
-    def _note_off_prompt(self, k: int, rest: str) -> None:
+    def _note_off_prompt(self, k: int, rest: str, instead: str = "") -> None:
         if rest.strip():
             self.notes[k] = TurnNote("off_prompt", rest.strip()[:40])
+        elif instead.strip():
+            self.notes[k] = TurnNote("off_prompt", rest[:40], instead=instead.strip()[:40])
 
     def _first_slots(self, k: int) -> list[Slot]:
         """Returns the words of message `k`, without those that the template repeats."""

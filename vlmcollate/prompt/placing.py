@@ -33,8 +33,8 @@ def with_turns(rendering: Rendering, finder: TurnFinder, template: str) -> Rende
     if not finder.uncertain:
         return attrs.evolve(rendering, turns=turns, notes=notes)
     uncertain = UncertainTurns(turns, frozenset(finder.uncertain))
-    error = _first_error(finder, template)
-    return attrs.evolve(rendering, turn_error=error, uncertain=uncertain, notes=notes)
+    reason = _first_error(finder, template)
+    return attrs.evolve(rendering, turn_error=reason, uncertain=uncertain, notes=notes)
 
 
 def _first_error(finder: TurnFinder, template: str) -> LabelError | None:
@@ -45,8 +45,9 @@ def _first_error(finder: TurnFinder, template: str) -> LabelError | None:
     if k is None:
         return None
     error = finder.uncertain[k]
-    is_off_prompt = isinstance(error, OffPromptError) and weights[k]
-    return advised(error, k, finder, template) if is_off_prompt else error
+    if isinstance(error, OffPromptError) and weights[k]:
+        return advised(error, k, finder, template)
+    return error
 
 
 def without_untrained_errors(

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
 from vlmcollate.cli.app import app
+from vlmcollate.errors import ConversationError
 from vlmcollate.testing import check_collator, tiny_processor
 from vlmcollate.testing.laws.construction import check_is_frozen
 
@@ -97,6 +98,44 @@ def test_a_template_that_drops_the_prompt_of_the_last_turn_has_no_better_option(
     assert "last_turn" not in found
     assert "split_turns" not in found
     assert 'off_prompt="error" refuses such chats' in found
+
+
+@pytest.mark.parametrize("empty_reasoning", ["train", "mask"])
+def test_an_earlier_turn_that_differs_is_reported_whatever_becomes_of_its_block(empty_reasoning):
+    thought = [*CHAT[:3], {**CHAT[3], "reasoning_content": "Because."}]
+    options = {"template_kwargs": {"enable_thinking": True}, "empty_reasoning": empty_reasoning}
+    found = explained("nemotron_3_nano", thought, **options).warnings
+    differs, *others = found
+    assert differs == (
+        r"messages[1] is written with '</think>' where every generation prompt goes on with '\n'; "
+        'set train_on="last_turn" to train only the last turn, or the weight of the others to 0'
+    )
+    assert [w for w in others if "empty block" not in w] == []
+    assert len(others) == (empty_reasoning == "train")
+
+
+def test_turns_that_cannot_end_a_chat_are_not_split():
+    greeting = [CHAT[1], *CHAT[2:4]]
+    processor = processor_with("qwen3_5_think")
+    found = [n for n in collator_for(processor).explain(greeting).turn_notes if 0 in n.messages]
+    assert found
+    assert not any("split_turns" in str(note) for note in found)
+    with pytest.raises(ConversationError, match="No user query"):
+        collator_for(processor, split_turns=True).encode_all(greeting)
+    split = [w for w in explained("qwen3_5_think").warnings if "split_turns" in w]
+    assert split == [OFF_PROMPT]
+    assert collator_for(processor, split_turns=True).encode_all(CHAT)
+
+
+def test_a_prompt_that_lost_its_block_is_no_fault_of_the_template():
+    (note,) = explained("qwen3_6", CHAT[:2], empty_reasoning="drop").turn_notes
+    assert note.has_last
+    assert str(note).startswith("messages[1] is trained without '<think>'")
+    assert 'set empty_reasoning="mask" to keep it' in str(note)
+    assert 'off_prompt="error" refuses such chats' in str(note)
+    assert "template whose" not in str(note)
+    kept = explained("qwen3_6", CHAT[:2], empty_reasoning="mask", off_prompt="error")
+    assert kept.warnings == ()
 
 
 def test_only_turns_that_train_make_the_last_one():
