@@ -10,7 +10,7 @@ import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.trace import Trace
-from vlmcollate.prompt.answer_parts import empty_reasoning
+from vlmcollate.prompt.answer_parts import empty_reasoning, has_reasoning_behind
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder
 from vlmcollate.prompt.notes import TurnNote, merged
 from vlmcollate.prompt.reasoning import ReasoningForm
@@ -92,7 +92,9 @@ def turn_notes(
         text = rendering.text[block.start : block.end].rstrip()
         first = starts.searchsorted(block.start)
         if first < ends.searchsorted(block.start + len(text), "right"):  # a whole token of it
-            blocks[block.message] = TurnNote("empty_reasoning", repr(text.lstrip()))
+            doubled = forms[0].key if has_reasoning_behind(rendering, block, forms) else None
+            note = TurnNote("empty_reasoning", repr(text.lstrip()), doubled=doubled)
+            blocks[block.message] = note
     yield from merged(blocks, max(blocks, default=-1))
 
 

@@ -39,6 +39,8 @@ class TurnNote:
         instead: The text that turns off their prompt have in place of the missing one.
         is_dropped: Whether `empty_reasoning="drop"` removed the missing text.
         splits: Whether each of the turns may end a chat, as `split_turns` makes one of it.
+        doubled: The key for the reasoning that the text of the turns holds behind an empty block;
+            empty if the template reads none, `None` if the text holds none.
     """
 
     kind: NoteKind
@@ -48,6 +50,7 @@ class TurnNote:
     instead: str = ""
     is_dropped: bool = False
     splits: bool = True
+    doubled: str | None = None
 
     def among(self, trained: Collection[int]) -> TurnNote | None:
         """Returns the note on those of the turns that train; `None` if none of them does."""
@@ -63,7 +66,10 @@ class TurnNote:
         if self.kind == "switch":
             return f"set {self.detail} for generation, too"
         if self.kind == "empty_reasoning":
-            return 'set empty_reasoning="mask" to exclude it from the loss, or "drop" to remove it'
+            given = f"give the reasoning as {self.doubled!r}, or " if self.doubled else ""
+            block = "it" if self.doubled is None else "the block"
+            mask = f'set empty_reasoning="mask" to exclude {block} from the loss'
+            return f'{given}{mask}, or "drop" to remove it'
         if self.kind == "no_prompt":
             return f"write {self.detail!r} at the end of a prompt to generate"
         if self.kind == "in_parts":
@@ -98,7 +104,8 @@ class TurnNote:
     def summary(self) -> str:
         """What is unusual, without the numbers of the turns."""
         if self.kind == "empty_reasoning":
-            return self._fact("answers without reasoning are")
+            which = "without reasoning" if self.doubled is None else "with reasoning in their text"
+            return self._fact(f"answers {which} are")
         is_whole = self.has_last or self.kind in ("switch", "in_parts", "no_prompt")
         return self._fact("answers are" if is_whole else "earlier answers are")
 
@@ -111,7 +118,12 @@ class TurnNote:
         if self.kind == "switch":
             return f"{subject} trained after the generation prompt with {self.detail}"
         if self.kind == "empty_reasoning":
-            return f"{subject} trained to write the empty block {self.detail} in place of reasoning"
+            place = (
+                "in place of reasoning"
+                if self.doubled is None
+                else "before the reasoning in the text"
+            )
+            return f"{subject} trained to write the empty block {self.detail} {place}"
         if self.kind == "no_prompt":
             header = repr(self.detail)
             return f"{subject} trained behind {header}, as the template has no generation prompt"

@@ -7,6 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from tests.processors import build
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
 from vlmcollate.cli.app import app
@@ -136,6 +137,37 @@ def test_a_prompt_that_lost_its_block_is_no_fault_of_the_template():
     assert "template whose" not in str(note)
     kept = explained("qwen3_6", CHAT[:2], empty_reasoning="mask", off_prompt="error")
     assert kept.warnings == ()
+
+
+INLINE = [CHAT[0], said("assistant", "<think>\nBecause.\n</think>\n\nSo.")]
+
+
+@pytest.mark.parametrize(
+    ("template", "block", "remedy"),
+    [
+        ("qwen3_8", r"'<think>\n\n</think>'", "give the reasoning as 'reasoning_content', or set"),
+        ("glm4v", "'<think></think>'", "set"),
+    ],
+)
+def test_an_empty_block_before_reasoning_in_the_text_is_reported(template, block, remedy):
+    processor = build("glm4v") if template == "glm4v" else processor_with(template)
+    (found,) = collator_for(processor).explain(INLINE).warnings
+    fact, _, ways = found.partition("; ")
+    place = "before the reasoning in the text"
+    assert fact == f"messages[1] is trained to write the empty block {block} {place}"
+    mask = 'empty_reasoning="mask" to exclude the block from the loss, or "drop" to remove it'
+    assert ways == f"{remedy} {mask}"
+    masked = collator_for(processor, empty_reasoning="mask").explain(INLINE)
+    assert masked.warnings == ()
+    (text,) = [run.text for run in masked.runs if run.kind == "trained"]
+    assert text.startswith("<think>\nBecause.\n</think>\n\nSo.")
+    dropped = collator_for(processor, empty_reasoning="drop").explain(INLINE)
+    assert "".join(run.text for run in dropped.runs).count("</think>") == 1
+
+
+def test_the_key_that_is_named_writes_the_reasoning_without_a_block():
+    given = [CHAT[0], said("assistant", "So.", reasoning_content="Because.")]
+    assert explained("qwen3_8", given).warnings == ()
 
 
 def test_only_turns_that_train_make_the_last_one():
