@@ -70,10 +70,10 @@ def refuse_tested_literals(
             except SampleError:
                 continue
             if text.replace(_BREAK, "") != plain:
+                named = " and ".join(map(repr, literals))
                 raise ConversationError(
-                    f"{problem.rstrip('.')}: the template tests for "
-                    f"{' and '.join(map(repr, literals))}, which this text holds; remove "
-                    f"{'them' if literals[1:] else 'it'} from the text, or change the template",
+                    f"{problem.rstrip('.')}: the template tests for {named}, which this text "
+                    "holds; remove it from the text, or change the template",
                     where=f"messages[{k}]",
                 )
 
