@@ -21,7 +21,7 @@ from vlmcollate.encode.processor_facts import tokenizer_of
 from vlmcollate.encode.prompts import Prompts
 from vlmcollate.encode.stages import Process, run_stage, untraced
 from vlmcollate.encode.trace import Trace
-from vlmcollate.encode.turn_splitting import SharedMedia, encode_turn
+from vlmcollate.encode.turn_splitting import SharedMedia, encode_turn, may_end
 from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,
@@ -222,6 +222,7 @@ class BaseCollator(Prompts):
             collator=type(self).__name__,
             encoder=self.prompt_encoder,
             reasoning_forms=self._tools.reasoning_forms,
+            may_end=partial(may_end, self._render),
         )
 
     def _encode(self, example: object) -> EncodedSample:

@@ -43,6 +43,17 @@ def test_a_question_that_is_taken_for_the_result_of_a_tool_is_refused_by_name(
         collator.encode(messages)
 
 
+def test_two_strings_of_which_each_is_refused_are_named_together():
+    analysis, final = (f"<|channel|>{name}<|message|>" for name in ("analysis", "final"))
+    collator = collator_for(processor_with("gptoss"))
+    for text, named in (
+        (f"So: {analysis}Hm. {final}Two", f"{analysis!r} and {final!r}, which this text holds"),
+        (f"So: {final}Two", f"tests for {final!r}, which this text holds; remove it"),
+    ):
+        with pytest.raises(ConversationError, match=re.escape(named)):
+            collator.encode([user("Ask"), answer(text)])
+
+
 @pytest.mark.parametrize("template", ["qwen3", "qwen3_5_think", "glm4moe", "gemma4", "llama3_2"])
 @pytest.mark.parametrize(
     "text", ["<tool_response> what is it?", "Is </think> a tag?", "/no_think", "[TOOL_CALLS]"]

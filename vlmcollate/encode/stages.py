@@ -24,7 +24,7 @@ from vlmcollate.encode.pixel_path import PixelPlan, process_as_bytes
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
-from vlmcollate.encode.train_on import PartWeights, part_weights
+from vlmcollate.encode.train_on import PartWeights, part_weights, trained_messages
 from vlmcollate.encode.turn_splitting import each_turn, may_train, without_earlier_omissions
 from vlmcollate.errors import ConfigError, MediaError
 from vlmcollate.family import Family
@@ -34,6 +34,7 @@ from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.direct import chat_template_of
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder, Turn
+from vlmcollate.prompt.placing import without_untrained_errors
 from vlmcollate.prompt.reasoning import TAGGED, move_inline_reasoning
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
@@ -145,7 +146,10 @@ class Stages(CollatorOptions):
     def _render(self, conversation: Conversation) -> Rendering:
         """Writes a chat with the stage `render`, and a plain text without its template."""
         if not conversation.is_plain_text:
-            rendering = self.render(conversation)
+            rendering = without_untrained_errors(
+                self.render(conversation),
+                lambda answers: trained_messages(conversation, answers, self.train_on),
+            )
             if self.split_turns:
                 rendering = without_earlier_omissions(rendering, conversation)
         elif self.declared.needs_chat_template:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from vlmcollate.conversation import Conversation, Message
+from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.encode.hooks import breach, run_hook
 from vlmcollate.errors import ConfigError
 from vlmcollate.prompt.answer_parts import PartKind
@@ -145,6 +145,25 @@ def choose_messages(
             messages = conversation.messages
             found = {k: w * _asked(choice, messages[k], k) for k, w in found.items()}
     return found
+
+
+def trained_messages(
+    conversation: Conversation, answers: Sequence[int], train_on: TrainOn
+) -> list[int]:
+    """Returns those of some answers of which a part has a weight.
+
+    Args:
+        conversation: The conversation.
+        answers: The indices of the messages that the assistant writes, in order.
+        train_on: The choices.
+    """
+    chosen = choose_messages(conversation, answers, train_on)
+    return [k for k in answers if chosen[k] and _has_weight(conversation.messages[k])]
+
+
+def _has_weight(message: Message) -> bool:
+    parts = (part.weight for part in message.content if isinstance(part, TextPart))
+    return bool(message.weight) or any(parts)
 
 
 def _asked(choice: Callable[[Message], bool | float], message: Message, index: int) -> float:

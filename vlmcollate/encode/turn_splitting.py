@@ -12,9 +12,9 @@ import attrs
 import torch
 
 from vlmcollate.batch.microbatches import split_microbatches
-from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.conversation import Conversation, Message
 from vlmcollate.encode.answer_weights import last_turn_trains
-from vlmcollate.encode.train_on import PartWeights, TrainOn, choose_messages
+from vlmcollate.encode.train_on import PartWeights, TrainOn, trained_messages
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, SampleError
 from vlmcollate.media import Concatenate, Join, ProcessedMedia
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
@@ -39,16 +39,34 @@ def each_turn(
     """
     messages = conversation.messages
     answers = [k for k, m in enumerate(messages) if m.is_assistant and not m.is_prefix]
-    chosen = choose_messages(conversation, answers, train_on)
-    trained = [k for k in answers if chosen[k] and _trains(messages[k])]
+    trained = trained_messages(conversation, answers, train_on)
     if conversation.is_plain_text or not trained:
         return [conversation]
-    untrained = tuple(m.untrained() if m.is_assistant else m for m in messages)
+    untrained = tuple(m.untrained() if k in trained else m for k, m in enumerate(messages))
     ends = {k: attrs.evolve(conversation, messages=(*untrained[:k], messages[k])) for k in trained}
     kept = {k: turn for k, turn in ends.items() if may_train(turn)}
     earlier = tuple(attrs.evolve(m, trains_apart=k in kept) for k, m in enumerate(untrained))
     turns = [attrs.evolve(turn, messages=(*earlier[:k], messages[k])) for k, turn in kept.items()]
     return turns or [conversation]
+
+
+def may_end(
+    render: Callable[[Conversation], Rendering], conversation: Conversation, k: int
+) -> bool:
+    """Returns whether a turn can be trained in a chat that ends with it.
+
+    Args:
+        render: The stage that writes a prompt.
+        conversation: The conversation.
+        k: The message of the turn.
+    """
+    messages = conversation.messages
+    earlier = (m.untrained() if m.is_assistant else m for m in messages[:k])
+    ended = attrs.evolve(conversation, messages=(*earlier, messages[k]))
+    try:
+        return render(ended).turn_error is None
+    except SampleError:
+        return False
 
 
 def may_train(
@@ -206,8 +224,3 @@ class SharedMedia:
             tensors={key: part[key] for key in given if key in part},
             pixel_tables={k: table for k, table in whole.pixel_tables.items() if k in part},
         )
-
-
-def _trains(message: Message) -> bool:
-    parts = (part.weight for part in message.content if isinstance(part, TextPart))
-    return bool(message.weight) or any(parts)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import attrs
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vlmcollate.conversation import Conversation
 from vlmcollate.encode.trace import Stage, Trace
 from vlmcollate.errors import ConfigError
 from vlmcollate.explain.alignment import aligned
@@ -89,6 +90,7 @@ class Explanation:
         collator: str,
         encoder: PromptEncoder,
         reasoning_forms: Sequence[ReasoningForm],
+        may_end: Callable[[Conversation, int], bool],
     ) -> Explanation:
         """Returns the explanation of a sample whose encoding was traced.
 
@@ -100,13 +102,16 @@ class Explanation:
             collator: The name of the collator's class.
             encoder: The encoder of the collator's prompts.
             reasoning_forms: How an answer may hold reasoning.
+            may_end: A function that returns whether a chat may end with one of its turns.
         """
         prompt: EncodedPrompt = trace.last("tokenize")
         conversation, rendering = prompt.conversation, prompt.rendering
         ids = sample.input_ids.numpy()
         places = aligned(ids, prompt.ids)
         chars = np.where(places >= 0, prompt.chars[:, places], -1)
-        notes = tuple(turn_notes(sample, rendering, reasoning_forms, chars))
+        notes = tuple(
+            turn_notes(sample, rendering, reasoning_forms, chars, partial(may_end, conversation))
+        )
         texts = _texts(sample, chars, rendering.text, processor.tokenizer)
         roles = tuple(message.role for message in conversation.messages)
         return cls(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import attrs
 import numpy as np
 
 from vlmcollate.conversation import Conversation
 from vlmcollate.encode.trace import Trace
-from vlmcollate.prompt.answer_parts import empty_reasoning
+from vlmcollate.prompt.answer_parts import empty_reasoning, has_reasoning_behind
 from vlmcollate.prompt.encoder import EncodedPrompt, PromptEncoder
 from vlmcollate.prompt.notes import TurnNote, merged
 from vlmcollate.prompt.reasoning import ReasoningForm
@@ -64,7 +65,11 @@ def _left_out(
 
 
 def turn_notes(
-    sample: EncodedSample, rendering: Rendering, forms: Sequence[ReasoningForm], chars: Ints
+    sample: EncodedSample,
+    rendering: Rendering,
+    forms: Sequence[ReasoningForm],
+    chars: Ints,
+    may_end: Callable[[int], bool],
 ) -> Iterator[TurnNote]:
     """Yields what is unusual about the turns that train.
 
@@ -73,17 +78,23 @@ def turn_notes(
         rendering: Its prompt.
         forms: How an answer may hold reasoning.
         chars: (2, L) int64, the start and end of each token in the prompt, or -1.
+        may_end: A function that returns whether a chat may end with a turn.
     """
     is_trained = (sample.labels != IGNORE_INDEX).numpy()
     trained = set(sample.message_ids[is_trained].tolist())
-    yield from filter(None, (note.among(trained) for note in rendering.notes))
+    for note in filter(None, (note.among(trained) for note in rendering.notes)):
+        turns = note.messages or sorted(trained)
+        splits = not note.concerns_earlier_turns or all(map(may_end, turns))
+        yield attrs.evolve(note, splits=splits)
     starts, ends = np.sort(chars[:, is_trained])
     blocks = {}
     for block in empty_reasoning(rendering, forms):
         text = rendering.text[block.start : block.end].rstrip()
         first = starts.searchsorted(block.start)
         if first < ends.searchsorted(block.start + len(text), "right"):  # a whole token of it
-            blocks[block.message] = TurnNote("empty_reasoning", repr(text.lstrip()))
+            doubled = forms[0].key if has_reasoning_behind(rendering, block, forms) else None
+            note = TurnNote("empty_reasoning", repr(text.lstrip()), doubled=doubled)
+            blocks[block.message] = note
     yield from merged(blocks, max(blocks, default=-1))
 
 
@@ -95,7 +106,9 @@ def _cut(sample: EncodedSample, first: EncodedPrompt, before: int, after: int) -
 def _silent_turns(sample: EncodedSample, conversation: Conversation) -> Iterator[str]:
     trained = set(sample.message_ids[sample.labels != IGNORE_INDEX].tolist())
     for index, message in enumerate(conversation.messages):
-        if message.is_assistant and index not in trained:
+        if message.trains_apart:
+            yield f"the assistant's messages[{index}] trains in a sample of its own"
+        elif message.is_assistant and index not in trained:
             why = " (its weight is 0)" if not message.weight else ""
             yield f"the assistant's messages[{index}] is not trained{why}"
 

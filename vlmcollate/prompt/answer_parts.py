@@ -79,6 +79,8 @@ def _blocks(
         if any(span.key in REASONING_KEYS for span in own):
             continue
         thought = _thought(rendering.text, turn, own, before, forms)
+        if is_empty and thought is not None and not thought.is_empty:
+            thought = _empty_before(rendering.text, turn, thought, before, forms)
         if thought is None or thought.end <= turn.start or is_empty > thought.is_empty:
             continue
         rest = rendering.text[thought.end : turn.end]
@@ -137,13 +139,9 @@ def _thought(
         found = form.split(text[words : turn.end])
         if found is not None:
             return _closed(turn, words, form, *found)
-    header = text[before : turn.start].rstrip()
-    for form in forms:
-        is_open = header.endswith(form.opening)
-        start = before + len(header) - len(form.opening) if is_open else turn.start
-        found = form.split(text[start : turn.end])
-        if found is not None:
-            return _closed(turn, start, form, *found)
+    found_at_start = _at_start(text, turn, before, forms)
+    if found_at_start is not None:
+        return found_at_start
     whole = text[turn.start : turn.end]
     begun = turn.start + len(whole) - len(whole.lstrip())
     if any(whole.lstrip().startswith(form.opening) for form in forms):  # nothing closes it
@@ -153,6 +151,36 @@ def _thought(
         if text.startswith(form.closing, begun):
             return _Thought(begun, begun, begun + len(form.closing), is_empty=True)
     return None
+
+
+def _at_start(
+    text: str, turn: Span, before: int, forms: Sequence[ReasoningForm]
+) -> _Thought | None:
+    """Returns reasoning that begins with the turn, or that the end of its header opens."""
+    header = text[before : turn.start].rstrip()
+    for form in forms:
+        is_open = header.endswith(form.opening)
+        start = before + len(header) - len(form.opening) if is_open else turn.start
+        found = form.split(text[start : turn.end])
+        if found is not None:
+            return _closed(turn, start, form, *found)
+    return None
+
+
+def _empty_before(
+    text: str, turn: Span, thought: _Thought, before: int, forms: Sequence[ReasoningForm]
+) -> _Thought | None:
+    """Returns the block without words that the template writes before reasoning in a text."""
+    until = attrs.evolve(turn, end=max(turn.start, thought.start))
+    found = _at_start(text, until, before, forms)
+    return found if found is not None and found.is_empty else None
+
+
+def has_reasoning_behind(rendering: Rendering, block: Span, forms: Sequence[ReasoningForm]) -> bool:
+    """Returns whether reasoning with words follows a block without any in its turn."""
+    end = max(turn.end for turn in rendering.turns if turn.message == block.message)
+    found = (form.split(rendering.text[block.end : end]) for form in forms)
+    return any(split is not None and split[0].strip() for split in found)
 
 
 def _closed(turn: Span, start: int, form: ReasoningForm, inside: str, rest: str) -> _Thought:

@@ -19,15 +19,15 @@ from typing import Any
 import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind
-from vlmcollate.errors import ConfigError, ConversationError, LabelError
+from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.call_arguments import in_form_for
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 from vlmcollate.prompt.literals import refuse_tested_literals, unmarked_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.media_spans import media_spans
-from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
+from vlmcollate.prompt.placing import with_turns
 from vlmcollate.prompt.plan import RenderingPlan, form_of, shapes_of
 from vlmcollate.prompt.probe_cache import ProbeCache
 from vlmcollate.prompt.rendering import CallerSpan, Rendering, without_end
@@ -138,7 +138,8 @@ class ChatRenderer:
 
         Args:
             conversation: The conversation.
-                upto: The number of its messages before the generation prompt.
+            marks: The marks around its strings.
+            upto: The number of its messages before the generation prompt.
             template: The chat template; by default it is that of the processor.
             is_probe: Whether the prompt is kept for others who render the same conversation.
         """
@@ -337,13 +338,7 @@ class ChatRenderer:
             is_of_prompts=partial(is_of_prompts, template),
             known=self._known_starts(conversation, template),
         )
-        placed = self.placed(conversation, trace)
-        found: dict[str, Any] = {}
-        try:
-            found["turns"] = tuple(finder())
-        except LabelError as error:
-            found["turn_error"] = error
-        return attrs.evolve(placed, **found, notes=merged(finder.notes, finder.last_turn))
+        return with_turns(self.placed(conversation, trace), finder, template)
 
     def placed(self, conversation: Conversation, trace: MarkedText) -> Rendering:
         """Returns the rendering of a marked text, without its turns."""

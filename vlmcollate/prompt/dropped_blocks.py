@@ -33,7 +33,7 @@ def without_empty_reasoning(
     for block in blocks:
         opening = rendering.text[block.start : starts[block.message]].strip()
         if opening:
-            lost[block.message] = TurnNote("off_prompt", opening[:40])
+            lost[block.message] = TurnNote("off_prompt", opening[:40], is_dropped=True)
     found = without(rendering, blocks)
     if not lost:
         return found

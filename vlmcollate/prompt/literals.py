@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import reduce
 
 import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.prompt.marks import map_strings
-from vlmcollate.prompt.template_syntax import constants_of, tested_literals
+from vlmcollate.prompt.template_syntax import constants_of, literals_of, tested_literals
 
 Render = Callable[..., str]
 
@@ -61,23 +62,32 @@ def refuse_tested_literals(
         ConversationError: A message holds such a string.
     """
     for k, message in enumerate(conversation.messages):
-        for literal in _candidates(message, constants_of(template)):
-            messages = (*conversation.messages[:k], _without(literal, message))
+        for literals in _candidates(message, constants_of(template), literals_of(template)):
+            messages = (*conversation.messages[:k], reduce(_without, literals, message))
             messages += conversation.messages[k + 1 :]
             try:
                 text = render(attrs.evolve(conversation, messages=messages), None)
             except SampleError:
                 continue
             if text.replace(_BREAK, "") != plain:
+                named = " and ".join(map(repr, literals))
                 raise ConversationError(
-                    f"{problem.rstrip('.')}: the template tests for {literal!r}, which this text "
+                    f"{problem.rstrip('.')}: the template tests for {named}, which this text "
                     "holds; remove it from the text, or change the template",
                     where=f"messages[{k}]",
                 )
 
 
-def _candidates(message: Message, constants: Collection[str]) -> list[str]:
-    """Returns the strings of a template that a message holds, in the order of the message."""
+def _candidates(
+    message: Message, constants: Collection[str], tested: Collection[str]
+) -> list[tuple[str, ...]]:
+    """Returns the strings of a template that a message holds, alone or all that it tests for.
+
+    Args:
+        message: The message, whose order they have.
+        constants: All strings of the template.
+        tested: Those in its comparisons, calls and filters, which are first.
+    """
     texts: list[str] = []
 
     def keep(text: str) -> str:
@@ -86,10 +96,13 @@ def _candidates(message: Message, constants: Collection[str]) -> list[str]:
 
     _changed(message, keep)
     whole = "\n".join(texts)
-    return sorted((c for c in constants if c in whole), key=lambda c: (whole.find(c), -len(c)))
+    held = sorted((c for c in constants if c in whole), key=lambda c: (whole.find(c), -len(c)))
+    together = tuple(c for c in held if c in tested)
+    others = ((c,) for c in held if c not in tested)
+    return [*((c,) for c in together), *([together] if together[1:] else ()), *others]
 
 
-def _without(literal: str, message: Message) -> Message:
+def _without(message: Message, literal: str) -> Message:
     """Returns a message of which no string holds the literal."""
     return _changed(
         message, lambda text: text.replace(literal, f"{literal[:1]}{_BREAK}{literal[1:]}")

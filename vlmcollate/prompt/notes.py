@@ -20,6 +20,7 @@ _TOPICS: dict[NoteKind, str] = {
     "empty_reasoning": "empty reasoning",
 }
 _MOST_NAMED = 3
+_REFUSAL = '; off_prompt="error" refuses such chats'
 
 
 @attrs.frozen
@@ -35,12 +36,21 @@ class TurnNote:
         detail: The missing text or header, the variable with its value, or the empty block.
         messages: The turns.
         has_last: Whether one of them is the last turn of its chat, which no question follows.
+        instead: The text that turns off their prompt have in place of the missing one.
+        is_dropped: Whether `empty_reasoning="drop"` removed the missing text.
+        splits: Whether each of the turns may end a chat, as `split_turns` makes one of it.
+        doubled: The key for the reasoning that the text of the turns holds behind an empty block;
+            empty if the template reads none, `None` if the text holds none.
     """
 
     kind: NoteKind
     detail: str = ""
     messages: tuple[int, ...] = ()
     has_last: bool = False
+    instead: str = ""
+    is_dropped: bool = False
+    splits: bool = True
+    doubled: str | None = None
 
     def among(self, trained: Collection[int]) -> TurnNote | None:
         """Returns the note on those of the turns that train; `None` if none of them does."""
@@ -56,20 +66,34 @@ class TurnNote:
         if self.kind == "switch":
             return f"set {self.detail} for generation, too"
         if self.kind == "empty_reasoning":
-            return 'set empty_reasoning="mask" to exclude it from the loss, or "drop" to remove it'
+            given = f"give the reasoning as {self.doubled!r}, or " if self.doubled else ""
+            block = "it" if self.doubled is None else "the block"
+            mask = f'set empty_reasoning="mask" to exclude {block} from the loss'
+            return f'{given}{mask}, or "drop" to remove it'
         if self.kind == "no_prompt":
             return f"write {self.detail!r} at the end of a prompt to generate"
         if self.kind == "in_parts":
             return "write text and tool calls as messages of their own to train them in their order"
+        if self.is_dropped:
+            return (
+                'set empty_reasoning="mask" to keep it, and to exclude the block from the loss'
+                + (_REFUSAL * self.has_last)
+            )
         if self.has_last:
             return "generate without it, or use a chat template whose turns and prompt agree" + (
-                '; off_prompt="error" refuses such chats' if self.kind == "off_prompt" else ""
+                _REFUSAL if self.kind == "off_prompt" else ""
             )
+        only_last = 'set train_on="last_turn" to train only the last turn, or '
+        if not self.splits:
+            return f"{only_last}the weight of the others to 0"
         aim = "the system message" if self.kind == "moved" else "its own prompt"
-        return (
-            'set train_on="last_turn" to train only the last turn, or split_turns=True to train '
-            f"each turn after {aim}"
-        )
+        return f"{only_last}split_turns=True to train each turn after {aim}"
+
+    @property
+    def concerns_earlier_turns(self) -> bool:
+        """Whether it would not concern the turns if each ended a chat."""
+        kinds = "off_prompt", "other_header", "moved"
+        return self.kind in kinds and not (self.has_last or self.is_dropped)
 
     @property
     def topic(self) -> str:
@@ -80,7 +104,8 @@ class TurnNote:
     def summary(self) -> str:
         """What is unusual, without the numbers of the turns."""
         if self.kind == "empty_reasoning":
-            return self._fact("answers without reasoning are")
+            which = "without reasoning" if self.doubled is None else "with reasoning in their text"
+            return self._fact(f"answers {which} are")
         is_whole = self.has_last or self.kind in ("switch", "in_parts", "no_prompt")
         return self._fact("answers are" if is_whole else "earlier answers are")
 
@@ -93,7 +118,12 @@ class TurnNote:
         if self.kind == "switch":
             return f"{subject} trained after the generation prompt with {self.detail}"
         if self.kind == "empty_reasoning":
-            return f"{subject} trained to write the empty block {self.detail} in place of reasoning"
+            place = (
+                "in place of reasoning"
+                if self.doubled is None
+                else "before the reasoning in the text"
+            )
+            return f"{subject} trained to write the empty block {self.detail} {place}"
         if self.kind == "no_prompt":
             header = repr(self.detail)
             return f"{subject} trained behind {header}, as the template has no generation prompt"
@@ -101,6 +131,9 @@ class TurnNote:
             return f"{subject} written in parts, of which some follow later messages"
         if self.kind == "other_header":
             return f"{subject} trained after another header than their generation prompt, or none"
+        if self.instead:
+            place = f"where every generation prompt goes on with {self.detail!r}"
+            return f"{subject} written with {self.instead!r} {place}"
         return f"{subject} trained without {self.detail!r}, which ends every generation prompt"
 
     def __str__(self) -> str:

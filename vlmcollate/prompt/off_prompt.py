@@ -9,6 +9,7 @@ import attrs
 
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.prompt.marks import Slot
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.turn_headers import OffPromptError
 from vlmcollate.prompt.usual_headers import UsualHeaders
@@ -31,7 +32,7 @@ class OffPromptStarts(UsualHeaders):
         differs_in_a_word = header[asked : asked + 1].isalnum() and written[same:][:1].isalnum()
         is_opened = self._has_own_marker(header[:asked]) and not differs_in_a_word
         if is_earlier and is_opened and not self._opens_again(written[same:]):
-            self._note_off_prompt(k, header[asked:])
+            self._note_off_prompt(k, header[asked:], written[same:])
             return same
         if self._goes_on(written[same:], header[asked:], error):
             self.notes[k] = TurnNote("other_header")
@@ -88,9 +89,34 @@ class OffPromptStarts(UsualHeaders):
             self.keeps[key] = text == self.trace.text
         return self.keeps[key]
 
-    def _note_off_prompt(self, k: int, rest: str) -> None:
+    def _note_off_prompt(self, k: int, rest: str, instead: str = "") -> None:
         if rest.strip():
             self.notes[k] = TurnNote("off_prompt", rest.strip()[:40])
+        elif instead.strip():
+            self.notes[k] = TurnNote("off_prompt", rest[:40], instead=instead.strip()[:40])
+
+    def _first_slots(self, k: int) -> list[Slot]:
+        """Returns the words of message `k`, without those that the template repeats."""
+        # such as the name of a tool, which stands before its result once more
+        return [slot for slot in self.trace.of(k) if self.trace.find(slot.number) is slot]
+
+    def _is_late(self, slot: Slot) -> bool:
+        """Returns whether words stand behind those of a later message."""
+        later = self.trace.first_after(slot.message)
+        return later is not None and later.start < slot.start
+
+    def _shared_start(self, k: int, first: int) -> int:
+        """Returns how far turn `k` agrees with its generation prompt, if that opens a turn.
+
+        Args:
+            k: The turn.
+            first: The start of its words, which is returned otherwise.
+        """
+        anchor = self._anchor(k, first)
+        at = anchor.end if anchor else 0
+        header = self.known.headers.get(self._kind(k), "")
+        same, asked = self._aligned(self.trace.text[at:first], header)
+        return at + same if self._opens_again(header[:asked]) else first
 
     def _is_off_prompt(self, k: int) -> bool:
         """Returns whether turn `k` was found to lack the end of its generation prompt."""
@@ -221,14 +247,9 @@ class OffPromptStarts(UsualHeaders):
         return self._opens_again(header[self._end_of_stop(header) :])
 
     def _unlike(self, header: str, written: str, where: str) -> LabelError:
-        hint = (
-            "set the template's variables, such as template_kwargs={'enable_thinking': False}"
-            if "think" in header + written
-            else "check whether roles are swapped, or the template repeats a message here"
-        )
         return OffPromptError(
             f"this turn does not begin with the generation prompt: found {written[:80]!r}, "
-            f"expected {header!r}; {hint}",
+            f"expected {header!r}",
             where=where,
         )
 

@@ -33,11 +33,13 @@ class ReasoningForm:
         opening: The text before it.
         closing: The text behind it, up to its first control token or tag.
         key: The key of a message from which the template reads it, or an empty string.
+        before_text: What stands between the closing and the answer's text, such as a header.
     """
 
     opening: str
     closing: str
     key: str = ""
+    before_text: str = ""
 
     def split(self, text: str) -> tuple[str, str] | None:
         """Splits a text that begins with reasoning into the reasoning and the rest."""
@@ -89,7 +91,8 @@ def _read_form(
     opening = _opening(before, asked, mark)
     if closing in bare and not (opening and opening in bare):
         return None  # it opens the tool calls
-    return ReasoningForm(opening, closing, key)
+    behind = between[ends.end() :].strip() if ends and not more else ""
+    return ReasoningForm(opening, closing, key, behind)
 
 
 def _opening(before: str, header: str, mark: re.Pattern[str]) -> str:
@@ -179,6 +182,8 @@ def _moved(message: Message, form: ReasoningForm, *, trims: bool) -> Message | N
         found = written.split(first.text)
         if found is not None and found[0].strip():
             inside, rest = found
+            if written.before_text and rest.lstrip().startswith(written.before_text):
+                rest = rest.lstrip().removeprefix(written.before_text)
             if trims:
                 inside, rest = inside.strip("\n"), rest.lstrip("\n")
             return attrs.evolve(

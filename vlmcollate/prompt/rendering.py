@@ -30,6 +30,19 @@ class MediaSpan(Span):
     kind: MediaKind = "image"
 
 
+@attrs.frozen
+class UncertainTurns:
+    """The turns of a prompt, of which some hold only if they do not train.
+
+    Attributes:
+        turns: All turns in order.
+        messages: The messages of those that begin or end at an unknown place.
+    """
+
+    turns: tuple[Span, ...]
+    messages: frozenset[int]
+
+
 @attrs.frozen(kw_only=True)
 class Rendering:
     """The prompt of one conversation, and the origin of its text.
@@ -44,6 +57,7 @@ class Rendering:
         altered: The paths of the strings that the template changed, for example by removing a part.
             Changes to whitespace and JSON escapes do not count.
         notes: What is unusual about the turns.
+        uncertain: The turns that hold if those with an error do not train, or `None`.
     """
 
     text: str
@@ -54,6 +68,7 @@ class Rendering:
     dropped: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
     notes: tuple[TurnNote, ...] = ()
+    uncertain: UncertainTurns | None = None
 
 
 def without_end(rendering: Rendering, conversation: Conversation) -> Rendering:

@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import jinja2
 import jinja2.ext
+import jinja2.meta
 from jinja2 import nodes
 
 from vlmcollate.prompt.varying_names import OF_CHATS, varying_names
@@ -295,6 +296,12 @@ def switches_of(template: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(
         {name: value} for name, values in _SWITCHES.items() if name in names for value in values
     )
+
+
+@lru_cache
+def variables_of(template: str) -> frozenset[str]:
+    """Returns the variables that a template reads and does not set."""
+    return frozenset(jinja2.meta.find_undeclared_variables(_parse(template)))
 
 
 @lru_cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -15,6 +15,7 @@ from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary
 
+Finder = TypeVar("Finder", bound="TurnHeaders")
 Render = Callable[..., str]
 
 _GLOBAL = ("system", "developer")
@@ -91,6 +92,7 @@ class TurnHeaders:
         apart: The turns whose starts depend on the whole chat, as they differ from their prompt.
         starts: The starts of those, as in `KnownStarts`, by whether they are the last turn, too.
         keeps: Whether the chat is rendered the same with other values of variables.
+        uncertain: Why turns begin or end at an unknown place, by their message.
     """
 
     conversation: Conversation
@@ -108,6 +110,7 @@ class TurnHeaders:
     apart: set[int] = attrs.field(factory=set, init=False)
     starts: dict[Any, tuple[int, TurnNote | None]] = attrs.field(factory=dict, init=False)
     keeps: dict[Any, bool] = attrs.field(factory=dict, init=False)
+    uncertain: dict[int, LabelError] = attrs.field(factory=dict, init=False)
 
     @cached_property
     def last_turn(self) -> int:
@@ -118,6 +121,20 @@ class TurnHeaders:
             if message.is_assistant and not (message.is_prefix or self.trace.is_left_out(k)):
                 return k
         return -1
+
+    def of_another(self: Finder, conversation: Conversation) -> Finder | None:
+        """Returns a finder of the turns of another conversation, or `None` if it has no trace.
+
+        Args:
+            conversation: The conversation, with the same messages but for what they hold.
+        """
+        trace = self._read(conversation)
+        known = KnownStarts(is_certain=False)
+        if trace is None:
+            return None
+        return attrs.evolve(
+            self, conversation=conversation, trace=trace, known=known, switches=tuple
+        )
 
     def _anchor(self, k: int, first: int) -> Slot | None:
         """Returns the last words before turn `k`, whose own begin at `first`."""
@@ -231,6 +248,20 @@ class TurnHeaders:
     @property
     def _turns(self) -> list[int]:
         return [k for k, m in enumerate(self.conversation.messages) if m.is_assistant]
+
+    def _known_header(self, kind: Kind, written: str) -> str | None:
+        """Returns what is known of the generation prompt of a turn before which `written` stands.
+
+        It, or that with another value of a variable, stands there behind the whitespace of the
+        words before.
+        """
+        header = self.known.headers.get(kind)
+        if header is None or written.startswith(header) or not header.strip():
+            return header if header is not None and written.startswith(header) else None
+        space = space_at_start(written)
+        known = self.known.headers_of(kind)
+        is_found = any(written.startswith(space + text.lstrip()) for text in known if text.strip())
+        return space + header.lstrip() if is_found else None
 
     def _header(self, k: int, anchor: Slot | None, where: str, variables: Mapping[str, Any]) -> str:
         """Returns the template's text between earlier messages and answer `k`."""

@@ -30,25 +30,57 @@ class TurnFinder(OffPromptStarts):
     def __call__(self) -> Iterator[Span]:
         """Yields the turns in order, each including its stop token.
 
+        A turn that cannot be located with certainty is `uncertain`, and holds its words at least.
+
         Raises:
-            LabelError: A turn cannot be located with certainty.
+            LabelError: Not even the words of a turn can be located.
         """
         done = 0
         for k, message in enumerate(self.conversation.messages):
             if not message.is_assistant or message.is_prefix or self.trace.is_left_out(k):
                 continue
-            start = self._start(k, f"messages[{k}]")
-            if start < done:
-                raise LabelError(
-                    "this turn cannot be distinguished from an earlier one, since no text "
-                    "separates them; remove turns without text",
-                    where=f"messages[{k}]",
-                )
-            done = self._end(k, start)
-            yield Span(start, done, k)
-            for span in self._moved(k, done):
-                done = span.end
-                yield span
+            try:
+                spans = self._spans(k, done)
+            except LabelError as error:
+                self.uncertain[k] = error
+                spans = [self._words_at_least(k, done, error)]
+            yield from spans
+            done = spans[-1].end
+
+    def _spans(self, k: int, done: int) -> list[Span]:
+        """Returns turn `k`, and any parts of it behind later messages.
+
+        Args:
+            k: The turn.
+            done: The end of the turn before it.
+        """
+        start = self._start(k, f"messages[{k}]")
+        if start < done:
+            raise LabelError(
+                "this turn cannot be distinguished from an earlier one, since no text "
+                "separates them; remove turns without text",
+                where=f"messages[{k}]",
+            )
+        end = self._end(k, start)
+        return [Span(start, end, k), *self._moved(k, end)]
+
+    def _words_at_least(self, k: int, done: int, error: LabelError) -> Span:
+        """Returns a turn that begins or ends at an unknown place, for samples that train others.
+
+        Args:
+            k: The turn.
+            done: The end of the turn before it.
+            error: What to raise if its words are not in one place behind that.
+        """
+        self.notes.pop(k, None)
+        own = self._first_slots(k)
+        if not own or own[0].start < done or any(map(self._is_late, own)):
+            raise error
+        start = self._shared_start(k, own[0].start)
+        try:
+            return Span(start, self._end(k, start), k)
+        except LabelError:
+            return Span(start, own[-1].end, k)
 
     def _end(self, k: int, start: int) -> int:
         """Returns the place behind the stop token of turn `k`, or behind its words."""
@@ -73,11 +105,6 @@ class TurnFinder(OffPromptStarts):
                 where=f"messages[{k}]",
             )
         return closed.end()
-
-    def _first_slots(self, k: int) -> list[Slot]:
-        """Returns the words of message `k`, without those that the template repeats."""
-        # such as the name of a tool, which stands before its result once more
-        return [slot for slot in self.trace.of(k) if self.trace.find(slot.number) is slot]
 
     def _moved(self, k: int, done: int) -> Iterator[Span]:
         """Yields the parts of turn `k` that the template writes behind later messages.
@@ -111,11 +138,6 @@ class TurnFinder(OffPromptStarts):
         """Returns whether a control token or a space stands before a place of the prompt."""
         tokens = list(self.vocabulary.pattern.finditer(self.trace.text, 0, end))
         return self.trace.text[:end][-1:].isspace() or bool(tokens and tokens[-1].end() == end)
-
-    def _is_late(self, slot: Slot) -> bool:
-        """Returns whether words stand behind those of a later message."""
-        later = self.trace.first_after(slot.message)
-        return later is not None and later.start < slot.start
 
     def _is_moved_error(self, k: int) -> LabelError:
         later = self.trace.first_after(k)
@@ -252,20 +274,6 @@ class TurnFinder(OffPromptStarts):
             return self._start_with_switch(k, start)
         except OffPromptError as error:
             return self._start_of_switched(k, at, first, header, start, error)
-
-    def _known_header(self, kind: Kind, written: str) -> str | None:
-        """Returns what is known of the generation prompt of a turn before which `written` stands.
-
-        It, or that with another value of a variable, stands there behind the whitespace of the
-        words before.
-        """
-        header = self.known.headers.get(kind)
-        if header is None or written.startswith(header) or not header.strip():
-            return header if header is not None and written.startswith(header) else None
-        space = space_at_start(written)
-        known = self.known.headers_of(kind)
-        is_found = any(written.startswith(space + text.lstrip()) for text in known if text.strip())
-        return space + header.lstrip() if is_found else None
 
     def _behind_header(self, k: int, at: int, first: int, header: str, where: str) -> int:
         """Returns the start of turn `k` behind its header, which begins at `at`."""

@@ -133,6 +133,18 @@ def test_turns_that_train_nothing_are_a_warning(collator):
     assert last.warnings == ("the assistant's messages[1] is not trained",)
 
 
+def test_a_turn_with_a_sample_of_its_own_is_not_called_untrained(collator):
+    split = attrs.evolve(collator, split_turns=True)
+    _, last = split.explain_all(chat() * 2)
+    assert last.warnings == ("the assistant's messages[1] trains in a sample of its own",)
+    silent = [chat()[0], {**chat()[1], "weight": 0}]
+    (last,) = split.explain_all([*silent, *chat()])
+    assert last.warnings == ("the assistant's messages[1] is not trained (its weight is 0)",)
+    chosen = attrs.evolve(split, train_on="last_turn")
+    (last,) = chosen.explain_all(chat() * 2)
+    assert last.warnings == ("the assistant's messages[1] is not trained",)
+
+
 def test_truncation_is_a_warning_and_keeps_the_places(collator):
     example = [*chat(answer="Yes."), *chat(answer="No. " * 50, images=2)]
     whole = collator.explain(example)

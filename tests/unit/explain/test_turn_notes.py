@@ -7,9 +7,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from tests.processors import build
 from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
 from vlmcollate.cli.app import app
+from vlmcollate.errors import ConversationError
 from vlmcollate.testing import check_collator, tiny_processor
 from vlmcollate.testing.laws.construction import check_is_frozen
 
@@ -97,6 +99,75 @@ def test_a_template_that_drops_the_prompt_of_the_last_turn_has_no_better_option(
     assert "last_turn" not in found
     assert "split_turns" not in found
     assert 'off_prompt="error" refuses such chats' in found
+
+
+@pytest.mark.parametrize("empty_reasoning", ["train", "mask"])
+def test_an_earlier_turn_that_differs_is_reported_whatever_becomes_of_its_block(empty_reasoning):
+    thought = [*CHAT[:3], {**CHAT[3], "reasoning_content": "Because."}]
+    options = {"template_kwargs": {"enable_thinking": True}, "empty_reasoning": empty_reasoning}
+    found = explained("nemotron_3_nano", thought, **options).warnings
+    differs, *others = found
+    assert differs == (
+        r"messages[1] is written with '</think>' where every generation prompt goes on with '\n'; "
+        'set train_on="last_turn" to train only the last turn, or the weight of the others to 0'
+    )
+    assert [w for w in others if "empty block" not in w] == []
+    assert len(others) == (empty_reasoning == "train")
+
+
+def test_turns_that_cannot_end_a_chat_are_not_split():
+    greeting = [CHAT[1], *CHAT[2:4]]
+    processor = processor_with("qwen3_5_think")
+    found = [n for n in collator_for(processor).explain(greeting).turn_notes if 0 in n.messages]
+    assert found
+    assert not any("split_turns" in str(note) for note in found)
+    with pytest.raises(ConversationError, match="No user query"):
+        collator_for(processor, split_turns=True).encode_all(greeting)
+    split = [w for w in explained("qwen3_5_think").warnings if "split_turns" in w]
+    assert split == [OFF_PROMPT]
+    assert collator_for(processor, split_turns=True).encode_all(CHAT)
+
+
+def test_a_prompt_that_lost_its_block_is_no_fault_of_the_template():
+    (note,) = explained("qwen3_6", CHAT[:2], empty_reasoning="drop").turn_notes
+    assert note.has_last
+    assert str(note).startswith("messages[1] is trained without '<think>'")
+    assert 'set empty_reasoning="mask" to keep it' in str(note)
+    assert 'off_prompt="error" refuses such chats' in str(note)
+    assert "template whose" not in str(note)
+    kept = explained("qwen3_6", CHAT[:2], empty_reasoning="mask", off_prompt="error")
+    assert kept.warnings == ()
+
+
+INLINE = [CHAT[0], said("assistant", "<think>\nBecause.\n</think>\n\nSo.")]
+
+
+@pytest.mark.parametrize(
+    ("template", "block", "remedy"),
+    [
+        ("qwen3_8", r"'<think>\n\n</think>'", "give the reasoning as 'reasoning_content', or set"),
+        ("glm4v", "'<think></think>'", "set"),
+    ],
+)
+def test_an_empty_block_before_reasoning_in_the_text_is_reported(template, block, remedy):
+    processor = build("glm4v") if template == "glm4v" else processor_with(template)
+    (found,) = collator_for(processor).explain(INLINE).warnings
+    fact, _, ways = found.partition("; ")
+    place = "before the reasoning in the text"
+    assert fact == f"messages[1] is trained to write the empty block {block} {place}"
+    mask = 'empty_reasoning="mask" to exclude the block from the loss, or "drop" to remove it'
+    assert ways == f"{remedy} {mask}"
+    masked = collator_for(processor, empty_reasoning="mask").explain(INLINE)
+    assert masked.warnings == ()
+    (text,) = [run.text for run in masked.runs if run.kind == "trained"]
+    assert text.startswith("<think>\nBecause.\n</think>\n\nSo.")
+    dropped = collator_for(processor, empty_reasoning="drop").explain(INLINE)
+    assert "".join(run.text for run in dropped.runs).count("</think>") == 1
+
+
+def test_the_key_that_is_named_writes_the_reasoning_without_a_block():
+    given = [CHAT[0], said("assistant", "So.", reasoning_content="Because.")]
+    assert explained("qwen3_8", given).warnings == ()
 
 
 def test_only_turns_that_train_make_the_last_one():

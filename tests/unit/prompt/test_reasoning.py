@@ -12,6 +12,7 @@ from vlmcollate import collator_for
 from vlmcollate.prompt.reasoning import ReasoningForm
 
 _ASK = {"role": "user", "content": "Quokka?"}
+_FINAL = "<|start|>assistant<|channel|>final<|message|>"
 _INLINE = "<think>\nPonder deep\n</think>\n\nNumbat one"
 
 
@@ -26,22 +27,26 @@ def _trained(template, chat, **options):
 
 
 @pytest.mark.parametrize(
-    ("template", "opening", "closing"),
+    ("template", "opening", "closing", "before_text"),
     [
-        ("qwen3", "<think>", "</think>"),
-        ("qwen3_5_think", "<think>", "</think>"),
-        ("glm4moe", "<think>", "</think>"),
-        ("gptoss", "<|channel|>analysis<|message|>", "<|end|>"),
-        ("gemma4_v5", "<|channel>thought", "<channel|>"),
-        ("muse_glimmer", "to=self<|message|>", "<|eom|>"),
+        ("qwen3", "<think>", "</think>", ""),
+        ("qwen3_5_think", "<think>", "</think>", ""),
+        ("glm4moe", "<think>", "</think>", ""),
+        ("gptoss", "<|channel|>analysis<|message|>", "<|end|>", _FINAL),
+        ("gemma4_v5", "<|channel>thought", "<channel|>", ""),
+        ("muse_glimmer", "to=self<|message|>", "<|eom|>", "<|start|>assistant to=user<|message|>"),
     ],
 )
-def test_the_form_is_read_off_the_template(template, opening, closing):
+def test_the_form_is_read_off_the_template(template, opening, closing, before_text):
     tools = collator_for(processor_with(template))._tools  # what the collator itself reads
     assert tools.reasoning in (
-        ReasoningForm(opening, closing, "reasoning_content"),
+        ReasoningForm(opening, closing, "reasoning_content", before_text),
         # gpt-oss reads this key, to which older releases of transformers do not copy the other
-        *([ReasoningForm(opening, closing, "thinking")] if template == "gptoss" else ()),
+        *(
+            ReasoningForm(opening, closing, k, _FINAL)
+            for k in ["thinking"]
+            if before_text == _FINAL
+        ),
     )
 
 
@@ -75,6 +80,12 @@ def test_inline_reasoning_that_the_template_refuses_trains():
     (found,) = _trained("gptoss", _answered(inline))
     assert "Ponder deep" in found
     assert "Numbat one<|return|>" in found
+
+
+def test_the_header_between_inline_reasoning_and_its_text_moves_away():
+    inline = f"<|channel|>analysis<|message|>Ponder deep<|end|>{_FINAL}Numbat one"
+    given = _answered("Numbat one", reasoning_content="Ponder deep")
+    assert _trained("gptoss", _answered(inline)) == _trained("gptoss", given)
 
 
 @pytest.mark.parametrize("first", ["plain", "inline"])
