@@ -53,7 +53,6 @@ def is_own_code(processor: Any) -> bool:
     return any(is_changed(part, but=_CALLED) for part in parts)
 
 
-@cache
 def only_converts(kind: Hashable) -> bool:
     """Returns whether `process_image` of an image processor only makes (3, H, W) of an image."""
     from transformers.image_processing_backends import TorchvisionBackend

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from vlmcollate.conversation import MediaKind
+from vlmcollate.media.processing.overrides import methods_of
 
 _OPTIONS = (
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample"),
@@ -25,7 +26,7 @@ _LARGE = 1 << 16
 
 
 def settings_of(processor: Any, kind: MediaKind) -> Hashable:
-    """Returns a key of the classes and settings that may decide what becomes of media.
+    """Returns a key of the classes, methods and settings that may decide what becomes of media.
 
     Any setting may, such as the number of tiles, to which some processors pad images, or the size
     of Pixtral's patches, which is one of the whole processor.
@@ -52,7 +53,8 @@ def settings_of(processor: Any, kind: MediaKind) -> Hashable:
         # those of images count for images, too
         [(name, of_tokenizer[name]) for name in of_part if name in of_tokenizer],
     )
-    return processor.__class__, part.__class__, _key_of(settings)
+    methods = methods_of(processor.__class__), methods_of(part.__class__)
+    return processor.__class__, part.__class__, methods, _key_of(settings)
 
 
 def is_part(value: object) -> bool:

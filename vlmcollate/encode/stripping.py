@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Hashable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,6 @@ def stripped_processor(
     return bare
 
 
-@cache
 def _replaced(kind: Hashable, shortcuts: Shortcuts) -> dict[str, Any]:
     """Returns the attributes that a copy of an image or video processor gets."""
     found: dict[str, Any] = {"do_rescale": False, "do_normalize": False}
@@ -101,7 +100,6 @@ def _unchanged(image: Tensor, **options: Any) -> Tensor:
     return image
 
 
-@cache
 def _resizes_tensors(kind: Hashable) -> bool:
     """Returns whether a class of image processors resizes by a method of transformers on torch."""
     from transformers.image_processing_backends import TorchvisionBackend
@@ -153,7 +151,6 @@ def _whole(value: Any) -> Any:
     return value.as_strided((*value.shape[:-3], 4, *value.shape[-2:]), strides)
 
 
-@cache
 def _only_permutes(kind: Hashable) -> bool:
     """Returns whether a class of video processors first makes (T, 3, H, W) by the usual method."""
     from transformers.video_processing_utils import BaseVideoProcessor

@@ -34,16 +34,16 @@ def chat(*sizes: tuple[int, int]) -> list[dict[str, Any]]:
 
 
 def counted(processor: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """A list that grows with each call of a processor's class."""
+    """A list that grows with each call of a processor's class, which merges its options."""
     calls: list[Any] = []
     kind = type(processor)
-    plain = kind.__call__
+    plain = kind._merge_kwargs
 
-    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+    def merge(self: Any, *arguments: Any, **options: Any) -> Any:
         calls.append(options)
         return plain(self, *arguments, **options)
 
-    monkeypatch.setattr(kind, "__call__", call)
+    monkeypatch.setattr(kind, "_merge_kwargs", merge)
     return calls
 
 

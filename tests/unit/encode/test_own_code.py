@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import pickle
 import threading
@@ -228,6 +229,54 @@ def test_any_digit_of_a_setting_counts_at_once(prepare: Any, change: Any) -> Non
         found.append(collate([messages])["pixel_values"])
         assert torch.equal(found[-1], collator_for(other)([messages])["pixel_values"])
     assert not torch.equal(*found)
+
+
+def mirrored(value: Any) -> Any:
+    """Images, and lists of them, from left to right if they are large."""
+    if isinstance(value, list):
+        return [mirrored(item) for item in value]
+    if isinstance(value, Image.Image) and value.width > LARGEST:
+        return value.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if isinstance(value, torch.Tensor) and value.ndim >= 3 and value.shape[-1] > LARGEST:
+        return value.flip(-1)
+    return value
+
+
+@pytest.mark.parametrize("when", ["before use", "after use"])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        *(("internvl", name) for name in ("__call__", "preprocess", "_preprocess", "resize")),
+        *(("qwen2_vl", name) for name in ("__call__", "resize")),
+        *(("gemma3", name) for name in ("preprocess", "_preprocess")),
+    ],
+)
+def test_a_method_that_somebody_replaces_in_a_class_counts(
+    family: str, when: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = build(family)
+    collate, small = collator_for(processor), [chat(noise(64, 48))]
+    if when == "after use":
+        collate(small)
+    kind = type(processor if name == "__call__" else processor.image_processor)
+    own = getattr(kind, name)
+
+    @functools.wraps(own)  # as of a library that changes another
+    def method(self: Any, *given: Any, **options: Any) -> Any:
+        return own(self, *map(mirrored, given), **{k: mirrored(v) for k, v in options.items()})
+
+    monkeypatch.setattr(kind, name, method)
+    messages = chat(noise(*SIZE))
+    text = processor.apply_chat_template(messages)
+    images = [messages[0]["content"][0]["image"]]
+    expected = processor(
+        text=[text], images=[images], add_special_tokens=False, return_tensors="pt"
+    )
+    batch = collate([messages])
+    assert torch.equal(batch["input_ids"], expected["input_ids"])
+    assert torch.equal(batch["pixel_values"], expected["pixel_values"])
+    monkeypatch.undo()
+    assert not torch.equal(collate([messages])["pixel_values"], batch["pixel_values"])
 
 
 def test_a_copy_serves_all_samples_until_a_part_is_replaced() -> None:

@@ -6,7 +6,6 @@ Shapes: B images, C channels, H rows, W columns; a patch of P rows and P columns
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import cache
 
 import numpy as np
 import torch
@@ -49,7 +48,6 @@ def process_patch_grids(request: MediaRequest) -> ProcessedMedia:
     )
 
 
-@cache
 def cuts_as_qwen(kind: Hashable) -> bool:
     """Returns whether a class of image processors cuts patches by the method of Qwen2-VL's."""
     from transformers import Qwen2VLImageProcessor
