@@ -12,7 +12,7 @@ import attrs
 import torch
 
 from vlmcollate.batch.microbatches import split_microbatches
-from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.conversation import Conversation, Message
 from vlmcollate.encode.answer_weights import last_turn_trains
 from vlmcollate.encode.train_on import PartWeights, TrainOn, choose_messages
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, SampleError
@@ -209,5 +209,4 @@ class SharedMedia:
 
 
 def _trains(message: Message) -> bool:
-    parts = (part.weight for part in message.content if isinstance(part, TextPart))
-    return bool(message.weight) or any(parts)
+    return bool(message.weight) or any(part.weight for part in message.content)
