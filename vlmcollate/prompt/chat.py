@@ -114,7 +114,7 @@ class ChatRenderer:
         rendering = self._place(conversation, trace, template)
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
-        is_certain = rendering.turn_error is None and trace.marks.literals is None
+        is_certain = not (rendering.turn_error or rendering.altered or trace.marks.literals)
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
@@ -297,7 +297,7 @@ class ChatRenderer:
                     return trace
         problem = "the chat template's own text depends on the words of a message"
         refuse_tested_literals(conversation, plain, self.render, template, problem)
-        raise ConversationError(unseparable(plain))
+        raise unseparable(conversation, plain, template)
 
     def _place(self, conversation: Conversation, trace: MarkedText, template: str) -> Rendering:
         finder = TurnFinder(

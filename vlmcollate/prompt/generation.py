@@ -42,7 +42,7 @@ def rendered_prompt(renderer: ChatRenderer, conversation: Conversation) -> Rende
         trace = marks.read(renderer.render(conversation, marks, upto=upto, template=template))
         if trace is not None and trace.text == plain:
             return _with_earlier_turns(renderer.placed(conversation, trace), renderer, conversation)
-    raise ConversationError(unseparable(plain))
+    raise unseparable(conversation, plain, template)
 
 
 def _with_earlier_turns(

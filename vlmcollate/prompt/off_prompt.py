@@ -9,6 +9,7 @@ import attrs
 
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
+from vlmcollate.prompt.misplaced import misplacement
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.turn_headers import OffPromptError
 from vlmcollate.prompt.usual_headers import UsualHeaders
@@ -222,7 +223,7 @@ class OffPromptStarts(UsualHeaders):
         hint = (
             "set the template's variables, such as template_kwargs={'enable_thinking': False}"
             if "think" in header + written
-            else "check whether roles are swapped, or the template repeats a message here"
+            else misplacement(self.trace) or "check whether roles are swapped"
         )
         return OffPromptError(
             f"this turn does not begin with the generation prompt: found {written[:80]!r}, "
