@@ -82,12 +82,13 @@ def test_media_beside_tools_of_llama_is_refused_with_the_variable_that_helps():
     processor.chat_template = processing_llama4.chat_template
     image = {"type": "image", "image": Image.new("RGB", (56, 56))}
     content = [image, {"type": "text", "text": "Where?"}]
-    row = {"messages": [{"role": "user", "content": content}, CHAT[1]], "tools": TOOLS}
+    messages = [{"role": "user", "content": content}, CHAT[1]]
+    row = {"messages": messages, "tools": TOOLS}
     refusal = "takes no media in this message together with tools; set .*, which writes the tools"
     with pytest.raises(SampleError, match=refusal):
         collator_for(processor).encode(row)
     apart = collator_for(processor, template_kwargs={"tools_in_user_message": False})
-    row["messages"].insert(0, {"role": "system", "content": "Look it up"})
+    messages.insert(0, {"role": "system", "content": "Look it up"})
     sample = apart.encode(row)
     assert "lookup" in apart.explain(row).prompt
     found = trained_texts(processor.tokenizer, sample.input_ids, sample.labels)
