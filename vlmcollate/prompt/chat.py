@@ -24,7 +24,7 @@ from vlmcollate.errors import ConfigError, ConversationError, LabelError, MediaM
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.call_arguments import in_form_for
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
-from vlmcollate.prompt.literals import refuse_tested_literals, unmarked_literals
+from vlmcollate.prompt.literals import refuse_tested_literals, unbranched, unmarked_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.notes import merged
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
@@ -294,7 +294,7 @@ class ChatRenderer:
                 text = render(conversation, marks, template=template)
                 trace = None if text is None else marks.read(text)
                 if trace is not None and trace.text == plain:
-                    return trace
+                    return unbranched(trace, partial(self.render, template=template), template)
         problem = "the chat template's own text depends on the words of a message"
         refuse_tested_literals(conversation, plain, self.render, template, problem)
         raise unseparable(conversation, plain, template)
