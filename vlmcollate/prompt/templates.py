@@ -134,9 +134,15 @@ def _printed(conversation: Conversation, template: str) -> ConversationError:
     """Returns the error of a template that prints a list of parts, if only beside tools."""
     fact = "the chat template writes the list of a message's parts as Python or JSON does"
     asked = next((k for k, m in enumerate(conversation.messages) if m.role == "user"), 0)
-    content = conversation.messages[asked].content
-    if not conversation.tools or not any(isinstance(part, MediaPart) for part in content):
+    shown = [k for k, m in enumerate(conversation.messages) for p in m.content if _is_media(p)]
+    if not shown or (conversation.tools and asked not in shown):
         return ConversationError(f"{fact}; give the content of the messages as strings")
+    if not conversation.tools:
+        return ConversationError(
+            f"{fact}, so it takes no media in this message; remove the media, or use a chat "
+            "template that writes it",
+            where=f"messages[{shown[0]}]",
+        )
     variable = (
         f"set template_kwargs={{{_TOOLS_APART!r}: False}}, which writes the tools into a system "
         "message that the chat must have, "
@@ -147,6 +153,10 @@ def _printed(conversation: Conversation, template: str) -> ConversationError:
         "remove the tools",
         where=f"messages[{asked}]",
     )
+
+
+def _is_media(part: object) -> bool:
+    return isinstance(part, MediaPart)
 
 
 _TOOLS_APART = "tools_in_user_message"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from PIL import Image
+from transformers.models.llama4 import processing_llama4
 
 from tests.decoding import trained_texts
 from tests.processors import build
@@ -75,9 +76,21 @@ def test_answers_that_are_written_twice_are_reported():
         strict.encode(CHAT)
 
 
-def test_media_beside_tools_of_llama_is_refused_with_the_variable_that_helps():
-    from transformers.models.llama4 import processing_llama4
+def test_strings_are_advised_only_without_media():
+    image = {"type": "image", "image": Image.new("RGB", (56, 56))}
+    text = {"type": "text", "text": "Where?"}
+    collator = collator_for(with_answers("m.content"))
+    with pytest.raises(ConversationError, match="it takes no media in this message; remove the"):
+        collator.encode([{"role": "user", "content": [image, text]}, CHAT[1]])
+    processor = build("llama4")
+    processor.chat_template = processing_llama4.chat_template
+    later = [{"role": "user", "content": [image, text]}, CHAT[3]]
+    row = {"messages": [{"role": "user", "content": [text]}, CHAT[1], *later], "tools": TOOLS}
+    with pytest.raises(ConversationError, match="give the content of the messages as strings"):
+        collator_for(processor).encode(row)
 
+
+def test_media_beside_tools_of_llama_is_refused_with_the_variable_that_helps():
     processor = build("llama4")
     processor.chat_template = processing_llama4.chat_template
     image = {"type": "image", "image": Image.new("RGB", (56, 56))}
