@@ -197,7 +197,7 @@ class BaseCollator(Prompts):
             SampleError: As in `encode`.
         """
         self._current_tools()
-        return self._explained(partial(self._encode, example))
+        return self.explained(partial(self._encode, example))
 
     @final
     def explain_all(self, example: object) -> list[Explanation]:
@@ -209,9 +209,18 @@ class BaseCollator(Prompts):
         Raises:
             SampleError: As in `encode`.
         """
-        return [self._explained(encode) for encode in self.turn_encoders(example)]
+        return [self.explained(encode) for encode in self.turn_encoders(example)]
 
-    def _explained(self, encode: Callable[[], EncodedSample]) -> Explanation:
+    @final
+    def explained(self, encode: Callable[[], EncodedSample]) -> Explanation:
+        """Explains the sample that one of the functions of `turn_encoders` returns.
+
+        Args:
+            encode: The function.
+
+        Raises:
+            SampleError: As in `encode`.
+        """
         with Trace() as trace:
             sample = encode()
         return Explanation.of(

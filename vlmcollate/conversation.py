@@ -94,12 +94,15 @@ class MediaPart:
         source: The media in the example: an object, a path, bytes or a URI.
         where: Its path in the example, such as `messages[0].content[1]`.
         options: The options that it has of its own.
+        weight: The weight in the loss of what the template writes around it in an answer; `None`
+            does not train it.
     """
 
     kind: MediaKind
     source: Any
     where: str
     options: MediaOptions = NO_OPTIONS
+    weight: float | None = None
 
 
 Part = TextPart | MediaPart
@@ -138,7 +141,7 @@ class Message:
     def untrained(self) -> Message:
         """Returns the message with the weight 0, also of its parts."""
         content = tuple(
-            attrs.evolve(part, weight=None) if isinstance(part, TextPart) else part
+            part if part.weight is None else attrs.evolve(part, weight=None)
             for part in self.content
         )
         return attrs.evolve(self, content=content, weight=0.0)

@@ -12,6 +12,7 @@ from tests.broken import (
     mischosen,
     misclassified,
     miscompleted,
+    miscontinued,
     misgenerated,
     misignored,
     misjoined,
@@ -60,6 +61,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     **mischosen.CAUGHT_BY,
     **misclassified.CAUGHT_BY,
     **miscompleted.CAUGHT_BY,
+    **miscontinued.CAUGHT_BY,
     **misgenerated.CAUGHT_BY,
     **misignored.CAUGHT_BY,
     **misjoined.CAUGHT_BY,
@@ -138,6 +140,24 @@ def test_few_other_laws_blame_it(kind):
     )
     failed = [result.law for result in report.failed]
     assert len(failed) < MOST, failed
+
+
+@pytest.mark.parametrize(
+    "make", [miscontinued.thinking, miscontinued.trimming, miscontinued.moving]
+)
+def test_what_the_collator_reports_breaks_no_law(make):
+    collator = collator_for(make())
+    laws = [_law(name) for name in {*miscontinued.CAUGHT_BY.values()}]
+    report = check_collator(collator, laws=laws, examples=10, raise_on_failure=False)
+    assert [result.status for result in report.results] == ["passed"] * len(laws), repr(report)
+
+
+def test_the_processor_may_write_a_token_across_the_end_of_the_prompt():
+    """Qwen3.5's tokens of `<think>\\n` and `\\n</think>`: the model writes the second newline."""
+    collator = collator_for(miscontinued.thinking())
+    law = _law("check_tokens_match_the_processor")
+    (result,) = check_collator(collator, laws=[law], raise_on_failure=False).results
+    assert result.status == "passed", result.message
 
 
 def test_every_law_is_shown_to_work():

@@ -95,6 +95,14 @@ def test_what_users_wrote_is_no_markup(open_page, file):
     assert page.locator('img[src="x"]').count() == 0
 
 
+def test_notes_on_all_rows_stand_on_top(open_page, rows, tmp_path):
+    path, notes = tmp_path / "page.html", [f"two rows {ATTACK}", "one row"]
+    write_page(path, rows[:2], [], name="data", notes=lambda: notes)
+    page = open_page(path).page
+    shows(page.locator("section[aria-label='All rows'] .notes li"), *notes)
+    assert page.evaluate("window.hacked") is None
+
+
 def test_hover_tells_id_offset_role_and_label(open_page, file, rows):
     page = open_page(file).page
     token = next(t for t in rows[0].explanation.tokens if t.kind == "trained")

@@ -102,6 +102,51 @@ def test_every_way_to_test_for_a_string_is_found(test):
         assert f"<|im_start|>user\n{harmless}<|im_end|>" in decoded
 
 
+MARKUP = {
+    "'<tool_response>' in m.content": "aa <tool_response>",
+    "'[TOOL_CALLS]' in m.content": "aa [TOOL_CALLS] b",
+    "m.content.find('<tool_response>') >= 0": "aa <tool_response>",
+    "m.content.split('<tool_response>') | length > 1": "aa <tool_response> b",
+    "'<tool_response>' in m.content | lower": "aa <Tool_Response>",
+    "'<|im_start|>' in m.content": "aa <|im_start|> b",
+}
+
+
+@pytest.mark.parametrize("test", MARKUP)
+def test_markup_that_makes_a_template_branch_is_refused_anywhere_in_a_question(test):
+    processor = tiny_processor()
+    processor.chat_template = template_of(test)
+    collator = collator_for(processor)
+    (literal,) = re.findall(r"'([^']+)'", test)
+    messages = [user("Ask"), answer("One"), user(MARKUP[test]), answer("Two")]
+    pattern = rf"messages\[2\].*tests for {re.escape(repr(literal))}, which this text holds; remove"
+    collator.encode([user("Ask"), answer("One"), user("Ask <b>"), answer("Two")])
+    for _ in range(2):
+        with pytest.raises(ConversationError, match=pattern):
+            collator.encode(messages)
+    with pytest.raises(ConversationError, match=pattern):
+        collator.prompt(messages[:3])
+    mentioned = [user("Ask"), answer(MARKUP[test].replace("<|im_start|>", "<tool_response>"))]
+    if "im_start" not in test:
+        collator.encode(mentioned)
+
+
+@pytest.mark.parametrize("word", ["/no_think", "/nothink", "##"])
+def test_words_that_switch_on_purpose_are_served(word):
+    processor = tiny_processor()
+    processor.chat_template = template_of(f"'{word}' in m.content")
+    collator = collator_for(processor)
+    found = collator.explain([user(f"Ask {word}"), answer("One")])
+    assert found.prompt.startswith(f"<|im_start|>tool\nAsk {word}")
+
+
+def test_a_single_character_at_the_start_is_named():
+    processor = tiny_processor()
+    processor.chat_template = template_of("m.content | trim | first == '{'")
+    with pytest.raises(ConversationError, match=r"messages\[0\].*tests for '\{', which this text"):
+        collator_for(processor).encode([user("{json}"), answer("One")])
+
+
 def test_a_refusal_for_another_reason_keeps_its_message():
     processor = tiny_processor()
     processor.chat_template = (

@@ -37,14 +37,14 @@ _OMISSIONS = (
 """What may be omitted: the kind of chat, the beginnings of all paths, its name and what to do."""
 
 
-def facts_of(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fact]:
+def facts_of(collator: BaseCollator, probes: Mapping[str, Sequence[Probe]]) -> Iterator[Fact]:
     """Yields what a chat template does, in the order of a report.
 
     Args:
         collator: The collator.
-        probes: The kinds of chat with their encodings.
+        probes: The kinds of chat with their samples.
     """
-    ends = [text for probe in probes.values() for text in _trained_texts(probe)]
+    ends = [text for found in probes.values() for probe in found for text in _trained_texts(probe)]
     if _has_template(collator):
         yield _turn_end(collator)
     else:
@@ -61,7 +61,7 @@ def facts_of(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fa
             text = "a dict is written as Python does, with single quotes"
             remedy = "give the arguments as a JSON string"
             yield Fact(topic="arguments of calls", text=text, remedy=remedy, level="choice")
-    refused = [chat for chat, probe in probes.items() if probe.error]
+    refused = [chat for chat, found in probes.items() if any(probe.error for probe in found)]
     if refused:
         text = f"{', '.join(refused)}; the reasons are below"
         yield Fact(topic="refused chats", text=text, level="loss")
@@ -106,18 +106,18 @@ def _trained_end(collator: BaseCollator, trained: Sequence[str]) -> Iterator[Fac
         yield Fact(topic=topic, text=text, remedy=remedy, level="choice")
 
 
-def _omissions(probes: Mapping[str, Probe]) -> Iterator[Fact]:
+def _omissions(probes: Mapping[str, Sequence[Probe]]) -> Iterator[Fact]:
     """Yields what the template omits or shortens; nothing inside of what is omitted."""
     topic = "omitted"
     done: set[tuple[str, str]] = set()
     for chat, paths, name, remedy in _OMISSIONS:
-        rendering = probes[chat].rendering
-        lost = (*rendering.dropped, *rendering.altered) if rendering is not None else ()
+        found = [probe.rendering for probe in probes[chat] if probe.rendering is not None]
+        lost = {where for prompt in found for where in (*prompt.dropped, *prompt.altered)}
         is_lost = all(any(where.startswith(path) for where in lost) for path in paths)
         if is_lost and done.isdisjoint((chat, path) for path in paths):
             done.update((chat, path) for path in paths)
             yield Fact(topic=topic, text=name, remedy=remedy, level="loss")
-    prompt = probes["names"].rendering
+    prompt = probes["names"][-1].rendering
     if prompt is not None and not any(name in prompt.text for name in NAMES):
         remedy = "write them into the text if they matter"
         yield Fact(topic=topic, text="the names of authors", remedy=remedy, level="choice")
@@ -125,14 +125,19 @@ def _omissions(probes: Mapping[str, Probe]) -> Iterator[Fact]:
         yield Fact(topic=topic, text="nothing")
 
 
-def _refused_turns(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fact]:
+def _refused_turns(collator: BaseCollator, probes: Mapping[str, Sequence[Probe]]) -> Iterator[Fact]:
     """Yields that last turns are refused, since they lack the end of their prompt."""
-    refused = {c: p.rendering for c, p in probes.items() if p.error and p.rendering is not None}
-    notes = {chat: lacking_prompt(rendering) for chat, rendering in refused.items()}
+    refused = [
+        (chat, probe.rendering)
+        for chat, found in probes.items()
+        for probe in found
+        if probe.error and probe.rendering is not None
+    ]
+    notes = {chat: lacking_prompt(rendering) for chat, rendering in refused}
     ends = dict.fromkeys(repr(note.detail) for note in notes.values() if note is not None)
     if not ends:
         return
-    switch = _agreeing_switch(collator, probes[next(iter(notes))])
+    switch = _agreeing_switch(collator, probes[next(iter(notes))][0].example)
     yield Fact(
         topic=_OFF_PROMPT,
         text=f"last answers without {' or '.join(ends)}, which ends the generation prompt, are "
@@ -147,33 +152,34 @@ def _named(chats: Collection[str], total: int) -> str:
     return ", ".join(chats) if len(chats) < 3 else f"{len(chats)} of {total} chats"
 
 
-def _turns(collator: BaseCollator, probes: Mapping[str, Probe]) -> Iterator[Fact]:
+def _turns(collator: BaseCollator, probes: Mapping[str, Sequence[Probe]]) -> Iterator[Fact]:
     """Yields how turns train otherwise than they are prompted."""
-    explained = {chat: p.explanation for chat, p in probes.items() if p.explanation}
+    samples = [(chat, probe) for chat, found in probes.items() for probe in found]
+    explained = [(chat, probe.explanation) for chat, probe in samples if probe.explanation]
     if not explained:
         return
-    is_refused = any(p.error and p.rendering is not None for p in probes.values())
+    is_refused = any(probe.error and probe.rendering is not None for _, probe in samples)
     kinds: dict[str, tuple[Any, list[str]]] = {}
-    for chat, explanation in explained.items():
+    for chat, explanation in explained:
         for note in explanation.turn_notes:
             kinds.setdefault(note.kind, (note, []))[1].append(chat)
     if kinds.keys().isdisjoint(("off_prompt", "no_prompt")) and not is_refused:
         yield Fact(topic=_OFF_PROMPT, text="none: each follows its generation prompt")
     for note, found in kinds.values():
         chats = list(dict.fromkeys(found))
-        text = f"{note.summary} (in {_named(chats, len(explained))})"
+        text = f"{note.summary} (in {_named(chats, len(dict(explained)))})"
         remedy = note.remedy
         if note.kind == "off_prompt" and note.has_last:
-            remedy = _agreeing_switch(collator, probes[chats[0]]) or remedy
+            remedy = _agreeing_switch(collator, probes[chats[0]][0].example) or remedy
         yield Fact(topic=note.topic, text=text, remedy=remedy, level="choice")
 
 
-def _agreeing_switch(collator: BaseCollator, probe: Probe) -> str:
+def _agreeing_switch(collator: BaseCollator, example: Mapping[str, Any]) -> str:
     """Returns the value of a switch with which no turn lacks the end of its prompt, or ""."""
     for switch in switches_of(chat_template_of(collator.processor)):
         changed = attrs.evolve(collator, template_kwargs={**collator.template_kwargs, **switch})
         try:
-            notes = changed.explain(probe.example).turn_notes
+            notes = [note for each in changed.explain_all(example) for note in each.turn_notes]
         except CollateError:
             continue
         if all(note.kind != "off_prompt" for note in notes):

@@ -34,13 +34,13 @@ class Fact:
 
 @attrs.frozen(kw_only=True)
 class Probe:
-    """One kind of chat with its encoding.
+    """One sample of a kind of chat; with `split_turns`, a chat may have several.
 
     Attributes:
         example: The chat.
-        explanation: Its explanation, or `None` if it is refused.
-        rendering: Its prompt; `None` if it is refused for another reason than that its last turn
-            lacks the end of its generation prompt.
+        explanation: The sample's explanation, or `None` if it is refused.
+        rendering: The sample's prompt; `None` if it is refused for another reason than that its
+            last turn lacks the end of its generation prompt.
         error: Why it is refused, or "".
     """
 

@@ -96,5 +96,5 @@ def _chats(diagnosis: Diagnosis) -> Table:
         exact = Text("exact", "green") if finding.is_exact else Text("refused", "bold red")
         texts = finding.trained if finding.is_exact else finding.notes
         shown = " | ".join(text.replace("\n", "\u21b5") for text in texts)
-        table.add_row(finding.chat, exact, Text(shown))
+        table.add_row(finding.title, exact, Text(shown))
     return table

@@ -43,8 +43,9 @@ def doctor_page(diagnosis: Diagnosis, *, name: str) -> str:
 
 def _tiles(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     """Yields the values on top of the page with their labels."""
-    exact = sum(finding.is_exact for finding in diagnosis.findings)
-    yield f"{exact} of {len(diagnosis.findings)}", "kinds of chat with exact labels"
+    chats = {finding.chat for finding in diagnosis.findings}
+    refused = {finding.chat for finding in diagnosis.findings if not finding.is_exact}
+    yield f"{len(chats - refused)} of {len(chats)}", "kinds of chat with exact labels"
     yield str(sum(fact.level != "fine" for fact in diagnosis.facts)), "things to know"
     yield diagnosis.processor, f"with {html.escape(diagnosis.collator)}"
 
@@ -77,7 +78,7 @@ def _legend() -> str:
 
 
 def _chat(finding: Finding) -> str:
-    title = f"<h3>{html.escape(finding.chat)}</h3>"
+    title = f"<h3>{html.escape(finding.title)}</h3>"
     if not finding.is_exact:
         return (
             f'<article class="card failed"><div class="title">{title}'

@@ -98,6 +98,7 @@ def run(
         Whether every row is good.
     """
     from vlmcollate.cli.inspection import inspect_rows, pack_rows
+    from vlmcollate.cli.inspection_notes import RowNotes
     from vlmcollate.cli.inspection_output import print_rows, write_page
     from vlmcollate.cli.inspection_records import print_json_rows, print_row_records
 
@@ -105,6 +106,13 @@ def run(
     inspected: Iterable[InspectedRow] = _counted(
         inspect_rows(collator, data, rows=rows, diff=diff), counts
     )
+    notes = RowNotes()
+    if not as_json:  # of which each row stands for itself
+        inspected = notes.taken_from(inspected)
+
+    def lines() -> list[str]:
+        return notes.lines(counts.total())
+
     packs: list[InspectedPack] = []
     if pack is not None:
         inspected = list(inspected)
@@ -113,13 +121,13 @@ def run(
         print_json_rows(inspected, packs)
     elif page is not None:
         with status(console, "Encoding ..."):
-            size = write_page(page, inspected, packs, name=Path(data).name, diff=diff)
+            size = write_page(page, inspected, packs, name=Path(data).name, notes=lines, diff=diff)
         written = f"{page}: {counts.total()} rows, {size / 1e6:.2f} MB; open it in a browser"
         print_line(console, written)
     elif console.is_terminal:
-        print_rows(console, inspected, packs, diff=diff)
+        print_rows(console, inspected, packs, notes=lines, diff=diff)
     else:
-        print_row_records(console, inspected, packs)
+        print_row_records(console, inspected, packs, notes=lines)
     if counts[True]:
         failed = f"{counts[True]} of {counts.total()} rows failed"
         print_line(Console(stderr=True), failed, "bold red")

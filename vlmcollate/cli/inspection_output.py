@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vlmcollate.cli import terminal
 from vlmcollate.cli.inspection import InspectedPack, InspectedRow
+from vlmcollate.cli.output import print_line
 from vlmcollate.errors import ConfigError
 from vlmcollate.explain.mask_text import visible
 from vlmcollate.explain.page import inspect_page, page_entry
@@ -23,6 +24,7 @@ def print_rows(
     rows: Iterable[InspectedRow],
     packs: Sequence[InspectedPack],
     *,
+    notes: Callable[[], Sequence[str]] = tuple,
     diff: str = "",
 ) -> None:
     """Prints rows, or their packs and the rows that failed.
@@ -31,6 +33,7 @@ def print_rows(
         console: Where to print.
         rows: The rows.
         packs: Their packs, or none.
+        notes: A function that returns the notes on all rows, once they are read.
         diff: The name of the label strategy that they are compared with, or "".
     """
     brackets = console.color_system is None
@@ -41,6 +44,8 @@ def print_rows(
     for row in rows:
         if not packs or row.explanation is None:
             _print_row(console, row, row.title, brackets=brackets)
+    for note in notes():
+        print_line(console, f"! {visible(note)}", "yellow")
     console.print(terminal.key(brackets=brackets, other=diff))
 
 
@@ -60,6 +65,7 @@ def write_page(
     packs: Sequence[InspectedPack],
     *,
     name: str,
+    notes: Callable[[], Sequence[str]] = tuple,
     diff: str = "",
 ) -> int:
     """Writes rows, or their packs and the rows that failed, as one HTML page.
@@ -69,6 +75,7 @@ def write_page(
         rows: The rows.
         packs: Their packs, or none.
         name: The name of the data.
+        notes: As in `print_rows`.
         diff: The name of the label strategy that they are compared with, or "".
 
     Returns:
@@ -83,7 +90,8 @@ def write_page(
         entries.append({"title": title, "documents": pack.lengths, "room": pack.max_length})
         entries += [_entry(row) for row in pack.rows]
     entries += [_entry(row) for row in rows if not packs or row.explanation is None]
-    text = inspect_page(entries, name=name, diff=diff).encode("utf-8", "backslashreplace")
+    page = inspect_page(entries, name=name, notes=notes(), diff=diff)
+    text = page.encode("utf-8", "backslashreplace")
     try:
         file.write_bytes(text)
     except OSError as error:

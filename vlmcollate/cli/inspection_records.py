@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -16,18 +16,26 @@ _COLUMNS = ("row", "pack", "tokens", "trained", "format", "labels", "media", "no
 
 
 def print_row_records(
-    console: Console, rows: Iterable[InspectedRow], packs: Sequence[InspectedPack]
+    console: Console,
+    rows: Iterable[InspectedRow],
+    packs: Sequence[InspectedPack],
+    *,
+    notes: Callable[[], Sequence[str]] = tuple,
 ) -> None:
-    """Prints a header, and one line per row with a tab between its cells.
+    """Prints a header, one line per row with a tab between its cells, and one per note.
 
     Args:
         console: Where to print.
         rows: The rows.
         packs: Their packs, or none.
+        notes: A function that returns the notes on all rows, once they are read.
     """
     print_record(console, _COLUMNS)
     for row, place in _placed(rows, packs):
         print_record(console, _cells(row, place.get("pack", "")))
+    for note in notes():
+        cells = {"row": "note", "notes": visible(note)}
+        print_record(console, [cells.get(column, "") for column in _COLUMNS])
 
 
 def print_json_rows(rows: Iterable[InspectedRow], packs: Sequence[InspectedPack]) -> None:

@@ -21,7 +21,7 @@ from vlmcollate.encode.answer_weights import (
     reasoning_weights,
 )
 from vlmcollate.encode.hooks import breach, run_hook
-from vlmcollate.encode.media_borders import media_borders
+from vlmcollate.encode.media_borders import border_weights, media_borders
 from vlmcollate.encode.off_prompt import check_last_turn
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.train_on import PartWeights, TrainOn, choose_messages
@@ -130,17 +130,20 @@ def label_sample(
     """
     messages = conversation.messages
     parts = (part for message in messages for part in message.content)
-    untrained = []
+    untrained: list[tuple[int, int]] = []
+    own_weights: list[tuple[int, int, float]] = []
     if conversation.is_plain_text or any(
         messages[span.message].role == "assistant" for span in prompt.rendering.media
     ):
-        stops = tools.renderer.stop_tokens
-        untrained += media_borders(prompt, tools.encoder.structure.tokens, stops)
+        borders = media_borders(prompt, tools)
+        asked = border_weights(prompt, borders)
+        untrained += [place for place, weight in zip(borders, asked, strict=True) if not weight]
+        own_weights += [(*b, weight) for b, weight in zip(borders, asked, strict=True) if weight]
     if masks_empty_reasoning:
         untrained += empty_reasoning_tokens(prompt, tools.reasoning_forms)
-    own_weights: list[tuple[int, int, float]] = []
     if any(isinstance(p, TextPart) and p.weight is not None for p in parts):
-        own_weights = reasoning_weights(prompt, tools.reasoning_forms) + prompt.part_weights
+        reasoning = reasoning_weights(prompt, tools.reasoning_forms)
+        own_weights = [*reasoning, *prompt.part_weights, *own_weights]
     labelled = with_labels(
         prompt,
         sample,

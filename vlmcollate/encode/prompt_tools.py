@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from vlmcollate.conversation import Conversation
+from vlmcollate.conversation import Conversation, MediaKind
 from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.processor_facts import ProcessorTraits, stop_tokens_of
 from vlmcollate.encode.unread import report_unread_variables
@@ -17,7 +17,7 @@ from vlmcollate.family import Family, UnclosedTurns
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.dropped_blocks import without_empty_reasoning
 from vlmcollate.prompt.encoder import PromptEncoder
-from vlmcollate.prompt.plain_text import PlainTextRenderer
+from vlmcollate.prompt.plain_text import PlainTextRenderer, written_behind
 from vlmcollate.prompt.reasoning import PLAIN_FORM, ReasoningForm, read_reasoning_form
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.turn_ends import TurnEnds
@@ -52,6 +52,16 @@ class PromptTools:
         if not self.template or not hasattr(self.encoder.processor, "apply_chat_template"):
             return None
         return read_reasoning_form(self.renderer.probe, self.vocabulary)
+
+    @cached_property
+    def _behind_media(self) -> dict[MediaKind, str]:
+        return {}
+
+    def behind_media(self, kind: MediaKind) -> str:
+        """Returns what the template writes behind media in an answer, up to the next words."""
+        if kind not in self._behind_media:
+            self._behind_media[kind] = written_behind(self.renderer, kind) if self.template else ""
+        return self._behind_media[kind]
 
     @property
     def reasoning_forms(self) -> tuple[ReasoningForm, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from vlmcollate.conversation import Conversation, Message, TextPart
+from vlmcollate.conversation import Conversation, Message
 from vlmcollate.encode.hooks import breach, run_hook
 from vlmcollate.errors import ConfigError
 from vlmcollate.prompt.answer_parts import PartKind
@@ -162,8 +162,7 @@ def trained_messages(
 
 
 def _has_weight(message: Message) -> bool:
-    parts = (part.weight for part in message.content if isinstance(part, TextPart))
-    return bool(message.weight) or any(parts)
+    return bool(message.weight) or any(part.weight for part in message.content)
 
 
 def _asked(choice: Callable[[Message], bool | float], message: Message, index: int) -> float:

@@ -53,6 +53,9 @@ function legend(counts) {
   ] : []));
 }
 
+const noteList = (notes) =>
+  make("ul", { class: "notes" }, ...notes.map((note) => make("li", {}, note)));
+
 function sampleCard(entry, index, isPacked) {
   const counts = entry.counts;
   const title = make("div", { class: "title" }, make("h3", {}, entry.title),
@@ -62,9 +65,7 @@ function sampleCard(entry, index, isPacked) {
   const card = make("article", { class: `card${isPacked ? " inpack" : ""}`, id: `sample-${index}` },
     title, bar(order, "Where the tokens went, from first to last"), legend(counts));
   const notes = [...entry.warnings, ...(entry.note ? [entry.note] : [])];
-  if (notes.length) {
-    card.append(make("ul", { class: "notes" }, ...notes.map((note) => make("li", {}, note))));
-  }
+  if (notes.length) card.append(noteList(notes));
   if (entry.media.length) card.append(thumbs(entry));
   const blocks = make("div", { class: "blocks" });
   const holder = { entry, card, blocks: [], isSplit: false };
@@ -352,6 +353,7 @@ function overview(entries) {
       make("span", { class: "key d2" }, `only ${data.diff} trains it`));
   }
   card.append(line);
+  if (data.notes.length) card.append(noteList(data.notes));
   return card;
 }
 

@@ -54,7 +54,13 @@ def page_entry(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def inspect_page(entries: Sequence[Mapping[str, Any]], *, name: str, diff: str = "") -> str:
+def inspect_page(
+    entries: Sequence[Mapping[str, Any]],
+    *,
+    name: str,
+    notes: Sequence[str] = (),
+    diff: str = "",
+) -> str:
     """Returns the page of many samples.
 
     Args:
@@ -62,6 +68,7 @@ def inspect_page(entries: Sequence[Mapping[str, Any]], *, name: str, diff: str =
             `error`; or, before the samples of a pack, its `title`, `documents` (their lengths) and
             `room`.
         name: The name of the samples in the page's title.
+        notes: What to know about several samples, each once.
         diff: The strategy to compare with, or "".
 
     Returns:
@@ -69,6 +76,7 @@ def inspect_page(entries: Sequence[Mapping[str, Any]], *, name: str, diff: str =
     """
     data = {
         "entries": entries,
+        "notes": notes,
         "classes": CLASSES,
         "meanings": [MEANINGS[kind] for kind in CLASSES],
         "differences": DIFFERENCES,

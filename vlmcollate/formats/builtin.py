@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from vlmcollate.conversation import Message, TextPart
+from vlmcollate.conversation import Message
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.base import DatasetFormat
 from vlmcollate.formats.fields import Fields, as_list, parsed
@@ -108,7 +108,7 @@ class PromptCompletionFormat(DatasetFormat):
                 where="prompt",
             )
         for i, asked in enumerate(prompt):
-            if any(isinstance(part, TextPart) and part.weight for part in asked.content):
+            if any(part.weight for part in asked.content):
                 raise _trains(f"prompt[{i}]")
         return (*(asked.untrained() for asked in prompt), *answer)
 

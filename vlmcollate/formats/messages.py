@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlmcollate.conversation import Message, TextPart
+from vlmcollate.conversation import Message
 from vlmcollate.errors import ConversationError
 from vlmcollate.formats.calls import read_calls
 from vlmcollate.formats.fields import Fields, as_list, parsed
@@ -187,7 +187,7 @@ def _pop_calls(fields: Fields, reading: Reading) -> list[dict[str, Any]]:
 
 def _check_weights(message: Message, weight: float | None, where: str) -> None:
     """Refuses weights of parts that contradict the message, and calls that are a prefix."""
-    weighs = any(isinstance(part, TextPart) and part.weight for part in message.content)
+    weighs = any(part.weight for part in message.content)
     if weighs and (weight == 0 or not message.is_assistant or message.is_prefix):
         what = "is a prefix" if message.is_prefix else "does not train"
         raise ConversationError(

@@ -105,11 +105,8 @@ def _read_part(value: object, where: str, reading: Reading) -> Part | Thinking:
     weight = pop_weight(fields)
     part: Part | Thinking
     if kind in _KIND_OF_TYPE:
-        part = _media_part(fields, _KIND_OF_TYPE[kind], where, reading)
-        if weight:
-            raise ConversationError(
-                f"weighs {weight:g}, but media never trains; remove the weight", where=where
-            )
+        media = _media_part(fields, _KIND_OF_TYPE[kind], where, reading)
+        part = attrs.evolve(media, weight=weight) if weight else media
     elif kind in _THINKING_TYPES:
         part = Thinking(_pop_text(fields, ("thinking", "reasoning", "text"), where))
         if weight is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from vlmcollate.conversation import Conversation, MediaPart, Message, Part, TextPart
+from vlmcollate.conversation import Conversation, MediaPart, Message, Part
 from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats import MessagesFormat, TextFormat, UnreadPolicy, read_example
 from vlmcollate.formats.fields import Fields, as_list, is_filler, is_hollow, parsed
@@ -169,7 +169,7 @@ def _document(
             "as text, or remove it",
             where="content",
         )
-    if any(isinstance(part, TextPart) and part.weight is not None for part in message.content):
+    if any(part.weight is not None for part in message.content):
         raise ConversationError(
             "a part has a weight, but all text of a document trains alike; remove it, or give a "
             "weight to the row",

@@ -23,7 +23,7 @@ from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.call_arguments import in_form_for
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
-from vlmcollate.prompt.literals import refuse_tested_literals, unmarked_literals
+from vlmcollate.prompt.literals import refuse_tested_literals, unbranched, unmarked_literals
 from vlmcollate.prompt.marks import MarkedText, Marks, template_inputs
 from vlmcollate.prompt.media_spans import media_spans
 from vlmcollate.prompt.omissions import altered_strings, dropped_strings, names_tools
@@ -117,7 +117,7 @@ class ChatRenderer:
         rendering = self._place(conversation, trace, template, is_direct=is_direct)
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
-        is_certain = rendering.turn_error is None and trace.marks.literals is None
+        is_certain = not (rendering.turn_error or rendering.altered or trace.marks.literals)
         if plan is None and is_certain and prompt_is_constant(template):
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
@@ -317,10 +317,12 @@ class ChatRenderer:
                 text = render(conversation, marks)
                 trace = None if text is None else marks.read(text)
                 if trace is not None and trace.text == plain:
-                    return trace, render != self.render
+                    is_direct = render != self.render
+                    again = self._render_proven if is_direct else self.render
+                    return unbranched(trace, again, template), is_direct
         problem = "the chat template's own text depends on the words of a message"
         refuse_tested_literals(conversation, plain, self.render, template, problem)
-        raise ConversationError(unseparable(plain))
+        raise unseparable(conversation, plain, template)
 
     def _place(
         self, conversation: Conversation, trace: MarkedText, template: str, *, is_direct: bool

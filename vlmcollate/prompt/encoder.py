@@ -25,7 +25,7 @@ from vlmcollate.media.processing.result import ProcessedMedia
 from vlmcollate.prompt.expansion import PromptText
 from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.rendering import CallerSpan, Rendering
-from vlmcollate.prompt.spelled_turns import report_spelled_turns
+from vlmcollate.prompt.spelled_turns import report_spelled_headers, report_spelled_turns
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.prompt.token_parts import Stretch, tokens_of
 from vlmcollate.tokens.tokens import Ints, Tokens
@@ -286,6 +286,10 @@ class PromptEncoder:
                 'text with special_tokens_in_text="literal"',
                 where=f"messages[{message}]" if message >= 0 else "tools",
             )
+        roles = self.structure.tokens - self.structure.openers if spelled is not None else ()
+        report_spelled_headers(
+            text.conversation, text.rendering, text.vocabulary, roles, self.stop_tokens
+        )
         if spelled is not None:
             report_spelled_turns(text.conversation, self.structure.openers, self.stop_tokens)
             tokens = text.encode()

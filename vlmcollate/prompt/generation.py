@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -13,7 +14,7 @@ from vlmcollate.errors import ConversationError, SampleError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.direct import chat_template_of
-from vlmcollate.prompt.literals import unmarked_literals
+from vlmcollate.prompt.literals import unbranched, unmarked_literals
 from vlmcollate.prompt.marks import Marks, Span
 from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.templates import unseparable
@@ -41,8 +42,9 @@ def rendered_prompt(renderer: ChatRenderer, conversation: Conversation) -> Rende
         marks = Marks(conversation, vocabulary.pattern, literals)
         trace = marks.read(renderer.render(conversation, marks, upto=upto, template=template))
         if trace is not None and trace.text == plain:
+            unbranched(trace, partial(renderer.render, upto=upto, template=template), template)
             return _with_earlier_turns(renderer.placed(conversation, trace), renderer, conversation)
-    raise ConversationError(unseparable(plain))
+    raise unseparable(conversation, plain, template)
 
 
 def _with_earlier_turns(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 
 import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import ConversationError, SampleError
-from vlmcollate.prompt.marks import map_strings
+from vlmcollate.prompt.marks import MarkedText, Marks, map_strings
 from vlmcollate.prompt.template_syntax import constants_of, literals_of, tested_literals
 
 Render = Callable[..., str]
@@ -70,12 +70,69 @@ def refuse_tested_literals(
             except SampleError:
                 continue
             if text.replace(_BREAK, "") != plain:
-                named = " and ".join(map(repr, literals))
-                raise ConversationError(
-                    f"{problem.rstrip('.')}: the template tests for {named}, which this text "
-                    "holds; remove it from the text, or change the template",
-                    where=f"messages[{k}]",
+                raise _tested(problem, literals, k)
+
+
+def unbranched(trace: MarkedText, render: Render, template: str) -> MarkedText:
+    """Returns a marked prompt, unless markup in a question changes what stands around it.
+
+    Words such as `/no_think`, which people write on purpose, may change it.
+
+    Args:
+        trace: The marked prompt.
+        render: Renders its conversation, or another one, in the same way: `render(other, marks)`.
+        template: The chat template.
+
+    Raises:
+        ConversationError: The template tests for markup that a question holds, such as
+            `<tool_response>` or a control token.
+    """
+    conversation, control = trace.marks.conversation, trace.marks.control
+    for k, message in enumerate(conversation.messages):
+        if message.role != "user" or not _may_hold_markup(message, template, control):
+            continue
+        for literal in _held(message, _markup_of(template, control), str.casefold):
+            messages = (*conversation.messages[:k], _without(message, literal))
+            messages += conversation.messages[k + 1 :]
+            other = attrs.evolve(conversation, messages=messages)
+            marks = Marks(other, control, trace.marks.literals)
+            try:
+                found = marks.read(render(other, marks))
+            except SampleError:
+                found = None
+            if found is None or found.own_text != trace.own_text:
+                raise _tested(
+                    "the chat template's own text depends on the words of a message", [literal], k
                 )
+    return trace
+
+
+_MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z][A-Z_]*\]")
+
+
+def _may_hold_markup(message: Message, template: str, control: re.Pattern[str]) -> bool:
+    """Returns whether a question holds markup that the source of a template holds, too."""
+    texts = [part.text for part in message.content if isinstance(part, TextPart)]
+    if not any("<" in text or "[" in text or control.search(text) for text in texts):
+        return False
+    found = {m.group() for text in texts for p in (_MARKUP, control) for m in p.finditer(text)}
+    source = template.casefold() if found else ""
+    return any(markup.casefold() in source for markup in found)
+
+
+@lru_cache(maxsize=64)
+def _markup_of(template: str, control: re.Pattern[str]) -> frozenset[str]:
+    """Returns the strings in a template's expressions that hold markup or a control token."""
+    return frozenset(c for c in constants_of(template) if _MARKUP.search(c) or control.search(c))
+
+
+def _tested(problem: str, literals: Collection[str], k: int) -> ConversationError:
+    named = " and ".join(map(repr, literals))
+    return ConversationError(
+        f"{problem.rstrip('.')}: the template tests for {named}, which this text holds; remove it "
+        "from the text, or change the template",
+        where=f"messages[{k}]",
+    )
 
 
 def _candidates(
@@ -88,6 +145,16 @@ def _candidates(
         constants: All strings of the template.
         tested: Those in its comparisons, calls and filters, which are first.
     """
+    held = _held(message, constants)
+    together = tuple(c for c in held if c in tested)
+    others = ((c,) for c in held if c not in tested)
+    return [*((c,) for c in together), *([together] if together[1:] else ()), *others]
+
+
+def _held(
+    message: Message, constants: Collection[str], fold: Callable[[str], str] = str
+) -> list[str]:
+    """Returns the strings of a template that a message holds, in the order of the message."""
     texts: list[str] = []
 
     def keep(text: str) -> str:
@@ -95,18 +162,22 @@ def _candidates(
         return text
 
     _changed(message, keep)
-    whole = "\n".join(texts)
-    held = sorted((c for c in constants if c in whole), key=lambda c: (whole.find(c), -len(c)))
-    together = tuple(c for c in held if c in tested)
-    others = ((c,) for c in held if c not in tested)
-    return [*((c,) for c in together), *([together] if together[1:] else ()), *others]
+    whole = fold("\n".join(texts))
+    held = (constant for constant in constants if fold(constant) in whole)
+    return sorted(held, key=lambda constant: (whole.find(fold(constant)), -len(constant)))
 
 
 def _without(message: Message, literal: str) -> Message:
-    """Returns a message of which no string holds the literal."""
-    return _changed(
-        message, lambda text: text.replace(literal, f"{literal[:1]}{_BREAK}{literal[1:]}")
-    )
+    """Returns a message of which no string holds the literal, in whatever case."""
+    pattern = re.compile(re.escape(literal), re.IGNORECASE)
+
+    def broken(match: re.Match[str]) -> str:
+        held = match.group()
+        if len(held) == 1:  # the template may test for it at the beginning or at the end
+            return f"{_BREAK}{held}{_BREAK}"
+        return f"{held[:1]}{_BREAK}{held[1:]}"
+
+    return _changed(message, lambda text: pattern.sub(broken, text))
 
 
 def _changed(message: Message, change: Callable[[str], str]) -> Message:

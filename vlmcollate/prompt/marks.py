@@ -61,6 +61,13 @@ class MarkedText:
     slots: list[Slot]
     marks: Marks
 
+    @property
+    def own_text(self) -> str:
+        """The template's own text, with a private-use character in place of each string."""
+        ends = [0, *(slot.end for slot in self.slots)]
+        starts = [*(slot.start for slot in self.slots), len(self.text)]
+        return "\U000f0000".join(self.text[a:b] for a, b in zip(ends, starts, strict=True))
+
     def of(self, message: int) -> list[Slot]:
         """Returns the slots of a message, in order of appearance."""
         return self._by_message.get(message, [])

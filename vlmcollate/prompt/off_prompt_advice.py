@@ -11,12 +11,13 @@ import attrs
 from vlmcollate.conversation import Conversation
 from vlmcollate.errors import SampleError
 from vlmcollate.prompt.marks import REASONING_KEYS
+from vlmcollate.prompt.misplaced import misplacement
 from vlmcollate.prompt.template_syntax import switches_of, variables_of
 from vlmcollate.prompt.turn_headers import OffPromptError
 from vlmcollate.prompt.turns import TurnFinder
 
 _THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
-_ROLES = "check whether roles are swapped, or the template repeats a message here"
+_ROLES = "check whether roles are swapped"
 _TEMPLATE = "use a chat template whose turns and prompt agree"
 
 
@@ -32,7 +33,8 @@ def advised(error: OffPromptError, k: int, finder: TurnFinder, template: str) ->
     served = [*_with_reasoning(k, finder, template), *_with_a_variable(k, finder, template)]
     if served or _THOUGHT.search(error.problem):
         served.append(_TEMPLATE)
-    hint = " or ".join(filter(None, (", ".join(served[:-1]), *served[-1:]))) or _ROLES
+    hint = " or ".join(filter(None, (", ".join(served[:-1]), *served[-1:])))
+    hint = hint or misplacement(finder.trace) or _ROLES
     return OffPromptError(f"{error.problem}; {hint}", where=error.where)
 
 

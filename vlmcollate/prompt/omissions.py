@@ -37,7 +37,7 @@ def names_tools(conversation: Conversation, trace: MarkedText) -> bool:
 
 
 def altered_strings(trace: MarkedText) -> Iterator[str]:
-    """Yields the paths of the strings that the template changed."""
+    """Yields the paths of the strings that the template changed, or wrote more than once."""
     written: dict[int, list[str]] = {}
     for slot in trace.slots:
         written.setdefault(slot.number, []).append(trace.text[slot.start : slot.end])
@@ -47,6 +47,12 @@ def altered_strings(trace: MarkedText) -> Iterator[str]:
             spellings = set(map(_without_space, _spellings(place.core)))
             if spellings.isdisjoint(map(_without_space, texts)):
                 yield place.where
+        elif place.part is not None and len(texts) > 1 and _is_answer(trace, place.message):
+            yield f"{place.where} (which it writes {len(texts)} times)"
+
+
+def _is_answer(trace: MarkedText, message: int) -> bool:
+    return message >= 0 and trace.marks.conversation.messages[message].is_assistant
 
 
 def _spellings(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart, Message, TextPart
+from vlmcollate.errors import SampleError
 from vlmcollate.prompt.chat import ChatRenderer
 from vlmcollate.prompt.marks import Span
 from vlmcollate.prompt.plain import PromptWriter
@@ -61,6 +62,28 @@ class PlainTextRenderer:
         first = next((match.start() for match in pattern.finditer(before)), len(before))
         last = max((match.end() for match in pattern.finditer(after)), default=0)
         return before[first:], after[:last]
+
+
+def written_behind(renderer: ChatRenderer, kind: MediaKind) -> str:
+    """Returns what a chat template writes behind media in an answer, up to the next words.
+
+    Args:
+        renderer: The renderer of chats.
+        kind: The kind of media.
+
+    Returns:
+        The text; empty if the template writes no media in answers.
+    """
+    parts = (TextPart("wombat"), MediaPart(kind, "probe", ""), TextPart("quokka"))
+    asked = Message(role="user", content=(TextPart("dunnart"),))
+    answer = Message(role="assistant", content=parts)
+    try:
+        probe = renderer(Conversation(messages=(asked, answer)))
+    except SampleError:
+        return ""
+    (media,) = probe.media
+    starts = [span.start for span in probe.caller_spans if span.start >= media.end]
+    return probe.text[media.end : min(starts, default=media.end)]
 
 
 def _are_around(words: list[CallerSpan], media: Span) -> bool:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jinja2
 
 from vlmcollate import plain_values
-from vlmcollate.conversation import Conversation
+from vlmcollate.conversation import Conversation, MediaPart
 from vlmcollate.errors import ConfigError, ConversationError
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 from vlmcollate.prompt.marks import Silence
+from vlmcollate.prompt.misplaced import reversed_message
 
 
 def is_template_error(error: Exception) -> bool:
@@ -112,19 +113,54 @@ def refusal_hint(template: str, conversation: Conversation) -> str:
     )
 
 
-def unseparable(plain: str) -> str:
+def unseparable(conversation: Conversation, plain: str, template: str) -> ConversationError:
     """Returns why the strings of a conversation are not found in its rendering, and the remedy."""
     if _PRINTED_PARTS.search(plain):
-        return (
-            "the chat template writes the list of a message's parts as Python or JSON does; give "
-            "the content of the messages as strings"
+        return _printed(conversation, template)
+    backwards = reversed_message(conversation, plain)
+    if backwards is not None:
+        return ConversationError(
+            "the chat template's own text depends on the words of a message: it writes this text "
+            "backwards; use a chat template that writes it as it is",
+            where=f"messages[{backwards}]",
         )
-    return (
+    return ConversationError(
         "the chat template's own text depends on the words of a message, so the two cannot be "
         "separated; simplify the message or the template"
     )
 
 
+def _printed(conversation: Conversation, template: str) -> ConversationError:
+    """Returns the error of a template that prints a list of parts, if only beside tools."""
+    fact = "the chat template writes the list of a message's parts as Python or JSON does"
+    asked = next((k for k, m in enumerate(conversation.messages) if m.role == "user"), 0)
+    shown = [k for k, m in enumerate(conversation.messages) for p in m.content if _is_media(p)]
+    if not shown or (conversation.tools and asked not in shown):
+        return ConversationError(f"{fact}; give the content of the messages as strings")
+    if not conversation.tools:
+        return ConversationError(
+            f"{fact}, so it takes no media in this message; remove the media, or use a chat "
+            "template that writes it",
+            where=f"messages[{shown[0]}]",
+        )
+    variable = (
+        f"set template_kwargs={{{_TOOLS_APART!r}: False}}, which writes the tools into a system "
+        "message that the chat must have, "
+    )
+    return ConversationError(
+        f"{fact} beside tools, so it takes no media in this message together with tools; "
+        f"{variable if _TOOLS_APART in template else ''}put the media into a later message, or "
+        "remove the tools",
+        where=f"messages[{asked}]",
+    )
+
+
+def _is_media(part: object) -> bool:
+    return isinstance(part, MediaPart)
+
+
+_TOOLS_APART = "tools_in_user_message"
+"""The variable by which templates of Llama write tools into the system message."""
 _PRINTED_PARTS = re.compile(r"""\[\{['"]type['"]: ?['"]""")
 
 

@@ -78,6 +78,50 @@ def test_turns_off_their_prompt_vanish_with_the_option(tmp_path):
     }
 
 
+def test_each_sample_of_split_turns_is_shown(tmp_path):
+    processor_with("qwen3_5_think").save_pretrained(tmp_path)
+    page = tmp_path / "page.html"
+    code, found = diagnosed(
+        *(tmp_path, "--option", "split_turns=true", "--train-on", "all_turns"),
+        *("--html", str(page)),
+    )
+    assert code == 0
+    (refused,) = [f for f in found["findings"] if not f["is_exact"]]
+    assert (refused["chat"], refused["sample"]) == ("an answer first", [1, 2])
+    assert "No user query found" in refused["notes"][0]
+    several = [f for f in found["findings"] if f["chat"] == "several answers"]
+    assert [f["sample"] for f in several] == [[1, 2], [2, 2]]
+    trained = ["\n</think>\n\nIt is mild.<|im_end|>", "\n</think>\n\nIt will rain.<|im_end|>"]
+    assert [f["trained"] for f in several] == [[text] for text in trained]
+    (one,) = [f for f in found["findings"] if f["chat"] == "one answer"]
+    assert one["sample"] is None
+    reasoning = [f for f in found["findings"] if f["chat"] == "reasoning"]
+    assert "Spring." in reasoning[0]["trained"][0]
+    omitted = [fact["text"] for fact in facts(found)["omitted"]]
+    assert omitted == ["the names of authors"]
+    text = page.read_text("utf-8")
+    assert "several answers, sample 2 of 2" in text
+    assert "<b>8 of 9</b>" in text
+
+
+def test_a_turn_that_is_refused_hides_no_other():
+    """The template ends no answer behind the third message."""
+    processor = tiny_processor()
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% for p in m.content %}{{ p.text }}{% endfor %}"
+        "{% if loop.index < 4 %}<|im_end|>{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    diagnosis = diagnose(collator_for(processor, split_turns=True))
+    several = [f for f in diagnosis.findings if f.chat == "several answers"]
+    assert [f.is_exact for f in several] == [True, False]
+    assert several[0].trained == ("It is mild.<|im_end|>",)
+    assert "no stop token" in several[1].notes[0]
+    (refused,) = facts(attrs.asdict(diagnosis))["refused chats"]
+    assert refused["text"].startswith("several answers, ")
+
+
 @pytest.mark.parametrize(
     ("template", "topic", "text"),
     [

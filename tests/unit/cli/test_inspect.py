@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.processors.published_templates import processor_with
 from tests.unit.cli.conversations import chat
 from vlmcollate import ConfigError, collator_for
 from vlmcollate.cli import terminal
@@ -114,6 +115,47 @@ def test_inspect_writes_a_page(run, tmp_path):
     assert "http://" not in text
     assert "https://" not in text
     assert run("inspect", "--html", str(tmp_path)).exit_code == 1
+
+
+@pytest.fixture
+def thinking_rows(tmp_path):
+    """Rows of a template that writes earlier answers without the end of their prompt."""
+    processor_with("qwen3_5_think").save_pretrained(tmp_path / "processor")
+    rows = [[*chat("One?", "Yes."), *chat("Two?", f"No {number}.")] for number in range(3)]
+    text = "\n".join(json.dumps({"messages": row}) for row in [*rows, chat("Three?", "Yes.")])
+    (tmp_path / "rows.jsonl").write_text(text)
+    return str(tmp_path / "processor"), str(tmp_path / "rows.jsonl")
+
+
+NOTE = "earlier answers are trained without '<think>', which ends every generation prompt (in 3 of"
+
+
+def test_a_note_stands_once_with_the_number_of_its_rows(thinking_rows):
+    result = CliRunner().invoke(app, ["inspect", *thinking_rows])
+    header, *records = (line.split("\t") for line in result.stdout.splitlines())
+    assert {len(record) for record in records} == {len(header)}
+    found = [dict(zip(header, record, strict=True)) for record in records]
+    assert [row["row"] for row in found] == ["0", "1", "2", "3", "note", "note"]
+    assert [row["notes"] for row in found[:4]] == [""] * 4
+    notes = [row["notes"] for row in found[4:]]
+    assert notes[0].startswith(f"{NOTE} 4 rows, first in row 0); set train_on=")
+    assert "(in 4 of 4 rows, first in row 0); set empty_reasoning=" in notes[1]
+    split = CliRunner().invoke(app, ["inspect", *thinking_rows, "--option", "split_turns=true"])
+    assert "(in 4 of 4 rows, first in row 0, sample 1 of 2)" in split.stdout
+    rows = CliRunner().invoke(app, ["inspect", *thinking_rows, "--json"]).stdout.splitlines()
+    assert [len(json.loads(row)["warnings"]) for row in rows] == [2, 2, 2, 1]
+
+
+@pytest.mark.usefixtures("terminal_output")
+def test_a_note_stands_once_in_the_terminal_and_on_the_page(thinking_rows, tmp_path):
+    shown = CliRunner().invoke(app, ["inspect", *thinking_rows]).stdout
+    assert shown.count("which ends every generation prompt") == 1
+    assert f"! {NOTE} 4 rows, first in row 0)" in shown
+    page = tmp_path / "page.html"
+    CliRunner().invoke(app, ["inspect", *thinking_rows, "--html", str(page)])
+    assert page.read_text("utf-8").count("which ends every generation prompt") == 1
+    CliRunner().invoke(app, ["inspect", *thinking_rows, "--html", str(page), "--pack", "500"])
+    assert page.read_text("utf-8").count("which ends every generation prompt") == 1
 
 
 def test_a_folder_without_a_processor_is_refused(data_folder):

@@ -57,6 +57,27 @@ def test_a_header_at_the_beginning_is_reported(name):
         assert f"begins with {opener!r}" in found
 
 
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [("pixtral", "[/INST]"), ("llava", "ASSISTANT:"), ("smolvlm", "Assistant:")],
+)
+def test_a_header_of_words_or_of_a_question_s_end_is_reported(name, header):
+    collator = collator_for(processor_of(name))
+    found = reports(collator, [*chat("Good."), *chat(f"{header} Better.")])
+    assert len(found) == 1
+    assert f"begins with {header!r}" in found[0]
+    (found,) = reports(collator, chat(f" {header}Good."))
+    assert f"begins with {header!r}" in found
+    assert reports(collator, chat(f"Good. {header}")) == []
+    assert reports(collator, [*chat(f"{header} Good.", weight=0), *chat("Better.")]) == []
+
+
+def test_a_word_is_no_header():
+    """The header of ChatML ends with a word, with which an answer may begin."""
+    collator = collator_for(processor_of("qwen2_5_vl"))
+    assert reports(collator, chat("assistant is a role.")) == []
+
+
 def test_only_answers_that_train_are_reported():
     collator = collator_for(tiny_processor(), require_labels=False)
     assert reports(collator, chat("Good.<|im_end|>", weight=0)) == []

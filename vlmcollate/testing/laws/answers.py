@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from vlmcollate.formats import read_example
+from vlmcollate.prompt.turn_ends import agreement
 from vlmcollate.sample import IGNORE_INDEX, EncodedSample
 from vlmcollate.testing.generators import weight_of
 from vlmcollate.testing.laws.failure_messages import failure, text_of, with_text
@@ -82,7 +83,7 @@ def answers_of(
                 message=k,
                 start=start,
                 end=end + 1,
-                header=headers.trained(is_last=k == last) if headers else None,
+                header=_trained_header(subject, headers, (messages, others), k, is_last=k == last),
                 weight=weight_of(message) if trains else 0.0,
             )
         )
@@ -172,6 +173,31 @@ def _check_header(
         found=found,
         **context,
     )
+
+
+def _trained_header(
+    subject: Subject, headers: Headers | None, chats: tuple[Chat, Chat], k: int, *, is_last: bool
+) -> str | None:
+    """Returns the generated part of the header of one answer; `None` if it is unknown.
+
+    Args:
+        subject: The collator.
+        headers: The headers of its template.
+        chats: The conversation, and the same with the text of the answer replaced.
+        k: The answer.
+        is_last: Whether it is the last answer.
+    """
+    if headers is None:
+        return None
+    is_empty = not text_of(chats[0][k]).strip()
+    if not is_empty and not headers.depends_on_the_chat:
+        return headers.trained(is_last=is_last)
+    own, other = (subject.collator.render(read_example(chat)).text for chat in chats)
+    same = agreement([*own], [*other])
+    words = other.find(text_of(chats[1][k]), same)
+    header = headers.trained_behind(other[:words], is_last=is_last) if words >= 0 else None
+    unwritten = words - same  # by an answer without words
+    return header and header[: max(len(header) - unwritten, 0)] if is_empty else header
 
 
 def _encoder(

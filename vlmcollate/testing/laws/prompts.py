@@ -14,6 +14,7 @@ from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import CollateError, ConversationError
 from vlmcollate.formats import read_example
 from vlmcollate.prompt.direct import chat_template_of
+from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.prompt.template_syntax import switches_of
 from vlmcollate.sample import EncodedSample
 from vlmcollate.testing.generators import hostile_text, texts
@@ -23,6 +24,8 @@ from vlmcollate.testing.laws.subject import Subject, chat
 from vlmcollate.testing.laws.templates import Headers, headers_of
 from vlmcollate.tokens.vocabulary import Vocabulary
 
+_GLOBAL = ("system", "developer")
+"""The roles whose messages a template may write behind other turns, if a note says so."""
 _REMEDY = "let the chat template, or `render`, write every message once and unchanged"
 
 
@@ -35,7 +38,7 @@ class MarkedText(NamedTuple):
 
 
 def check_prompt_preserves_messages(collator: BaseCollator, trial: Trial) -> None:
-    """The prompt has the text and media of each message once, in order."""
+    """The prompt has the text and media of each message once, in order, but for noted moves."""
     plain = _fullest_conversation(collator)
 
     def check(drawn: list[str]) -> None:
@@ -45,7 +48,9 @@ def check_prompt_preserves_messages(collator: BaseCollator, trial: Trial) -> Non
             for i, text in enumerate(drawn)
         ]
         messages = [with_text(m, t.text) for m, t in zip(plain, marked, strict=True)]
-        error = _first_failure(collator, messages, marked, _render(collator, messages))
+        rendering = _rendered(collator, messages)
+        moves = any(note.kind == "moved" for note in rendering.notes)
+        error = _first_failure(collator, messages, marked, rendering.text, moves=moves)
         if error is not None:
             raise error
 
@@ -177,15 +182,15 @@ def _fullest_conversation(collator: BaseCollator) -> Chat:
             continue
         messages = chat(*answers, images=images, system=system)
         try:
-            _render(collator, messages)
+            _rendered(collator, messages)
         except CollateError:
             continue
         return messages
     raise NotApplicable("it writes no prompt")
 
 
-def _render(collator: BaseCollator, messages: Chat) -> str:
-    return collator.render(read_example(messages)).text
+def _rendered(collator: BaseCollator, messages: Chat) -> Rendering:
+    return collator.render(read_example(messages))
 
 
 def _pieces(
@@ -199,12 +204,27 @@ def _pieces(
 
 
 def _first_failure(
-    collator: BaseCollator, messages: Chat, marked: list[MarkedText], prompt: str
+    collator: BaseCollator,
+    messages: Chat,
+    marked: list[MarkedText],
+    prompt: str,
+    *,
+    moves: bool,
 ) -> LawFailure | None:
-    """Returns the first failure of a prompt, or `None`."""
+    """Returns the first failure of a prompt, or `None`.
+
+    Args:
+        collator: The collator.
+        messages: The conversation.
+        marked: Its texts.
+        prompt: Its prompt.
+        moves: Whether the collator reports that the template moves the system message.
+    """
     context: dict[str, Any] = {"messages": messages, "found": prompt}
     start = 0
     for text, piece, is_media in _pieces(collator, messages, marked):
+        if moves and messages[text.message]["role"] in _GLOBAL and piece in prompt:
+            continue
         found = prompt.find(piece, start)
         if found < 0:
             missing = _missing_media(text, start) if is_media else _missing(text, prompt, marked)

@@ -41,6 +41,23 @@ class Headers:
             return header.removeprefix(self.generation_prompt)
         return "" if self.generation_prompt.startswith(header) else None
 
+    @property
+    def depends_on_the_chat(self) -> bool:
+        """Whether the header of an answer depends on the messages around it."""
+        return self.earlier_answer not in (None, self.answer)
+
+    def trained_behind(self, written: str, *, is_last: bool) -> str | None:
+        """Returns the generated part of the header that a text ends with.
+
+        Args:
+            written: What the template writes up to the words of an answer.
+            is_last: Whether it is the last answer; this decides if no known header ends the text.
+        """
+        headers = {True: self.answer, False: self.earlier_answer or ""}
+        found = [last for last, header in headers.items() if header and written.endswith(header)]
+        longest = max(found, key=lambda last: len(headers[last]), default=is_last)
+        return self.trained(is_last=longest)
+
 
 def headers_of(collator: BaseCollator) -> Headers | None:
     """Returns the headers of a collator's prompts, or `None`."""
