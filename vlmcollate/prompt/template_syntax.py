@@ -182,7 +182,7 @@ def prompt_is_constant(template: str) -> bool:
     tests = [node for node in _conditions(tree) if _asks(node)]
     guards = [node for node in tests if not _is_closing(node.test, own)]
     uses = [n for n in names if n.name == _PROMPT_VARIABLE and n.ctx == "load"]
-    last = {id(name) for name in _last_roles(tree)}  # which the kind of a turn tells
+    last = {id(name) for name in _last_roles(tree)}  # known by the kind of a turn
     read = {n.name for node in guards for n in node.find_all(nodes.Name) if id(n) not in last}
     read &= own
     if len(uses) != len(tests) or read & OF_CHATS:
