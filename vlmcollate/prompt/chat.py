@@ -113,7 +113,7 @@ class ChatRenderer:
             return rendering
         trace, is_direct = self._trace(conversation, plain, template)
         if is_direct:
-            self._proven.add((template, form_of(conversation)))
+            self._proven.add(form_of(conversation, template))
         rendering = self._place(conversation, trace, template, is_direct=is_direct)
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
@@ -164,8 +164,8 @@ class ChatRenderer:
 
     def _plain(self, conversation: Conversation) -> str:
         """Renders as `render` does, without the processor if that agreed for such a chat."""
-        form = chat_template_of(self.processor), form_of(conversation)
-        return (self._render_proven if form in self._proven else self.render)(conversation, None)
+        is_proven = form_of(conversation, chat_template_of(self.processor)) in self._proven
+        return (self._render_proven if is_proven else self.render)(conversation, None)
 
     def _render_directly(
         self, conversation: Conversation, marks: Marks | None, *, upto: int | None = None
@@ -381,6 +381,9 @@ class ChatRenderer:
         """Returns whether the prompt is the same without the tools."""
         if not conversation.tools or names_tools(conversation, trace):
             return False
+        template = chat_template_of(self.processor)
+        if "tools" not in template and form_of(conversation, template) in self._proven:
+            return True
         try:
             return self._plain(attrs.evolve(conversation, tools=None)) == trace.text
         except ConversationError:

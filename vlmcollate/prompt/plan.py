@@ -124,13 +124,13 @@ def _unwritten(trace: MarkedText, rendering: Rendering, headers: Iterable[str]) 
         end = slot.end
 
 
-def form_of(conversation: Conversation) -> Hashable:
-    """Returns all that a processor looks at before it renders a conversation with its template."""
+def form_of(conversation: Conversation, template: str) -> Hashable:
+    """Returns all that a processor looks at before it renders a conversation with a template."""
     messages = {
         (m.role, m.is_string, *(getattr(p, "kind", "text") for p in m.content), *m.extra)
         for m in conversation.messages
     }
-    return frozenset(messages), frozenset(conversation.template_kwargs)
+    return template, frozenset(messages), frozenset(conversation.template_kwargs)
 
 
 def shapes_of(conversation: Conversation, template: str) -> tuple[Any, ...]:

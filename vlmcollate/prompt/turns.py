@@ -251,11 +251,13 @@ class TurnFinder(OffPromptStarts):
         """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
         trace, at = self.trace, anchor.end if anchor else 0
         header = self._known_header(kind, trace.text[at:first]) if self._is_repeated(k) else None
+        before, is_same = self.known.headers.get(kind, ""), self._is_repeated(k)
         if header is None:
             try:
                 header = self._header(k, anchor, where, {})
             except NoPromptError as error:
                 return self._start_without_prompt(k, at, first, error)
+            is_same = is_same or before.lstrip() == header.lstrip() != ""
             self.known.headers[kind] = header
         if trace.text.startswith(header, at):
             header += self._unasked_of(k, at + len(header), header, where)
@@ -265,7 +267,7 @@ class TurnFinder(OffPromptStarts):
             own = header
             if variables:
                 known, key = self.known.switched.setdefault(kind, {}), tuple(variables.items())
-                if key not in known or not self._is_repeated(k):
+                if key not in known or not is_same:
                     known[key] = self._header(k, anchor, where, variables)
                 own = space_at_start(header) + known[key].lstrip()  # as the words before end
             return self._behind_header(k, at, first, own, where)
