@@ -76,3 +76,25 @@ def test_a_plain_chat_needs_few_renderings(name, most, monkeypatch):
     # transformers writes reasoning under all its names, so that two of these chats are the same
     assert len(rendered) <= len(set(rendered)) + 1
     assert len(rendered) <= most
+
+
+@pytest.mark.parametrize("name", ["nemotron_3_nano", "gptoss", "llama3_2", "phi3_training"])
+def test_a_long_chat_of_a_known_template_is_rendered_twice(name, monkeypatch):
+    collator = Judge(chat_templates("templates")[name]).collator
+
+    def chat(turns):
+        words = (f"word{k}" for k in range(2 * turns))
+        roles = ("user", "assistant") * turns
+        return [{"role": r, "content": w} for r, w in zip(roles, words, strict=True)]
+
+    collator.encode(chat(3))
+    collator.renderer._plans.clear()
+    rendered, begin = [], jinja2.Template.new_context
+
+    def counted(self, given, **options):
+        rendered.append(len(given["messages"]))
+        return begin(self, given, **options)
+
+    monkeypatch.setattr(jinja2.Template, "new_context", counted)
+    collator.encode(chat(20))
+    assert rendered == [40, 40]

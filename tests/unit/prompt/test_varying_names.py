@@ -1,0 +1,98 @@
+"""What a template's source shows about its generation prompts is true of its renderings."""
+
+from __future__ import annotations
+
+import jinja2
+import pytest
+
+from vlmcollate.prompt.template_syntax import is_of_prompts, prompt_is_constant
+from vlmcollate.prompt.varying_names import varying_names
+
+LOOP = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+ASKS = "add_generation_prompt"
+PROMPT = "{% if add_generation_prompt %}[assistant]{% if x %}<think>{% endif %}{% endif %}"
+DEFAULT = "{% set x = x if x is defined else true %}"
+CONSTANT = {
+    "a variable": LOOP + PROMPT,
+    "a default": DEFAULT + LOOP + PROMPT,
+    "a default behind a test": "{% if x is not defined %}{% set x = false %}{% endif %}"
+    + LOOP
+    + PROMPT,
+    "a name for it": DEFAULT + "{% set y = {'x': x} %}" + LOOP + PROMPT.replace("if x", "if y.x"),
+    "no request": f"{{% if not {ASKS} is defined %}}{{% set {ASKS} = false %}}{{% endif %}}"
+    + LOOP
+    + PROMPT,
+    "the end of a chat": LOOP.replace(
+        "{% endfor %}",
+        f"{{% if loop.last and not {ASKS} %}}</s>{{% endif %}}{{% endfor %}}",
+    )
+    + PROMPT,
+    "the last role": LOOP
+    + PROMPT.replace(
+        "generation_prompt", "generation_prompt and messages[-1]['role'] != 'assistant'"
+    ),
+}
+VARYING = {
+    "an attribute": "{% set ns = namespace(x=false) %}"
+    + LOOP.replace("{% endfor %}", "{% set ns.x = m.content %}{% endfor %}")
+    + PROMPT.replace("if x", "if ns.x"),
+    "a message": "{% set x = messages[0].content == 'a' %}" + LOOP + PROMPT,
+    "another name": "{% set y = messages %}{% set x = y[0].content == 'a' %}" + LOOP + PROMPT,
+    "a test": "{% if messages[0].content == 'a' %}{% set x = true %}{% endif %}" + LOOP + PROMPT,
+    "a list": "{% set x = [] %}"
+    + LOOP.replace("{% endfor %}", "{% set _ = x.append(m.content) %}{% endfor %}")
+    + PROMPT.replace("if x", "if 'a' in x"),
+    "a macro": "{% macro f() %}{{ messages[0].content }}{% endmacro %}{% set x = f() == 'a' %}"
+    + LOOP
+    + PROMPT,
+    "a block": "{% set x %}{{ messages[0].content }}{% endset %}" + LOOP + PROMPT,
+    "words": LOOP + PROMPT.replace("if x", "if messages[-1].content == 'a'"),
+    "tools": LOOP + PROMPT.replace("if x", "if tools"),
+}
+
+
+def rendered(template: str, content: str, *, asks: bool, **variables: object) -> str:
+    messages = [{"role": "user", "content": content}]
+    variables = {"messages": messages, "tools": None, **variables}
+    return str(jinja2.Template(template).render(add_generation_prompt=asks, **variables))
+
+
+@pytest.mark.parametrize("template", CONSTANT.values(), ids=CONSTANT)
+def test_a_prompt_of_variables_alone_is_constant(template: str) -> None:
+    assert prompt_is_constant(template)
+    prompts = {rendered(template, word, asks=True).partition(word)[2] for word in ("a", "b")}
+    assert len(prompts) == 1
+
+
+@pytest.mark.parametrize("template", VARYING.values(), ids=VARYING)
+def test_a_prompt_that_may_depend_on_a_chat_is_not_constant(template: str) -> None:
+    assert not prompt_is_constant(template)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (DEFAULT + LOOP + PROMPT, True),
+        (LOOP + PROMPT.replace("add_generation_prompt", "add_generation_prompt and x"), True),
+        (LOOP + "{{ '[assistant]' ~ x if add_generation_prompt }}", True),
+        (DEFAULT + "{{ x }}" + LOOP + PROMPT, False),
+        (DEFAULT + "{% set y = x %}{{ y }}" + LOOP + PROMPT, False),
+        (LOOP + "{% if not add_generation_prompt %}{{ x }}{% endif %}", False),
+        (LOOP + "{% if add_generation_prompt %}a{% else %}{{ x }}{% endif %}", False),
+        (LOOP + "{% if add_generation_prompt or x %}a{% endif %}", False),
+        (LOOP + "{{ 'a' if add_generation_prompt else x }}", False),
+    ],
+)
+def test_a_variable_of_prompts_alone_changes_no_chat(template: str, expected: bool) -> None:
+    assert is_of_prompts(template, "x") == expected
+    texts = {rendered(template, "a", asks=False, x=x) for x in (False, True)}
+    assert (len(texts) == 1) == expected
+
+
+def test_names_that_are_bound_in_loops_vary() -> None:
+    tree = jinja2.Environment().parse(  # noqa: S701  # it renders nothing
+        "{% set a = 1 %}{% for b, c in d %}{% set e = a %}{% endfor %}{% with f = 1 %}{% endwith %}"
+        "{% macro g(h) %}{% endmacro %}{% set i = a %}{% set j = e %}"
+    )
+    assert varying_names(tree) >= {"b", "c", "e", "f", "g", "h", "j"}
+    assert varying_names(tree).isdisjoint({"a", "d", "i"})
