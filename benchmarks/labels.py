@@ -111,7 +111,7 @@ def main() -> int:
     logging.set_verbosity_error()
     table = Table("template", "shape", *(f"{turns} turn(s)" for turns in _TURNS))
     worst = 0.0
-    for template in ("qwen3_vl", "qwen3_5_think", "llama3_2", "nemotron_3_nano", "gptoss"):
+    for template in ("qwen3_vl", "qwen3_5_think", "llama3_2", "nemotron_3_nano"):
         for shape in (plain, reasoning, tools, whitespace):
             row = []
             for turns in _TURNS:

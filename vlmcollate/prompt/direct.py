@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
+from operator import is_
 from typing import Any
 
 import jinja2
@@ -103,7 +104,14 @@ def renders_as_usual(processor: Any) -> bool:
     if method is None or method is not getattr(mixin, "apply_chat_template", None):
         return False
     helpers = _helpers(mixin)
-    return helpers.isdisjoint(processor.__dict__) and _inherits(processor.__class__, mixin, helpers)
+    if not helpers.isdisjoint(processor.__dict__):
+        return False
+    kind = processor.__class__
+    found = [getattr(mixin, name, None) for name in helpers]
+    is_own = all(map(is_, found, [getattr(kind, name, None) for name in helpers]))
+    return is_own and all(
+        map(_is_theirs, [method, *found, chat_template_utils.render_jinja_template])
+    )
 
 
 @cache
@@ -113,10 +121,10 @@ def _helpers(mixin: Any) -> frozenset[str]:
     return frozenset(name for name in names if inspect.isfunction(getattr(mixin, name, None)))
 
 
-@cache
-def _inherits(kind: Hashable, mixin: Any, names: frozenset[str]) -> bool:
-    """Returns whether a class has a mixin's own methods of some names."""
-    return all(getattr(kind, name, None) is getattr(mixin, name) for name in names)
+def _is_theirs(function: Any) -> bool:
+    """Returns whether a function is one of transformers, and replaced by nobody else's."""
+    module = getattr(function, "__globals__", {}).get("__name__", "")
+    return str(module).startswith("transformers.")
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache, reduce
 
 import attrs
@@ -88,22 +88,32 @@ def unbranched(trace: MarkedText, render: Render, template: str) -> MarkedText:
             `<tool_response>` or a control token.
     """
     conversation, control = trace.marks.conversation, trace.marks.control
-    for k, message in enumerate(conversation.messages):
-        if message.role != "user" or not _may_hold_markup(message, template, control):
-            continue
-        for literal in _held(message, _markup_of(template, control), str.casefold):
-            messages = (*conversation.messages[:k], _without(message, literal))
-            messages += conversation.messages[k + 1 :]
-            other = attrs.evolve(conversation, messages=messages)
-            marks = Marks(other, control, trace.marks.literals)
-            try:
-                found = marks.read(render(other, marks))
-            except SampleError:
-                found = None
-            if found is None or found.own_text != trace.own_text:
-                raise _tested(
-                    "the chat template's own text depends on the words of a message", [literal], k
-                )
+    markup = {
+        k: _held(message, _markup_of(template, control), str.casefold)
+        for k, message in enumerate(conversation.messages)
+        if message.role == "user" and _may_hold_markup(message, template, control)
+    }
+
+    def is_same(held: Mapping[int, Sequence[str]]) -> bool:
+        """Returns whether the prompt is the same around messages without some strings."""
+        messages = list(conversation.messages)
+        for k, literals in held.items():
+            messages[k] = reduce(_without, literals, messages[k])
+        other = attrs.evolve(conversation, messages=tuple(messages))
+        marks = Marks(other, control, trace.marks.literals)
+        try:
+            found = marks.read(render(other, marks))
+        except SampleError:
+            return False
+        return found is not None and found.own_text == trace.own_text
+
+    if not any(markup.values()) or is_same(markup):
+        return trace
+    for k, literals in markup.items():
+        for literal in literals:
+            if not is_same({k: [literal]}):
+                problem = "the chat template's own text depends on the words of a message"
+                raise _tested(problem, [literal], k)
     return trace
 
 

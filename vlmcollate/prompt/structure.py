@@ -8,6 +8,7 @@ occur only in an assistant's turn belong to answers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -181,7 +182,7 @@ class StructureReader:
         roles = {*closed, *turned, *header, *end}
         answers = set(chain(*(tokens[len(header) :] for tokens in (prompt, *openings)))) - roles
         answers |= self._of_rich_answers(bool(end), roles)
-        described = self._described(before)  # such as the form of an answer
+        described = self._described()  # such as the form of an answer
         answers |= described - roles
         roles |= self._special(before) - answers
         roles |= self._of_other_roles(answers)
@@ -207,10 +208,22 @@ class StructureReader:
                 found |= {*around[1], *around[2]}
         return found - roles
 
-    def _described(self, before: list[str]) -> set[str]:
-        """Returns the tokens of a system prompt of the template's own, without those around it."""
+    def _described(self) -> set[str]:
+        """Returns the tokens between words of a system prompt of the template's own."""
+        asked = read_example([_USER])
         system = self._around(_SYSTEM, _USER, _ANSWER)
-        return set() if system is None else set(before) - {*system[0], *system[1]}
+        if system is None:
+            return set()
+        try:
+            text = self.render(asked, None).partition(_USER["content"])[0]
+        except SampleError:
+            return set()
+        around, found = {*system[0], *system[1]}, set[str]()
+        runs = re.finditer(rf"(?:\s*(?:{self.vocabulary.pattern.pattern}))+", text)
+        for run in list(runs)[1:-1]:  # those of its beginning and end are its header and its stop
+            tokens = self.vocabulary.pattern.findall(run.group())
+            found |= set(tokens) if around.isdisjoint(tokens) else set()
+        return found
 
     def _of_other_roles(self, answers: set[str]) -> set[str]:
         """Returns the tokens around the words of system and tool messages."""

@@ -9,9 +9,8 @@ be separated is parsed as a whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import attrs
@@ -20,14 +19,9 @@ import jinja2.ext
 import jinja2.meta
 from jinja2 import nodes
 
-from vlmcollate.prompt.varying_names import OF_CHATS, varying_names
+from vlmcollate.prompt.varying_names import prompts_vary
 
 _PROMPT_VARIABLE = "add_generation_prompt"
-_LAST = nodes.Getitem(nodes.Name("messages", "load"), nodes.Neg(nodes.Const(1)), "load")
-_LAST_ROLES = (
-    nodes.Getitem(_LAST, nodes.Const("role"), "load"),
-    nodes.Getattr(_LAST, "role", "load"),
-)
 _ASKED = nodes.Name(_PROMPT_VARIABLE, "load")
 _STRING = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _BODY = rf"(?:[^'\"]|{_STRING})*?"
@@ -174,27 +168,22 @@ def prompt_is_constant(template: str) -> bool:
     """Returns whether the generation prompt depends only on variables."""
     if _PROMPT_VARIABLE not in template:
         return True
-    tree = _tree_of(template, _around_prompts)
-    own = set(OF_CHATS)
-    own |= {name for s in _statements(template) or () for name in s.bound}
-    names = list(tree.find_all(nodes.Name))
-    own |= {n.name for n in names if n.ctx in ("store", "param")}
-    tests = [node for node in _conditions(tree) if _asks(node)]
-    guards = [node for node in tests if not _is_closing(node.test, own)]
-    uses = [n for n in names if n.name == _PROMPT_VARIABLE and n.ctx == "load"]
-    last = {id(name) for name in _last_roles(tree)}  # known by the kind of a turn
-    read = {n.name for node in guards for n in node.find_all(nodes.Name) if id(n) not in last}
-    read &= own
-    if len(uses) != len(tests) or read & OF_CHATS:
-        return False
+    # parsing all of Gemma 4's template takes 20 ms
     changed = {m[1] for s in _statements(template) or () if (m := _ATTRIBUTE.match(s.body))}
-    return not read or not (read & changed or read & varying_names(_parse(template)))
+    if changed:
+        tests = filter(_asks, _conditions(_tree_of(template, _around_prompts)))
+        if any(name.name in changed for node in tests for name in node.find_all(nodes.Name)):
+            return False
+    return not prompts_vary(_parse(template), _PROMPT_VARIABLE)
 
 
 @lru_cache
 def is_of_prompts(template: str, name: str) -> bool:
     """Returns whether a variable decides about nothing but generation prompts."""
     tree = _parse(template)
+    names = list(tree.find_all(nodes.Name))
+    if any(n.name == _PROMPT_VARIABLE and n.ctx != "load" for n in names):
+        return False
     readers: list[nodes.Node] = [
         node
         for node in tree.find_all(nodes.Assign)
@@ -205,31 +194,12 @@ def is_of_prompts(template: str, name: str) -> bool:
             body = node.body if isinstance(node, nodes.If) else [node.expr1]
             readers += [nodes.Output([node.test]), *(nodes.Output([part]) for part in body)]
     of_prompts = {id(n) for reader in readers for n in reader.find_all(nodes.Name)}
-    return all(id(n) in of_prompts for n in tree.find_all(nodes.Name) if n.name == name)
-
-
-def _last_roles(tree: nodes.Template) -> Iterator[nodes.Name]:
-    """Yields the names in expressions for the role of the last message."""
-    for node in chain(tree.find_all(nodes.Getitem), tree.find_all(nodes.Getattr)):
-        if node in _LAST_ROLES:
-            yield from node.find_all(nodes.Name)
+    return all(id(n) in of_prompts for n in names if n.name == name)
 
 
 def _conditions(tree: nodes.Template) -> Iterator[nodes.If | nodes.CondExpr]:
     yield from tree.find_all(nodes.If)
     yield from tree.find_all(nodes.CondExpr)
-
-
-def _is_closing(test: nodes.Node, own: Set[str]) -> bool:
-    """Returns whether a test holds for some messages of chats that ask for no prompt.
-
-    Args:
-        test: The condition.
-        own: The names that may depend on messages.
-    """
-    parts = _conjuncts(test)
-    read = {name.name for part in parts for name in part.find_all(nodes.Name)}
-    return nodes.Not(_ASKED) in parts and not own.isdisjoint(read)
 
 
 def _conjuncts(test: nodes.Node) -> list[nodes.Node]:

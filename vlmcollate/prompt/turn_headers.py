@@ -41,6 +41,8 @@ class KnownStarts:
     Attributes:
         is_certain: Whether the generation prompt depends on nothing but the kind of turn, so that
             what is known holds for all chats with the same variables.
+        shown: The kinds of turns before which a prompt was rendered, with the text that stands
+            there, since other text may follow from another prompt.
         headers: The text from the words before a turn to the end of its generation prompt, by kind.
         switched: The same with another value of one of the template's variables, by that, too.
         starts: The number of characters from the turn's start to its own words, and any note, by
@@ -49,6 +51,7 @@ class KnownStarts:
     """
 
     is_certain: bool
+    shown: set[tuple[Kind, str]] = attrs.field(factory=set)
     headers: dict[Kind, str] = attrs.field(factory=dict)
     switched: dict[Kind, dict[Kind, str]] = attrs.field(factory=dict)
     starts: dict[tuple[Kind, Kind], tuple[int, TurnNote | None]] = attrs.field(factory=dict)

@@ -1,18 +1,26 @@
-"""Finds the names in a chat template whose values may differ from chat to chat."""
+"""Finds out from the source of a chat template whether its prompts may differ from chat to chat."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from jinja2 import nodes
 
-OF_CHATS = frozenset({"messages", "tools", "documents", "loop"})
-_CHANGING = frozenset(
-    {"append", "extend", "insert", "pop", "remove", "clear", "update", "setdefault", "popitem"}
-)
-"""The methods by which an expression may change a list or a dict."""
+_OF_CHATS = frozenset({"messages", "tools", "documents", "loop", "cycler", "joiner"})
 _Binding = tuple[str, frozenset[str]]
 """A name, and the names that its value, or whether it is bound at all, depends on."""
+
+
+def prompts_vary(tree: nodes.Template, asked: str) -> bool:
+    """Returns whether what a template writes for generation alone may depend on the chat.
+
+    Args:
+        tree: The template.
+        asked: The name of the variable that asks for a generation prompt.
+    """
+    varying = varying_names(tree)
+    found = _read_by_prompts(tree, asked, frozenset())
+    return any(not names.isdisjoint(varying) for names in found)
 
 
 def varying_names(tree: nodes.Template) -> frozenset[str]:
@@ -22,7 +30,9 @@ def varying_names(tree: nodes.Template) -> frozenset[str]:
     outside loops and macros, of variables alone.
     """
     bindings = list(_bindings(tree, frozenset()))
-    varying = OF_CHATS
+    # a namespace may be changed under another name
+    are_changed = next(tree.find_all(nodes.NSRef), None) is not None
+    varying = _OF_CHATS | ({"namespace"} if are_changed else frozenset())
     while True:
         more = {name for name, sources in bindings if sources & varying}
         if more <= varying:
@@ -30,35 +40,78 @@ def varying_names(tree: nodes.Template) -> frozenset[str]:
         varying |= more
 
 
+def _read_by_prompts(
+    node: nodes.Node, asked: str, controls: frozenset[str]
+) -> Iterator[frozenset[str]]:
+    """Yields the names on which each part of a node depends that tests for a generation prompt.
+
+    Args:
+        node: The node.
+        asked: The name of the variable that asks for one.
+        controls: The names on which it depends that the node is reached.
+    """
+    names = _names(node)
+    if asked not in names:
+        return
+    tests = (
+        _names_of([node.test, *(n.test for n in node.elif_)]) if isinstance(node, nodes.If) else ()
+    )
+    if isinstance(node, nodes.Expr) or asked in tests:
+        yield controls | names
+    elif isinstance(node, nodes.Assign | nodes.AssignBlock):
+        values = node.body if isinstance(node, nodes.AssignBlock) else [node.node]
+        if asked in _names_of(values):
+            yield _OF_CHATS  # where its name is read is another question
+    else:
+        inner = _controls_in(node, controls)
+        for child in node.iter_child_nodes():
+            yield from _read_by_prompts(child, asked, inner)
+
+
 def _bindings(node: nodes.Node, controls: frozenset[str]) -> Iterator[_Binding]:
     """Yields the bindings in a node, which is reached if names of `controls` have some values."""
-    sources = controls
-    if isinstance(node, nodes.If):
-        controls |= _names(node.test)
-    elif isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.With):
-        controls = sources = controls | OF_CHATS  # what is bound there is bound again and again
-    elif isinstance(node, nodes.Assign) and not isinstance(node.target, nodes.NSRef):
+    inner = sources = _controls_in(node, controls)
+    if isinstance(node, nodes.Assign):
         sources |= _names(node.node)
-    elif isinstance(node, nodes.Assign | nodes.AssignBlock):
-        sources |= OF_CHATS
+    elif isinstance(node, nodes.AssignBlock):
+        sources |= _OF_CHATS
     yield from ((name, sources) for name in _bound_by(node))
     for child in node.iter_child_nodes():
-        yield from _bindings(child, controls)
+        yield from _bindings(child, inner)
+
+
+def _controls_in(node: nodes.Node, controls: frozenset[str]) -> frozenset[str]:
+    """Returns the names on which it depends that what is inside a node is reached."""
+    if isinstance(node, nodes.If):
+        return controls | _tested_by(node)
+    if isinstance(node, nodes.FilterBlock):
+        return controls | _names(node.filter)
+    if isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.With):
+        return controls | _OF_CHATS  # it is reached again and again
+    return controls
+
+
+def _tested_by(node: nodes.Node) -> frozenset[str]:
+    """Returns the names in the tests of a node, one of which decides what of it is reached."""
+    if not isinstance(node, nodes.If):
+        return frozenset()
+    return _names_of([node.test, *(other.test for other in node.elif_)])
 
 
 def _bound_by(node: nodes.Node) -> Iterator[str]:
-    """Yields the names that a node itself binds, or whose values it changes."""
+    """Yields the names that a node itself binds."""
     if isinstance(node, nodes.Macro):
         yield node.name
     if isinstance(node, nodes.Macro | nodes.CallBlock):
         yield from (argument.name for argument in node.args)
     elif isinstance(node, nodes.For | nodes.Assign | nodes.AssignBlock):
-        target = node.target
-        yield from [target.name] if isinstance(target, nodes.NSRef) else _names(target)
+        yield from _names(node.target)
     elif isinstance(node, nodes.With):
-        yield from (name for target in node.targets for name in _names(target))
-    elif isinstance(node, nodes.Call) and getattr(node.node, "attr", "") in _CHANGING:
-        yield from _names(node)  # whatever of these is changed, and by what
+        yield from _names_of(node.targets)
+
+
+def _names_of(found: Iterable[nodes.Node]) -> frozenset[str]:
+    return frozenset[str]().union(*map(_names, found))
 
 
 def _names(node: nodes.Node) -> frozenset[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
+import types
 from typing import Any
 
+import jinja2
 import pytest
 from transformers import ProcessorMixin
 
-from tests.processors import processor_of
+from tests.processors import build, processor_of
 from vlmcollate import collator_for
-from vlmcollate.prompt.direct import render_directly
+from vlmcollate.prompt.direct import render_directly, renders_as_usual
 
 CHAT: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]},
@@ -62,16 +65,34 @@ def test_a_processor_that_changes_messages_renders_them_itself():
 
 def test_prompts_of_a_known_shape_are_those_of_the_processor(monkeypatch):
     collator = collator_for(processor_of("qwen3_vl"))
-    usual, calls = ProcessorMixin.apply_chat_template, []
+    usual, calls = jinja2.Template.render, []
 
-    def counted(self, conversation, *arguments, **options):
-        calls.append(conversation)
-        return usual(self, conversation, *arguments, **options)
+    def counted(self, *arguments, **options):
+        calls.append(options)
+        return usual(self, *arguments, **options)
 
-    monkeypatch.setattr(ProcessorMixin, "apply_chat_template", counted)
+    monkeypatch.setattr(jinja2.Template, "render", counted)  # which only the processor calls
     for words in ("Where?", "What is it?", "<|im_start|>"):
         chat = [{"role": "user", "content": words}, {"role": "assistant", "content": "Here."}]
         before = len(calls)
         text = collator.renderer(collator.read_conversation(chat)).text
-        assert text == usual(collator.processor, chat)
         assert (len(calls) > before) == (words == "Where?")
+        assert text == collator.processor.apply_chat_template(chat)
+
+
+@pytest.mark.parametrize("where", ["mixin", "class", "object"])
+@pytest.mark.parametrize("name", ["apply_chat_template", "_normalize_conversations"])
+def test_a_method_that_somebody_replaces_is_called(where, name, monkeypatch):
+    processor = build("qwen3_vl")
+    collator = collator_for(processor)
+    collator.encode([{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B."}])
+    own = getattr(ProcessorMixin, name)
+
+    @functools.wraps(own)  # as of a library that changes another
+    def replaced(*given, **options):
+        return own(*given, **options)
+
+    owner = {"mixin": ProcessorMixin, "class": type(processor), "object": processor}[where]
+    method = types.MethodType(replaced, processor) if where == "object" else replaced
+    monkeypatch.setattr(owner, name, method)
+    assert not renders_as_usual(processor)

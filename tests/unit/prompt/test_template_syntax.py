@@ -78,7 +78,7 @@ def test_a_plain_chat_needs_few_renderings(name, most, monkeypatch):
     assert len(rendered) <= most
 
 
-@pytest.mark.parametrize("name", ["nemotron_3_nano", "gptoss", "llama3_2", "phi3_training"])
+@pytest.mark.parametrize("name", ["nemotron_3_nano", "llama3_2", "qwen3"])
 def test_a_long_chat_of_a_known_template_is_rendered_twice(name, monkeypatch):
     collator = Judge(chat_templates("templates")[name]).collator
 

@@ -11,6 +11,7 @@ from vlmcollate.prompt.varying_names import varying_names
 LOOP = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 ASKS = "add_generation_prompt"
 PROMPT = "{% if add_generation_prompt %}[assistant]{% if x %}<think>{% endif %}{% endif %}"
+SYSTEM = "messages[0].role == 'system'"
 DEFAULT = "{% set x = x if x is defined else true %}"
 CONSTANT = {
     "a variable": LOOP + PROMPT,
@@ -22,15 +23,6 @@ CONSTANT = {
     "no request": f"{{% if not {ASKS} is defined %}}{{% set {ASKS} = false %}}{{% endif %}}"
     + LOOP
     + PROMPT,
-    "the end of a chat": LOOP.replace(
-        "{% endfor %}",
-        f"{{% if loop.last and not {ASKS} %}}</s>{{% endif %}}{{% endfor %}}",
-    )
-    + PROMPT,
-    "the last role": LOOP
-    + PROMPT.replace(
-        "generation_prompt", "generation_prompt and messages[-1]['role'] != 'assistant'"
-    ),
 }
 VARYING = {
     "an attribute": "{% set ns = namespace(x=false) %}"
@@ -39,15 +31,32 @@ VARYING = {
     "a message": "{% set x = messages[0].content == 'a' %}" + LOOP + PROMPT,
     "another name": "{% set y = messages %}{% set x = y[0].content == 'a' %}" + LOOP + PROMPT,
     "a test": "{% if messages[0].content == 'a' %}{% set x = true %}{% endif %}" + LOOP + PROMPT,
-    "a list": "{% set x = [] %}"
-    + LOOP.replace("{% endfor %}", "{% set _ = x.append(m.content) %}{% endfor %}")
-    + PROMPT.replace("if x", "if 'a' in x"),
     "a macro": "{% macro f() %}{{ messages[0].content }}{% endmacro %}{% set x = f() == 'a' %}"
     + LOOP
     + PROMPT,
     "a block": "{% set x %}{{ messages[0].content }}{% endset %}" + LOOP + PROMPT,
     "words": LOOP + PROMPT.replace("if x", "if messages[-1].content == 'a'"),
     "tools": LOOP + PROMPT.replace("if x", "if tools"),
+    "what is written if none is asked": LOOP
+    + f"{{% if not {ASKS} and {SYSTEM} %}}{{% elif {SYSTEM} %}}<think>{{% else %}}a{{% endif %}}",
+    "another list": f"{{% if {SYSTEM} %}}{{% set messages = messages[1:] %}}{{% endif %}}"
+    + LOOP
+    + PROMPT.replace("if x", "if messages[-1].role == 'user'"),
+    "an alias": "{% set ns = namespace(x=false) %}{% set alias = ns %}{% set alias.x = "
+    + SYSTEM
+    + " %}"
+    + LOOP
+    + PROMPT.replace("if x", "if ns.x"),
+    "a cycle": "{% set c = cycler(1, 0) %}" + LOOP + PROMPT.replace("if x", "if c.next()"),
+    "an outer test": LOOP + f"{{% if {SYSTEM} %}}{PROMPT}{{% endif %}}",
+    "an outer loop": LOOP + f"{{% for m in messages if m.role == 'user' %}}{PROMPT}{{% endfor %}}",
+    "an outer expression": LOOP + f"{{{{ ('a' if {ASKS} else '') if {SYSTEM} }}}}",
+    "a filter": LOOP + f"{{% filter replace('a', messages[0].content) %}}{PROMPT}{{% endfilter %}}",
+    "a macro in it": f"{{% macro p() %}}{{{{ {SYSTEM} }}}}{{% endmacro %}}"
+    + LOOP
+    + PROMPT.replace("<think>", "{{ p() }}"),
+    "a name of its own": f"{{% set asks = {ASKS} %}}" + LOOP + PROMPT.replace(ASKS, "asks"),
+    "its own request": f"{{% if {SYSTEM} %}}{{% set {ASKS} = 1 %}}{{% endif %}}{LOOP}{PROMPT}",
 }
 
 
@@ -81,6 +90,7 @@ def test_a_prompt_that_may_depend_on_a_chat_is_not_constant(template: str) -> No
         (LOOP + "{% if add_generation_prompt %}a{% else %}{{ x }}{% endif %}", False),
         (LOOP + "{% if add_generation_prompt or x %}a{% endif %}", False),
         (LOOP + "{{ 'a' if add_generation_prompt else x }}", False),
+        ("{% set add_generation_prompt = true %}" + LOOP + PROMPT, False),
     ],
 )
 def test_a_variable_of_prompts_alone_changes_no_chat(template: str, expected: bool) -> None:
