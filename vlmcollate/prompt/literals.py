@@ -107,14 +107,14 @@ def unbranched(trace: MarkedText, render: Render, template: str) -> MarkedText:
             return False
         return found is not None and found.own_text == trace.own_text
 
-    if not any(markup.values()) or is_same(markup):
+    held = {k: literals for k, literals in markup.items() if literals}
+    if not held or is_same(held):
         return trace
-    for k, literals in markup.items():
-        for literal in literals:
-            if not is_same({k: [literal]}):
-                problem = "the chat template's own text depends on the words of a message"
-                raise _tested(problem, [literal], k)
-    return trace
+    alone = ((k, [literal]) for k, literals in held.items() for literal in literals)
+    found = next((one for one in alone if not is_same(dict([one]))), None)
+    k, literals = found or next(iter(held.items()))
+    problem = "the chat template's own text depends on the words of a message"
+    raise _tested(problem, literals, k)
 
 
 _MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z][A-Z_]*\]")
