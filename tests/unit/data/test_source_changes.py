@@ -268,3 +268,19 @@ def test_a_hard_link_is_no_change_for_rows_without_a_hash(tmp_path):
     os.utime(file, (1, 1))
     with pytest.raises(ConfigError, match="it was written or replaced"):
         list(found)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_bytes_in_a_store_are_no_change(name):
+    memory, write = fsspec.filesystem("memory"), FORMATS[name]
+    memory.pipe(f"/touched/{name}", write(ROWS))
+    try:
+        source = Source.of(f"memory://touched/{name}", rows_per_shard=4)
+        first, second, *_ = source.pieces
+        memory.pipe(f"/touched/{name}", write(ROWS))
+        assert list(read_piece(first)) == rows(4)
+        memory.pipe(f"/touched/{name}", write(ROWS, "x"))
+        with pytest.raises(ConfigError, match="was changed while its rows were read: its "):
+            list(read_piece(second))
+    finally:
+        memory.rm("/touched", recursive=True)
