@@ -64,7 +64,7 @@ def is_plain(value: object) -> bool:
 
 def without_addresses(text: str) -> str:
     """Removes addresses from a repr, since they differ between processes."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
 
 
 class _Hasher:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import errno
-import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
+from vlmcollate.data.content_hash import without_addresses
 from vlmcollate.errors import SampleError, SourceError
-from vlmcollate.mixture.reading import read_row
+from vlmcollate.mixture.reading import read_row, shown_error
 
 _MACHINE = frozenset(
     getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ENOTCONN")
+    for name in (
+        *("ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ENOTCONN"),
+        *("EACCES", "EPERM", "EAGAIN", "EINTR", "ETIMEDOUT"),
+        *("ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "ENETDOWN", "ENETRESET", "ENETUNREACH"),
+        *("EHOSTDOWN", "EHOSTUNREACH"),
+    )
     if hasattr(errno, name)
 )
-"""Errors that every other row would raise, too."""
-_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+"""Errors that every other row would raise, too, or that may pass."""
+_OUTAGES = (
+    *(MemoryError, ConnectionError, PermissionError, BlockingIOError, InterruptedError),
+    *(TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError),  # one from Python 3.11
+    *(socket.gaierror, socket.herror),
+)
 
 
 def row_or_error(dataset: Any, index: int) -> Any:
@@ -26,7 +38,8 @@ def row_or_error(dataset: Any, index: int) -> Any:
         The row, or a `SampleError` if the dataset raised an error of this row, which is its cause.
 
     Raises:
-        SourceError: The disk is full or fails, too many files are open, or a package is missing.
+        SourceError: The disk is full or fails, the network or a server does not answer, access is
+            denied, too many files are open, or a package is missing.
     """
 
     def read() -> Any:
@@ -45,15 +58,15 @@ def row_or_error(dataset: Any, index: int) -> Any:
 
 
 def _unreadable(cause: BaseException | None) -> SampleError:
-    # the address of an object is another one in each run, whose files would differ
-    shown = _ADDRESS.sub("", f"{type(cause).__name__}: {cause}")
+    # an address is another one in each run, and the script has another name in other processes
+    shown = without_addresses(shown_error(cause)).replace("__mp_main__", "__main__")
     error = SampleError(f"the row cannot be read: {shown}; correct the dataset, or remove the row")
     error.__cause__ = cause
     return error
 
 
 def _is_of_machine(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
+    if isinstance(error, _OUTAGES):
         return True
     return isinstance(error, OSError) and error.errno in _MACHINE
 

@@ -13,6 +13,8 @@ from vlmcollate.formats.strict_json import RepeatedKeyError, parse_json, parse_r
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _HEAD = 4096
+_MARK = 4
+"""The bytes at the start of a file that show UTF-16 and UTF-32."""
 
 
 def parse_line(line: bytes) -> Any:
@@ -33,12 +35,12 @@ def parse_line(line: bytes) -> Any:
 
 
 def holds_list(file: str | Path) -> bool:
-    """Whether a file of JSON holds one list.
+    """Whether a file holds one list of JSON; opens only a file whose name ends in `.json`.
 
     Raises:
         ConfigError: The file is no UTF-8.
     """
-    return _first_byte(file) == b"[" and suffix_of(file) == ".json"
+    return suffix_of(file) == ".json" and _first_byte(file) == b"["
 
 
 def read_list(file: str | Path) -> list[Any]:
@@ -56,10 +58,17 @@ def read_list(file: str | Path) -> list[Any]:
 
 
 def line_starts(file: str | Path) -> list[int]:
-    """Returns the position of each line that is not blank."""
-    starts, position = [], 0
+    """Returns the position of each line that is not blank.
+
+    Raises:
+        ConfigError: The file is no UTF-8.
+    """
+    starts, position, head = [], 0, b""
     with open_file(file) as lines:  # a mapped file that is cut would end the process
         for line in lines:
+            if position < _MARK:
+                head += line[:_MARK]
+                _check_utf8(file, head)
             text = line.removeprefix(_BOM) if not position else line
             if text.strip():
                 starts.append(position + len(line) - len(text))
@@ -75,12 +84,17 @@ def _first_byte(file: str | Path) -> bytes:
     """Returns the first byte behind a mark of the encoding and whitespace, or none."""
     with open_file(file) as data:
         head = data.read(_HEAD)
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in head[:4]:
-            raise ConfigError(
-                f"'{file}' is no UTF-8: found the first bytes {head[:4]!r}, as of UTF-16 or "
-                'UTF-32, expected UTF-8; write it with encoding="utf-8"'
-            )
+        _check_utf8(file, head)
         head = head.removeprefix(_BOM)
         while head and not head.strip(_SPACE):
             head = data.read(_HEAD)
     return head.lstrip(_SPACE)[:1]
+
+
+def _check_utf8(file: str | Path, head: bytes) -> None:
+    mark = head[:_MARK]
+    if mark[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in mark:
+        raise ConfigError(
+            f"'{file}' is no UTF-8: found the first bytes {mark!r}, as of UTF-16 or UTF-32, "
+            'expected UTF-8; write it with encoding="utf-8"'
+        )

@@ -69,7 +69,8 @@ def prepare_dataset(
             or one of its shards is damaged.
         SampleError: A sample is bad; the error names its file and row.
         SourceError: A stream raised an error, or a dataset one that every other row would raise,
-            too, such as that of a full disk; the error names the row.
+            too, such as that of a full disk, or one that may pass, such as a timeout; the error
+            names the row.
     """
     exit_if_unguarded()
     check_count("num_proc", num_proc)

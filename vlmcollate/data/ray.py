@@ -84,7 +84,7 @@ def prepare_dataset(
         ConfigError: Ray is not installed, or `vlmcollate.data.prepare_dataset` would raise it.
         SampleError: A sample is bad; the error names its file and row.
         SourceError: The dataset raised an error that every other row would raise, too, such as that
-            of a full disk; the error names the row.
+            of a full disk, or one that may pass, such as a timeout; the error names the row.
     """
     check_count("num_actors", num_actors)
     try:

@@ -47,7 +47,7 @@ class Rows:
             raise ConfigError(
                 f"rows is wrong: found {text!r}, expected a number or a range such as 0:10 or -3:"
             )
-        source = Source.of(path, rows_per_shard=_ROWS_PER_PIECE)
+        source = Source.of(path, rows_per_shard=_ROWS_PER_PIECE, hashed=False)
         total = sum(piece.rows for piece in source.pieces)
         row, first, last = (None if part is None else int(part) for part in found.groups())
         if row is None:

@@ -36,6 +36,7 @@ class Piece:
         examples: Its rows, if it is of a stream.
         digest: The hash of these rows, or "" if their content cannot be hashed.
         stamp: What the system kept about the file when its rows were counted.
+        content: The hash of the whole file then, or "" if it was not taken.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Piece:
     examples: tuple[Any, ...] = ()
     digest: str = ""
     stamp: str = ""
+    content: str = ""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -56,16 +58,18 @@ class Source:
         pieces: The pieces, in order.
         files: The files that hold the examples.
         stamps: What the system kept about each file before it was read.
+        contents: The hash of each file before its rows were counted; empty if none was taken.
         dataset: The dataset that holds the examples, or `None`.
     """
 
     pieces: tuple[Piece, ...] = ()
     files: tuple[str | Path, ...] = ()
     stamps: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
     dataset: Any = None
 
     @classmethod
-    def of(cls, source: object, *, rows_per_shard: int) -> Source:
+    def of(cls, source: object, *, rows_per_shard: int, hashed: bool = True) -> Source:
         """Finds the files and the pieces of a source.
 
         Args:
@@ -74,6 +78,7 @@ class Source:
                 `Dataset.save_to_disk` wrote; or a map-style dataset, such as a `datasets.Dataset`
                 or a list.
             rows_per_shard: The maximum rows of a piece.
+            hashed: Whether to hash the files, which `identity` needs.
 
         Raises:
             ConfigError: There is no such file, its format is unknown, a folder would be read in
@@ -92,18 +97,20 @@ class Source:
             return cls._of_dataset(_load_saved(paths[0]), rows_per_shard)
         files = find_files(paths)
         stamps = tuple(map(stamp_of, files))
-        lists = [SUFFIXES[suffix_of(file)] != "parquet" and holds_list(file) for file in files]
-        if files == tuple(paths) and lists == [True]:
+        contents = tuple(map(hash_file, files)) if hashed else ()
+        found = cls(files=files, stamps=stamps, contents=contents)
+        if len(files) == 1 and files == tuple(paths) and holds_list(files[0]):
             listed = cls._of_dataset(read_list(files[0]), rows_per_shard)
-            return attrs.evolve(listed, files=files, stamps=stamps)
+            return attrs.evolve(found, pieces=listed.pieces, dataset=listed.dataset)
+        known = zip(files, stamps, contents or [""] * len(files), strict=True)
         pieces = [
-            attrs.evolve(piece, stamp=stamp)
-            for file, stamp in zip(files, stamps, strict=True)
+            attrs.evolve(piece, stamp=stamp, content=content)
+            for file, stamp, content in known
             for piece in _cut_file(file, rows_per_shard)
         ]
         if not pieces:
             raise ConfigError(f"{', '.join(map(str, paths))}: no rows")
-        return cls(pieces=tuple(pieces), files=files, stamps=stamps)
+        return attrs.evolve(found, pieces=tuple(pieces))
 
     @classmethod
     def _of_dataset(cls, dataset: Any, rows_per_shard: int) -> Source:
@@ -136,10 +143,9 @@ class Source:
         if not self.pieces:
             return {"stream": "compared shard by shard"}, ""
         if self.files:
-            hashes = {str(file): hash_file(file) for file in self.files}
-            for file, stamp in zip(self.files, self.stamps, strict=True):
-                check_unchanged(file, stamp)
-            return hashes, ""
+            for file, stamp, content in zip(self.files, self.stamps, self.contents, strict=True):
+                check_unchanged(file, stamp, content)
+            return dict(zip(map(str, self.files), self.contents, strict=True)), ""
         rows = f"{type(self.dataset).__name__} of {len(self.dataset)} rows"
         fingerprint = getattr(self.dataset, "_fingerprint", None)
         if fingerprint is not None:
@@ -169,7 +175,7 @@ def read_piece(piece: Piece, dataset: Any = None) -> Iterator[Any]:
         file, count = as_file(piece.source), piece.rows
         is_parquet = piece.kind == "parquet"
         rows = read_rows(file, piece.first, count) if is_parquet else _lines_of(file, piece)
-        yield from unchanged_rows(rows, file, piece.stamp, count)
+        yield from unchanged_rows(rows, file, piece.stamp, piece.content, count)
 
 
 def _lines_of(file: str | Path, piece: Piece) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 _Pairs = list[tuple[str, Any]]
@@ -39,21 +40,19 @@ def parse_rows(text: str) -> Any:
         return [_first_error(row) or row for row in rows] if isinstance(rows, list) else rows
 
 
-def _object(pairs: _Pairs) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _repeated(pairs)
+def _object(pairs: _Pairs) -> Any:
+    found = _object_or_error(pairs)
+    if isinstance(found, RepeatedKeyError):
+        raise found
     return found
 
 
 def _object_or_error(pairs: _Pairs) -> Any:
     found = dict(pairs)
-    return found if len(found) == len(pairs) else _repeated(pairs)
-
-
-def _repeated(pairs: _Pairs) -> RepeatedKeyError:
-    names = [name for name, _ in pairs]
-    return RepeatedKeyError(next(name for name in names if names.count(name) > 1))
+    if len(found) == len(pairs):
+        return found
+    counts = Counter(name for name, _ in pairs)
+    return RepeatedKeyError(next(name for name, count in counts.items() if count > 1))
 
 
 def _first_error(value: Any) -> RepeatedKeyError | None:

@@ -54,9 +54,18 @@ def read_row(name: str, index: int, read: Callable[[], T]) -> T:
         raise
     except Exception as error:
         raise SourceError(
-            f"source {name!r} failed at row {index}: {type(error).__name__}: {error}; correct the "
-            "dataset, or remove the row"
+            f"source {name!r} failed at row {index}: {shown_error(error)}; correct the dataset, "
+            "or remove the row"
         ) from error
+
+
+def shown_error(error: BaseException | None) -> str:
+    """Returns the class and the message of an error, or only the class if the message fails."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001  # a class of another author may raise anything
+        return name
 
 
 def named_error(error: LocatedError, name: str, index: int) -> LocatedError:

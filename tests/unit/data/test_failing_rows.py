@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import json
+import socket
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -51,8 +54,24 @@ def causes(error):
 
 
 ERRORS = [RuntimeError("boom"), IndexError("boom"), StopIteration("boom"), OSError("boom")]
-NUMBERS = [errno.ENOSPC, errno.EMFILE, errno.EIO]
-MACHINE = [*(OSError(number, "bad") for number in NUMBERS), ModuleNotFoundError("no decoder")]
+NUMBERS = [errno.ENOSPC, errno.EMFILE, errno.EIO, errno.ENETUNREACH, errno.EHOSTUNREACH]
+OUTAGES = [
+    TimeoutError("read timed out"),
+    ConnectionError("no answer"),
+    ConnectionResetError(errno.ECONNRESET, "reset"),
+    OSError(errno.ETIMEDOUT, "timed out"),
+    OSError(errno.EAGAIN, "again"),
+    OSError(errno.EINTR, "interrupted"),
+    PermissionError(errno.EACCES, "denied"),
+    PermissionError("denied"),
+    OSError(errno.EPERM, "not permitted"),
+    socket.gaierror(socket.EAI_AGAIN, "temporary failure in name resolution"),
+]
+MACHINE = [
+    *(OSError(number, "bad") for number in NUMBERS),
+    *OUTAGES,
+    ModuleNotFoundError("no decoder"),
+]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
@@ -85,7 +104,7 @@ def test_skip_rejects_the_row(tmp_path, collator, error, num_proc):
 
 @pytest.mark.parametrize("error", MACHINE, ids=repr)
 def test_an_error_of_the_machine_ends_the_run(tmp_path, collator, error):
-    for raised in (error, chained(OSError(errno.ENOSPC, "full")), chained(MemoryError())):
+    for raised in (error, chained(OSError(errno.ENOSPC, "full")), chained(OUTAGES[0])):
         with pytest.raises(SourceError, match="source 'dataset' failed at row 3") as caught:
             prepare_dataset(Failing(raised), tmp_path, collator=collator, on_error="skip")
         assert caught.value.__cause__ is raised
@@ -162,6 +181,58 @@ def test_a_stream_ends_with_its_error(tmp_path, collator, on_error, num_proc):
     assert caught.value.__cause__ is error
     manifest = prepare_dataset(iter(ROWS), tmp_path, **options)
     assert manifest.rows == len(ROWS)
+
+
+class NoMessageError(Exception):
+    def __str__(self):
+        raise RuntimeError("no message")
+
+
+def test_an_error_whose_message_fails_is_named_by_its_class(tmp_path, collator):
+    message = "dataset, row 3: the row cannot be read: NoMessageError; correct the dataset"
+    with pytest.raises(SampleError, match=message):
+        prepare_dataset(Failing(NoMessageError()), tmp_path / "a", collator=collator)
+
+    def stream():
+        raise NoMessageError
+
+    with pytest.raises(SourceError, match="'stream' failed at row 0: NoMessageError; correct"):
+        prepare_dataset(stream, tmp_path / "b", collator=collator)
+
+
+SCRIPT = """
+import sys
+from vlmcollate import collator_for
+from vlmcollate.data import prepare_dataset
+from vlmcollate.testing import tiny_processor
+
+class Thing:
+    pass
+
+class Failing(list):
+    def __getitem__(self, index):
+        if index == 3:
+            raise ValueError(f"found {Thing()} of {Thing}")
+        return super().__getitem__(index)
+
+if __name__ == "__main__":
+    rows = Failing({"question": "Hi", "answer": f"w{k}"} for k in range(6))
+    for count in (1, 2):
+        prepare_dataset(rows, f"{sys.argv[1]}/{count}", collator=collator_for(tiny_processor()),
+            on_error="skip", rows_per_shard=2, num_proc=count)
+"""
+
+
+def test_a_class_of_the_script_has_one_name_in_all_processes(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, "-W", "ignore", script, tmp_path]
+    subprocess.run(command, check=True)  # noqa: S603  # ours
+    (entry,) = rejected(tmp_path / "2")
+    assert "found <__main__.Thing object> of <class '__main__.Thing'>" in entry["reason"]
+    assert shards_of(tmp_path / "1") == shards_of(tmp_path / "2")
+    for name in ("manifest.json", "rejected.jsonl"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
 def test_a_function_that_fails_is_row_0(tmp_path, collator):

@@ -98,3 +98,27 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     inner = pa.StructArray.from_arrays([text, text], names=["q", "m"])
     parquet.write_table(pa.table({"q": text, "m": inner, "n": inner}), tmp_path / "a.parquet")
     assert len(Rows.of(tmp_path / "a.parquet")) == 1
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("before", ["", "\n"])
+def test_another_encoding_is_refused_among_several_files(tmp_path, name, encoding, before):
+    (tmp_path / "0.jsonl").write_text(json.dumps(ROWS[0]))
+    (tmp_path / name).write_bytes((before + json.dumps(ROWS[1])).encode(encoding))
+    with pytest.raises(ConfigError, match=r'a.json.* is no UTF-8: .*; write it with encoding="utf'):
+        Rows.of(tmp_path)
+
+
+def test_a_file_of_lines_is_opened_once_to_count_them(tmp_path, monkeypatch):
+    for number in range(2):
+        (tmp_path / f"{number}.json").write_text(json.dumps(ROWS[0]))
+    opened = []
+
+    def open_file(file):
+        opened.append(file.name)
+        return file.open("rb")
+
+    monkeypatch.setattr("vlmcollate.data.json_rows.open_file", open_file)
+    Rows.of(tmp_path)
+    assert sorted(opened) == ["0.json", "1.json"]

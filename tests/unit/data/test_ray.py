@@ -90,6 +90,22 @@ def test_actors_notice_a_source_that_changes(tmp_path, source, monkeypatch):
     assert not list((tmp_path / "out").glob("*.arrow"))
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray")
+@pytest.mark.filterwarnings("ignore")  # Ray warns about itself
+def test_actors_read_a_copy_of_the_source(tmp_path, source, monkeypatch):
+    def write_shards(run, *rest):
+        copy = source.with_name("copy")  # as another machine has it at the same path
+        copy.write_bytes(source.read_bytes())
+        copy.replace(source)
+        _write_shards(run, *rest)
+
+    collator = collator_for(tiny_processor())
+    expected = prepare_dataset(source, tmp_path / "plain", collator=collator)
+    monkeypatch.setattr("vlmcollate.data.ray._write_shards", write_shards)
+    assert prepare_with_ray(source, tmp_path / "actors", collator=collator) == expected
+
+
 @pytest.mark.parametrize("num_actors", [0, -1, 1.0, True])
 def test_a_wrong_number_of_actors_is_refused(tmp_path, source, num_actors):
     with pytest.raises(ConfigError, match="num_actors must be an integer of at least 1, not"):

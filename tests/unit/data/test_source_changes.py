@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from vlmcollate import ConfigError, collator_for
-from vlmcollate.data import prepare_dataset
+from vlmcollate.data import prepare_dataset, source_changes, source_hash
 from vlmcollate.data.rows import Rows
 from vlmcollate.data.sources import Source, read_piece
 from vlmcollate.testing import tiny_processor
@@ -181,3 +181,106 @@ def test_a_file_that_is_cut_while_its_lines_are_counted_is_an_error(tmp_path):
     assert source.pieces[0].rows < 50_000
     with pytest.raises(ConfigError, match="was changed while its rows were read"):
         source.identity()
+
+
+def copy_over(file):
+    other = file.with_name("other")
+    other.write_bytes(file.read_bytes())
+    other.replace(file)
+
+
+TOUCHES = {
+    "a hard link": lambda file: file.with_name("link").hardlink_to(file),
+    "other permissions": lambda file: file.chmod(0o444),
+    "another time": lambda file: os.utime(file, (1, 1)),
+    "the same bytes, moved there": copy_over,
+    "the same bytes, written": lambda file: file.write_bytes(file.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_with_the_same_content_is_read_on(tmp_path, collator, monkeypatch, name, touch):
+    file, write = tmp_path / name, FORMATS[name]
+    file.write_bytes(write(ROWS))
+    expected = prepare(file, tmp_path / "whole", collator)
+    hashed = []
+
+    def hash_file(found):
+        hashed.append(found)
+        return source_hash.hash_file(found)
+
+    monkeypatch.setattr(source_changes, "hash_file", hash_file)
+    alter = changes_once(tmp_path / "out", lambda: TOUCHES[touch](file))
+    assert prepare(file, tmp_path / "out", collator, on_progress=alter) == expected
+    assert shards_of(tmp_path / "out") == shards_of(tmp_path / "whole")
+    assert hashed == [file]
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_a_touch_before_the_first_row_is_no_change(tmp_path, touch):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines(ROWS))
+    source = Source.of(file, rows_per_shard=ROWS)
+    before = source.identity()
+    TOUCHES[touch](file)
+    assert source.identity() == before
+    assert [row for piece in source.pieces for row in read_piece(piece)] == rows(ROWS)
+
+
+def test_a_touch_hides_no_later_change(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines(ROWS))
+    first, second, third, *_ = Source.of(file, rows_per_shard=4).pieces
+    os.utime(file, (1, 1))
+    assert list(read_piece(first)) == rows(4)
+    replace_file(file, lines(ROWS, "x"))
+    with pytest.raises(ConfigError, match="its content is another one now"):
+        list(read_piece(second))
+    replace_file(file, lines(ROWS))
+    assert list(read_piece(third)) == rows(12)[8:]
+
+
+def test_a_line_that_is_cut_for_a_moment_is_no_bad_row(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines(ROWS))
+    (piece,) = Source.of(file, rows_per_shard=ROWS).pieces
+    whole = file.read_bytes()
+
+    def cut():
+        yield rows(1)[0]
+        file.write_bytes(whole)  # as by a tool that writes the same once more
+        os.utime(file, (1, 1))
+        yield ValueError("cut")
+
+    found = source_changes.unchanged_rows(cut(), file, piece.stamp, piece.content, ROWS)
+    assert next(found) == rows(1)[0]
+    with pytest.raises(ConfigError, match="it was written or replaced"):
+        next(found)
+
+
+def test_a_hard_link_is_no_change_for_rows_without_a_hash(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines(ROWS))
+    found = Rows.of(file)
+    file.with_name("link").hardlink_to(file)
+    assert [row for _, row in found] == rows(ROWS)
+    os.utime(file, (1, 1))
+    with pytest.raises(ConfigError, match="it was written or replaced"):
+        list(found)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_bytes_in_a_store_are_no_change(name):
+    memory, write = fsspec.filesystem("memory"), FORMATS[name]
+    memory.pipe(f"/touched/{name}", write(ROWS))
+    try:
+        source = Source.of(f"memory://touched/{name}", rows_per_shard=4)
+        first, second, *_ = source.pieces
+        memory.pipe(f"/touched/{name}", write(ROWS))
+        assert list(read_piece(first)) == rows(4)
+        memory.pipe(f"/touched/{name}", write(ROWS, "x"))
+        with pytest.raises(ConfigError, match="was changed while its rows were read: its "):
+            list(read_piece(second))
+    finally:
+        memory.rm("/touched", recursive=True)

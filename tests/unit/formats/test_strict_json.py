@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlmcollate.formats import strict_json
 from vlmcollate.formats.strict_json import RepeatedKeyError, parse_json, parse_rows
 
 values = st.recursive(
@@ -48,3 +49,22 @@ def test_what_is_no_json_is_refused_as_by_python(text):
         json.loads(text)
     with pytest.raises(json.JSONDecodeError):
         parse_json(text)
+
+
+def test_a_repeated_key_among_many_is_found_by_counting_each_once():
+    compared = [0]
+
+    class Key(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            compared[0] += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    pairs = [(Key(f"k{number}"), 0) for number in range(500)]
+    found = strict_json._object_or_error([*pairs, (Key("k499"), 1)])
+    assert isinstance(found, RepeatedKeyError)
+    assert found.key == "k499"
+    assert compared[0] < 5000  # each pair of keys would be 250,000
