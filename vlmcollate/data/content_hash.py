@@ -22,6 +22,8 @@ from vlmcollate.data.own_code import Home, is_generated, is_of_library, name_of,
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _LARGE = 10_000
 """The length from which on what a function's code refers to is data, and none of its settings."""
+_MOST = 100_000
+"""The number of values inside a value from which on it is data."""
 _DEEP = 80
 """The depth from which on what a function's code names is hashed later, to spare the stack."""
 _CONTAINERS = {"builtins", "collections", "types"}
@@ -56,7 +58,7 @@ class _Hasher:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[str, object]] = {}  # with the objects, which stay alive
-        self._settings: dict[int, tuple[bool, object]] = {}
+        self._sizes: dict[int, tuple[int, object]] = {}
         self._depth = 0
         self._later: list[FunctionType] = []
 
@@ -193,24 +195,35 @@ class _Hasher:
 
     def _is_setting(self, value: Any) -> bool:
         """Returns whether a global or a class attribute is plain, and no data."""
+        return self._size(value) < _MOST
+
+    def _size(self, value: Any) -> int:
+        """Returns the number of plain values inside a setting, and `_MOST` for all else."""
         kind = type(value)
         if kind in _PLAIN or kind is re.Pattern:
-            return True
+            return 1
         if not issubclass(kind, Mapping | Set | list | tuple):
-            return False
-        if id(value) not in self._settings:
-            self._settings[id(value)] = False, value  # if it holds itself
-            self._settings[id(value)] = self._is_small(value, kind), value
-        return self._settings[id(value)][0]
+            return _MOST
+        if id(value) not in self._sizes:
+            self._sizes[id(value)] = _MOST, value  # if it holds itself
+            self._sizes[id(value)] = self._size_of_container(value, kind), value
+        return self._sizes[id(value)][0]
 
-    def _is_small(self, value: Any, kind: type) -> bool:
+    def _size_of_container(self, value: Any, kind: type) -> int:
         if is_of_library(kind) and kind.__module__ not in _CONTAINERS:  # such as `os.environ`
-            return False
+            return _MOST
+        found = 1
         try:
             items = value.items() if issubclass(kind, Mapping) else value
-            return len(value) < _LARGE and all(map(self._is_setting, items))
+            if len(value) >= _LARGE:
+                return _MOST
+            for item in items:
+                found += self._size(item)
+                if found >= _MOST:
+                    return _MOST
         except Exception:  # noqa: BLE001  # of any class, or nested too deeply
-            return False
+            return _MOST
+        return found
 
     def _code(self, code: CodeType) -> Iterator[str]:
         yield code.co_code.hex()
