@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from functools import cached_property, partial
 from itertools import combinations
@@ -158,8 +159,9 @@ def test_what_a_class_holds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_data_that_a_function_refers_to_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = set()
     for word in ("yes", "no"):
-        monkeypatch.setitem(globals(), "WORDS", [word] * 20_000)
-        hashes.add(content_hash(of_a_global))
+        for data in ([word] * 20_000, [[word] * 9_000 for _ in range(20)]):
+            monkeypatch.setitem(globals(), "WORDS", data)
+            hashes.add(content_hash(of_a_global))
     assert len(hashes) == 1
 
 
@@ -180,3 +182,38 @@ def test_every_process_has_the_same_hash(seed: str) -> None:
 def test_only_what_shows_all_of_itself_is_plain() -> None:
     assert is_plain([1, ("a", None)])
     assert not any(map(is_plain, (Kind.ONE, {"a"}, keeps("a"), [keeps("a")], np.float64(1))))
+
+
+def quantized(scale: float) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will remove them
+        return torch.quantize_per_tensor(torch.ones(2), scale, 0, torch.quint8)
+
+
+def test_tensors_without_bytes_have_a_hash() -> None:
+    makes: list[Callable[[], torch.Tensor]] = [
+        lambda: torch.eye(2).to_sparse(),
+        lambda: torch.zeros(2, 2).to_sparse(),
+        lambda: torch.empty(2, 2, device="meta"),
+        lambda: torch.empty(3, 2, device="meta"),
+        *(partial(quantized, 0.5), partial(quantized, 0.25)),
+    ]
+    hashes = [content_hash(make()) for make in makes]
+    assert len({*hashes}) == len(makes)
+    assert hashes == [content_hash(make()) for make in makes]
+
+
+def test_a_property_that_is_computed_once_changes_no_hash() -> None:
+    class Lazy:
+        @cached_property
+        def words(self) -> set[str]:
+            return {"yes"}
+
+    for value in (Lazy(), Keeper("a")):
+        before = content_hash(value)
+        assert value.words if isinstance(value, Lazy) else value.half == 0
+        assert content_hash(value) == before
+
+
+def test_how_a_function_takes_arguments_counts() -> None:
+    assert content_hash(lambda m: m) != content_hash(lambda *m: m)
