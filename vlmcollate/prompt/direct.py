@@ -122,7 +122,7 @@ def _helpers(mixin: Any) -> frozenset[str]:
 
 
 def _is_theirs(function: Any) -> bool:
-    """Returns whether a function is one of transformers, and replaced by nobody else's."""
+    """Returns whether a function is one of transformers, and of no other package."""
     module = getattr(function, "__globals__", {}).get("__name__", "")
     return str(module).startswith("transformers.")
 
