@@ -54,8 +54,8 @@ def read_row(name: str, index: int, read: Callable[[], T]) -> T:
         raise
     except Exception as error:
         raise SourceError(
-            f"source {name!r} failed at row {index}: {shown_error(error)}; correct the dataset, "
-            "or remove the row"
+            f"source {name!r} failed at row {index}: {shown_error(error)}; run again if that may "
+            "pass, or correct the dataset, or remove the row"
         ) from error
 
 

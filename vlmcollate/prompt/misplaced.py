@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from vlmcollate.conversation import Conversation, TextPart
 from vlmcollate.prompt.marks import MarkedText
-
-_GLOBAL = ("system", "developer")
-"""The roles whose words concern all turns, so that a template may write them anywhere."""
+from vlmcollate.prompt.turn_headers import GLOBAL_ROLES
 
 
 def misplacement(trace: MarkedText) -> str:
@@ -22,7 +20,7 @@ def misplacement(trace: MarkedText) -> str:
     reached = -1
     messages = trace.marks.conversation.messages
     for slot in trace.slots:
-        if slot.message < 0 or messages[slot.message].role in _GLOBAL:
+        if slot.message < 0 or messages[slot.message].role in GLOBAL_ROLES:
             continue
         known = trace.find(slot.number)
         if known is not slot and reached > slot.message:

@@ -18,7 +18,7 @@ from vlmcollate.tokens.vocabulary import Vocabulary
 Finder = TypeVar("Finder", bound="TurnHeaders")
 Render = Callable[..., str]
 
-_GLOBAL = ("system", "developer")
+GLOBAL_ROLES = ("system", "developer")
 """The roles whose words concern all turns, so that a template may write them anywhere."""
 
 
@@ -151,7 +151,7 @@ class TurnHeaders:
         """Returns whether words of the system or of tools stand behind a turn, and notes it."""
         if slot.start < first:
             return False
-        if slot.message >= 0 and self.conversation.messages[slot.message].role not in _GLOBAL:
+        if slot.message >= 0 and self.conversation.messages[slot.message].role not in GLOBAL_ROLES:
             return False
         self.notes[-1] = TurnNote("moved")
         return True

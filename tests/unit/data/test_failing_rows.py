@@ -174,7 +174,7 @@ def test_a_stream_ends_with_its_error(tmp_path, collator, on_error, num_proc):
         yield from ROWS[:3]
         raise error
 
-    message = "source 'stream' failed at row 3: ValueError: boom; correct the dataset"
+    message = "source 'stream' failed at row 3: ValueError: boom; run again"
     options = {"collator": collator, "on_error": on_error, "rows_per_shard": 2}
     with pytest.raises(SourceError, match=message) as caught:
         prepare_dataset(rows, tmp_path, num_proc=num_proc, **options)
@@ -196,7 +196,7 @@ def test_an_error_whose_message_fails_is_named_by_its_class(tmp_path, collator):
     def stream():
         raise NoMessageError
 
-    with pytest.raises(SourceError, match="'stream' failed at row 0: NoMessageError; correct"):
+    with pytest.raises(SourceError, match="'stream' failed at row 0: NoMessageError; run again"):
         prepare_dataset(stream, tmp_path / "b", collator=collator)
 
 
