@@ -163,7 +163,7 @@ def test_bad_rows_and_errors_of_the_stream_name_their_place(tmp_path, collator):
         yield from [*rows(3), {"messages": []}]
         raise OSError("the connection is lost")
 
-    message = "source 'stream' failed at row 4: OSError: the connection is lost; correct"
+    message = "source 'stream' failed at row 4: OSError: the connection is lost; run again"
     with pytest.raises(SourceError, match=message):
         prepare(failing, tmp_path / "out", collator, on_error="skip")
     (entry,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
