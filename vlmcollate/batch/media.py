@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlmcollate.media import Concatenate, Join, PadAndConcatenate
-from vlmcollate.media.memory import empty
+from vlmcollate.media.memory import empty_in_batch
 from vlmcollate.pixels import PixelBytes, PixelFormat, PixelTable, dtype_of
 from vlmcollate.sample import EncodedSample
 
@@ -106,7 +106,7 @@ def _as_floats(
 ) -> Tensor:
     """Writes the processor's values for bytes, (N, ...), straight to their place."""
     shapes = [table.shape(row) for row in rows]
-    batch = empty(_joined_shape(shapes), dtype or table.values.dtype)
+    batch = empty_in_batch(_joined_shape(shapes), dtype or table.values.dtype)
     for row, place in zip(rows, _places(batch, shapes, _fill(join)), strict=True):
         if not place.is_contiguous():
             place.copy_(table(row, batch.dtype))
@@ -118,7 +118,7 @@ def _as_floats(
 def _as_bytes(rows: Sequence[Tensor], table: PixelTable, join: Join) -> PixelBytes:
     """Copies bytes, (N, ...), to their place."""
     shapes = [tuple(row.shape) for row in rows]
-    batch = empty(_joined_shape(shapes), torch.uint8)
+    batch = empty_in_batch(_joined_shape(shapes), torch.uint8)
     for row, place in zip(rows, _places(batch, shapes, 0), strict=True):
         place.copy_(row)
     if len({shape[1:] for shape in shapes}) == 1:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 _SMALLEST = 1 << 22
 
@@ -29,3 +31,24 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if size < _SMALLEST:
         return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
+
+
+def empty_in_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Makes an uninitialised tensor of a batch, which a worker of a `DataLoader` sends.
+
+    A large one lies in the worker's shared memory, to which it would be copied otherwise. Samples
+    do not lie there, since they may wait in large numbers, and each tensor there is an open file.
+
+    Args:
+        shape: The shape of the tensor.
+        dtype: Its dtype.
+
+    Source:
+        `torch.utils.data.default_collate`.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < _SMALLEST or get_worker_info() is None:
+        return empty(shape, dtype)
+    shared: Any = torch.UntypedStorage
+    values = torch.empty(0, dtype=torch.uint8).set_(shared._new_shared(size))
+    return values.view(dtype).view(shape)

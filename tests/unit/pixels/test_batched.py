@@ -187,3 +187,22 @@ def test_bytes_without_a_declaration_are_refused_as_floats_are():
         unknown = {"pixel_values": Concatenate(rows=None)}
         with pytest.raises(ConfigError, match="since its join has rows=None"):
             split_microbatches({**batch, "pixel_values": pixels}, 2, items=unknown)
+
+
+@pytest.mark.parametrize("pixels", PIXEL_FORMATS)
+def test_a_worker_writes_the_pixels_of_a_batch_where_it_sends_them(pixels):
+    samples = [
+        _sample(torch.full((1, 3, 1200, 1200), n, dtype=torch.uint8), _table()) for n in (1, 2)
+    ]
+
+    def collate(samples: Any) -> Any:
+        made: Any = joined_media(samples, {"pixel_values": Concatenate()}, pixels)["pixel_values"]
+        return made, (made.values if pixels == "uint8" else made).is_shared()
+
+    loader: Any = DataLoader(samples, batch_size=2, collate_fn=collate, num_workers=1)  # type: ignore[arg-type]
+    ((sent, is_shared),) = loader
+    made, is_shared_here = collate(samples)
+    assert (is_shared, is_shared_here) == (True, False)
+    if pixels == "uint8":
+        sent, made = sent.values, made.values
+    assert torch.equal(sent, made)
