@@ -8,10 +8,10 @@ one call of the processor for each sample, whose outputs are discarded.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -260,11 +260,20 @@ def peak_and_sent(processor: Any, batch: list[Any], pixels: Any) -> tuple[int, i
     """The growth of a process at its peak, and the bytes that a batch takes in shared memory."""
     collate = collator_for(processor, pixels=pixels)
     collate(batch[:1])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = peak()
     made = collate(batch)
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    grown = peak() - before
     values = [v.values if isinstance(v, PixelBytes) else v for v in made.values()]
     return grown, sum(value.nbytes for value in values)
+
+
+def peak() -> int:
+    """The most memory that this process has held, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
 
 
 def in_a_child(call: Callable[[], Any]) -> Any:
