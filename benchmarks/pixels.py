@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -90,6 +91,12 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
+def eight_images(width: int, height: int) -> list[Image.Image]:
+    """Decoded images, none of which is in the processor's cache when it is read."""
+    pixels = noise(height, width)
+    return [Image.fromarray(np.roll(pixels, number, axis=1)) for number in range(8)]
+
+
 def chat(kind: str, source: Any, number: int = 0) -> list[dict[str, Any]]:
     """A question about one item, and its answer."""
     question = [{"type": kind, kind: source}, {"type": "text", "text": f"What is {number}?"}]
@@ -130,8 +137,7 @@ def images(rounds: int) -> Iterator[Row]:
         ("LLaVA-OneVision, 1600x1200", llava_onevision(), (1600, 1200), (0.62, 0.4, 0.33)),
         ("InternVL, 1600x1200", internvl(), (1600, 1200), (0.3, 0.3, 0.3)),
     ):
-        image = Image.fromarray(noise(*size[::-1]))
-        batch = [chat("image", image, number) for number in range(8)]
+        batch = [chat("image", image, n) for n, image in enumerate(eight_images(*size))]
         bare = partial(called, processor, batch)
         yield from in_each_format(name, processor, bare, batch, limits, rounds)
 
@@ -165,9 +171,9 @@ def folder_of_jpegs(count: int, size: tuple[int, int]) -> Iterator[list[Path]]:
 
 def videos(rounds: int) -> Iterator[Row]:
     """Four videos of 16 decoded frames, one a sample."""
-    frames = noise(16, 360, 640)
+    clips = [np.roll(noise(16, 360, 640), number, axis=1) for number in range(4)]
     for name, processor in (("Qwen2.5-VL", qwen2_5_vl()), ("Qwen3-VL", qwen3_vl())):
-        batch = [chat("video", frames, number) for number in range(4)]
+        batch = [chat("video", frames, number) for number, frames in enumerate(clips)]
         bare = partial(called, processor, batch, {"do_sample_frames": False})
         limits = (0.85, 0.75, 0.6)
         yield from in_each_format(
@@ -177,36 +183,42 @@ def videos(rounds: int) -> Iterator[Row]:
 
 def other_collators(rounds: int) -> Iterator[Row]:
     """What NeMo Automodel and TRL take for the same images, each in its own format."""
-    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
-
     processor = qwen2_5_vl()
-    trl = DataCollatorForVisionLanguageModeling(processor)
-    automodel = partial(automodel_module().qwen2_5_collate_fn, processor=processor)
     for width, height in ((640, 480), (1600, 1200)):
-        image = Image.fromarray(noise(height, width))
-        batch = [chat("image", image, number) for number in range(8)]
-        of_automodel = [{"conversation": messages} for messages in batch]
-        placed = [chat("image", None, number) for number in range(8)]
-        for messages in placed:
-            del messages[0]["content"][0]["image"]
-        of_trl = [{"messages": messages, "images": [image]} for messages in placed]
-        calls: dict[str, Callable[[], Any]] = {
-            "NeMo Automodel, bfloat16": partial(automodel, of_automodel),
-            "TRL, float32": partial(trl, of_trl),
-        }
-        for name, call in calls.items():
-            times = compare(partial(called, processor, batch), call, rounds)
-            yield f"Qwen2.5-VL, {width}x{height}: {name}", *times, float("inf")
+        images = eight_images(width, height)
+        bare = partial(
+            called, processor, [chat("image", image, n) for n, image in enumerate(images)]
+        )
+        for name, pixels, call in calls_of_others(processor, images):
+            times = compare(bare, call, rounds)
+            yield f"Qwen2.5-VL, {width}x{height}: {name}, {pixels}", *times, float("inf")
+
+
+def calls_of_others(
+    processor: Any, images: list[Image.Image]
+) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """The names of other collators, the formats of their pixels, and calls that collate images."""
+    rows = [{"conversation": chat("image", image, n)} for n, image in enumerate(images)]
+    for name, pixels in (("qwen2_5_collate_fn", "float32"), ("default_collate_fn", "bfloat16")):
+        collate = getattr(automodel_module(), name)
+        yield f"Automodel's {name}", pixels, partial(collate, rows, processor=processor)
+    if importlib.util.find_spec("trl") is None:
+        return
+    trainer = importlib.import_module("trl.trainer.sft_trainer")
+    rows = [{"messages": chat("image", None, n), "images": [i]} for n, i in enumerate(images)]
+    for row in rows:
+        del row["messages"][0]["content"][0]["image"]
+    collator = trainer.DataCollatorForVisionLanguageModeling(processor)
+    yield "TRL", "float32", partial(collator, rows)
 
 
 def loading(rounds: int) -> Iterator[Row]:
-    """Seconds of a DataLoader with 2 workers, against NeMo Automodel's collate function."""
-    collate_fns = automodel_module()
+    """Seconds of a DataLoader with 2 workers, against NeMo Automodel's function for bfloat16."""
+    theirs = partial(automodel_module().default_collate_fn, processor=qwen2_5_vl())
     processor = qwen2_5_vl()
     with folder_of_jpegs(8, (1024, 768)) as paths:
         messages = [chat("image", str(path), number) for number, path in enumerate(paths)]
         rows = [{"conversation": row} for row in messages] * 8
-        theirs = partial(collate_fns.qwen2_5_collate_fn, processor=processor)
         for pixels, times in zip(PIXEL_FORMATS, (1.5, 1.8, 2.5), strict=True):
             ours = collator_for(processor, pixels=pixels)
             base = partial(through_a_loader, rows, theirs)
@@ -236,10 +248,12 @@ def automodel_module() -> Any:
 
 def sizes() -> Iterator[tuple[str, ...]]:
     """Megabytes of a batch, at its peak, sent by a worker and in a shard, in each format."""
-    image = Image.fromarray(noise(1200, 1600))
-    batch = [chat("image", image, number) for number in range(8)]
+    images = eight_images(1600, 1200)
+    batch = [chat("image", image, number) for number, image in enumerate(images)]
     for name, processor in (("Qwen3-VL", qwen3_vl()), ("LLaVA-OneVision", llava_onevision())):
-        found = [in_a_child(partial(peak_and_sent, processor, batch, p)) for p in PIXEL_FORMATS]
+        collators = [collator_for(processor, pixels=pixels) for pixels in PIXEL_FORMATS]
+        calls = [(partial(c, batch[:1]), partial(c, batch)) for c in collators]
+        found = [in_a_child(partial(peak_and_sent, *pair)) for pair in calls]
         for place, what in enumerate(("peak memory", "sent by a worker")):
             shown = [f"{numbers[place] / 1e6:.0f} MB" for numbers in found]
             yield f"{name}, 8 x 1600x1200: {what}", *shown
@@ -256,14 +270,31 @@ def sizes() -> Iterator[tuple[str, ...]]:
         yield f"{name}: samples a second of prepare", *(f"{rate:.1f}",) * 3
 
 
-def peak_and_sent(processor: Any, batch: list[Any], pixels: Any) -> tuple[int, int]:
-    """The growth of a process at its peak, and the bytes that a batch takes in shared memory."""
-    collate = collator_for(processor, pixels=pixels)
-    collate(batch[:1])
+def sizes_of_others() -> Iterator[tuple[str, ...]]:
+    """The same of the batches of other collators, each in its own format."""
+    processor, images = qwen2_5_vl(), eight_images(1600, 1200)
+    ours = collator_for(processor)
+    batch = [chat("image", image, number) for number, image in enumerate(images)]
+    calls = [("vlmcollate", "float32", partial(ours, batch)), *calls_of_others(processor, images)]
+    for name, pixels, call in calls:
+        found = in_a_child(partial(peak_and_sent, call, call))
+        for what, number in zip(("peak memory", "sent by a worker"), found, strict=True):
+            shown = [f"{number / 1e6:.0f} MB" if p == pixels else "" for p in PIXEL_FORMATS]
+            yield f"Qwen2.5-VL, 8 x 1600x1200: {what}, {name}", *shown
+
+
+def peak_and_sent(first: Callable[[], Any], call: Callable[[], Any]) -> tuple[int, int]:
+    """The growth of a process at its peak, and the bytes that a batch takes in shared memory.
+
+    Args:
+        first: A call before it.
+        call: The call that makes the batch.
+    """
+    first()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak()
-    made = collate(batch)
+    made = call()
     grown = peak() - before
     values = [v.values if isinstance(v, PixelBytes) else v for v in made.values()]
     return grown, sum(value.nbytes for value in values)
@@ -305,7 +336,7 @@ def main() -> None:
             table.add_row(what, *times, f"[{style}]{ratio:.2f}", f"{limit:.2f}")
     Console(width=120).print(table)
     table = Table("what", *PIXEL_FORMATS)
-    for row in sizes():
+    for row in (*sizes(), *sizes_of_others()):
         table.add_row(*row)
     Console(width=120).print(table)
 

@@ -36,8 +36,9 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def empty_in_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Makes an uninitialised tensor of a batch, which a worker of a `DataLoader` sends.
 
-    A large one lies in the worker's shared memory, to which it would be copied otherwise. Samples
-    do not lie there, since they may wait in large numbers, and each tensor there is an open file.
+    A large one lies in the worker's shared memory, to which it would be copied otherwise, if there
+    is room for it. Samples do not lie there, since they may wait in large numbers, and each tensor
+    there is an open file.
 
     Args:
         shape: The shape of the tensor.
@@ -50,5 +51,8 @@ def empty_in_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if size < _SMALLEST or get_worker_info() is None:
         return empty(shape, dtype)
     shared: Any = torch.UntypedStorage
-    values = torch.empty(0, dtype=torch.uint8).set_(shared._new_shared(size))
+    try:
+        values = torch.empty(0, dtype=torch.uint8).set_(shared._new_shared(size))
+    except RuntimeError:  # a worker that keeps batches has too many files, or no more memory there
+        return empty(shape, dtype)
     return values.view(dtype).view(shape)

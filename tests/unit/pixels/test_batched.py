@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import resource
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -206,3 +209,17 @@ def test_a_worker_writes_the_pixels_of_a_batch_where_it_sends_them(pixels):
     if pixels == "uint8":
         sent, made = sent.values, made.values
     assert torch.equal(sent, made)
+
+
+def test_a_worker_that_may_open_no_more_files_keeps_its_batches_elsewhere():
+    samples = [_sample(torch.full((1, 3, 1200, 1200), 1, dtype=torch.uint8), _table())]
+
+    def collate(samples: Any) -> Any:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 4, most))
+        joins = {"pixel_values": Concatenate()}
+        made: list[Any] = [joined_media(samples, joins, "float32") for _ in range(12)]
+        return [bool(torch.equal(a["pixel_values"], b["pixel_values"])) for a, b in pairwise(made)]
+
+    loader: Any = DataLoader(samples, batch_size=1, collate_fn=collate, num_workers=1)  # type: ignore[arg-type]
+    assert list(loader) == [[True] * 11]
