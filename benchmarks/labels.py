@@ -28,6 +28,15 @@ from tests.processors.published_templates import processor_with
 from vlmcollate import collator_for
 
 _TURNS = 1, 16, 64, 256
+_TEMPLATES = (
+    "qwen3_vl",
+    "qwen3_5_think",
+    "llama3_2",
+    "nemotron_3_nano",
+    "gptoss",
+    "gemma4",
+    "diffusion_gemma",
+)
 _LIMIT = 3.0
 _WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty"]
 _TOOLS = [
@@ -111,7 +120,7 @@ def main() -> int:
     logging.set_verbosity_error()
     table = Table("template", "shape", *(f"{turns} turn(s)" for turns in _TURNS))
     worst = 0.0
-    for template in ("qwen3_vl", "qwen3_5_think", "llama3_2", "nemotron_3_nano"):
+    for template in _TEMPLATES:
         for shape in (plain, reasoning, tools, whitespace):
             row = []
             for turns in _TURNS:

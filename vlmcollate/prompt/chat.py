@@ -32,7 +32,7 @@ from vlmcollate.prompt.plan import RenderingPlan, form_of, shapes_of
 from vlmcollate.prompt.probe_cache import ProbeCache
 from vlmcollate.prompt.rendering import CallerSpan, Rendering, without_end
 from vlmcollate.prompt.structure import Structure, StructureReader
-from vlmcollate.prompt.template_syntax import is_of_prompts, prompt_is_constant, switches_of
+from vlmcollate.prompt.template_syntax import is_of_prompts, other_switches_of, prompt_is_constant
 from vlmcollate.prompt.templates import (
     TemplateInput,
     apply_template,
@@ -96,8 +96,9 @@ class ChatRenderer:
             MediaMismatchError: The template wrote more or fewer placeholders than there are media.
         """
         template = chat_template_of(self.processor)
-        key = self._key(conversation, template)
-        plan = None if conversation.messages[-1].is_prefix else self._plans.get(key)
+        may_plan = prompt_is_constant(template) and not conversation.messages[-1].is_prefix
+        key = self._key(conversation, template) if may_plan else None
+        plan = self._plans.get(key)
         if plan is not None:  # it was made of the processor's own prompt, so it proves others
             direct = self._render_directly(conversation, None)
             rendering = None if direct is None else plan.fill(conversation, direct)
@@ -118,7 +119,7 @@ class ChatRenderer:
         if conversation.messages[-1].is_prefix:
             return without_end(rendering, conversation)
         is_certain = not (rendering.turn_error or rendering.altered or trace.marks.literals)
-        if plan is None and is_certain and prompt_is_constant(template):
+        if plan is None and is_certain and may_plan:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
             headers = self._known_starts(conversation, template).all_headers
@@ -361,21 +362,20 @@ class ChatRenderer:
     def _switches(self, conversation: Conversation, template: str) -> list[Mapping[str, Any]]:
         """Returns the values of switches for thinking that the user has not set."""
         chosen = {*self.template_kwargs, *conversation.template_kwargs}
-        switches = switches_of(template)
+        switches = other_switches_of(template)
         return [switch for switch in switches if chosen.isdisjoint(switch)]
 
     def _known_starts(self, conversation: Conversation, template: str) -> KnownStarts:
-        """Returns what earlier chats with the same variables showed of the starts of turns."""
-        if not prompt_is_constant(template):
-            return KnownStarts(is_certain=False)
+        """Returns what earlier chats with the same variables show of the starts of turns."""
         # SmolVLM's processor writes chats with videos by another template
         kinds = sorted({part.kind for _, part in conversation.media})
         key = template, repr((kinds, conversation.tools is None, conversation.template_kwargs))
         if key not in self._starts:
             if len(self._starts) >= _MOST_PLANS:
                 self._starts.clear()
-            self._starts[key] = KnownStarts(is_certain=True)
-        return self._starts[key]
+            self._starts[key] = KnownStarts(is_certain=prompt_is_constant(template))
+        known = self._starts[key]
+        return known if known.is_certain else known.for_another_chat()
 
     def _drops_tools(self, conversation: Conversation, trace: MarkedText) -> bool:
         """Returns whether the prompt is the same without the tools."""

@@ -17,6 +17,7 @@ import jinja2
 from transformers.utils import chat_template_utils
 
 from vlmcollate.prompt.marks import REASONING_KEYS
+from vlmcollate.prompt.sandbox import writer_of
 
 TEMPLATE_ERRORS = (
     # raised by templates on purpose, or by access to a missing value
@@ -73,7 +74,8 @@ def render_directly(
     given = {**processor.tokenizer.special_tokens_map, **variables}
     compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
     is_copied = any(not _REASONING.isdisjoint(message) for message in messages)
-    if is_copied or compile_template is None:
+    copied = getattr(chat_template_utils, "_alias_reasoning_fields", None) if is_copied else list
+    if compile_template is None or copied is None:
         texts, _ = chat_template_utils.render_jinja_template(
             conversations=[messages],
             tools=tools,
@@ -83,13 +85,8 @@ def render_directly(
         )
         return texts[0] if isinstance(texts[0], str) else None
     compiled = compile_template(template)
-    given |= {"messages": messages, "tools": tools, "documents": None}
-    given["add_generation_prompt"] = asks
-    # merged here, since Jinja looks up each global name in all scopes
-    names = {k: v for scope in reversed(compiled.globals.maps) for k, v in scope.items()}
-    context = compiled.new_context({**names, **given}, shared=True)
-    text: str = compiled.environment.concat(compiled.root_render_func(context))
-    return text
+    given |= {"messages": copied(messages), "tools": tools, "documents": None}
+    return writer_of(compiled)({**given, "add_generation_prompt": asks})
 
 
 _REASONING = frozenset(REASONING_KEYS)
@@ -108,10 +105,9 @@ def renders_as_usual(processor: Any) -> bool:
         return False
     kind = processor.__class__
     found = [getattr(mixin, name, None) for name in helpers]
-    is_own = all(map(is_, found, [getattr(kind, name, None) for name in helpers]))
-    return is_own and all(
-        map(_is_theirs, [method, *found, chat_template_utils.render_jinja_template])
-    )
+    if not all(map(is_, found, [getattr(kind, name, None) for name in helpers])):
+        return False
+    return _are_theirs(method, *found, chat_template_utils.render_jinja_template)
 
 
 @cache
@@ -121,10 +117,11 @@ def _helpers(mixin: Any) -> frozenset[str]:
     return frozenset(name for name in names if inspect.isfunction(getattr(mixin, name, None)))
 
 
-def _is_theirs(function: Any) -> bool:
-    """Returns whether a function is one of transformers, and of no other package."""
-    module = getattr(function, "__globals__", {}).get("__name__", "")
-    return str(module).startswith("transformers.")
+@lru_cache(maxsize=8)
+def _are_theirs(*functions: Any) -> bool:
+    """Returns whether functions are those of transformers, and of no other package."""
+    modules = [getattr(function, "__globals__", {}).get("__name__", "") for function in functions]
+    return all(str(module).startswith("transformers.") for module in modules)
 
 
 @lru_cache(maxsize=1)

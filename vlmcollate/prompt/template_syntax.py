@@ -19,7 +19,7 @@ import jinja2.ext
 import jinja2.meta
 from jinja2 import nodes
 
-from vlmcollate.prompt.varying_names import prompts_vary
+from vlmcollate.prompt.varying_names import defaults_of, prompts_vary
 
 _PROMPT_VARIABLE = "add_generation_prompt"
 _ASKED = nodes.Name(_PROMPT_VARIABLE, "load")
@@ -265,6 +265,19 @@ def switches_of(template: str) -> tuple[Mapping[str, Any], ...]:
     names = {name.name for name in _tree_of(template, chosen).find_all(nodes.Name)}
     return tuple(
         {name: value} for name, values in _SWITCHES.items() if name in names for value in values
+    )
+
+
+@lru_cache
+def other_switches_of(template: str) -> tuple[Mapping[str, Any], ...]:
+    """Returns those of `switches_of` that are not what the template takes for a missing value."""
+    switches = switches_of(template)
+    defaults = defaults_of(_parse(template)) if switches and "default" in template else {}
+    return tuple(
+        switch
+        for switch in switches
+        # `False` equals 0, which a template may tell apart
+        if all(repr(value) != repr(defaults.get(name, ...)) for name, value in switch.items())
     )
 
 

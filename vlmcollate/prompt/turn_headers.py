@@ -43,6 +43,7 @@ class KnownStarts:
             what is known holds for all chats with the same variables.
         shown: The kinds of turns before which a prompt was rendered, with the text that stands
             there, since other text may follow from another prompt.
+        of_probes: What chats of fixed words show of the headers of answers, by its name.
         headers: The text from the words before a turn to the end of its generation prompt, by kind.
         switched: The same with another value of one of the template's variables, by that, too.
         starts: The number of characters from the turn's start to its own words, and any note, by
@@ -52,9 +53,14 @@ class KnownStarts:
 
     is_certain: bool
     shown: set[tuple[Kind, str]] = attrs.field(factory=set)
+    of_probes: dict[tuple[str, str], str] = attrs.field(factory=dict)
     headers: dict[Kind, str] = attrs.field(factory=dict)
     switched: dict[Kind, dict[Kind, str]] = attrs.field(factory=dict)
     starts: dict[tuple[Kind, Kind], tuple[int, TurnNote | None]] = attrs.field(factory=dict)
+
+    def for_another_chat(self) -> KnownStarts:
+        """Returns what is known of a chat whose prompts may differ from those of others."""
+        return KnownStarts(is_certain=False, of_probes=self.of_probes)
 
     def keep(self, kind: Kind, written: Kind, length: int, note: TurnNote | None) -> None:
         """Keeps the start of a turn, and forgets the others when there are too many."""
@@ -71,7 +77,9 @@ class KnownStarts:
     @property
     def all_headers(self) -> set[str]:
         """The headers of all kinds."""
-        return {*self.headers.values()}.union(*(some.values() for some in self.switched.values()))
+        return set().union(
+            *(some.values() for some in (self.of_probes, self.headers, *self.switched.values()))
+        )
 
 
 @attrs.frozen(kw_only=True, eq=False)

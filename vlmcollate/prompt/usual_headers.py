@@ -10,15 +10,13 @@ import attrs
 from vlmcollate.conversation import Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
 from vlmcollate.prompt.structure import answer_header
-from vlmcollate.prompt.turn_headers import Kind, TurnHeaders, space_at_end, space_at_start
+from vlmcollate.prompt.turn_headers import TurnHeaders, space_at_end, space_at_start
 from vlmcollate.tokens.vocabulary import token_pattern
 
-_USUAL: Kind = ("usual",)
-"""The key of the header of answers to a question, of which no kind of turn has the form."""
-_UNASKED: Kind = ("unasked",)
+_USUAL = "usual", ""
+"""The key of the header of answers to a question."""
+_UNASKED = "unasked", ""
 """The same of the header of a template that writes no generation prompt."""
-_MARKER: Kind = ("marker",)
-"""The same of the token that no other role's header has."""
 
 _NO_VARIABLES: Mapping[str, Any] = {}
 _THREE = (("user", "wombat"), ("assistant", "numbat"), ("user", "bilby"))
@@ -112,13 +110,13 @@ class UsualHeaders(TurnHeaders):
     @property
     def _header_of_answers(self) -> str:
         """The end of the header of answers to a question, behind the end of the turn before."""
-        if _USUAL not in self.known.headers:
+        if _USUAL not in self.known.of_probes:
             try:
                 header = self._usual_header(LabelError("no question has a prompt"), {})[1]
             except LabelError:
                 header = ""
-            self.known.headers[_USUAL] = header[self._end_of_stop(header) :].lstrip()
-        return self.known.headers[_USUAL]
+            self.known.of_probes[_USUAL] = header[self._end_of_stop(header) :].lstrip()
+        return self.known.of_probes[_USUAL]
 
     def _asked_header(self) -> str:
         """Returns what a template writes as a prompt, and not as the end of a turn."""
@@ -134,11 +132,12 @@ class UsualHeaders(TurnHeaders):
 
     def _own_marker(self, opening: str) -> str:
         """Returns the last token of how a header begins, or "" if questions have it, too."""
-        if _MARKER not in self.known.headers:
+        key = "marker", opening
+        if key not in self.known.of_probes:
             marker = next(iter(self.vocabulary.pattern.findall(opening)[-1:]), "")
             between = self._before_another_question()
-            self.known.headers[_MARKER] = marker if between and marker not in between else ""
-        return self.known.headers[_MARKER]
+            self.known.of_probes[key] = marker if between and marker not in between else ""
+        return self.known.of_probes[key]
 
     def _before_another_question(self) -> str:
         """Returns what the template writes between an answer and the next question."""
@@ -157,10 +156,10 @@ class UsualHeaders(TurnHeaders):
         """
         if not self.structure.never_asks:
             return ""
-        if _UNASKED not in self.known.headers:
+        if _UNASKED not in self.known.of_probes:
             header = self._read_unasked_header()
-            self.known.headers[_UNASKED] = _UNKNOWN if header is None else header
-        found = self.known.headers[_UNASKED]
+            self.known.of_probes[_UNASKED] = _UNKNOWN if header is None else header
+        found = self.known.of_probes[_UNASKED]
         return None if found == _UNKNOWN else found
 
     def _unasked_of(self, k: int, start: int, header: str, where: str) -> str:

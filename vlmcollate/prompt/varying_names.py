@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from jinja2 import nodes
 
@@ -40,6 +41,23 @@ def varying_names(tree: nodes.Template) -> frozenset[str]:
         varying |= more
 
 
+def defaults_of(tree: nodes.Template) -> dict[str, Any]:
+    """Returns the values that a template gives to missing variables before it reads them."""
+    defaults: dict[str, Any] = {}
+    earlier: set[str] = set()
+    for node in tree.body:
+        target = getattr(node, "target", None)
+        name = target.name if isinstance(target, nodes.Name) else ""
+        names, value = _names(node), getattr(node, "node", None)
+        if names == {name} and name not in earlier and isinstance(value, nodes.Filter):
+            default = value.args[0] if value.args else None
+            is_own = value.name == "default" and isinstance(value.node, nodes.Name)
+            if is_own and isinstance(default, nodes.Const):
+                defaults[name] = default.value
+        earlier |= names
+    return defaults
+
+
 def _read_by_prompts(
     node: nodes.Node, asked: str, controls: frozenset[str]
 ) -> Iterator[frozenset[str]]:
@@ -53,10 +71,9 @@ def _read_by_prompts(
     names = _names(node)
     if asked not in names:
         return
-    tests = (
-        _names_of([node.test, *(n.test for n in node.elif_)]) if isinstance(node, nodes.If) else ()
-    )
-    if isinstance(node, nodes.Expr) or asked in tests:
+    if isinstance(node, nodes.If):
+        yield from _read_by_branches(node, asked, controls)
+    elif isinstance(node, nodes.Expr):
         yield controls | names
     elif isinstance(node, nodes.Assign | nodes.AssignBlock):
         values = node.body if isinstance(node, nodes.AssignBlock) else [node.node]
@@ -66,6 +83,44 @@ def _read_by_prompts(
         inner = _controls_in(node, controls)
         for child in node.iter_child_nodes():
             yield from _read_by_prompts(child, asked, inner)
+
+
+def _read_by_branches(
+    node: nodes.If, asked: str, controls: frozenset[str]
+) -> Iterator[frozenset[str]]:
+    """Yields the same for a test and what it decides about.
+
+    What is never written if a prompt is asked for is no part of one.
+    """
+    others: list[nodes.Node] = node.else_
+    if node.elif_:
+        following, *more = node.elif_
+        others = [nodes.If(following.test, following.body, more, node.else_)]
+    is_reached = _truth(node.test, asked)
+    if is_reached is None and asked not in _names(node.test):
+        inner = controls | _names(node.test)
+        for child in (*node.body, *others):
+            yield from _read_by_prompts(child, asked, inner)
+        return
+    bound: Iterator[Any] = node.find_all((nodes.Name, nodes.NSRef))
+    if any(n.name != asked and getattr(n, "ctx", "store") == "store" for n in bound):
+        yield _OF_CHATS  # where these are read is another question
+    parts = [node] if is_reached is None else node.body if is_reached else others
+    yield controls | {asked} | _names_of(parts)
+
+
+def _truth(test: nodes.Node, asked: str) -> bool | None:
+    """Returns what a test gives if a prompt is asked for, or `None` if that depends on more."""
+    if isinstance(test, nodes.Not):
+        inner = _truth(test.node, asked)
+        return None if inner is None else not inner
+    if isinstance(test, nodes.And | nodes.Or):
+        sides = {_truth(test.left, asked), _truth(test.right, asked)}
+        decisive = isinstance(test, nodes.Or)
+        if decisive in sides:
+            return decisive
+        return None if None in sides else not decisive
+    return True if isinstance(test, nodes.Name) and test.name == asked else None
 
 
 def _bindings(node: nodes.Node, controls: frozenset[str]) -> Iterator[_Binding]:
@@ -83,19 +138,12 @@ def _bindings(node: nodes.Node, controls: frozenset[str]) -> Iterator[_Binding]:
 def _controls_in(node: nodes.Node, controls: frozenset[str]) -> frozenset[str]:
     """Returns the names on which it depends that what is inside a node is reached."""
     if isinstance(node, nodes.If):
-        return controls | _tested_by(node)
+        return controls | _names_of([node.test, *(other.test for other in node.elif_)])
     if isinstance(node, nodes.FilterBlock):
         return controls | _names(node.filter)
     if isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.With):
         return controls | _OF_CHATS  # it is reached again and again
     return controls
-
-
-def _tested_by(node: nodes.Node) -> frozenset[str]:
-    """Returns the names in the tests of a node, one of which decides what of it is reached."""
-    if not isinstance(node, nodes.If):
-        return frozenset()
-    return _names_of([node.test, *(other.test for other in node.elif_)])
 
 
 def _bound_by(node: nodes.Node) -> Iterator[str]:

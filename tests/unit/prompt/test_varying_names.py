@@ -5,7 +5,7 @@ from __future__ import annotations
 import jinja2
 import pytest
 
-from vlmcollate.prompt.template_syntax import is_of_prompts, prompt_is_constant
+from vlmcollate.prompt.template_syntax import is_of_prompts, other_switches_of, prompt_is_constant
 from vlmcollate.prompt.varying_names import varying_names
 
 LOOP = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
@@ -20,6 +20,9 @@ CONSTANT = {
     + LOOP
     + PROMPT,
     "a name for it": DEFAULT + "{% set y = {'x': x} %}" + LOOP + PROMPT.replace("if x", "if y.x"),
+    "tests that only other chats reach": LOOP
+    + f"{{% if {ASKS} %}}[assistant]{{% elif {SYSTEM} %}}a{{% endif %}}"
+    + f"{{% if {SYSTEM} and not {ASKS} %}}a{{% else %}}<think>{{% endif %}}",
     "no request": f"{{% if not {ASKS} is defined %}}{{% set {ASKS} = false %}}{{% endif %}}"
     + LOOP
     + PROMPT,
@@ -39,6 +42,10 @@ VARYING = {
     "tools": LOOP + PROMPT.replace("if x", "if tools"),
     "what is written if none is asked": LOOP
     + f"{{% if not {ASKS} and {SYSTEM} %}}{{% elif {SYSTEM} %}}<think>{{% else %}}a{{% endif %}}",
+    "what is written whenever one is asked": LOOP
+    + f"{{% if {ASKS} or {SYSTEM} %}}[assistant]{{{{ messages[0].content }}}}{{% endif %}}",
+    "what is written unless none is asked": LOOP
+    + f"{{% if {SYSTEM} and not {ASKS} %}}a{{% else %}}{{{{ messages[0].content }}}}{{% endif %}}",
     "another list": f"{{% if {SYSTEM} %}}{{% set messages = messages[1:] %}}{{% endif %}}"
     + LOOP
     + PROMPT.replace("if x", "if messages[-1].role == 'user'"),
@@ -56,6 +63,11 @@ VARYING = {
     + LOOP
     + PROMPT.replace("<think>", "{{ p() }}"),
     "a name of its own": f"{{% set asks = {ASKS} %}}" + LOOP + PROMPT.replace(ASKS, "asks"),
+    "a name for the prompt": f"{{% if {ASKS} %}}{{% set p = '[assistant]' %}}{{% endif %}}{LOOP}"
+    + f"{{% if {SYSTEM} %}}{{{{ p }}}}{{% endif %}}",
+    "an attribute for the prompt": "{% set ns = namespace(p='') %}"
+    + f"{{% if {ASKS} %}}{{% set ns.p = '[assistant]' %}}{{% endif %}}{LOOP}"
+    + f"{{% if {SYSTEM} %}}{{{{ ns.p }}}}{{% endif %}}",
     "its own request": f"{{% if {SYSTEM} %}}{{% set {ASKS} = 1 %}}{{% endif %}}{LOOP}{PROMPT}",
 }
 
@@ -106,3 +118,36 @@ def test_names_that_are_bound_in_loops_vary() -> None:
     )
     assert varying_names(tree) >= {"b", "c", "e", "f", "g", "h", "j"}
     assert varying_names(tree).isdisjoint({"a", "d", "i"})
+
+
+SWITCHED = "{% if enable_thinking %}<think>{% endif %}" + LOOP
+
+
+@pytest.mark.parametrize(
+    ("beginning", "values"),
+    [
+        ("", [False, True]),
+        ("{% set enable_thinking = enable_thinking | default(false) %}", [True]),
+        ("{% set enable_thinking = enable_thinking | default(true, true) %}", [False]),
+        ("{% set enable_thinking = enable_thinking | default(0) %}", [False, True]),
+        ("{% set enable_thinking = other | default(false) %}", [False, True]),
+        ("{% set enable_thinking = not (enable_thinking | default(false)) %}", [False, True]),
+        ("{% set enable_thinking = (enable_thinking ~ '') | default(false) %}", [False, True]),
+        ("{% set ns = namespace() %}{% set ns.a = 1 | default(false) %}", [False, True]),
+        (
+            "{{ enable_thinking is defined }}"
+            "{% set enable_thinking = enable_thinking | default(false) %}",
+            [False, True],
+        ),
+        (
+            "{% if tools %}{% set enable_thinking = enable_thinking | default(false) %}{% endif %}",
+            [False, True],
+        ),
+    ],
+)
+def test_the_value_that_a_missing_switch_has_is_no_other(beginning, values):
+    template = beginning + SWITCHED + PROMPT
+    assert [s["enable_thinking"] for s in other_switches_of(template)] == values
+    for value in {False, True}.difference(values):
+        missing = jinja2.Template(template).render(messages=[])
+        assert jinja2.Template(template).render(messages=[], enable_thinking=value) == missing
