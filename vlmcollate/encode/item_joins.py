@@ -139,7 +139,7 @@ class ItemTrials:
     def _agreed(self, numbers: Mapping[Sort, int], *, alike: bool) -> ItemJoins | None:
         """Returns the first joins that give the output for the items in several orders."""
         rate = self.sampling_rate or 0
-        probes = {sort: probe_items(sort, rate, alike=alike) for sort in numbers}
+        probes = {s: probe_items(s, rate, alike=alike)[:count] for s, count in numbers.items()}
         alone = {id(p): self._processed([s.kind], [p]) for s in probes for p in probes[s]}
         found = []
         for order in _orders(numbers):
