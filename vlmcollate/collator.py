@@ -5,15 +5,17 @@ Shapes: B samples, L a sample's tokens, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, final
 
 import attrs
 
-from vlmcollate.conversation import Conversation, MediaPart
+from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.construction import check_options
+from vlmcollate.encode.dummy_media import bare_placeholders
 from vlmcollate.encode.each import encode_each, raise_error
+from vlmcollate.encode.item_joins import ItemJoins, ItemTrials
 from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
@@ -303,9 +305,8 @@ class BaseCollator(Prompts):
     ) -> Callable[[Conversation], EncodedSample]:
         """Returns a function that encodes conversations that share messages.
 
-        A media part that is one object in several conversations is decoded once. Equal lists of
-        items are processed once, and so are lists that begin alike if the family's joins can cut
-        them.
+        A media part that is one object in several conversations is decoded once, and processed once
+        if `SharedMedia` can join what the processor returns for single items.
 
         Args:
             conversations: The conversations, or others that hold all of their media parts.
@@ -328,11 +329,31 @@ class BaseCollator(Prompts):
             items.update(zip(parts, self.load(chosen), strict=True))
         shared = SharedMedia(
             process=self.process_media,
-            joins=self.family.joins,
+            item_joins=self._item_joins,
             items=[items[part] for _, part in widest.media],
-            render_all=partial(self._render, widest),
+            prompt=bare_placeholders(
+                [part.kind for _, part in widest.media], self.traits.placeholders
+            ),
         )
         return partial(self._encode_sharing, items, shared)
+
+    def _item_joins(self, kinds: Sequence[MediaKind], items: Sequence[Any]) -> ItemJoins | None:
+        """Returns what joins the outputs for single items to that for all, or `None`."""
+        if not type(self).process_media.__module__.startswith("vlmcollate."):
+            return None  # it may depend on the text around the items
+        trials = ItemTrials(
+            process=self.process_media,
+            processor=self.processor,
+            placeholders=self.traits.placeholders,
+            joins=self.family.joins,
+            sampling_rate=self.traits.sampling_rate,
+            known=self._known_item_joins,
+        )
+        return trials(kinds, items)
+
+    @cached_property
+    def _known_item_joins(self) -> dict[Hashable, ItemJoins | None]:
+        return {}
 
     def _encode_sharing(
         self, items: Mapping[MediaPart, Any], process: Process, conversation: Conversation

@@ -118,7 +118,7 @@ def process_or_refuse(
             processor,
             media,
             [span.kind for span in rendering.media],
-            lambda chosen, items: process(_only(rendering, chosen), items),
+            lambda chosen, items: process(with_only(rendering, chosen), items),
         ):
             problem = (
                 f"{name} refuses {len(media)} media items in one sample: "
@@ -129,8 +129,13 @@ def process_or_refuse(
         raise MediaError(problem, where=", ".join(places)) from error
 
 
-def _only(rendering: Rendering, chosen: Sequence[int]) -> Rendering:
-    """Returns a prompt of some of the placeholders of another, and nothing else."""
+def with_only(rendering: Rendering, chosen: Sequence[int]) -> Rendering:
+    """Returns a prompt of some of the placeholders of another, and nothing else.
+
+    Args:
+        rendering: The other prompt.
+        chosen: The indices of the placeholders.
+    """
     spans, text = [], ""
     for span in (rendering.media[place] for place in chosen):
         start, text = len(text), text + rendering.text[span.start : span.end]

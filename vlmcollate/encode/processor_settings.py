@@ -33,13 +33,15 @@ def settings_of(processor: Any, kind: MediaKind) -> Hashable:
 
     Args:
         processor: A `transformers` processor.
-        kind: `"image"` or `"video"`.
+        kind: The kind of the media.
 
     Returns:
         A key that keeps the settings alive that it compares by identity: functions, and what cannot
         be pickled or is large.
     """
-    part = getattr(processor, f"{kind}_processor", None)
+    names = ("feature_extractor", "audio_processor") if kind == "audio" else (f"{kind}_processor",)
+    parts = [getattr(processor, name, None) for name in names]
+    part = next((part for part in parts if part is not None), None)
     of_processor, of_part = (getattr(owner, "__dict__", {}) for owner in (processor, part))
     declared = getattr(processor, "valid_processor_kwargs", None)
     of_tokenizer = getattr(getattr(processor, "tokenizer", None), "init_kwargs", {})

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any, TypeVar
 
 import attrs
 import torch
 
-from vlmcollate.batch.microbatches import split_microbatches
-from vlmcollate.conversation import Conversation, Message
+from vlmcollate.conversation import Conversation, MediaKind, Message
 from vlmcollate.encode.answer_weights import last_turn_trains
+from vlmcollate.encode.item_joins import ItemJoins
+from vlmcollate.encode.media import with_only
 from vlmcollate.encode.train_on import PartWeights, TrainOn, trained_messages
-from vlmcollate.errors import ConfigError, ConversationError, LabelError, SampleError
-from vlmcollate.media import Concatenate, Join, ProcessedMedia
-from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
+from vlmcollate.errors import ConversationError, LabelError, SampleError
+from vlmcollate.media import ProcessedMedia
 from vlmcollate.prompt.reasoning import TAGGED, ReasoningForm
 from vlmcollate.prompt.rendering import Rendering
 
@@ -155,22 +154,20 @@ def without_earlier_omissions(rendering: Rendering, conversation: Conversation) 
 class SharedMedia:
     """Processes the media that several conversations share, as far as possible once.
 
-    Equal lists of items are processed once. The media before one turn are the first items of those
-    before a later turn. If the processor's output is one run of rows for each item, they are cut
-    from that of all items; otherwise, they are processed again, since padding and tiles may depend
-    on the other items, or the processor may refuse so many.
+    Equal lists of items are processed once. If joins make the processor's output for several items
+    of those for each, each item is processed once; otherwise, each list is processed by itself.
 
     Args:
         process: The stage that calls the processor.
-        joins: The family's joins.
+        item_joins: A function that returns what joins single items of some kinds, or `None`.
         items: The items of the conversation with the most media.
-        render_all: A function that returns a prompt with these items.
+        prompt: A prompt of a placeholder for each of them.
     """
 
     process: Callable[[Rendering, Sequence[Any]], ProcessedMedia]
-    joins: Mapping[str, Join]
+    item_joins: Callable[[Sequence[MediaKind], Sequence[Any]], ItemJoins | None]
     items: Sequence[Any]
-    render_all: Callable[[], Rendering]
+    prompt: Rendering
     _known: dict[tuple[int, ...], tuple[Sequence[Any], ProcessedMedia]] = attrs.field(
         factory=dict, init=False
     )
@@ -179,48 +176,38 @@ class SharedMedia:
         """Returns the processor's output for some items; see `Stages.process_media`."""
         key = tuple(map(id, media))
         if key not in self._known:  # the items stay, so that none has the place of another
-            self._known[key] = media, self._processed(rendering, media)
+            found = self._joined(rendering, media) if self._is_shared(media) else None
+            self._known[key] = media, self.process(rendering, media) if found is None else found
         return self._known[key][1]
 
-    def _processed(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia:
-        is_first_part = len(media) < len(self.items) and all(map(is_, media, self.items))
-        if not is_first_part or not self._may_be_cut:
-            return self.process(rendering, media)
-        everything = self.render_all()
-        if len(everything.media) != len(self.items):
-            return self.process(rendering, media)
-        try:
-            whole = self(everything, self.items)
-        except ValueError:  # which the sample that holds them all raises
-            return self.process(rendering, media)
-        cut = self._cut(whole, everything, len(media))
-        return self.process(rendering, media) if cut is None else cut
+    def _is_shared(self, media: Sequence[Any]) -> bool:
+        """Returns whether another list has some of several items."""
+        is_part = len(media) > 1 and {*map(id, media)} <= {*map(id, self.items)}
+        is_shorter = len(media) < len(self.items)
+        return is_part and (is_shorter or any((id(item),) in self._known for item in media))
 
-    @property
-    def _may_be_cut(self) -> bool:
-        return all(
-            type(join) is Concatenate and join.rows and not join.rows.startswith("sample")
-            for join in self.joins.values()
-        )
-
-    def _cut(
-        self, whole: ProcessedMedia, rendering: Rendering, number: int
-    ) -> ProcessedMedia | None:
-        """Returns the output for the first items, or `None` if its rows are unknown."""
-        given = {key: value for key, value in whole.tensors.items() if key not in NOT_MEDIA}
-        if not given.keys() <= self.joins.keys():
-            return None
+    def _joined(self, rendering: Rendering, media: Sequence[Any]) -> ProcessedMedia | None:
+        """Returns what joins make of each item's output; `None` if it is not that for all."""
         kinds = [span.kind for span in rendering.media]
-        first, rest = Counter(kinds[:number]), Counter(kinds[number:])
-        batch: dict[str, Any] = {key: as_tensor(value) for key, value in given.items()}
-        batch["input_ids"] = torch.zeros(2, 1)
-        batch |= {f"n_{k}s_per_sample": torch.tensor([first[k], rest[k]]) for k in set(kinds)}
-        try:
-            part = split_microbatches(batch, 2, items=self.joins)[0]
-        except ConfigError:
+        join = self.item_joins(kinds, media) if len(kinds) == len(media) else None
+        if join is None:
             return None
-        return ProcessedMedia(
-            replacements=whole.replacements[:number],
-            tensors={key: part[key] for key in given if key in part},
-            pixel_tables={k: table for k, table in whole.pixel_tables.items() if k in part},
-        )
+        is_first_part = len(media) < len(self.items) and all(map(is_, media, self.items))
+        whole = self._whole() if is_first_part else None
+        try:
+            outputs = [self(with_only(rendering, [k]), [item]) for k, item in enumerate(media)]
+            return join(outputs, whole)
+        except (MemoryError, torch.OutOfMemoryError, OSError):  # which may pass
+            raise
+        except Exception:  # noqa: BLE001  # the call for all items raises it, or serves
+            return None
+
+    def _whole(self) -> ProcessedMedia | None:
+        """Returns the joined output for all items, of which that for the first is a part."""
+        key = tuple(map(id, self.items))
+        if key not in self._known:
+            found = self._joined(self.prompt, self.items)
+            if found is None:
+                return None
+            self._known[key] = self.items, found
+        return self._known[key][1]

@@ -138,7 +138,7 @@ def test_stats_count_the_samples_beside_one_that_is_too_long(split):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Counting(Qwen2_5_VLCollator):
-    """Counts the media items that are decoded and processed."""
+    """Counts the media items that are decoded, and those that its own stage processes."""
 
     calls: list[tuple[str, int]] = attrs.field(factory=list)
 
@@ -162,11 +162,14 @@ def _with_images(*counts):
     return chat
 
 
-@pytest.mark.parametrize("counts", [(2,), (1, 1, 1), (0, 2, 1), (3, 0, 1)])
-def test_media_is_decoded_and_processed_once(processor, counts):
+@pytest.mark.parametrize(
+    ("counts", "lists"),
+    [((2,), [2]), ((1, 1, 1), [1, 2, 3]), ((0, 2, 1), [2, 3]), ((3, 0, 1), [3, 4])],
+)
+def test_media_is_decoded_once_and_each_list_given_to_a_stage_of_ones_own(processor, counts, lists):
     collator = Counting(processor=processor, split_turns=True)
     samples = collator.encode_all(_with_images(*counts))
-    assert collator.calls == [("load", sum(counts)), ("process", sum(counts))]
+    assert collator.calls == [("load", sum(counts)), *(("process", n) for n in lists)]
     shown = [len(sample.media.get("image_grid_thw", ())) for sample in samples]
     assert shown == [sum(counts[: turn + 1]) for turn in range(3)]
 
