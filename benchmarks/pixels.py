@@ -205,11 +205,12 @@ def calls_of_others(
     if importlib.util.find_spec("trl") is None:
         return
     trainer = importlib.import_module("trl.trainer.sft_trainer")
-    rows = [{"messages": chat("image", None, n), "images": [i]} for n, i in enumerate(images)]
-    for row in rows:
-        del row["messages"][0]["content"][0]["image"]
+    placed = [chat("image", None, number) for number in range(len(images))]
+    for messages in placed:
+        del messages[0]["content"][0]["image"]
+    of_trl = [{"messages": m, "images": [i]} for m, i in zip(placed, images, strict=True)]
     collator = trainer.DataCollatorForVisionLanguageModeling(processor)
-    yield "TRL", "float32", partial(collator, rows)
+    yield "TRL", "float32", partial(collator, of_trl)
 
 
 def loading(rounds: int) -> Iterator[Row]:
@@ -275,6 +276,7 @@ def sizes_of_others() -> Iterator[tuple[str, ...]]:
     processor, images = qwen2_5_vl(), eight_images(1600, 1200)
     ours = collator_for(processor)
     batch = [chat("image", image, number) for number, image in enumerate(images)]
+    calls: list[tuple[str, str, Callable[[], Any]]]
     calls = [("vlmcollate", "float32", partial(ours, batch)), *calls_of_others(processor, images)]
     for name, pixels, call in calls:
         found = in_a_child(partial(peak_and_sent, call, call))
