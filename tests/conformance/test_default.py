@@ -50,9 +50,16 @@ def build(kind, image_processor, tokens, **options):
     )
 
 
+CHECKPOINT = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 PROCESSORS = {
     "llava_next": lambda: build(
         LlavaNextProcessor, LlavaNextImageProcessor(**CLIP, **TILES), ["<image>"], **LLAVA
+    ),
+    "llava_next_of_checkpoints": lambda: build(
+        LlavaNextProcessor,
+        LlavaNextImageProcessor(**CHECKPOINT),
+        ["<image>"],
+        **{**LLAVA, "patch_size": 112},  # fewer tokens
     ),
     "pixtral": lambda: build(
         PixtralProcessor,
@@ -74,8 +81,11 @@ def chat(*sizes):
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_what_it_learned_makes_the_processors_own_batch(name):
+    sizes = (64, 48), (40, 90), (30, 30)
+    if name == "llava_next_of_checkpoints":  # small images all have as many of its large tiles
+        sizes = (720, 720), (400, 900), (64, 64)
     processor = PROCESSORS[name]()
-    chats = [chat((64, 48)), chat((40, 90), (30, 30))]
+    chats = [chat(sizes[0]), chat(*sizes[1:])]
     theirs = processor.apply_chat_template(
         chats,
         tokenize=True,

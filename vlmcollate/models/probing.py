@@ -33,7 +33,7 @@ from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.tokens.identity_cache import IdentityCache
 
 _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
-_SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),))
+_SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),), ((480, 480),))
 _CHECKED = IdentityCache[set[MediaKind]]()
 """For each processor, the kinds of media around which it does not change the prompt."""
 
