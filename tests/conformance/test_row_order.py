@@ -59,6 +59,9 @@ def rows(processor: Any) -> Iterator[Row]:
         answer = f"{beginning}Numbat"
         for answers in ([answer], ["Plain", answer], [answer, "Plain"]):
             yield [message for words in answers for message in (asked(), said(words))]
+    system = {"role": "system", "content": "Be brief."}
+    yield [system, asked(), said("Numbat")]
+    yield [system, asked(), said("Numbat"), asked(), said("Plain")]
     for space in ("\n", " ", "\n\n"):
         yield [asked(space), said("Numbat")]
         yield [asked(), said(f"{space}Numbat"), asked(space), said("Plain")]
@@ -105,9 +108,26 @@ WITHOUT_HEADER = (
     "{% for m in messages %}{{ m.content }}"
     "{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
 )
+OF_THE_SYSTEM = (
+    "<|im_start|>assistant\n{% if messages[0].role == 'system' %}<think>\n\n</think>\n\n{% endif %}"
+)
+IN_THE_LOOP = (
+    "{% for m in messages %}"
+    "{% if m.role == 'assistant' %}{{ m.content }}<|im_end|>\n"
+    "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    f"{{% if m.role == 'user' %}}{OF_THE_SYSTEM}{{% endif %}}{{% endif %}}{{% endfor %}}"
+)
+"""It writes the header of an answer behind each question, and asks for none."""
+UNASKED = (
+    "{% for m in messages %}"
+    f"{{% if m.role == 'assistant' %}}{OF_THE_SYSTEM}{{% else %}}<|im_start|>{{{{ m.role }}}}\n"
+    "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    f"{{% if messages[-1].role != 'assistant' %}}{OF_THE_SYSTEM}{{% endif %}}"
+)
+"""Its prompt depends on the chat, and nothing asks for it."""
 
 
-@pytest.mark.parametrize("template", [UNTESTED, SWITCHED, WITHOUT_HEADER])
+@pytest.mark.parametrize("template", [UNTESTED, SWITCHED, WITHOUT_HEADER, IN_THE_LOOP, UNASKED])
 def test_an_unusual_template_makes_no_row_depend_on_earlier_ones(template: str) -> None:
     check_order(judge(template).processor)
 

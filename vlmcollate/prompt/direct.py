@@ -73,9 +73,12 @@ def render_directly(
     messages = [{k: v for k, v in m.items() if v is not None} for m in chat]  # as no template sees
     given = {**processor.tokenizer.special_tokens_map, **variables}
     compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
-    is_copied = any(not _REASONING.isdisjoint(message) for message in messages)
-    copied = getattr(chat_template_utils, "_alias_reasoning_fields", None) if is_copied else list
-    if compile_template is None or copied is None:
+    if any(not _REASONING.isdisjoint(message) for message in messages):
+        # before it had this function, transformers copied the keys inside its own call
+        add_copies = getattr(chat_template_utils, "_alias_reasoning_fields", None)
+        compile_template = None if add_copies is None else compile_template
+        messages = messages if add_copies is None else add_copies(messages)
+    if compile_template is None:
         texts, _ = chat_template_utils.render_jinja_template(
             conversations=[messages],
             tools=tools,
@@ -85,7 +88,7 @@ def render_directly(
         )
         return texts[0] if isinstance(texts[0], str) else None
     compiled = compile_template(template)
-    given |= {"messages": copied(messages), "tools": tools, "documents": None}
+    given |= {"messages": messages, "tools": tools, "documents": None}
     return writer_of(compiled)({**given, "add_generation_prompt": asks})
 
 

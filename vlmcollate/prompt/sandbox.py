@@ -1,7 +1,7 @@
 """Renders compiled chat templates in Jinja's sandbox, which remembers what templates may read.
 
-For each attribute that a template reads, the sandbox asks a dozen abstract classes whether the
-object is an instance of them. The answer depends on the object's class and the name alone.
+For each attribute that a template reads, the sandbox checks whether the object is an instance of a
+dozen abstract classes. The result depends on the object's class and the name alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OF_DICTIONARIES = frozenset(dir(dict))
 
 
 class _RememberingSandbox(ImmutableSandboxedEnvironment):
-    """The sandbox of transformers, which asks once for each class and name."""
+    """The sandbox of transformers, which checks each class and name once."""
 
     known: dict[tuple[type, str], bool]
 

@@ -10,7 +10,7 @@ import attrs
 
 from vlmcollate.conversation import Conversation, Message, TextPart
 from vlmcollate.errors import LabelError, SampleError
-from vlmcollate.prompt.marks import MarkedText, Marks, Slot
+from vlmcollate.prompt.marks import MarkedText, Marks, Slot, map_strings
 from vlmcollate.prompt.notes import TurnNote
 from vlmcollate.prompt.structure import Structure
 from vlmcollate.tokens.vocabulary import Vocabulary
@@ -61,6 +61,12 @@ class KnownStarts:
     def for_another_chat(self) -> KnownStarts:
         """Returns what is known of a chat whose prompts may differ from those of others."""
         return KnownStarts(is_certain=False, of_probes=self.of_probes)
+
+    def show(self, shown: tuple[Kind, str]) -> None:
+        """Keeps a place where a prompt was rendered, and forgets the others if there are many."""
+        if len(self.shown) >= _MOST_STARTS:
+            self.shown.clear()
+        self.shown.add(shown)
 
     def keep(self, kind: Kind, written: Kind, length: int, note: TurnNote | None) -> None:
         """Keeps the start of a turn, and forgets the others when there are too many."""
@@ -231,6 +237,20 @@ class TurnHeaders:
         silent = tuple(m.role for m in messages[anchor.message + 1 if anchor else 0 : k])
         form = before.role, before.is_string, parts[-1:], tuple(before.extra)
         return *form, silent, anchor is None
+
+    def _shown_text(self, k: int, anchor: Slot | None, written: str) -> str:
+        """Returns what stands before turn `k` without strings of messages, such as identifiers."""
+        strings: set[str] = set()
+
+        def keep(string: str) -> str:
+            strings.add(string)
+            return string
+
+        for message in self.conversation.messages[max(anchor.message, 0) if anchor else 0 : k + 1]:
+            map_strings(message.extra, keep, keep)
+        for string in sorted(filter(None, strings), key=len, reverse=True):
+            written = written.replace(string, "")
+        return written.strip()
 
     def _own_beginning(self, k: int) -> Kind:
         """Returns what may decide whose the whitespace before the words of turn `k` is."""

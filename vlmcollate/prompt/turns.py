@@ -250,8 +250,8 @@ class TurnFinder(OffPromptStarts):
     def _start_behind(self, k: int, kind: Kind, anchor: Slot | None, first: int, where: str) -> int:
         """Returns the start of turn `k`, whose words begin at `first`, by its generation prompt."""
         trace, at = self.trace, anchor.end if anchor else 0
-        shown = kind, trace.text[at:first].strip()
-        is_shown = self.known.is_certain or shown in self.known.shown
+        shown = kind, self._shown_text(k, anchor, trace.text[at:first])
+        is_shown = shown in self.known.shown
         is_same = is_shown and self._is_repeated(k)
         header = self._known_header(kind, trace.text[at:first]) if is_same else None
         if header is None:
@@ -262,7 +262,7 @@ class TurnFinder(OffPromptStarts):
                 return self._start_without_prompt(k, at, first, error)
             is_same = is_same or (is_shown and before.lstrip() == header.lstrip() != "")
             self.known.headers[kind] = header
-            self.known.shown.add(shown)
+            self.known.show(shown)
         if trace.text.startswith(header, at):
             header += self._unasked_of(k, at + len(header), header, where)
             self.known.headers[kind] = header

@@ -63,6 +63,16 @@ VARYING = {
     + LOOP
     + PROMPT.replace("<think>", "{{ p() }}"),
     "a name of its own": f"{{% set asks = {ASKS} %}}" + LOOP + PROMPT.replace(ASKS, "asks"),
+    "a prompt that is always written": LOOP
+    + f"{{% if messages[-1].role != 'assistant' %}}[assistant]{{% if {SYSTEM} %}}<think>"
+    + "{% endif %}{% endif %}",
+    "what is written behind a prompt": LOOP
+    + PROMPT
+    + f"{{% if {SYSTEM} and messages[-1].role != 'assistant' %}}<think>{{% endif %}}",
+    "a request of its own that is false": f"{{% set {ASKS} = kw | default(false) %}}{LOOP}"
+    + f"{{% if not {ASKS} %}}[assistant]{{% if {SYSTEM} %}}<think>{{% endif %}}{{% endif %}}",
+    "a macro for the prompt": f"{{% if {ASKS} %}}{{% macro p() %}}[assistant]{{% endmacro %}}"
+    + f"{{% endif %}}{LOOP}{{% if {SYSTEM} %}}{{{{ p() if p is defined }}}}{{% endif %}}",
     "a name for the prompt": f"{{% if {ASKS} %}}{{% set p = '[assistant]' %}}{{% endif %}}{LOOP}"
     + f"{{% if {SYSTEM} %}}{{{{ p }}}}{{% endif %}}",
     "an attribute for the prompt": "{% set ns = namespace(p='') %}"
