@@ -17,6 +17,7 @@ from vlmcollate.encode.answer_weights import last_turn_trains
 from vlmcollate.encode.train_on import PartWeights, TrainOn, trained_messages
 from vlmcollate.errors import ConfigError, ConversationError, LabelError, SampleError
 from vlmcollate.media import Concatenate, Join, ProcessedMedia
+from vlmcollate.media.processing.refusals import may_be_refusal
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.prompt.reasoning import TAGGED, ReasoningForm
 from vlmcollate.prompt.rendering import Rendering
@@ -191,8 +192,10 @@ class SharedMedia:
             return self.process(rendering, media)
         try:
             whole = self(everything, self.items)
-        except ValueError:  # which the sample that holds them all raises
-            return self.process(rendering, media)
+        except (ValueError, RuntimeError) as error:
+            if not may_be_refusal(error):
+                raise
+            return self.process(rendering, media)  # the sample that holds them all raises it
         cut = self._cut(whole, everything, len(media))
         return self.process(rendering, media) if cut is None else cut
 
