@@ -13,6 +13,8 @@ from torch import Tensor
 
 from tests.processors import processor_of
 from vlmcollate import EncodedSample
+from vlmcollate.conversation import Conversation
+from vlmcollate.errors import MediaError
 from vlmcollate.media import Join, MediaRequest, ProcessedMedia, process_patch_grids
 from vlmcollate.models.qwen2_5_vl import Qwen2_5_VLCollator
 from vlmcollate.models.smolvlm import SmolVLMCollator
@@ -107,6 +109,28 @@ class DoublesBytes(Qwen2_5_VLCollator):
         return _doubled(sample) if is_changed else sample
 
 
+class HalvesBytesOfVideos(Qwen2_5_VLCollator):
+    """Changes the pixels of videos, but not of images, in every format but float32."""
+
+    family = attrs.evolve(FAMILY, takes_pixel_bytes=True)
+
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
+        key = "pixel_values_videos"
+        if self.pixels == "float32" or key not in sample.media:
+            return sample
+        return attrs.evolve(sample, media={**sample.media, key: sample.media[key] // 2})
+
+
+class HalvesBytesAndTakesNoImage(HalvesBytesOfVideos):
+    """The same, for a model that takes videos alone."""
+
+    def load(self, conversation: Conversation) -> list[Any]:
+        for _, part in conversation.media:
+            if part.kind == "image":
+                raise MediaError("this model takes no image", where=part.where)
+        return super().load(conversation)
+
+
 class WritesRowTokens(SmolVLMCollator):
     """Makes the tokens of tiles from text."""
 
@@ -124,6 +148,8 @@ CAUGHT_BY: dict[type[Any], str] = {
     PixelsOfTheFirst: _JOINED,
     PixelsOfZeros: _JOINED,
     DoublesBytes: "check_pixel_formats_agree",
+    HalvesBytesOfVideos: "check_pixel_formats_agree",
+    HalvesBytesAndTakesNoImage: "check_pixel_formats_agree",
     WritesNewlines: "check_tokens_match_the_processor",
     ResizesAgain: "check_the_options_of_an_image_act",
     WritesRowTokens: "check_text_makes_no_media_tokens",

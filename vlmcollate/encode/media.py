@@ -18,7 +18,7 @@ from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.errors import CollateError, ConfigError, MediaError
 from vlmcollate.family import Family
 from vlmcollate.media import MediaStrategy, ProcessedMedia, Video
-from vlmcollate.media.processing.refusals import refuses_media, refuses_number
+from vlmcollate.media.processing.refusals import refusal, refuses_media, refuses_number
 from vlmcollate.media.processing.resizing import RESIZED, without_mark
 from vlmcollate.media.processing.result import NOT_MEDIA, as_tensor
 from vlmcollate.prompt.rendering import Rendering
@@ -109,10 +109,10 @@ def process_or_refuse(
         return process(rendering, media)
     except CollateError:
         raise
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         name, places = type(processor).__name__, [part.where for _, part in conversation.media]
         if refuses_media(error, processor, media, partial(process, rendering)):
-            problem = f"{name} refuses the media of this sample: {error}"
+            problem = refusal(error, processor)
         elif refuses_number(
             error,
             processor,

@@ -28,6 +28,7 @@ from vlmcollate.encode.pixel_probe import (
 from vlmcollate.encode.processor_settings import settings_of
 from vlmcollate.encode.stripping import for_processor, stripped, stripped_processor
 from vlmcollate.media import MediaRequest, ProcessedMedia, Video
+from vlmcollate.media.processing.refusals import may_be_refusal
 from vlmcollate.media.processing.resizing import RESIZED
 from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.pixels import PixelTable, as_bytes, table_of
@@ -206,8 +207,10 @@ _TRIED = IdentityCache[_Tried]()
 def _processed(process: Process, request: MediaRequest, tables: Tables) -> ProcessedMedia | None:
     try:
         found = process(request)
-    except ValueError:  # the processor refuses the media; its own call says why
-        return None
+    except (ValueError, RuntimeError) as error:
+        if not may_be_refusal(error):
+            raise
+        return None  # the processor refuses the media; its own call says why
     tensors: dict[str, Any] = dict(found.tensors)
     for key, table in tables.items():
         found_pixels = tensors.get(key)

@@ -17,7 +17,7 @@ from vlmcollate.encode.item_options import FinalSize, Shape
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.errors import CollateError, MediaError
 from vlmcollate.media import MediaStrategy, Video
-from vlmcollate.media.processing.refusals import refuses_media
+from vlmcollate.media.processing.refusals import refusal, refuses_media
 
 SMALL = (84, 84)
 """The height and width of an image that any processor accepts."""
@@ -109,14 +109,11 @@ def _or_refuse(
         return find()
     except CollateError:
         raise
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         item = size if isinstance(size, Video) else small_image()
         if not refuses_media(error, processor, [item], lambda items: text_of(part.kind, items[0])):
             raise
-        raise MediaError(
-            f"{type(processor).__name__} refuses the media of this sample: {error}",
-            where=part.where,
-        ) from error
+        raise MediaError(refusal(error, processor), where=part.where) from error
 
 
 def _token_of(text: str, media_tokens: Mapping[MediaKind, Sequence[str]]) -> str:

@@ -6,22 +6,23 @@ Shapes: N rows of a joined media tensor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from vlmcollate.errors import UnfinishedPixelsError
+from vlmcollate.pixels.no_tensor import NoTensor
 from vlmcollate.pixels.table import PixelTable
 
 
 @attrs.frozen(eq=False, repr=False)
-class PixelBytes:
+class PixelBytes(NoTensor):
     """Pixels of a batch as bytes, a quarter of their size, which no model takes by accident.
 
-    This is not a tensor: every use as one raises `UnfinishedPixelsError`. It moves to a device and
-    to pinned memory as a tensor does, and passes from a DataLoader worker in shared memory.
+    This is not a tensor: every use as one raises `UnfinishedPixelsError`, a comparison with another
+    object as well. It moves to a device and to pinned memory as a tensor does, and passes from a
+    DataLoader worker in shared memory.
     `finish_pixels` makes a model take it; `finished` returns the pixels as floats.
 
     Attributes:
@@ -105,27 +106,3 @@ class PixelBytes:
     def __repr__(self) -> str:
         padded = "" if self.extents is None else ", padded"
         return f"PixelBytes(shape={tuple(self.shape)}, device={self.device}{padded})"
-
-    def __getattr__(self, name: str) -> NoReturn:
-        self._refuse(name)
-
-    def __getitem__(self, index: object) -> NoReturn:
-        self._refuse("an index")
-
-    def __array__(self, *args: object, **options: object) -> NoReturn:
-        self._refuse("numpy.asarray")
-
-    @classmethod
-    def __torch_function__(
-        cls, function: Any, types: object, args: object = (), kwargs: object = None
-    ) -> NoReturn:
-        """Refuses every operation of torch."""
-        cls._refuse(getattr(function, "__name__", repr(function)))
-
-    @classmethod
-    def _refuse(cls, use: str) -> NoReturn:
-        raise UnfinishedPixelsError(
-            f"the pixels of this batch are still bytes: found {use} used on them, expected "
-            "pixels as floats; call finish_pixels(model) once before training, or "
-            "normalize_pixels(batch, device) in a loop of your own"
-        )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
+import operator
 import os
 import pickle
 import resource
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from numbers import Number
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import attrs
 import numpy as np
@@ -43,6 +48,18 @@ def _sample(pixels, table=None):
     )
 
 
+_BINARY = [
+    *(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge),
+    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv),
+    *(operator.mod, divmod, operator.pow, operator.matmul, operator.lshift, operator.rshift),
+    *(operator.and_, operator.or_, operator.xor, operator.iadd, operator.imul),
+]
+
+
+def _with_a_number(operate):
+    return lambda pixels: operate(pixels, 0)
+
+
 @pytest.mark.parametrize(
     "use",
     [
@@ -64,11 +81,42 @@ def _sample(pixels, table=None):
         lambda pixels: np.asarray(pixels),
         lambda pixels: torch.as_tensor(pixels),
         lambda pixels: torch.tensor(pixels),
+        lambda pixels: torch.ones(1).new_tensor(pixels),
+        lambda pixels: torch.ones(2)[pixels],
+        lambda pixels: np.ones(3) * pixels,
+        lambda pixels: operator.setitem(pixels, 0, 1),
+        lambda pixels: next(iter(pixels)),
+        lambda pixels: 0 in pixels,
+        lambda pixels: sum(pixels),
+        lambda pixels: range(pixels),
+        lambda pixels: math.floor(pixels),
+        *(bool, int, float, complex, round, abs, bytes),
+        *(operator.neg, operator.pos, operator.invert, operator.not_),
+        *map(_with_a_number, _BINARY),
     ],
 )
 def test_every_use_as_a_tensor_raises(use):
-    with pytest.raises((UnfinishedPixelsError, TypeError, ValueError)):
+    with pytest.raises(UnfinishedPixelsError, match=r"finish_pixels\(model\)"):
         use(_bytes())
+
+
+@pytest.mark.parametrize("operate", _BINARY)
+def test_a_number_before_it_raises_as_well(operate):
+    for other in (2, 0.5, None, _bytes()):
+        with pytest.raises(UnfinishedPixelsError):
+            operate(other, _bytes())
+
+
+def test_it_is_an_object_of_its_own():
+    pixels, other = _bytes(), _bytes()
+    assert {pixels: "a", other: "b"}[other] == "b"
+    assert len({pixels, pixels, other}) == 2
+    assert [other, pixels].index(other) == 0
+    assert WeakKeyDictionary({pixels: "a"})[pixels] == "a"
+    holder = attrs.make_class("Holder", ["pixels"], frozen=True)
+    assert holder(pixels) == holder(pixels)
+    # trainers search whatever they can iterate over for the size of a batch
+    assert not isinstance(pixels, Iterable | Sequence | Number)
 
 
 def test_the_error_names_the_use_and_the_remedy():

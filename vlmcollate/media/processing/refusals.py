@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -17,6 +18,28 @@ from vlmcollate.media.loading.videos import Video
 _SIDE = 224
 _FRAMES = 8
 _SAMPLES = 32_000
+_OF_SHAPES = re.compile(r"\b(shape|sizes?)\b")
+
+
+def may_be_refusal(error: Exception) -> bool:
+    """Whether an exception is of a kind that a processor raises for media.
+
+    That is a `ValueError`, or a `RuntimeError` of torch about a shape. Its subclasses, and the one
+    for a lack of memory, are not.
+
+    Args:
+        error: What was raised.
+    """
+    return isinstance(error, ValueError) or is_about_shape(error)
+
+
+def is_about_shape(error: Exception) -> bool:
+    """Whether an exception is what torch raises for a shape that does not fit.
+
+    Args:
+        error: What was raised.
+    """
+    return type(error) is RuntimeError and _OF_SHAPES.search(str(error)) is not None
 
 
 def refuses_media(
@@ -24,9 +47,9 @@ def refuses_media(
 ) -> bool:
     """Whether an exception from processing means that the media is at fault.
 
-    Only a `ValueError` counts that comes out of the processor's own image processor, video
-    processor or feature extractor, and only if the same call takes plain media of the same kinds.
-    Anything else is a bug in the code around it, or a lack of memory.
+    Only what `may_be_refusal` names counts, if it comes out of the processor's own image processor,
+    video processor or feature extractor, and only if the same call takes plain media of the same
+    kinds. Anything else is a bug in the code around it, or a lack of memory.
 
     Args:
         error: What was raised.
@@ -34,7 +57,7 @@ def refuses_media(
         media: The decoded items that were processed.
         process: Processes other items in their place.
     """
-    if not (isinstance(error, ValueError) and _comes_from_a_part(error, processor)):
+    if not (may_be_refusal(error) and _comes_from_a_part(error, processor)):
         return False
     try:
         process([_plain(item) for item in media])
@@ -80,6 +103,17 @@ def refuses_number(
     except Exception:  # noqa: BLE001  # the processor takes no media of the kind, or has a bug
         return False
     return True
+
+
+def refusal(error: Exception, processor: Any) -> str:
+    """Returns the problem of a `MediaError` for media that a processor refuses.
+
+    Args:
+        error: What was raised.
+        processor: The processor.
+    """
+    remedy = "; resize it, or drop the row" if is_about_shape(error) else ""
+    return f"{type(processor).__name__} refuses the media of this sample: {error}{remedy}"
 
 
 def _is_raised_by(error: Exception, processor: Any) -> bool:

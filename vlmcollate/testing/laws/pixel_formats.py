@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import attrs
+from hypothesis import strategies as st
 
 from vlmcollate.collator import BaseCollator
 from vlmcollate.errors import ConfigError
@@ -14,15 +15,16 @@ from vlmcollate.pixels import PixelFormat, cast_pixels, dtype_of, normalize_pixe
 from vlmcollate.testing.generators import batches
 from vlmcollate.testing.laws.failure_messages import equal_tensors, failure
 from vlmcollate.testing.laws.for_all import Chat, NotApplicable, Trial, forall
-from vlmcollate.testing.laws.probes import unequal_images
+from vlmcollate.testing.laws.probes import batch_probes, unequal_images
 from vlmcollate.testing.laws.subject import Subject
 
 
 def check_pixel_formats_agree(collator: BaseCollator, trial: Trial) -> None:
-    """Pixels as bfloat16 are those of float32, rounded; pixels as bytes become them."""
+    """Images and videos as bfloat16 are those of float32, rounded; as bytes they become them."""
     subject = Subject.of(collator)
-    if not subject.images:
-        raise NotApplicable("it accepts no image")
+    videos = batch_probes(subject, "a video", "an image and a video")
+    if not subject.images and not videos:
+        raise NotApplicable("it accepts no image and no video")
     plain = attrs.evolve(subject.collator, pixels="float32")
     others = _in_other_formats(plain)
 
@@ -41,8 +43,11 @@ def check_pixel_formats_agree(collator: BaseCollator, trial: Trial) -> None:
                     messages=examples[0],
                 )
 
+    if not subject.images:
+        forall(trial, st.sampled_from(videos), check)
+        return
     few = subject.chats(min_images=1, max_turns=min(2, subject.turns))
-    forall(trial, batches(few), check, also=unequal_images(subject))
+    forall(trial, batches(few), check, also=[*unequal_images(subject), *videos])
 
 
 def _in_other_formats(collator: BaseCollator) -> dict[PixelFormat, BaseCollator]:

@@ -136,6 +136,14 @@ def _video(subject: Subject) -> Chat | None:
     return _with_parts(subject, [video, _text("What moves?")])
 
 
+def _image_and_video(subject: Subject) -> Chat | None:
+    if not subject.images or "video" not in subject.collator.traits.placeholders:
+        return None
+    frames = np.stack([np.asarray(tinted_image(90, 70, 30 * number)) for number in range(6)])
+    video = {"type": "video", "video": frames, "fps": 2.0}
+    return _with_parts(subject, [_image(56, 56, 200), video, _text("What moves?")])
+
+
 def _audio_clip(subject: Subject) -> Chat | None:
     if "audio" not in subject.collator.traits.placeholders:
         return None
@@ -162,5 +170,6 @@ _PROBES: Mapping[str, Callable[[Subject], Chat | None]] = {
     "a large image": _of_size(700, 260),
     "a narrow image": _of_size(30, 170),
     "a video": _video,
+    "an image and a video": _image_and_video,
     "an audio clip": _audio_clip,
 }
