@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 from unittest.mock import ANY, patch
 
+import attrs
 import numpy as np
 import torch
 from PIL import Image
@@ -112,7 +113,7 @@ def rows_read_a_second(rows: list[Any], collator: BaseCollator) -> tuple[float, 
 
 
 def text_rows(number: int) -> list[Any]:
-    """Chats of about 130 tokens, none of which is the same."""
+    """Chats of about 200 tokens, none of which is the same."""
     random = np.random.default_rng(0)
     words = [f"word{place}" for place in range(500)]
     return [
@@ -137,36 +138,61 @@ def encode_each(rows: list[Any], collator: BaseCollator) -> None:
         collator.encode(row)
 
 
-def preparing_and_reading(rows: list[Any], collator: BaseCollator) -> tuple[float, float, float]:
-    """The rate of preparing rows of text, as a multiple of encoding them, and rows read a second.
+@attrs.frozen(kw_only=True)
+class Rates:
+    """What rows take, in CPU time and on disk.
 
-    They are read at random, with a cache that holds all groups and without one.
+    Attributes:
+        encoded: Rows encoded a second.
+        prepared: Rows prepared a second.
+        multiple: The rate of preparing, as a multiple of encoding.
+        cached: Rows read a second at random, with a cache that holds all groups.
+        uncached: Rows read a second at random, without a cache.
+        bytes_a_row: The bytes of a row on disk.
+        bytes_a_token: The bytes of a token on disk.
     """
-    found: list[tuple[float, float, float]] = []
-    order = np.random.default_rng(0).permutation(len(rows)).tolist()
-    for _ in range(int(os.environ.get("ROUNDS", "3"))):
-        with tempfile.TemporaryDirectory() as folder:
-            live = seconds(lambda: encode_each(rows, collator))
-            writing = seconds(lambda: prepare_dataset(rows, Path(folder), collator=collator))
-            cached = PreparedDataset(folder, collator)
-            with patch.object(prepared, "_CACHED_GROUPS", 0):
-                uncached = PreparedDataset(folder, collator)
-            kept = seconds(lambda: [cached[index] for index in order])  # noqa: B023
-            anew = seconds(lambda: [uncached[index] for index in order])  # noqa: B023
-            found.append((live / writing, len(rows) / kept, len(rows) / anew))
-    first, second, third = map(median, zip(*found, strict=True))
-    return first, second, third
+
+    encoded: float
+    prepared: float
+    multiple: float
+    cached: float
+    uncached: float
+    bytes_a_row: float
+    bytes_a_token: float
 
 
-def ratio_of_preparing(rows: list[Any], collator: BaseCollator) -> float:
-    """The rate of preparing rows, as a multiple of encoding them."""
-    found = []
-    for _ in range(int(os.environ.get("ROUNDS", "3"))):
-        with tempfile.TemporaryDirectory() as folder:
-            live = seconds(lambda: encode_each(rows, collator))
-            writing = seconds(lambda: prepare_dataset(rows, Path(folder), collator=collator))
-        found.append(live / writing)
-    return median(found)
+def rates_of(rows: list[Any], collator: BaseCollator) -> Rates:
+    """Encodes, prepares and reads rows; each number is the median of the rounds."""
+    found = [_one_round(rows, collator) for _ in range(int(os.environ.get("ROUNDS", "3")))]
+    return Rates(**{name: median(one[name] for one in found) for name in found[0]})
+
+
+def _one_round(rows: list[Any], collator: BaseCollator) -> dict[str, float]:
+    number, order = len(rows), np.random.default_rng(0).permutation(len(rows)).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        live = seconds(lambda: encode_each(rows, collator))
+        writing = seconds(lambda: prepare_dataset(rows, Path(folder), collator=collator))
+        size = sum(file.stat().st_size for file in Path(folder).glob("*.arrow"))
+        cached = PreparedDataset(folder, collator)
+        with patch.object(prepared, "_CACHED_GROUPS", 0):
+            uncached = PreparedDataset(folder, collator)
+        return {
+            "encoded": number / live,
+            "prepared": number / writing,
+            "multiple": live / writing,
+            "cached": number / seconds(lambda: [cached[index] for index in order]),
+            "uncached": number / seconds(lambda: [uncached[index] for index in order]),
+            "bytes_a_row": size / number,
+            "bytes_a_token": size / cached.manifest.tokens,
+        }
+
+
+def seconds_to_start() -> float:
+    """The CPU time of the first run of a process beyond that of its one row."""
+    row, collator = text_rows(1), collator_for(build("qwen2_5_vl"))
+    collator.encode(row[0])
+    with tempfile.TemporaryDirectory() as folder:
+        return seconds(lambda: prepare_dataset(row, Path(folder), collator=collator))
 
 
 def ratio_to_copy(rows: list[Any], collator: BaseCollator) -> float:
@@ -183,10 +209,24 @@ def ratio_to_copy(rows: list[Any], collator: BaseCollator) -> float:
     return median(ratios)
 
 
+def add_rates(table: Table, name: str, rates: Rates, *, reading: bool = True) -> None:
+    """Adds a row for each number."""
+    table.add_row(f"{name}: encode", f"{rates.encoded:,.0f}/s", "")
+    table.add_row(f"{name}: prepare", f"{rates.prepared:,.0f}/s", "")
+    table.add_row("  of the rate of encoding", f"{rates.multiple:.2f}", "at least 0.8")
+    table.add_row(f"{name}: on disk", f"{rates.bytes_a_row:,.0f} bytes a row", "")
+    if reading:
+        table.add_row("", f"{rates.bytes_a_token:.2f} bytes a token", "")
+        for what, rate in (("all cached", rates.cached), ("no cache", rates.uncached)):
+            table.add_row(f"{name}: read at random, {what}", f"{rate:,.0f}/s", "at least 5,000/s")
+            table.add_row("  of the rate of encoding", f"{rate / rates.encoded:.1f}", "")
+
+
 def main() -> None:
     """Measures and prints."""
     logging.set_verbosity_error()
     torch.set_num_threads(1)  # as each process of a pool has it
+    start = seconds_to_start()
     rows, collator = dataset(), collator_for(build("qwen2_5_vl"))
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(int(os.environ.get("ROUNDS", "3"))):
@@ -210,21 +250,15 @@ def main() -> None:
         table.add_row(name, f"{checked:.0f}/s", f"{unchecked:.0f}/s", ratio)
     Console().print(table)
     table = Table("CPU time", "found", "goal")
+    table.add_row("start of a run", f"{start:.2f} s", "")
     for number in (2000, 10_000):
-        multiple, kept, anew = preparing_and_reading(text_rows(number), collator)
-        name = f"{number:,} rows of text"
-        table.add_row(
-            f"{name}: prepare, of the rate of encoding", f"{multiple:.2f}", "at least 0.8"
-        )
-        table.add_row(f"{name}: read at random, all cached", f"{kept:,.0f}/s", "at least 5,000/s")
-        table.add_row(f"{name}: read at random, no cache", f"{anew:,.0f}/s", "at least 5,000/s")
-    multiple = ratio_of_preparing(rows, collator)
-    table.add_row("image: prepare, of the rate of encoding", f"{multiple:.2f}", "at least 0.8")
+        add_rates(table, f"{number:,} rows of text", rates_of(text_rows(number), collator))
+    add_rates(table, f"{ROWS} rows with an image", rates_of(rows, collator), reading=False)
     for side, number in ((448, 40), (560, 25), (1344, 8)):  # the second has the pixels of 640 x 480
         multiple = ratio_to_copy(dataset(side)[:number], collator)
         name = f"image of {side} x {side}: read, of the time of copying"
         table.add_row(name, f"{multiple:.2f}", "at most 1.3")
-    Console().print(table)
+    Console(width=100).print(table)
     if find_spec("ray") is None:
         return
     table = Table("chats", "2 processes", "2 Ray actors", "of which Ray starts")

@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,9 +78,10 @@ def _open(folder: Path, file: Path) -> tuple[list[str], Any]:
 
 
 def _remove_partial_files(folder: Path) -> None:
-    for file in folder.iterdir():
-        if _PARTIAL.fullmatch(file.name):
-            file.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # a script that runs again may remove its folder
+        for file in folder.iterdir():
+            if _PARTIAL.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
 
 def _lock(file: IO[bytes], folder: Path) -> None:

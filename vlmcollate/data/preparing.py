@@ -11,7 +11,12 @@ from typing import Literal
 from vlmcollate.collator import BaseCollator
 from vlmcollate.data.encoder import PieceEncoder
 from vlmcollate.data.manifest import Manifest, ShardFacts
-from vlmcollate.data.processes import Task, exit_if_unguarded, write_shards
+from vlmcollate.data.processes import (
+    Task,
+    check_program_is_importable,
+    exit_if_unguarded,
+    write_shards,
+)
 from vlmcollate.data.rejected import add_rejected
 from vlmcollate.data.reporting import Progress, Reporter
 from vlmcollate.data.run import open_run
@@ -65,8 +70,8 @@ def prepare_dataset(
 
     Raises:
         ConfigError: The source is not readable or would be read in part, the options do not fit or
-            cannot be sent to a process, the folder holds a different run or is locked by another,
-            or one of its shards is damaged.
+            cannot be sent to a process, the processes cannot import the running program, the folder
+            holds a different run or is locked by another, or one of its shards is damaged.
         SampleError: A sample is bad; the error names its file and row.
         SourceError: A stream raised an error, or a dataset one that every other row would raise,
             too, such as that of a full disk, or one that may pass, such as a timeout; the error
@@ -74,6 +79,8 @@ def prepare_dataset(
     """
     exit_if_unguarded()
     check_count("num_proc", num_proc)
+    if num_proc > 1:
+        check_program_is_importable()
     with open_run(
         source,
         output_dir,

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,25 @@ def exit_if_unguarded() -> None:
     process = multiprocessing.current_process()
     if process.name == _NAME and getattr(process, "_inheriting", False):
         os._exit(_UNGUARDED)
+
+
+def check_program_is_importable() -> None:
+    """Checks that a process that is spawned can import the running program, as it will.
+
+    A notebook, an interactive session and `python -c` have no file, and nothing is imported.
+
+    Raises:
+        ConfigError: The program was read from standard input or a pipe, or its file is gone.
+    """
+    program = spawn.get_preparation_data(_NAME).get("init_main_from_path")
+    if program is None or Path(program).is_file():
+        return
+    found = "standard input" if Path(program).name == "<stdin>" else f"'{program}'"
+    raise ConfigError(
+        f"the encoding processes cannot import the running program: found one read from {found}, "
+        "expected a regular file; save the program as a file that calls prepare_dataset below "
+        '`if __name__ == "__main__":`, or set num_proc=1'
+    )
 
 
 def _start_processes(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
 
 import pytest
 
@@ -66,9 +70,12 @@ def test_a_failing_process_is_one_error(tmp_path, how, kind, message):
 
 
 _UNGUARDED = """
+import shutil
 import sys
 from vlmcollate.data import prepare_dataset
 
+if sys.argv[2] == "removing":  # so each process removes it, too
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
 collator = None
 if __name__ == "__main__":  # its processes end before they need one
     from vlmcollate import collator_for
@@ -79,15 +86,69 @@ prepare_dataset([chat] * 4, sys.argv[1], collator=collator, num_proc=2, rows_per
 """
 
 
-def test_a_script_without_a_guard_is_one_error(tmp_path):
-    script = tmp_path / "script.py"
+@pytest.mark.parametrize("how", ["keeping", "removing"])
+def test_a_script_without_a_guard_is_one_error(tmp_path, how):
+    script, out = tmp_path / "script.py", tmp_path / "out"
     script.write_text(_UNGUARDED)
-    run = Script(script, str(tmp_path / "out"), stream=2, spawn=NIGHTLY)
+    run = Script(script, str(out), how, stream=2, spawn=NIGHTLY)
     error = run.output.read()
     assert run.wait() == 1
     run.end()
     assert error.count("Traceback") == 1
+    assert error.splitlines()[-1].startswith("vlmcollate.errors.ConfigError: the script runs once")
     assert 'expected one below `if __name__ == "__main__":`; write that line' in error
+    assert out.exists() is (how == "keeping")
+
+
+_NOT_IMPORTABLE = (
+    "the encoding processes cannot import the running program: found one read from {}, expected a "
+    "regular file; save the program as a file that calls prepare_dataset below "
+    '`if __name__ == "__main__":`, or set num_proc=1'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("<stdin>", "standard input"), ("gone.py", "'{folder}/gone.py'")]
+)
+def test_a_program_that_no_process_can_import_is_refused(tmp_path, monkeypatch, name, found):
+    program = ModuleType("__main__")  # as Python makes it
+    program.__file__ = str(tmp_path / name)
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    message = _NOT_IMPORTABLE.format(found.format(folder=tmp_path))
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        prepare_with_two([CHAT] * 4, tmp_path)
+    assert not list(tmp_path.iterdir())
+    collator = collator_for(tiny_processor())
+    assert prepare_dataset([CHAT] * 4, tmp_path / "one", collator=collator).samples == 4
+
+
+_GUARDED = """
+from vlmcollate import collator_for
+from vlmcollate.data import prepare_dataset
+from vlmcollate.testing import tiny_processor
+
+if __name__ == "__main__":
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    collator = collator_for(tiny_processor())
+    prepare_dataset([chat] * 4, "out", collator=collator, num_proc=2, rows_per_shard=2)
+"""
+
+
+@pytest.mark.skipif(not NIGHTLY, reason="starts Python, which imports torch for seconds")
+@pytest.mark.parametrize("code", [_GUARDED, _GUARDED.replace("__name__", '"__main__"')])
+def test_a_program_from_standard_input_is_one_error(tmp_path, code):
+    def run(*arguments, **more):
+        return subprocess.run(  # noqa: S603  # this Python
+            [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, **more
+        )
+
+    done = run("-", input=code)
+    last = f"vlmcollate.errors.ConfigError: {_NOT_IMPORTABLE.format('standard input')}"
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.splitlines()[-1] == last
+    assert run("-c", code).returncode == 0
+    assert (tmp_path / "out" / "manifest.json").exists()
 
 
 def label_all(message):
