@@ -40,7 +40,6 @@ _TEMPLATES = (
     "diffusion_gemma",
 )
 _LIMIT = 3.0
-_TEMPLATES = "qwen3_vl", "qwen3_5_think", "llama3_2", "nemotron_3_nano"
 _LONG_TURNS, _LONG_TOKENS, _LONG_LIMIT = 188, 32_000, 6.0
 _WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty"]
 _TOOLS = [
@@ -151,7 +150,7 @@ def print_long_chats() -> bool:
         "template", "tokens", "render and tokenize", "beyond, seen", "at most", "beyond, unseen"
     )
     within = True
-    for template in _TEMPLATES:
+    for template in _TEMPLATES[:4]:
         tokens, base, seen = added(template, seen=True)
         unseen = added(template, seen=False)[2]
         within &= seen < _LONG_LIMIT
