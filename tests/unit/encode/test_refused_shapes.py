@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -50,7 +53,7 @@ def test_a_copy_of_the_processor_for_bytes_refuses_as_the_processor(monkeypatch)
 
     def particular(self, videos, **options):
         if videos[0].shape[-1] == 90:
-            torch.zeros(3).view(2)
+            torch.einsum("i,i->i", torch.zeros(3), torch.zeros(2))
         return plain(self, videos, **options)
 
     monkeypatch.setattr(kind, "_preprocess", particular)
@@ -96,3 +99,41 @@ def test_a_lack_of_memory_passes_through(monkeypatch):
     with pytest.raises(RuntimeError, match="can't allocate memory") as caught:
         collator_for(build("qwen2_5_vl")).encode(BAD)
     assert type(caught.value) is RuntimeError
+
+
+@pytest.mark.parametrize(
+    "text", ["Invalid buffer size: 12.77 GiB", "can NOT allocate a block with size larger than 4GB"]
+)
+def test_a_lack_of_memory_of_another_device_passes_through(monkeypatch, text):
+    """The texts are those of devices that are not here; a torch function raises them instead."""
+    kind = type(build("qwen2_5_vl").video_processor)
+    plain = kind._preprocess
+
+    def full(self, videos, **options):
+        if videos[0].shape[-1] == 90:
+            torch.unflatten(torch.zeros(6), 0, (7,))
+        return plain(self, videos, **options)
+
+    def refusing(*given, **options):
+        raise RuntimeError(text)
+
+    refusing = types.FunctionType(refusing.__code__, vars(torch), closure=refusing.__closure__)
+    monkeypatch.setattr(kind, "_preprocess", full)
+    monkeypatch.setattr(torch, "unflatten", refusing)
+    with pytest.raises(RuntimeError, match=text):
+        collator_for(build("qwen2_5_vl")).encode(BAD)
+
+
+def test_a_bug_of_a_users_processor_passes_through():
+    class Buggy(type(build("qwen2_5_vl").image_processor)):  # type: ignore[misc]
+        def preprocess(self, images, *given, **options):
+            if images[0].size[0] != images[0].size[1]:
+                torch.zeros(3).view(2)
+            return super().preprocess(images, *given, **options)
+
+    processor = build("qwen2_5_vl")
+    processor.image_processor.__class__ = Buggy
+    image = {"type": "image", "image": PIL.Image.new("RGB", (64, 32))}
+    row = [{"role": "user", "content": [image]}, {"role": "assistant", "content": "A door."}]
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        RobustCollator(collator=collator_for(processor), on_error="skip")([row])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 from pathlib import Path
 
 from vlmcollate.errors import MediaError
+
+_OF_THE_PROCESS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors that every other file would raise, too."""
 
 
 def read_file(path: Path, *, kind: str, max_bytes: int, where: str) -> bytes:
@@ -24,6 +28,7 @@ def read_file(path: Path, *, kind: str, max_bytes: int, where: str) -> bytes:
 
     Raises:
         MediaError: If the file is missing, unreadable, not regular or too large.
+        OSError: The process may open no more files, or lacks memory.
     """
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
@@ -34,6 +39,8 @@ def read_file(path: Path, *, kind: str, max_bytes: int, where: str) -> bytes:
     except MediaError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        if getattr(error, "errno", None) in _OF_THE_PROCESS:
+            raise
         raise _unreadable(path, error, kind, where) from error
 
 

@@ -19,13 +19,15 @@ _SIDE = 224
 _FRAMES = 8
 _SAMPLES = 32_000
 _OF_SHAPES = re.compile(r"\b(shape|sizes?)\b")
+_OF_MEMORY = re.compile(r"memory|alloc|buffer|storage|space|[GM]i?B\b", re.IGNORECASE)
+_LIBRARIES = ("torch", "transformers")
+"""How the names of modules begin that hold the code of processors, remote code included."""
 
 
 def may_be_refusal(error: Exception) -> bool:
     """Whether an exception is of a kind that a processor raises for media.
 
-    That is a `ValueError`, or a `RuntimeError` of torch about a shape. Its subclasses, and the one
-    for a lack of memory, are not.
+    That is a `ValueError`, or a plain `RuntimeError` of torch about a shape, but not about memory.
 
     Args:
         error: What was raised.
@@ -34,12 +36,17 @@ def may_be_refusal(error: Exception) -> bool:
 
 
 def is_about_shape(error: Exception) -> bool:
-    """Whether an exception is what torch raises for a shape that does not fit.
+    """Whether an exception is what torch raises for a shape that does not fit code of others.
 
     Args:
         error: What was raised.
     """
-    return type(error) is RuntimeError and _OF_SHAPES.search(str(error)) is not None
+    if type(error) is not RuntimeError or error.__traceback__ is None:
+        return False
+    *_, last = _steps(error.__traceback__)
+    module, text = str(last.tb_frame.f_globals.get("__name__")), str(error)
+    is_theirs = module.startswith(_LIBRARIES)  # and no bug of a class of the user's
+    return bool(is_theirs and _OF_SHAPES.search(text) and not _OF_MEMORY.search(text))
 
 
 def refuses_media(

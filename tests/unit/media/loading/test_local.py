@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import errno
 import io
 import os
 import pickle
@@ -177,3 +178,19 @@ def test_it_is_a_frozen_picklable_value(root: Path) -> None:
     assert hash(media) == hash(LocalMedia(root=root, background=(1, 2, 3)))
     with pytest.raises(AttributeError):
         media.max_pixels = 3  # type: ignore[misc]  # frozen
+
+
+def test_a_lack_of_open_files_is_no_fault_of_the_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGB", (8, 8)).save(path)
+    full = OSError(errno.EMFILE, "Too many open files")
+
+    def refuse(*given: object, **options: object) -> int:
+        raise full
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        LocalMedia().load_image(str(path), where="messages[0].content[0]")
+    assert caught.value is full
