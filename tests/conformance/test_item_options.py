@@ -172,6 +172,12 @@ def test_an_image_that_a_collator_returned_is_resized_again():
     assert again["image_grid_thw"].prod() > collate([chat])["image_grid_thw"].prod()
 
 
+def test_the_tensors_of_an_item_keep_the_processors_order():
+    """A sample's bytes are those of its tensors in order, in every process."""
+    chat = conversation({"type": "image", "image": Image.fromarray(PIXELS), "max_pixels": 1000})
+    assert list(collator("qwen2_5_vl").encode(chat).media) == ["pixel_values", "image_grid_thw"]
+
+
 def test_limits_of_an_item_that_contradict_are_refused():
     collate = collator("qwen2_5_vl")
     for options, problem in (

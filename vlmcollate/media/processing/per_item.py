@@ -46,7 +46,7 @@ def process_per_item(
         # the replacement is read from the ids, which every processor returns
         ids = list(output["input_ids"][0])
         replacements.append(Vocabulary.known(request.processor.tokenizer).decode(ids))
-        for key in output.keys() - NOT_MEDIA:
+        for key in (key for key in output if key not in NOT_MEDIA):
             tensors.setdefault(key, []).append(as_tensor(output[key]))
     return ProcessedMedia(
         replacements=tuple(replacements),
