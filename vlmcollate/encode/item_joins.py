@@ -26,6 +26,8 @@ from vlmcollate.prompt.rendering import Rendering
 
 Process = Callable[[Rendering, Sequence[Any]], ProcessedMedia]
 
+_MOST_ITEMS = 8
+"""The most items of a sort that are tried at once."""
 _MOST_TRIALS = 64
 """The most numbers of items and settings of a processor that are tried."""
 _ON_THE_SECOND_AXIS = Concatenate(axis=1)
@@ -39,10 +41,12 @@ class ItemJoins:
     Attributes:
         joins: The join of each media key.
         byte_keys: The keys whose pixels stay bytes; others become the processor's values first.
+        only_alike: Whether that was found for videos of one shape only.
     """
 
     joins: Mapping[str, Join]
     byte_keys: frozenset[str]
+    only_alike: bool = False
 
     def __call__(
         self, outputs: Sequence[ProcessedMedia], whole: ProcessedMedia | None = None
@@ -72,7 +76,9 @@ class ItemJoins:
         """Returns the joined tensors of a key, as the first part of another if they are that."""
         join = self.joins[key]
         if whole is not None and whole.dtype == values[0].dtype and type(join) is Concatenate:
-            return whole.narrow(join.axis, 0, sum(value.shape[join.axis] for value in values))
+            part = whole.narrow(join.axis, 0, sum(value.shape[join.axis] for value in values))
+            if part.is_contiguous():
+                return part
         return join(values, key=key)
 
 
@@ -113,7 +119,11 @@ class ItemTrials:
             if len(self.known) >= _MOST_TRIALS:  # the settings change again and again
                 return None
             self.known[key] = self._tried(dict(numbers))
-        return self.known[key]
+        found = self.known[key]
+        shapes = {
+            item.frames.shape for kind, item in zip(kinds, items, strict=True) if kind == "video"
+        }
+        return None if found is not None and found.only_alike and len(shapes) > 1 else found
 
     def _processed(self, kinds: Sequence[MediaKind], items: Sequence[Any]) -> ProcessedMedia:
         return self.process(bare_placeholders(kinds, self.placeholders), items)
@@ -123,9 +133,7 @@ class ItemTrials:
         found = self._attempt(numbers)
         if found is None and any(sort.kind == "video" for sort in numbers):
             found = self._attempt(numbers, alike=True)
-            # concatenation refuses videos that are not alike
-            if found and any(type(join) is not Concatenate for join in found.joins.values()):
-                return None
+            return None if found is None else attrs.evolve(found, only_alike=True)
         return found
 
     def _attempt(self, numbers: Mapping[Sort, int], *, alike: bool = False) -> ItemJoins | None:
@@ -195,8 +203,8 @@ class _Comparison:
 
 
 def _rounded(count: int) -> int:
-    """Returns a number of items of which few are tried: 1, 2, 3 and powers of two."""
-    return count if count < 4 else 1 << (count - 1).bit_length()
+    """Returns a number of items of which few are tried: 1, 2, 3, 4 and the most."""
+    return count if count < 5 else _MOST_ITEMS
 
 
 def _orders(numbers: Mapping[Sort, int]) -> list[list[Sort]]:

@@ -145,3 +145,18 @@ def test_samples_share_the_memory_of_concatenated_media(name):
     samples = collator_for(build(name), split_turns=True).encode_all(_chat(4))
     places = {s.media["pixel_values"].untyped_storage().data_ptr() for s in samples[1:]}
     assert len(places) == 1
+
+
+def test_videos_that_differ_are_refused_in_a_split_chat_as_in_their_own():
+    """InternVL stacks the videos of a sample, and the collator would concatenate their frames."""
+    messages: list[dict[str, Any]] = []
+    for count in (8, 4):
+        frames = np.random.default_rng(count).integers(0, 256, (count, 64, 64, 3), np.uint8)
+        parts = [{"type": "video", "video": frames, "fps": 2.0}, {"type": "text", "text": "?"}]
+        messages += [{"role": "user", "content": parts}, {"role": "assistant", "content": "Yes."}]
+    collator = collator_for(build("internvl"))
+    for encoder in (collator.encode, attrs.evolve(collator, split_turns=True).encode_all):
+        with pytest.raises(MediaError, match="refuses the media"):
+            encoder(messages)
+    alike = [*messages[:2], *messages[:2]]
+    _check_own_chats(collator, alike)
