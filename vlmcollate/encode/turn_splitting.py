@@ -15,7 +15,7 @@ from vlmcollate.encode.answer_weights import last_turn_trains
 from vlmcollate.encode.item_joins import ItemJoins
 from vlmcollate.encode.media import with_only
 from vlmcollate.encode.train_on import PartWeights, TrainOn, trained_messages
-from vlmcollate.errors import ConversationError, LabelError, SampleError
+from vlmcollate.errors import CollateError, ConversationError, LabelError, SampleError
 from vlmcollate.media import ProcessedMedia
 from vlmcollate.prompt.reasoning import TAGGED, ReasoningForm
 from vlmcollate.prompt.rendering import Rendering
@@ -196,10 +196,13 @@ class SharedMedia:
         whole = self._whole() if is_first_part else None
         try:
             outputs = [self(with_only(rendering, [k]), [item]) for k, item in enumerate(media)]
-            return join(outputs, whole)
         except (MemoryError, torch.OutOfMemoryError, OSError):  # which may pass
             raise
         except Exception:  # noqa: BLE001  # the call for all items raises it, or serves
+            return None
+        try:
+            return join(outputs, whole)
+        except (CollateError, KeyError):  # unlike the probe items; the call for all items serves
             return None
 
     def _whole(self) -> ProcessedMedia | None:
