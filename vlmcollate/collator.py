@@ -5,40 +5,30 @@ Shapes: B samples, L a sample's tokens, T padded tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, final
 
 import attrs
 
-from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.construction import check_options
-from vlmcollate.encode.dummy_media import bare_placeholders
-from vlmcollate.encode.each import encode_each, raise_error
-from vlmcollate.encode.item_joins import ItemJoins, ItemTrials
-from vlmcollate.encode.labelling import check_trains, trains
-from vlmcollate.encode.omissions import report_omissions
-from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
+from vlmcollate.encode.each import encode_together, finished, raise_error
 from vlmcollate.encode.processor_facts import tokenizer_of
-from vlmcollate.encode.prompts import Prompts
-from vlmcollate.encode.stages import Process, run_stage, untraced
-from vlmcollate.encode.trace import Trace
-from vlmcollate.encode.turn_splitting import SharedMedia, encode_turn, may_end
-from vlmcollate.encode.unread import KNOWN_ROLES, report_unread_by_template
+from vlmcollate.encode.samples import Samples
+from vlmcollate.encode.trace import Trace, untraced
+from vlmcollate.encode.turn_splitting import may_end
 from vlmcollate.errors import (
     ConfigError,
     EmptyBatchError,
     SampleError,
-    SampleTooLongError,
 )
 from vlmcollate.explain import Explanation
-from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class BaseCollator(Prompts):
+class BaseCollator(Samples):
     """Turns conversations into a training batch with an exact label mask.
 
     A collator is a value: frozen, picklable, without state. `encode` does everything that depends
@@ -47,8 +37,8 @@ class BaseCollator(Prompts):
     stages, which run in this order:
 
     1. `read` turns an example into a `Conversation`.
-    2. `load` decodes its media.
-    3. `render` writes the prompt.
+    2. `render` writes the prompt.
+    3. `load` decodes its media.
     4. `process_media` calls the processor for the media, and the prompt is tokenized.
     5. `label` finds the assistant turns.
     6. `postprocess` changes the labelled sample.
@@ -115,15 +105,7 @@ class BaseCollator(Prompts):
         Raises:
             EmptyBatchError: There is no example, or none is left.
         """
-
-        def replaced(error: SampleError) -> Sequence[EncodedSample]:
-            samples = policy(error)
-            self._current_tools()  # the policy may have changed the tokens
-            return samples
-
-        self._current_tools()
-        policy = on_error or raise_error
-        samples = encode_each(examples, self._kept, replaced)
+        samples = encode_together(examples, self.encode_in_steps, on_error or raise_error)
         if examples and not samples:
             raise EmptyBatchError(
                 f"none of the {len(examples)} examples is left: all failed, or are longer than "
@@ -147,8 +129,8 @@ class BaseCollator(Prompts):
                 `SampleTooLongError` even with `on_overlong="drop"`; calling the collator drops it.
         """
         self._current_tools()
-        with untraced():  # a stage of an explained sample may encode others
-            return self._encode(example)
+        with untraced():
+            return finished(self._steps(example))
 
     @final
     def encode_all(self, example: object) -> list[EncodedSample]:
@@ -171,19 +153,8 @@ class BaseCollator(Prompts):
     @final
     def encode_kept(self, example: object) -> list[EncodedSample]:
         """Encodes one example, and drops samples that are too long if that is the policy."""
-        self._current_tools()
-        return self._kept(example)
-
-    def _kept(self, example: object) -> list[EncodedSample]:
-        samples = []
         with untraced():
-            for encode in self._turn_encoders(example):
-                try:
-                    samples.append(encode())
-                except SampleTooLongError:
-                    if self.on_overlong != "drop":
-                        raise
-        return samples
+            return finished(self.encode_in_steps(example))
 
     @final
     def explain(self, example: object) -> Explanation:
@@ -199,7 +170,7 @@ class BaseCollator(Prompts):
             SampleError: As in `encode`.
         """
         self._current_tools()
-        return self.explained(partial(self._encode, example))
+        return self.explained(lambda: finished(self._steps(example)))
 
     @final
     def explain_all(self, example: object) -> list[Explanation]:
@@ -235,164 +206,3 @@ class BaseCollator(Prompts):
             reasoning_forms=self._tools.reasoning_forms,
             may_end=partial(may_end, self._render),
         )
-
-    def _encode(self, example: object) -> EncodedSample:
-        """Runs the stages in their order."""
-        conversation = run_stage("read", self.read_conversation, example)
-        turn = self._only_turn(conversation) if self.split_turns else conversation
-        media = run_stage("load", self.load, turn)
-        return encode_turn(lambda turn: self._encode_loaded(turn, media), turn, conversation)
-
-    def _encode_loaded(
-        self, conversation: Conversation, media: Sequence[Any], process: Process | None = None
-    ) -> EncodedSample:
-        """Runs the stages from `render` on."""
-        rendering = run_stage("render", self._render, conversation)
-        if not conversation.is_plain_text and (
-            conversation.template_kwargs
-            or any(m.extra or m.role not in KNOWN_ROLES for m in conversation.messages)
-        ):
-            report_unread_by_template(
-                conversation, rendering.text, self._tools.template, self.on_unread
-            )
-        if rendering.dropped or rendering.altered:
-            report_omissions(rendering, self.on_template_omission)
-        labelled = self._label(conversation, media, rendering, process)
-        sample = run_stage("postprocess", self.postprocess, labelled)
-        if self.max_length is not None and len(sample) + self._dummy_room(sample) > self.max_length:
-            shorten = partial(self._shorten, conversation, media, rendering, labelled)
-            sample = run_stage("shorten", shorten, sample)
-        if self.require_labels:
-            check_trains(sample)
-        return self.dummies.add(sample, [sample]) if self.dummy_media == "sample" else sample
-
-    def _label(
-        self,
-        conversation: Conversation,
-        media: Sequence[Any],
-        rendering: Rendering,
-        process: Process | None = None,
-    ) -> EncodedSample:
-        """Runs the stages process, tokenize and label."""
-        prompt, sample = self._tokenize(conversation, media, rendering, process)
-        name, turns = run_stage("label", self._place_turns, prompt, conversation)
-        return self._with_labels(prompt, sample, conversation, name, turns)
-
-    @final
-    def turn_encoders(self, example: object) -> list[Callable[[], EncodedSample]]:
-        """Returns a function for each sample of `encode_all`, so that each may fail alone.
-
-        Args:
-            example: A conversation in any form that `read_example` reads.
-
-        Raises:
-            SampleError: The example cannot be read, or its media cannot be loaded.
-        """
-        self._current_tools()  # tokens may have been added since the last call
-        return self._turn_encoders(example)
-
-    def _turn_encoders(self, example: object) -> list[Callable[[], EncodedSample]]:
-        if not self.split_turns:
-            return [partial(self._encode, example)]
-        conversation = self.read_conversation(example)
-        turns = self._each_turn(conversation)
-        encode = self.sharing(turns)
-        return [partial(encode_turn, encode, turn, conversation) for turn in turns]
-
-    @final
-    def sharing(
-        self, conversations: Sequence[Conversation]
-    ) -> Callable[[Conversation], EncodedSample]:
-        """Returns a function that encodes conversations that share messages.
-
-        A media part that is one object in several conversations is decoded once, and processed once
-        if `SharedMedia` can join what the processor returns for single items.
-
-        Args:
-            conversations: The conversations, or others that hold all of their media parts.
-
-        Raises:
-            MediaError: Media cannot be loaded.
-        """
-        self._current_tools()  # tokens may have been added since the last call
-        widest = max(conversations, key=lambda conversation: len(list(conversation.media)))
-        items: dict[MediaPart, Any] = {}
-        for conversation in (widest, *conversations):
-            unknown = {at for at, part in conversation.media if part not in items}
-            if not unknown:
-                continue
-            messages = conversation.messages
-            if items:
-                messages = tuple(messages[at] for at in sorted(unknown))
-            chosen = attrs.evolve(conversation, messages=messages)
-            parts = [part for _, part in chosen.media]
-            items.update(zip(parts, self.load(chosen), strict=True))
-        shared = SharedMedia(
-            process=self.process_media,
-            item_joins=self._item_joins,
-            items=[items[part] for _, part in widest.media],
-            prompt=bare_placeholders(
-                [part.kind for _, part in widest.media], self.traits.placeholders
-            ),
-        )
-        return partial(self._encode_sharing, items, shared)
-
-    def _item_joins(self, kinds: Sequence[MediaKind], items: Sequence[Any]) -> ItemJoins | None:
-        """Returns what joins the outputs for single items to that for all, or `None`."""
-        if not type(self).process_media.__module__.startswith("vlmcollate."):
-            return None  # it may depend on the text around the items
-        trials = ItemTrials(
-            process=self.process_media,
-            processor=self.processor,
-            placeholders=self.traits.placeholders,
-            joins=self.family.joins,
-            sampling_rate=self.traits.sampling_rate,
-            known=self._known_item_joins,
-        )
-        return trials(kinds, items)
-
-    @cached_property
-    def _known_item_joins(self) -> dict[Hashable, ItemJoins | None]:
-        return {}
-
-    def _encode_sharing(
-        self, items: Mapping[MediaPart, Any], process: Process, conversation: Conversation
-    ) -> EncodedSample:
-        """Runs the stages of a conversation, whose media is loaded already."""
-        conversation = run_stage("read", lambda: conversation)
-        media = [items[part] for _, part in conversation.media]
-        return self._encode_loaded(conversation, run_stage("load", lambda: media), process)
-
-    def _shorten(
-        self,
-        conversation: Conversation,
-        media: Sequence[Any],
-        rendering: Rendering,
-        labelled: EncodedSample,
-        sample: EncodedSample,
-    ) -> EncodedSample:
-        """Applies `on_overlong` to a sample that is too long."""
-        most, room = self.max_length or 0, self._dummy_room(sample)
-        found: EncodedSample | None = None
-        if self.on_overlong == "truncate":
-            found = truncate(
-                labelled,
-                most - room,
-                media=media,
-                rendering=rendering,
-                tokenize=lambda media, text: self._tokenize(conversation, media, text)[1],
-                postprocess=self.postprocess,
-            )
-        elif self.on_overlong == "drop_turns":
-            found = drop_oldest_turns(conversation, media, most - room, self._rerender)
-        if found is not None and len(found) + self._dummy_room(found) > most:
-            found = None  # its media was cut off, and dummy media needs the room
-        if found is None or (self.require_labels and not trains(found)):
-            policy, is_untrained = self.on_overlong, found is not None
-            raise too_long(len(sample), room, most, policy, is_untrained=is_untrained)
-        return found
-
-    def _rerender(self, conversation: Conversation, media: Sequence[Any]) -> EncodedSample:
-        """The finished sample of a part of a conversation, whose media is loaded already."""
-        rendering = run_stage("render", self._render, conversation)
-        return self.postprocess(self._label(conversation, media, rendering))

@@ -1,13 +1,20 @@
-"""Encodes the examples of a batch one after another, with the index of each in its errors."""
+"""Encodes the examples of a batch, with the index of each in its errors.
+
+The examples advance together: each runs up to the same pause before one goes on. So the code and
+the tables of one stage stay in the CPU's cache, from which decoded pixels would evict them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NoReturn, TypeVar
 
+from vlmcollate.encode.trace import untraced
 from vlmcollate.errors import SampleError, StrategyError
 
 T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""The encoding of one example, which yields where the others of its batch may go first."""
 
 
 def raise_error(error: SampleError) -> NoReturn:
@@ -15,34 +22,111 @@ def raise_error(error: SampleError) -> NoReturn:
     raise error from error.__cause__
 
 
+def finished(steps: Steps[T]) -> T:
+    """Returns the result of the encoding of one example, without pauses.
+
+    Example:
+        >>> finished(in_one_step(lambda: 3))
+        3
+    """
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def in_one_step(encode: Callable[[], T]) -> Steps[T]:
+    """Makes an encoding without pauses of a function that returns its result."""
+    yield from ()
+    return encode()
+
+
 def encode_each(
     examples: Sequence[object],
     encode: Callable[[object], Sequence[T]],
     on_error: Callable[[SampleError], Sequence[T]] = raise_error,
 ) -> list[T]:
-    """Encodes examples, with a policy for each that fails.
+    """Encodes examples by a function; see `encode_together`.
 
     Args:
         examples: The dataset's items.
         encode: A function that returns what one example becomes, which may be nothing.
-        on_error: Called with each `SampleError`, which holds its index; see `BaseCollator.collate`.
+        on_error: As in `encode_together`.
+
+    Raises:
+        SampleError: An example is at fault; the error holds its index.
+        StrategyError: A strategy has a bug; the error holds the index as well.
+    """
+    return encode_together(examples, lambda example: in_one_step(lambda: encode(example)), on_error)
+
+
+def encode_together(
+    examples: Sequence[object],
+    encode: Callable[[object], Steps[Sequence[T]]],
+    on_error: Callable[[SampleError], Sequence[T]] = raise_error,
+) -> list[T]:
+    """Encodes examples that advance together, with a policy for each that fails.
+
+    The errors are those of encoding one example after another: that of the first is raised.
+
+    Args:
+        examples: The dataset's items.
+        encode: A function that returns the encoding of one example, which may become nothing.
+        on_error: Called with each `SampleError`, which holds its index, in the order of the
+            examples, when all are encoded; see `BaseCollator.collate`.
 
     Raises:
         SampleError: An example is at fault; the error holds its index.
         StrategyError: A strategy has a bug; the error holds the index as well.
     """
     found: list[T] = []
-    for index, example in enumerate(examples):
-        try:
-            found += encode(example)
-        except SampleError as error:
-            located = error.at(index=index)
-            located.__cause__ = error.__cause__
-            found += on_error(located)
-        except StrategyError as error:
-            raise error.at(index=index) from error.__cause__
-        except Exception as error:
-            if hasattr(error, "add_note"):  # from Python 3.11 on
-                error.add_note(f"while collating sample {index} of the batch")
-            raise
+    with untraced():  # a stage of an explained sample may encode others
+        results = _run(examples, encode, stops=on_error is raise_error)
+    for index, result in sorted(results.items()):
+        found += _replaced(result, index, on_error) if isinstance(result, Exception) else result
     return found
+
+
+def _run(
+    examples: Sequence[object], encode: Callable[[object], Steps[Sequence[T]]], *, stops: bool
+) -> dict[int, Sequence[T] | Exception]:
+    """Runs the encodings of examples, and returns the result or the error of each.
+
+    Args:
+        examples: The dataset's items.
+        encode: A function that returns the encoding of one.
+        stops: Whether nothing is encoded behind an example that fails.
+    """
+    running = {index: encode(example) for index, example in enumerate(examples)}
+    ended: dict[int, Sequence[T] | Exception] = {}
+    while running:
+        for index, steps in list(running.items()):
+            try:
+                next(steps)
+            except StopIteration as end:
+                ended[index] = end.value
+            except Exception as error:  # noqa: BLE001  # raised below, if no earlier one fails
+                ended[index] = error
+                if stops or not isinstance(error, SampleError):
+                    running = {k: other for k, other in running.items() if k <= index}
+                    del running[index]
+                    break
+            else:
+                continue
+            del running[index]
+    return ended
+
+
+def _replaced(
+    error: Exception, index: int, on_error: Callable[[SampleError], Sequence[T]]
+) -> Sequence[T]:
+    """Returns what takes the place of an example that failed, or raises its error."""
+    if isinstance(error, SampleError):
+        return on_error(error.at(index=index))
+    if isinstance(error, StrategyError):
+        raise error.at(index=index) from error.__cause__
+    if hasattr(error, "add_note"):  # from Python 3.11 on
+        error.add_note(f"while collating sample {index} of the batch")
+    raise error

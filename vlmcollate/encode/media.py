@@ -37,6 +37,25 @@ _EXPECTED: dict[MediaKind, tuple[str, Callable[[Any], bool]]] = {
 """The item that a media strategy must load for each kind."""
 
 
+def check_kind(part: MediaPart, traits: ProcessorTraits, *, collator: str) -> None:
+    """Refuses a media item of a kind that a processor does not take.
+
+    Args:
+        part: The media part of a message.
+        traits: The processor's traits.
+        collator: The name of the collator's class, for errors.
+
+    Raises:
+        MediaError: The processor takes none of this kind.
+    """
+    if part.kind not in traits.placeholders:
+        raise MediaError(
+            f"{collator} takes no {part.kind}; it takes "
+            f"{', '.join(traits.placeholders) or 'text only'}",
+            where=part.where,
+        )
+
+
 def load_media(
     part: MediaPart,
     strategy: MediaStrategy,
@@ -57,12 +76,7 @@ def load_media(
         final_size: A function that returns the size that an item's options give it, if any.
         collator: The name of the collator's class, for errors.
     """
-    if part.kind not in traits.placeholders:
-        raise MediaError(
-            f"{collator} takes no {part.kind}; it takes "
-            f"{', '.join(traits.placeholders) or 'text only'}",
-            where=part.where,
-        )
+    check_kind(part, traits, collator=collator)
     options: dict[str, Any] = {}
     if part.kind == "video":
         options["sampling"] = traits.sampling_for(part)

@@ -10,6 +10,7 @@ from typing import final
 import attrs
 
 from vlmcollate.conversation import Conversation, MediaKind
+from vlmcollate.encode.media import count_media
 from vlmcollate.encode.stages import Stages
 from vlmcollate.encode.token_count import media_texts, small_image
 from vlmcollate.media import ProcessedMedia
@@ -100,7 +101,9 @@ class MediaCounts(Stages):
     def _count(self, conversation: Conversation, texts: Sequence[str]) -> int:
         """Returns the length of a sample whose media has these texts in the prompt."""
         known = ProcessedMedia(replacements=tuple(texts[: len(list(conversation.media))]))
-        prompt, sample = self._encode_prompt(conversation, known, self._render(conversation))
+        rendering = self._render(conversation)
+        counts = count_media(rendering, ())
+        prompt, sample = self._encode_prompt(conversation, rendering, known, counts)
         name, turns = self._place_turns(prompt, conversation)
         labelled = self._with_labels(prompt, sample, conversation, name, turns)
         sample = self.postprocess(labelled)

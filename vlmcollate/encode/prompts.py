@@ -29,7 +29,7 @@ from vlmcollate.encode.rollouts import (
     without_first,
 )
 from vlmcollate.encode.stackable import check_stackable
-from vlmcollate.encode.stages import untraced
+from vlmcollate.encode.trace import untraced
 from vlmcollate.encode.unread import report_unread_by_template
 from vlmcollate.errors import (
     ConfigError,

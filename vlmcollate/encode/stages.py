@@ -6,10 +6,9 @@ Shapes: L a sample's tokens.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import attrs
 
@@ -23,7 +22,7 @@ from vlmcollate.encode.options import CollatorOptions
 from vlmcollate.encode.pixel_path import PixelPlan, process_as_bytes
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
-from vlmcollate.encode.trace import ACTIVE_TRACE, Stage
+from vlmcollate.encode.trace import run_stage, untraced
 from vlmcollate.encode.train_on import PartWeights, part_weights, trained_messages
 from vlmcollate.encode.turn_splitting import each_turn, may_train, without_earlier_omissions
 from vlmcollate.errors import ConfigError, MediaError
@@ -40,7 +39,6 @@ from vlmcollate.prompt.rendering import Rendering
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary
 
-T = TypeVar("T")
 Process = Callable[[Rendering, Sequence[Any]], ProcessedMedia]
 
 
@@ -50,22 +48,6 @@ def _expansion_tokens(owner: weakref.ref[Stages], vocabulary: Vocabulary) -> fro
     if collator is None:
         raise ConfigError("the collator of this prompt encoder was deleted; keep it while encoding")
     return expansion_tokens(collator.traits, vocabulary, collator._replacement)
-
-
-def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
-    """Runs a stage, recording it if a trace is active."""
-    trace = ACTIVE_TRACE.get()
-    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Runs the body without recording it."""
-    token = ACTIVE_TRACE.set(None)
-    try:
-        yield
-    finally:
-        ACTIVE_TRACE.reset(token)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -279,27 +261,39 @@ class Stages(CollatorOptions):
         process: Process | None = None,
     ) -> tuple[EncodedPrompt, EncodedSample]:
         """Runs the stages process and tokenize."""
-        processed = ProcessedMedia()
-        if media:
-            stage = partial(
-                process_or_refuse, process or self.process_media, self.processor, conversation
-            )
-            processed = run_stage("process", stage, rendering, media)
-        return self._encode_prompt(conversation, processed, rendering, media)
+        processed = self._process(conversation, media, rendering, process)
+        counts = count_media(rendering, media)
+        return self._encode_prompt(conversation, rendering, processed, counts)
+
+    def _process(
+        self,
+        conversation: Conversation,
+        media: Sequence[Any],
+        rendering: Rendering,
+        process: Process | None = None,
+    ) -> ProcessedMedia:
+        """Runs the stage process."""
+        if not media:
+            return ProcessedMedia()
+        stage = partial(
+            process_or_refuse, process or self.process_media, self.processor, conversation
+        )
+        return run_stage("process", stage, rendering, media)
 
     def _encode_prompt(
         self,
         conversation: Conversation,
-        processed: ProcessedMedia,
         rendering: Rendering,
-        media: Sequence[Any] = (),
+        processed: ProcessedMedia,
+        counts: Mapping[str, int],
     ) -> tuple[EncodedPrompt, EncodedSample]:
+        """Runs the stage tokenize."""
         prompt = run_stage("tokenize", self.prompt_encoder, conversation, rendering, processed)
         output, family, name = processed.tensors, self.family, type(self).__name__
         sample = unlabelled_sample(
             prompt,
             media_tensors(output, family, collator=name) if output else {},
-            count_media(rendering, media) if rendering.media else {},
+            counts,
             token_types=family.token_types,
             media_tokens=self.traits.media_tokens,
             pixel_tables=processed.pixel_tables,

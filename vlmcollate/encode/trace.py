@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, TypeVar, get_args
 
 import attrs
 
-Stage = Literal["read", "load", "render", "process", "tokenize", "label", "postprocess", "shorten"]
+Stage = Literal["read", "render", "load", "process", "tokenize", "label", "postprocess", "shorten"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 T = TypeVar("T")
@@ -63,3 +64,19 @@ class Trace:
 
 ACTIVE_TRACE: ContextVar[Trace | None] = ContextVar("active_trace", default=None)
 """The explanation of one encoded example, whose stages this thread runs."""
+
+
+def run_stage(stage: Stage, call: Callable[..., T], *arguments: Any) -> T:
+    """Runs a stage, recording it if a trace is active."""
+    trace = ACTIVE_TRACE.get()
+    return call(*arguments) if trace is None else trace.run(stage, call, arguments)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Runs the body without recording it."""
+    token = ACTIVE_TRACE.set(None)
+    try:
+        yield
+    finally:
+        ACTIVE_TRACE.reset(token)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import is_
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import torch
@@ -19,8 +20,6 @@ from vlmcollate.errors import CollateError, ConversationError, LabelError, Sampl
 from vlmcollate.media import ProcessedMedia
 from vlmcollate.prompt.reasoning import TAGGED, ReasoningForm
 from vlmcollate.prompt.rendering import Rendering
-
-T = TypeVar("T")
 
 
 def each_turn(
@@ -111,16 +110,16 @@ def _may_write(answer: Message, weights: PartWeights) -> bool:
     return not needs_calls or bool(answer.extra.get("tool_calls"))
 
 
-def encode_turn(encode: Callable[[Conversation], T], turn: Conversation, whole: Conversation) -> T:
-    """Encodes a turn, and names its message in errors that concern all of the sample.
+@contextmanager
+def naming_turn(turn: Conversation, whole: Conversation) -> Iterator[None]:
+    """Names the message of a turn in errors that concern all of its sample.
 
     Args:
-        encode: A function that returns the sample of a conversation.
         turn: The conversation of the sample.
         whole: The conversation of which it is the beginning.
     """
     try:
-        return encode(turn)
+        yield
     except (ConversationError, LabelError) as error:
         last = len(turn.messages) - 1
         if error.where is not None or len(turn.messages) == len(whole.messages):

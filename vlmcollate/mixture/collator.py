@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import attrs
 
 from vlmcollate.collator import BaseCollator
-from vlmcollate.encode.each import encode_each, raise_error
+from vlmcollate.encode.each import Steps, encode_together, raise_error
 from vlmcollate.encode.overlong import OverlongPolicy
 from vlmcollate.errors import ConfigError, EmptyBatchError, LocatedError, SampleError
 from vlmcollate.explain import Explanation
@@ -97,7 +98,7 @@ class MixtureCollator:
         Raises:
             EmptyBatchError: There is no row, or none is left.
         """
-        samples = encode_each(rows, self.encode_kept, on_error or raise_error)
+        samples = encode_together(rows, self.encode_in_steps, on_error or raise_error)
         if rows and not samples:
             raise EmptyBatchError(
                 f"none of the {len(rows)} rows is left: all failed, or are longer than the "
@@ -116,6 +117,15 @@ class MixtureCollator:
     def encode_kept(self, row: object) -> list[EncodedSample]:
         """Encodes a row, and drops samples that are too long if that is the source's policy."""
         return self._run(row, lambda collator, example: collator.encode_kept(example), _alone)
+
+    def encode_in_steps(self, row: object) -> Steps[list[EncodedSample]]:
+        """Encodes a row in steps; see `BaseCollator.encode_in_steps`."""
+        known = self._known(row)
+        if isinstance(known.row, EncodedSample):
+            return [self._checked(known)]
+        with _naming(known):
+            collator = self.collators[known.source]
+            return (yield from collator.encode_in_steps(self._read(known)))
 
     def explain(self, row: object) -> Explanation:
         """Explains a row; see `BaseCollator.explain`."""
@@ -140,6 +150,14 @@ class MixtureCollator:
         of_encoded: Callable[[EncodedSample], T],
     ) -> T:
         """Calls the collator of a row's source with the row, unless that is encoded already."""
+        known = self._known(row)
+        if isinstance(known.row, EncodedSample):
+            return of_encoded(self._checked(known))
+        with _naming(known):
+            return call(self.collators[known.source], self._read(known))
+
+    def _known(self, row: object) -> MixtureRow:
+        """Returns a row of the mixture, and refuses others."""
         if not isinstance(row, MixtureRow):
             raise ConfigError(
                 f"the row is of no mixture: found {type(row).__name__}, expected a MixtureRow; "
@@ -150,16 +168,12 @@ class MixtureCollator:
                 f"the row is of the unknown source {row.source!r}; make the collator with the "
                 "mixture's own `collator`"
             )
-        if isinstance(row.row, EncodedSample):
-            return of_encoded(self._checked(row))
-        collator, sizes = self.collators[row.source], self.sizes[row.source]
-        try:
-            return call(collator, self._read(collator, row.row, sizes) if sizes else row.row)
-        except LocatedError as error:
-            raise named_error(error, row.source, row.index) from error.__cause__
+        return row
 
-    def _read(self, collator: BaseCollator, example: object, sizes: Sizes) -> object:
-        return with_sizes(collator.read(example), sizes)
+    def _read(self, row: MixtureRow) -> object:
+        """Returns the example of a row, read if its media has sizes of the source."""
+        sizes = self.sizes[row.source]
+        return with_sizes(self.collators[row.source].read(row.row), sizes) if sizes else row.row
 
     def _checked(self, row: MixtureRow) -> EncodedSample:
         """Returns an encoded row, which no option of the source can change."""
@@ -170,6 +184,15 @@ class MixtureCollator:
             )
         sample: EncodedSample = row.row
         return sample
+
+
+@contextmanager
+def _naming(row: MixtureRow) -> Iterator[None]:
+    """Names the source and the row in errors."""
+    try:
+        yield
+    except LocatedError as error:
+        raise named_error(error, row.source, row.index) from error.__cause__
 
 
 def _itself(sample: EncodedSample) -> EncodedSample:
