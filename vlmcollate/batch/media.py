@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlmcollate.media import Concatenate, Join, PadAndConcatenate
-from vlmcollate.media.memory import empty_in_batch
+from vlmcollate.media.memory import BatchMemory, in_batch
 from vlmcollate.pixels import PixelBytes, PixelFormat, PixelTable, dtype_of
 from vlmcollate.sample import EncodedSample
 
@@ -38,7 +38,7 @@ def joined_media(
             floats = [s.pixels(key, dtype) if key in s.media else None for s in samples]
             like = next(value for value in floats if value is not None)
             filled = (join.fill_missing(like) if value is None else value for value in floats)
-            batch[key] = join([value for value in filled if value is not None], key=key)
+            batch[key] = in_batch(join([value for value in filled if value is not None], key=key))
         elif pixels == "uint8":
             batch[key] = _as_bytes(rows, table, join)
         else:
@@ -106,21 +106,22 @@ def _as_floats(
 ) -> Tensor:
     """Writes the processor's values for bytes, (N, ...), straight to their place."""
     shapes = [table.shape(row) for row in rows]
-    batch = empty_in_batch(_joined_shape(shapes), dtype or table.values.dtype)
-    for row, place in zip(rows, _places(batch, shapes, _fill(join)), strict=True):
+    memory = BatchMemory.of(_joined_shape(shapes), dtype or table.values.dtype)
+    for row, place in zip(rows, _places(memory.tensor, shapes, _fill(join)), strict=True):
         if not place.is_contiguous():
-            place.copy_(table(row, batch.dtype))
+            place.copy_(table(row, place.dtype))
         elif place.numel():
-            table.write(row, place)
-    return batch
+            table.write(row, place, memory.copy if memory.file is not None else None)
+    return memory.tensor
 
 
 def _as_bytes(rows: Sequence[Tensor], table: PixelTable, join: Join) -> PixelBytes:
     """Copies bytes, (N, ...), to their place."""
     shapes = [tuple(row.shape) for row in rows]
-    batch = empty_in_batch(_joined_shape(shapes), torch.uint8)
+    memory = BatchMemory.of(_joined_shape(shapes), torch.uint8)
+    batch = memory.tensor
     for row, place in zip(rows, _places(batch, shapes, 0), strict=True):
-        place.copy_(row)
+        memory.copy(place, row)
     if len({shape[1:] for shape in shapes}) == 1:
         return PixelBytes(batch, table)
     extents = torch.tensor([shape[1:] for shape in shapes for _ in range(shape[0])])

@@ -5,7 +5,7 @@ Shapes: C channels, N rows of a media tensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import attrs
@@ -101,26 +101,31 @@ class PixelTable:
         values = torch.tensor(facts["values"], dtype=getattr(torch, facts["dtype"]))
         return cls(values, facts["channels"], repeats=facts["repeats"])
 
-    def write(self, pixels: Tensor, out: Tensor) -> None:
+    def write(
+        self, pixels: Tensor, out: Tensor, copy: Callable[[Tensor, Tensor], object] | None = None
+    ) -> None:
         """Writes the processor's values for bytes into a tensor.
 
         Args:
             pixels: A contiguous uint8 tensor whose channels are where the table expects them.
             out: A contiguous floating-point tensor of the shape that `shape` returns.
+            copy: A function that copies float32 values to a part of `out`; by default they are
+                written there, or copied by torch.
         """
         source = self._rows(pixels)
         runs = source.shape[:2], source.shape[2:]
         target = out.view(source.shape if self.repeats == 1 else (*runs[0], self.repeats, *runs[1]))
         block_size = _BLOCK if pixels.device.type == "cpu" else _ACCELERATOR_BLOCK
         step = max(block_size // max(source[:1].numel(), 1), 1)
-        is_direct = self.repeats == 1 and out.dtype == torch.float32
+        is_direct = copy is None and self.repeats == 1 and out.dtype == torch.float32
         scratch = None if is_direct else torch.empty(source[:step].shape, device=out.device)
         for start in range(0, len(source), step):
             block, found = source[start : start + step], target[start : start + step]
             exact = found if scratch is None else scratch[: len(block)]
             self._convert(block, exact)
             if scratch is not None:
-                found.copy_(exact if self.repeats == 1 else exact.unsqueeze(2))
+                values = exact if self.repeats == 1 else exact.unsqueeze(2)
+                (copy or Tensor.copy_)(found, values)
 
     def shape(self, pixels: Tensor) -> tuple[int, ...]:
         """Returns the shape of the processor's values for bytes."""

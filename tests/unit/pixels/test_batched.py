@@ -8,7 +8,7 @@ import operator
 import os
 import pickle
 import resource
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from numbers import Number
 from typing import Any
@@ -18,15 +18,23 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing import get_all_sharing_strategies, set_sharing_strategy
 from torch.utils.data import DataLoader
 
 from vlmcollate import EncodedSample, split_microbatches
-from vlmcollate.batch.media import joined_media
+from vlmcollate.batch.media import joined_media, with_float_pixels
 from vlmcollate.errors import ConfigError, UnfinishedPixelsError
 from vlmcollate.media import Concatenate, PadAndConcatenate
-from vlmcollate.pixels import CHANNELS, PIXEL_FORMATS, PixelBytes, PixelTable, normalize_pixels
+from vlmcollate.pixels import (
+    CHANNELS,
+    PIXEL_FORMATS,
+    Channels,
+    PixelBytes,
+    PixelTable,
+    normalize_pixels,
+)
 
 MEAN, DEVIATION = torch.tensor([120.5, 110.0, 100.25]), torch.tensor([60.0, 55.5, 50.0])
 
@@ -240,21 +248,54 @@ def test_bytes_without_a_declaration_are_refused_as_floats_are():
             split_microbatches({**batch, "pixel_values": pixels}, 2, items=unknown)
 
 
-@pytest.mark.parametrize("pixels", PIXEL_FORMATS)
-def test_a_worker_writes_the_pixels_of_a_batch_where_it_sends_them(pixels):
-    samples = [
-        _sample(torch.full((1, 3, 1200, 1200), n, dtype=torch.uint8), _table()) for n in (1, 2)
-    ]
+def _large(channels: Channels, sizes: Sequence[int], repeats: int) -> Iterator[EncodedSample]:
+    """Samples with bytes that take more than 4 MiB in a batch of any format."""
+    table = attrs.evolve(_table(channels), repeats=repeats)
+    for size in sizes:
+        shape = {"flat": (size, 3 * 1000), "first": (1, 3, 1200, size), "last": (1, 1200, size, 3)}
+        yield _sample(torch.randint(0, 256, shape[channels], dtype=torch.uint8), table)
+
+
+WORKERS = st.fixed_dictionaries(
+    {
+        "channels": st.sampled_from(CHANNELS),
+        "sizes": st.sampled_from([(1200, 1200), (1200, 900, 1203), (1999,)]),
+        "repeats": st.sampled_from([1, 2]),
+        "pixels": st.sampled_from(PIXEL_FORMATS),
+        "holds_floats": st.booleans(),
+    }
+)
+
+
+@pytest.mark.parametrize("strategy", sorted(get_all_sharing_strategies()))
+@settings(max_examples=12)
+@given(chosen=WORKERS)
+def test_a_worker_writes_the_pixels_of_a_batch_where_it_sends_them(strategy, chosen):
+    channels, repeats, pixels = chosen["channels"], chosen["repeats"], chosen["pixels"]
+    repeats = repeats if channels == "flat" else 1
+    samples = list(_large(channels, chosen["sizes"], repeats))
+    if chosen["holds_floats"]:
+        samples[0] = with_float_pixels(samples[0])
+    joins: Any = {"pixel_values": Concatenate() if channels == "flat" else PadAndConcatenate()}
 
     def collate(samples: Any) -> Any:
-        made: Any = joined_media(samples, {"pixel_values": Concatenate()}, pixels)["pixel_values"]
-        return made, (made.values if pixels == "uint8" else made).is_shared()
+        made: Any = joined_media(samples, joins, pixels)["pixel_values"]
+        return made, (made.values if isinstance(made, PixelBytes) else made).is_shared()
 
-    loader: Any = DataLoader(samples, batch_size=2, collate_fn=collate, num_workers=1)  # type: ignore[arg-type]
+    loader: Any = DataLoader(
+        samples,  # type: ignore[arg-type]  # a list is map-style
+        batch_size=len(samples),
+        collate_fn=collate,
+        num_workers=1,
+        worker_init_fn=lambda _: set_sharing_strategy(strategy),
+    )
     ((sent, is_shared),) = loader
     made, is_shared_here = collate(samples)
-    assert (is_shared, is_shared_here) == (True, False)
-    if pixels == "uint8":
+    assert not is_shared_here
+    assert is_shared or (chosen["holds_floats"] and strategy == "file_system")
+    assert type(sent) is type(made)
+    if isinstance(made, PixelBytes):
+        assert torch.equal(sent.finished(), made.finished())
         sent, made = sent.values, made.values
     assert torch.equal(sent, made)
 
