@@ -19,8 +19,9 @@ from transformers import (
 
 from tests.decoding import trained_texts
 from tests.processors import BUILDERS
+from tests.processors.cases import CASES
 from tests.processors.tokenizers import tokenizer
-from vlmcollate import ConfigError, collator_for
+from vlmcollate import ConfigError, collator_for, split_microbatches
 from vlmcollate.models.default import DefaultCollator
 
 CLIP = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
@@ -71,10 +72,12 @@ PROCESSORS = {
 }
 
 
-def chat(*sizes):
-    images = [{"type": "image", "image": Image.new("RGB", size, "teal")} for size in sizes]
+def chat(*images):
+    """A question about images, or about plain images of these sizes."""
+    made = [Image.new("RGB", i, "teal") if isinstance(i, tuple) else i for i in images]
+    parts = [{"type": "image", "image": image} for image in made]
     return [
-        {"role": "user", "content": [*images, {"type": "text", "text": "What is it?"}]},
+        {"role": "user", "content": [*parts, {"type": "text", "text": "What is it?"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
     ]
 
@@ -103,6 +106,28 @@ def test_what_it_learned_makes_the_processors_own_batch(name):
         assert torch.equal(ours[key], value), key
     for ids, labels in zip(ours["input_ids"], ours["labels"], strict=True):
         assert trained_texts(processor.tokenizer, ids, labels) == ["A cat.<|im_end|>"]
+
+
+SCANS = [(1600, 1200), (64, 48), (700, 1500)]
+
+
+@pytest.mark.parametrize(
+    "name", ["DeepseekOcr2Processor", "UnlimitedOcrProcessor", "Step3p7Processor"]
+)
+def test_keys_that_only_large_images_have(name):
+    if CASES[name].build is None or not hasattr(hf, name):
+        pytest.skip(f"this transformers has no {name}")
+    processor = CASES[name].build()
+    collate = collator_for(processor)
+    images = [Image.effect_noise(size, 90).convert("RGB") for size in SCANS]
+    batch = collate([chat(image) for image in images])
+    expected = processor.image_processor(images=images, return_tensors="pt")
+    for key in ("pixel_values", "pixel_values_local", "num_local_patches"):
+        assert torch.equal(batch[key], torch.as_tensor(expected[key])), key
+    parts = split_microbatches(batch, 3, items=collate.family.joins)
+    tiles = [len(part.get("pixel_values_local", ())) for part in parts]
+    assert tiles == batch["num_local_patches"].tolist()
+    assert tiles[1] == 0
 
 
 def test_a_mask_along_the_tokens_is_refused():

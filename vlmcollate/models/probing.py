@@ -33,7 +33,8 @@ from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.tokens.identity_cache import IdentityCache
 
 _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
-_SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),), ((480, 480),))
+_SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),), ((1000, 720),))
+"""The sizes of each sample's images; some keys are those of the tiles of large images alone."""
 _CHECKED = IdentityCache[set[MediaKind]]()
 """For each processor, the kinds of media around which it does not change the prompt."""
 
@@ -136,7 +137,7 @@ def _probe_kind(
     for key in (key for key in batch if key not in text_keys):
         values = [single[key] for single in singles if key in single]
         rows = _counting(kind, [len(items) for items in samples], values)
-        rows = rows or _grid_of(values, singles)
+        rows = rows or _counter_of(key, singles)
         join = _join_of(key, values, batch[key], processor)
         is_by_row = not (isinstance(join, Concatenate) and join.axis)
         joins[key] = attrs.evolve(join, rows=rows) if is_by_row else join
@@ -253,15 +254,26 @@ def _counting(kind: MediaKind, items: list[int], values: list[Any]) -> str | Non
     return f"samples with {kind}" if rows == [1] * len(items) else None
 
 
-def _grid_of(values: list[Any], singles: list[dict[str, Any]]) -> str | None:
-    """Returns the key of the grids that have as many cells as there are rows."""
-    rows = [len(value) for value in values if isinstance(value, Tensor) and value.ndim]
-    for key in singles[0]:
-        grids = [single.get(key) for single in singles]
-        tables = [g for g in grids if isinstance(g, Tensor) and g.ndim == 2 and "grid" in key]
-        if len(tables) == len(grids) and rows == [int(g.prod(dim=1).sum()) for g in tables]:
-            return str(key)
+def _counter_of(key: str, singles: list[dict[str, Any]]) -> str | None:
+    """Returns the key of the grids that have as many cells as there are rows, or of their number.
+
+    Each item has a row of such a key; items without a row of `key` have none of its cells.
+    """
+    rows = [len(single[key]) if key in single else 0 for single in singles]
+    for other in singles[0]:
+        counts = [single.get(other) for single in singles]
+        grids = [g for g in counts if isinstance(g, Tensor) and not g.is_floating_point()]
+        dimensions = {g.ndim for g in grids}
+        is_counter = (dimensions, "grid" in other) == ({2}, True) or (
+            dimensions == {1} and other.startswith("num_")
+        )
+        if len(grids) == len(counts) and is_counter and rows == list(map(_cells, grids)):
+            return str(other)
     return None
+
+
+def _cells(grids: Tensor) -> int:
+    return int(grids.reshape(len(grids), -1).prod(dim=1).sum())
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:
