@@ -19,6 +19,7 @@ import jinja2.ext
 import jinja2.meta
 from jinja2 import nodes
 
+from vlmcollate.errors import ConfigError
 from vlmcollate.prompt.varying_names import defaults_of, prompts_vary
 
 _PROMPT_VARIABLE = "add_generation_prompt"
@@ -148,7 +149,7 @@ def _tree_of(
         return _parse(template)
     try:
         return _parse("".join(choose(statements)))
-    except (_UnknownStatementError, jinja2.TemplateSyntaxError):
+    except (_UnknownStatementError, ConfigError):
         return _parse(template)
 
 
@@ -353,7 +354,18 @@ def _unescaped(string: str) -> str:
 def _parse(template: str) -> nodes.Template:
     extensions: list[str | type[jinja2.ext.Extension]] = ["jinja2.ext.loopcontrols", _GenerationTag]
     environment = jinja2.Environment(extensions=extensions)  # noqa: S701 - it renders nothing
-    return environment.parse(template)
+    try:
+        return environment.parse(template)
+    except jinja2.TemplateSyntaxError as error:
+        raise syntax_error(error) from error
+
+
+def syntax_error(error: jinja2.TemplateSyntaxError) -> ConfigError:
+    """Returns the error for a template that cannot be parsed."""
+    return ConfigError(
+        f"the chat template has a syntax error in line {error.lineno}: "
+        f"{str(error.message).rstrip('.')}; correct the template"
+    )
 
 
 class _GenerationTag(jinja2.ext.Extension):

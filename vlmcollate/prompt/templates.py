@@ -10,10 +10,11 @@ import jinja2
 
 from vlmcollate import plain_values
 from vlmcollate.conversation import Conversation, MediaPart
-from vlmcollate.errors import ConfigError, ConversationError
+from vlmcollate.errors import CollateError, ConfigError, ConversationError
 from vlmcollate.prompt.direct import TEMPLATE_ERRORS, chat_template_of, render_directly
 from vlmcollate.prompt.marks import Silence
 from vlmcollate.prompt.misplaced import reversed_message
+from vlmcollate.prompt.template_syntax import syntax_error
 
 
 def is_template_error(error: Exception) -> bool:
@@ -95,7 +96,9 @@ def apply_to_probe(processor: Any, conversation: Conversation, given: TemplateIn
     return apply_template(processor, conversation, given) if text is None else text
 
 
-def _refusal(processor: Any, conversation: Conversation, error: Exception) -> ConversationError:
+def _refusal(processor: Any, conversation: Conversation, error: Exception) -> CollateError:
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return syntax_error(error)
     return ConversationError(
         f"the chat template refuses this conversation: {error}"
         + refusal_hint(chat_template_of(processor), conversation)

@@ -5,6 +5,7 @@ import pytest
 
 from tests.assets import chat_templates
 from tests.template_corpus import Judge
+from vlmcollate import ConfigError, collator_for
 from vlmcollate.prompt import template_syntax
 from vlmcollate.prompt.template_syntax import (
     literals_of,
@@ -13,6 +14,7 @@ from vlmcollate.prompt.template_syntax import (
     quoted_strings,
     switches_of,
 )
+from vlmcollate.testing import tiny_processor
 
 HARD = {
     "braces and quotes": "{{ {'a': {'b-c': x == '}}-'}} }}{% if '%}' in y %}{% endif %}",
@@ -98,3 +100,13 @@ def test_a_long_chat_of_a_known_template_is_rendered_twice(name, monkeypatch):
     monkeypatch.setattr(jinja2.Template, "new_context", counted)
     collator.encode(chat(20))
     assert rendered == [40, 40]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3"])
+@pytest.mark.parametrize("call", ["encode", "prompt", "token_count"])
+def test_a_syntax_error_names_its_line(family, call):
+    processor = tiny_processor(family)
+    processor.chat_template = "{% for m in messages %}\n{{ m.content }}\n{% if %}{% endfor %}"
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    with pytest.raises(ConfigError, match="syntax error in line 3: Expected an expression, got"):
+        getattr(collator_for(processor), call)(chat)
