@@ -6,6 +6,7 @@ Shapes: L a sample's tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property, partial
 from typing import Any, final
 
@@ -210,6 +211,8 @@ class Samples(Prompts):
         rendering = self._rendered(conversation)
         media = run_stage("load", lambda: media)
         processed = self._process(conversation, media, rendering, process)
+        if not self._gets_media_alone:  # other code may write to the tensors
+            processed = attrs.evolve(processed, tensors=deepcopy(dict(processed.tensors)))
         return self._finished(
             conversation, media, rendering, processed, count_media(rendering, media)
         )

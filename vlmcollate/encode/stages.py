@@ -303,10 +303,14 @@ class Stages(CollatorOptions):
     @cached_property
     def _keeps_bytes(self) -> bool:
         """Whether no code of a subclass or of a family's author would meet pixels as bytes."""
+        return self._gets_media_alone or self.family.takes_pixel_bytes
+
+    @cached_property
+    def _gets_media_alone(self) -> bool:
+        """Whether no code of a subclass or of a family's author gets the tensors of media."""
         family, kind = self.family, type(self)
         stages = kind.process_media, kind.postprocess, family.process, family.postprocess
-        is_own = all(s is None or s.__module__.startswith("vlmcollate.") for s in stages)
-        return is_own or family.takes_pixel_bytes
+        return all(s is None or s.__module__.startswith("vlmcollate.") for s in stages)
 
     def supports(self, kind: MediaKind) -> bool:
         """Returns whether the collator takes media of a kind."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from tests.decoding import trained_texts
 from tests.processors.published_templates import processor_with
-from vlmcollate import Resample, RobustCollator, collator_for
+from vlmcollate import EncodedSample, Resample, RobustCollator, collator_for
 from vlmcollate.cli.inspection import inspect_rows
 from vlmcollate.cli.survey import survey_rows
 from vlmcollate.data import (
@@ -319,3 +319,25 @@ def test_a_prepared_set_notices_another_function(split, tmp_path):
     assert len(PreparedDataset(tmp_path / "out", chosen("Numbat one"))) == 2
     with pytest.raises(ConfigError, match="train_on"):
         PreparedDataset(tmp_path / "out", chosen("Potoroo two"))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class InPlaceCollator(Qwen2_5_VLCollator):
+    """Changes the pixels of each sample where they are."""
+
+    def postprocess(self, sample: EncodedSample) -> EncodedSample:
+        sample.media["pixel_values"].add_(1)
+        return super().postprocess(sample)
+
+
+def test_a_postprocess_that_writes_in_place_changes_one_sample(processor, split):
+    image = Image.new("RGB", (56, 56), "teal")
+    chat = [
+        {"role": "user", "content": [{"type": "image", "image": image}]},
+        {"role": "assistant", "content": "Teal."},
+        {"role": "user", "content": "Sure?"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    found = InPlaceCollator(processor=processor, split_turns=True).encode_all(chat)
+    for sample, plain in zip(found, split.encode_all(chat), strict=True):
+        assert torch.equal(sample.pixels("pixel_values"), plain.pixels("pixel_values") + 1)
