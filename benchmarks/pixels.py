@@ -143,7 +143,12 @@ def images(rounds: int) -> Iterator[Row]:
         batch = [chat("image", image, n) for n, image in enumerate(eight_images(*size))]
         bare = partial(called, processor, batch)
         rows = partial(in_each_format, name, processor, bare, batch, limits, rounds)
-        yield from in_a_child(lambda rows=rows: list(rows()))
+        yield from in_a_child(partial(all_of, rows))
+
+
+def all_of(rows: Callable[[], Iterator[Row]]) -> list[Row]:
+    """The rows that a function yields."""
+    return list(rows())
 
 
 def jpegs(rounds: int) -> Iterator[Row]:

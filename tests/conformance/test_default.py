@@ -115,9 +115,10 @@ SCANS = [(1600, 1200), (64, 48), (700, 1500)]
     "name", ["DeepseekOcr2Processor", "UnlimitedOcrProcessor", "Step3p7Processor"]
 )
 def test_keys_that_only_large_images_have(name):
-    if CASES[name].build is None or not hasattr(hf, name):
+    make = CASES[name].build
+    if make is None or not hasattr(hf, name):
         pytest.skip(f"this transformers has no {name}")
-    processor = CASES[name].build()
+    processor = make()
     collate = collator_for(processor)
     images = [Image.effect_noise(size, 90).convert("RGB") for size in SCANS]
     batch = collate([chat(image) for image in images])
