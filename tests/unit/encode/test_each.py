@@ -262,3 +262,45 @@ def test_a_policy_runs_while_its_error_is_handled(collate):
     with pytest.raises(LabelError, match="label refuses the sample") as raised:
         collate.collate([chat("a"), chat("b label:sample")], on_error=again)
     assert handled == [raised.value]
+
+
+@pytest.mark.parametrize("split_turns", [False, True])
+@pytest.mark.parametrize("drops", [False, True])
+def test_encode_and_collate_raise_the_same_of_two_errors(processor, split_turns, drops):
+    options: dict[str, Any] = {"max_length": 9, "on_overlong": "drop_turns"} if drops else {}
+    collate = collator_for(processor, split_turns=split_turns, on_unread="raise", **options)
+    question = {"role": "user", "content": [{"type": "image", "image": "/missing.png"}]}
+    answer = {"role": "assistant", "content": "A square."}
+    example = [{"role": "nobody", "content": "Hi"}, question, answer]
+    errors = []
+    for encode in (collate.encode, collate.explain, collate.encode_all, lambda one: collate([one])):
+        with pytest.raises(SampleError) as raised:
+            encode(example)
+        errors.append((type(raised.value), raised.value.where, raised.value.problem))
+    assert len({*errors}) == 1
+
+
+@pytest.mark.parametrize("policy", get_args(OverlongPolicy))
+def test_a_load_of_a_subclass_may_take_other_kinds_of_media(processor, policy: OverlongPolicy):
+    spectrogram = Image.new("RGB", (56, 56))
+
+    class Hearing(Qwen2_5_VLCollator):
+        """Shows audio as an image."""
+
+        def render(self, conversation: Conversation) -> Any:
+            (question, answer) = conversation.messages
+            part: Any = question.content[0]
+            parts = (attrs.evolve(part, kind="image"), *question.content[1:])
+            question = attrs.evolve(question, content=parts)
+            return super().render(attrs.evolve(conversation, messages=(question, answer)))
+
+        def load(self, conversation: Conversation) -> list[Any]:
+            return [spectrogram for _ in conversation.media]
+
+    question, answer = chat("0")
+    parts = [{"type": "audio", "audio": "a.wav"}, question["content"][1]]
+    collate = Hearing(processor=processor, max_length=200, on_overlong=policy)
+    found = collate([[{"role": "user", "content": parts}, answer]])
+    parts[0] = {"type": "image", "image": spectrogram}
+    expected = collator_for(processor)([[{"role": "user", "content": parts}, answer]])
+    assert found["input_ids"].tolist() == expected["input_ids"].tolist()
