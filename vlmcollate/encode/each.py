@@ -7,6 +7,7 @@ the tables of one stage stay in the CPU's cache, from which decoded pixels would
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from traceback import clear_frames
 from typing import NoReturn, TypeVar
 
 from vlmcollate.encode.trace import untraced
@@ -84,8 +85,17 @@ def encode_together(
     found: list[T] = []
     with untraced():  # a stage of an explained sample may encode others
         results = _run(examples, encode, stops=on_error is raise_error)
-    for index, result in sorted(results.items()):
-        found += _replaced(result, index, on_error) if isinstance(result, Exception) else result
+    for index in sorted(results):
+        try:
+            found += _taken(results, index)
+        except SampleError as error:
+            found += on_error(error.at(index=index))
+        except StrategyError as error:
+            raise error.at(index=index) from error.__cause__
+        except Exception as error:
+            if hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(f"while collating sample {index} of the batch")
+            raise
     return found
 
 
@@ -113,20 +123,32 @@ def _run(
                     running = {k: other for k, other in running.items() if k <= index}
                     del running[index]
                     break
+                _release(error)
             else:
                 continue
             del running[index]
     return ended
 
 
-def _replaced(
-    error: Exception, index: int, on_error: Callable[[SampleError], Sequence[T]]
-) -> Sequence[T]:
-    """Returns what takes the place of an example that failed, or raises its error."""
-    if isinstance(error, SampleError):
-        return on_error(error.at(index=index))
-    if isinstance(error, StrategyError):
-        raise error.at(index=index) from error.__cause__
-    if hasattr(error, "add_note"):  # from Python 3.11 on
-        error.add_note(f"while collating sample {index} of the batch")
-    raise error
+def _release(error: BaseException | None) -> None:
+    """Frees what the frames of an error hold, such as decoded media, while others are encoded."""
+    seen: set[int] = set()  # an error may be its own cause
+    while error is not None and id(error) not in seen:
+        clear_frames(error.__traceback__)
+        seen.add(id(error))
+        error = error.__cause__
+
+
+def _taken(results: dict[int, Sequence[T] | Exception], index: int) -> Sequence[T]:
+    """Takes out the result of an example, or raises its error.
+
+    The traceback of an error holds the frames that hold the results, so that one left there would
+    keep the whole batch in memory until the garbage collector runs.
+    """
+    result = results.pop(index)
+    try:
+        if isinstance(result, Exception):
+            raise result
+        return result
+    finally:
+        del result

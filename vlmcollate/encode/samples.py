@@ -59,17 +59,24 @@ class Samples(Prompts):
         """Runs the stages in their order; it pauses where it holds no decoded media."""
         conversation = run_stage("read", self.read_conversation, example)
         turn = self._only_turn(conversation) if self.split_turns else conversation
-        for _, part in turn.media:
-            check_kind(part, self.traits, collator=type(self).__name__)
+        # turns that share media need it first, and one turn alone fails as it does among others
+        loaded = run_stage("load", self.load, turn) if self.split_turns else None
+        self._check_kinds(turn)
         with naming_turn(turn, conversation):
             rendering = self._rendered(turn)
             yield
-            media = run_stage("load", self.load, turn)
+            media = run_stage("load", self.load, turn) if loaded is None else loaded
             processed, counts = self._process(turn, media, rendering), count_media(rendering, media)
             if not self._may_shorten:
                 media = []
                 yield
             return self._finished(turn, media, rendering, processed, counts)
+
+    def _check_kinds(self, conversation: Conversation) -> None:
+        """Refuses media that `load` would refuse, which a template may not know either."""
+        if type(self).load.__module__.startswith("vlmcollate."):
+            for _, part in conversation.media:
+                check_kind(part, self.traits, collator=type(self).__name__)
 
     @property
     def _may_shorten(self) -> bool:

@@ -66,16 +66,13 @@ class BatchMemory:
         if size < _SMALLEST or get_worker_info() is None:
             return cls(empty(shape, dtype))
         kind: Any = torch.UntypedStorage
-        sharing: Any = torch.multiprocessing
         try:
             storage = kind._new_shared(size)
         except RuntimeError:  # a worker that keeps batches has too many files, or no more room
             return cls(empty(shape, dtype))
         values = torch.empty(0, dtype=torch.uint8).set_(storage)
-        has_file = sharing.get_sharing_strategy() == "file_descriptor"
-        return cls(
-            values.view(dtype).view(shape), storage._share_fd_cpu_()[0] if has_file else None
-        )
+        file = storage._share_fd_cpu_()[0] if _sends_descriptors() else None
+        return cls(values.view(dtype).view(shape), file)
 
     def copy(self, place: Tensor, values: Tensor) -> None:
         """Copies values to a part of the tensor, as `place.copy_(values)` does.
@@ -90,7 +87,7 @@ class BatchMemory:
         if self.file is None or not place.is_contiguous():
             place.copy_(values)
             return
-        exact = values.to(place.dtype).expand(place.shape).contiguous()
+        exact = values.to(place).expand(place.shape).contiguous()
         data = exact.view(-1).view(torch.uint8).numpy().data
         start = int(place.storage_offset()) * place.itemsize
         while data:
@@ -100,8 +97,28 @@ class BatchMemory:
 
 def in_batch(tensor: Tensor) -> Tensor:
     """Returns a tensor, or its copy in the file that a worker of a `DataLoader` sends."""
+    if not (_sends_descriptors() and _is_plain(tensor)):
+        return tensor
     memory = BatchMemory.of(tuple(tensor.shape), tensor.dtype)
     if memory.file is None:
         return tensor
     memory.copy(memory.tensor, tensor)
     return memory.tensor
+
+
+def _sends_descriptors() -> bool:
+    """Returns whether this process sends the descriptors of files, not their names."""
+    sharing: Any = torch.multiprocessing
+    return bool(sharing.get_sharing_strategy() == "file_descriptor")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Returns whether a tensor is its values and no more, and owns them alone."""
+    return (
+        type(tensor) is Tensor
+        and (tensor.layout, tensor.device.type) == (torch.strided, "cpu")
+        and not (tensor.is_nested or tensor.is_quantized or tensor.requires_grad)
+        and not (tensor.is_conj() or tensor.is_neg())
+        and not tensor.is_shared()  # type: ignore[no-untyped-call]
+        and tensor.is_contiguous()
+    )

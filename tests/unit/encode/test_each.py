@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 import attrs
@@ -203,3 +204,103 @@ def test_one_example_at_a_time_holds_decoded_media(processor, policy: OverlongPo
     collate = collator_for(processor, media=media, max_length=200, on_overlong=policy)
     collate([chat(str(number)) for number in range(4)])
     assert alive == [0, 0, 0, 0]
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """Runs a test in which only reference counts free memory."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_errors_that_a_policy_handled_keep_nothing_in_memory(processor):
+    made: list[weakref.ref[Any]] = []
+
+    @attrs.frozen(kw_only=True, eq=False)
+    class Watched(FailingCollator):
+        def process_media(self, rendering: Any, media: Sequence[Any]) -> Any:
+            made.append(weakref.ref(media[0]))
+            return super().process_media(rendering, media)
+
+        def postprocess(self, sample: EncodedSample) -> EncodedSample:
+            made.append(weakref.ref(sample))
+            return super().postprocess(sample)
+
+    collate = Watched(processor=processor, media=NamedMedia())
+    collate([chat("first")])  # which fills caches
+    made.clear()
+    names = ("0", "1 process_media:media", "2", "3 label:sample")
+    collate.collate([chat(name) for name in names], on_error=lambda error: [])
+    assert [found() for found in made] == [None] * 6
+
+
+def test_an_example_that_failed_holds_no_decoded_media(processor):
+    alive: list[int] = []
+
+    @attrs.frozen(kw_only=True, eq=False)
+    class Refusing(Qwen2_5_VLCollator):
+        def process_media(self, rendering: Any, media: Sequence[Any]) -> Any:
+            error = MediaError("refused")
+            raise error from error
+
+    collate = Refusing(processor=processor, media=CountingMedia(alive=alive))
+    with pytest.raises(EmptyBatchError):
+        collate.collate([chat(str(number)) for number in range(4)], on_error=lambda error: [])
+    assert alive == [0, 0, 0, 0]
+
+
+def test_a_policy_runs_while_its_error_is_handled(collate):
+    handled: list[BaseException | None] = []
+
+    def again(error: SampleError) -> list[EncodedSample]:
+        handled.append(sys.exc_info()[1])
+        raise  # the error that is handled
+
+    with pytest.raises(LabelError, match="label refuses the sample") as raised:
+        collate.collate([chat("a"), chat("b label:sample")], on_error=again)
+    assert handled == [raised.value]
+
+
+@pytest.mark.parametrize("split_turns", [False, True])
+@pytest.mark.parametrize("drops", [False, True])
+def test_encode_and_collate_raise_the_same_of_two_errors(processor, split_turns, drops):
+    options: dict[str, Any] = {"max_length": 9, "on_overlong": "drop_turns"} if drops else {}
+    collate = collator_for(processor, split_turns=split_turns, on_unread="raise", **options)
+    question = {"role": "user", "content": [{"type": "image", "image": "/missing.png"}]}
+    answer = {"role": "assistant", "content": "A square."}
+    example = [{"role": "nobody", "content": "Hi"}, question, answer]
+    errors = []
+    for encode in (collate.encode, collate.explain, collate.encode_all, lambda one: collate([one])):
+        with pytest.raises(SampleError) as raised:
+            encode(example)
+        errors.append((type(raised.value), raised.value.where, raised.value.problem))
+    assert len({*errors}) == 1
+
+
+@pytest.mark.parametrize("policy", get_args(OverlongPolicy))
+def test_a_load_of_a_subclass_may_take_other_kinds_of_media(processor, policy: OverlongPolicy):
+    spectrogram = Image.new("RGB", (56, 56))
+
+    class Hearing(Qwen2_5_VLCollator):
+        """Shows audio as an image."""
+
+        def render(self, conversation: Conversation) -> Any:
+            (question, answer) = conversation.messages
+            part: Any = question.content[0]
+            parts = (attrs.evolve(part, kind="image"), *question.content[1:])
+            question = attrs.evolve(question, content=parts)
+            return super().render(attrs.evolve(conversation, messages=(question, answer)))
+
+        def load(self, conversation: Conversation) -> list[Any]:
+            return [spectrogram for _ in conversation.media]
+
+    question, answer = chat("0")
+    parts = [{"type": "audio", "audio": "a.wav"}, question["content"][1]]
+    collate = Hearing(processor=processor, max_length=200, on_overlong=policy)
+    found = collate([[{"role": "user", "content": parts}, answer]])
+    parts[0] = {"type": "image", "image": spectrogram}
+    expected = collator_for(processor)([[{"role": "user", "content": parts}, answer]])
+    assert found["input_ids"].tolist() == expected["input_ids"].tolist()

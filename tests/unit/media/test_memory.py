@@ -1,12 +1,17 @@
 """Memory for the tensors of a batch."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch.multiprocessing import set_sharing_strategy
+from torch.utils.data import DataLoader
 
 from vlmcollate import EncodedSample
 from vlmcollate.batch.media import joined_media
 from vlmcollate.extend import Concatenate
-from vlmcollate.media.memory import empty
+from vlmcollate.media.memory import empty, in_batch
 from vlmcollate.pixels import PIXEL_FORMATS, PixelBytes, PixelTable
 
 
@@ -60,3 +65,78 @@ def test_a_batch_that_is_kept_never_changes(name):
         seen.append((value, pixels.values if isinstance(pixels, PixelBytes) else pixels))
         del seen[1 : -3 if value % 2 else None]
     _check_kept(seen)
+
+
+def _in_worker(run: Callable[[], Any], strategy: str = "file_descriptor") -> Any:
+    """What a function returns in a worker."""
+    loader: Any = DataLoader(
+        [0],  # type: ignore[arg-type]  # a list is map-style
+        collate_fn=lambda _: run(),
+        num_workers=1,
+        worker_init_fn=lambda _: set_sharing_strategy(strategy),
+    )
+    (found,) = list(loader)
+    return found
+
+
+class _Named(torch.Tensor):
+    """A tensor of a class of its own."""
+
+
+_SIZE = 1 << 20
+_JOINED: dict[str, Callable[[], torch.Tensor]] = {
+    "gradient": lambda: torch.ones(_SIZE, requires_grad=True),
+    "parameter": lambda: torch.nn.Parameter(torch.ones(_SIZE)),
+    "subclass": lambda: torch.ones(_SIZE).as_subclass(_Named),
+    "expanded": lambda: torch.ones(1, 1).expand(2048, 2048),
+    "channels last": lambda: torch.ones(2, 3, 512, 512).to(memory_format=torch.channels_last),
+    "conjugate": lambda: torch.ones(_SIZE, dtype=torch.complex64).conj(),
+    "negative": lambda: torch._neg_view(torch.ones(_SIZE)),
+    "sparse": lambda: torch.ones(1024, 1024).to_sparse(),
+    "meta": lambda: torch.ones(_SIZE, device="meta"),
+    "jagged": lambda: torch.nested.nested_tensor(
+        [torch.ones(_SIZE), torch.ones(3)], layout=torch.jagged
+    ),
+    "shared": lambda: torch.ones(_SIZE).share_memory_(),
+}
+"""What a join of one's own may return, of which a copy would be something else."""
+
+
+@pytest.mark.parametrize("name", _JOINED)
+def test_a_worker_sends_what_a_join_returns_unless_a_copy_is_the_same(name):
+    def is_kept() -> bool:
+        joined = _JOINED[name]()
+        return in_batch(joined) is joined
+
+    assert _in_worker(is_kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.complex64])
+def test_a_worker_copies_plain_tensors_to_the_file_that_it_sends(dtype):
+    values = (torch.arange(1 << 22) % 2).to(dtype)
+
+    def copy() -> tuple[torch.Tensor, bool]:
+        found = in_batch(values)
+        return found, found.is_shared()
+
+    sent, is_shared = _in_worker(copy)
+    assert is_shared
+    assert torch.equal(sent, values)
+
+
+def test_a_worker_that_sends_names_of_files_reserves_no_memory_in_vain(monkeypatch):
+    made: list[int] = []
+
+    def count() -> int:
+        new_shared = torch.UntypedStorage._new_shared
+
+        def counted(size: int) -> Any:
+            made.append(size)
+            return new_shared(size)
+
+        monkeypatch.setattr(torch.UntypedStorage, "_new_shared", counted)
+        values = torch.ones(_SIZE)
+        assert in_batch(values) is values
+        return len(made)
+
+    assert _in_worker(count, "file_system") == 0
