@@ -67,7 +67,7 @@ class Samples(Prompts):
             yield
             media = run_stage("load", self.load, turn) if loaded is None else loaded
             processed, counts = self._process(turn, media, rendering), count_media(rendering, media)
-            if not self._may_shorten:
+            if self._keeps_no_media:
                 media = []
                 yield
             return self._finished(turn, media, rendering, processed, counts)
@@ -78,10 +78,14 @@ class Samples(Prompts):
             for _, part in conversation.media:
                 check_kind(part, self.traits, collator=type(self).__name__)
 
-    @property
-    def _may_shorten(self) -> bool:
-        """Whether a sample may need its decoded media once more."""
-        return self.max_length is not None and self.on_overlong in ("truncate", "drop_turns")
+    @cached_property
+    def _keeps_no_media(self) -> bool:
+        """Whether processed samples hold no decoded media, which shortening one may need again.
+
+        An image that a `read` of one's own opens keeps its pixels when it is loaded.
+        """
+        may_shorten = self.max_length is not None and self.on_overlong in ("truncate", "drop_turns")
+        return not may_shorten and type(self).read.__module__.startswith("vlmcollate.")
 
     def _rendered(self, conversation: Conversation) -> Rendering:
         """Runs the stage render, and reports what the prompt lacks."""

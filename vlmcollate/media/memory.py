@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from typing import Any
@@ -12,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from vlmcollate.errors import ConfigError
+
 _SMALLEST = 1 << 22
+_FULL = errno.ENOSPC, errno.EFBIG
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -39,9 +43,8 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 class BatchMemory:
     """The memory of a tensor of a batch, which a worker of a `DataLoader` sends.
 
-    A large one lies in the worker's shared memory, to which it would be copied otherwise, if there
-    is room for it. Samples do not lie there, since they may wait in large numbers, and each tensor
-    there is an open file.
+    A large one lies in the worker's shared memory, to which it would be copied otherwise. Samples
+    do not lie there, since they may wait in large numbers, and each tensor there is an open file.
 
     Attributes:
         tensor: The tensor, uninitialised.
@@ -61,6 +64,9 @@ class BatchMemory:
         Args:
             shape: The shape of the tensor.
             dtype: Its dtype.
+
+        Raises:
+            ConfigError: Shared memory has no room for it.
         """
         size = math.prod(shape) * dtype.itemsize
         if size < _SMALLEST or get_worker_info() is None:
@@ -68,8 +74,10 @@ class BatchMemory:
         kind: Any = torch.UntypedStorage
         try:
             storage = kind._new_shared(size)
-        except RuntimeError:  # a worker that keeps batches has too many files, or no more room
-            return cls(empty(shape, dtype))
+        except RuntimeError as error:
+            if any(f"({number})" in str(error) for number in _FULL):
+                raise _no_room(size, error) from error  # torch would wait forever for the batch
+            return cls(empty(shape, dtype))  # a worker that keeps batches has too many open files
         values = torch.empty(0, dtype=torch.uint8).set_(storage)
         file = storage._share_fd_cpu_()[0] if _sends_descriptors() else None
         return cls(values.view(dtype).view(shape), file)
@@ -90,9 +98,20 @@ class BatchMemory:
         exact = values.to(place).expand(place.shape).contiguous()
         data = exact.view(-1).view(torch.uint8).numpy().data
         start = int(place.storage_offset()) * place.itemsize
-        while data:
-            written = os.pwrite(self.file, data, start)
-            data, start = data[written:], start + written
+        try:
+            while data:
+                written = os.pwrite(self.file, data, start)
+                data, start = data[written:], start + written
+        except OSError as error:
+            raise _no_room(self.tensor.nbytes, error) from error
+
+
+def _no_room(size: int, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"shared memory has no room for the {size >> 20} MiB of a batch that a worker sends: "
+        f"{error}; enlarge it, as with docker run --shm-size=16g, or use fewer workers, a lower "
+        "prefetch_factor or smaller batches"
+    )
 
 
 def in_batch(tensor: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ def name_of(conversation: Conversation) -> str:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class FailingCollator(Qwen2_5_VLCollator):
-    """Fails in the stage that an example's file name asks for, and notes its stages."""
+class NotingCollator(Qwen2_5_VLCollator):
+    """Notes the stages that it runs, and fails in the one that an image's name asks for."""
 
     ran: list[tuple[str, str]] = attrs.field(factory=list)
 
@@ -55,10 +55,6 @@ class FailingCollator(Qwen2_5_VLCollator):
         _, _, fault = name.partition(f" {stage}:")
         if fault:
             raise FAULTS[fault](stage)
-
-    def read(self, example: Any) -> Conversation:
-        self._run("read", example[0]["content"][0]["image"].info["name"])
-        return super().read(example)
 
     def render(self, conversation: Conversation) -> Any:
         self._run("render", name_of(conversation))
@@ -79,6 +75,14 @@ class FailingCollator(Qwen2_5_VLCollator):
     def postprocess(self, sample: EncodedSample) -> EncodedSample:
         self._run("postprocess", self.ran[-1][1])
         return super().postprocess(sample)
+
+
+class FailingCollator(NotingCollator):
+    """Notes and fails in the stage `read` as well."""
+
+    def read(self, example: Any) -> Conversation:
+        self._run("read", example[0]["content"][0]["image"].info["name"])
+        return super().read(example)
 
 
 @attrs.frozen(kw_only=True)
@@ -169,9 +173,17 @@ def test_errors_are_those_of_one_after_another(processor, names: list[str], skip
         assert (handled, result) == ([], found[1])
 
 
-def test_the_examples_advance_together(collate):
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({}, (STAGES[1:2], STAGES[2:4], STAGES[4:])),
+        ({"max_length": 99, "on_overlong": "truncate"}, (STAGES[1:2], STAGES[2:])),
+        ({"split_turns": True}, (("load", "render", "process_media", *STAGES[4:]),)),
+    ],
+)
+def test_the_examples_advance_together(processor, options, parts):
+    collate = NotingCollator(processor=processor, media=NamedMedia(), **options)
     collate([chat(name) for name in "abc"])
-    parts = STAGES[:2], STAGES[2:4], STAGES[4:]
     assert collate.ran == [(stage, name) for part in parts for name in "abc" for stage in part]
 
 

@@ -312,3 +312,16 @@ def test_a_worker_that_may_open_no_more_files_keeps_its_batches_elsewhere():
 
     loader: Any = DataLoader(samples, batch_size=1, collate_fn=collate, num_workers=1)  # type: ignore[arg-type]
     assert list(loader) == [[True] * 11]
+
+
+def test_a_batch_that_shared_memory_has_no_room_for_is_refused():
+    samples = [_sample(torch.full((1, 3, 1200, 1200), 1, dtype=torch.uint8), _table())]
+
+    def collate(samples: Any) -> Any:
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, most))  # of files in memory, too
+        return joined_media(samples, {"pixel_values": Concatenate()}, "float32")
+
+    loader: Any = DataLoader(samples, batch_size=1, collate_fn=collate, num_workers=1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no room for the 16 MiB of a batch that a worker sends"):
+        list(loader)
