@@ -33,8 +33,9 @@ from vlmcollate.media.processing.result import as_tensor
 from vlmcollate.tokens.identity_cache import IdentityCache
 
 _PROCESSOR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
-_SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),), ((1000, 720),))
-"""The sizes of each sample's images; some keys are those of the tiles of large images alone."""
+_SIZES = (((64, 48),), ((200, 120), (96, 160)), ((48, 200),), ((480, 480),))
+_LARGE = 1000, 720
+"""The size of an image of which some processors return more keys, such as its tiles."""
 _CHECKED = IdentityCache[set[MediaKind]]()
 """For each processor, the kinds of media around which it does not change the prompt."""
 
@@ -141,6 +142,10 @@ def _probe_kind(
         join = _join_of(key, values, batch[key], processor)
         is_by_row = not (isinstance(join, Concatenate) and join.axis)
         joins[key] = attrs.evolve(join, rows=rows) if is_by_row else join
+    if kind == "image":
+        large = _call(processor, kind, placeholder, [[Image.new("RGB", _LARGE)]], slice(None))
+        for key in (key for key in large if key not in text_keys and key not in joins):
+            joins[key] = Concatenate(rows=_counter_of(key, [*singles, large]))
     if along_tokens & joins.keys():
         raise ConfigError(
             f"{type(processor).__name__} returns {sorted(along_tokens)} along the tokens, "
