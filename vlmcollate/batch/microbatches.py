@@ -138,7 +138,8 @@ def _check_rows(key: str, value: Tensor | PixelBytes, expected: int) -> None:
     if expected != len(value):
         raise ConfigError(
             f"{key} has the wrong number of rows: found {len(value)}, expected {expected} by the "
-            "counts of the batch; keep its n_images_per_sample and the like, with counts=True"
+            "counts of the batch; keep its n_images_per_sample and the like, with counts=True, or "
+            "stack each microbatch by itself if an item has several rows, such as tiles"
         )
 
 
