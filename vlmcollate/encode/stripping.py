@@ -18,6 +18,7 @@ from vlmcollate.encode.pixel_probe import Shortcuts
 from vlmcollate.media import MediaRequest
 from vlmcollate.media.loading.pixel_memory import pixels_of, shared_pixels
 from vlmcollate.media.processing.patch_grid import cut_patches, cuts_as_qwen
+from vlmcollate.media.processing.planes import pixel_words, with_fourth_channel, write_channels
 
 _WEIGHTED = frozenset({1, 2, 3, "LANCZOS", "BILINEAR", "BICUBIC"})
 """The numbers and the names of interpolations that weight pixels."""
@@ -130,25 +131,18 @@ def _resized_planes(resize: Callable[..., Tensor], *given: Any, **options: Any) 
     resized = _resized(resize, *given, **options)
     if resized.stride(-3) != 1:
         return resized
-    planes = np.empty(resized.shape, np.uint8)
-    whole = _whole(resized)
-    if whole is resized:
+    planes, words = np.empty(resized.shape, np.uint8), pixel_words(resized)
+    if words is None:
         planes[...] = resized.numpy()
-        return torch.from_numpy(planes)
-    words = whole.movedim(-3, -1).numpy().view("<u4")[..., 0]
-    for n in range(3):
-        planes[..., n, :, :] = words >> 8 * n if n else words  # their lowest bytes
+    else:
+        write_channels(words, planes)
     return torch.from_numpy(planes)
 
 
 def _whole(value: Any) -> Any:
     """Returns four channels for images (..., 3, H, W) that lie in memory of four bytes a pixel."""
-    if not isinstance(value, Tensor) or value.shape[-3:-2] != (3,):
-        return value
-    strides = value.stride()
-    if (strides[-3], strides[-1]) != (1, 4):
-        return value
-    return value.as_strided((*value.shape[:-3], 4, *value.shape[-2:]), strides)
+    whole = with_fourth_channel(value) if isinstance(value, Tensor) else None
+    return value if whole is None else whole
 
 
 def _only_permutes(kind: Hashable) -> bool:

@@ -6,13 +6,16 @@ Shapes: B images, C channels, H rows, W columns; a patch of P rows and P columns
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vlmcollate.media.processing.overrides import is_changed
 from vlmcollate.media.processing.per_item import process_per_item
+from vlmcollate.media.processing.planes import pixel_words, write_channels
 from vlmcollate.media.processing.request import MediaRequest
 from vlmcollate.media.processing.resizing import RESIZED
 from vlmcollate.media.processing.result import ProcessedMedia
@@ -85,12 +88,20 @@ def cut_patches(
     rows, columns = height // patch_size, width // patch_size
     bands, tokens = rows // merge_size, columns // merge_size
     run = np.dtype((np.void, patch_size))
-    source = images.numpy().reshape(count, channels, bands, -1, width)
     patches = np.empty((count, bands, tokens, merge_size, merge_size, channels, patch_size), run)
     planes = np.empty((channels, merge_size, patch_size, tokens, merge_size), run)
     pixels = planes.view(np.uint8).reshape(channels, -1, width)
+    words = pixel_words(images)
+    source: npt.NDArray[Any]
+    if words is None:
+        source = images.numpy().reshape(count, channels, bands, -1, width)
+    else:
+        source = words.reshape(count, bands, -1, width)
     for image, band in np.ndindex(count, bands):
-        pixels[...] = source[image, :, band]
+        if words is None:
+            pixels[...] = source[image, :, band]
+        else:
+            write_channels(source[image, band], pixels)
         patches[image, band] = planes.transpose(3, 1, 4, 0, 2)
     flat = patches.view(np.uint8).reshape(count, rows * columns, -1)
     return torch.from_numpy(flat), rows, columns

@@ -1,0 +1,56 @@
+"""Channels are separated alike, however the pixels lie in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vlmcollate.media.processing.patch_grid import cut_patches
+from vlmcollate.media.processing.planes import pixel_words, with_fourth_channel, write_channels
+
+SIZES = st.tuples(*[st.integers(1, 5)] * 3)
+
+
+def images_of(count: int, height: int, width: int, bytes_a_pixel: int) -> Tensor:
+    """Images (count, 3, height, width) of random bytes, whose channels are innermost in memory."""
+    pixels = np.random.default_rng(width).integers(0, 256, (count, height, width, 4), np.uint8)
+    return torch.from_numpy(pixels[..., :bytes_a_pixel].copy()).permute(0, 3, 1, 2)[:, :3]
+
+
+@given(size=SIZES)
+def test_words_hold_the_channels(size: tuple[int, int, int]) -> None:
+    images = images_of(*size, 4)
+    words, planes = pixel_words(images), np.empty(tuple(images.shape), np.uint8)
+    assert words is not None
+    write_channels(words, planes)
+    assert np.array_equal(planes, images.numpy())
+
+
+@given(size=SIZES)
+def test_other_memory_has_no_fourth_channel(size: tuple[int, int, int]) -> None:
+    for images in (images_of(*size, 3), images_of(*size, 4).contiguous()):
+        if images.stride(-1) == 4 and images.stride(-3) == 1:
+            continue  # torch gives axes of one value any strides
+        assert with_fourth_channel(images) is None
+        assert pixel_words(images) is None
+
+
+@given(size=SIZES, patch=st.integers(1, 5), merge=st.integers(1, 2))
+def test_patches_are_the_same_in_any_memory(
+    size: tuple[int, int, int], patch: int, merge: int
+) -> None:
+    count, *cells = size
+    height, width = (patch * merge * n for n in cells)
+    layouts = [images_of(count, height, width, n) for n in (3, 4)]
+    layouts.append(layouts[0].contiguous())
+    cut = [cut_patches(images, patch, merge, 2) for images in layouts]
+    patches, rows, columns = cut[0]
+    assert (rows, columns) == (height // patch, width // patch)
+    for other in cut[1:]:
+        assert torch.equal(other[0], patches)
+    # the first merged patches hold the pixels at the top left
+    first = layouts[0][:, :, :patch, :patch].reshape(count, -1)
+    assert torch.equal(patches[:, 0], first)
