@@ -130,25 +130,27 @@ def images(rounds: int) -> Iterator[Row]:
 
     In one process, the memory that is left of the first would make the calls of the last faster.
     """
-    one_megapixel = qwen2_5_vl(1003520)
-    for name, processor, size, limits in (
-        ("Qwen2.5-VL, 640x480", qwen2_5_vl(), (640, 480), (0.85, 0.75, 0.55)),
-        ("Qwen3-VL, 640x480", qwen3_vl(), (640, 480), (0.9, 0.75, 0.5)),
+    one_megapixel = partial(qwen2_5_vl, 1003520)
+    for name, build_one, size, limits in (
+        ("Qwen2.5-VL, 640x480", qwen2_5_vl, (640, 480), (0.85, 0.75, 0.55)),
+        ("Qwen3-VL, 640x480", qwen3_vl, (640, 480), (0.9, 0.75, 0.5)),
         ("Qwen2.5-VL, 1600x1200 to 1 MP", one_megapixel, (1600, 1200), (0.75, 0.7, 0.45)),
-        ("Qwen3-VL, 1600x1200", qwen3_vl(), (1600, 1200), (0.6, 0.5, 0.28)),
-        ("Gemma 3, 1600x1200", gemma3(), (1600, 1200), (0.9, 0.85, 0.75)),
-        ("LLaVA-OneVision, 1600x1200", llava_onevision(), (1600, 1200), (0.62, 0.4, 0.33)),
-        ("InternVL, 1600x1200", internvl(), (1600, 1200), (0.3, 0.3, 0.3)),
+        ("Qwen3-VL, 1600x1200", qwen3_vl, (1600, 1200), (0.6, 0.5, 0.28)),
+        ("Gemma 3, 1600x1200", gemma3, (1600, 1200), (0.9, 0.85, 0.75)),
+        ("LLaVA-OneVision, 1600x1200", llava_onevision, (1600, 1200), (0.62, 0.4, 0.33)),
+        ("InternVL, 1600x1200", internvl, (1600, 1200), (0.3, 0.3, 0.3)),
     ):
-        batch = [chat("image", image, n) for n, image in enumerate(eight_images(*size))]
-        bare = partial(called, processor, batch)
-        rows = partial(in_each_format, name, processor, bare, batch, limits, rounds)
-        yield from in_a_child(partial(all_of, rows))
+        yield from in_a_child(partial(of_images, name, build_one, size, limits, rounds))
 
 
-def all_of(rows: Callable[[], Iterator[Row]]) -> list[Row]:
-    """The rows that a function yields."""
-    return list(rows())
+def of_images(
+    name: str, build_one: Callable[[], Any], size: tuple[int, int], limits: Limits, rounds: int
+) -> list[Row]:
+    """The rows of eight images of a size."""
+    processor = build_one()
+    batch = [chat("image", image, n) for n, image in enumerate(eight_images(*size))]
+    bare = partial(called, processor, batch)
+    return list(in_each_format(name, processor, bare, batch, limits, rounds))
 
 
 def jpegs(rounds: int) -> Iterator[Row]:
