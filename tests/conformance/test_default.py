@@ -19,7 +19,7 @@ from transformers import (
 
 from tests.decoding import trained_texts
 from tests.processors import BUILDERS
-from tests.processors.cases import CASES
+from tests.processors.cases import CASES, SERVED
 from tests.processors.tokenizers import tokenizer
 from vlmcollate import ConfigError, collator_for, split_microbatches
 from vlmcollate.models.default import DefaultCollator
@@ -129,6 +129,20 @@ def test_keys_that_only_large_images_have(name):
     tiles = [len(part.get("pixel_values_local", ())) for part in parts]
     assert tiles == batch["num_local_patches"].tolist()
     assert tiles[1] == 0
+
+
+@pytest.mark.parametrize("name", [n for n in SERVED if "image" not in CASES[n].error])
+def test_every_processor_that_takes_images_takes_scans(name):
+    case = CASES[name]
+    if "image" not in case.kinds or not hasattr(hf, name):
+        pytest.skip("takes no images")
+    assert case.build is not None
+    try:
+        processor = case.build()
+    except (AttributeError, ImportError) as error:
+        pytest.skip(str(error))
+    batch = collator_for(processor, **case.options)([chat((1300, 1000)), chat((64, 48))])
+    assert batch["n_images_per_sample"].tolist() == [1, 1]
 
 
 def test_a_mask_along_the_tokens_is_refused():
