@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 from vlmcollate.errors import ConfigError
 
 _SMALLEST = 1 << 22
-_FULL = errno.ENOSPC, errno.EFBIG
+_TOO_MANY_FILES = errno.EMFILE, errno.ENFILE
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -75,9 +75,9 @@ class BatchMemory:
         try:
             storage = kind._new_shared(size)
         except RuntimeError as error:
-            if any(f"({number})" in str(error) for number in _FULL):
-                raise _no_room(size, error) from error  # torch would wait forever for the batch
-            return cls(empty(shape, dtype))  # a worker that keeps batches has too many open files
+            if any(f"({number})" in str(error) for number in _TOO_MANY_FILES):
+                return cls(empty(shape, dtype))  # as in a worker that keeps batches
+            raise _no_room(size, error) from error  # torch would wait forever for the batch
         values = torch.empty(0, dtype=torch.uint8).set_(storage)
         file = storage._share_fd_cpu_()[0] if _sends_descriptors() else None
         return cls(values.view(dtype).view(shape), file)
