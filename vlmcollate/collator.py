@@ -17,11 +17,7 @@ from vlmcollate.encode.processor_facts import tokenizer_of
 from vlmcollate.encode.samples import Samples
 from vlmcollate.encode.trace import Trace, untraced
 from vlmcollate.encode.turn_splitting import may_end
-from vlmcollate.errors import (
-    ConfigError,
-    EmptyBatchError,
-    SampleError,
-)
+from vlmcollate.errors import ConfigError, EmptyBatchError, SampleError
 from vlmcollate.explain import Explanation
 from vlmcollate.sample import EncodedSample
 from vlmcollate.tokens.vocabulary import Vocabulary

@@ -12,6 +12,11 @@ from vlmcollate.errors import CollateError, LocatedError, MediaError, StrategyEr
 T = TypeVar("T")
 
 
+def are_ours(*functions: Callable[..., Any] | None) -> bool:
+    """Returns whether all of some stages are functions of this package, or missing."""
+    return all(f is None or f.__module__.startswith("vlmcollate.") for f in functions)
+
+
 def run_hook(
     hook: Callable[..., T],
     /,

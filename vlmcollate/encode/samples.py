@@ -15,6 +15,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.dummy_media import bare_placeholders
 from vlmcollate.encode.each import Steps, finished, in_one_step
+from vlmcollate.encode.hooks import are_ours
 from vlmcollate.encode.item_joins import ItemJoins, ItemTrials
 from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.media import check_kind, count_media
@@ -74,7 +75,7 @@ class Samples(Prompts):
 
     def _check_kinds(self, conversation: Conversation) -> None:
         """Refuses media that `load` would refuse, which a template may not know either."""
-        if type(self).load.__module__.startswith("vlmcollate."):
+        if are_ours(type(self).load):
             for _, part in conversation.media:
                 check_kind(part, self.traits, collator=type(self).__name__)
 
@@ -85,7 +86,7 @@ class Samples(Prompts):
         An image that a `read` of one's own opens keeps its pixels when it is loaded.
         """
         may_shorten = self.max_length is not None and self.on_overlong in ("truncate", "drop_turns")
-        return not may_shorten and type(self).read.__module__.startswith("vlmcollate.")
+        return not may_shorten and are_ours(type(self).read)
 
     def _rendered(self, conversation: Conversation) -> Rendering:
         """Runs the stage render, and reports what the prompt lacks."""
@@ -197,7 +198,7 @@ class Samples(Prompts):
 
     def _item_joins(self, kinds: Sequence[MediaKind], items: Sequence[Any]) -> ItemJoins | None:
         """Returns what joins the outputs for single items to that for all, or `None`."""
-        if not type(self).process_media.__module__.startswith("vlmcollate."):
+        if not are_ours(type(self).process_media):
             return None  # it may depend on the text around the items
         trials = ItemTrials(
             process=self.process_media,

@@ -15,6 +15,7 @@ import attrs
 from vlmcollate.conversation import Conversation, MediaKind, MediaPart
 from vlmcollate.encode.dummy_media import DummyMedia, alone
 from vlmcollate.encode.expansion_tokens import expansion_tokens
+from vlmcollate.encode.hooks import are_ours
 from vlmcollate.encode.item_options import FinalSize, Shape, final_size
 from vlmcollate.encode.labelling import label_sample, place_turns, unlabelled_sample
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
@@ -309,8 +310,7 @@ class Stages(CollatorOptions):
     def _gets_media_alone(self) -> bool:
         """Whether no code of a subclass or of a family's author gets the tensors of media."""
         family, kind = self.family, type(self)
-        stages = kind.process_media, kind.postprocess, family.process, family.postprocess
-        return all(s is None or s.__module__.startswith("vlmcollate.") for s in stages)
+        return are_ours(kind.process_media, kind.postprocess, family.process, family.postprocess)
 
     def supports(self, kind: MediaKind) -> bool:
         """Returns whether the collator takes media of a kind."""
