@@ -23,6 +23,8 @@ def table_of(part: Any, channels: Channels = "first") -> PixelTable | None:
     convert = getattr(part, "rescale_and_normalize", None)
     names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
     options: dict[str, Any] = {name: getattr(part, name, None) for name in names}
+    # lists that somebody set become tuples in a call, too
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     if convert is None or not options["do_rescale"] or not options["do_normalize"]:
         return None
     every = torch.arange(256, dtype=torch.uint8).repeat(3, 1, 1)
