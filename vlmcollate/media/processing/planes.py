@@ -5,8 +5,6 @@ Shapes: H rows, W columns.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -40,12 +38,19 @@ def pixel_words(images: Tensor) -> npt.NDArray[np.uint32] | None:
     return None if whole is None else whole.movedim(-3, -1).numpy().view("<u4")[..., 0]
 
 
-def write_channels(words: npt.NDArray[np.uint32], planes: npt.NDArray[Any]) -> None:
-    """Writes the channels of pixels one after the other, which takes half as long as byte by byte.
+def write_channels(words: npt.NDArray[np.uint32], planes: npt.NDArray[np.uint8]) -> None:
+    """Writes the channels of pixels one after the other, which takes a third of byte by byte.
+
+    A number that begins n bytes later has channel n as its lowest byte, to which NumPy casts faster
+    than it shifts.
 
     Args:
         words: What `pixel_words` returned.
-        planes: Memory for (..., 3, H, W) uint8.
+        planes: Contiguous memory for (..., 3, H, W).
     """
-    for n in range(3):
-        planes[..., n, :, :] = words >> 8 * n if n else words  # their lowest bytes
+    count = words.shape[-2] * words.shape[-1]
+    for image, channels in zip(words.reshape(-1, count), planes.reshape(-1, 3, count), strict=True):
+        pixels = image.view(np.uint8)
+        for n, plane in enumerate(channels):
+            plane[:-1] = np.ndarray(count - 1, "<u4", pixels, n)
+            plane[-1] = pixels[n - 4]  # of which a number would end outside
