@@ -107,11 +107,13 @@ def _as_floats(
     """Writes the processor's values for bytes, (N, ...), straight to their place."""
     shapes = [table.shape(row) for row in rows]
     memory = BatchMemory.of(_joined_shape(shapes), dtype or table.values.dtype)
+    copy = memory.copy if memory.file is not None else None
+    scratch = torch.empty(0)  # whose first write to each page would take longer than the values
     for row, place in zip(rows, _places(memory.tensor, shapes, _fill(join)), strict=True):
         if not place.is_contiguous():
             place.copy_(table(row, place.dtype))
         elif place.numel():
-            table.write(row, place, memory.copy if memory.file is not None else None)
+            table.write(row, place, copy=copy, scratch=scratch)
     return memory.tensor
 
 

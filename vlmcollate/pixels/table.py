@@ -102,7 +102,12 @@ class PixelTable:
         return cls(values, facts["channels"], repeats=facts["repeats"])
 
     def write(
-        self, pixels: Tensor, out: Tensor, copy: Callable[[Tensor, Tensor], object] | None = None
+        self,
+        pixels: Tensor,
+        out: Tensor,
+        *,
+        copy: Callable[[Tensor, Tensor], object] | None = None,
+        scratch: Tensor | None = None,
     ) -> None:
         """Writes the processor's values for bytes into a tensor.
 
@@ -111,6 +116,8 @@ class PixelTable:
             out: A contiguous floating-point tensor of the shape that `shape` returns.
             copy: A function that copies float32 values to a part of `out`; by default they are
                 written there, or copied by torch.
+            scratch: A float32 tensor of the same device for intermediate values, which several
+                calls may share; it grows as needed. By default each call has its own.
         """
         source = self._rows(pixels)
         runs = source.shape[:2], source.shape[2:]
@@ -118,12 +125,13 @@ class PixelTable:
         block_size = _BLOCK if pixels.device.type == "cpu" else _ACCELERATOR_BLOCK
         step = max(block_size // max(source[:1].numel(), 1), 1)
         is_direct = copy is None and self.repeats == 1 and out.dtype == torch.float32
-        scratch = None if is_direct else torch.empty(source[:step].shape, device=out.device)
+        if scratch is None:
+            scratch = torch.empty(0, device=out.device)
         for start in range(0, len(source), step):
             block, found = source[start : start + step], target[start : start + step]
-            exact = found if scratch is None else scratch[: len(block)]
+            exact = found if is_direct else scratch.resize_(block.shape)
             self._convert(block, exact)
-            if scratch is not None:
+            if not is_direct:
                 values = exact if self.repeats == 1 else exact.unsqueeze(2)
                 (copy or Tensor.copy_)(found, values)
 

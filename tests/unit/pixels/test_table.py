@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 
+import attrs
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +14,7 @@ from transformers import Qwen2VLImageProcessor
 
 from tests.processors import build
 from vlmcollate.pixels import CHANNELS, PixelTable, as_bytes, table_of
+from vlmcollate.pixels import table as table_module
 
 MEAN, DEVIATION = torch.tensor([120.5, 110.0, 100.25]), torch.tensor([60.0, 55.5, 50.0])
 LOOKED_UP = PixelTable(torch.randn(3, 256, generator=torch.manual_seed(0)), "first")
@@ -58,6 +60,34 @@ def test_blocks_do_not_show(rows, width):
     pixels = torch.randint(0, 256, (rows, 3 * width), dtype=torch.uint8)
     whole = (pixels.view(rows, 3, width).float() - MEAN[:, None]) / DEVIATION[:, None]
     assert torch.equal(table(pixels), whole.view(rows, 3 * width))
+
+
+@pytest.mark.parametrize(
+    ("channels", "repeats"), [("flat", 1), ("flat", 2), ("first", 1), ("last", 1)]
+)
+@pytest.mark.parametrize("size", [1, 7, 30, 31, 90, 1000])
+@pytest.mark.parametrize("copies", [False, True])
+def test_the_size_of_blocks_does_not_show(monkeypatch, channels, size, repeats, copies):
+    monkeypatch.setattr(table_module, "_BLOCK", size)
+    pixels = torch.randint(0, 256, SHAPES[channels], dtype=torch.uint8)
+    scratch = torch.empty(0)
+    for table in _tables(channels):
+        table = attrs.evolve(table, repeats=repeats)
+        expected = _expected(table, pixels)
+        if repeats > 1:
+            expected = expected.view(7, 1, -1).expand(7, repeats, -1)
+            expected = expected.unflatten(-1, (3, -1)).transpose(1, 2).reshape(7, -1)
+        for dtype in (torch.float32, torch.bfloat16):
+            found = torch.empty(expected.shape, dtype=dtype)
+            places: list[bool] = []
+
+            def copy(place, values, places=places):
+                places.append(place.is_contiguous())
+                place.copy_(values)
+
+            table.write(pixels, found, copy=copy if copies else None, scratch=scratch)
+            assert torch.equal(found, expected.to(dtype))
+            assert all(places)
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
