@@ -173,7 +173,10 @@ class ClassificationCollator(InputCollator[EncodedInput]):
         if not encoded:
             raise EmptyBatchError("no row to stack; the batch is empty")
         batch = stack_inputs(self.collator, [item.sample for item in encoded])
-        labels = torch.tensor([item.label for item in encoded])
+        is_class = self.problem_type == "single_label_classification"
+        labels = torch.tensor(
+            [item.label for item in encoded], dtype=torch.int64 if is_class else torch.float32
+        )
         if self.problem_type == "regression" and self.outputs == 1:
             labels = labels[:, 0]
         return {**batch, "labels": labels}

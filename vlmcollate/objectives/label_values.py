@@ -45,7 +45,7 @@ def number_of(value: Any, where: str) -> float:
     """Returns a finite number."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            if torch.tensor(float(value)).isfinite():
+            if torch.tensor(float(value), dtype=torch.float32).isfinite():
                 return float(value)
         except OverflowError:  # an int beyond all floats
             pass

@@ -65,7 +65,7 @@ class BlockCausalMask(DocumentLayout):
         if not self.additive:
             return mask
         lowest = torch.finfo(torch.float32).min
-        return torch.zeros(mask.shape).masked_fill_(~mask, lowest)
+        return torch.zeros(mask.shape, dtype=torch.float32).masked_fill_(~mask, lowest)
 
 
 def _block_causal(documents: Tensor) -> Tensor:

@@ -95,7 +95,9 @@ class PixelTable:
     def from_dict(cls, facts: Mapping[str, Any]) -> PixelTable:
         """Restores a table from `to_dict`."""
         if "mean" in facts:
-            mean, deviation = torch.tensor(facts["mean"]), torch.tensor(facts["deviation"])
+            mean, deviation = (
+                torch.tensor(facts[name], dtype=torch.float32) for name in ("mean", "deviation")
+            )
             found = cls.computed(mean, deviation, facts["channels"])
             return attrs.evolve(found, repeats=facts["repeats"])
         values = torch.tensor(facts["values"], dtype=getattr(torch, facts["dtype"]))
@@ -126,7 +128,7 @@ class PixelTable:
         step = max(block_size // max(source[:1].numel(), 1), 1)
         is_direct = copy is None and self.repeats == 1 and out.dtype == torch.float32
         if scratch is None:
-            scratch = torch.empty(0, device=out.device)
+            scratch = torch.empty(0, dtype=torch.float32, device=out.device)
         for start in range(0, len(source), step):
             block, found = source[start : start + step], target[start : start + step]
             exact = found if is_direct else scratch.resize_(block.shape)

@@ -115,7 +115,8 @@ def numbers_of(pairs: Sequence[EncodedPair]) -> dict[str, Any]:
                 f"pair {missing[0]} of the batch has no {key!r}, which others have; give it to all "
                 "rows, or to none"
             )
-    return {key: torch.tensor([pair.numbers[key] for pair in pairs]) for key in keys}
+    values = {key: [pair.numbers[key] for pair in pairs] for key in keys}
+    return {key: torch.tensor(found, dtype=torch.float32) for key, found in values.items()}
 
 
 def _layout(instance: object, attribute: Any, value: object) -> None:
