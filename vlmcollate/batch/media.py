@@ -108,8 +108,8 @@ def _as_floats(
     shapes = [table.shape(row) for row in rows]
     memory = BatchMemory.of(_joined_shape(shapes), dtype or table.values.dtype)
     copy = memory.copy if memory.file is not None else None
-    # whose first write to each page would take longer for each sample than the values
-    scratch = torch.empty(0, dtype=torch.float32)
+    # one for all samples, since the first write to each page of new memory takes the longest
+    scratch = memory.tensor.new_empty(0, dtype=torch.float32)
     for row, place in zip(rows, _places(memory.tensor, shapes, _fill(join)), strict=True):
         if not place.is_contiguous():
             place.copy_(table(row, place.dtype))

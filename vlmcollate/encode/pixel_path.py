@@ -106,11 +106,11 @@ _SETTINGS_HOLD = ContextVar("settings_hold", default=False)
 
 @contextmanager
 def settings_of_batch(*, hold: bool) -> Iterator[None]:
-    """While media of one sample of a batch are processed.
+    """Says how the media of one sample of a batch are processed inside.
 
     Args:
-        hold: Whether the processor's settings are read for the first sample only, since no code of
-            others runs before the next are processed.
+        hold: Whether the processor's settings are read for the first sample of the batch only,
+            since no code of others runs before the next are processed.
     """
     token = _SETTINGS_HOLD.set(hold)
     try:
