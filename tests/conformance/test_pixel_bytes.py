@@ -109,7 +109,7 @@ def _check(collator, kind, items):
 
 def _copies(collator):
     """The settings of the copies of the processor that a collator keeps."""
-    copies = [p.processor for p in collator._pixel_plans.known.values() if p.processor is not None]
+    copies = [p.processor for p in collator._pixel_plans.values() if p.processor is not None]
     return [settings_of(copy, kind) for copy in copies for kind in ("image", "video")]
 
 

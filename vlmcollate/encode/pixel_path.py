@@ -6,9 +6,7 @@ its output and the table give exactly what the processor itself returns is tried
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Hashable, Sequence
 from functools import partial, reduce
 from operator import and_, is_
 from typing import Any
@@ -87,47 +85,15 @@ class PixelPlan:
         )
 
 
-@attrs.frozen(eq=False)
-class PixelPlans:
-    """What a collator knows of its processor's pixels.
-
-    Attributes:
-        known: The plans by kinds of media and settings.
-        of_batch: Those whose settings were read for a batch, by kinds of media; to be cleared
-            before its first media are processed.
-    """
-
-    known: dict[Hashable, PixelPlan] = attrs.field(factory=dict)
-    of_batch: dict[Hashable, PixelPlan] = attrs.field(factory=dict)
-
-
-_SETTINGS_HOLD = ContextVar("settings_hold", default=False)
-
-
-@contextmanager
-def settings_of_batch(*, hold: bool) -> Iterator[None]:
-    """Says how the media of one sample of a batch are processed inside.
-
-    Args:
-        hold: Whether the processor's settings are read for the first sample of the batch only,
-            since no code of others runs before the next are processed.
-    """
-    token = _SETTINGS_HOLD.set(hold)
-    try:
-        yield
-    finally:
-        _SETTINGS_HOLD.reset(token)
-
-
 def process_as_bytes(
-    process: Process, request: MediaRequest, plans: PixelPlans
+    process: Process, request: MediaRequest, known: dict[Hashable, PixelPlan]
 ) -> ProcessedMedia | None:
     """Processes one sample's media, with the pixels as bytes.
 
     Args:
         process: The family's processing.
         request: The media of one sample.
-        plans: What the collator knows of its processor's pixels; updated.
+        known: What the collator knows of its processor's pixels; updated.
 
     Returns:
         The output with its tables, or `None` if the processor's own output has to be used.
@@ -137,17 +103,11 @@ def process_as_bytes(
         RESIZED in getattr(item, "info", ()) or getattr(item, "is_resized", False)
         for item in request.items
     )
-    of_batch = plans.of_batch if _SETTINGS_HOLD.get() else {}
-    plan = of_batch.get((kinds, is_resized))
+    settings = tuple(settings_of(processor, kind) for kind in kinds if kind != "audio")
+    key = kinds, is_resized, settings
+    plan = known.get(key)
     if plan is None or not plan.fits(processor):
-        settings = tuple(settings_of(processor, kind) for kind in kinds if kind != "audio")
-        key = kinds, is_resized, settings
-        plan = plans.known.get(key)
-        if plan is None or not plan.fits(processor):
-            plan = _plan(process, request, kinds, is_resized=is_resized)
-            plan = _kept(plans.known, key, plan)
-        if plan.processor is not None:
-            of_batch[kinds, is_resized] = plan
+        plan = _kept(known, key, _plan(process, request, kinds, is_resized=is_resized))
     if not plan.tables or any(list(request.kinds).count(kind) > 1 for kind in plan.alone):
         return None
     bare = plan.processor

@@ -21,7 +21,6 @@ from vlmcollate.encode.labelling import check_trains, trains
 from vlmcollate.encode.media import check_kind, count_media
 from vlmcollate.encode.omissions import report_omissions
 from vlmcollate.encode.overlong import drop_oldest_turns, too_long, truncate
-from vlmcollate.encode.pixel_path import settings_of_batch
 from vlmcollate.encode.prompts import Prompts
 from vlmcollate.encode.stages import Process
 from vlmcollate.encode.trace import run_stage
@@ -66,12 +65,9 @@ class Samples(Prompts):
         self._check_kinds(turn)
         with naming_turn(turn, conversation):
             rendering = self._rendered(turn)
-            self._pixel_plans.of_batch.clear()  # the processor's settings may have changed
             yield
             media = run_stage("load", self.load, turn) if loaded is None else loaded
-            with settings_of_batch(hold=self._settings_hold):
-                processed = self._process(turn, media, rendering)
-            counts = count_media(rendering, media)
+            processed, counts = self._process(turn, media, rendering), count_media(rendering, media)
             if self._keeps_no_media:
                 media = []
                 yield
@@ -91,14 +87,6 @@ class Samples(Prompts):
         """
         may_shorten = self.max_length is not None and self.on_overlong in ("truncate", "drop_turns")
         return not may_shorten and are_ours(type(self).read)
-
-    @cached_property
-    def _settings_hold(self) -> bool:
-        """Whether no code of others runs from the first media of a batch to the last."""
-        kind, media = type(self), type(self.media)
-        stages = kind.load, kind.process_media, self.family.process
-        loading = media.load_image, media.load_video, media.load_audio
-        return self._keeps_no_media and are_ours(*stages, *loading)
 
     def _rendered(self, conversation: Conversation) -> Rendering:
         """Runs the stage render, and reports what the prompt lacks."""

@@ -6,7 +6,7 @@ Shapes: L a sample's tokens.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, final
 
@@ -20,7 +20,7 @@ from vlmcollate.encode.item_options import FinalSize, Shape, final_size
 from vlmcollate.encode.labelling import label_sample, place_turns, unlabelled_sample
 from vlmcollate.encode.media import count_media, load_media, media_tensors, process_or_refuse
 from vlmcollate.encode.options import CollatorOptions
-from vlmcollate.encode.pixel_path import PixelPlans, process_as_bytes
+from vlmcollate.encode.pixel_path import PixelPlan, process_as_bytes
 from vlmcollate.encode.processor_facts import ProcessorTraits
 from vlmcollate.encode.prompt_tools import PromptTools
 from vlmcollate.encode.trace import run_stage, untraced
@@ -207,8 +207,8 @@ class Stages(CollatorOptions):
         return family.process(request) if found is None else found
 
     @cached_property
-    def _pixel_plans(self) -> PixelPlans:
-        return PixelPlans()
+    def _pixel_plans(self) -> dict[Hashable, PixelPlan]:
+        return {}
 
     def label(self, prompt: EncodedPrompt, conversation: Conversation) -> tuple[str, list[Turn]]:
         """Returns the name of the strategy used, and the assistant turns."""

@@ -53,7 +53,7 @@ def test_a_call_is_made_once(family: str, monkeypatch: pytest.MonkeyPatch) -> No
     collate = collator_for(processor)
     row = [chat((90, 200))]
     collate(row)
-    (path,) = collate._pixel_plans.known.values()
+    (path,) = collate._pixel_plans.values()
     assert path.shortcuts.direct_calls
     calls = counted(processor, monkeypatch)
     collate(row)

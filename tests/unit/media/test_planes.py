@@ -51,3 +51,12 @@ def test_patches_are_the_same_in_any_memory(
         patches, rows, columns = cut_patches(images, patch, merge, 2)
         assert (rows, columns) == (height // patch, width // patch)
         assert torch.equal(patches, expected)
+
+
+@given(size=SIZES, width=st.integers(1, 5))
+def test_a_part_of_an_image_has_its_channels(size: tuple[int, int, int], width: int) -> None:
+    images = images_of(*size, 4)[..., :width]
+    words, planes = pixel_words(images), np.empty(tuple(images.shape), np.uint8)
+    if words is not None:  # torch gives axes of one value any strides
+        write_channels(words, planes)
+        assert np.array_equal(planes, images.numpy())

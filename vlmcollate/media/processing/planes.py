@@ -49,7 +49,8 @@ def write_channels(words: npt.NDArray[np.uint32], planes: npt.NDArray[np.uint8])
         planes: Contiguous memory for (..., 3, H, W).
     """
     count = words.shape[-2] * words.shape[-1]
-    for image, channels in zip(words.reshape(-1, count), planes.reshape(-1, 3, count), strict=True):
+    images = np.ascontiguousarray(words).reshape(-1, count)
+    for image, channels in zip(images, planes.reshape(-1, 3, count), strict=True):
         pixels = image.view(np.uint8)
         for n, plane in enumerate(channels):
             plane[:-1] = np.ndarray(count - 1, "<u4", pixels, n)

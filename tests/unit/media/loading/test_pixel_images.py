@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from tests.jpeg_bytes import photo
 from tests.processors import build
 from vlmcollate import LocalMedia, collator_for
-from vlmcollate.encode.pixel_path import PixelPlans, process_as_bytes
+from vlmcollate.encode.pixel_path import process_as_bytes
 from vlmcollate.media import MediaRequest, ProcessedMedia
 from vlmcollate.media.loading.pixel_images import PixelImage
 from vlmcollate.media.loading.pixel_memory import pixels_of
@@ -152,7 +152,7 @@ def processed(process: Any, image: Image.Image) -> dict[str, torch.Tensor]:
     request = MediaRequest(
         processor=processor, kinds=["image"], items=[image], texts=["<image>"], joins={}
     )
-    found = process_as_bytes(process, request, PixelPlans())
+    found = process_as_bytes(process, request, {})
     return {} if found is None else dict(found.tensors)
 
 

@@ -1,4 +1,4 @@
-"""The settings of a processor are read once for a batch, unless code of others may change them."""
+"""A change of a processor's settings counts at once, also inside a batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from PIL import Image
 
 from tests.processors import build
 from vlmcollate import LocalMedia, collator_for
-from vlmcollate.encode import pixel_path
-from vlmcollate.encode.processor_settings import settings_of
 from vlmcollate.extend import Family, ProcessedMedia
+from vlmcollate.mixture import MixtureCollator, MixtureRow
 from vlmcollate.models.default import DefaultCollator
 
 pytestmark = pytest.mark.skipif(
@@ -49,27 +48,6 @@ def expected() -> list[torch.Tensor]:
         processor(images=[image], image_mean=mean, return_tensors="pt").pixel_values
         for mean in MEANS
     ]
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kinds of media for which settings were read, updated."""
-    found: list[str] = []
-
-    def noting(processor: Any, kind: Any) -> Any:
-        found.append(kind)
-        return settings_of(processor, kind)
-
-    monkeypatch.setattr(pixel_path, "settings_of", noting)
-    return found
-
-
-def test_settings_are_read_once_for_a_batch(reads: list[str]) -> None:
-    collate = collator_for(build("internvl"))
-    collate([chat()])
-    reads.clear()
-    collate([chat(), chat(), chat()])
-    assert reads == ["image"]
 
 
 def test_a_change_between_batches_counts() -> None:
@@ -149,3 +127,20 @@ def test_a_change_by_code_of_others_counts_at_once(make: Callable[[Any], Any]) -
     collate = make(processor)
     batch = collate([chat() for _ in MEANS])
     assert torch.equal(batch["pixel_values"], torch.cat(expected()))
+
+
+def test_a_change_by_another_collator_of_a_mixture_counts_at_once() -> None:
+    processor = build("internvl")
+    collate = collator_for(processor)
+    collate([chat()])  # whose probes call no code of others
+    with_mean(processor, MEANS[0])
+
+    class ChangingMedia(LocalMedia):
+        def load_image(self, source: object, *, where: str) -> Image.Image:
+            with_mean(processor, MEANS[1])
+            return super().load_image(source, where=where)
+
+    mixture = MixtureCollator(collate, {"a": {"media": ChangingMedia()}, "b": {}})
+    rows = [MixtureRow(source=name, index=n, row=chat()) for n, name in enumerate("bab")]
+    first, second, _ = expected()
+    assert torch.equal(mixture(rows)["pixel_values"], torch.cat([first, second, second]))
